@@ -1,0 +1,360 @@
+//! Why there is no token: one opaque, clonable error with predicates.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::StatusCode;
+
+/// Any error, boxed: the error type of tower's own middleware.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a request could not be given a token.
+///
+/// All callers that waited for the same fetch get clones of the same error. It is one pointer wide, prints
+/// no secret, and its `Display` never repeats its [`source`](std::error::Error::source).
+///
+/// The layer's services fail with a [`BoxError`]; this type is found in it by downcast:
+///
+/// ```
+/// # use klavi_auth::{BoxError, Error};
+/// fn is_outage(error: &BoxError) -> bool {
+///     error.downcast_ref::<Error>().is_some_and(|e| e.is_no_token() && !e.is_keys_rejected())
+/// }
+/// # assert!(!is_outage(&"something else".into()));
+/// ```
+///
+/// Every predicate looks at this error and at the `Error`s in its chain of sources, so that
+/// [`is_timeout`](Self::is_timeout) also holds for "no token, because the fetch timed out".
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+struct Inner {
+    kind: Kind,
+    recovery: Recovery,
+    /// The token endpoint that answered or was called, as people write it.
+    endpoint: Option<&'static str>,
+    status: Option<StatusCode>,
+    /// Klavi's own `message`, already made safe to print.
+    message: Option<Box<str>>,
+    retry_after: Option<Duration>,
+    source: Option<BoxError>,
+}
+
+/// What became of the token that callers can no longer use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    NeverHad,
+    Expired,
+    Refused,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    NoToken(Lost),
+    KeysRejected,
+    KeysNeeded,
+    Throttled,
+    ServerError,
+    Timeout,
+    BadAnswer(&'static str),
+    Transport,
+    Interrupted(&'static str),
+    BudgetExhausted,
+    InsecureUri,
+    Source,
+}
+
+/// What a failed attempt means for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recovery {
+    /// May pass by itself: tried again within the flight, then backed off from.
+    Transient,
+    /// Not worth trying again at once: backed off from.
+    BackOff,
+    /// Stands until somebody mends it: remembered for a fixed while.
+    Permanent,
+}
+
+impl Error {
+    /// An error of a [`TokenSource`](crate::TokenSource) that may pass by itself: the fetch is tried again.
+    pub fn transient(cause: impl Into<BoxError>) -> Self {
+        Self::new(Kind::Source, Recovery::Transient).with_source(cause)
+    }
+
+    /// An error of a [`TokenSource`](crate::TokenSource) that trying again cannot mend: it is remembered for
+    /// five seconds and given to every caller meanwhile.
+    pub fn permanent(cause: impl Into<BoxError>) -> Self {
+        Self::new(Kind::Source, Recovery::Permanent).with_source(cause)
+    }
+
+    /// The source must not be asked again before `wait` has passed (at most five minutes are honoured).
+    #[must_use]
+    pub fn with_retry_after(self, wait: Duration) -> Self {
+        self.rebuild(|inner| inner.retry_after = Some(wait))
+    }
+
+    /// No usable token: there never was one, or it expired or was rejected and a new one could not be had.
+    /// The [`source`](std::error::Error::source) says why.
+    pub fn is_no_token(&self) -> bool {
+        self.any(|kind| matches!(kind, Kind::NoToken(_)))
+    }
+
+    /// Klavi does not accept the access key and secret key.
+    pub fn is_keys_rejected(&self) -> bool {
+        self.any(|kind| kind == Kind::KeysRejected)
+    }
+
+    /// Only a bearer was configured, and that can no longer be renewed: keys are needed.
+    pub fn is_keys_needed(&self) -> bool {
+        self.any(|kind| kind == Kind::KeysNeeded)
+    }
+
+    /// Klavi asked for fewer calls (429, or 503 with `Retry-After`).
+    /// See [`retry_after`](Self::retry_after).
+    pub fn is_throttled(&self) -> bool {
+        self.any(|kind| kind == Kind::Throttled)
+    }
+
+    /// The token endpoint answered with a server error (408 or 5xx).
+    pub fn is_server_error(&self) -> bool {
+        self.any(|kind| kind == Kind::ServerError)
+    }
+
+    /// The token call, or the whole fetch, took too long.
+    pub fn is_timeout(&self) -> bool {
+        self.any(|kind| kind == Kind::Timeout)
+    }
+
+    /// The token endpoint's answer is not what it should be: wrong status, not JSON, no token in it, a token
+    /// that cannot be used.
+    pub fn is_bad_answer(&self) -> bool {
+        self.any(|kind| matches!(kind, Kind::BadAnswer(_)))
+    }
+
+    /// The token endpoint could not be reached, or the connection broke.
+    pub fn is_transport(&self) -> bool {
+        self.any(|kind| kind == Kind::Transport)
+    }
+
+    /// The fetch ended without a result: the source panicked, or there is no tokio runtime to run it.
+    pub fn is_interrupted(&self) -> bool {
+        self.any(|kind| matches!(kind, Kind::Interrupted(_)))
+    }
+
+    /// Too many tokens were rejected in a short time; the 401 went back to the caller, and no token was
+    /// fetched for it.
+    pub fn is_budget_exhausted(&self) -> bool {
+        self.any(|kind| kind == Kind::BudgetExhausted)
+    }
+
+    /// The request would have carried the token over plain `http`. Nothing was sent.
+    pub fn is_insecure_uri(&self) -> bool {
+        self.any(|kind| kind == Kind::InsecureUri)
+    }
+
+    /// The status that the token endpoint answered with, if it answered.
+    pub fn status(&self) -> Option<StatusCode> {
+        self.chain().find_map(|e| e.0.status)
+    }
+
+    /// How long the token endpoint, or the budget, asked to be left alone, measured from when the error
+    /// arose.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.chain().find_map(|e| e.0.retry_after)
+    }
+
+    pub(crate) fn new(kind: Kind, recovery: Recovery) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            recovery,
+            endpoint: None,
+            status: None,
+            message: None,
+            retry_after: None,
+            source: None,
+        }))
+    }
+
+    pub(crate) fn no_token(lost: Lost, cause: Self) -> Self {
+        let recovery = cause.recovery();
+        Self::new(Kind::NoToken(lost), recovery).with_source(cause)
+    }
+
+    pub(crate) fn bad_answer(what: &'static str) -> Self {
+        Self::new(Kind::BadAnswer(what), Recovery::BackOff)
+    }
+
+    pub(crate) fn timeout() -> Self {
+        Self::new(Kind::Timeout, Recovery::Transient)
+    }
+
+    pub(crate) fn transport(cause: impl Into<BoxError>) -> Self {
+        Self::new(Kind::Transport, Recovery::Transient).with_source(cause)
+    }
+
+    pub(crate) fn interrupted(what: &'static str) -> Self {
+        Self::new(Kind::Interrupted(what), Recovery::BackOff)
+    }
+
+    pub(crate) fn insecure_uri() -> Self {
+        Self::new(Kind::InsecureUri, Recovery::Permanent)
+    }
+
+    pub(crate) fn with_source(self, source: impl Into<BoxError>) -> Self {
+        self.rebuild(|inner| inner.source = Some(source.into()))
+    }
+
+    pub(crate) fn with_status(self, status: StatusCode) -> Self {
+        self.rebuild(|inner| inner.status = Some(status))
+    }
+
+    pub(crate) fn with_message(self, message: Option<String>) -> Self {
+        self.rebuild(|inner| inner.message = message.map(String::into_boxed_str))
+    }
+
+    pub(crate) fn with_endpoint(self, endpoint: &'static str) -> Self {
+        self.rebuild(|inner| inner.endpoint = Some(endpoint))
+    }
+
+    pub(crate) fn recovery(&self) -> Recovery {
+        self.0.recovery
+    }
+
+    /// Changes an error that nobody else has seen yet; one that is shared already stays what it is, wrapped.
+    fn rebuild(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        if Arc::get_mut(&mut self.0).is_none() {
+            self = Self::new(self.0.kind, self.0.recovery).with_source(self);
+        }
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            change(inner);
+        }
+        self
+    }
+
+    fn any(&self, wanted: impl Fn(Kind) -> bool) -> bool {
+        self.chain().any(|e| wanted(e.0.kind))
+    }
+
+    /// This error and the `Error`s it was caused by.
+    fn chain(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |e| e.0.source.as_deref()?.downcast_ref::<Self>())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, endpoint, status, message, .. } = &*self.0;
+        if let Some(endpoint) = endpoint {
+            write!(f, "{endpoint}: ")?;
+        }
+        match kind {
+            Kind::NoToken(Lost::NeverHad) => f.write_str("no access token could be fetched")?,
+            Kind::NoToken(Lost::Expired) => {
+                f.write_str("the access token has expired and no new one could be fetched")?;
+            }
+            Kind::NoToken(Lost::Refused) => {
+                f.write_str("the access token was rejected and no new one could be fetched")?;
+            }
+            Kind::KeysRejected => f.write_str("the access key and secret key were rejected")?,
+            Kind::KeysNeeded => {
+                f.write_str("the bearer can no longer be renewed: an access key and a secret key are needed")?
+            }
+            Kind::Throttled => f.write_str("asked to send fewer requests")?,
+            Kind::ServerError => f.write_str("the token endpoint failed")?,
+            Kind::Timeout => f.write_str("fetching the token timed out")?,
+            Kind::BadAnswer(what) => f.write_str(what)?,
+            Kind::Transport => f.write_str("the token endpoint could not be reached")?,
+            Kind::Interrupted(what) => f.write_str(what)?,
+            Kind::BudgetExhausted => {
+                f.write_str("too many tokens were rejected in a short time, no further one is fetched")?;
+            }
+            Kind::InsecureUri => f.write_str("the request would carry the access token over plain http")?,
+            Kind::Source => f.write_str("the token source failed")?,
+        }
+        if let Some(status) = status {
+            write!(f, " (status {})", status.as_u16())?;
+        }
+        if let Some(message) = message {
+            write!(f, ": {message}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, recovery, endpoint, status, message, retry_after, source } = &*self.0;
+        let mut out = f.debug_struct("Error");
+        out.field("kind", kind).field("recovery", recovery);
+        if let Some(endpoint) = endpoint {
+            out.field("endpoint", endpoint);
+        }
+        if let Some(status) = status {
+            out.field("status", status);
+        }
+        if let Some(message) = message {
+            out.field("message", message);
+        }
+        if let Some(wait) = retry_after {
+            out.field("retry_after", wait);
+        }
+        if let Some(source) = source {
+            out.field("source", source);
+        }
+        out.finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_63_predicates_see_through_the_chain() {
+        let cause = Error::timeout().with_retry_after(Duration::from_secs(3));
+        let error = Error::no_token(Lost::Expired, cause);
+        assert!(error.is_no_token() && error.is_timeout());
+        assert!(!error.is_transport() && !error.is_keys_rejected() && !error.is_throttled());
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn case_63_no_cause_is_printed_twice() {
+        let error = Error::no_token(Lost::NeverHad, Error::transport("connection refused"));
+        let mut lines = Vec::new();
+        let mut next: Option<&dyn std::error::Error> = Some(&error);
+        while let Some(e) = next {
+            lines.push(e.to_string());
+            next = e.source();
+        }
+        assert_eq!(
+            lines,
+            [
+                "no access token could be fetched",
+                "the token endpoint could not be reached",
+                "connection refused"
+            ]
+        );
+    }
+
+    #[test]
+    fn case_63_is_small_clone_send_sync_static() {
+        fn check<T: Clone + Send + Sync + 'static + std::error::Error>() {}
+        check::<Error>();
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn a_shared_error_is_wrapped_rather_than_changed() {
+        let first = Error::timeout();
+        let second = first.clone().with_retry_after(Duration::from_secs(1));
+        assert_eq!(first.retry_after(), None);
+        assert_eq!(second.retry_after(), Some(Duration::from_secs(1)));
+        assert!(second.is_timeout());
+    }
+}

@@ -1,0 +1,264 @@
+//! Which Klavi: the base URL, the product, and the two endpoints that follow from them.
+
+use std::{fmt, str::FromStr};
+
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
+
+use super::credentials::from_env;
+use crate::{ConfigError, origin::Origin};
+
+/// A part of Klavi's API with access tokens of its own: the first segment of its paths.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Product {
+    /// Klavi Monitor, `/monitor/v1/…`.
+    Monitor,
+    /// Klavi Link and open-finance data, `/data/v1/…`.
+    Data,
+    /// Any other, made with [`Product::other`].
+    Other(ProductName),
+}
+
+/// The name of a product as it stands in a path: letters, digits, `-`, `_` and `.`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ProductName(Box<str>);
+
+impl Product {
+    /// A product by the segment that it has in paths.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::InvalidProduct`] if `name` is not one segment of letters, digits, `-`, `_` and `.`.
+    pub fn other(name: &str) -> Result<Self, ConfigError> {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if name.is_empty() || name.bytes().all(|b| b == b'.') || !name.bytes().all(legal) {
+            return Err(ConfigError::InvalidProduct);
+        }
+        Ok(Self::Other(ProductName(name.into())))
+    }
+
+    /// The path segment.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Monitor => "monitor",
+            Self::Data => "data",
+            Self::Other(name) => &name.0,
+        }
+    }
+}
+
+/// One product of Klavi's API at one base URL.
+///
+/// ```
+/// use klavi_auth::{KlaviApi, Product};
+///
+/// let api = KlaviApi::sandbox(Product::Monitor);
+/// assert_eq!(api.auth_uri(), "https://api-sandbox.klavi.ai/monitor/v1/auth");
+/// assert_eq!(api.refresh_uri(), "https://api-sandbox.klavi.ai/monitor/v1/refresh");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct KlaviApi {
+    product: Product,
+    origin: Origin,
+    auth: Uri,
+    refresh: Uri,
+}
+
+impl KlaviApi {
+    /// Klavi's sandbox, `https://api-sandbox.klavi.ai`.
+    pub fn sandbox(product: Product) -> Self {
+        Self::on_host("api-sandbox.klavi.ai", product)
+    }
+
+    /// Production, `https://api.klavi.ai`.
+    pub fn production(product: Product) -> Self {
+        Self::on_host("api.klavi.ai", product)
+    }
+
+    /// The sandbox's host for clients with a certificate, `https://mtls-api-sandbox.klavi.ai`. The
+    /// certificate is the business of the transport and of the inner service.
+    pub fn sandbox_mtls(product: Product) -> Self {
+        Self::on_host("mtls-api-sandbox.klavi.ai", product)
+    }
+
+    /// Production's host for clients with a certificate, `https://mtls-api.klavi.ai`. The certificate is the
+    /// business of the transport and of the inner service.
+    pub fn production_mtls(product: Product) -> Self {
+        Self::on_host("mtls-api.klavi.ai", product)
+    }
+
+    /// Any base URL, with or without a path: `https://klavi.internal/proxy`. Plain `http` is accepted for
+    /// loopback (`localhost`, `127.0.0.0/8`, `[::1]`).
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::InvalidUrl`] if it is not an absolute `http` or `https` URL or has user information or
+    /// a query; [`ConfigError::InsecureUrl`] for plain `http` to any other host.
+    pub fn at(base_url: &str, product: Product) -> Result<Self, ConfigError> {
+        let api = Self::at_insecure(base_url, product)?;
+        if api.origin.is_exposed() {
+            return Err(ConfigError::InsecureUrl);
+        }
+        Ok(api)
+    }
+
+    /// As [`at`](Self::at), and plain `http` is accepted for every host.
+    ///
+    /// Keys and tokens then cross the network in the clear: for a sidecar that speaks TLS for you, or a
+    /// closed network of containers.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::InvalidUrl`] as for [`at`](Self::at).
+    pub fn at_insecure(base_url: &str, product: Product) -> Result<Self, ConfigError> {
+        let base = Uri::from_str(base_url).map_err(|_| ConfigError::InvalidUrl)?;
+        let origin = Origin::of_base(&base)?;
+        // `Uri` silently drops a fragment, which in a base URL can only be a mistake.
+        if base_url.contains('#') {
+            return Err(ConfigError::InvalidUrl);
+        }
+        let (Some(scheme), Some(authority)) = (base.scheme(), base.authority()) else {
+            return Err(ConfigError::InvalidUrl);
+        };
+        let prefix = base.path().trim_end_matches('/');
+        let endpoint = |name| {
+            let path = format!("{prefix}/{}/v1/{name}", product.as_str());
+            build_uri(scheme.clone(), authority.clone(), &path)
+        };
+        Ok(Self { auth: endpoint("auth")?, refresh: endpoint("refresh")?, origin, product })
+    }
+
+    /// The API that the environment names: `KLAVI_API_URL` if set, else `KLAVI_ENV` (`sandbox` or
+    /// `production`), else the sandbox.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::InvalidEnv`] with the name of the variable, or what [`at`](Self::at) says of the URL.
+    pub fn from_env(product: Product) -> Result<Self, ConfigError> {
+        if let Some(url) = from_env("KLAVI_API_URL")? {
+            return Self::at(&url, product);
+        }
+        match from_env("KLAVI_ENV")?.as_deref() {
+            None | Some("sandbox") => Ok(Self::sandbox(product)),
+            Some("production") => Ok(Self::production(product)),
+            Some(_) => Err(ConfigError::InvalidEnv("KLAVI_ENV")),
+        }
+    }
+
+    /// The product.
+    pub fn product(&self) -> &Product {
+        &self.product
+    }
+
+    /// Where the two keys are exchanged for a token: `POST {base}/{product}/v1/auth`.
+    pub fn auth_uri(&self) -> &Uri {
+        &self.auth
+    }
+
+    /// Where a live token is renewed: `GET {base}/{product}/v1/refresh`.
+    pub fn refresh_uri(&self) -> &Uri {
+        &self.refresh
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    fn on_host(host: &'static str, product: Product) -> Self {
+        let endpoint = |name| {
+            let path = format!("/{}/v1/{name}", product.as_str());
+            build_uri(Scheme::HTTPS, Authority::from_static(host), &path)
+                .expect("a constant host and a checked segment make a URI")
+        };
+        let (auth, refresh) = (endpoint("auth"), endpoint("refresh"));
+        Self { origin: Origin::https(host), auth, refresh, product }
+    }
+}
+
+fn build_uri(scheme: Scheme, authority: Authority, path: &str) -> Result<Uri, ConfigError> {
+    Uri::builder()
+        .scheme(scheme)
+        .authority(authority)
+        .path_and_query(path)
+        .build()
+        .map_err(|_| ConfigError::InvalidUrl)
+}
+
+impl fmt::Debug for KlaviApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KlaviApi")
+            .field("product", &self.product)
+            .field("auth", &self.auth)
+            .field("refresh", &self.refresh)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_host_has_its_endpoints() {
+        let hosts = [
+            (KlaviApi::sandbox(Product::Data), "https://api-sandbox.klavi.ai"),
+            (KlaviApi::production(Product::Data), "https://api.klavi.ai"),
+            (KlaviApi::sandbox_mtls(Product::Data), "https://mtls-api-sandbox.klavi.ai"),
+            (KlaviApi::production_mtls(Product::Data), "https://mtls-api.klavi.ai"),
+        ];
+        for (api, base) in hosts {
+            assert_eq!(api.auth_uri().to_string(), format!("{base}/data/v1/auth"));
+            assert_eq!(api.refresh_uri().to_string(), format!("{base}/data/v1/refresh"));
+            assert_eq!(KlaviApi::at(base, Product::Data).unwrap(), api);
+        }
+    }
+
+    #[test]
+    fn a_base_url_may_have_a_path_and_a_port() {
+        let product = Product::other("payments.v2").unwrap();
+        let api = KlaviApi::at("https://gw.example:8443/klavi/", product).unwrap();
+        assert_eq!(api.auth_uri(), "https://gw.example:8443/klavi/payments.v2/v1/auth");
+    }
+
+    #[test]
+    fn case_58_plain_http_is_for_loopback_or_where_the_user_said_so() {
+        for url in ["http://127.0.0.1:80", "http://127.8.9.1", "http://localhost:8080", "http://[::1]:1"] {
+            assert!(KlaviApi::at(url, Product::Monitor).is_ok(), "{url}");
+        }
+        for url in
+            ["http://api.klavi.ai", "http://10.0.0.1", "http://localhost.evil.com", "http://127.0.0.1.nip.io"]
+        {
+            assert_eq!(KlaviApi::at(url, Product::Monitor), Err(ConfigError::InsecureUrl), "{url}");
+            assert!(KlaviApi::at_insecure(url, Product::Monitor).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_base_url_is_refused() {
+        for url in [
+            "",
+            "/",
+            "api.klavi.ai",
+            "ftp://api.klavi.ai",
+            "https://",
+            "https://user@api.klavi.ai",
+            "https://user:pass@api.klavi.ai",
+            "https://api.klavi.ai/?a=b",
+            "https://api.klavi.ai/#top",
+            "https://api.klavi.ai:99999",
+            "https://api klavi.ai",
+        ] {
+            assert_eq!(KlaviApi::at(url, Product::Monitor), Err(ConfigError::InvalidUrl), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_product_is_one_segment() {
+        for name in ["", "a/b", "..", ".", "a b", "ä", "a?b", "a#b", "%2e"] {
+            assert_eq!(Product::other(name), Err(ConfigError::InvalidProduct), "{name}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What proves to Klavi who is asking: two keys, or a bearer that somebody else obtained.
+
+use std::{env, fmt, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
+
+use crate::{ConfigError, Error, NewToken};
+
+/// The keys of a Klavi customer, or a bearer without keys.
+///
+/// Both keys count as secrets: neither appears in `Debug`, in an error or in a log, and both are wiped from
+/// memory when the last clone is dropped.
+///
+/// ```
+/// use klavi_auth::Credentials;
+///
+/// let credentials = Credentials::new("my-access-id", "my-secret-phrase")?;
+/// assert_eq!(format!("{credentials:?}"), "Credentials::Keys([redacted])");
+/// # Ok::<_, klavi_auth::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Credentials(pub(crate) Secrets);
+
+#[derive(Clone)]
+pub(crate) enum Secrets {
+    Keys(Keys),
+    Bearer { token: NewToken, since: Instant },
+}
+
+#[derive(Clone)]
+pub(crate) struct Keys {
+    pub(crate) access: SecretString,
+    pub(crate) secret: SecretString,
+}
+
+impl Credentials {
+    /// An access key and a secret key, as Klavi hands them out.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::InvalidCredential`] if a key is empty or has control characters (a trailing line break
+    /// from a secrets file, for one).
+    pub fn new(access_key: impl Into<String>, secret_key: impl Into<String>) -> Result<Self, ConfigError> {
+        Ok(Self(Secrets::Keys(Keys {
+            access: key(access_key.into(), "access key")?,
+            secret: key(secret_key.into(), "secret key")?,
+        })))
+    }
+
+    /// The keys from `KLAVI_ACCESS_KEY` and `KLAVI_SECRET_KEY`, the names that Klavi's clients use.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::MissingEnv`] or [`ConfigError::InvalidEnv`] with the name of the variable.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let access = from_env("KLAVI_ACCESS_KEY")?.ok_or(ConfigError::MissingEnv("KLAVI_ACCESS_KEY"))?;
+        let secret = from_env("KLAVI_SECRET_KEY")?.ok_or(ConfigError::MissingEnv("KLAVI_SECRET_KEY"))?;
+        Self::new(access, secret)
+    }
+
+    /// A bearer that somebody else obtained, valid for `remaining` from now, and no keys.
+    ///
+    /// It is renewed at `/refresh` for as long as it lives. Once it has expired or was rejected for good,
+    /// requests fail with an error for which [`Error::is_keys_needed`] holds.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::InvalidCredential`] if it cannot be the value of a header, or if nothing remains of it.
+    pub fn bearer(token: &str, remaining: Duration) -> Result<Self, ConfigError> {
+        let token =
+            NewToken::new(token, remaining).map_err(|_: Error| ConfigError::InvalidCredential("bearer"))?;
+        Ok(Self(Secrets::Bearer { token, since: Instant::now() }))
+    }
+}
+
+fn key(value: String, which: &'static str) -> Result<SecretString, ConfigError> {
+    let value = SecretString::from(value);
+    let text = value.expose_secret();
+    if text.is_empty() || text.chars().any(char::is_control) {
+        return Err(ConfigError::InvalidCredential(which));
+    }
+    Ok(value)
+}
+
+/// The value of an environment variable, `None` if it is not set.
+pub(crate) fn from_env(name: &'static str) -> Result<Option<String>, ConfigError> {
+    match env::var(name) {
+        Ok(value) if value.is_empty() => Err(ConfigError::InvalidEnv(name)),
+        Ok(value) => Ok(Some(value)),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(ConfigError::InvalidEnv(name)),
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Secrets::Keys(_) => "Credentials::Keys([redacted])",
+            Secrets::Bearer { .. } => "Credentials::Bearer([redacted])",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_cannot_be_keys_are_refused() {
+        for (access, secret, which) in [
+            ("", "s", "access key"),
+            ("a", "", "secret key"),
+            ("a\n", "s", "access key"),
+            ("a", "s\0", "secret key"),
+        ] {
+            let error = Credentials::new(access, secret).unwrap_err();
+            assert_eq!(error, ConfigError::InvalidCredential(which));
+        }
+    }
+
+    #[test]
+    fn a_bearer_that_cannot_be_a_header_or_is_over_is_refused() {
+        let hour = Duration::from_secs(3600);
+        for (token, remaining) in [("", hour), ("a b", hour), ("a\r\nx: y", hour), ("ok", Duration::ZERO)] {
+            let error = Credentials::bearer(token, remaining).unwrap_err();
+            assert_eq!(error, ConfigError::InvalidCredential("bearer"));
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Scheme, host and port: what a token is pinned to.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use http::{Uri, uri::Authority};
+
+use crate::ConfigError;
+
+/// Scheme, host and port of an `http` or `https` URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    secure: bool,
+    /// Lower case; an IPv6 address in its brackets.
+    host: Box<str>,
+    port: u16,
+}
+
+impl Origin {
+    /// `https` on the default port of a host given in lower case.
+    pub(crate) fn https(host: &'static str) -> Self {
+        Self { secure: true, host: host.into(), port: 443 }
+    }
+
+    /// The origin of a URL that a user configured.
+    pub(crate) fn of_base(base: &Uri) -> Result<Self, ConfigError> {
+        let target = Target::of(base).ok_or(ConfigError::InvalidUrl)?;
+        let userinfo = base.authority().is_some_and(|a| a.as_str().contains('@'));
+        if userinfo || base.query().is_some() || target.host.is_empty() {
+            return Err(ConfigError::InvalidUrl);
+        }
+        let host = target.host.to_ascii_lowercase().into();
+        Ok(Self { secure: target.secure, host, port: target.port })
+    }
+
+    /// Exactly this scheme, host (in any case) and port.
+    pub(crate) fn contains(&self, target: &Target<'_>) -> bool {
+        self.secure == target.secure && self.port == target.port && self.same_host(target)
+    }
+
+    pub(crate) fn same_host(&self, target: &Target<'_>) -> bool {
+        self.host.eq_ignore_ascii_case(target.host)
+    }
+
+    /// Plain `http` to a host that is not this machine.
+    pub(crate) fn is_exposed(&self) -> bool {
+        !self.secure && !is_loopback(&self.host)
+    }
+}
+
+/// Where a request is going.
+#[derive(Debug)]
+pub(crate) struct Target<'a> {
+    pub(crate) secure: bool,
+    host: &'a str,
+    port: u16,
+}
+
+impl<'a> Target<'a> {
+    /// `None` for everything that is not an absolute `http` or `https` URI with a port that is a port.
+    pub(crate) fn of(uri: &'a Uri) -> Option<Self> {
+        let scheme = uri.scheme_str()?;
+        let authority = uri.authority()?;
+        let secure = if scheme.eq_ignore_ascii_case("https") {
+            true
+        } else if scheme.eq_ignore_ascii_case("http") {
+            false
+        } else {
+            return None;
+        };
+        let port = match written_port(authority)? {
+            Some(port) => port,
+            None if secure => 443,
+            None => 80,
+        };
+        Some(Self { secure, host: authority.host(), port })
+    }
+}
+
+/// `Some(None)` if no port is written, `None` if what is written is no port. `Authority::port` alone cannot
+/// tell the two apart: it has no answer for `host:99999` either.
+fn written_port(authority: &Authority) -> Option<Option<u16>> {
+    let after_user = authority.as_str().rsplit('@').next()?;
+    match after_user.strip_prefix(authority.host())? {
+        "" => Some(None),
+        rest => rest.strip_prefix(':')?.parse().ok().map(Some),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    if let Some(inner) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        return inner.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback());
+    }
+    host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
+}

@@ -1,0 +1,110 @@
+//! The port through which tokens come in: "fetch me one, here is the one that you replace".
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
+
+use crate::{AccessToken, Error, NewToken};
+
+/// What [`TokenSource::fetch`] returns.
+pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<NewToken, Error>> + Send + 'a>>;
+
+/// Where tokens come from.
+///
+/// [`KlaviSource`](crate::KlaviSource) asks Klavi. Implement this for anything else (a vault, a sidecar, a
+/// store shared by a fleet), or make one from a closure with [`source_fn`].
+///
+/// The cache calls `fetch` from a task of its own, at most once at a time, and never while it holds a lock.
+/// It bounds the call with the flight's time-out: then, and when the runtime shuts down, the future is dropped.
+/// A panic is caught and given to the waiting callers as an error.
+pub trait TokenSource: Send + Sync + 'static {
+    /// Fetches a token to follow [`request.predecessor()`](TokenRequest::predecessor).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::transient`] is tried again (up to three times if callers wait for the token), then backed off
+    /// from; [`Error::permanent`] is remembered for five seconds.
+    fn fetch(&self, request: TokenRequest) -> FetchFuture<'_>;
+}
+
+impl<T: TokenSource + ?Sized> TokenSource for Arc<T> {
+    fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
+        (**self).fetch(request)
+    }
+}
+
+/// One request for a token.
+#[derive(Clone, Debug, Default)]
+pub struct TokenRequest {
+    predecessor: Predecessor,
+}
+
+impl TokenRequest {
+    /// A request for a token to follow `predecessor`. The cache makes these; so do tests of a source.
+    pub fn new(predecessor: Predecessor) -> Self {
+        Self { predecessor }
+    }
+
+    /// The token that is to be replaced, and whether it can still be used.
+    pub fn predecessor(&self) -> &Predecessor {
+        &self.predecessor
+    }
+}
+
+/// The token that a fetch is to replace.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum Predecessor {
+    /// There is none: this is the first fetch.
+    #[default]
+    None,
+    /// It is still valid and was not rejected: it may be used to ask for the next one.
+    Live(AccessToken),
+    /// Its life is over, or so nearly that it is no longer used.
+    Expired(AccessToken),
+    /// The API rejected it, or somebody invalidated it.
+    Refused(AccessToken),
+}
+
+/// A [`TokenSource`] made from a closure that returns a future.
+///
+/// ```
+/// use std::time::Duration;
+/// use klavi_auth::{NewToken, TokenCache, source_fn};
+///
+/// # async fn read_from_vault() -> std::io::Result<String> { Ok("token-from-vault".into()) }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::Error> {
+/// let cache = TokenCache::new(source_fn(async |_request| {
+///     let token = read_from_vault().await.map_err(klavi_auth::Error::transient)?;
+///     NewToken::new(&token, Duration::from_secs(1800))
+/// }));
+/// assert_eq!(cache.get().await?.expose(), "token-from-vault");
+/// # Ok(()) }
+/// ```
+pub fn source_fn<F, Fut>(fetch: F) -> SourceFn<F>
+where
+    F: Fn(TokenRequest) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<NewToken, Error>> + Send + 'static,
+{
+    SourceFn { fetch }
+}
+
+/// The source that [`source_fn`] makes.
+#[derive(Clone, Copy)]
+pub struct SourceFn<F> {
+    fetch: F,
+}
+
+impl<F, Fut> TokenSource for SourceFn<F>
+where
+    F: Fn(TokenRequest) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<NewToken, Error>> + Send + 'static,
+{
+    fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
+        Box::pin((self.fetch)(request))
+    }
+}
+
+impl<F> fmt::Debug for SourceFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceFn").finish_non_exhaustive()
+    }
+}
