@@ -27,7 +27,7 @@ pub enum ConfigError {
     Jitter,
     /// The expiry margin is more than half of the renewal window.
     ExpiryMargin,
-    /// A time-out of zero.
+    /// A time-out of zero, or of more than an hour.
     Timeout,
     /// A back-off whose shortest delay is zero or above the longest.
     BackOff,
@@ -63,7 +63,7 @@ impl fmt::Display for ConfigError {
             Self::ExpiryMargin => {
                 f.write_str("the expiry margin must not be more than half of the renewal window")
             }
-            Self::Timeout => f.write_str("a time-out must be longer than zero"),
+            Self::Timeout => f.write_str("a time-out must be longer than zero and at most an hour"),
             Self::BackOff => f.write_str("the shortest back-off must be above zero and not above the longest"),
             Self::Budget => f.write_str("the budget's window must be longer than zero"),
             Self::MissingTransport => f.write_str(

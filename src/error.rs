@@ -72,6 +72,8 @@ pub(crate) enum Recovery {
     BackOff,
     /// Stands until somebody mends it: remembered for a fixed while.
     Permanent,
+    /// Says nothing about the token endpoint: the next caller may ask at once. Backed off from if it repeats.
+    Accident,
 }
 
 impl Error {
@@ -192,7 +194,7 @@ impl Error {
     }
 
     pub(crate) fn interrupted(what: &'static str) -> Self {
-        Self::new(Kind::Interrupted(what), Recovery::BackOff)
+        Self::new(Kind::Interrupted(what), Recovery::Accident)
     }
 
     pub(crate) fn insecure_uri() -> Self {
@@ -209,6 +211,14 @@ impl Error {
 
     pub(crate) fn with_message(self, message: Option<String>) -> Self {
         self.rebuild(|inner| inner.message = message.map(String::into_boxed_str))
+    }
+
+    /// The same answer, understood better by a caller that knows which call it belongs to.
+    pub(crate) fn reclassified(self, kind: Kind, recovery: Recovery) -> Self {
+        self.rebuild(|inner| {
+            inner.kind = kind;
+            inner.recovery = recovery;
+        })
     }
 
     pub(crate) fn with_endpoint(self, endpoint: &'static str) -> Self {

@@ -41,6 +41,10 @@ impl Origin {
         self.host.eq_ignore_ascii_case(target.host)
     }
 
+    pub(crate) fn is_secure(&self) -> bool {
+        self.secure
+    }
+
     /// Plain `http` to a host that is not this machine.
     pub(crate) fn is_exposed(&self) -> bool {
         !self.secure && !is_loopback(&self.host)

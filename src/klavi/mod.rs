@@ -2,6 +2,23 @@
 
 mod api;
 mod credentials;
+#[cfg(feature = "reqwest")]
+mod reqwest;
+mod source;
+mod transport;
+mod wire;
 
-pub use api::{KlaviApi, Product, ProductName};
-pub use credentials::Credentials;
+#[cfg(feature = "reqwest")]
+pub(crate) use self::reqwest::{default_transport, over_reqwest};
+pub(crate) use self::transport::{Transport, erase};
+pub use self::{
+    api::{KlaviApi, Product, ProductName},
+    credentials::Credentials,
+    source::KlaviSource,
+};
+
+/// There is none without the feature `reqwest`.
+#[cfg(not(feature = "reqwest"))]
+pub(crate) fn default_transport() -> Result<Transport, crate::ConfigError> {
+    Err(crate::ConfigError::MissingTransport)
+}

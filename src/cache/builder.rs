@@ -1,0 +1,149 @@
+//! Building a cache.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+use tower::util::rng::{HasherRng, Rng};
+
+use super::{Core, TokenCache, back_off::BackOff, budget::Budget, state::State};
+use crate::{ConfigError, RefreshPolicy, TokenSource};
+
+const FLIGHT_TIMEOUT: Duration = Duration::from_secs(10);
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Configures a [`TokenCache`].
+///
+/// ```
+/// use std::time::Duration;
+/// use klavi_auth::{NewToken, RefreshPolicy, TokenCache, source_fn};
+///
+/// let source = source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)));
+/// let cache = TokenCache::builder(source)
+///     .refresh_policy(RefreshPolicy::default().renew_after(0.5)?)
+///     .flight_timeout(Duration::from_secs(5))
+///     .keep_alive(true)
+///     .build()?;
+/// # let _ = cache;
+/// # Ok::<_, klavi_auth::ConfigError>(())
+/// ```
+#[must_use]
+pub struct TokenCacheBuilder {
+    source: Box<dyn TokenSource>,
+    policy: RefreshPolicy,
+    flight_timeout: Duration,
+    back_off: (Duration, Duration),
+    budget: (u32, Duration),
+    keep_alive: bool,
+    randomness: Box<dyn Fn() -> f64 + Send + Sync>,
+}
+
+impl TokenCacheBuilder {
+    pub(super) fn new(source: impl TokenSource) -> Self {
+        let rng = Mutex::new(HasherRng::new());
+        Self {
+            source: Box::new(source),
+            policy: RefreshPolicy::default(),
+            flight_timeout: FLIGHT_TIMEOUT,
+            back_off: BackOff::DEFAULT,
+            budget: Budget::DEFAULT,
+            keep_alive: false,
+            randomness: Box::new(move || rng.lock().unwrap_or_else(PoisonError::into_inner).next_f64()),
+        }
+    }
+
+    /// When tokens are renewed and when they count as expired. Default: see [`RefreshPolicy`].
+    pub fn refresh_policy(mut self, policy: RefreshPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// How long one fetch may take, with its retries. Then all who wait for it get an error for which
+    /// [`is_timeout`](crate::Error::is_timeout) holds. Default: 10 s.
+    pub fn flight_timeout(mut self, timeout: Duration) -> Self {
+        self.flight_timeout = timeout;
+        self
+    }
+
+    /// The cap of the delay after a first failure, and the cap that it doubles up to; the delay itself is a
+    /// random part of the cap. Default: 1 s to 30 s.
+    pub fn back_off(mut self, first: Duration, longest: Duration) -> Self {
+        self.back_off = (first, longest);
+        self
+    }
+
+    /// How many tokens may be rejected by the API within a sliding `window` and be replaced for it. Past that,
+    /// a 401 is not believed: it goes to its caller, the token stays, and the source is left alone.
+    /// Default: 5 in 30 s.
+    pub fn renewal_budget(mut self, renewals: u32, window: Duration) -> Self {
+        self.budget = (renewals, window);
+        self
+    }
+
+    /// Renews the token also while there is no traffic, so that the first request after a quiet hour does not
+    /// wait. It begins with the first token, stops when a token is lost for good until the next one is fetched,
+    /// and ends when the last handle is dropped. Default: off.
+    pub fn keep_alive(mut self, keep_alive: bool) -> Self {
+        self.keep_alive = keep_alive;
+        self
+    }
+
+    /// Where back-off and jitter draw their random numbers from 0 to 1, for tests that need to know them.
+    /// Values outside of that are clamped. Default: seeded by the operating system.
+    pub fn randomness(mut self, draw: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
+        self.randomness = Box::new(draw);
+        self
+    }
+
+    /// Builds the cache. Needs no runtime and starts nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Timeout`], [`ConfigError::BackOff`] or [`ConfigError::Budget`] for a value that makes no
+    /// sense.
+    pub fn build(self) -> Result<TokenCache, ConfigError> {
+        if self.flight_timeout.is_zero() || self.flight_timeout > LONGEST_TIMEOUT {
+            return Err(ConfigError::Timeout);
+        }
+        if self.budget.1.is_zero() {
+            return Err(ConfigError::Budget);
+        }
+        let back_off = BackOff::new(self.back_off)?;
+        Ok(self.build_with(back_off))
+    }
+
+    /// The defaults, which need no check.
+    pub(super) fn build_default(self) -> TokenCache {
+        self.build_with(BackOff::default())
+    }
+
+    fn build_with(self, back_off: BackOff) -> TokenCache {
+        let core = Core {
+            source: self.source,
+            policy: self.policy,
+            back_off,
+            flight_timeout: self.flight_timeout,
+            keep_alive: self.keep_alive,
+            randomness: self.randomness,
+            state: Mutex::new(State::new(Budget::new(self.budget))),
+            epoch: AtomicU64::new(0),
+            closing: Arc::new(Notify::new()),
+        };
+        TokenCache { core: Arc::new(core) }
+    }
+}
+
+impl fmt::Debug for TokenCacheBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCacheBuilder")
+            .field("refresh_policy", &self.policy)
+            .field("flight_timeout", &self.flight_timeout)
+            .field("back_off", &self.back_off)
+            .field("renewal_budget", &self.budget)
+            .field("keep_alive", &self.keep_alive)
+            .finish_non_exhaustive()
+    }
+}

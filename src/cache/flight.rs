@@ -1,0 +1,107 @@
+//! The flight: one fetch for everybody who needs it, in a task of its own.
+//!
+//! A task, because a future that its waiters drive stands still when the one who drives it is not polled, and
+//! is gone when they are. It is spawned when there is something to fetch and ends with the result; the waiters
+//! hold shared ends of a channel, and whatever happens to the task, they are answered:
+//!
+//! * it ends: the state is changed first, then the waiters are woken;
+//! * the source panics: caught here, an error like any other;
+//! * the runtime goes away: the task is dropped, [`Flight::drop`] clears the slot, the sender is dropped, and
+//!   the waiters, who see that, elect anew.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use futures_util::FutureExt;
+use tokio::{
+    runtime::Handle,
+    sync::oneshot,
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use super::{
+    Core, keep_alive,
+    state::{Answer, Launch, Outcome, Step},
+};
+use crate::{Error, NewToken, TokenRequest, TokenSource, events};
+
+/// Starts the flight that the state asked for.
+pub(super) fn start(core: &Arc<Core>, launch: Launch) {
+    let flight = Flight { core: Arc::clone(core), number: launch.number, outcome: Some(launch.outcome) };
+    match Handle::try_current() {
+        // Nobody waits for the task itself; it is detached.
+        Ok(runtime) => drop(runtime.spawn(flight.run())),
+        Err(_) => flight.land(Err(Error::interrupted("there is no tokio runtime to fetch the token in"))),
+    }
+}
+
+struct Flight {
+    core: Arc<Core>,
+    number: u64,
+    /// Taken when it lands.
+    outcome: Option<oneshot::Sender<Outcome>>,
+}
+
+impl Flight {
+    async fn run(self) {
+        let started = Instant::now();
+        let deadline = started + self.core.flight_timeout;
+        let mut attempt = 1;
+        loop {
+            let asked = Instant::now();
+            let Some(predecessor) = self.core.lock().predecessor(self.number, asked) else { return };
+            let result = ask(&*self.core.source, TokenRequest::new(predecessor), deadline).await;
+            let answer =
+                Answer { result, asked, now: Instant::now(), attempt, deadline, draw: self.core.draw() };
+            match self.core.settle(self.number, answer) {
+                None => return,
+                Some(Step::AskAgain) => {}
+                Some(Step::RetryAt(moment, error)) => {
+                    events::retried(&error, attempt, moment.saturating_duration_since(Instant::now()));
+                    attempt += 1;
+                    sleep_until(moment).await;
+                }
+                Some(Step::Installed(installed)) => {
+                    events::fetched(
+                        installed.generation,
+                        installed.first,
+                        installed.lifetime,
+                        started.elapsed(),
+                    );
+                    keep_alive::ensure(&self.core);
+                    return self.land(Ok(()));
+                }
+                Some(Step::Failed { error, retry_at, serving }) => {
+                    events::failed(&error, serving, retry_at.saturating_duration_since(Instant::now()));
+                    return self.land(Err(error));
+                }
+            }
+        }
+    }
+
+    /// Tells the waiters, after the state has changed.
+    fn land(mut self, outcome: Outcome) {
+        self.core.abandon(self.number);
+        if let Some(waiters) = self.outcome.take() {
+            // An error says that nobody waits any more; the result is in the cache all the same.
+            let _ = waiters.send(outcome);
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if self.outcome.is_some() {
+            self.core.abandon(self.number);
+        }
+    }
+}
+
+/// Asks the source once: its panic and its silence become errors.
+async fn ask(source: &dyn TokenSource, request: TokenRequest, deadline: Instant) -> Result<NewToken, Error> {
+    let fetch = AssertUnwindSafe(async { source.fetch(request).await }).catch_unwind();
+    match timeout_at(deadline, fetch).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_panic)) => Err(Error::interrupted("the token source panicked")),
+        Err(_elapsed) => Err(Error::timeout()),
+    }
+}

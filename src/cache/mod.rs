@@ -1,0 +1,223 @@
+//! The token cache: the current token, and the one flight that fetches the next.
+
+mod acquire;
+mod back_off;
+mod budget;
+mod builder;
+mod flight;
+mod keep_alive;
+mod local;
+mod snapshot;
+mod state;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+pub(crate) use self::{
+    acquire::Acquire,
+    local::{LocalToken, Lookup},
+};
+use self::{
+    back_off::BackOff,
+    state::{Answer, Found, State, Step, Verdict},
+};
+pub use self::{builder::TokenCacheBuilder, snapshot::Snapshot};
+use crate::{AccessToken, Error, RefreshPolicy, TokenSource, events};
+
+/// One access token, kept fresh: a handle that is cheap to clone and shares everything with its clones.
+///
+/// It is built without a runtime and runs no task while nothing is to be fetched. A fetch runs in a task of its
+/// own on the tokio runtime of the caller that needs it first; all who need a token meanwhile wait for the same
+/// one.
+///
+/// # What happens when
+///
+/// | token | caller | source |
+/// |---|---|---|
+/// | fresh | gets it at once | left alone |
+/// | aging: renewal is due | gets it at once | asked once, in the background |
+/// | expired, refused, or none yet | waits | asked once, up to three times if it fails in a way that may pass |
+/// | expired, refused, or none yet, and the last fetch failed a moment ago | gets the error at once | left alone until the back-off is over |
+///
+/// After a failure the source is left alone for a random part of 1 s, doubling with every further failure in a
+/// row up to 30 s, or for as long as its `Retry-After` says.
+///
+/// # Cancel safety
+///
+/// Every method can be cancelled at any point: a fetch that was started goes on, and its result is cached.
+#[derive(Clone)]
+pub struct TokenCache {
+    core: Arc<Core>,
+}
+
+impl TokenCache {
+    /// A cache of the tokens of `source`, with the defaults of [`builder`](Self::builder).
+    pub fn new(source: impl TokenSource) -> Self {
+        TokenCacheBuilder::new(source).build_default()
+    }
+
+    /// A cache of the tokens of `source`, to be configured.
+    pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
+        TokenCacheBuilder::new(source)
+    }
+
+    /// A token that is valid now, fetched if need be.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] for which [`is_no_token`](Error::is_no_token) holds, with the cause as its source. It is
+    /// shared by all who waited for the same fetch.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be cancelled and called again. The fetch is not the caller's own: it goes on.
+    pub async fn get(&self) -> Result<AccessToken, Error> {
+        Acquire::new(self.clone()).await
+    }
+
+    /// Fetches the token ahead of the first request: for start-up and for readiness probes.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get`](Self::get).
+    pub async fn warm_up(&self) -> Result<(), Error> {
+        self.get().await.map(drop)
+    }
+
+    /// Takes `token` out of use: it is never handed out again, and the next caller waits for one that was
+    /// fetched after this call.
+    ///
+    /// Nothing happens if the cache has a newer token already. The call itself fetches nothing. Unlike a 401 that
+    /// the layer sees, it is not counted against the budget for renewals: call it when you know, not in a loop.
+    pub fn invalidate(&self, token: &AccessToken) {
+        let before = self.core.epoch();
+        {
+            let mut state = self.core.lock();
+            state.invalidate(token, Instant::now());
+            self.core.publish_epoch(&state);
+        }
+        if self.core.epoch() != before {
+            events::invalidated(token.generation());
+        }
+    }
+
+    /// The state of the cache now. Fetches nothing and waits for nothing.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of(&self.core.lock(), Instant::now())
+    }
+
+    /// The API answered 401 to the token of this generation: it is out of use, unless too many were of late.
+    ///
+    /// # Errors
+    ///
+    /// The budget for renewals is exhausted; the token stays in use.
+    pub(crate) fn refuse(&self, generation: u64) -> Result<(), Error> {
+        let verdict = {
+            let mut state = self.core.lock();
+            let verdict = state.refuse(generation, Instant::now());
+            self.core.publish_epoch(&state);
+            verdict
+        };
+        match verdict {
+            Verdict::Refused(news) => {
+                if news {
+                    events::rejected(generation);
+                }
+                Ok(())
+            }
+            Verdict::Disbelieved(error) => {
+                events::budget_exhausted(generation, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// The way to a token after a refusal.
+    pub(crate) fn acquire(&self) -> Acquire {
+        Acquire::new(self.clone())
+    }
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache").field("snapshot", &self.snapshot()).finish_non_exhaustive()
+    }
+}
+
+/// What all handles share. Flights hold it too; a keep-alive task does not.
+struct Core {
+    source: Box<dyn TokenSource>,
+    policy: RefreshPolicy,
+    back_off: BackOff,
+    flight_timeout: Duration,
+    keep_alive: bool,
+    /// Draws from 0 to 1.
+    randomness: Box<dyn Fn() -> f64 + Send + Sync>,
+    state: Mutex<State>,
+    /// The state's epoch, for those who do not take the lock. Stored under the lock.
+    epoch: AtomicU64,
+    /// Notified when the last handle is dropped.
+    closing: Arc<Notify>,
+}
+
+impl Core {
+    /// No panic can poison the state: nothing under the lock runs code that is not in `state`, and that code
+    /// does not panic half-way through a change.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// To be called before the lock is released, after every change of the current token.
+    fn publish_epoch(&self, state: &State) {
+        self.epoch.store(state.epoch(), Ordering::Release);
+    }
+
+    fn draw(&self) -> f64 {
+        (self.randomness)()
+    }
+
+    /// The token for a request that leaves now, or what to wait for. Starts the flight that is needed.
+    fn lookup(self: &Arc<Self>, now: Instant) -> Found {
+        let (found, launch, _remains) = self.lock().lookup(now, self.flight_timeout);
+        if let Some(launch) = launch {
+            flight::start(self, launch);
+        }
+        found
+    }
+
+    fn settle(&self, flight: u64, answer: Answer) -> Option<Step> {
+        let (step, _remains) = {
+            let mut state = self.lock();
+            let settled = state.settle(flight, answer, &self.policy, self.back_off);
+            self.publish_epoch(&state);
+            settled
+        }?;
+        Some(step)
+    }
+
+    fn abandon(&self, flight: u64) {
+        let _remains = self.lock().abandon(flight);
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.closing.notify_one();
+    }
+}

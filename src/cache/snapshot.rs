@@ -1,0 +1,100 @@
+//! The state of a cache at one moment, for health endpoints.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::state::State;
+use crate::{Error, Freshness};
+
+/// The state of a [`TokenCache`](crate::TokenCache) at one moment. Taking it fetches nothing.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    token: Option<TokenTimes>,
+    fetching: bool,
+    last_error: Option<Error>,
+    held_back: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct TokenTimes {
+    generation: u64,
+    freshness: Freshness,
+    refused: bool,
+    age: Duration,
+    renewal_in: Duration,
+    expires_in: Duration,
+}
+
+impl Snapshot {
+    pub(super) fn of(state: &State, now: Instant) -> Self {
+        let token = state.current().map(|(token, schedule, refused)| TokenTimes {
+            generation: token.generation(),
+            freshness: schedule.freshness(now),
+            refused,
+            age: schedule.age(now),
+            renewal_in: schedule.renewal_due.saturating_duration_since(now),
+            expires_in: schedule.expired.saturating_duration_since(now),
+        });
+        let gate = state.gate();
+        Self {
+            token,
+            fetching: state.waiter().is_some(),
+            last_error: gate.last_error().cloned(),
+            held_back: gate
+                .until()
+                .map(|until| until.saturating_duration_since(now))
+                .filter(|d| !d.is_zero()),
+        }
+    }
+
+    /// There is a token that can be sent now: the answer for a readiness probe.
+    pub fn is_ready(&self) -> bool {
+        self.token.is_some_and(|token| !token.refused && token.freshness != Freshness::Expired)
+    }
+
+    /// Where the token stands in its life, `None` if there never was one.
+    pub fn freshness(&self) -> Option<Freshness> {
+        self.token.map(|token| token.freshness)
+    }
+
+    /// The token was rejected by the API, or invalidated; a new one is needed.
+    pub fn is_refused(&self) -> bool {
+        self.token.is_some_and(|token| token.refused)
+    }
+
+    /// The token's number in this cache, counted from 1.
+    pub fn generation(&self) -> Option<u64> {
+        self.token.map(|token| token.generation)
+    }
+
+    /// How old the token is.
+    pub fn age(&self) -> Option<Duration> {
+        self.token.map(|token| token.age)
+    }
+
+    /// The time until its renewal is due; zero if it is.
+    pub fn renewal_in(&self) -> Option<Duration> {
+        self.token.map(|token| token.renewal_in)
+    }
+
+    /// The time until it counts as expired, which is the policy's margin before its end; zero if it does.
+    pub fn expires_in(&self) -> Option<Duration> {
+        self.token.map(|token| token.expires_in)
+    }
+
+    /// A fetch is under way.
+    pub fn is_fetching(&self) -> bool {
+        self.fetching
+    }
+
+    /// Why the last fetch failed; `None` after a success.
+    pub fn last_error(&self) -> Option<&Error> {
+        self.last_error.as_ref()
+    }
+
+    /// After a failure, the time until the token source is asked again.
+    pub fn held_back(&self) -> Option<Duration> {
+        self.held_back
+    }
+}

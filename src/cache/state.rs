@@ -1,0 +1,363 @@
+//! What the cache knows and how that changes: every transition, under one lock, without a clock of its own.
+//!
+//! Rules that hold between any two calls:
+//!
+//! 1. A refused or expired token is never handed out.
+//! 2. At most one flight is in the slot, and only the flight with its number may change anything.
+//! 3. Generations only grow; a token that is merely extended keeps its own.
+//! 4. Nothing in here runs code of a user: what is replaced (errors and wakers may have a `Drop` of theirs) is
+//!    returned, so that the caller drops it after the lock is released.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, future::Shared};
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    back_off::{BackOff, Gate},
+    budget::Budget,
+};
+use crate::{
+    AccessToken, Error, Freshness, NewToken, Predecessor, RefreshPolicy,
+    error::{Lost, Recovery},
+    freshness::Schedule,
+};
+
+/// How often a flight asks the source while callers wait.
+const ATTEMPTS: u32 = 3;
+
+/// How a flight ended. The token itself is taken from the cache, where it may be newer by then.
+pub(super) type Outcome = Result<(), Error>;
+
+/// What the waiters of a flight hold. An error of the receiver says that the flight was lost.
+pub(super) type Waiter = Shared<oneshot::Receiver<Outcome>>;
+
+#[derive(Debug)]
+pub(super) struct State {
+    current: Option<Held>,
+    last_generation: u64,
+    /// Counts every change of `current`: what a local copy was taken at.
+    epoch: u64,
+    flight: Option<Slot>,
+    last_flight: u64,
+    gate: Gate,
+    budget: Budget,
+    pub(super) keeper_runs: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    token: AccessToken,
+    schedule: Schedule,
+    refused: bool,
+}
+
+impl Held {
+    fn is_usable(&self, now: Instant) -> bool {
+        !self.refused && self.schedule.freshness(now) != Freshness::Expired
+    }
+}
+
+/// The flight that is under way.
+#[derive(Debug)]
+pub(super) struct Slot {
+    number: u64,
+    waiter: Waiter,
+    /// The token was invalidated after the source was asked: what comes back must be fetched again.
+    superseded: bool,
+    /// From here on it counts as lost: its runtime is alive but does not run it.
+    overdue: Instant,
+}
+
+/// A flight that is to be started by whoever gets this.
+#[derive(Debug)]
+pub(super) struct Launch {
+    pub(super) number: u64,
+    pub(super) outcome: oneshot::Sender<Outcome>,
+}
+
+/// A token that may be sent now, and until when that need not be asked again.
+#[derive(Clone, Debug)]
+pub(super) struct Usable {
+    pub(super) token: AccessToken,
+    pub(super) renewal_due: Instant,
+    pub(super) epoch: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum Found {
+    Token(Usable),
+    Wait(Waiter),
+    Failed(Error),
+}
+
+/// What to do about a 401 for a token.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// The token is out. `true`: by this call.
+    Refused(bool),
+    /// Too many were refused of late: the 401 is not believed, the token stays.
+    Disbelieved(Error),
+}
+
+/// What a flight does next.
+#[derive(Debug)]
+pub(super) enum Step {
+    Installed(Installed),
+    /// It ends with `error`. `serving`: the current token can be used all the same.
+    Failed {
+        error: Error,
+        retry_at: Instant,
+        serving: bool,
+    },
+    RetryAt(Instant, Error),
+    AskAgain,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Installed {
+    pub(super) generation: u64,
+    pub(super) lifetime: Duration,
+    pub(super) first: bool,
+}
+
+/// An answer of the source, and what is needed to judge it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) result: Result<NewToken, Error>,
+    pub(super) asked: Instant,
+    pub(super) now: Instant,
+    pub(super) attempt: u32,
+    pub(super) deadline: Instant,
+    pub(super) draw: f64,
+}
+
+/// What a transition replaced, to be dropped outside of the lock.
+#[derive(Debug, Default)]
+#[must_use]
+pub(super) struct Remains {
+    _flight: Option<Slot>,
+    _error: Option<Error>,
+}
+
+impl Remains {
+    fn of(flight: Option<Slot>, error: Option<Error>) -> Self {
+        Self { _flight: flight, _error: error }
+    }
+}
+
+impl State {
+    pub(super) fn new(budget: Budget) -> Self {
+        Self {
+            current: None,
+            last_generation: 0,
+            epoch: 0,
+            flight: None,
+            last_flight: 0,
+            gate: Gate::default(),
+            budget,
+            keeper_runs: false,
+        }
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The token for a request that leaves now, or what to wait for. A flight that is needed and may start is
+    /// put into the slot and returned for the caller to launch.
+    pub(super) fn lookup(
+        &mut self,
+        now: Instant,
+        flight_timeout: Duration,
+    ) -> (Found, Option<Launch>, Remains) {
+        let remains = Remains::of(self.flight.take_if(|slot| now >= slot.overdue), None);
+        if let Some(usable) = self.usable(now) {
+            let renew =
+                now >= usable.renewal_due && self.flight.is_none() && self.gate.error_at(now).is_none();
+            let launch = renew.then(|| self.begin_flight(now, flight_timeout).0);
+            return (Found::Token(usable), launch, remains);
+        }
+        if let Some(slot) = &self.flight {
+            return (Found::Wait(slot.waiter.clone()), None, remains);
+        }
+        if let Some(error) = self.gate.error_at(now) {
+            return (Found::Failed(self.without_token(now, error.clone())), None, remains);
+        }
+        let (launch, waiter) = self.begin_flight(now, flight_timeout);
+        (Found::Wait(waiter), Some(launch), remains)
+    }
+
+    /// The API answered 401 to the token of this generation.
+    pub(super) fn refuse(&mut self, generation: u64, now: Instant) -> Verdict {
+        let Some(held) = self.current.as_mut().filter(|held| held.token.generation() == generation) else {
+            return Verdict::Refused(false);
+        };
+        if !held.is_usable(now) {
+            return Verdict::Refused(false);
+        }
+        if let Err(error) = self.budget.spend(now) {
+            return Verdict::Disbelieved(error);
+        }
+        held.refused = true;
+        self.epoch += 1;
+        self.gate.force(now);
+        Verdict::Refused(true)
+    }
+
+    /// Somebody knows that this token must not be used any more. What a flight is just fetching may be as old
+    /// as the token, so it is fetched again.
+    pub(super) fn invalidate(&mut self, token: &AccessToken, now: Instant) {
+        let same = |held: &&mut Held| {
+            held.token.generation() == token.generation() && held.token.same_string(token.header_value())
+        };
+        let Some(held) = self.current.as_mut().filter(same).filter(|held| !held.refused) else { return };
+        held.refused = true;
+        self.epoch += 1;
+        self.gate.force(now);
+        if let Some(slot) = &mut self.flight {
+            slot.superseded = true;
+        }
+    }
+
+    /// A flight is about to ask the source. `None` if it has lost its slot.
+    pub(super) fn predecessor(&mut self, number: u64, now: Instant) -> Option<Predecessor> {
+        let slot = self.flight.as_mut().filter(|slot| slot.number == number)?;
+        slot.superseded = false;
+        Some(match &self.current {
+            None => Predecessor::None,
+            Some(held) if held.refused => Predecessor::Refused(held.token.clone()),
+            Some(held) if held.is_usable(now) => Predecessor::Live(held.token.clone()),
+            Some(held) => Predecessor::Expired(held.token.clone()),
+        })
+    }
+
+    /// The source answered the flight. `None` if the flight has lost its slot.
+    pub(super) fn settle(
+        &mut self,
+        number: u64,
+        answer: Answer,
+        policy: &RefreshPolicy,
+        back_off: BackOff,
+    ) -> Option<(Step, Remains)> {
+        let slot = self.flight.as_ref().filter(|slot| slot.number == number)?;
+        let superseded = slot.superseded;
+        let Answer { result, asked, now, attempt, deadline, draw } = answer;
+        let installed = match result {
+            Ok(_) if superseded => return Some((Step::AskAgain, Remains::default())),
+            Ok(new) => self.install(new, policy, asked, now, draw),
+            Err(error) => Err(error),
+        };
+        let error = match installed {
+            Ok(installed) => {
+                return Some((
+                    Step::Installed(installed),
+                    Remains::of(self.flight.take(), self.gate.clear()),
+                ));
+            }
+            Err(error) => error,
+        };
+        let (retry_at, replaced) = self.gate.close(back_off, &error, now, draw);
+        let serving = self.is_usable(now);
+        let again = error.recovery() == Recovery::Transient && attempt < ATTEMPTS && retry_at < deadline;
+        if again && !serving {
+            return Some((Step::RetryAt(retry_at, error), Remains::of(None, replaced)));
+        }
+        let error = self.without_token(now, error);
+        Some((Step::Failed { error, retry_at, serving }, Remains::of(self.flight.take(), replaced)))
+    }
+
+    /// The flight ended without an answer: its runtime is gone, or there never was one.
+    pub(super) fn abandon(&mut self, number: u64) -> Remains {
+        Remains::of(self.flight.take_if(|slot| slot.number == number), None)
+    }
+
+    /// Whether a token can be sent now.
+    pub(super) fn is_usable(&self, now: Instant) -> bool {
+        self.current.as_ref().is_some_and(|held| held.is_usable(now))
+    }
+
+    fn usable(&self, now: Instant) -> Option<Usable> {
+        let held = self.current.as_ref().filter(|held| held.is_usable(now))?;
+        let (token, renewal_due) = (held.token.clone(), held.schedule.renewal_due);
+        Some(Usable { token, renewal_due, epoch: self.epoch })
+    }
+
+    /// The token and its schedule, whatever its state.
+    pub(super) fn current(&self) -> Option<(&AccessToken, &Schedule, bool)> {
+        self.current.as_ref().map(|held| (&held.token, &held.schedule, held.refused))
+    }
+
+    pub(super) fn waiter(&self) -> Option<&Waiter> {
+        self.flight.as_ref().map(|slot| &slot.waiter)
+    }
+
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn begin_flight(&mut self, now: Instant, timeout: Duration) -> (Launch, Waiter) {
+        let (outcome, receiver) = oneshot::channel();
+        let waiter = receiver.shared();
+        self.last_flight += 1;
+        let number = self.last_flight;
+        // A flight that is run ends at its time-out; twice that leaves room for a busy runtime.
+        let overdue = now + timeout * 2;
+        self.flight = Some(Slot { number, waiter: waiter.clone(), superseded: false, overdue });
+        (Launch { number, outcome }, waiter)
+    }
+
+    /// Makes `new` the current token, unless that would be a step back.
+    fn install(
+        &mut self,
+        new: NewToken,
+        policy: &RefreshPolicy,
+        asked: Instant,
+        now: Instant,
+        draw: f64,
+    ) -> Result<Installed, Error> {
+        let lifetime = new.lifetime();
+        let end = match new.age() {
+            None => asked + lifetime,
+            Some(age) => now + lifetime.saturating_sub(age),
+        };
+        let schedule = policy.schedule(end, lifetime, draw);
+        if schedule.freshness(now) == Freshness::Expired {
+            return Err(Error::bad_answer("the new access token has already expired"));
+        }
+        let first = self.current.is_none();
+        let mut generation = self.last_generation + 1;
+        if let Some(held) = &self.current {
+            let same = held.token.same_string(new.header());
+            if same && held.refused {
+                return Err(Error::bad_answer("the new access token is the one that was rejected"));
+            }
+            if held.is_usable(now) {
+                if end < held.schedule.end {
+                    return Err(Error::bad_answer("the new access token ends before the current one"));
+                }
+                if same && end == held.schedule.end {
+                    return Err(Error::bad_answer("the new access token is the current one, no longer"));
+                }
+            }
+            if same {
+                generation = held.token.generation();
+            }
+        }
+        self.last_generation = self.last_generation.max(generation);
+        self.epoch += 1;
+        let token = AccessToken::new(new.into_header(), generation);
+        self.current = Some(Held { token, schedule, refused: false });
+        Ok(Installed { generation, lifetime, first })
+    }
+
+    /// What callers are told when there is no token because of `cause`.
+    fn without_token(&self, now: Instant, cause: Error) -> Error {
+        match &self.current {
+            None => Error::no_token(Lost::NeverHad, cause),
+            Some(held) if held.refused => Error::no_token(Lost::Refused, cause),
+            Some(held) if !held.is_usable(now) => Error::no_token(Lost::Expired, cause),
+            Some(_) => cause,
+        }
+    }
+}

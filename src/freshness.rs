@@ -1,0 +1,247 @@
+//! When a token is fresh, when its renewal is due, when it is over: pure arithmetic, no clock.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::ConfigError;
+
+/// Klavi's usual lifetime of a token, which the windows of a policy are checked against.
+const NOMINAL_LIFETIME: Duration = Duration::from_secs(1800);
+
+/// How far ahead of its end a token is renewed, and how near to it a token is still sent.
+///
+/// | window | default | with a token of 1800 s |
+/// |---|---|---|
+/// | renewal is due at a fraction of the lifetime | 0.75 | after 1350 s |
+/// | pulled earlier, per token, by a random part of up to this fraction of the lifetime | 0.10 | by up to 180 s |
+/// | counts as expired this long before its end | 30 s | after 1770 s |
+///
+/// The windows shrink with the *actual* lifetime: the margin never takes more than half of the time between
+/// the renewal and the end, so that a token of 60 s or of 2 s works, and is fetched about once per lifetime.
+///
+/// ```
+/// use std::time::Duration;
+/// use klavi_auth::{ConfigError, RefreshPolicy};
+///
+/// let policy = RefreshPolicy::default().renew_after(0.5)?.expiry_margin(Duration::from_secs(60))?;
+/// assert_eq!(RefreshPolicy::default().renew_after(1.5), Err(ConfigError::RenewAfter));
+/// # let _ = policy;
+/// # Ok::<_, ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct RefreshPolicy {
+    renew_after: f64,
+    jitter: f64,
+    expiry_margin: Duration,
+}
+
+impl Default for RefreshPolicy {
+    fn default() -> Self {
+        Self { renew_after: 0.75, jitter: 0.10, expiry_margin: Duration::from_secs(30) }
+    }
+}
+
+impl RefreshPolicy {
+    /// Renewal is due at this fraction of the lifetime. Default: 0.75.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::RenewAfter`] unless it lies strictly between 0 and 1; [`ConfigError::Jitter`] or
+    /// [`ConfigError::ExpiryMargin`] if another window no longer fits (set that one first).
+    pub fn renew_after(mut self, fraction: f64) -> Result<Self, ConfigError> {
+        self.renew_after = fraction;
+        self.checked()
+    }
+
+    /// Pulls the renewal earlier by a random part of up to this fraction of the lifetime, drawn once per token,
+    /// so that a fleet that started together does not renew together. Default: 0.10.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Jitter`] unless it is at least 0 and below the renewal fraction.
+    pub fn jitter(mut self, fraction: f64) -> Result<Self, ConfigError> {
+        self.jitter = fraction;
+        self.checked()
+    }
+
+    /// A token counts as expired this long before its end, to cover the request's own journey. Default: 30 s.
+    ///
+    /// For a token that lives less than Klavi's usual 1800 s it shrinks to at most half of the time between
+    /// renewal and end.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ExpiryMargin`] if even 1800 s would make it shrink: with the default renewal at 75 %,
+    /// everything above 225 s.
+    pub fn expiry_margin(mut self, margin: Duration) -> Result<Self, ConfigError> {
+        self.expiry_margin = margin;
+        self.checked()
+    }
+
+    fn checked(self) -> Result<Self, ConfigError> {
+        if !(self.renew_after > 0.0 && self.renew_after < 1.0) {
+            return Err(ConfigError::RenewAfter);
+        }
+        if !(self.jitter >= 0.0 && self.jitter < self.renew_after) {
+            return Err(ConfigError::Jitter);
+        }
+        if self.expiry_margin > self.widest_margin(NOMINAL_LIFETIME) {
+            return Err(ConfigError::ExpiryMargin);
+        }
+        Ok(self)
+    }
+
+    /// The schedule of a token that lives for `lifetime` and ends at `end`. `draw`, from 0 to 1, says how much
+    /// of the jitter this token gets.
+    pub(crate) fn schedule(&self, end: Instant, lifetime: Duration, draw: f64) -> Schedule {
+        let renewal = self.renewal_window(lifetime) + lifetime.mul_f64(self.jitter * draw.clamp(0.0, 1.0));
+        let margin = self.expiry_margin.min(self.widest_margin(lifetime));
+        Schedule { renewal_due: before(end, renewal), expired: before(end, margin), end, lifetime }
+    }
+
+    fn renewal_window(&self, lifetime: Duration) -> Duration {
+        lifetime.mul_f64(1.0 - self.renew_after)
+    }
+
+    fn widest_margin(&self, lifetime: Duration) -> Duration {
+        self.renewal_window(lifetime) / 2
+    }
+}
+
+/// `end - window`; on a clock that does not reach back that far, its own end, which is as much in the past.
+fn before(end: Instant, window: Duration) -> Instant {
+    end.checked_sub(window).unwrap_or(end)
+}
+
+/// What the clock says of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Freshness {
+    /// Valid, and renewal is not due yet.
+    Fresh,
+    /// Valid, and renewal is due.
+    Aging,
+    /// Over, or so near its end that it is no longer sent.
+    Expired,
+}
+
+/// The moments at which a token changes its [`Freshness`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Schedule {
+    pub(crate) renewal_due: Instant,
+    pub(crate) expired: Instant,
+    pub(crate) end: Instant,
+    pub(crate) lifetime: Duration,
+}
+
+impl Schedule {
+    pub(crate) fn freshness(&self, now: Instant) -> Freshness {
+        if now >= self.expired {
+            Freshness::Expired
+        } else if now >= self.renewal_due {
+            Freshness::Aging
+        } else {
+            Freshness::Fresh
+        }
+    }
+
+    /// How long ago the token's life began.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        match self.end.checked_duration_since(now) {
+            Some(left) => self.lifetime.saturating_sub(left),
+            None => self.lifetime + now.duration_since(self.end),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NS: Duration = Duration::from_nanos(1);
+
+    fn secs(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    /// Seconds from birth to renewal and to expiry, for a draw of jitter.
+    fn windows(policy: &RefreshPolicy, lifetime: Duration, draw: f64) -> (Duration, Duration) {
+        let birth = Instant::now() + secs(1_000_000);
+        let schedule = policy.schedule(birth + lifetime, lifetime, draw);
+        (schedule.renewal_due - birth, schedule.expired - birth)
+    }
+
+    #[test]
+    fn case_11_boundaries_are_exact_to_the_nanosecond() {
+        let birth = Instant::now() + secs(10_000);
+        let schedule = RefreshPolicy::default().schedule(birth + secs(1800), secs(1800), 0.0);
+        let (due, over) = (birth + secs(1350), birth + secs(1770));
+        let expected = [
+            (due - NS, Freshness::Fresh),
+            (due, Freshness::Aging),
+            (due + NS, Freshness::Aging),
+            (over - NS, Freshness::Aging),
+            (over, Freshness::Expired),
+            (over + NS, Freshness::Expired),
+        ];
+        for (now, freshness) in expected {
+            assert_eq!(schedule.freshness(now), freshness);
+        }
+    }
+
+    #[test]
+    fn case_12_the_default_windows_for_1800_s() {
+        let policy = RefreshPolicy::default();
+        assert_eq!(windows(&policy, secs(1800), 0.0), (secs(1350), secs(1770)));
+        assert_eq!(windows(&policy, secs(1800), 1.0), (secs(1170), secs(1770)));
+        assert_eq!(windows(&policy, secs(1800), 0.5), (secs(1260), secs(1770)));
+    }
+
+    #[test]
+    fn case_12_the_windows_shrink_with_the_lifetime() {
+        let policy = RefreshPolicy::default();
+        assert_eq!(windows(&policy, secs(60), 0.0), (secs(45), Duration::from_millis(52_500)));
+        assert_eq!(windows(&policy, secs(60), 1.0), (secs(39), Duration::from_millis(52_500)));
+        assert_eq!(
+            windows(&policy, secs(2), 0.0),
+            (Duration::from_millis(1500), Duration::from_millis(1750))
+        );
+    }
+
+    #[test]
+    fn case_12_every_lifetime_has_a_fresh_and_an_aging_part() {
+        let policy = RefreshPolicy::default();
+        for lifetime in [NS * 100, Duration::from_millis(1), secs(1), secs(31), secs(365 * 86400)] {
+            for draw in [0.0, 0.999, 1.0, f64::MAX, -3.0] {
+                let (due, over) = windows(&policy, lifetime, draw);
+                assert!(due > Duration::ZERO && due < over && over < lifetime, "{lifetime:?} {draw}");
+            }
+        }
+    }
+
+    #[test]
+    fn case_13_windows_that_make_no_sense_are_config_errors() {
+        let policy = RefreshPolicy::default;
+        for fraction in [0.0, 1.0, -0.5, 1.5, f64::NAN, f64::INFINITY] {
+            assert_eq!(policy().renew_after(fraction), Err(ConfigError::RenewAfter), "{fraction}");
+        }
+        for fraction in [-0.01, 0.75, 2.0, f64::NAN] {
+            assert_eq!(policy().jitter(fraction), Err(ConfigError::Jitter), "{fraction}");
+        }
+        assert!(policy().jitter(0.0).is_ok());
+        assert_eq!(policy().renew_after(0.05), Err(ConfigError::Jitter));
+        assert_eq!(policy().expiry_margin(secs(225) + NS), Err(ConfigError::ExpiryMargin));
+        assert_eq!(policy().expiry_margin(Duration::MAX), Err(ConfigError::ExpiryMargin));
+        assert!(policy().expiry_margin(secs(225)).is_ok());
+        assert_eq!(policy().renew_after(0.999), Err(ConfigError::ExpiryMargin));
+    }
+
+    #[test]
+    fn age_counts_on_past_the_end() {
+        let birth = Instant::now() + secs(10_000);
+        let schedule = RefreshPolicy::default().schedule(birth + secs(60), secs(60), 0.0);
+        assert_eq!(schedule.age(birth + secs(7)), secs(7));
+        assert_eq!(schedule.age(birth + secs(100)), secs(100));
+    }
+}

@@ -1,0 +1,210 @@
+//! The source that asks Klavi: `/refresh` while the bearer lives and was not refused, else `/auth`.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, StatusCode, Uri,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT},
+};
+use http_body::Body;
+use secrecy::{ExposeSecret, zeroize::Zeroizing};
+use tokio::time::{Instant, timeout};
+use tower::ServiceExt;
+use tower_service::Service;
+
+use super::{
+    KlaviApi,
+    credentials::{Credentials, Keys, Secrets},
+    transport::{self, Transport},
+    wire,
+};
+use crate::{
+    AccessToken, BoxError, Error, FetchFuture, NewToken, Predecessor, TokenRequest, TokenSource,
+    error::{Kind, Recovery},
+    events,
+};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("klavi-auth/", env!("CARGO_PKG_VERSION")));
+
+/// The [`TokenSource`] that asks Klavi's own endpoints.
+///
+/// | predecessor | with keys | with a bearer only |
+/// |---|---|---|
+/// | none | `POST …/auth` | the bearer itself, no call |
+/// | live | `GET …/refresh` with it; on 401, 403 or 404 `POST …/auth` | `GET …/refresh` with it |
+/// | expired | `POST …/auth` | an error: keys are needed |
+/// | refused | `POST …/auth` | `GET …/refresh` with it, once; then an error: keys are needed |
+///
+/// Redirects are not followed by this source. A transport that follows them by itself must be told not to, or
+/// keys and bearer may reach a second place.
+pub struct KlaviSource {
+    api: KlaviApi,
+    credentials: Credentials,
+    transport: Transport,
+    request_timeout: Duration,
+    /// The generation of the refused bearer that `/refresh` was tried with, where there are no keys.
+    last_resort: AtomicU64,
+}
+
+impl KlaviSource {
+    /// Asks `api` for tokens over `transport`: any tower HTTP service whose request body can be made from
+    /// [`Bytes`], and that does not follow redirects.
+    pub fn new<T, B, A>(api: KlaviApi, credentials: Credentials, transport: T) -> Self
+    where
+        T: Service<Request<B>, Response = http::Response<A>> + Clone + Send + Sync + 'static,
+        T::Future: Send,
+        T::Error: Into<BoxError>,
+        B: From<Bytes> + Send + 'static,
+        A: Body + Send + 'static,
+        A::Data: Send,
+        A::Error: Into<BoxError>,
+    {
+        Self::over(api, credentials, transport::erase(transport))
+    }
+
+    pub(crate) fn over(api: KlaviApi, credentials: Credentials, transport: Transport) -> Self {
+        Self { api, credentials, transport, request_timeout: REQUEST_TIMEOUT, last_resort: AtomicU64::new(0) }
+    }
+
+    /// How long one call to `/auth` or `/refresh` may take. Default: 5 s. The cache bounds the whole fetch, see
+    /// [`TokenCacheBuilder::flight_timeout`](crate::TokenCacheBuilder::flight_timeout).
+    #[must_use]
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    async fn fetch_with_keys(&self, keys: &Keys, predecessor: &Predecessor) -> Result<NewToken, Error> {
+        let reason = match predecessor {
+            Predecessor::Live(bearer) => match self.refresh(bearer, "renewal").await {
+                Err(error) if denies_the_bearer(&error) => "refresh denied",
+                outcome => return outcome,
+            },
+            Predecessor::None => "first token",
+            Predecessor::Expired(_) => "expired",
+            Predecessor::Refused(_) => "refused",
+        };
+        self.authenticate(keys, reason).await
+    }
+
+    async fn fetch_with_bearer(
+        &self,
+        bearer: &NewToken,
+        since: Instant,
+        predecessor: &Predecessor,
+    ) -> Result<NewToken, Error> {
+        match predecessor {
+            Predecessor::None => Ok(bearer.clone().aged(since.elapsed())),
+            Predecessor::Live(bearer) => self.refresh(bearer, "renewal").await.map_err(keys_needed),
+            Predecessor::Refused(bearer) => {
+                // A bearer that was refused and that `/refresh` does not take either stays useless.
+                if self.last_resort.load(Ordering::Relaxed) == bearer.generation() {
+                    return Err(Error::new(Kind::KeysNeeded, Recovery::Permanent));
+                }
+                let outcome = self.refresh(bearer, "last resort").await.map_err(keys_needed);
+                if outcome.as_ref().is_err_and(Error::is_keys_needed) {
+                    self.last_resort.store(bearer.generation(), Ordering::Relaxed);
+                }
+                outcome
+            }
+            Predecessor::Expired(_) => Err(Error::new(Kind::KeysNeeded, Recovery::Permanent)),
+        }
+    }
+
+    async fn refresh(&self, bearer: &AccessToken, reason: &'static str) -> Result<NewToken, Error> {
+        let mut request = request(Method::GET, self.api.refresh_uri(), Bytes::new());
+        request.headers_mut().insert(AUTHORIZATION, bearer.header_value().clone());
+        self.call(request, "GET /refresh", reason, &[bearer.expose()]).await
+    }
+
+    async fn authenticate(&self, keys: &Keys, reason: &'static str) -> Result<NewToken, Error> {
+        let (access, secret) = (keys.access.expose_secret(), keys.secret.expose_secret());
+        let body = auth_body(access, secret)?;
+        let mut request = request(Method::POST, self.api.auth_uri(), body);
+        request.headers_mut().insert(CONTENT_TYPE, JSON);
+        let outcome = self.call(request, "POST /auth", reason, &[access, secret]).await;
+        outcome.map_err(|error| match error.status() {
+            Some(StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                error.reclassified(Kind::KeysRejected, Recovery::Permanent)
+            }
+            _ => error,
+        })
+    }
+
+    async fn call(
+        &self,
+        request: Request<Bytes>,
+        endpoint: &'static str,
+        reason: &'static str,
+        secrets: &[&str],
+    ) -> Result<NewToken, Error> {
+        events::token_call(endpoint, reason);
+        let asked = Instant::now();
+        let outcome = match timeout(self.request_timeout, self.transport.clone().oneshot(request)).await {
+            Ok(answer) => answer.and_then(|answer| wire::token(&answer, secrets)),
+            Err(_elapsed) => Err(Error::timeout()),
+        };
+        // The lifetime began, at the earliest, before the request left.
+        outcome.map(|token| token.aged(asked.elapsed())).map_err(|error| error.with_endpoint(endpoint))
+    }
+}
+
+impl TokenSource for KlaviSource {
+    fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
+        Box::pin(async move {
+            match &self.credentials.0 {
+                Secrets::Keys(keys) => self.fetch_with_keys(keys, request.predecessor()).await,
+                Secrets::Bearer { token, since } => {
+                    self.fetch_with_bearer(token, *since, request.predecessor()).await
+                }
+            }
+        })
+    }
+}
+
+impl fmt::Debug for KlaviSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KlaviSource")
+            .field("api", &self.api)
+            .field("credentials", &self.credentials)
+            .field("request_timeout", &self.request_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+fn request(method: Method, uri: &Uri, body: Bytes) -> Request<Bytes> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = uri.clone();
+    request.headers_mut().insert(ACCEPT, JSON);
+    request.headers_mut().insert(USER_AGENT, AGENT);
+    request
+}
+
+/// `{"accessKey": …, "secretKey": …}` in a buffer that is wiped when the transport lets go of it.
+fn auth_body(access: &str, secret: &str) -> Result<Bytes, Error> {
+    let fields = std::collections::BTreeMap::from([("accessKey", access), ("secretKey", secret)]);
+    // Room for every character to be escaped, so that the buffer never moves and leaves a copy behind.
+    let mut body = Zeroizing::new(Vec::with_capacity(64 + 6 * (access.len() + secret.len())));
+    serde_json::to_writer(&mut *body, &fields).map_err(Error::permanent)?;
+    Ok(Bytes::from_owner(body))
+}
+
+/// `/refresh` does not take this bearer, or there is no `/refresh`: only `/auth` can help.
+fn denies_the_bearer(error: &Error) -> bool {
+    matches!(error.status(), Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND))
+}
+
+fn keys_needed(error: Error) -> Error {
+    if denies_the_bearer(&error) {
+        return Error::new(Kind::KeysNeeded, Recovery::Permanent).with_source(error);
+    }
+    error
+}

@@ -1,0 +1,52 @@
+//! Carrying a token call over any tower HTTP service.
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tower::{
+    ServiceExt, service_fn,
+    util::{BoxCloneSyncService, Oneshot},
+};
+use tower_service::Service;
+
+use crate::{BoxError, Error};
+
+/// The most that is read of an answer.
+const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// Whatever carries the token calls, with its types erased: whole requests in, whole answers out.
+pub(crate) type Transport = BoxCloneSyncService<Request<Bytes>, Response<Bytes>, Error>;
+
+/// Erases a tower HTTP service. It is polled ready for each call and not held while it is idle.
+pub(crate) fn erase<T, B, A>(service: T) -> Transport
+where
+    T: Service<Request<B>, Response = Response<A>> + Clone + Send + Sync + 'static,
+    T::Future: Send,
+    T::Error: Into<BoxError>,
+    B: From<Bytes> + Send + 'static,
+    A: Body + Send + 'static,
+    A::Data: Send,
+    A::Error: Into<BoxError>,
+{
+    BoxCloneSyncService::new(service_fn(move |request: Request<Bytes>| {
+        exchange(service.clone().oneshot(request.map(B::from)))
+    }))
+}
+
+async fn exchange<T, B, A>(call: Oneshot<T, Request<B>>) -> Result<Response<Bytes>, Error>
+where
+    T: Service<Request<B>, Response = Response<A>>,
+    T::Error: Into<BoxError>,
+    A: Body,
+    A::Error: Into<BoxError>,
+{
+    let (head, body) = call.await.map_err(Error::transport)?.into_parts();
+    match Limited::new(body, LONGEST_ANSWER).collect().await {
+        Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Error::bad_answer("the answer is longer than 64 KiB").with_status(head.status))
+        }
+        Err(error) => Err(Error::transport(error).with_status(head.status)),
+    }
+}

@@ -1,0 +1,250 @@
+//! What Klavi's token endpoints answer, read with care: typed errors, never the raw body.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode, header::RETRY_AFTER};
+use secrecy::zeroize::Zeroizing;
+use serde_json::{Map, Value};
+
+use crate::{
+    Error, NewToken,
+    error::{Kind, Recovery},
+};
+
+/// Klavi's documentation: "default 1800 seconds".
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(1800);
+
+/// The longest message of Klavi's that is passed on, in characters.
+const LONGEST_MESSAGE: usize = 200;
+
+/// A piece of a secret of this length must not be printed.
+const TELLING_PIECE: usize = 5;
+
+/// The token in an answer, or what the answer says instead. `secrets` are kept out of the error.
+pub(super) fn token(answer: &Response<Bytes>, secrets: &[&str]) -> Result<NewToken, Error> {
+    let status = answer.status();
+    let fields = match serde_json::from_slice(answer.body()) {
+        Ok(Value::Object(fields)) => Some(fields),
+        _ => None,
+    };
+    let message = fields.as_ref().and_then(|fields| message(fields, secrets));
+    if status != StatusCode::OK {
+        return Err(refusal(status, answer.headers()).with_message(message));
+    }
+    let outcome = match fields {
+        Some(fields) => new_token(fields),
+        None => Err(Error::bad_answer("the answer is not a JSON object")),
+    };
+    outcome.map_err(|error| error.with_status(status).with_message(message))
+}
+
+/// What an answer other than 200 means.
+fn refusal(status: StatusCode, headers: &HeaderMap) -> Error {
+    let wait = retry_after(headers);
+    let error = match status {
+        StatusCode::TOO_MANY_REQUESTS => Error::new(Kind::Throttled, Recovery::Transient),
+        StatusCode::SERVICE_UNAVAILABLE if wait.is_some() => Error::new(Kind::Throttled, Recovery::Transient),
+        StatusCode::REQUEST_TIMEOUT => Error::new(Kind::ServerError, Recovery::Transient),
+        _ if status.is_server_error() => Error::new(Kind::ServerError, Recovery::Transient),
+        _ if status.is_redirection() => Error::bad_answer("the answer is a redirect, which is not followed"),
+        _ => Error::bad_answer("the answer is not a token"),
+    };
+    let throttles = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    match wait.filter(|_| throttles) {
+        Some(wait) => error.with_retry_after(wait).with_status(status),
+        None => error.with_status(status),
+    }
+}
+
+fn new_token(mut fields: Map<String, Value>) -> Result<NewToken, Error> {
+    // Klavi's spelling first, then the one that some versions of its endpoints use.
+    let mut take =
+        |names: [&str; 2]| names.iter().find_map(|name| fields.remove(*name)).unwrap_or(Value::Null);
+    let lifetime = lifetime(&take(["expireIn", "expirein"]))?;
+    match take(["accessToken", "accesstoken"]) {
+        Value::String(token) => NewToken::new(&Zeroizing::new(token), lifetime),
+        Value::Null => Err(Error::bad_answer("the answer has no accessToken")),
+        _ => Err(Error::bad_answer("the accessToken is not a string")),
+    }
+}
+
+fn lifetime(expire_in: &Value) -> Result<Duration, Error> {
+    let seconds = match expire_in {
+        Value::Null => return Ok(DEFAULT_LIFETIME),
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse::<f64>().ok(),
+        _ => None,
+    };
+    match seconds {
+        // Whole seconds above zero; a huge number saturates here and is cut to a year by `NewToken`.
+        Some(seconds) if seconds >= 1.0 && seconds.is_finite() && seconds.fract() == 0.0 => {
+            Ok(Duration::from_secs(seconds as u64))
+        }
+        _ => Err(Error::bad_answer("the expireIn is not a number of seconds")),
+    }
+}
+
+/// Klavi's `message`, if it can be shown: short, on one line, and without a piece of a secret.
+fn message(fields: &Map<String, Value>, secrets: &[&str]) -> Option<String> {
+    let text = fields.get("message").or_else(|| fields.get("error"))?.as_str()?;
+    if secrets.iter().any(|secret| shares_a_piece(text, secret)) {
+        return Some("(the message repeats a secret and is not shown)".to_owned());
+    }
+    Some(text.chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE).collect())
+}
+
+fn shares_a_piece(text: &str, secret: &str) -> bool {
+    if secret.len() < TELLING_PIECE {
+        return text.contains(secret);
+    }
+    secret
+        .as_bytes()
+        .windows(TELLING_PIECE)
+        .any(|piece| text.as_bytes().windows(TELLING_PIECE).any(|t| t == piece))
+}
+
+/// `Retry-After` in seconds or as a date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    #[expect(clippy::disallowed_types, reason = "a date can only be compared with the wall clock")]
+    let now = std::time::SystemTime::now();
+    // A date that has passed asks for no wait.
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Response<Bytes> {
+        Response::builder().status(status).body(Bytes::copy_from_slice(body.as_bytes())).unwrap()
+    }
+
+    fn expire_in(json: &str) -> Result<u64, Error> {
+        let body = format!(r#"{{"accessToken":"t-o-k","expireIn":{json}}}"#);
+        token(&answer(200, &body), &[]).map(|token| token.lifetime().as_secs())
+    }
+
+    #[test]
+    fn case_9_expire_in_as_number_string_or_whole_float_works() {
+        for (json, seconds) in [
+            ("1800", 1800),
+            ("\"1800\"", 1800),
+            ("1800.0", 1800),
+            ("\"1800.0\"", 1800),
+            ("1", 1),
+            ("null", 1800),
+            ("1e3", 1000),
+        ] {
+            assert_eq!(expire_in(json).unwrap(), seconds, "{json}");
+        }
+        assert_eq!(token(&answer(200, r#"{"accessToken":"t"}"#), &[]).unwrap().lifetime().as_secs(), 1800);
+    }
+
+    #[test]
+    fn case_9_anything_else_is_a_typed_error() {
+        for json in [
+            "-1", "0", "0.5", "1.5", "true", "{}", "[]", "\"\"", "\"soon\"", "\"NaN\"", "\"inf\"", "\"-5\"",
+            "-0.0",
+        ] {
+            assert!(expire_in(json).unwrap_err().is_bad_answer(), "{json}");
+        }
+    }
+
+    #[test]
+    fn case_9_huge_values_are_clamped() {
+        for json in ["18446744073709551615", "1e300", "\"99999999999999999999999999\""] {
+            assert_eq!(expire_in(json).unwrap(), 365 * 86400, "{json}");
+        }
+    }
+
+    #[test]
+    fn both_spellings_are_accepted_and_klavis_own_wins() {
+        let token = |body| token(&answer(200, body), &[]).unwrap();
+        let lower = token(r#"{"accesstoken":"low","expirein":60}"#);
+        assert_eq!(lower.header(), "Bearer low");
+        assert_eq!(lower.lifetime().as_secs(), 60);
+        let both = token(r#"{"accesstoken":"low","accessToken":"camel"}"#);
+        assert_eq!(both.header(), "Bearer camel");
+    }
+
+    #[test]
+    fn case_7_a_token_that_is_missing_null_or_no_string_is_a_typed_error() {
+        for body in [
+            "{}",
+            r#"{"accessToken":null}"#,
+            r#"{"accessToken":7}"#,
+            r#"{"accessToken":["x"]}"#,
+            r#"{"accessToken":""}"#,
+            r#"{"accessToken":"a\nb"}"#,
+        ] {
+            let error = token(&answer(200, body), &[]).unwrap_err();
+            assert!(error.is_bad_answer(), "{body}");
+            assert_eq!(error.status(), Some(StatusCode::OK));
+        }
+    }
+
+    #[test]
+    fn case_39_nonsense_is_a_typed_error_with_the_status_and_never_the_body() {
+        for body in
+            ["", "<html>Hidden</html>", r#"{"accessToken":"Hidden"#, "\"Hidden\"", "[\"Hidden\"]", "\u{feff}"]
+        {
+            for status in [200, 404, 502] {
+                let error = token(&answer(status, body), &[]).unwrap_err();
+                assert_eq!(error.status().unwrap().as_u16(), status);
+                assert!(!format!("{error} {error:?}").contains("Hidden"), "{error:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn case_39_a_200_with_an_error_object_carries_klavis_message() {
+        let body = r#"{"statusCode":4001,"error":"Business","message":"customer is blocked"}"#;
+        let error = token(&answer(200, body), &[]).unwrap_err();
+        assert!(error.is_bad_answer());
+        assert_eq!(error.to_string(), "the answer has no accessToken (status 200): customer is blocked");
+    }
+
+    #[test]
+    fn case_61_a_message_that_repeats_a_piece_of_a_secret_is_not_shown() {
+        let body = r#"{"message":"no customer has the key qwert-9981\r\n"}"#;
+        let printed = |secret: &str| token(&answer(401, body), &[secret]).unwrap_err().to_string();
+        assert!(!printed("qwert-9981").contains("qwert"));
+        assert!(!printed("xx-wert-9-yy").contains("wert-9"));
+        assert_eq!(
+            printed("other"),
+            "the answer is not a token (status 401): no customer has the key qwert-9981"
+        );
+    }
+
+    #[test]
+    fn case_35_which_statuses_may_pass_by_themselves() {
+        for (status, transient) in
+            [(408, true), (429, true), (500, true), (503, true), (400, false), (418, false)]
+        {
+            let error = token(&answer(status, "{}"), &[]).unwrap_err();
+            assert_eq!(error.recovery() == Recovery::Transient, transient, "{status}");
+        }
+        assert!(token(&answer(302, "{}"), &[]).unwrap_err().to_string().contains("redirect"));
+    }
+
+    #[test]
+    fn case_36_retry_after_in_seconds_and_as_a_date() {
+        let wait = |status, value: &str| {
+            let mut answer = answer(status, "{}");
+            answer.headers_mut().insert(RETRY_AFTER, value.parse().unwrap());
+            token(&answer, &[]).unwrap_err().retry_after()
+        };
+        assert_eq!(wait(429, "7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait(503, "7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait(500, "7"), None);
+        assert_eq!(wait(429, "soon"), None);
+        assert_eq!(wait(429, "Fri, 01 Jan 1999 00:00:00 GMT"), Some(Duration::ZERO));
+        assert!(wait(429, "Tue, 01 Jan 2999 00:00:00 GMT").unwrap() > Duration::from_secs(300));
+    }
+}

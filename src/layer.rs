@@ -1,0 +1,152 @@
+//! The layer and what can be configured on it.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, StatusCode, Uri};
+use tower_layer::Layer;
+
+use crate::{
+    CloneBody, ConfigError, Credentials, KlaviApi, KlaviAuth, KlaviAuthLayerBuilder, SendOnce, TokenCache,
+    origin::Origin, scope::Scope,
+};
+
+/// A [`Layer`] that keeps requests to Klavi authenticated. See the [crate docs](crate) for what it does.
+///
+/// It is cheap to clone. Clones, and all services that they make, share one token and one fetch.
+///
+/// `R` says how request bodies are kept for the resend: [`CloneBody`] by default, see
+/// [`send_once`](Self::send_once).
+#[derive(Clone)]
+pub struct KlaviAuthLayer<R = CloneBody> {
+    settings: Arc<Settings>,
+    replay: R,
+}
+
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) cache: TokenCache,
+    pub(crate) scope: Scope,
+    pub(crate) resend: bool,
+    rejected_when: Option<Arc<dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync>>,
+}
+
+impl Settings {
+    /// Whether a response says that the token was rejected.
+    pub(crate) fn is_rejection(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        match &self.rejected_when {
+            None => status == StatusCode::UNAUTHORIZED,
+            Some(predicate) => predicate(status, headers),
+        }
+    }
+}
+
+impl KlaviAuthLayer {
+    /// A layer for `api` with tokens from Klavi's own endpoints.
+    pub fn builder(api: KlaviApi, credentials: Credentials) -> KlaviAuthLayerBuilder {
+        KlaviAuthLayerBuilder::new(api, credentials)
+    }
+
+    /// A layer for `api` with tokens from any cache. Layers made from clones of one cache share its token.
+    pub fn new(api: &KlaviApi, cache: TokenCache) -> Self {
+        let settings = Settings { cache, scope: Scope::new(api), resend: true, rejected_when: None };
+        Self { settings: Arc::new(settings), replay: CloneBody }
+    }
+}
+
+impl<R> KlaviAuthLayer<R> {
+    /// The tokens: to warm them up, to look at their state, to use one elsewhere.
+    pub fn tokens(&self) -> &TokenCache {
+        &self.settings.cache
+    }
+
+    /// Sends every request once, and keeps nothing of it: for bodies of any type, and for the last nanosecond. A
+    /// 401 goes to the caller, and the token is replaced for the next request.
+    #[must_use]
+    pub fn send_once(self) -> KlaviAuthLayer<SendOnce> {
+        KlaviAuthLayer { settings: self.settings, replay: SendOnce }
+    }
+
+    /// Whether a request is sent a second time when its token is rejected. Default: yes. A single request opts
+    /// out with [`NoResend`](crate::NoResend) in its extensions.
+    #[must_use]
+    pub fn resend(self, resend: bool) -> Self {
+        self.with(|settings| settings.resend = resend)
+    }
+
+    /// Whether an `Authorization` header that the request already has is replaced. Default: no, such a request
+    /// goes out as it is.
+    #[must_use]
+    pub fn overwrite_authorization(self, overwrite: bool) -> Self {
+        self.with(|settings| settings.scope.overwrite = overwrite)
+    }
+
+    /// Sends the token to this origin too, such as `https://files.klavi.ai`. A path in it means nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::InvalidUrl`] if it is no absolute `http` or `https` URL; [`ConfigError::InsecureUrl`] for
+    /// plain `http` to a host that is not loopback.
+    pub fn allow_origin(self, origin: &str) -> Result<Self, ConfigError> {
+        let uri: Uri = origin.parse().map_err(|_| ConfigError::InvalidUrl)?;
+        let origin = Origin::of_base(&uri)?;
+        if origin.is_exposed() {
+            return Err(ConfigError::InsecureUrl);
+        }
+        Ok(self.with(|settings| settings.scope.add(origin)))
+    }
+
+    /// Which responses say that the token was rejected. Default: those with status 401.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use klavi_auth::{KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache, source_fn};
+    /// # let api = KlaviApi::sandbox(Product::Monitor);
+    /// # let cache = TokenCache::new(source_fn(async |_| NewToken::new("token", Duration::from_secs(1800))));
+    /// let layer = KlaviAuthLayer::new(&api, cache)
+    ///     .rejected_when(|status, headers| status == 401 && headers.contains_key("www-authenticate"));
+    /// # let _ = layer;
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// The layer does not; a panic of the predicate reaches the caller of the request.
+    #[must_use]
+    pub fn rejected_when(
+        self,
+        predicate: impl Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|settings| settings.rejected_when = Some(Arc::new(predicate)))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.settings));
+        self
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn replay(&self) -> &R {
+        &self.replay
+    }
+}
+
+impl<S: Clone, R: Clone> Layer<S> for KlaviAuthLayer<R> {
+    type Service = KlaviAuth<S, R>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        KlaviAuth::new(inner, self.clone())
+    }
+}
+
+impl<R: fmt::Debug> fmt::Debug for KlaviAuthLayer<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KlaviAuthLayer")
+            .field("tokens", &self.settings.cache)
+            .field("scope", &self.settings.scope)
+            .field("resend", &self.settings.resend)
+            .field("replay", &self.replay)
+            .finish_non_exhaustive()
+    }
+}

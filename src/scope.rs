@@ -1,0 +1,210 @@
+//! Which requests get the token.
+
+use http::{Request, Uri, header::AUTHORIZATION};
+
+use crate::{
+    Error, KlaviApi,
+    origin::{Origin, Target},
+};
+
+/// In the extensions of a request: it goes out as it is, without a token, and a 401 to it starts nothing.
+///
+/// ```
+/// use klavi_auth::SkipAuth;
+///
+/// let request = http::Request::get("https://api.klavi.ai/health").extension(SkipAuth).body(());
+/// # assert!(request.is_ok());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SkipAuth;
+
+/// In the extensions of a request: it is sent once. A 401 goes to the caller, and the token is replaced for the
+/// next request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoResend;
+
+/// Where the token may go, and which requests are left alone.
+#[derive(Clone, Debug)]
+pub(crate) struct Scope {
+    api: Origin,
+    more: Vec<Origin>,
+    token_paths: [Box<str>; 2],
+    pub(crate) overwrite: bool,
+}
+
+/// What to do with a request.
+#[derive(Debug)]
+pub(crate) enum Treatment {
+    /// It gets the token.
+    Authenticate,
+    /// It goes out as it is.
+    Pass,
+    /// It does not go out.
+    Refuse(Error),
+}
+
+impl Scope {
+    pub(crate) fn new(api: &KlaviApi) -> Self {
+        let token_paths = [api.auth_uri(), api.refresh_uri()].map(|uri| uri.path().into());
+        Self { api: api.origin().clone(), more: Vec::new(), token_paths, overwrite: false }
+    }
+
+    pub(crate) fn add(&mut self, origin: Origin) {
+        self.more.push(origin);
+    }
+
+    pub(crate) fn treatment<B>(&self, request: &Request<B>) -> Treatment {
+        let authorized = request.headers().contains_key(AUTHORIZATION) && !self.overwrite;
+        if authorized || request.extensions().get::<SkipAuth>().is_some() {
+            return Treatment::Pass;
+        }
+        self.treatment_of_uri(request.uri())
+    }
+
+    fn treatment_of_uri(&self, uri: &Uri) -> Treatment {
+        // Origin-form, `/path`, goes wherever the inner service is bound to: that is the API. With a scheme or an
+        // authority alone (`CONNECT`) it goes elsewhere.
+        if uri.authority().is_none() && uri.scheme().is_none() {
+            return self.at_the_api(uri);
+        }
+        let Some(target) = Target::of(uri) else { return Treatment::Pass };
+        if self.api.contains(&target) {
+            return self.at_the_api(uri);
+        }
+        if self.more.iter().any(|origin| origin.contains(&target)) {
+            return Treatment::Authenticate;
+        }
+        let downgraded = !target.secure && self.origins().any(|o| o.is_secure() && o.same_host(&target));
+        if downgraded { Treatment::Refuse(Error::insecure_uri()) } else { Treatment::Pass }
+    }
+
+    /// Calls for the token itself are left alone, so that a token transport with the layer in it does not wait
+    /// for itself.
+    fn at_the_api(&self, uri: &Uri) -> Treatment {
+        if self.token_paths.iter().any(|path| **path == *uri.path()) {
+            return Treatment::Pass;
+        }
+        Treatment::Authenticate
+    }
+
+    fn origins(&self) -> impl Iterator<Item = &Origin> {
+        std::iter::once(&self.api).chain(&self.more)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Product;
+
+    fn scope() -> Scope {
+        Scope::new(&KlaviApi::production(Product::Monitor))
+    }
+
+    fn treatment(scope: &Scope, uri: &str) -> &'static str {
+        let request = Request::builder().uri(uri).body(()).unwrap();
+        match scope.treatment(&request) {
+            Treatment::Authenticate => "authenticate",
+            Treatment::Pass => "pass",
+            Treatment::Refuse(error) => {
+                assert!(error.is_insecure_uri());
+                "refuse"
+            }
+        }
+    }
+
+    #[test]
+    fn case_57_59_the_token_goes_to_exactly_the_apis_own_origin() {
+        for uri in [
+            "https://api.klavi.ai/monitor/v1/monitors",
+            "https://api.klavi.ai",
+            "https://API.KLAVI.AI:443/x?y=z",
+            "HTTPS://api.klavi.ai/x",
+            "https://api.klavi.ai:0443/x",
+            "/monitor/v1/monitors",
+            "/",
+            "*",
+        ] {
+            assert_eq!(treatment(&scope(), uri), "authenticate", "{uri}");
+        }
+    }
+
+    #[test]
+    fn case_57_59_everything_else_goes_out_without_it() {
+        for uri in [
+            "https://api.klavi.ai.evil.com/",
+            "https://evil-klavi.ai/",
+            "https://klavi.ai/",
+            "https://xapi.klavi.ai/",
+            "https://api.klavi.ai@evil.com/",
+            "https://api.klavi.ai:443@evil.com/",
+            "https://user:api.klavi.ai@evil.com/",
+            "https://evil.com/?https://api.klavi.ai/",
+            "https://evil.com/api.klavi.ai",
+            "https://api.klavi.ai./",
+            "https://api.klavi.ai:8443/",
+            "https://api.klavi.ai:80/",
+            "https://api-sandbox.klavi.ai/",
+            "https://[::1]/",
+            "http://evil.com/",
+            "ftp://api.klavi.ai/",
+            "ws://api.klavi.ai/",
+            "api.klavi.ai:443",
+            "api.klavi.ai",
+        ] {
+            assert_eq!(treatment(&scope(), uri), "pass", "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_no_port_is_a_foreign_origin() {
+        for uri in ["https://api.klavi.ai:99999/", "https://api.klavi.ai:65979/", "https://api.klavi.ai:/"] {
+            if uri.parse::<Uri>().is_ok() {
+                assert_eq!(treatment(&scope(), uri), "pass", "{uri}");
+            }
+        }
+    }
+
+    #[test]
+    fn case_58_the_apis_own_host_over_plain_http_is_an_error() {
+        for uri in ["http://api.klavi.ai/monitor", "http://api.klavi.ai:443/", "http://API.klavi.ai:8080/"] {
+            assert_eq!(treatment(&scope(), uri), "refuse", "{uri}");
+        }
+    }
+
+    #[test]
+    fn case_57_origins_can_be_added() {
+        let mut scope = scope();
+        scope.add(Origin::of_base(&Uri::from_static("https://files.klavi.ai:8443")).unwrap());
+        assert_eq!(treatment(&scope, "https://files.klavi.ai:8443/a"), "authenticate");
+        assert_eq!(treatment(&scope, "https://files.klavi.ai/a"), "pass");
+        assert_eq!(treatment(&scope, "http://files.klavi.ai:8443/a"), "refuse");
+        assert_eq!(treatment(&scope, "https://api.klavi.ai/a"), "authenticate");
+    }
+
+    #[test]
+    fn case_5_the_token_endpoints_go_out_as_they_are() {
+        for uri in [
+            "https://api.klavi.ai/monitor/v1/auth",
+            "https://api.klavi.ai/monitor/v1/refresh?x=1",
+            "/monitor/v1/auth",
+        ] {
+            assert_eq!(treatment(&scope(), uri), "pass", "{uri}");
+        }
+        for uri in ["https://api.klavi.ai/data/v1/auth", "/monitor/v1/authors", "/monitor/v1/auth/x"] {
+            assert_eq!(treatment(&scope(), uri), "authenticate", "{uri}");
+        }
+    }
+
+    #[test]
+    fn case_3_4_a_header_of_the_callers_own_and_the_opt_out_are_left_alone() {
+        let request = || Request::get("https://api.klavi.ai/x");
+        let own = request().header(AUTHORIZATION, "Bearer linkToken").body(()).unwrap();
+        assert!(matches!(scope().treatment(&own), Treatment::Pass));
+        let skipped = request().extension(SkipAuth).body(()).unwrap();
+        assert!(matches!(scope().treatment(&skipped), Treatment::Pass));
+        let overwriting = Scope { overwrite: true, ..scope() };
+        assert!(matches!(overwriting.treatment(&own), Treatment::Authenticate));
+        assert!(matches!(overwriting.treatment(&skipped), Treatment::Pass));
+    }
+}
