@@ -215,6 +215,7 @@ where
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made, and a box would allocate")]
 enum After<B, A> {
     Done(Response<A>),
     Resend(Request<B>, Response<A>),

@@ -27,8 +27,10 @@ pub(crate) struct Settings {
     pub(crate) cache: TokenCache,
     pub(crate) scope: Scope,
     pub(crate) resend: bool,
-    rejected_when: Option<Arc<dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync>>,
+    rejected_when: Option<Arc<Predicate>>,
 }
+
+type Predicate = dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync;
 
 impl Settings {
     /// Whether a response says that the token was rejected.

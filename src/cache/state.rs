@@ -194,6 +194,8 @@ impl State {
             return Verdict::Refused(false);
         };
         if !held.is_usable(now) {
+            // Its life is over anyway; what counts is that it cannot come back.
+            held.refused = true;
             return Verdict::Refused(false);
         }
         if let Err(error) = self.budget.spend(now) {

@@ -2,6 +2,8 @@
 //! request the test answers.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses its own part of it")]
 
+pub mod api;
+
 use std::{
     collections::VecDeque,
     future::Future,

@@ -1,0 +1,110 @@
+//! What a request costs in allocations when the token is fresh: exact, so it is a test.
+
+mod support;
+
+use std::{future::Future, pin::pin, task::Poll};
+
+use allocation_counter::measure;
+use bytes::Bytes;
+use futures_util::task::noop_waker_ref;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use http_body_util::Full;
+use klavi_auth::{BoxError, KlaviApi, KlaviAuthLayer, Product, SkipAuth, TokenCache};
+use support::{Scripted, api::Body};
+use tower::{Layer, Service, ServiceExt};
+
+const NAMES: [HeaderName; 7] = [
+    header::ACCEPT,
+    header::CONTENT_TYPE,
+    header::USER_AGENT,
+    header::HOST,
+    header::ETAG,
+    header::DATE,
+    header::TE,
+];
+
+/// A request with headers, and room for one more, so that what is counted is ours. Its parts are constants: the
+/// `http` crate allocates when a URI or a name that was made at run time is cloned for the first time.
+fn request(headers: usize) -> Request<Body> {
+    let mut request = Request::new(Full::from(Bytes::from_static(b"{}")));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::from_static("/monitor/v1/monitors");
+    *request.headers_mut() = HeaderMap::with_capacity(16);
+    for name in NAMES.into_iter().take(headers) {
+        request.headers_mut().insert(name, HeaderValue::from_static("value"));
+    }
+    request
+}
+
+fn respond(request: Request<Body>) -> impl Future<Output = Result<Response<()>, BoxError>> {
+    assert!(
+        request.headers().contains_key("authorization") || request.extensions().get::<SkipAuth>().is_some()
+    );
+    std::future::ready(Ok(Response::new(())))
+}
+
+/// Readies and calls the service and polls the answer, as a caller does.
+fn call<S>(service: &mut S, request: Request<Body>)
+where
+    S: Service<Request<Body>, Response = Response<()>, Error = BoxError>,
+{
+    let cx = &mut std::task::Context::from_waker(noop_waker_ref());
+    assert!(matches!(service.poll_ready(cx), Poll::Ready(Ok(()))));
+    assert!(matches!(pin!(service.call(request)).poll(cx), Poll::Ready(Ok(_))));
+}
+
+/// The allocations of the second of two calls.
+fn allocations<S>(service: &mut S, request: impl Fn() -> Request<Body>) -> u64
+where
+    S: Service<Request<Body>, Response = Response<()>, Error = BoxError>,
+{
+    call(service, request());
+    let request = request();
+    measure(|| call(service, request)).count_total
+}
+
+#[tokio::test]
+async fn the_fresh_path_allocates_nothing_beyond_the_copy_for_the_resend() {
+    let layer =
+        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(Scripted::tokens()));
+    layer.tokens().warm_up().await.unwrap();
+
+    let inner = || tower::service_fn(respond);
+    let cloning = &mut layer.layer(inner());
+    let no_resend = &mut layer.clone().resend(false).layer(inner());
+    let once = &mut layer.clone().send_once().layer(inner());
+
+    // Nothing is kept: nothing is allocated.
+    assert_eq!(allocations(once, || request(7)), 0);
+    assert_eq!(allocations(no_resend, || request(7)), 0);
+    // The map of headers is kept, in its two parts; the body's bytes are shared.
+    assert_eq!(allocations(cloning, || request(7)), 2);
+    assert_eq!(allocations(cloning, || request(0)), 0);
+    // Opted out.
+    assert_eq!(allocations(cloning, skipped), 0);
+}
+
+/// An extension needs a box of its own, which is made before anything is counted.
+fn skipped() -> Request<Body> {
+    let mut request = request(7);
+    request.extensions_mut().insert(SkipAuth);
+    request
+}
+
+#[tokio::test]
+async fn cloning_the_service_allocates_nothing() {
+    let layer =
+        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(Scripted::tokens()));
+    let service = layer.layer(tower::service_fn(respond));
+    service.clone().oneshot(request(7)).await.unwrap();
+    assert_eq!(measure(|| drop(service.clone())).count_total, 0);
+}
+
+#[tokio::test]
+async fn handing_out_a_token_allocates_nothing() {
+    let cache = TokenCache::new(Scripted::tokens());
+    cache.warm_up().await.unwrap();
+    let cx = &mut std::task::Context::from_waker(noop_waker_ref());
+    let count = measure(|| assert!(matches!(pin!(cache.get()).poll(cx), Poll::Ready(Ok(_))))).count_total;
+    assert_eq!(count, 0);
+}
