@@ -1,0 +1,33 @@
+//! Answers in the shapes that Klavi gives them.
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
+use serde::Serialize;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ErrorBody<'a> {
+    status_code: u16,
+    error: &'a str,
+    message: &'a str,
+}
+
+/// `{"statusCode": 401, "error": "Unauthorized", "message": "..."}`.
+pub(super) fn error(status: StatusCode, message: &str) -> Response {
+    let error = status.canonical_reason().unwrap_or("Unknown");
+    (status, Json(ErrorBody { status_code: status.as_u16(), error, message })).into_response()
+}
+
+/// `{"accessToken": "...", "expireIn": 1800}`; `expire_in` is JSON, and empty leaves the field out.
+pub(super) fn token(token: &str, expire_in: &str) -> Response {
+    // Tokens have only letters, digits, `-`, `_` and `.`, so nothing needs escaping.
+    let body = if expire_in.is_empty() {
+        format!(r#"{{"accessToken":"{token}"}}"#)
+    } else {
+        format!(r#"{{"accessToken":"{token}","expireIn":{expire_in}}}"#)
+    };
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+}

@@ -1,0 +1,96 @@
+//! How a sandbox is set up before it starts.
+
+use std::{fmt, io, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
+
+use super::{
+    Handle, Sandbox,
+    io::{Link, Listener, Socket},
+    serve,
+    state::{Server, State},
+};
+use crate::Credentials;
+
+/// The built-in customer. No five characters of these keys occur in a word that an error message could have.
+pub(super) const ACCESS_KEY: &str = "q7Zx4Vn2Kw9Tj3Hd8Rb5";
+const SECRET_KEY: &str = "m6Yp1Gf8Xc3Lz7Bq2Wd9Jk4Nh5Tv0Rs6Pg1Mx8Qb";
+
+/// Sets a [`Sandbox`] up, see [`Sandbox::builder`].
+#[must_use]
+pub struct SandboxBuilder {
+    state: State,
+}
+
+impl SandboxBuilder {
+    pub(super) fn new() -> Self {
+        Self { state: State::new() }.key(ACCESS_KEY, SECRET_KEY)
+    }
+
+    /// How long tokens live, see [`Sandbox::set_token_lifetime`]. 1800 s if not set.
+    pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
+        self.state.tokens.set_lifetime(lifetime);
+        self
+    }
+
+    /// Whether a refreshed token is dead from then on. Not so if not set.
+    pub fn refresh_kills_old(mut self, kills: bool) -> Self {
+        self.state.refresh_kills_old = kills;
+        self
+    }
+
+    /// Adds a customer to the built-in one, with these keys.
+    pub fn key(mut self, access_key: impl Into<String>, secret_key: impl Into<String>) -> Self {
+        self.state.add_customer(access_key.into(), secret_key.into());
+        self
+    }
+
+    /// Starts to listen, on a free port of `127.0.0.1`.
+    ///
+    /// # Errors
+    ///
+    /// What the system says if it has no port to give.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with I/O and time enabled.
+    pub async fn start(self) -> io::Result<Sandbox> {
+        let credentials = Credentials::new(ACCESS_KEY, SECRET_KEY).map_err(io::Error::other)?;
+        let (socket, addr) = Socket::bind().await?;
+        let (alive, stop) = oneshot::channel();
+        let server = Arc::new(Server::new(self.state));
+        let app = serve::router(Arc::clone(&server)).into_make_service_with_connect_info::<Link>();
+        let listener = Listener { socket: socket.clone(), stop: stop.shared() };
+        let accept = tokio::spawn(axum::serve(listener, app).into_future()).abort_handle();
+        let base_url = format!("http://{addr}");
+        Ok(Sandbox(Arc::new(Handle { base_url, credentials, server, socket, accept, _alive: alive })))
+    }
+}
+
+impl fmt::Debug for SandboxBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SandboxBuilder")
+            .field("token_lifetime", &self.state.tokens.lifetime())
+            .field("refresh_kills_old", &self.state.refresh_kills_old)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_piece_of_the_keys_is_a_piece_of_a_word() {
+        for key in [ACCESS_KEY, SECRET_KEY] {
+            let bytes = key.as_bytes();
+            let mixed = |piece: &[u8]| {
+                piece.iter().any(u8::is_ascii_digit) && piece.iter().any(u8::is_ascii_alphabetic)
+            };
+            assert!(bytes.windows(5).all(mixed), "{key}");
+        }
+        let pieces: Vec<_> = ACCESS_KEY.as_bytes().windows(5).collect();
+        assert!(!SECRET_KEY.as_bytes().windows(5).any(|piece| pieces.contains(&piece)));
+    }
+}

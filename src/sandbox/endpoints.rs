@@ -1,0 +1,164 @@
+//! What each endpoint does.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, StatusCode,
+    header::{ALLOW, AUTHORIZATION, CONTENT_TYPE},
+    request::Parts,
+};
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    answer,
+    route::{Route, Target},
+    serve::{Keep, read},
+    state::{Arrival, Server},
+    tokens::Owner,
+};
+
+/// The longest body of a call to `/auth`.
+const MAX_KEYS: usize = 16 * 1024;
+
+/// The longest body that a resource takes in whole.
+const MAX_BODY: usize = 8 * 1024 * 1024;
+
+pub(super) async fn answer(server: &Arc<Server>, arrival: &Arrival, parts: &Parts, body: Body) -> Response {
+    let Route::Product(product, target) = &arrival.route else {
+        return not_found();
+    };
+    if *target == Target::Auth {
+        return match parts.method {
+            Method::POST => auth(server, arrival.number, product.clone(), parts, body).await,
+            _ => not_allowed("POST"),
+        };
+    }
+    if *target == Target::Refresh && parts.method != Method::GET {
+        return not_allowed("GET");
+    }
+    // From the head alone, and before everything else that could be wrong.
+    let Some((token, owner)) = &arrival.caller else { return unauthorized() };
+    match target {
+        Target::Auth | Target::Unknown => not_found(),
+        Target::Refresh => refresh(server, *token),
+        Target::Monitors => match parts.method {
+            Method::GET => Json(json!({ "monitors": server.lock().monitors(owner) })).into_response(),
+            Method::POST => add_monitor(server, arrival.number, owner.clone(), body).await,
+            _ => not_allowed("GET, POST"),
+        },
+        Target::Echo => echo(server, arrival.number, *token, parts, body).await,
+        Target::EchoRaw => echo_raw(server, arrival.number, parts, body),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Keys {
+    access_key: String,
+    secret_key: String,
+}
+
+async fn auth(server: &Server, number: u64, product: Arc<str>, parts: &Parts, body: Body) -> Response {
+    let body = match read(server, number, body, MAX_KEYS, Keep::Everything).await {
+        Ok(body) => body,
+        Err(response) => return response,
+    };
+    let keys = match serde_json::from_slice::<Keys>(&body) {
+        Ok(keys) if is_json(parts) => keys,
+        _ => return answer::error(StatusCode::BAD_REQUEST, "accessKey and secretKey are expected, as JSON"),
+    };
+    let mut state = server.lock();
+    if !state.knows(&keys.access_key, &keys.secret_key) {
+        return answer::error(StatusCode::UNAUTHORIZED, "Invalid accessKey or secretKey");
+    }
+    let (token, expire_in) = state.issue(keys.access_key.into(), product);
+    answer::token(&token, &expire_in)
+}
+
+fn refresh(server: &Server, old: u64) -> Response {
+    match server.lock().renew(old) {
+        Some((token, expire_in)) => answer::token(&token, &expire_in),
+        None => unauthorized(),
+    }
+}
+
+async fn add_monitor(server: &Server, number: u64, owner: Owner, body: Body) -> Response {
+    let body = match read(server, number, body, MAX_BODY, Keep::Everything).await {
+        Ok(body) => body,
+        Err(response) => return response,
+    };
+    let Ok(monitor) = serde_json::from_slice(&body) else {
+        return answer::error(StatusCode::BAD_REQUEST, "A JSON object is expected");
+    };
+    let id = server.lock().add_monitor(owner, monitor);
+    (StatusCode::CREATED, Json(json!({ "id": id }))).into_response()
+}
+
+async fn echo(server: &Server, number: u64, token: u64, parts: &Parts, body: Body) -> Response {
+    let body = match read(server, number, body, MAX_BODY, Keep::Everything).await {
+        Ok(body) => body,
+        Err(response) => return response,
+    };
+    let headers: Vec<_> = parts
+        .headers
+        .iter()
+        .map(|(name, value)| match *name {
+            AUTHORIZATION => (name.as_str(), format!("token-{token}")),
+            _ => (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned()),
+        })
+        .collect();
+    let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+    let mut echo = json!({ "method": parts.method.as_str(), "path": path, "headers": headers });
+    echo["bodyLength"] = body.len().into();
+    match std::str::from_utf8(&body) {
+        Ok(text) => echo["body"] = text.into(),
+        Err(_) => echo["bodyBase16"] = base16(&body).into(),
+    }
+    Json(echo).into_response()
+}
+
+/// Sends the body back while it is still coming in.
+fn echo_raw(server: &Arc<Server>, number: u64, parts: &Parts, body: Body) -> Response {
+    const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+    let server = Arc::clone(server);
+    let counted = body.map_frame(move |frame| {
+        server.lock().log.count_body(number, frame.data_ref().map_or(0, Bytes::len));
+        frame
+    });
+    let content_type = parts.headers.get(CONTENT_TYPE).cloned().unwrap_or(BYTES);
+    ([(CONTENT_TYPE, content_type)], Body::new(counted)).into_response()
+}
+
+fn unauthorized() -> Response {
+    answer::error(StatusCode::UNAUTHORIZED, "The access token is invalid or has expired")
+}
+
+fn not_found() -> Response {
+    answer::error(StatusCode::NOT_FOUND, "The sandbox has nothing here")
+}
+
+fn not_allowed(allow: &'static str) -> Response {
+    let mut response = answer::error(StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed here");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    response
+}
+
+fn is_json(parts: &Parts) -> bool {
+    let Some(Ok(value)) = parts.headers.get(CONTENT_TYPE).map(HeaderValue::to_str) else { return false };
+    let essence = value.split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+fn base16(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}

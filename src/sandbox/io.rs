@@ -1,0 +1,239 @@
+//! The listener and its connections: closed at once when the sandbox stops, and reset on request.
+
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::{
+    extract::connect_info::Connected,
+    response::{IntoResponse, Response},
+    serve::IncomingStream,
+};
+use futures_util::future::{FusedFuture, Shared};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{oneshot, watch},
+    time::{Sleep, sleep},
+};
+
+/// Ready once the last handle of the sandbox is gone.
+pub(super) type Stop = Shared<oneshot::Receiver<()>>;
+
+/// How long a connection that is to be closed takes in what the client is still sending.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A listening socket that can be closed from outside, at once.
+#[derive(Clone, Debug)]
+pub(super) struct Socket(Arc<Mutex<Option<TcpListener>>>);
+
+impl Socket {
+    pub(super) async fn bind() -> io::Result<(Self, SocketAddr)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let addr = listener.local_addr()?;
+        Ok((Self(Arc::new(Mutex::new(Some(listener)))), addr))
+    }
+
+    /// Connecting is refused from now on.
+    pub(super) fn close(&self) {
+        self.lock().take();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<TcpListener>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
+        match &*self.lock() {
+            Some(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| stream),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// What `axum::serve` accepts connections from.
+pub(super) struct Listener {
+    pub(super) socket: Socket,
+    pub(super) stop: Stop,
+}
+
+impl axum::serve::Listener for Listener {
+    type Io = Io;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (Io, ()) {
+        loop {
+            match poll_fn(|cx| self.socket.poll_accept(cx)).await {
+                Ok(stream) => return (Io::new(stream, self.stop.clone()), ()),
+                // Out of file descriptors, for one: some may be free again a little later.
+                Err(_) => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A connection.
+///
+/// Until it is reset or the sandbox stops it behaves as the `TcpStream` in it; after that every call fails, so
+/// that the task that serves it ends. A reset one is closed with a linger time of zero, which makes the system
+/// send RST instead of FIN.
+pub(super) struct Io {
+    stream: TcpStream,
+    link: Link,
+    stop: Stop,
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+impl Io {
+    fn new(stream: TcpStream, stop: Stop) -> Self {
+        // Answers are small and waited for. A socket that refuses the option is only slower.
+        let _ = stream.set_nodelay(true);
+        Self { stream, link: Link::new(), stop, linger: None }
+    }
+
+    /// Fails if nothing may be read or written any more; else the task is woken when the sandbox stops.
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let stopped = self.stop.is_terminated() || Pin::new(&mut self.stop).poll(cx).is_ready();
+        if stopped || self.link.is_reset() {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.link.wrote(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        self.link.wrote(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Says goodbye, then takes in what the client was still sending: closed with unread bytes in it, a socket
+    /// sends RST, and that can overtake the answer (a 401 to a request whose body nobody read).
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
+        let this = &mut *self;
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        let linger = this.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        let mut scrap = [0; 4096];
+        while linger.as_mut().poll(cx).is_pending() {
+            let mut buf = ReadBuf::new(&mut scrap);
+            let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf));
+            if read.is_err() || buf.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        if self.link.is_reset() {
+            // Deprecated because a linger time above zero blocks the thread on drop; zero does not. What is
+            // recommended in its place is younger than the oldest tokio that this crate works with.
+            #[allow(deprecated)]
+            let _ = self.stream.set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+/// What a handler can do to, and learn of, the connection that its request came in on.
+#[derive(Clone)]
+pub(super) struct Link(Arc<LinkState>);
+
+struct LinkState {
+    reset: AtomicBool,
+    /// Bytes handed to the system so far.
+    written: watch::Sender<usize>,
+}
+
+impl Link {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(LinkState { reset: AtomicBool::new(false), written: watch::Sender::new(0) }))
+    }
+
+    /// Dooms the connection. The response only gets the connection's task to write, which fails.
+    pub(super) fn reset(&self) -> Response {
+        self.0.reset.store(true, Ordering::Release);
+        ().into_response()
+    }
+
+    /// Ready when `len` bytes more than now have been handed to the system, or the connection is gone.
+    pub(super) fn written(&self, len: usize) -> impl Future<Output = ()> + Send + 'static {
+        let mut written = self.0.written.subscribe();
+        let goal = written.borrow().saturating_add(len);
+        async move {
+            // Fails if the connection is gone, which ends the wait as well.
+            let _ = written.wait_for(|written| *written >= goal).await;
+        }
+    }
+
+    fn wrote(&self, len: usize) {
+        self.0.written.send_modify(|written| *written = written.wrapping_add(len));
+    }
+
+    fn is_reset(&self) -> bool {
+        self.0.reset.load(Ordering::Acquire)
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("reset", &self.is_reset()).finish_non_exhaustive()
+    }
+}
+
+impl Connected<IncomingStream<'_, Listener>> for Link {
+    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
+        stream.io().link.clone()
+    }
+}

@@ -1,0 +1,180 @@
+//! The tokens that were issued, and which of them still work.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(1800);
+
+/// Every token since the start, the dead ones too: they keep their number in the log.
+pub(super) struct Tokens {
+    lifetime: Duration,
+    /// The token with number n is at n - 1.
+    issued: Vec<Token>,
+    numbers: HashMap<String, u64>,
+    random: RandomState,
+}
+
+struct Token {
+    owner: Owner,
+    /// `None` if that is further off than the clock can say.
+    dies: Option<Instant>,
+    killed: bool,
+}
+
+/// Whose token, and for what.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Owner {
+    pub(super) access_key: Arc<str>,
+    pub(super) product: Arc<str>,
+}
+
+impl Tokens {
+    pub(super) fn new() -> Self {
+        Self {
+            lifetime: DEFAULT_LIFETIME,
+            issued: Vec::new(),
+            numbers: HashMap::new(),
+            random: RandomState::new(),
+        }
+    }
+
+    /// In whole seconds, which is what `expireIn` can say.
+    pub(super) fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    pub(super) fn set_lifetime(&mut self, lifetime: Duration) {
+        self.lifetime = Duration::from_secs(lifetime.as_secs().max(1));
+    }
+
+    pub(super) fn issue(&mut self, owner: Owner) -> String {
+        let number = self.issued.len() as u64 + 1;
+        let value = self.jwt_like(number);
+        self.issued.push(Token { owner, dies: Instant::now().checked_add(self.lifetime), killed: false });
+        self.numbers.insert(value.clone(), number);
+        value
+    }
+
+    /// The number that this token was issued with, alive or not.
+    pub(super) fn number(&self, value: &str) -> Option<u64> {
+        self.numbers.get(value).copied()
+    }
+
+    /// Whose token that is, if it is alive.
+    pub(super) fn owner(&self, number: u64) -> Option<&Owner> {
+        let token = self.issued.get(index(number)?)?;
+        token.is_alive().then_some(&token.owner)
+    }
+
+    pub(super) fn kill(&mut self, number: u64) {
+        if let Some(token) = index(number).and_then(|at| self.issued.get_mut(at)) {
+            token.killed = true;
+        }
+    }
+
+    pub(super) fn kill_all(&mut self) {
+        self.issued.iter_mut().for_each(|token| token.killed = true);
+    }
+
+    pub(super) fn alive(&self) -> usize {
+        self.issued.iter().filter(|token| token.is_alive()).count()
+    }
+
+    /// Three segments that look random. They are hashes under a key made at the start, which is enough to be
+    /// unique and hard to mistake for something else; it is no cryptography.
+    fn jwt_like(&self, number: u64) -> String {
+        let mut value = String::with_capacity(98);
+        for (segment, words) in [2, 4, 3].into_iter().enumerate() {
+            if segment > 0 {
+                value.push('.');
+            }
+            for word in 0..words {
+                push_base64url(&mut value, self.random.hash_one((number, segment, word)));
+            }
+        }
+        value
+    }
+}
+
+impl Token {
+    fn is_alive(&self) -> bool {
+        !self.killed && self.dies.is_none_or(|dies| Instant::now() < dies)
+    }
+}
+
+fn index(number: u64) -> Option<usize> {
+    usize::try_from(number.checked_sub(1)?).ok()
+}
+
+fn push_base64url(to: &mut String, word: u64) {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    to.extend((0..60).step_by(6).map(|shift| char::from(ALPHABET[(word >> shift) as usize & 63])));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn owner() -> Owner {
+        Owner { access_key: "a".into(), product: "monitor".into() }
+    }
+
+    fn is_alive(tokens: &Tokens, value: &str) -> bool {
+        tokens.owner(tokens.number(value).unwrap()).is_some()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_dies_when_its_lifetime_is_over_and_not_before() {
+        let mut tokens = Tokens::new();
+        let value = tokens.issue(owner());
+        tokio::time::advance(1799 * SECOND).await;
+        assert!(is_alive(&tokens, &value));
+        assert_eq!(tokens.alive(), 1);
+        tokio::time::advance(SECOND).await;
+        assert!(!is_alive(&tokens, &value));
+        assert_eq!(tokens.alive(), 0);
+        assert_eq!(tokens.number(&value), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lifetime_is_cut_to_whole_seconds_and_is_one_at_least() {
+        let mut tokens = Tokens::new();
+        for (set, got) in [(Duration::ZERO, 1), (Duration::from_millis(2999), 2), (Duration::MAX, u64::MAX)] {
+            tokens.set_lifetime(set);
+            assert_eq!(tokens.lifetime(), Duration::from_secs(got));
+        }
+        let value = tokens.issue(owner());
+        assert!(is_alive(&tokens, &value));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lifetime_counts_for_the_tokens_issued_after_it_was_set() {
+        let mut tokens = Tokens::new();
+        let long = tokens.issue(owner());
+        tokens.set_lifetime(SECOND);
+        let short = tokens.issue(owner());
+        tokio::time::advance(SECOND).await;
+        assert!(is_alive(&tokens, &long));
+        assert!(!is_alive(&tokens, &short));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_are_unique_and_look_like_jwts() {
+        let mut tokens = Tokens::new();
+        let values: std::collections::HashSet<_> = (0..1000).map(|_| tokens.issue(owner())).collect();
+        assert_eq!(values.len(), 1000);
+        for value in values {
+            assert_eq!(value.split('.').map(str::len).collect::<Vec<_>>(), [20, 40, 30]);
+            let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+            assert!(value.bytes().all(legal), "{value}");
+        }
+    }
+}
