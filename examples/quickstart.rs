@@ -1,0 +1,199 @@
+//! The whole job in ten seconds: a first token, a herd, renewal ahead of expiry, a revocation.
+//!
+//! ```sh
+//! cargo run --example quickstart --features sandbox
+//! ```
+//!
+//! Offline, against a look-alike of Klavi in this process, with tokens that live 4 seconds. With
+//! `KLAVI_ACCESS_KEY` and `KLAVI_SECRET_KEY` set it calls Klavi itself instead (its sandbox, unless `KLAVI_ENV` or
+//! `KLAVI_API_URL` say otherwise). `RUST_LOG=klavi_auth=debug` shows what the layer reports meanwhile.
+#![allow(clippy::print_stdout, reason = "it tells its story on the terminal")]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use klavi_auth::{
+    BoxError, Credentials, KlaviApi, KlaviAuth, KlaviAuthLayer, Product,
+    sandbox::{Endpoint, Sandbox},
+};
+use tokio::time::{Instant, sleep};
+use tower::{Layer, ServiceExt};
+
+const LIFETIME: Duration = Duration::from_secs(4);
+
+type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).init();
+
+    let keys = ["KLAVI_ACCESS_KEY", "KLAVI_SECRET_KEY"];
+    if keys.iter().all(|name| std::env::var_os(name).is_none()) {
+        return against_the_sandbox().await;
+    }
+    against_klavi(KlaviApi::from_env(Product::Monitor)?, Credentials::from_env()?).await
+}
+
+/// An ordinary HTTP client. The layer uses it twice: for the API and for the token.
+fn http_client() -> HttpClient {
+    let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
+    Client::builder(TokioExecutor::new()).build(connector)
+}
+
+async fn against_the_sandbox() -> Result<(), BoxError> {
+    let sandbox = Sandbox::builder().token_lifetime(LIFETIME).start().await?;
+    println!("A look-alike of Klavi listens on {}. Its tokens live {LIFETIME:?}.\n", sandbox.base_url());
+
+    let http = http_client();
+    let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
+        .transport(http.clone())
+        .build()?;
+    let api = Api::new(auth.layer(http), sandbox.base_url());
+
+    println!("1. The first request finds no token");
+    let took = api.call().await?;
+    println!("   → POST /auth, then the request: {took:.1?}");
+    let took = api.call().await?;
+    println!("   → the next request has its token already: {took:.1?}\n");
+
+    println!("2. 50 callers at once, and the token is gone; /auth takes 300 ms");
+    sandbox.set_latency(Endpoint::Auth, Duration::from_millis(300));
+    auth.tokens().invalidate(&auth.tokens().get().await?);
+    let before = sandbox.counts();
+    let started = Instant::now();
+    for outcome in join_all((0..50).map(|_| api.call())).await {
+        outcome?;
+    }
+    let after = sandbox.counts();
+    println!("   → 50 answers after {:.0?}, {} POST /auth\n", started.elapsed(), after.auth - before.auth);
+
+    println!("3. Requests flow for 7 s; tokens are renewed ahead of their end, behind the requests' back");
+    println!("   /refresh and /auth take 300 ms, so a request that had to wait would show");
+    sandbox.set_latency(Endpoint::Refresh, Duration::from_millis(300));
+    let (before, started, mut slowest) = (sandbox.counts(), Instant::now(), Duration::ZERO);
+    let mut generation = auth.tokens().snapshot().generation();
+    while started.elapsed() < Duration::from_secs(7) {
+        slowest = slowest.max(api.call().await?);
+        let now = auth.tokens().snapshot().generation();
+        if now != generation {
+            generation = now;
+            println!("   → {:.1} s: token {} is there", started.elapsed().as_secs_f64(), now.unwrap_or(0));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    let after = sandbox.counts();
+    println!("   → {} GET /refresh, {} POST /auth", after.refresh - before.refresh, after.auth - before.auth);
+    println!("   → {} requests, the slowest took {slowest:.1?}\n", after.resource - before.resource);
+
+    println!("4. All tokens are revoked; 20 callers POST a body");
+    sandbox.revoke_all();
+    let before = sandbox.counts();
+    for outcome in join_all((0..20).map(|n| api.post(format!(r#"{{"monitor":{n}}}"#)))).await {
+        outcome?;
+    }
+    let after = sandbox.counts();
+    println!("   → {} times 401 from the API", after.unauthorized - before.unauthorized);
+    println!("   → {} POST /auth, {} GET /refresh", after.auth - before.auth, after.refresh - before.refresh);
+    println!("   → every rejected request resent with its body: 20 times 201 for the callers\n");
+
+    let counts = sandbox.counts();
+    println!("┌──────────────────────────────┬───────┐");
+    println!("│ requests by callers          │ {:>5} │", api.requests());
+    println!("│ 401s seen by callers         │ {:>5} │", api.unauthorized());
+    println!("│ 401s answered by the API     │ {:>5} │", counts.unauthorized);
+    println!("│ token calls: POST /auth      │ {:>5} │", counts.auth);
+    println!("│ token calls: GET /refresh    │ {:>5} │", counts.refresh);
+    println!("└──────────────────────────────┴───────┘");
+    Ok(())
+}
+
+/// Gentle: two token calls at the most, and six requests.
+async fn against_klavi(klavi: KlaviApi, keys: Credentials) -> Result<(), BoxError> {
+    let base = klavi.auth_uri().to_string();
+    let base = base.trim_end_matches("/monitor/v1/auth").to_owned();
+    println!("Calling {base}\n");
+    let http = http_client();
+    let auth = KlaviAuthLayer::builder(klavi, keys).transport(http.clone()).build()?;
+    let api = Api::new(auth.layer(http), &base);
+
+    println!("1. The first token");
+    let started = Instant::now();
+    auth.tokens().warm_up().await?;
+    let state = auth.tokens().snapshot();
+    println!(
+        "   → fetched in {:.0?}; renewal in {:.0?}\n",
+        started.elapsed(),
+        state.renewal_in().unwrap_or_default()
+    );
+
+    println!("2. GET /monitor/v1/monitors, six times at once");
+    for status in join_all((0..6).map(|_| api.send("GET", String::new()))).await {
+        println!("   → {}", status?);
+    }
+    println!("\n401s seen by callers: {}", api.unauthorized());
+    Ok(())
+}
+
+/// The callers' side: counts what callers see.
+struct Api {
+    service: KlaviAuth<HttpClient>,
+    monitors: String,
+    requests: Arc<AtomicU64>,
+    unauthorized: Arc<AtomicU64>,
+}
+
+impl Api {
+    fn new(service: KlaviAuth<HttpClient>, base: &str) -> Self {
+        let monitors = format!("{base}/monitor/v1/monitors");
+        Self { service, monitors, requests: Arc::default(), unauthorized: Arc::default() }
+    }
+
+    /// One GET that must succeed, and how long it took.
+    async fn call(&self) -> Result<Duration, BoxError> {
+        let started = Instant::now();
+        expect(StatusCode::OK, self.send("GET", String::new()).await?)?;
+        Ok(started.elapsed())
+    }
+
+    /// One POST that must succeed.
+    async fn post(&self, body: String) -> Result<(), BoxError> {
+        expect(StatusCode::CREATED, self.send("POST", body).await?)
+    }
+
+    async fn send(&self, method: &str, body: String) -> Result<StatusCode, BoxError> {
+        let request = Request::builder().method(method).uri(&self.monitors).body(Full::from(body))?;
+        let status = self.service.clone().oneshot(request).await?.status();
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        if status == StatusCode::UNAUTHORIZED {
+            self.unauthorized.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(status)
+    }
+
+    fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn unauthorized(&self) -> u64 {
+        self.unauthorized.load(Ordering::Relaxed)
+    }
+}
+
+fn expect(wanted: StatusCode, got: StatusCode) -> Result<(), BoxError> {
+    if got == wanted { Ok(()) } else { Err(format!("expected {wanted}, got {got}").into()) }
+}
