@@ -1,4 +1,3 @@
-#![cfg(feature = "sandbox")]
 //! The sandbox over real sockets.
 
 use std::{io, time::Duration};
