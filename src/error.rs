@@ -60,6 +60,7 @@ pub(crate) enum Kind {
     Interrupted(&'static str),
     BudgetExhausted,
     InsecureUri,
+    CustomerMissing,
     Source,
 }
 
@@ -153,6 +154,12 @@ impl Error {
         self.any(|kind| kind == Kind::InsecureUri)
     }
 
+    /// The layer has no tokens of its own, and the request brought no [`TokenCache`](crate::TokenCache) in its
+    /// extensions.
+    pub fn is_customer_missing(&self) -> bool {
+        self.any(|kind| kind == Kind::CustomerMissing)
+    }
+
     /// The status that the token endpoint answered with, if it answered.
     pub fn status(&self) -> Option<StatusCode> {
         self.chain().find_map(|e| e.0.status)
@@ -199,6 +206,10 @@ impl Error {
 
     pub(crate) fn insecure_uri() -> Self {
         Self::new(Kind::InsecureUri, Recovery::Permanent)
+    }
+
+    pub(crate) fn customer_missing() -> Self {
+        Self::new(Kind::CustomerMissing, Recovery::Permanent)
     }
 
     pub(crate) fn with_source(self, source: impl Into<BoxError>) -> Self {
@@ -278,6 +289,9 @@ impl fmt::Display for Error {
                 f.write_str("too many tokens were rejected in a short time, no further one is fetched")?;
             }
             Kind::InsecureUri => f.write_str("the request would carry the access token over plain http")?,
+            Kind::CustomerMissing => {
+                f.write_str("the request brings no token cache, and the layer has none of its own")?;
+            }
             Kind::Source => f.write_str("the token source failed")?,
         }
         if let Some(status) = status {

@@ -8,12 +8,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response, header::AUTHORIZATION, request::Parts};
+use http::header::AUTHORIZATION;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::{
-    AccessToken, BoxError, Error, NoResend, Replay,
+    AccessToken, BoxError, Error, Inbound, KlaviAuthLayer, Outbound, Replay, TokenCache,
     cache::{Acquire, LocalToken, Lookup},
     events,
     service::Shared,
@@ -21,125 +21,133 @@ use crate::{
 
 pin_project! {
     /// The future of a [`KlaviAuth`](crate::KlaviAuth) service.
-    pub struct ResponseFuture<S, R, B>
+    pub struct ResponseFuture<S, R, Q>
     where
-        S: Service<Request<B>>,
-        R: Replay<B>,
+        S: Service<Q>,
+        R: Replay<Q>,
     {
         #[pin]
-        state: State<S, R, B, S::Future, S::Response, R::Kept>,
+        state: State<S, R, Q, S::Future, S::Response, R::Kept>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<S, R, B, F, A, K> {
+    enum State<S, R, Q, F, A, K> {
         // The inner service has a request that is none of ours.
         Passing { #[pin] response: F },
         // The inner service has the request, with a token.
-        Sending { #[pin] response: F, sent: Sent<K>, shared: Arc<Shared<S, R>> },
+        Sending { #[pin] response: F, sent: Sent<K>, way: Option<Way<S, R>> },
         // The request waits for a token. Nothing of the inner service is held.
-        Acquiring { acquire: Acquire, waiting: Option<Waiting<B, A>>, shared: Arc<Shared<S, R>> },
+        Acquiring { acquire: Acquire, waiting: Option<Waiting<Q, A, K>>, way: Option<Way<S, R>> },
         // There was a token a moment ago; the request waits for the inner service.
-        Readying { service: S, request: Option<Request<B>>, resend: bool, shared: Arc<Shared<S, R>> },
+        Readying { service: S, outgoing: Option<Outgoing<Q>>, way: Option<Way<S, R>> },
         // Nothing was sent.
-        Failed { error: Option<Error> },
+        Failed { error: Option<BoxError> },
+    }
+}
+
+/// What stays with a request from beginning to end.
+pub(crate) struct Way<S, R> {
+    pub(crate) shared: Arc<Shared<S, R>>,
+    /// The request's own token cache, instead of the layer's.
+    pub(crate) cache: Option<TokenCache>,
+    /// It is not to be sent again.
+    pub(crate) once: bool,
+}
+
+impl<S: Clone, R> Way<S, R> {
+    fn cache(&self) -> &TokenCache {
+        self.cache.as_ref().unwrap_or(&self.shared.layer().settings().cache)
     }
 }
 
 /// A request that waits for a token.
-struct Waiting<B, A> {
-    request: Request<B>,
-    /// It has been sent once, and this is what came back. Kept until a token for the second time is there.
-    rejected: Option<A>,
-    resend: bool,
+enum Waiting<Q, A, K> {
+    Unsent(Outgoing<Q>),
+    Rejected(Rejected<A, K>),
+}
+
+/// A request that was sent and may be sent again, and what came back: kept until there is a token for the second
+/// time.
+pub(crate) struct Rejected<A, K> {
+    kept: K,
+    pub(crate) response: A,
+}
+
+/// A request that is to be sent as soon as the inner service is ready.
+enum Outgoing<Q> {
+    First(Q),
+    Second(Q),
 }
 
 /// What is remembered of a request that the inner service has.
 pub(crate) struct Sent<K> {
     generation: u64,
-    resend: bool,
-    kept: Option<Kept<K>>,
+    is_second: bool,
+    kept: Option<K>,
 }
 
-/// A request as it was before the token was attached.
-struct Kept<K> {
-    head: Parts,
-    body: K,
-}
-
-/// A request with its token, and what is remembered of it.
-pub(crate) struct Outgoing<B, K> {
-    pub(crate) request: Request<B>,
-    pub(crate) sent: Sent<K>,
-}
-
-impl<B, K> Outgoing<B, K> {
-    /// The first sending of a request: it is kept, if it may and can be sent again.
-    pub(crate) fn first<S: Clone, R>(request: Request<B>, token: &AccessToken, shared: &Shared<S, R>) -> Self
-    where
-        R: Replay<B, Kept = K>,
-    {
-        let resendable = shared.settings().resend && request.extensions().get::<NoResend>().is_none();
-        if !resendable {
-            return Self::attach(request, token, None, false);
-        }
-        let (head, body) = request.into_parts();
-        let (body, kept) = shared.replay().keep(body);
-        let kept = kept.map(|body| Kept { head: head.clone(), body });
-        Self::attach(Request::from_parts(head, body), token, kept, false)
-    }
-
-    /// The second sending, after which nothing is kept.
-    fn second(request: Request<B>, token: &AccessToken) -> Self {
-        events::resent(token.generation());
-        Self::attach(request, token, None, true)
-    }
-
-    fn attach(mut request: Request<B>, token: &AccessToken, kept: Option<Kept<K>>, resend: bool) -> Self {
-        request.headers_mut().insert(AUTHORIZATION, token.header_value().clone());
-        Self { request, sent: Sent { generation: token.generation(), resend, kept } }
-    }
-}
-
-impl<K> Sent<K> {
-    /// The request once more, as it was before the token was attached.
-    fn restore<B>(&mut self, replay: &impl Replay<B, Kept = K>) -> Option<Request<B>> {
-        let kept = self.kept.take()?;
-        Some(Request::from_parts(kept.head, replay.restore(kept.body)?))
-    }
-}
-
-impl<S, R, B> ResponseFuture<S, R, B>
+/// Gives a request its token for the first time, and keeps it, if it may and can be sent again.
+pub(crate) fn first_sending<R, Q>(
+    request: Q,
+    token: &AccessToken,
+    once: bool,
+    layer: &KlaviAuthLayer<R>,
+) -> (Q, Sent<R::Kept>)
 where
-    S: Service<Request<B>>,
-    R: Replay<B>,
+    R: Replay<Q>,
+    Q: Outbound,
+{
+    let resend = layer.settings().resend && !once;
+    let (mut request, kept) = if resend { layer.replay().keep(request) } else { (request, None) };
+    attach(&mut request, token);
+    (request, Sent { generation: token.generation(), is_second: false, kept })
+}
+
+/// Gives a request its token for the second time, after which nothing is kept.
+pub(crate) fn second_sending<Q: Outbound, K>(mut request: Q, token: &AccessToken) -> (Q, Sent<K>) {
+    events::resent(token.generation());
+    attach(&mut request, token);
+    (request, Sent { generation: token.generation(), is_second: true, kept: None })
+}
+
+fn attach(request: &mut impl Outbound, token: &AccessToken) {
+    request.headers_mut().insert(AUTHORIZATION, token.header_value().clone());
+}
+
+impl<S, R, Q> ResponseFuture<S, R, Q>
+where
+    S: Service<Q>,
+    R: Replay<Q>,
 {
     pub(crate) fn passing(response: S::Future) -> Self {
         Self { state: State::Passing { response } }
     }
 
-    pub(crate) fn sending(response: S::Future, sent: Sent<R::Kept>, shared: Arc<Shared<S, R>>) -> Self {
-        Self { state: State::Sending { response, sent, shared } }
+    pub(crate) fn sending(response: S::Future, sent: Sent<R::Kept>, way: Way<S, R>) -> Self {
+        Self { state: State::Sending { response, sent, way: Some(way) } }
     }
 
-    pub(crate) fn acquiring(acquire: Acquire, request: Request<B>, shared: Arc<Shared<S, R>>) -> Self {
-        let waiting = Some(Waiting { request, rejected: None, resend: false });
-        Self { state: State::Acquiring { acquire, waiting, shared } }
+    pub(crate) fn acquiring(acquire: Acquire, request: Q, way: Way<S, R>) -> Self {
+        let waiting = Some(Waiting::Unsent(Outgoing::First(request)));
+        Self { state: State::Acquiring { acquire, waiting, way: Some(way) } }
     }
 
-    pub(crate) fn failed(error: Error) -> Self {
-        Self { state: State::Failed { error: Some(error) } }
+    pub(crate) fn failed(error: impl Into<BoxError>) -> Self {
+        Self { state: State::Failed { error: Some(error.into()) } }
     }
 }
 
-impl<S, R, B, A> Future for ResponseFuture<S, R, B>
+impl<S, R, Q> Future for ResponseFuture<S, R, Q>
 where
-    S: Service<Request<B>, Response = Response<A>> + Clone,
+    S: Service<Q> + Clone,
+    S::Response: Inbound,
     S::Error: Into<BoxError>,
-    R: Replay<B>,
+    R: Replay<Q>,
+    Q: Outbound,
 {
-    type Output = Result<Response<A>, BoxError>;
+    type Output = Result<S::Response, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
@@ -149,64 +157,68 @@ where
                 StateProj::Passing { response } => return response.poll(cx).map_err(Into::into),
 
                 // ## Sending => done | Acquiring
-                StateProj::Sending { response, sent, shared } => {
+                StateProj::Sending { response, sent, way } => {
                     let response = ready!(response.poll(cx)).map_err(Into::into)?;
-                    match after_response(response, sent, shared) {
-                        After::Done(response) => return Poll::Ready(Ok(response)),
-                        After::Resend(request, rejected) => State::Acquiring {
-                            acquire: shared.settings().cache.acquire(),
-                            waiting: Some(Waiting { request, rejected: Some(rejected), resend: true }),
-                            shared: Arc::clone(shared),
+                    let way = take(way);
+                    match after_response::<_, Q, _>(response, sent, way.shared.layer(), way.cache()) {
+                        Err(response) => return Poll::Ready(Ok(response)),
+                        Ok(rejected) => State::Acquiring {
+                            acquire: way.cache().acquire(),
+                            waiting: Some(Waiting::Rejected(rejected)),
+                            way: Some(way),
                         },
                     }
                 }
 
                 // ## Acquiring => Readying | done (the 401 that it began with, or an error)
-                StateProj::Acquiring { acquire, waiting, shared } => {
+                StateProj::Acquiring { acquire, waiting, way } => {
                     let token = ready!(Pin::new(acquire).poll(cx));
-                    let Waiting { request, rejected, resend } = take(waiting);
-                    if let Err(error) = token {
-                        return Poll::Ready(match rejected {
-                            Some(rejected) => Ok(with_error(rejected, error)),
-                            None => Err(error.into()),
-                        });
-                    }
-                    // The rejected response goes before the inner service is readied: its body may hold a place
-                    // there, or a connection.
-                    drop(rejected);
-                    let shared = Arc::clone(shared);
+                    let (waiting, way) = (take(waiting), take(way));
+                    let outgoing = match (waiting, token) {
+                        (Waiting::Unsent(outgoing), Ok(_)) => outgoing,
+                        (Waiting::Unsent(_), Err(error)) => return Poll::Ready(Err(error.into())),
+                        (Waiting::Rejected(rejected), Err(error)) => {
+                            return Poll::Ready(Ok(rejected.give_up(error)));
+                        }
+                        (Waiting::Rejected(rejected), Ok(_)) => {
+                            match rejected.restore(way.shared.layer().replay()) {
+                                Ok(request) => Outgoing::Second(request),
+                                Err(response) => return Poll::Ready(Ok(response)),
+                            }
+                        }
+                    };
                     State::Readying {
-                        service: shared.not_ready_inner(),
-                        request: Some(request),
-                        resend,
-                        shared,
+                        service: way.shared.not_ready_inner(),
+                        outgoing: Some(outgoing),
+                        way: Some(way),
                     }
                 }
 
                 // ## Readying => Sending | Acquiring | done (an error)
-                StateProj::Readying { service, request, resend, shared } => {
+                StateProj::Readying { service, outgoing, way } => {
                     ready!(service.poll_ready(cx)).map_err(Into::into)?;
-                    let (request, resend, shared) = (take(request), *resend, Arc::clone(shared));
+                    let (outgoing, way) = (take(outgoing), take(way));
                     // Getting ready may have taken long: the token of before may be over, or refused.
-                    match LocalToken::default().lookup(&shared.settings().cache) {
+                    match LocalToken::default().lookup(way.cache()) {
                         Lookup::Token(token) => {
-                            let Outgoing { request, sent } = if resend {
-                                Outgoing::second(request, token)
-                            } else {
-                                Outgoing::first(request, token, &shared)
+                            let (request, sent) = match outgoing {
+                                Outgoing::First(request) => {
+                                    first_sending(request, token, way.once, way.shared.layer())
+                                }
+                                Outgoing::Second(request) => second_sending(request, token),
                             };
-                            State::Sending { response: service.call(request), sent, shared }
+                            State::Sending { response: service.call(request), sent, way: Some(way) }
                         }
                         Lookup::Wait(acquire) => {
-                            let waiting = Some(Waiting { request, rejected: None, resend });
-                            State::Acquiring { acquire, waiting, shared }
+                            let waiting = Some(Waiting::Unsent(outgoing));
+                            State::Acquiring { acquire, waiting, way: Some(way) }
                         }
                         Lookup::Failed(error) => return Poll::Ready(Err(error.into())),
                     }
                 }
 
                 // ## Failed => done
-                StateProj::Failed { error } => return Poll::Ready(Err(take(error).into())),
+                StateProj::Failed { error } => return Poll::Ready(Err(take(error))),
             };
             // This drops the old state first: the future that may hold the inner service's only permit, or the
             // instance that was readied.
@@ -215,41 +227,54 @@ where
     }
 }
 
-#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made, and a box would allocate")]
-enum After<B, A> {
-    Done(Response<A>),
-    Resend(Request<B>, Response<A>),
-}
-
-/// Takes a rejected token out of use, and says whether the request is to be sent again.
-fn after_response<S: Clone, R, B, A>(
-    response: Response<A>,
+/// Takes a rejected token out of use. `Err` is the response for the caller, `Ok` what may be sent again.
+pub(crate) fn after_response<R, Q, A>(
+    response: A,
     sent: &mut Sent<R::Kept>,
-    shared: &Shared<S, R>,
-) -> After<B, A>
+    layer: &KlaviAuthLayer<R>,
+    cache: &TokenCache,
+) -> Result<Rejected<A, R::Kept>, A>
 where
-    R: Replay<B>,
+    R: Replay<Q>,
+    A: Inbound,
 {
-    let settings = shared.settings();
-    if !settings.is_rejection(response.status(), response.headers()) {
-        return After::Done(response);
+    if !layer.settings().is_rejection(response.status(), response.headers()) {
+        return Err(response);
     }
-    let refused = settings.cache.refuse(sent.generation);
-    if sent.resend {
+    let refused = cache.refuse(sent.generation);
+    if sent.is_second {
         events::resend_given_up(sent.generation, "rejected again");
-        return After::Done(response);
+        return Err(response);
     }
-    match (refused, sent.restore(shared.replay())) {
-        (Ok(()), Some(request)) => After::Resend(request, response),
+    match (refused, sent.kept.take().filter(|kept| layer.replay().is_whole(kept))) {
+        (Ok(()), Some(kept)) => Ok(Rejected { kept, response }),
         (Ok(()), None) => {
             events::resend_given_up(sent.generation, "not resendable");
-            After::Done(response)
+            Err(response)
         }
-        (Err(error), _) => After::Done(with_error(response, error)),
+        (Err(error), _) => Err(with_error(response, error)),
     }
 }
 
-fn with_error<A>(mut response: Response<A>, error: Error) -> Response<A> {
+impl<A: Inbound, K> Rejected<A, K> {
+    /// There is no token for a second time: the response goes to the caller, with the reason.
+    pub(crate) fn give_up(self, error: Error) -> A {
+        with_error(self.response, error)
+    }
+
+    /// There is one: the request, to be sent again. `Err` is the response for the caller, if more of the body was
+    /// read meanwhile than can be kept.
+    pub(crate) fn restore<R, Q>(self, replay: &R) -> Result<Q, A>
+    where
+        R: Replay<Q, Kept = K>,
+    {
+        // The response goes here, before the inner service is readied: its body may hold a place there, or a
+        // connection.
+        replay.restore(self.kept).ok_or(self.response)
+    }
+}
+
+fn with_error<A: Inbound>(mut response: A, error: Error) -> A {
     response.extensions_mut().insert(error);
     response
 }
@@ -263,10 +288,10 @@ fn take<T>(slot: &mut Option<T>) -> T {
     slot.take().expect("`ResponseFuture` polled after completion")
 }
 
-impl<S, R, B> fmt::Debug for ResponseFuture<S, R, B>
+impl<S, R, Q> fmt::Debug for ResponseFuture<S, R, Q>
 where
-    S: Service<Request<B>>,
-    R: Replay<B>,
+    S: Service<Q>,
+    R: Replay<Q>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {

@@ -6,8 +6,8 @@ use http::{HeaderMap, StatusCode, Uri};
 use tower_layer::Layer;
 
 use crate::{
-    CloneBody, ConfigError, Credentials, KlaviApi, KlaviAuth, KlaviAuthLayerBuilder, SendOnce, TokenCache,
-    origin::Origin, scope::Scope,
+    CloneBody, ConfigError, Credentials, Error, KlaviApi, KlaviAuth, KlaviAuthLayerBuilder, RecordBody,
+    ReplayBody, SendOnce, TokenCache, origin::Origin, scope::Scope, source_fn,
 };
 
 /// A [`Layer`] that keeps requests to Klavi authenticated. See the [crate docs](crate) for what it does.
@@ -48,6 +48,14 @@ impl KlaviAuthLayer {
         KlaviAuthLayerBuilder::new(api, credentials)
     }
 
+    /// A layer for `api` with no token of its own: every request brings the [`TokenCache`] of the customer that it
+    /// is made for in its extensions. See [`TokenCaches`](crate::TokenCaches).
+    ///
+    /// A request without one fails with an error for which [`Error::is_customer_missing`] holds.
+    pub fn without_tokens(api: &KlaviApi) -> Self {
+        Self::new(api, TokenCache::new(source_fn(async |_| Err(Error::customer_missing()))))
+    }
+
     /// A layer for `api` with tokens from any cache. Layers made from clones of one cache share its token.
     pub fn new(api: &KlaviApi, cache: TokenCache) -> Self {
         let settings = Settings { cache, scope: Scope::new(api), resend: true, rejected_when: None };
@@ -59,6 +67,29 @@ impl<R> KlaviAuthLayer<R> {
     /// The tokens: to warm them up, to look at their state, to use one elsewhere.
     pub fn tokens(&self) -> &TokenCache {
         &self.settings.cache
+    }
+
+    /// Records bodies while they are sent, and makes them anew with `construct` for the resend: for bodies that
+    /// cannot be cloned. The inner service still gets the body type that it wants.
+    ///
+    /// Up to 64 KiB are recorded ([`replay_limit`](Self::replay_limit)). A longer body is sent once, unbuffered, and
+    /// a 401 to it goes to the caller.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use klavi_auth::{KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache, source_fn};
+    /// # let api = KlaviApi::sandbox(Product::Monitor);
+    /// # let cache = TokenCache::new(source_fn(async |_| NewToken::new("token", Duration::from_secs(1800))));
+    /// # let layer = KlaviAuthLayer::new(&api, cache);
+    /// let layer = layer.replay_with(axum::body::Body::new);
+    /// # let _ = layer;
+    /// ```
+    ///
+    /// For other bodies: `tonic::body::Body::new`, `reqwest::Body::wrap`, `UnsyncBoxBody::new`,
+    /// `|body| body.map_err(..).boxed()`.
+    #[must_use]
+    pub fn replay_with<B>(self, construct: fn(ReplayBody<B>) -> B) -> KlaviAuthLayer<RecordBody<B>> {
+        KlaviAuthLayer { settings: self.settings, replay: RecordBody::new(construct) }
     }
 
     /// Sends every request once, and keeps nothing of it: for bodies of any type, and for the last nanosecond. A
@@ -131,6 +162,14 @@ impl<R> KlaviAuthLayer<R> {
 
     pub(crate) fn replay(&self) -> &R {
         &self.replay
+    }
+}
+
+impl<B> KlaviAuthLayer<RecordBody<B>> {
+    /// The most that is recorded of a body, in bytes. Default: 64 KiB.
+    #[must_use]
+    pub fn replay_limit(self, bytes: usize) -> Self {
+        Self { settings: self.settings, replay: self.replay.limit(bytes) }
     }
 }
 

@@ -102,8 +102,13 @@ mod freshness;
 mod future;
 mod klavi;
 mod layer;
+mod message;
+#[cfg(feature = "reqwest-middleware")]
+mod middleware;
 mod origin;
 mod replay;
+#[cfg(feature = "reqwest")]
+mod reqwest;
 #[cfg(feature = "sandbox")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sandbox")))]
 pub mod sandbox;
@@ -113,14 +118,18 @@ mod source;
 mod token;
 
 pub use builder::KlaviAuthLayerBuilder;
-pub use cache::{Snapshot, TokenCache, TokenCacheBuilder};
+pub use cache::{CachesInUse, Snapshot, TokenCache, TokenCacheBuilder, TokenCaches};
 pub use config_error::ConfigError;
 pub use error::{BoxError, Error};
 pub use freshness::{Freshness, RefreshPolicy};
 pub use future::ResponseFuture;
 pub use klavi::{Credentials, KlaviApi, KlaviSource, Product, ProductName};
 pub use layer::KlaviAuthLayer;
-pub use replay::{CloneBody, Replay, SendOnce};
+pub use message::{Inbound, Outbound};
+#[cfg(feature = "reqwest-middleware")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest-middleware")))]
+pub use middleware::KlaviAuthMiddleware;
+pub use replay::{CloneBody, RecordBody, Replay, ReplayBody, SendOnce};
 pub use scope::{NoResend, SkipAuth};
 pub use service::KlaviAuth;
 pub use source::{FetchFuture, Predecessor, SourceFn, TokenRequest, TokenSource, source_fn};

@@ -80,6 +80,19 @@ impl<'a> Target<'a> {
     }
 }
 
+#[cfg(feature = "reqwest")]
+impl<'a> Target<'a> {
+    /// As [`of`](Self::of).
+    pub(crate) fn of_url(url: &'a reqwest::Url) -> Option<Self> {
+        let secure = match url.scheme() {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        Some(Self { secure, host: url.host_str()?, port: url.port_or_known_default()? })
+    }
+}
+
 /// `Some(None)` if no port is written, `None` if what is written is no port. `Authority::port` alone cannot
 /// tell the two apart: it has no answer for `host:99999` either.
 fn written_port(authority: &Authority) -> Option<Option<u16>> {

@@ -1,10 +1,11 @@
 //! Which requests get the token.
 
-use http::{Request, Uri, header::AUTHORIZATION};
+use http::{HeaderMap, header::AUTHORIZATION};
 
 use crate::{
     Error, KlaviApi,
-    origin::{Origin, Target},
+    message::{Destination, Marks},
+    origin::Origin,
 };
 
 /// In the extensions of a request: it goes out as it is, without a token, and a 401 to it starts nothing.
@@ -53,35 +54,36 @@ impl Scope {
         self.more.push(origin);
     }
 
-    pub(crate) fn treatment<B>(&self, request: &Request<B>) -> Treatment {
-        let authorized = request.headers().contains_key(AUTHORIZATION) && !self.overwrite;
-        if authorized || request.extensions().get::<SkipAuth>().is_some() {
+    /// `path` is that of the destination.
+    pub(crate) fn treatment(
+        &self,
+        destination: &Destination<'_>,
+        path: &str,
+        headers: &HeaderMap,
+        marks: &Marks,
+    ) -> Treatment {
+        if marks.skip || (!self.overwrite && headers.contains_key(AUTHORIZATION)) {
             return Treatment::Pass;
         }
-        self.treatment_of_uri(request.uri())
-    }
-
-    fn treatment_of_uri(&self, uri: &Uri) -> Treatment {
-        // Origin-form, `/path`, goes wherever the inner service is bound to: that is the API. With a scheme or an
-        // authority alone (`CONNECT`) it goes elsewhere.
-        if uri.authority().is_none() && uri.scheme().is_none() {
-            return self.at_the_api(uri);
+        let target = match destination {
+            Destination::Bound => return self.at_the_api(path),
+            Destination::Elsewhere => return Treatment::Pass,
+            Destination::At(target) => target,
+        };
+        if self.api.contains(target) {
+            return self.at_the_api(path);
         }
-        let Some(target) = Target::of(uri) else { return Treatment::Pass };
-        if self.api.contains(&target) {
-            return self.at_the_api(uri);
-        }
-        if self.more.iter().any(|origin| origin.contains(&target)) {
+        if self.more.iter().any(|origin| origin.contains(target)) {
             return Treatment::Authenticate;
         }
-        let downgraded = !target.secure && self.origins().any(|o| o.is_secure() && o.same_host(&target));
+        let downgraded = !target.secure && self.origins().any(|o| o.is_secure() && o.same_host(target));
         if downgraded { Treatment::Refuse(Error::insecure_uri()) } else { Treatment::Pass }
     }
 
     /// Calls for the token itself are left alone, so that a token transport with the layer in it does not wait
     /// for itself.
-    fn at_the_api(&self, uri: &Uri) -> Treatment {
-        if self.token_paths.iter().any(|path| **path == *uri.path()) {
+    fn at_the_api(&self, path: &str) -> Treatment {
+        if self.token_paths.iter().any(|token_path| **token_path == *path) {
             return Treatment::Pass;
         }
         Treatment::Authenticate
@@ -94,8 +96,15 @@ impl Scope {
 
 #[cfg(test)]
 mod tests {
+    use http::{Request, Uri};
+
     use super::*;
     use crate::Product;
+
+    fn of<B>(scope: &Scope, request: &Request<B>) -> Treatment {
+        let (uri, marks) = (request.uri(), Marks::of(request.extensions()));
+        scope.treatment(&Destination::of(uri), uri.path(), request.headers(), &marks)
+    }
 
     fn scope() -> Scope {
         Scope::new(&KlaviApi::production(Product::Monitor))
@@ -103,7 +112,7 @@ mod tests {
 
     fn treatment(scope: &Scope, uri: &str) -> &'static str {
         let request = Request::builder().uri(uri).body(()).unwrap();
-        match scope.treatment(&request) {
+        match of(scope, &request) {
             Treatment::Authenticate => "authenticate",
             Treatment::Pass => "pass",
             Treatment::Refuse(error) => {
@@ -200,11 +209,11 @@ mod tests {
     fn case_3_4_a_header_of_the_callers_own_and_the_opt_out_are_left_alone() {
         let request = || Request::get("https://api.klavi.ai/x");
         let own = request().header(AUTHORIZATION, "Bearer linkToken").body(()).unwrap();
-        assert!(matches!(scope().treatment(&own), Treatment::Pass));
+        assert!(matches!(of(&scope(), &own), Treatment::Pass));
         let skipped = request().extension(SkipAuth).body(()).unwrap();
-        assert!(matches!(scope().treatment(&skipped), Treatment::Pass));
+        assert!(matches!(of(&scope(), &skipped), Treatment::Pass));
         let overwriting = Scope { overwrite: true, ..scope() };
-        assert!(matches!(overwriting.treatment(&own), Treatment::Authenticate));
-        assert!(matches!(overwriting.treatment(&skipped), Treatment::Pass));
+        assert!(matches!(of(&overwriting, &own), Treatment::Authenticate));
+        assert!(matches!(of(&overwriting, &skipped), Treatment::Pass));
     }
 }

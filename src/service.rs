@@ -10,10 +10,11 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use crate::{
-    BoxError, CloneBody, KlaviAuthLayer, Replay, ResponseFuture,
+    BoxError, CloneBody, KlaviAuthLayer, Outbound, Replay, ResponseFuture,
     cache::{LocalToken, Lookup},
-    future::Outgoing,
+    future::{Way, first_sending},
     layer::Settings,
+    message::{Destination, Marks},
     scope::Treatment,
 };
 
@@ -50,12 +51,8 @@ pub(crate) struct Shared<S, R> {
 }
 
 impl<S: Clone, R> Shared<S, R> {
-    pub(crate) fn settings(&self) -> &Settings {
-        self.layer.settings()
-    }
-
-    pub(crate) fn replay(&self) -> &R {
-        self.layer.replay()
+    pub(crate) fn layer(&self) -> &KlaviAuthLayer<R> {
+        &self.layer
     }
 
     /// An instance that must be polled ready before it is called.
@@ -98,38 +95,90 @@ impl<S: Clone, R: Clone> KlaviAuth<S, R> {
     }
 }
 
+impl<S: Clone, R: Clone> KlaviAuth<S, R> {
+    /// Sends a request of either kind, once it is known what to do with it.
+    pub(crate) fn send<Q>(
+        &mut self,
+        request: Q,
+        treatment: Treatment,
+        marks: Marks,
+    ) -> ResponseFuture<S, R, Q>
+    where
+        S: Service<Q>,
+        R: Replay<Q>,
+        Q: Outbound,
+    {
+        self.take_over_changes();
+        let Self { inner, shared, local, .. } = self;
+        let future = match treatment {
+            Treatment::Pass => return ResponseFuture::passing(inner.call(request)),
+            Treatment::Refuse(error) => ResponseFuture::failed(error),
+            Treatment::Authenticate => {
+                let mut foreign = LocalToken::default();
+                let (cache, local) = match &marks.cache {
+                    Some(cache) => (cache, &mut foreign),
+                    None => (&shared.layer().settings().cache, local),
+                };
+                match local.lookup(cache) {
+                    Lookup::Token(token) => {
+                        let (request, sent) = first_sending(request, token, marks.once, shared.layer());
+                        let way = Way { shared: Arc::clone(shared), cache: marks.cache, once: marks.once };
+                        return ResponseFuture::sending(inner.call(request), sent, way);
+                    }
+                    Lookup::Wait(acquire) => {
+                        let way = Way { shared: Arc::clone(shared), cache: marks.cache, once: marks.once };
+                        ResponseFuture::acquiring(acquire, request, way)
+                    }
+                    Lookup::Failed(error) => ResponseFuture::failed(error),
+                }
+            }
+        };
+        // Nothing was sent: the place that `poll_ready` took is given up, for it may be the only one.
+        *inner = shared.not_ready_inner();
+        future
+    }
+
+    /// Fails a request that cannot be read.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn refuse<Q>(&mut self, error: impl Into<BoxError>) -> ResponseFuture<S, R, Q>
+    where
+        S: Service<Q>,
+        R: Replay<Q>,
+    {
+        self.inner = self.shared.not_ready_inner();
+        ResponseFuture::failed(error)
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        self.shared.layer().settings()
+    }
+
+    /// To be readied, not to be changed.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn inner_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+}
+
 impl<S, R, B, A> Service<Request<B>> for KlaviAuth<S, R>
 where
     S: Service<Request<B>, Response = Response<A>> + Clone,
     S::Error: Into<BoxError>,
-    R: Replay<B>,
+    R: Replay<Request<B>>,
 {
     type Response = Response<A>;
     type Error = BoxError;
-    type Future = ResponseFuture<S, R, B>;
+    type Future = ResponseFuture<S, R, Request<B>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.take_over_changes();
-        let Self { inner, shared, local, .. } = self;
-        let future = match shared.settings().scope.treatment(&request) {
-            Treatment::Pass => return ResponseFuture::passing(inner.call(request)),
-            Treatment::Refuse(error) => ResponseFuture::failed(error),
-            Treatment::Authenticate => match local.lookup(&shared.settings().cache) {
-                Lookup::Token(token) => {
-                    let Outgoing { request, sent } = Outgoing::first(request, token, shared);
-                    return ResponseFuture::sending(inner.call(request), sent, Arc::clone(shared));
-                }
-                Lookup::Wait(acquire) => ResponseFuture::acquiring(acquire, request, Arc::clone(shared)),
-                Lookup::Failed(error) => ResponseFuture::failed(error),
-            },
-        };
-        // Nothing was sent: the place that `poll_ready` took is given up, for it may be the only one.
-        *inner = shared.not_ready_inner();
-        future
+        let (uri, marks) = (request.uri(), Marks::of(request.extensions()));
+        let scope = &self.settings().scope;
+        let treatment = scope.treatment(&Destination::of(uri), uri.path(), request.headers(), &marks);
+        self.send(request, treatment, marks)
     }
 }
 

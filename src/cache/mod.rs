@@ -7,6 +7,7 @@ mod builder;
 mod flight;
 mod keep_alive;
 mod local;
+mod registry;
 mod snapshot;
 mod state;
 
@@ -29,7 +30,11 @@ use self::{
     back_off::BackOff,
     state::{Answer, Found, State, Step, Verdict},
 };
-pub use self::{builder::TokenCacheBuilder, snapshot::Snapshot};
+pub use self::{
+    builder::TokenCacheBuilder,
+    registry::{CachesInUse, TokenCaches},
+    snapshot::Snapshot,
+};
 use crate::{AccessToken, Error, RefreshPolicy, TokenSource, events};
 
 /// One access token, kept fresh: a handle that is cheap to clone and shares everything with its clones.

@@ -1,0 +1,190 @@
+//! One cache per customer, for a platform that calls Klavi with the keys of many.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::TokenCache;
+
+/// A bounded set of [`TokenCache`]s by key: one for each customer (and product) that is called for.
+///
+/// Put the cache of the customer into the extensions of the request, and the layer uses it instead of its own:
+///
+/// ```
+/// use std::time::Duration;
+/// use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache, TokenCaches, NewToken, source_fn};
+///
+/// # fn source_of(customer: &str) -> impl klavi_auth::TokenSource {
+/// #     source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)))
+/// # }
+/// let layer = KlaviAuthLayer::without_tokens(&KlaviApi::sandbox(Product::Data));
+/// let customers = TokenCaches::new(1_000, Duration::from_secs(3600));
+///
+/// let cache = customers.get_or_insert_with("bakery", || TokenCache::new(source_of("bakery")))?;
+/// let request = http::Request::get("/data/v1/consents").extension(cache).body(())?;
+/// # let _ = (layer, request);
+/// # Ok::<_, klavi_auth::BoxError>(())
+/// ```
+///
+/// # What is dropped, and what is not
+///
+/// A cache that nobody has asked for during the idle time is dropped, and when there is no room for another, the one
+/// that was asked for the longest ago. One that is in use is never dropped: as long as a request holds it, or it is
+/// fetching, its key leads to it, so that there are never two flights for one key.
+pub struct TokenCaches<K> {
+    shared: Arc<Shared<K>>,
+}
+
+struct Shared<K> {
+    capacity: usize,
+    idle: Duration,
+    entries: Mutex<Entries<K>>,
+}
+
+struct Entries<K> {
+    by_key: HashMap<K, Entry>,
+    next_sweep: Instant,
+}
+
+struct Entry {
+    cache: TokenCache,
+    asked_for: Instant,
+}
+
+impl Entry {
+    /// Nobody but the registry has it, and no fetch is under way.
+    fn is_unused(&self) -> bool {
+        Arc::strong_count(&self.cache.core) == 1
+    }
+}
+
+impl<K: Eq + Hash + Clone> TokenCaches<K> {
+    /// Room for `capacity` caches (at least one), each dropped when it was not asked for during `idle`.
+    pub fn new(capacity: usize, idle: Duration) -> Self {
+        let entries = Entries { by_key: HashMap::new(), next_sweep: Instant::now() };
+        let shared = Shared { capacity: capacity.max(1), idle, entries: Mutex::new(entries) };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The cache of this key. `make` is called if there is none; building a cache fetches nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`CachesInUse`] if there is no room for another and all are in use.
+    pub fn get_or_insert_with(
+        &self,
+        key: K,
+        make: impl FnOnce() -> TokenCache,
+    ) -> Result<TokenCache, CachesInUse> {
+        let now = Instant::now();
+        if let Some(cache) = self.find(&key, now) {
+            return Ok(cache);
+        }
+        // Made without the lock. If another was quicker, this one is dropped unused.
+        let made = make();
+        // What makes room is dropped after the lock is released: its source is the user's.
+        let _dropped;
+        let mut entries = self.lock();
+        if let Some(entry) = entries.by_key.get_mut(&key) {
+            entry.asked_for = now;
+            let cache = entry.cache.clone();
+            drop(entries);
+            return Ok(cache);
+        }
+        if entries.by_key.len() >= self.shared.capacity {
+            _dropped =
+                entries.remove_longest_unused().ok_or(CachesInUse { capacity: self.shared.capacity })?;
+        }
+        entries.by_key.insert(key, Entry { cache: made.clone(), asked_for: now });
+        drop(entries);
+        Ok(made)
+    }
+
+    /// Forgets the cache of this key, and gives it back: for a customer whose keys have changed. Requests that hold
+    /// it go on with it.
+    pub fn remove(&self, key: &K) -> Option<TokenCache> {
+        let entry = self.lock().by_key.remove(key)?;
+        Some(entry.cache)
+    }
+
+    /// How many caches there are.
+    pub fn len(&self) -> usize {
+        self.lock().by_key.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn find(&self, key: &K, now: Instant) -> Option<TokenCache> {
+        // As above.
+        let _dropped;
+        let mut entries = self.lock();
+        _dropped = entries.sweep(now, self.shared.idle);
+        let entry = entries.by_key.get_mut(key)?;
+        entry.asked_for = now;
+        let cache = entry.cache.clone();
+        drop(entries);
+        Some(cache)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries<K>> {
+        self.shared.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq + Hash + Clone> Entries<K> {
+    /// Takes out what was idle for long enough. Looks at all of them four times per idle time at the most.
+    fn sweep(&mut self, now: Instant, idle: Duration) -> Vec<Entry> {
+        if now < self.next_sweep {
+            return Vec::new();
+        }
+        self.next_sweep = now + idle / 4;
+        let over = |entry: &Entry| entry.is_unused() && now.duration_since(entry.asked_for) >= idle;
+        let keys: Vec<_> =
+            self.by_key.iter().filter(|(_, entry)| over(entry)).map(|(key, _)| key.clone()).collect();
+        keys.iter().filter_map(|key| self.by_key.remove(key)).collect()
+    }
+
+    fn remove_longest_unused(&mut self) -> Option<Entry> {
+        let unused = self.by_key.iter().filter(|(_, entry)| entry.is_unused());
+        let key = unused.min_by_key(|(_, entry)| entry.asked_for).map(|(key, _)| key.clone())?;
+        self.by_key.remove(&key)
+    }
+}
+
+impl<K> Clone for TokenCaches<K> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<K> fmt::Debug for TokenCaches<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCaches")
+            .field("capacity", &self.shared.capacity)
+            .field("idle", &self.shared.idle)
+            .finish_non_exhaustive()
+    }
+}
+
+/// There is no room for another cache, and every one that there is is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CachesInUse {
+    capacity: usize,
+}
+
+impl fmt::Display for CachesInUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "all {} token caches are in use, there is no room for another", self.capacity)
+    }
+}
+
+impl std::error::Error for CachesInUse {}

@@ -1,0 +1,97 @@
+//! Requests and responses, in the `http` crate's types or in a client's own.
+
+use http::{Extensions, HeaderMap, Request, Response, StatusCode, Uri};
+
+use crate::{NoResend, SkipAuth, TokenCache, origin::Target};
+
+/// A request that can be given a token. Sealed.
+pub trait Outbound: sealed::Sealed {
+    #[doc(hidden)]
+    fn headers_mut(&mut self) -> &mut HeaderMap;
+
+    #[doc(hidden)]
+    fn headers(&self) -> &HeaderMap;
+}
+
+/// A response whose status says whether the token was accepted. Sealed.
+pub trait Inbound: sealed::Sealed {
+    #[doc(hidden)]
+    fn status(&self) -> StatusCode;
+
+    #[doc(hidden)]
+    fn headers(&self) -> &HeaderMap;
+
+    #[doc(hidden)]
+    fn extensions_mut(&mut self) -> &mut Extensions;
+}
+
+/// What a request says of itself in its extensions.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Marks {
+    pub(crate) skip: bool,
+    pub(crate) once: bool,
+    pub(crate) cache: Option<TokenCache>,
+}
+
+impl Marks {
+    pub(crate) fn of(extensions: &Extensions) -> Self {
+        if extensions.is_empty() {
+            return Self::default();
+        }
+        Self {
+            skip: extensions.get::<SkipAuth>().is_some(),
+            once: extensions.get::<NoResend>().is_some(),
+            cache: extensions.get::<TokenCache>().cloned(),
+        }
+    }
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(crate) enum Destination<'a> {
+    /// Wherever the inner service is bound to: origin-form, `/path`.
+    Bound,
+    /// A scheme, host and port.
+    At(Target<'a>),
+    /// Neither: no `http` and no `https`, or an authority alone (`CONNECT`).
+    Elsewhere,
+}
+
+impl<'a> Destination<'a> {
+    pub(crate) fn of(uri: &'a Uri) -> Self {
+        if uri.authority().is_none() && uri.scheme().is_none() {
+            return Self::Bound;
+        }
+        Target::of(uri).map_or(Self::Elsewhere, Self::At)
+    }
+}
+
+impl<B> Outbound for Request<B> {
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+}
+
+impl<A> Inbound for Response<A> {
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
+    }
+}
+
+pub(crate) mod sealed {
+    pub trait Sealed {}
+    impl<B> Sealed for http::Request<B> {}
+    impl<A> Sealed for http::Response<A> {}
+}

@@ -1,0 +1,92 @@
+//! The same as a middleware of reqwest-middleware.
+
+use ::reqwest::{Request, Response};
+use http::Extensions;
+use reqwest_middleware::{Error, Middleware, Next, Result};
+
+use crate::{
+    CloneBody, KlaviAuthLayer, Replay,
+    future::{Rejected, after_response, first_sending, second_sending},
+    message::Marks,
+    reqwest::destination,
+    scope::Treatment,
+};
+
+/// A [`Middleware`] of reqwest-middleware that does what the layer does, with the layer's tokens and settings.
+///
+/// [`SkipAuth`](crate::SkipAuth), [`NoResend`](crate::NoResend) and a [`TokenCache`](crate::TokenCache) are given
+/// with `with_extension`.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use klavi_auth::{KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache, source_fn};
+/// use klavi_auth::{KlaviAuthMiddleware, SkipAuth};
+///
+/// # let api = KlaviApi::sandbox(Product::Monitor);
+/// # let cache = TokenCache::new(source_fn(async |_| NewToken::new("token", Duration::from_secs(1800))));
+/// # let layer = KlaviAuthLayer::new(&api, cache);
+/// let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+///     .with(KlaviAuthMiddleware::from(&layer))
+///     .build();
+/// let open = client.get("https://api-sandbox.klavi.ai/health").with_extension(SkipAuth);
+/// # let _ = open;
+/// ```
+///
+/// With a middleware that retries, either order works: the token is shared, so a retry costs no token call. Put
+/// the retries first ("outside"), and each try gets the token of its moment.
+#[derive(Clone, Debug)]
+pub struct KlaviAuthMiddleware<R = CloneBody> {
+    layer: KlaviAuthLayer<R>,
+}
+
+impl<R: Clone> From<&KlaviAuthLayer<R>> for KlaviAuthMiddleware<R> {
+    fn from(layer: &KlaviAuthLayer<R>) -> Self {
+        Self { layer: layer.clone() }
+    }
+}
+
+#[async_trait::async_trait]
+impl<R> Middleware for KlaviAuthMiddleware<R>
+where
+    R: Replay<Request> + Send + Sync + 'static,
+    R::Kept: Send,
+{
+    async fn handle(
+        &self,
+        request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        let (layer, marks) = (&self.layer, Marks::of(extensions));
+        let (settings, url) = (layer.settings(), request.url());
+        match settings.scope.treatment(&destination(url), url.path(), request.headers(), &marks) {
+            Treatment::Authenticate => {}
+            Treatment::Pass => return next.run(request, extensions).await,
+            Treatment::Refuse(error) => return Err(Error::middleware(error)),
+        }
+        let cache = marks.cache.as_ref().unwrap_or(&settings.cache);
+
+        let token = cache.get().await.map_err(Error::middleware)?;
+        let (request, mut sent) = first_sending(request, &token, marks.once, layer);
+        let response = next.clone().run(request, extensions).await?;
+
+        let rejected = match after_response::<_, Request, _>(response, &mut sent, layer, cache) {
+            Ok(rejected) => rejected,
+            Err(response) => return Ok(response),
+        };
+        let token = match cache.get().await {
+            Ok(token) => token,
+            Err(error) => return Ok(rejected.give_up(error)),
+        };
+        let request = match rejected.restore(layer.replay()) {
+            Ok(request) => request,
+            Err(response) => return Ok(response),
+        };
+
+        let (request, mut sent) = second_sending(request, &token);
+        let response = next.run(request, extensions).await?;
+        match after_response::<_, Request, _>(response, &mut sent, layer, cache) {
+            Err(response) | Ok(Rejected { response, .. }) => Ok(response),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! A body that is recorded while it is sent, and can be sent again.
+//!
+//! Two handles share one tape. The first is sent: it reads the original and records what it reads. The second is
+//! kept, and is sent if there is a 401: it takes the tape over, gives out what is on it and then goes on with the
+//! rest of the original. So it is whole wherever the first one had got to: unread, half-way or at its end.
+//!
+//! Rules that hold whenever the tape is not locked:
+//!
+//! 1. What was read from the original is on the tape, in order, or the tape is blank for good.
+//! 2. The tape is blank as soon as more was read than the limit: it is forgotten at once, not kept to the end.
+//! 3. The original is read by one handle: by the first until the second has taken over, by the second from then on.
+//!
+//! The original is polled while the tape is locked. That cannot lock up: nothing that the original could call leads
+//! back to the handles, and nobody but the two of them takes the lock.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::BoxError;
+
+/// A body that is recorded while it is sent, up to a limit, and can be sent again. Chunks of bytes are shared
+/// between the recording and what is sent, not copied (for originals whose data is [`Bytes`]).
+///
+/// It is what [`replay_with`](crate::KlaviAuthLayer::replay_with) hands to the constructor of your body.
+///
+/// # Errors
+///
+/// The original's own, and one of its own if it is read after it was taken over by the resend.
+pub struct ReplayBody<B> {
+    /// `None` for a body that was known to be empty.
+    tape: Option<Arc<Mutex<Tape<B>>>>,
+    /// The second handle, which may take over.
+    is_second: bool,
+    /// What this handle gives out next: a frame of the tape, or what comes after it.
+    next: usize,
+}
+
+struct Tape<B> {
+    /// `None` once it has ended or failed.
+    original: Option<Pin<Box<B>>>,
+    frames: Vec<Recorded>,
+    /// The bytes in `frames`.
+    recorded: usize,
+    limit: usize,
+    /// More was read than is recorded, or reading failed.
+    blank: bool,
+    taken_over: bool,
+    /// The second handle is still there, or has begun to be read: only until then there is a point in recording.
+    wanted: bool,
+}
+
+#[derive(Clone)]
+enum Recorded {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+impl<B> ReplayBody<B> {
+    /// The first handle: reads `body` and records up to `limit` bytes of it.
+    pub(super) fn recording(body: B, limit: usize) -> Self {
+        let tape = Tape {
+            original: Some(Box::pin(body)),
+            frames: Vec::new(),
+            recorded: 0,
+            limit,
+            blank: false,
+            taken_over: false,
+            wanted: false,
+        };
+        Self { tape: Some(Arc::new(Mutex::new(tape))), is_second: false, next: 0 }
+    }
+
+    /// The second handle. There is one at the most.
+    pub(super) fn again(&self) -> Self {
+        if let Some(mut tape) = self.tape() {
+            tape.wanted = true;
+        }
+        Self { tape: self.tape.clone(), is_second: true, next: 0 }
+    }
+
+    /// A body with nothing in it.
+    pub(super) fn empty() -> Self {
+        Self { tape: None, is_second: false, next: 0 }
+    }
+
+    /// Whether all that was read so far is on the tape.
+    pub(super) fn is_whole(&self) -> bool {
+        self.tape().is_none_or(|tape| !tape.blank)
+    }
+
+    /// Makes this the handle that reads the original, if the body is still whole.
+    pub(super) fn take_over(&self) -> bool {
+        let Some(mut tape) = self.tape() else { return true };
+        tape.taken_over |= !tape.blank;
+        !tape.blank
+    }
+
+    fn tape(&self) -> Option<MutexGuard<'_, Tape<B>>> {
+        // A panic of the original leaves the tape as it was before that poll, which is a state like any other.
+        Some(self.tape.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<B> Tape<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    /// The next frame of the original, recorded if there is a point in it.
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(original) = &mut self.original else { return Poll::Ready(None) };
+        let frame = match ready!(original.as_mut().poll_frame(cx)) {
+            None => {
+                self.original = None;
+                return Poll::Ready(None);
+            }
+            Some(Err(error)) => {
+                self.original = None;
+                self.erase();
+                return Poll::Ready(Some(Err(error.into())));
+            }
+            Some(Ok(frame)) => frame.map_data(|mut data| data.copy_to_bytes(data.remaining())),
+        };
+        self.record(&frame);
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn record(&mut self, frame: &Frame<Bytes>) {
+        if self.blank {
+            return;
+        }
+        if self.taken_over || !self.wanted {
+            // This frame is given out and will not be asked for again.
+            return self.erase();
+        }
+        let frame = match (frame.data_ref(), frame.trailers_ref()) {
+            // It says nothing, and a stream of them would take memory that the limit does not see.
+            (Some(data), _) if data.is_empty() => return,
+            (Some(data), _) => Recorded::Data(data.clone()),
+            (_, Some(trailers)) => Recorded::Trailers(trailers.clone()),
+            // A kind of frame that did not exist when this was written.
+            (None, None) => return self.erase(),
+        };
+        self.recorded += frame.len();
+        if self.recorded > self.limit {
+            return self.erase();
+        }
+        self.frames.push(frame);
+    }
+
+    /// Forgets the recording, and its memory.
+    fn erase(&mut self) {
+        self.blank = true;
+        self.frames = Vec::new();
+    }
+}
+
+impl<B> Body for ReplayBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let Some(tape) = &this.tape else { return Poll::Ready(None) };
+        let mut tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
+        if !this.is_second {
+            if tape.taken_over {
+                return Poll::Ready(Some(Err(TAKEN_OVER.into())));
+            }
+            return tape.read(cx);
+        }
+        if !tape.taken_over {
+            if tape.blank {
+                return Poll::Ready(Some(Err(NOT_WHOLE.into())));
+            }
+            tape.taken_over = true;
+        }
+        if let Some(frame) = tape.frames.get(this.next) {
+            this.next += 1;
+            return Poll::Ready(Some(Ok(match frame.clone() {
+                Recorded::Data(data) => Frame::data(data),
+                Recorded::Trailers(trailers) => Frame::trailers(trailers),
+            })));
+        }
+        tape.read(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let Some(tape) = self.tape() else { return true };
+        let played = !self.is_second || self.next >= tape.frames.len();
+        played && tape.original.as_ref().is_none_or(|original| original.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let Some(tape) = self.tape() else { return SizeHint::with_exact(0) };
+        let rest = tape.original.as_ref().map(|original| original.size_hint());
+        let mut hint = rest.unwrap_or_else(|| SizeHint::with_exact(0));
+        if self.is_second {
+            let recorded: usize = tape.frames.iter().skip(self.next).map(Recorded::data_len).sum();
+            let upper = hint.upper().and_then(|upper| upper.checked_add(recorded as u64));
+            hint.set_lower(hint.lower().saturating_add(recorded as u64));
+            if let Some(upper) = upper {
+                hint.set_upper(upper);
+            }
+        }
+        hint
+    }
+}
+
+impl Recorded {
+    /// What it counts against the limit.
+    fn len(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(trailers) => {
+                trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+            }
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(_) => 0,
+        }
+    }
+}
+
+const TAKEN_OVER: &str = "the request is being sent again, and its body goes with that";
+const NOT_WHOLE: &str = "the body was not recorded whole and cannot be sent again";
+
+impl<B> Drop for ReplayBody<B> {
+    fn drop(&mut self) {
+        // Without the second handle nobody will ask for what is on the tape.
+        if let Some(mut tape) = self.is_second.then(|| self.tape()).flatten() {
+            tape.wanted = false;
+            tape.blank = true;
+            tape.frames = Vec::new();
+        }
+    }
+}
+
+impl<B> fmt::Debug for ReplayBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("ReplayBody");
+        if let Some(tape) = self.tape() {
+            out.field("recorded", &tape.recorded).field("limit", &tape.limit).field("whole", &!tape.blank);
+        }
+        out.finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,102 @@
+//! How a request is kept for the resend.
+
+mod body;
+mod record;
+
+use std::convert::Infallible;
+
+use http::{Request, request::Parts};
+
+#[cfg(feature = "reqwest")]
+pub(crate) use self::record::KeptBody;
+pub use self::{body::ReplayBody, record::RecordBody};
+
+/// How a request is kept, so that it can be sent once more after a 401.
+///
+/// This trait is sealed: choose one of its implementors on the layer. [`CloneBody`] is the default,
+/// [`RecordBody`] comes with [`replay_with`](crate::KlaviAuthLayer::replay_with), [`SendOnce`] with
+/// [`send_once`](crate::KlaviAuthLayer::send_once).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot keep this request for the resend: its body is not `Clone`",
+    label = "a body that cannot be cloned needs another way of being kept",
+    note = "record it while it is sent: `layer.replay_with(axum::body::Body::new)`, with your body's own constructor",
+    note = "or do without the resend: `layer.send_once()`"
+)]
+pub trait Replay<Q>: sealed::Sealed + Clone {
+    /// What is kept while the request is under way.
+    #[doc(hidden)]
+    type Kept;
+
+    /// Splits a request into the one that is sent and, if it can be sent again, what is kept for that.
+    #[doc(hidden)]
+    fn keep(&self, request: Q) -> (Q, Option<Self::Kept>);
+
+    /// Whether the request can still be sent again. Once that is false it stays so.
+    #[doc(hidden)]
+    fn is_whole(&self, kept: &Self::Kept) -> bool;
+
+    /// The request once more. From now on the one that was sent first may have no more of its body.
+    #[doc(hidden)]
+    fn restore(&self, kept: Self::Kept) -> Option<Q>;
+}
+
+/// Keeps a clone of the body: for every body that is [`Clone`] (`Full`, `Empty`, `String`, …).
+///
+/// The clone is made before the body is sent. A body whose clones share a position in a stream is not suited;
+/// record it instead.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CloneBody;
+
+#[diagnostic::do_not_recommend]
+impl<B: Clone> Replay<Request<B>> for CloneBody {
+    type Kept = Kept<B>;
+
+    fn keep(&self, request: Request<B>) -> (Request<B>, Option<Kept<B>>) {
+        let (head, body) = request.into_parts();
+        let kept = Kept { head: head.clone(), body: body.clone() };
+        (Request::from_parts(head, body), Some(kept))
+    }
+
+    fn is_whole(&self, _: &Kept<B>) -> bool {
+        true
+    }
+
+    fn restore(&self, kept: Kept<B>) -> Option<Request<B>> {
+        Some(Request::from_parts(kept.head, kept.body))
+    }
+}
+
+/// Keeps nothing: every request is sent once, with every body type. A 401 goes to the caller, and the token is
+/// replaced for the next request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SendOnce;
+
+impl<Q> Replay<Q> for SendOnce {
+    type Kept = Infallible;
+
+    fn keep(&self, request: Q) -> (Q, Option<Infallible>) {
+        (request, None)
+    }
+
+    fn is_whole(&self, kept: &Infallible) -> bool {
+        match *kept {}
+    }
+
+    fn restore(&self, kept: Infallible) -> Option<Q> {
+        match kept {}
+    }
+}
+
+/// A request as it was before the token was attached, its body in another form.
+#[derive(Debug)]
+pub struct Kept<K> {
+    head: Parts,
+    body: K,
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::CloneBody {}
+    impl Sealed for super::SendOnce {}
+    impl<B> Sealed for super::RecordBody<B> {}
+}

@@ -1,0 +1,151 @@
+//! The layer around `reqwest::Client`, which is a tower service of reqwest's own types.
+
+use std::{
+    fmt,
+    task::{Context, Poll},
+};
+
+use ::reqwest::{Body, Request, Response, Url};
+use http::{Extensions, HeaderMap, StatusCode};
+use tower_service::Service;
+
+use crate::{
+    BoxError, CloneBody, Inbound, KlaviAuth, Outbound, RecordBody, Replay, ResponseFuture,
+    message::{Destination, Marks, sealed::Sealed},
+    origin::Target,
+    replay::KeptBody,
+};
+
+/// The same for `reqwest::Client`, and for every service of reqwest's types.
+///
+/// A request body that reqwest can clone (bytes, a string, a form) is kept for the resend. A streamed one is sent
+/// once, unless the layer records bodies: `layer.replay_with(reqwest::Body::wrap)`.
+///
+/// [`SkipAuth`](crate::SkipAuth), [`NoResend`](crate::NoResend) and a [`TokenCache`](crate::TokenCache) reach it in
+/// the extensions of an `http::Request` that was turned into a `reqwest::Request` with `try_from`.
+///
+/// The client must not follow redirects to other hosts with the token: reqwest removes the header when the host or
+/// port changes, which is its default behaviour.
+impl<S, R> Service<Request> for KlaviAuth<S, R>
+where
+    S: Service<Request, Response = Response> + Clone,
+    S::Error: Into<BoxError>,
+    R: Replay<Request>,
+{
+    type Response = Response;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, R, Request>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner_mut().poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let (request, marks) = match read_marks(request) {
+            Ok(read) => read,
+            Err(error) => return self.refuse(error),
+        };
+        let url = request.url();
+        let scope = &self.settings().scope;
+        let treatment = scope.treatment(&destination(url), url.path(), request.headers(), &marks);
+        self.send(request, treatment, marks)
+    }
+}
+
+/// reqwest shows the extensions of a request only in the form of the `http` crate.
+fn read_marks(request: Request) -> Result<(Request, Marks), ::reqwest::Error> {
+    let request = http::Request::<Body>::try_from(request)?;
+    let marks = Marks::of(request.extensions());
+    Ok((Request::try_from(request)?, marks))
+}
+
+pub(crate) fn destination(url: &Url) -> Destination<'_> {
+    Target::of_url(url).map_or(Destination::Elsewhere, Destination::At)
+}
+
+impl Sealed for Request {}
+
+impl Outbound for Request {
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+}
+
+impl Sealed for Response {}
+
+impl Inbound for Response {
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl Replay<Request> for CloneBody {
+    type Kept = Request;
+
+    fn keep(&self, request: Request) -> (Request, Option<Request>) {
+        let kept = request.try_clone();
+        (request, kept)
+    }
+
+    fn is_whole(&self, _: &Request) -> bool {
+        true
+    }
+
+    fn restore(&self, kept: Request) -> Option<Request> {
+        Some(kept)
+    }
+}
+
+/// A request whose body is kept apart from it, or can be cloned with it.
+pub struct KeptRequest {
+    head: Request,
+    body: Option<KeptBody<Body>>,
+}
+
+#[diagnostic::do_not_recommend]
+impl Replay<Request> for RecordBody<Body> {
+    type Kept = KeptRequest;
+
+    fn keep(&self, mut request: Request) -> (Request, Option<KeptRequest>) {
+        if let Some(head) = request.try_clone() {
+            return (request, Some(KeptRequest { head, body: None }));
+        }
+        let Some(body) = request.body_mut().take() else { return (request, None) };
+        let head = request.try_clone();
+        let (body, kept) = self.keep_body(body);
+        *request.body_mut() = Some(body);
+        let kept = head.zip(kept).map(|(head, body)| KeptRequest { head, body: Some(body) });
+        (request, kept)
+    }
+
+    fn is_whole(&self, kept: &KeptRequest) -> bool {
+        kept.body.as_ref().is_none_or(KeptBody::is_whole)
+    }
+
+    fn restore(&self, kept: KeptRequest) -> Option<Request> {
+        let mut request = kept.head;
+        if let Some(body) = kept.body {
+            *request.body_mut() = Some(self.restore_body(body)?);
+        }
+        Some(request)
+    }
+}
+
+impl fmt::Debug for KeptRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptRequest").finish_non_exhaustive()
+    }
+}
