@@ -58,7 +58,10 @@ pub(crate) struct Way<S, R> {
 
 impl<S: Clone, R> Way<S, R> {
     fn cache(&self) -> &TokenCache {
-        self.cache.as_ref().unwrap_or(&self.shared.layer().settings().cache)
+        match &self.cache {
+            Some(cache) => cache,
+            None => &self.shared.layer().settings().cache,
+        }
     }
 }
 
