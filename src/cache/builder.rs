@@ -130,7 +130,7 @@ impl TokenCacheBuilder {
             randomness: self.randomness,
             state: Mutex::new(State::new(Budget::new(self.budget))),
             epoch: AtomicU64::new(0),
-            closing: Arc::new(Notify::new()),
+            keeper_news: Arc::new(Notify::new()),
         };
         TokenCache { core: Arc::new(core) }
     }

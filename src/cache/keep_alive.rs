@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use futures_util::future::{Either, select};
+use futures_util::future::select;
 use tokio::{
     runtime::Handle,
     sync::Notify,
@@ -18,23 +18,25 @@ use super::{
 };
 
 /// Starts the task that renews without traffic, if that is wanted and none runs. Called with every token that
-/// comes in, so that a task that was lost with its runtime, or gave up with the token, is replaced.
+/// comes in, so that a task that was lost with its runtime, or gave up with the token, is replaced; and so that
+/// one that sleeps until the last token was due looks again, for this one may be due earlier.
 pub(super) fn ensure(core: &Arc<Core>) {
     if !core.keep_alive {
         return;
     }
     let Ok(runtime) = Handle::try_current() else { return };
-    if !std::mem::replace(&mut core.lock().keeper_runs, true) {
-        let closing = Arc::clone(&core.closing);
-        let keeper = Keeper { core: Arc::downgrade(core), closing, signed_off: false };
-        // It ends by itself when the last handle is dropped.
-        drop(runtime.spawn(keeper.run()));
+    if std::mem::replace(&mut core.lock().keeper_runs, true) {
+        return core.keeper_news.notify_one();
     }
+    let keeper =
+        Keeper { core: Arc::downgrade(core), news: Arc::clone(&core.keeper_news), signed_off: false };
+    // It ends by itself when the last handle is dropped.
+    drop(runtime.spawn(keeper.run()));
 }
 
 struct Keeper {
     core: Weak<Core>,
-    closing: Arc<Notify>,
+    news: Arc<Notify>,
     /// It took itself off the books; another may run by now.
     signed_off: bool,
 }
@@ -54,10 +56,8 @@ impl Keeper {
                     Next::Join(flight) => drop(flight.await),
                 }
             };
-            let closing = self.closing.notified();
-            if let Either::Right(_) = select(pin!(step), pin!(closing)).await {
-                return;
-            }
+            // Either way the next step says what comes then: nothing, if the last handle is gone.
+            select(pin!(step), pin!(self.news.notified())).await;
         }
     }
 

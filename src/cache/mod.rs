@@ -173,8 +173,8 @@ struct Core {
     state: Mutex<State>,
     /// The state's epoch, for those who do not take the lock. Stored under the lock.
     epoch: AtomicU64,
-    /// Notified when the last handle is dropped.
-    closing: Arc<Notify>,
+    /// Tells the keep-alive task that a token came in, or that the last handle is gone.
+    keeper_news: Arc<Notify>,
 }
 
 impl Core {
@@ -223,6 +223,6 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        self.closing.notify_one();
+        self.keeper_news.notify_one();
     }
 }
