@@ -54,9 +54,8 @@ impl Future for Acquire {
                 Found::Token(usable) => return Poll::Ready(Ok(usable.token)),
                 Found::Failed(error) => return Poll::Ready(Err(error)),
                 Found::Wait(_) if self.flights == MOST_FLIGHTS => {
-                    return Poll::Ready(Err(Error::interrupted(
-                        "several fetches in a row left no token that could be used",
-                    )));
+                    let cause = "several fetches in a row left no token that could be used";
+                    return Poll::Ready(Err(self.cache.core.without_token(Error::interrupted(cause))));
                 }
                 Found::Wait(waiter) => self.waiter = Some(waiter),
             }

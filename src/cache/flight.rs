@@ -30,7 +30,10 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch) {
     match Handle::try_current() {
         // Nobody waits for the task itself; it is detached.
         Ok(runtime) => drop(runtime.spawn(flight.run())),
-        Err(_) => flight.land(Err(Error::interrupted("there is no tokio runtime to fetch the token in"))),
+        Err(_) => {
+            let cause = Error::interrupted("there is no tokio runtime to fetch the token in");
+            flight.land(Err(core.without_token(cause)));
+        }
     }
 }
 

@@ -216,6 +216,11 @@ impl Core {
         Some(step)
     }
 
+    /// What callers are told when there is no token because of `cause`.
+    fn without_token(&self, cause: Error) -> Error {
+        self.lock().without_token(Instant::now(), cause)
+    }
+
     fn abandon(&self, flight: u64) {
         let _remains = self.lock().abandon(flight);
     }

@@ -354,7 +354,7 @@ impl State {
     }
 
     /// What callers are told when there is no token because of `cause`.
-    fn without_token(&self, now: Instant, cause: Error) -> Error {
+    pub(super) fn without_token(&self, now: Instant, cause: Error) -> Error {
         match &self.current {
             None => Error::no_token(Lost::NeverHad, cause),
             Some(held) if held.refused => Error::no_token(Lost::Refused, cause),
