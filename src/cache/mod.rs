@@ -212,8 +212,8 @@ impl Core {
             let settled = state.settle(flight, answer, &self.policy, self.back_off);
             self.publish_epoch(&state);
             settled
-        }?;
-        Some(step)
+        };
+        step
     }
 
     /// What callers are told when there is no token because of `cause`.

@@ -234,28 +234,28 @@ impl State {
         })
     }
 
-    /// The source answered the flight. `None` if the flight has lost its slot.
+    /// The source answered the flight. No step if the flight has lost its slot.
     pub(super) fn settle(
         &mut self,
         number: u64,
         answer: Answer,
         policy: &RefreshPolicy,
         back_off: BackOff,
-    ) -> Option<(Step, Remains)> {
-        let slot = self.flight.as_ref().filter(|slot| slot.number == number)?;
+    ) -> (Option<Step>, Remains) {
+        let Some(slot) = self.flight.as_ref().filter(|slot| slot.number == number) else {
+            return (None, Remains::of(None, answer.result.err()));
+        };
         let superseded = slot.superseded;
         let Answer { result, asked, now, attempt, deadline, draw } = answer;
         let installed = match result {
-            Ok(_) if superseded => return Some((Step::AskAgain, Remains::default())),
+            Ok(_) if superseded => return (Some(Step::AskAgain), Remains::default()),
             Ok(new) => self.install(new, policy, asked, now, draw),
             Err(error) => Err(error),
         };
         let error = match installed {
             Ok(installed) => {
-                return Some((
-                    Step::Installed(installed),
-                    Remains::of(self.flight.take(), self.gate.clear()),
-                ));
+                let remains = Remains::of(self.flight.take(), self.gate.clear());
+                return (Some(Step::Installed(installed)), remains);
             }
             Err(error) => error,
         };
@@ -263,10 +263,10 @@ impl State {
         let serving = self.is_usable(now);
         let again = error.recovery() == Recovery::Transient && attempt < ATTEMPTS && retry_at < deadline;
         if again && !serving {
-            return Some((Step::RetryAt(retry_at, error), Remains::of(None, replaced)));
+            return (Some(Step::RetryAt(retry_at, error)), Remains::of(None, replaced));
         }
         let error = self.without_token(now, error);
-        Some((Step::Failed { error, retry_at, serving }, Remains::of(self.flight.take(), replaced)))
+        (Some(Step::Failed { error, retry_at, serving }), Remains::of(self.flight.take(), replaced))
     }
 
     /// The flight ended without an answer: its runtime is gone, or there never was one.
