@@ -6,33 +6,33 @@
 //!
 //! * it ends: the state is changed first, then the waiters are woken;
 //! * the source panics: caught here, an error like any other;
-//! * the runtime goes away: the task is dropped, [`Flight::drop`] clears the slot, the sender is dropped, and
-//!   the waiters, who see that, elect anew.
+//! * the runtime goes away: the task is dropped, [`Flight::drop`] clears the slot, the sender in it is dropped,
+//!   and the waiters, who see that, elect anew;
+//! * the runtime stands still: whoever comes when the flight is overdue clears the slot, likewise.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
 use tokio::{
     runtime::Handle,
-    sync::oneshot,
     time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{
     Core, keep_alive,
-    state::{Answer, Launch, Outcome, Step},
+    state::{Answer, Launch, Step},
 };
 use crate::{Error, NewToken, TokenRequest, TokenSource, events};
 
 /// Starts the flight that the state asked for.
 pub(super) fn start(core: &Arc<Core>, launch: Launch) {
-    let flight = Flight { core: Arc::clone(core), number: launch.number, outcome: Some(launch.outcome) };
+    let flight = Flight { core: Arc::clone(core), number: launch.number };
     match Handle::try_current() {
         // Nobody waits for the task itself; it is detached.
         Ok(runtime) => drop(runtime.spawn(flight.run())),
         Err(_) => {
             let cause = Error::interrupted("there is no tokio runtime to fetch the token in");
-            flight.land(Err(core.without_token(cause)));
+            core.abandon(launch.number).land(Err(core.without_token(cause)));
         }
     }
 }
@@ -40,8 +40,6 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch) {
 struct Flight {
     core: Arc<Core>,
     number: u64,
-    /// Taken when it lands.
-    outcome: Option<oneshot::Sender<Outcome>>,
 }
 
 impl Flight {
@@ -55,10 +53,13 @@ impl Flight {
             let result = ask(&*self.core.source, TokenRequest::new(predecessor), deadline).await;
             let answer =
                 Answer { result, asked, now: Instant::now(), attempt, deadline, draw: self.core.draw() };
-            match self.core.settle(self.number, answer) {
+            // The state has changed, and with the remains the waiters are told of it.
+            let (step, remains) = self.core.settle(self.number, answer);
+            match step {
                 None => return,
                 Some(Step::AskAgain) => {}
                 Some(Step::RetryAt(moment, error)) => {
+                    drop(remains);
                     events::retried(&error, attempt, moment.saturating_duration_since(Instant::now()));
                     attempt += 1;
                     sleep_until(moment).await;
@@ -71,31 +72,20 @@ impl Flight {
                         started.elapsed(),
                     );
                     keep_alive::ensure(&self.core);
-                    return self.land(Ok(()));
+                    return remains.land(Ok(()));
                 }
                 Some(Step::Failed { error, retry_at, serving }) => {
                     events::failed(&error, serving, retry_at.saturating_duration_since(Instant::now()));
-                    return self.land(Err(error));
+                    return remains.land(Err(error));
                 }
             }
-        }
-    }
-
-    /// Tells the waiters, after the state has changed.
-    fn land(mut self, outcome: Outcome) {
-        self.core.abandon(self.number);
-        if let Some(waiters) = self.outcome.take() {
-            // An error says that nobody waits any more; the result is in the cache all the same.
-            let _ = waiters.send(outcome);
         }
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        if self.outcome.is_some() {
-            self.core.abandon(self.number);
-        }
+        drop(self.core.abandon(self.number));
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) use self::{
 };
 use self::{
     back_off::BackOff,
-    state::{Answer, Found, State, Step, Verdict},
+    state::{Answer, Found, Remains, State, Step, Verdict},
 };
 pub use self::{
     builder::TokenCacheBuilder,
@@ -206,14 +206,11 @@ impl Core {
         found
     }
 
-    fn settle(&self, flight: u64, answer: Answer) -> Option<Step> {
-        let (step, _remains) = {
-            let mut state = self.lock();
-            let settled = state.settle(flight, answer, &self.policy, self.back_off);
-            self.publish_epoch(&state);
-            settled
-        };
-        step
+    fn settle(&self, flight: u64, answer: Answer) -> (Option<Step>, Remains) {
+        let mut state = self.lock();
+        let settled = state.settle(flight, answer, &self.policy, self.back_off);
+        self.publish_epoch(&state);
+        settled
     }
 
     /// What callers are told when there is no token because of `cause`.
@@ -221,8 +218,8 @@ impl Core {
         self.lock().without_token(Instant::now(), cause)
     }
 
-    fn abandon(&self, flight: u64) {
-        let _remains = self.lock().abandon(flight);
+    fn abandon(&self, flight: u64) -> Remains {
+        self.lock().abandon(flight)
     }
 }
 

@@ -63,6 +63,8 @@ impl Held {
 pub(super) struct Slot {
     number: u64,
     waiter: Waiter,
+    /// Dropped with the slot if the flight is lost: that wakes the waiters.
+    outcome: oneshot::Sender<Outcome>,
     /// The token was invalidated after the source was asked: what comes back must be fetched again.
     superseded: bool,
     /// From here on it counts as lost: its runtime is alive but does not run it.
@@ -73,7 +75,6 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) struct Launch {
     pub(super) number: u64,
-    pub(super) outcome: oneshot::Sender<Outcome>,
 }
 
 /// A token that may be sent now, and until when that need not be asked again.
@@ -136,13 +137,21 @@ pub(super) struct Answer {
 #[derive(Debug, Default)]
 #[must_use]
 pub(super) struct Remains {
-    _flight: Option<Slot>,
+    flight: Option<Slot>,
     _error: Option<Error>,
 }
 
 impl Remains {
     fn of(flight: Option<Slot>, error: Option<Error>) -> Self {
-        Self { _flight: flight, _error: error }
+        Self { flight, _error: error }
+    }
+
+    /// Tells the waiters of the flight that left its slot, if one did.
+    pub(super) fn land(self, outcome: Outcome) {
+        if let Some(slot) = self.flight {
+            // An error says that nobody waits any more; the result is in the cache all the same.
+            let _ = slot.outcome.send(outcome);
+        }
     }
 }
 
@@ -305,8 +314,8 @@ impl State {
         let number = self.last_flight;
         // A flight that is run ends at its time-out; twice that leaves room for a busy runtime.
         let overdue = now + timeout * 2;
-        self.flight = Some(Slot { number, waiter: waiter.clone(), superseded: false, overdue });
-        (Launch { number, outcome }, waiter)
+        self.flight = Some(Slot { number, waiter: waiter.clone(), outcome, superseded: false, overdue });
+        (Launch { number }, waiter)
     }
 
     /// Makes `new` the current token, unless that would be a step back.
