@@ -7,15 +7,19 @@ pub mod api;
 use std::{
     collections::VecDeque,
     future::Future,
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
-use klavi_auth::{Error, FetchFuture, NewToken, Predecessor, TokenRequest, TokenSource};
-use tokio::sync::oneshot;
+use klavi_auth::{
+    AccessToken, Error, FetchFuture, NewToken, Predecessor, TokenCache, TokenRequest, TokenSource,
+};
+use tokio::{runtime::Runtime, sync::oneshot, task::JoinHandle, time::Instant};
 
 pub const LIFETIME: Duration = Duration::from_secs(1800);
 pub const NS: Duration = Duration::from_nanos(1);
@@ -146,11 +150,116 @@ pub async fn pass(duration: Duration) {
 }
 
 /// Polls a future once.
-pub fn poll_once<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
-    std::pin::Pin::new(future).poll(&mut std::task::Context::from_waker(futures_util::task::noop_waker_ref()))
+pub fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut std::task::Context::from_waker(futures_util::task::noop_waker_ref()))
 }
 
 /// The lines of an error and its causes.
 pub fn chain(error: &dyn std::error::Error) -> Vec<String> {
     std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect()
+}
+
+/// A source that answers at once, by number of the fetch (from 1), and notes when it was asked.
+#[derive(Clone)]
+pub struct Logged(Arc<LoggedInner>);
+
+struct LoggedInner {
+    asked: Mutex<Vec<Instant>>,
+    answer: Box<dyn Fn(usize) -> Result<NewToken, Error> + Send + Sync>,
+}
+
+impl Logged {
+    pub fn new(answer: impl Fn(usize) -> Result<NewToken, Error> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(LoggedInner { asked: Mutex::default(), answer: Box::new(answer) }))
+    }
+
+    pub fn fetches(&self) -> usize {
+        self.0.asked.lock().unwrap().len()
+    }
+
+    /// When it was asked, in seconds after `start`; earlier calls are left out.
+    pub fn seconds_after(&self, start: Instant) -> Vec<f64> {
+        let asked = self.0.asked.lock().unwrap();
+        asked.iter().filter(|&&at| at >= start).map(|&at| (at - start).as_secs_f64()).collect()
+    }
+}
+
+impl TokenSource for Logged {
+    fn fetch(&self, _: TokenRequest) -> FetchFuture<'_> {
+        let number = {
+            let mut asked = self.0.asked.lock().unwrap();
+            asked.push(Instant::now());
+            asked.len()
+        };
+        Box::pin(async move { (self.0.answer)(number) })
+    }
+}
+
+/// A cache whose jitter and back-off are all of `draw`.
+pub fn cache_drawing(draw: f64, source: impl TokenSource) -> TokenCache {
+    TokenCache::builder(source).randomness(move || draw).build().unwrap()
+}
+
+/// A failure that may pass by itself.
+pub fn reset() -> Result<NewToken, Error> {
+    Err(Error::transient("connection reset"))
+}
+
+/// A failure that stands until somebody mends it.
+pub fn rejected() -> Result<NewToken, Error> {
+    Err(Error::permanent("keys rejected"))
+}
+
+/// A caller in a task of its own.
+pub fn call(cache: &TokenCache) -> JoinHandle<Result<AccessToken, Error>> {
+    let cache = cache.clone();
+    tokio::spawn(async move { cache.get().await })
+}
+
+/// A caller that is polled by hand.
+pub fn held(cache: &TokenCache) -> Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>> {
+    let cache = cache.clone();
+    Box::pin(async move { cache.get().await })
+}
+
+/// Calls once and must not have to wait.
+pub fn at_once(cache: &TokenCache) -> Result<AccessToken, Error> {
+    match poll_once(&mut held(cache)) {
+        Poll::Ready(result) => result,
+        Poll::Pending => panic!("the caller has to wait"),
+    }
+}
+
+/// Calls every `step` of paused time for `duration`, never waits, and gives the tokens' strings.
+pub async fn traffic(cache: &TokenCache, step: Duration, duration: Duration) -> Vec<String> {
+    let end = Instant::now() + duration;
+    let mut seen = Vec::new();
+    while Instant::now() < end {
+        seen.push(at_once(cache).expect("a token").expose().to_owned());
+        pass(step).await;
+    }
+    seen
+}
+
+/// How many tasks the runtime has, flights and keep-alive included.
+pub fn alive_tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
+
+/// Runs `test` in a thread of its own, so that a deadlock is a failure and no hang.
+pub fn without_deadlock(test: impl FnOnce() + Send + 'static) {
+    let (done, finished) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        test();
+        let _ = done.send(());
+    });
+    match finished.recv_timeout(secs(20)) {
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("deadlock"),
+        Ok(()) | Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => thread.join().unwrap(),
+    }
+}
+
+/// A runtime of one thread whose clock stands still.
+pub fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
