@@ -10,10 +10,7 @@ use std::{
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::{
-    TokenCache,
-    state::{Found, Waiter},
-};
+use super::{TokenCache, landing::Waiter, state::Found};
 use crate::{AccessToken, Error};
 
 /// How many flights one caller waits for. One is the rule. A second follows when the first was lost with its

@@ -12,10 +12,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{
-    Core,
-    state::{Found, Waiter},
-};
+use super::{Core, landing::Waiter, state::Found};
 
 /// Starts the task that renews without traffic, if that is wanted and none runs. Called with every token that
 /// comes in, so that a task that was lost with its runtime, or gave up with the token, is replaced; and so that

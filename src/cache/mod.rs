@@ -6,6 +6,7 @@ mod budget;
 mod builder;
 mod flight;
 mod keep_alive;
+mod landing;
 mod local;
 mod registry;
 mod snapshot;

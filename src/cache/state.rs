@@ -10,12 +10,12 @@
 
 use std::time::Duration;
 
-use futures_util::{FutureExt, future::Shared};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     back_off::{BackOff, Gate},
     budget::Budget,
+    landing::{Pilot, Waiter, landing},
 };
 use crate::{
     AccessToken, Error, Freshness, NewToken, Predecessor, RefreshPolicy,
@@ -28,9 +28,6 @@ const ATTEMPTS: u32 = 3;
 
 /// How a flight ended. The token itself is taken from the cache, where it may be newer by then.
 pub(super) type Outcome = Result<(), Error>;
-
-/// What the waiters of a flight hold. An error of the receiver says that the flight was lost.
-pub(super) type Waiter = Shared<oneshot::Receiver<Outcome>>;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -64,7 +61,7 @@ pub(super) struct Slot {
     number: u64,
     waiter: Waiter,
     /// Dropped with the slot if the flight is lost: that wakes the waiters.
-    outcome: oneshot::Sender<Outcome>,
+    pilot: Pilot,
     /// The token was invalidated after the source was asked: what comes back must be fetched again.
     superseded: bool,
     /// From here on it counts as lost: its runtime is alive but does not run it.
@@ -149,8 +146,7 @@ impl Remains {
     /// Tells the waiters of the flight that left its slot, if one did.
     pub(super) fn land(self, outcome: Outcome) {
         if let Some(slot) = self.flight {
-            // An error says that nobody waits any more; the result is in the cache all the same.
-            let _ = slot.outcome.send(outcome);
+            slot.pilot.land(outcome);
         }
     }
 }
@@ -308,13 +304,12 @@ impl State {
     }
 
     fn begin_flight(&mut self, now: Instant, timeout: Duration) -> (Launch, Waiter) {
-        let (outcome, receiver) = oneshot::channel();
-        let waiter = receiver.shared();
+        let (pilot, waiter) = landing();
         self.last_flight += 1;
         let number = self.last_flight;
         // A flight that is run ends at its time-out; twice that leaves room for a busy runtime.
         let overdue = now + timeout * 2;
-        self.flight = Some(Slot { number, waiter: waiter.clone(), outcome, superseded: false, overdue });
+        self.flight = Some(Slot { number, waiter: waiter.clone(), pilot, superseded: false, overdue });
         (Launch { number }, waiter)
     }
 
