@@ -8,8 +8,8 @@ use klavi_auth::{Error, NewToken};
 use tokio::time::Instant;
 
 use support::{
-    Logged, Manual, NS, Scripted, at_once, cache_drawing, call, chain, held, pass, poll_once, rejected, reset,
-    secs, settle, token,
+    Logged, Manual, NS, Scripted, at_once, cache_drawing, call, chain, held, pass, poll_once, rejected,
+    reset, secs, settle, token,
 };
 
 fn throttled(seconds: u64) -> Result<NewToken, Error> {
@@ -94,7 +94,10 @@ async fn case_35_a_passing_failure_is_tried_3_times_within_the_flight() {
     let cache = cache_drawing(1.0, source.clone());
     let start = Instant::now();
     let error = cache.get().await.unwrap_err();
-    assert_eq!(chain(&error), ["no access token could be fetched", "the token source failed", "connection reset"]);
+    assert_eq!(
+        chain(&error),
+        ["no access token could be fetched", "the token source failed", "connection reset"]
+    );
     let asked: Vec<_> = source.seconds_after(start).iter().map(|s| s.round()).collect();
     assert_eq!(asked, [0.0, 1.0, 3.0]);
     assert_eq!(cache.snapshot().held_back(), Some(secs(4)));

@@ -69,7 +69,7 @@ pub(super) struct Slot {
 }
 
 /// A flight that is to be started by whoever gets this.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Launch {
     pub(super) number: u64,
 }
