@@ -8,7 +8,7 @@ use klavi_auth::{Error, NewToken};
 use tokio::time::Instant;
 
 use support::{
-    Logged, Manual, NS, Scripted, at_once, cache_drawing, call, chain, held, pass, poll_once, rejected,
+    Logged, Manual, NS, Scripted, at_once, cache_drawing, call, chain, got, held, pass, poll_once, rejected,
     reset, secs, settle, token,
 };
 
@@ -122,7 +122,8 @@ async fn case_35_a_further_attempt_must_begin_within_the_flights_time() {
     let first = source.next().await;
     pass(secs(9)).await;
     first.answer(reset());
-    assert!(!caller.await.unwrap().unwrap_err().is_timeout(), "its own error, not that of a flight cut off");
+    settle().await;
+    assert!(!got(caller).unwrap().unwrap_err().is_timeout(), "its own error, not that of a flight cut off");
     assert_eq!(source.fetches(), 1);
 }
 
@@ -204,7 +205,7 @@ async fn case_36_retry_after_is_waited_for_within_the_flight_if_it_fits() {
     assert_eq!(source.fetches(), 1);
     assert!(poll_once(&mut waiting).is_pending());
     pass(Duration::from_millis(1)).await;
-    assert_eq!(waiting.await.unwrap().expose(), "t1");
+    assert_eq!(got(waiting).unwrap().expose(), "t1");
     assert_eq!(source.seconds_after(start), [0.0, 7.0]);
 }
 
@@ -229,7 +230,7 @@ async fn at_once_after_landing(cache: &klavi_auth::TokenCache) -> Error {
     let mut caller = held(cache);
     assert!(poll_once(&mut caller).is_pending());
     settle().await;
-    futures_util::FutureExt::now_or_never(caller).expect("the flight has landed").unwrap_err()
+    got(caller).unwrap_err()
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,8 +12,8 @@ use futures_util::future::join_all;
 use klavi_auth::{Error, TokenCache};
 
 use support::{
-    Logged, Manual, NS, Scripted, at_once, cache_drawing, call, held, pass, poll_once, rejected, reset, secs,
-    settle, token,
+    Logged, Manual, NS, Scripted, at_once, cache_drawing, call, got, held, pass, poll_once, rejected, reset,
+    secs, settle, token,
 };
 
 fn cache(source: &Manual) -> TokenCache {
@@ -295,7 +295,7 @@ async fn case_27_a_caller_that_is_always_too_late_gets_an_error_in_the_end() {
         source.answer(token(&format!("t{n}"))).await;
         pass(secs(3600)).await;
     }
-    let error = late.await.unwrap_err();
+    let error = got(late).unwrap_err();
     assert!(error.is_no_token() && error.is_interrupted(), "{error:?}");
     assert_eq!(source.fetches(), 4);
 }

@@ -15,7 +15,8 @@ use klavi_auth::{FetchFuture, Predecessor, TokenCache, TokenRequest, TokenSource
 use tokio::time::timeout;
 
 use support::{
-    Manual, NS, Scripted, at_once, cache_drawing, call, held, pass, poll_once, reset, secs, settle, token,
+    Manual, NS, Scripted, at_once, cache_drawing, call, got, held, pass, poll_once, reset, secs, settle,
+    token,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -103,7 +104,7 @@ async fn case_29_a_flight_times_out_after_10_s_for_all_who_wait() {
 
     pass(MS).await;
     for waiter in [early, late] {
-        let error = waiter.await.unwrap_err();
+        let error = got(waiter).unwrap_err();
         assert!(error.is_no_token() && error.is_timeout(), "{error:?}");
     }
     assert!(fetch.is_dropped() && !cache.snapshot().is_fetching());
@@ -125,7 +126,7 @@ async fn case_29_the_time_out_can_be_configured() {
     pass(secs(3) - MS).await;
     assert!(poll_once(&mut waiter).is_pending());
     pass(MS).await;
-    assert!(waiter.await.unwrap_err().is_timeout());
+    assert!(got(waiter).unwrap_err().is_timeout());
     assert_eq!(source.fetches(), 1);
 }
 
@@ -143,7 +144,7 @@ async fn case_29_the_time_out_is_that_of_the_flight_with_all_its_attempts() {
     pass(secs(3) - MS).await;
     assert!(poll_once(&mut waiter).is_pending());
     pass(MS).await;
-    assert!(waiter.await.unwrap_err().is_timeout());
+    assert!(got(waiter).unwrap_err().is_timeout());
     assert!(second.is_dropped());
     assert_eq!(source.fetches(), 2);
 }

@@ -222,12 +222,17 @@ pub fn held(cache: &TokenCache) -> Pin<Box<dyn Future<Output = Result<AccessToke
     Box::pin(async move { cache.get().await })
 }
 
+/// What a caller that was polled by hand has got by now. No time passes, as it would while it is awaited.
+pub fn got<F: Future + Unpin>(mut caller: F) -> F::Output {
+    match poll_once(&mut caller) {
+        Poll::Ready(result) => result,
+        Poll::Pending => panic!("the caller still waits"),
+    }
+}
+
 /// Calls once and must not have to wait.
 pub fn at_once(cache: &TokenCache) -> Result<AccessToken, Error> {
-    match poll_once(&mut held(cache)) {
-        Poll::Ready(result) => result,
-        Poll::Pending => panic!("the caller has to wait"),
-    }
+    got(held(cache))
 }
 
 /// Calls every `step` of paused time for `duration`, never waits, and gives the tokens' strings.
