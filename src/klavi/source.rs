@@ -101,6 +101,10 @@ impl KlaviSource {
         predecessor: &Predecessor,
     ) -> Result<NewToken, Error> {
         match predecessor {
+            // It may have been over before anybody needed it.
+            Predecessor::None if since.elapsed() >= bearer.lifetime() => {
+                Err(Error::new(Kind::KeysNeeded, Recovery::Permanent))
+            }
             Predecessor::None => Ok(bearer.clone().aged(since.elapsed())),
             Predecessor::Live(bearer) => self.refresh(bearer, "renewal").await.map_err(keys_needed),
             Predecessor::Refused(bearer) => {
