@@ -1,0 +1,239 @@
+//! The sandbox, a layer whose token calls go over one of several clients, and a clock that can be moved on.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    async_fn_in_trait,
+    reason = "every test file uses its own part of it"
+)]
+
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use klavi_auth::{
+    BoxError, Credentials, Error, KlaviAuth, KlaviAuthLayer, KlaviAuthLayerBuilder, Product,
+    sandbox::{Endpoint, Recorded, Sandbox},
+};
+use tower::{Layer, Service, ServiceExt};
+
+pub type Body = Full<Bytes>;
+pub type Http = Client<HttpConnector, Body>;
+pub type Answer = Result<Response<Bytes>, BoxError>;
+
+/// Whatever a token lives for, this is past its renewal and before its end.
+pub const TO_RENEWAL: Duration = secs(1400);
+pub const LIFETIME: Duration = secs(1800);
+
+pub const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+pub fn http1() -> Http {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+pub fn h2c() -> Http {
+    Client::builder(TokioExecutor::new()).http2_only(true).build_http()
+}
+
+/// What carries the token calls.
+#[derive(Clone, Copy, Debug)]
+pub enum Transport {
+    Hyper,
+    #[cfg(feature = "reqwest")]
+    Reqwest,
+    #[cfg(feature = "reqwest")]
+    Default,
+}
+
+impl Transport {
+    pub const ALL: &[Self] = &[
+        Self::Hyper,
+        #[cfg(feature = "reqwest")]
+        Self::Reqwest,
+        #[cfg(feature = "reqwest")]
+        Self::Default,
+    ];
+
+    pub fn on(self, builder: KlaviAuthLayerBuilder) -> KlaviAuthLayerBuilder {
+        match self {
+            Self::Hyper => builder.transport(http1()),
+            #[cfg(feature = "reqwest")]
+            Self::Reqwest => {
+                let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+                builder.reqwest(client.no_proxy().build().unwrap())
+            }
+            #[cfg(feature = "reqwest")]
+            Self::Default => builder,
+        }
+    }
+}
+
+/// Runs a test once for each transport, each time with a sandbox of its own.
+pub async fn through_each(test: impl AsyncFn(World)) {
+    for &transport in Transport::ALL {
+        let world = World { sandbox: Sandbox::start().await.unwrap(), transport };
+        let outcome = AssertUnwindSafe(test(world)).catch_unwind().await;
+        assert!(outcome.is_ok(), "the transport was {transport:?}");
+    }
+}
+
+/// A sandbox, and what carries the token calls to it.
+pub struct World {
+    pub sandbox: Sandbox,
+    pub transport: Transport,
+}
+
+impl World {
+    pub fn builder(&self) -> KlaviAuthLayerBuilder {
+        self.builder_for(Product::Monitor, self.sandbox.credentials())
+    }
+
+    pub fn builder_for(&self, product: Product, credentials: Credentials) -> KlaviAuthLayerBuilder {
+        self.transport.on(KlaviAuthLayer::builder(self.sandbox.api(product), credentials))
+    }
+
+    /// Without jitter, and without any back-off.
+    pub fn layer(&self) -> KlaviAuthLayer {
+        self.layer_drawing(&[0.0])
+    }
+
+    /// A draw per answer of the token endpoints, the last one again and again. After a failure, 1.0 is a back-off
+    /// of 60 s, doubling with every further failure, and 0.0 is none.
+    pub fn layer_drawing(&self, draws: &'static [f64]) -> KlaviAuthLayer {
+        drawing(self.builder(), draws).build().unwrap()
+    }
+
+    pub fn get(&self, path: &str) -> Request<Body> {
+        Request::get(self.uri(path)).body(Full::default()).unwrap()
+    }
+
+    pub fn post(&self, path: &str, json: impl Into<Bytes>) -> Request<Body> {
+        let request = Request::post(self.uri(path)).header("content-type", "application/json");
+        request.body(Full::new(json.into())).unwrap()
+    }
+
+    fn uri(&self, path: &str) -> String {
+        format!("{}/monitor/v1/{path}", self.sandbox.base_url())
+    }
+
+    /// How often `/auth`, `/refresh`, and resources were called, and how many of these were answered 401.
+    pub fn counts(&self) -> [u64; 4] {
+        let counts = self.sandbox.counts();
+        [counts.auth, counts.refresh, counts.resource, counts.unauthorized]
+    }
+
+    pub fn log_of(&self, endpoint: Endpoint) -> Vec<Recorded> {
+        let log = self.sandbox.log();
+        log.into_iter().filter(|entry| entry.endpoint() == Some(endpoint)).collect()
+    }
+
+    /// The numbers of the tokens that resources were asked with, in order.
+    pub fn tokens_sent(&self) -> Vec<u64> {
+        self.log_of(Endpoint::Resource).iter().map(|entry| entry.token().expect("a token")).collect()
+    }
+}
+
+pub fn drawing(builder: KlaviAuthLayerBuilder, draws: &'static [f64]) -> KlaviAuthLayerBuilder {
+    let drawn = AtomicUsize::new(0);
+    let draw = move || draws[drawn.fetch_add(1, Ordering::SeqCst).min(draws.len() - 1)];
+    builder.configure_tokens(|tokens| tokens.back_off(secs(60), secs(240)).randomness(draw))
+}
+
+pub fn client(layer: &KlaviAuthLayer) -> KlaviAuth<Http> {
+    layer.layer(http1())
+}
+
+/// Any client that requests can be sent through, by way of clones.
+pub trait Caller: Clone {
+    /// Sends a request and reads the answer to its end.
+    fn send(&self, request: Request<Body>) -> impl Future<Output = Answer> + Send + 'static;
+
+    /// Sends a request that is answered soon.
+    async fn answer(&self, request: Request<Body>) -> Response<Bytes> {
+        soon(self.send(request)).await.unwrap()
+    }
+
+    async fn status(&self, request: Request<Body>) -> u16 {
+        self.answer(request).await.status().as_u16()
+    }
+
+    /// Sends a request that soon fails with an error of the layer's own.
+    async fn failure(&self, request: Request<Body>) -> Error {
+        let error = soon(self.send(request)).await.expect_err("an error");
+        *error.downcast::<Error>().expect("an error of the layer's own")
+    }
+}
+
+impl<S, A> Caller for S
+where
+    S: Service<Request<Body>, Response = Response<A>, Error = BoxError> + Clone + Send + 'static,
+    S::Future: Send,
+    A: http_body::Body<Data: Send, Error: Into<BoxError>> + Send,
+{
+    fn send(&self, request: Request<Body>) -> impl Future<Output = Answer> + Send + 'static {
+        let call = self.clone().oneshot(request);
+        async {
+            let (head, body) = call.await?.into_parts();
+            let body = body.collect().await.map_err(Into::into)?;
+            Ok(Response::from_parts(head, body.to_bytes()))
+        }
+    }
+}
+
+/// The error that travels with a 401.
+pub fn reason(response: &Response<Bytes>) -> Option<&Error> {
+    response.extensions().get::<Error>()
+}
+
+/// The lines of an error and its causes.
+pub fn chain(error: &dyn std::error::Error) -> Vec<String> {
+    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect()
+}
+
+/// So that a test that hangs says so.
+pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(secs(60), future).await.expect("it takes too long")
+}
+
+/// Waits until something has happened on the other end of a socket, or in a task.
+pub async fn until(happened: impl Fn() -> bool) {
+    soon(async {
+        while !happened() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Waits until no token is being fetched.
+pub async fn landed(layer: &KlaviAuthLayer) {
+    until(|| !layer.tokens().snapshot().is_fetching()).await;
+}
+
+/// Moves the clock on, for the layer as well as for the sandbox, and lets everything happen that is due then.
+pub async fn pass(duration: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(duration).await;
+    tokio::time::resume();
+    settle().await;
+}
+
+/// Lets other tasks run. What comes over sockets may take longer.
+pub async fn settle() {
+    for _ in 0..64 {
+        tokio::task::yield_now().await;
+    }
+}
