@@ -217,7 +217,12 @@ async fn case_26_waiters_are_dropped_and_nobody_else_notices() {
         leaver.abort();
     }
     settle().await;
+    let after: Vec<_> = (0..100).map(|_| call(&cache)).collect();
+    settle().await;
     fetch.answer(token("t1"));
+    for joined in join_all(after).await {
+        assert_eq!(joined.unwrap().unwrap().expose(), "t1");
+    }
     for (n, caller) in callers.into_iter().enumerate() {
         match caller.await {
             Ok(result) => assert_eq!(result.unwrap().expose(), "t1"),

@@ -25,16 +25,18 @@ use super::{
 use crate::{Error, NewToken, TokenRequest, TokenSource, events};
 
 /// Starts the flight that the state asked for.
-pub(super) fn start(core: &Arc<Core>, launch: Launch) {
+///
+/// # Errors
+///
+/// There is no runtime to start it in. Whoever has joined it meanwhile elects anew.
+pub(super) fn start(core: &Arc<Core>, launch: Launch) -> Result<(), Error> {
     let flight = Flight { core: Arc::clone(core), number: launch.number };
-    match Handle::try_current() {
-        // Nobody waits for the task itself; it is detached.
-        Ok(runtime) => drop(runtime.spawn(flight.run())),
-        Err(_) => {
-            let cause = Error::interrupted("there is no tokio runtime to fetch the token in");
-            core.abandon(launch.number).land(Err(core.without_token(cause)));
-        }
-    }
+    let Ok(runtime) = Handle::try_current() else {
+        return Err(Error::interrupted("there is no tokio runtime to fetch the token in"));
+    };
+    // Nobody waits for the task itself; it is detached.
+    drop(runtime.spawn(flight.run()));
+    Ok(())
 }
 
 struct Flight {

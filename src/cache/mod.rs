@@ -105,7 +105,7 @@ impl TokenCache {
     /// Takes `token` out of use: it is never handed out again, and the next caller waits for one that was
     /// fetched after this call.
     ///
-    /// Nothing happens if the cache has a newer token already. The call itself fetches nothing. Unlike a 401 that
+    /// Nothing happens if the cache has a newer token already, or has taken this one out of use before. The call itself fetches nothing. Unlike a 401 that
     /// the layer sees, it is not counted against the budget for renewals: call it when you know, not in a loop.
     pub fn invalidate(&self, token: &AccessToken) {
         let before = self.core.epoch();
@@ -195,16 +195,17 @@ impl Core {
     }
 
     fn draw(&self) -> f64 {
-        (self.randomness)()
+        let draw = (self.randomness)();
+        if draw.is_nan() { 0.0 } else { draw.clamp(0.0, 1.0) }
     }
 
     /// The token for a request that leaves now, or what to wait for. Starts the flight that is needed.
     fn lookup(self: &Arc<Self>, now: Instant) -> Found {
         let (found, launch, _remains) = self.lock().lookup(now, self.flight_timeout);
-        if let Some(launch) = launch {
-            flight::start(self, launch);
+        match (launch.map_or(Ok(()), |launch| flight::start(self, launch)), found) {
+            (Err(error), Found::Wait(_)) => Found::Failed(self.without_token(error)),
+            (_, found) => found,
         }
-        found
     }
 
     fn settle(&self, flight: u64, answer: Answer) -> (Option<Step>, Remains) {
