@@ -17,7 +17,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf, Bytes};
@@ -53,6 +53,8 @@ struct Tape<B> {
     /// More was read than is recorded, or reading failed.
     blank: bool,
     taken_over: bool,
+    /// Who waits for the first handle, to be told when it is taken over.
+    reader: Option<Waker>,
     /// The second handle is still there, or has begun to be read: only until then there is a point in recording.
     wanted: bool,
 }
@@ -73,6 +75,7 @@ impl<B> ReplayBody<B> {
             limit,
             blank: false,
             taken_over: false,
+            reader: None,
             wanted: false,
         };
         Self { tape: Some(Arc::new(Mutex::new(tape))), is_second: false, next: 0 }
@@ -99,8 +102,17 @@ impl<B> ReplayBody<B> {
     /// Makes this the handle that reads the original, if the body is still whole.
     pub(super) fn take_over(&self) -> bool {
         let Some(mut tape) = self.tape() else { return true };
-        tape.taken_over |= !tape.blank;
-        !tape.blank
+        if tape.blank {
+            return false;
+        }
+        tape.taken_over = true;
+        let reader = tape.reader.take();
+        drop(tape);
+        // From now on the original wakes the second handle: the first would wait for ever, and a connection with it.
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        true
     }
 
     fn tape(&self) -> Option<MutexGuard<'_, Tape<B>>> {
@@ -182,7 +194,9 @@ where
             if tape.taken_over {
                 return Poll::Ready(Some(Err(TAKEN_OVER.into())));
             }
-            return tape.read(cx);
+            let frame = tape.read(cx);
+            tape.reader = frame.is_pending().then(|| cx.waker().clone());
+            return frame;
         }
         if !tape.taken_over {
             if tape.blank {
@@ -262,5 +276,50 @@ impl<B> fmt::Debug for ReplayBody<B> {
             out.field("recorded", &tape.recorded).field("limit", &tape.limit).field("whole", &!tape.blank);
         }
         out.finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    /// A body whose end never comes.
+    struct Endless;
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            Poll::Pending
+        }
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn case_53_who_reads_the_first_body_is_woken_when_it_is_taken_over() {
+        let mut first = ReplayBody::recording(Endless, 100);
+        let second = first.again();
+        let woken = Arc::new(Woken::default());
+        let waker = Arc::clone(&woken).into();
+        let cx = &mut Context::from_waker(&waker);
+        assert!(Pin::new(&mut first).poll_frame(cx).is_pending());
+        assert!(second.take_over());
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        assert!(matches!(Pin::new(&mut first).poll_frame(cx), Poll::Ready(Some(Err(_)))));
     }
 }
