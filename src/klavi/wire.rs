@@ -21,6 +21,10 @@ const LONGEST_MESSAGE: usize = 200;
 /// A piece of a secret of this length must not be printed.
 const TELLING_PIECE: usize = 5;
 
+/// Klavi's spelling first, then the one that some versions of its endpoints use.
+const TOKEN: [&str; 2] = ["accessToken", "accesstoken"];
+const LIFETIME: [&str; 2] = ["expireIn", "expirein"];
+
 /// The token in an answer, or what the answer says instead. `secrets` are kept out of the error.
 pub(super) fn token(answer: &Response<Bytes>, secrets: &[&str]) -> Result<NewToken, Error> {
     let status = answer.status();
@@ -58,11 +62,10 @@ fn refusal(status: StatusCode, headers: &HeaderMap) -> Error {
 }
 
 fn new_token(mut fields: Map<String, Value>) -> Result<NewToken, Error> {
-    // Klavi's spelling first, then the one that some versions of its endpoints use.
     let mut take =
         |names: [&str; 2]| names.iter().find_map(|name| fields.remove(*name)).unwrap_or(Value::Null);
-    let lifetime = lifetime(&take(["expireIn", "expirein"]))?;
-    match take(["accessToken", "accesstoken"]) {
+    let lifetime = lifetime(&take(LIFETIME))?;
+    match take(TOKEN) {
         Value::String(token) => NewToken::new(&Zeroizing::new(token), lifetime),
         Value::Null => Err(Error::bad_answer("the answer has no accessToken")),
         _ => Err(Error::bad_answer("the accessToken is not a string")),
@@ -88,15 +91,23 @@ fn lifetime(expire_in: &Value) -> Result<Duration, Error> {
 /// Klavi's `message`, if it can be shown: short, on one line, and without a piece of a secret.
 fn message(fields: &Map<String, Value>, secrets: &[&str]) -> Option<String> {
     let text = fields.get("message").or_else(|| fields.get("error"))?.as_str()?;
-    if secrets.iter().any(|secret| shares_a_piece(text, secret)) {
+    let shown: String = printable(text).take(LONGEST_MESSAGE).collect();
+    let mut tokens = TOKEN.iter().filter_map(|name| fields.get(*name)?.as_str());
+    if secrets.iter().any(|secret| shares_a_piece(&shown, secret))
+        || tokens.any(|token| shares_a_piece(&shown, &Zeroizing::new(printable(token).collect::<String>())))
+    {
         return Some("(the message repeats a secret and is not shown)".to_owned());
     }
-    Some(text.chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE).collect())
+    Some(shown)
+}
+
+fn printable(text: &str) -> impl Iterator<Item = char> + '_ {
+    text.chars().filter(|c| !c.is_control())
 }
 
 fn shares_a_piece(text: &str, secret: &str) -> bool {
     if secret.len() < TELLING_PIECE {
-        return text.contains(secret);
+        return !secret.is_empty() && text.contains(secret);
     }
     secret
         .as_bytes()
@@ -220,6 +231,24 @@ mod tests {
             printed("other"),
             "the answer is not a token (status 401): no customer has the key qwert-9981"
         );
+    }
+
+    #[test]
+    fn case_61_control_characters_do_not_hide_a_piece_of_a_secret() {
+        let body = r#"{"message":"key q\u0000w\u0000e\u0000r\u0000t\u0000-\u00009981"}"#;
+        let printed = token(&answer(401, body), &["qwert-9981"]).unwrap_err().to_string();
+        assert!(!printed.contains("qwert"), "{printed}");
+    }
+
+    #[test]
+    fn case_7_61_a_message_that_repeats_the_new_token_is_not_shown() {
+        for body in [
+            r#"{"accessToken":"hidden-tok","expireIn":-1,"message":"issued hidden-tok"}"#,
+            r#"{"accesstoken":"hidden\ntok","message":"issued hidden\ntok"}"#,
+        ] {
+            let printed = token(&answer(200, body), &[]).unwrap_err().to_string();
+            assert!(!printed.contains("hidde"), "{printed}");
+        }
     }
 
     #[test]
