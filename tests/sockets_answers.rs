@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use http::StatusCode;
 use klavi_auth::{
-    Product,
+    KlaviAuthLayer, Product,
     sandbox::{Endpoint, Fault, Sandbox},
 };
-use sockets::{Caller, TO_RENEWAL, chain, client, landed, pass, reason, secs, through_each};
+use sockets::{Caller, TO_RENEWAL, chain, client, drawing, landed, pass, reason, secs, through_each};
 
 const OK: StatusCode = StatusCode::OK;
 
@@ -168,6 +168,28 @@ async fn case_39_an_answer_of_exactly_64_kib_is_read() {
         world.sandbox.fail_next(Endpoint::Auth, 1, Fault::body(OK, "application/json", body));
         assert_eq!(client(&world.layer()).status(world.get("echo")).await, 200);
         assert_eq!(world.counts(), [1, 0, 1, 0]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_61_a_refresh_that_names_the_access_key_is_not_quoted() {
+    through_each(async |world| {
+        let key = "access-4711";
+        let credentials = klavi_auth::Credentials::new(key, "secret-0815").unwrap();
+        let sandbox = Sandbox::builder().key(key, "secret-0815").start().await.unwrap();
+        let builder = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), credentials);
+        let layer = drawing(world.transport.on(builder), &[0.0]).build().unwrap();
+        layer.tokens().warm_up().await.unwrap();
+        pass(TO_RENEWAL).await;
+        let message = format!(r#"{{"message":"{key} is suspended"}}"#);
+        let fault = Fault::body(StatusCode::INTERNAL_SERVER_ERROR, "application/json", message);
+        sandbox.fail_next(Endpoint::Refresh, 1, fault);
+        layer.tokens().get().await.unwrap();
+        landed(&layer).await;
+        let error = layer.tokens().snapshot().last_error().cloned().unwrap();
+        let printed = format!("{error} {error:?} {:?}", chain(&error));
+        assert!(!printed.contains("4711"), "{printed}");
     })
     .await;
 }

@@ -125,7 +125,11 @@ impl KlaviSource {
     async fn refresh(&self, bearer: &AccessToken, reason: &'static str) -> Result<NewToken, Error> {
         let mut request = request(Method::GET, self.api.refresh_uri(), Bytes::new());
         request.headers_mut().insert(AUTHORIZATION, bearer.header_value().clone());
-        self.call(request, "GET /refresh", reason, &[bearer.expose()]).await
+        let mut secrets = vec![bearer.expose()];
+        if let Secrets::Keys(keys) = &self.credentials.0 {
+            secrets.extend([keys.access.expose_secret(), keys.secret.expose_secret()]);
+        }
+        self.call(request, "GET /refresh", reason, &secrets).await
     }
 
     async fn authenticate(&self, keys: &Keys, reason: &'static str) -> Result<NewToken, Error> {
