@@ -173,6 +173,23 @@ async fn case_39_an_answer_of_exactly_64_kib_is_read() {
 }
 
 #[tokio::test]
+async fn case_36_39_an_answer_that_is_too_long_is_still_understood_by_its_status() {
+    through_each(async |world| {
+        let layer = world.layer();
+        let client = client(&layer);
+        let page = Fault::body(StatusCode::TOO_MANY_REQUESTS, "text/html", "x".repeat(70_000));
+        world.sandbox.fail_next(Endpoint::Auth, 1, page.retry_after(secs(200)));
+        for _ in 0..2 {
+            let error = client.failure(world.get("echo")).await;
+            assert!(error.is_throttled(), "{error:?}");
+            assert_eq!(error.retry_after(), Some(secs(200)));
+        }
+        assert_eq!(world.counts()[0], 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn case_61_a_refresh_that_names_the_access_key_is_not_quoted() {
     through_each(async |world| {
         let key = "access-4711";

@@ -1,7 +1,7 @@
 //! Carrying a token call over any tower HTTP service.
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tower::{
@@ -44,6 +44,8 @@ where
     let (head, body) = call.await.map_err(Error::transport)?.into_parts();
     match Limited::new(body, LONGEST_ANSWER).collect().await {
         Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
+        // What such a status says, and its `Retry-After`, do not hang on the body.
+        Err(_) if head.status != StatusCode::OK => Ok(Response::from_parts(head, Bytes::new())),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(Error::bad_answer("the answer is longer than 64 KiB").with_status(head.status))
         }
