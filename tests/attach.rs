@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use futures_util::future::join_all;
-use http::{Request, header::AUTHORIZATION};
+use http::{Request, Response, header::AUTHORIZATION};
 use klavi_auth::{
     BoxError, Error, KlaviApi, KlaviAuthLayer, NewToken, NoResend, Predecessor, Product, SkipAuth,
     TokenCache, source_fn,
@@ -19,6 +19,7 @@ use support::{
     secs, settle, token,
 };
 use tower::{Layer, Service, ServiceExt};
+use tower_http::follow_redirect::FollowRedirectLayer;
 
 const MONITORS: &str = "https://api.klavi.ai/monitor/v1/monitors";
 
@@ -271,4 +272,21 @@ fn everything_public_is_clone_send_sync_and_debug() {
     check::<klavi_auth::RefreshPolicy>();
     check::<(Error, klavi_auth::ConfigError, SkipAuth, NoResend, Tag)>();
     future(|| layer(Scripted::tokens()).layer(tower::util::BoxCloneSyncService::new(fine())).call(get("/")));
+}
+
+#[tokio::test]
+async fn case_60_a_redirect_that_is_followed_outside_of_the_layer_takes_no_token_to_another_origin() {
+    let inner = Api::new(async |seen| match seen.uri.host() {
+        Some("api.klavi.ai") => {
+            let redirect = Response::builder().status(302).header("location", "https://files.example/a");
+            Ok(redirect.body(Body::default())?)
+        }
+        _ => ok("fine"),
+    });
+    let source = Scripted::tokens();
+    let service = FollowRedirectLayer::new().layer(layer(source.clone()).layer(inner.clone()));
+    let response = service.oneshot(get(MONITORS)).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(inner.bearers(), ["Bearer t1", ""]);
+    assert_eq!(source.fetches(), 1);
 }
