@@ -29,7 +29,7 @@ fn explain(error: ::reqwest::Error) -> BoxError {
     error.into()
 }
 
-fn root(mut error: &(dyn StdError + 'static)) -> &(dyn StdError + 'static) {
+fn root<'a>(mut error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     while let Some(cause) = error.source() {
         error = cause;
     }
