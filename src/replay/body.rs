@@ -223,14 +223,15 @@ where
     fn size_hint(&self) -> SizeHint {
         let Some(tape) = self.tape() else { return SizeHint::with_exact(0) };
         let rest = tape.original.as_ref().map(|original| original.size_hint());
-        let mut hint = rest.unwrap_or_else(|| SizeHint::with_exact(0));
-        if self.is_second {
-            let recorded: usize = tape.frames.iter().skip(self.next).map(Recorded::data_len).sum();
-            let upper = hint.upper().and_then(|upper| upper.checked_add(recorded as u64));
-            hint.set_lower(hint.lower().saturating_add(recorded as u64));
-            if let Some(upper) = upper {
-                hint.set_upper(upper);
-            }
+        let rest = rest.unwrap_or_else(|| SizeHint::with_exact(0));
+        if !self.is_second {
+            return rest;
+        }
+        let recorded = tape.frames.iter().skip(self.next).map(Recorded::data_len).sum::<usize>() as u64;
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(recorded));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(recorded)) {
+            hint.set_upper(upper);
         }
         hint
     }
