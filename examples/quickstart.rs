@@ -124,8 +124,7 @@ async fn against_the_sandbox() -> Result<(), BoxError> {
 
 /// Gentle: two token calls at the most, and six requests.
 async fn against_klavi(klavi: KlaviApi, keys: Credentials) -> Result<(), BoxError> {
-    let base = klavi.auth_uri().to_string();
-    let base = base.trim_end_matches("/monitor/v1/auth").to_owned();
+    let base = klavi.base_url().to_owned();
     println!("Calling {base}\n");
     let http = http_client();
     let auth = KlaviAuthLayer::builder(klavi, keys).transport(http.clone()).build()?;

@@ -165,6 +165,11 @@ impl Error {
         self.chain().find_map(|e| e.0.status)
     }
 
+    /// What Klavi's answer says in its `message`: short, on one line, and without a piece of a secret.
+    pub fn message(&self) -> Option<&str> {
+        self.chain().find_map(|e| e.0.message.as_deref())
+    }
+
     /// How long the token endpoint, or the budget, asked to be left alone, measured from when the error
     /// arose.
     pub fn retry_after(&self) -> Option<Duration> {

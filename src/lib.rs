@@ -78,9 +78,10 @@
 //!
 //! # Secrets
 //!
-//! Keys and tokens appear in no `Debug`, no `Display`, no error and no event of this crate, and its own copies are
-//! wiped from memory when dropped. It has no say over copies that the HTTP client makes, and over what that client
-//! logs: hyper's and reqwest's connection logs at TRACE level, for one, show headers.
+//! Keys and tokens appear in no `Debug`, no `Display`, no error and no event of this crate. The keys, the cached token
+//! and the body of the call to `/auth` are wiped from memory when they are dropped. The crate has no say over the copies
+//! that an HTTP client makes on the way out and in, nor over what that client logs: hyper's and reqwest's connection
+//! logs at TRACE level, for one, show headers.
 //!
 //! # Features
 //!

@@ -46,7 +46,7 @@ where
             Err(error) => return self.refuse(error),
         };
         let url = request.url();
-        let scope = &self.settings().scope;
+        let scope = &self.layer().settings().scope;
         let treatment = scope.treatment(&destination(url), url.path(), request.headers(), &marks);
         self.send(request, treatment, marks)
     }

@@ -13,7 +13,6 @@ use crate::{
     BoxError, CloneBody, KlaviAuthLayer, Outbound, Replay, ResponseFuture,
     cache::{LocalToken, Lookup},
     future::{Way, first_sending},
-    layer::Settings,
     message::{Destination, Marks},
     scope::Treatment,
 };
@@ -67,6 +66,11 @@ impl<S: Clone, R> KlaviAuth<S, R> {
         Self { inner, shared: Arc::new(shared), local: LocalToken::default(), outdated: false }
     }
 
+    /// The layer that it was made with.
+    pub fn layer(&self) -> &KlaviAuthLayer<R> {
+        self.shared.layer()
+    }
+
     /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
@@ -93,9 +97,7 @@ impl<S: Clone, R: Clone> KlaviAuth<S, R> {
             self.outdated = false;
         }
     }
-}
 
-impl<S: Clone, R: Clone> KlaviAuth<S, R> {
     /// Sends a request of either kind, once it is known what to do with it.
     pub(crate) fn send<Q>(
         &mut self,
@@ -145,12 +147,9 @@ impl<S: Clone, R: Clone> KlaviAuth<S, R> {
         S: Service<Q>,
         R: Replay<Q>,
     {
+        self.take_over_changes();
         self.inner = self.shared.not_ready_inner();
         ResponseFuture::failed(error)
-    }
-
-    pub(crate) fn settings(&self) -> &Settings {
-        self.shared.layer().settings()
     }
 
     /// To be readied, not to be changed.
@@ -176,7 +175,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (uri, marks) = (request.uri(), Marks::of(request.extensions()));
-        let scope = &self.settings().scope;
+        let scope = &self.layer().settings().scope;
         let treatment = scope.treatment(&Destination::of(uri), uri.path(), request.headers(), &marks);
         self.send(request, treatment, marks)
     }

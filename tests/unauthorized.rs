@@ -398,3 +398,47 @@ async fn a_token_that_ends_while_the_inner_service_gets_ready_is_not_sent() {
     assert_eq!(inner.bearers(), ["Bearer t2"]);
     assert_eq!(source.fetches(), 2);
 }
+
+/// A layer with an aging token T1 and a renewal under way, and a request that was just rejected with T1.
+async fn rejected_during_a_renewal(
+    source: &Manual,
+) -> (KlaviAuthLayer, Api, tokio::task::JoinHandle<support::api::Answer>) {
+    let inner = only("Bearer t2");
+    let layer = layer(source.clone());
+    let first = tokio::spawn({
+        let tokens = layer.tokens().clone();
+        async move { tokens.get().await }
+    });
+    source.answer(token("t1")).await;
+    first.await.unwrap().unwrap();
+    tokio::time::advance(secs(1400)).await;
+    let call = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/x")));
+    settle().await;
+    assert_eq!((source.fetches(), inner.calls()), (2, 1));
+    (layer, inner, call)
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_45_a_renewal_that_brings_the_token_that_was_rejected_meanwhile_asks_again() {
+    let source = Manual::default();
+    let (_layer, inner, call) = rejected_during_a_renewal(&source).await;
+    source.answer(token_for("t1", 3600)).await;
+    let again = source.next().await;
+    assert!(matches!(&again.predecessor, Predecessor::Refused(token) if token.expose() == "t1"));
+    again.answer(token("t2"));
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    assert_eq!((source.fetches(), inner.calls()), (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_31_a_token_that_was_asked_for_before_an_invalidation_is_fetched_again_even_after_a_401() {
+    let source = Manual::default();
+    let (layer, inner, call) = rejected_during_a_renewal(&source).await;
+    let renewal = source.next().await;
+    let Predecessor::Live(t1) = &renewal.predecessor else { panic!("{:?}", renewal.predecessor) };
+    layer.tokens().invalidate(t1);
+    renewal.answer(token("before"));
+    source.answer(token("t2")).await;
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    assert_eq!((source.fetches(), inner.calls()), (3, 2));
+}

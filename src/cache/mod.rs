@@ -85,6 +85,13 @@ impl TokenCache {
     /// # Cancel safety
     ///
     /// Can be cancelled and called again. The fetch is not the caller's own: it goes on.
+    ///
+    /// # Runtimes
+    ///
+    /// The fetch runs on the runtime of the caller that needed it first. When that runtime is dropped, the others
+    /// start a fetch of their own. When it is kept but no longer run (a current-thread runtime outside of
+    /// `block_on`), the fetch stands still: callers that come after twice the flight's time-out start another, and
+    /// those that wait wait until then.
     pub async fn get(&self) -> Result<AccessToken, Error> {
         Acquire::new(self.clone()).await
     }
@@ -105,16 +112,16 @@ impl TokenCache {
     /// Takes `token` out of use: it is never handed out again, and the next caller waits for one that was
     /// fetched after this call.
     ///
-    /// Nothing happens if the cache has a newer token already, or has taken this one out of use before. The call itself fetches nothing. Unlike a 401 that
+    /// Nothing happens if the cache has a newer token already, or if this one was invalidated before. The call itself fetches nothing. Unlike a 401 that
     /// the layer sees, it is not counted against the budget for renewals: call it when you know, not in a loop.
     pub fn invalidate(&self, token: &AccessToken) {
-        let before = self.core.epoch();
-        {
+        let news = {
             let mut state = self.core.lock();
-            state.invalidate(token, Instant::now());
+            let news = state.invalidate(token, Instant::now());
             self.core.publish_epoch(&state);
-        }
-        if self.core.epoch() != before {
+            news
+        };
+        if news {
             events::invalidated(token.generation());
         }
     }

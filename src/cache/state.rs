@@ -46,7 +46,10 @@ pub(super) struct State {
 struct Held {
     token: AccessToken,
     schedule: Schedule,
+    /// Never to be used again.
     refused: bool,
+    /// Refused by [`State::invalidate`], which counts once.
+    invalidated: bool,
 }
 
 impl Held {
@@ -64,6 +67,8 @@ pub(super) struct Slot {
     pilot: Pilot,
     /// The token was invalidated after the source was asked: what comes back must be fetched again.
     superseded: bool,
+    /// The API refused the token after the source was asked: the same string is no answer.
+    outdated: bool,
     /// From here on it counts as lost: its runtime is alive but does not run it.
     overdue: Instant,
 }
@@ -209,28 +214,36 @@ impl State {
         held.refused = true;
         self.epoch += 1;
         self.gate.force(now);
+        if let Some(slot) = &mut self.flight {
+            slot.outdated = true;
+        }
         Verdict::Refused(true)
     }
 
     /// Somebody knows that this token must not be used any more. What a flight is just fetching may be as old
-    /// as the token, so it is fetched again.
-    pub(super) fn invalidate(&mut self, token: &AccessToken, now: Instant) {
+    /// as the token, so it is fetched again. Returns whether that was news.
+    pub(super) fn invalidate(&mut self, token: &AccessToken, now: Instant) -> bool {
         let same = |held: &&mut Held| {
             held.token.generation() == token.generation() && held.token.same_string(token.header_value())
         };
-        let Some(held) = self.current.as_mut().filter(same).filter(|held| !held.refused) else { return };
+        let Some(held) = self.current.as_mut().filter(same).filter(|held| !held.invalidated) else {
+            return false;
+        };
+        held.invalidated = true;
         held.refused = true;
         self.epoch += 1;
         self.gate.force(now);
         if let Some(slot) = &mut self.flight {
             slot.superseded = true;
         }
+        true
     }
 
     /// A flight is about to ask the source. `None` if it has lost its slot.
     pub(super) fn predecessor(&mut self, number: u64, now: Instant) -> Option<Predecessor> {
         let slot = self.flight.as_mut().filter(|slot| slot.number == number)?;
         slot.superseded = false;
+        slot.outdated = false;
         Some(match &self.current {
             None => Predecessor::None,
             Some(held) if held.refused => Predecessor::Refused(held.token.clone()),
@@ -250,10 +263,13 @@ impl State {
         let Some(slot) = self.flight.as_ref().filter(|slot| slot.number == number) else {
             return (None, Remains::of(None, answer.result.err()));
         };
-        let superseded = slot.superseded;
+        let (superseded, outdated) = (slot.superseded, slot.outdated);
         let Answer { result, asked, now, attempt, deadline, draw } = answer;
         let installed = match result {
             Ok(_) if superseded => return (Some(Step::AskAgain), Remains::default()),
+            Ok(new) if outdated && self.is_current(&new) => {
+                return (Some(Step::AskAgain), Remains::default());
+            }
             Ok(new) => self.install(new, policy, asked, now, draw),
             Err(error) => Err(error),
         };
@@ -284,6 +300,10 @@ impl State {
         self.current.as_ref().is_some_and(|held| held.is_usable(now))
     }
 
+    fn is_current(&self, new: &NewToken) -> bool {
+        self.current.as_ref().is_some_and(|held| held.token.same_string(new.header()))
+    }
+
     fn usable(&self, now: Instant) -> Option<Usable> {
         let held = self.current.as_ref().filter(|held| held.is_usable(now))?;
         let (token, renewal_due) = (held.token.clone(), held.schedule.renewal_due);
@@ -309,7 +329,8 @@ impl State {
         let number = self.last_flight;
         // A flight that is run ends at its time-out; twice that leaves room for a busy runtime.
         let overdue = now + timeout * 2;
-        self.flight = Some(Slot { number, waiter: waiter.clone(), pilot, superseded: false, overdue });
+        self.flight =
+            Some(Slot { number, waiter: waiter.clone(), pilot, superseded: false, outdated: false, overdue });
         (Launch { number }, waiter)
     }
 
@@ -353,7 +374,7 @@ impl State {
         self.last_generation = self.last_generation.max(generation);
         self.epoch += 1;
         let token = AccessToken::new(new.into_header(), generation);
-        self.current = Some(Held { token, schedule, refused: false });
+        self.current = Some(Held { token, schedule, refused: false, invalidated: false });
         Ok(Installed { generation, lifetime, first })
     }
 

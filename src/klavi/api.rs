@@ -56,12 +56,14 @@ impl Product {
 /// use klavi_auth::{KlaviApi, Product};
 ///
 /// let api = KlaviApi::sandbox(Product::Monitor);
+/// assert_eq!(api.base_url(), "https://api-sandbox.klavi.ai");
 /// assert_eq!(api.auth_uri(), "https://api-sandbox.klavi.ai/monitor/v1/auth");
 /// assert_eq!(api.refresh_uri(), "https://api-sandbox.klavi.ai/monitor/v1/refresh");
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct KlaviApi {
     product: Product,
+    base_url: Box<str>,
     origin: Origin,
     auth: Uri,
     refresh: Uri,
@@ -128,7 +130,8 @@ impl KlaviApi {
             let path = format!("{prefix}/{}/v1/{name}", product.as_str());
             build_uri(scheme.clone(), authority.clone(), &path)
         };
-        Ok(Self { auth: endpoint("auth")?, refresh: endpoint("refresh")?, origin, product })
+        let base_url = format!("{scheme}://{authority}{prefix}").into();
+        Ok(Self { auth: endpoint("auth")?, refresh: endpoint("refresh")?, base_url, origin, product })
     }
 
     /// The API that the environment names: `KLAVI_API_URL` if set, else `KLAVI_ENV` (`sandbox` or
@@ -153,6 +156,11 @@ impl KlaviApi {
         &self.product
     }
 
+    /// The base URL, without a slash at its end: what the paths of the API are appended to.
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
     /// Where the two keys are exchanged for a token: `POST {base}/{product}/v1/auth`.
     pub fn auth_uri(&self) -> &Uri {
         &self.auth
@@ -174,7 +182,13 @@ impl KlaviApi {
                 .expect("a constant host and a checked segment make a URI")
         };
         let (auth, refresh) = (endpoint("auth"), endpoint("refresh"));
-        Self { origin: Origin::https(host), auth, refresh, product }
+        Self {
+            base_url: format!("https://{host}").into(),
+            origin: Origin::https(host),
+            auth,
+            refresh,
+            product,
+        }
     }
 }
 
@@ -220,6 +234,7 @@ mod tests {
     fn a_base_url_may_have_a_path_and_a_port() {
         let product = Product::other("payments.v2").unwrap();
         let api = KlaviApi::at("https://gw.example:8443/klavi/", product).unwrap();
+        assert_eq!(api.base_url(), "https://gw.example:8443/klavi");
         assert_eq!(api.auth_uri(), "https://gw.example:8443/klavi/payments.v2/v1/auth");
     }
 
