@@ -412,6 +412,9 @@ async fn rejected_during_a_renewal(
     source.answer(token("t1")).await;
     first.await.unwrap().unwrap();
     tokio::time::advance(secs(1400)).await;
+    layer.tokens().warm_up().await.unwrap();
+    settle().await;
+    assert_eq!(source.fetches(), 2);
     let call = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/x")));
     settle().await;
     assert_eq!((source.fetches(), inner.calls()), (2, 1));
