@@ -94,6 +94,9 @@ pub struct Kept<K> {
     body: K,
 }
 
+#[cfg(test)]
+mod tests;
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for super::CloneBody {}

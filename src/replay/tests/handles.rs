@@ -1,0 +1,111 @@
+//! Cases by hand: what the property does not say.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    task::{Wake, Waker},
+};
+
+use super::*;
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Alarm(AtomicUsize);
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Never ready, never wakes.
+struct Stalled;
+
+impl Body for Stalled {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Poll::Pending
+    }
+}
+
+fn takes_over(how: impl FnOnce(&mut ReplayBody<Stalled>)) {
+    let mut first = ReplayBody::recording(Stalled, 10);
+    let mut second = first.again();
+    let alarm = Arc::new(Alarm::default());
+    let waker = Waker::from(Arc::clone(&alarm));
+    let cx = &mut Context::from_waker(&waker);
+    assert!(poll(&mut first, cx).is_pending());
+    how(&mut second);
+    assert_eq!(alarm.0.load(Ordering::SeqCst), 1);
+    assert!(
+        matches!(poll(&mut first, cx), Poll::Ready(Some(Err(error))) if read_error(&error) == Seen::TakenOver)
+    );
+}
+
+#[test]
+fn case_53_who_waits_for_the_first_handle_is_woken_when_it_is_taken_over() {
+    let mut cx = Context::from_waker(Waker::noop());
+    takes_over(|second| assert!(second.take_over()));
+    takes_over(|second| assert!(poll(second, &mut cx).is_pending()));
+}
+
+/// Panics at its second frame.
+struct Panicking(u8);
+
+impl Body for Panicking {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.0 += 1;
+        match self.0 {
+            1 => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"one"))))),
+            2 => panic!("on purpose"),
+            3 => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"two"))))),
+            _ => Poll::Ready(None),
+        }
+    }
+}
+
+#[test]
+fn a_panic_of_the_original_is_its_pollers_alone() {
+    let cx = &mut Context::from_waker(Waker::noop());
+    let mut first = ReplayBody::recording(Panicking(0), 10);
+    let mut second = first.again();
+    let text = |polled| match polled {
+        Poll::Ready(Some(Ok(frame))) => Frame::into_data(frame).unwrap(),
+        _ => panic!("not a frame"),
+    };
+    assert_eq!(text(poll(&mut first, cx)), "one");
+    assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut first, cx).is_pending())).is_err());
+    assert_eq!(text(poll(&mut second, cx)), "one");
+    assert_eq!(text(poll(&mut second, cx)), "two");
+    assert!(matches!(poll(&mut second, cx), Poll::Ready(None)));
+}
+
+#[test]
+fn a_chunk_of_another_kind_is_copied_once_and_then_shared() {
+    let cx = &mut Context::from_waker(Waker::noop());
+    let mut first =
+        ReplayBody::recording(http_body_util::Full::new(std::collections::VecDeque::from([1, 2])), 2);
+    let mut second = first.again();
+    let mut next = |handle| match poll(handle, cx) {
+        Poll::Ready(Some(Ok(frame))) => Frame::into_data(frame).unwrap(),
+        _ => panic!("not a frame"),
+    };
+    let (sent, again) = (next(&mut first), next(&mut second));
+    assert_eq!(sent[..], [1, 2]);
+    assert_eq!((sent.as_ptr(), sent.len()), (again.as_ptr(), again.len()));
+}
+
+#[test]
+fn case_61_debug_shows_nothing_of_the_body() {
+    let mut first = ReplayBody::recording(http_body_util::Full::<Bytes>::from("secret"), 10);
+    let second = first.again();
+    assert!(poll(&mut first, &mut Context::from_waker(Waker::noop())).is_ready());
+    assert_eq!(format!("{second:?}"), "ReplayBody { recorded: 6, limit: 10, whole: true, .. }");
+}

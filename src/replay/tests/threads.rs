@@ -1,0 +1,151 @@
+//! Two threads, a handle each.
+
+use std::{sync::Barrier, task::Waker, thread};
+
+use super::*;
+
+const ROUNDS: usize = 2_000;
+const STEPS: usize = 40;
+
+/// Reads to the end and says which steps came, and what ended it.
+fn read(mut handle: ReplayBody<Original>, steps: &[Step], addresses: &[usize]) -> (Vec<usize>, Seen) {
+    let mut got = Vec::new();
+    loop {
+        match see(&mut handle, steps, addresses) {
+            Seen::Step(step) => got.push(step),
+            Seen::Pending => {}
+            end => return (got, end),
+        }
+    }
+}
+
+/// One round; the second handle starts when the first has read about `head_start` steps.
+fn race(limit: usize, head_start: usize) -> ((Vec<usize>, Seen), (Vec<usize>, Seen)) {
+    let steps = [Step::Data(1); STEPS];
+    let (original, addresses, alive) = Original::new(&steps, Hint::Exact, true);
+    let mut first = ReplayBody::recording(original, limit);
+    let second = first.again();
+    let barrier = Barrier::new(2);
+    let results = thread::scope(|scope| {
+        let ahead: Vec<_> = (0..head_start).map(|_| see(&mut first, &steps, &addresses)).collect();
+        assert!(ahead.iter().enumerate().all(|(step, seen)| *seen == Seen::Step(step)));
+        let one = scope.spawn(|| {
+            barrier.wait();
+            let (got, end) = read(first, &steps, &addresses);
+            ((0..head_start).chain(got).collect(), end)
+        });
+        barrier.wait();
+        let two = read(second, &steps, &addresses);
+        (one.join().unwrap(), two)
+    });
+    assert_eq!(alive.load(Ordering::SeqCst), 0);
+    results
+}
+
+fn is_prefix(got: &[usize]) -> bool {
+    got.iter().copied().eq(0..got.len())
+}
+
+#[test]
+fn case_53_a_hand_over_between_threads_is_whole() {
+    for round in 0..ROUNDS {
+        let ((sent, end), (again, finish)) = race(STEPS, round % STEPS);
+        assert!(is_prefix(&sent), "{sent:?}");
+        assert!(end == Seen::TakenOver || (end == Seen::End && sent.len() == STEPS), "{end:?} {sent:?}");
+        assert_eq!((again, finish), ((0..STEPS).collect(), Seen::End));
+    }
+}
+
+#[test]
+fn case_54_a_hand_over_that_comes_too_late_is_refused_and_disturbs_nobody() {
+    let limit = STEPS / 2;
+    for round in 0..ROUNDS {
+        let ((sent, end), (again, finish)) = race(limit, round % STEPS);
+        assert!(is_prefix(&sent), "{sent:?}");
+        match finish {
+            Seen::NotWhole => {
+                assert_eq!((sent.len(), end, again.len()), (STEPS, Seen::End, 0));
+            }
+            _ => {
+                assert_eq!((again, finish, end), ((0..STEPS).collect(), Seen::End, Seen::TakenOver));
+                assert!(sent.len() <= limit);
+            }
+        }
+    }
+}
+
+/// What a feeder hands out, frame by frame, with the waker of whoever asked last.
+#[derive(Default)]
+struct Feed {
+    frames: VecDeque<Bytes>,
+    closed: bool,
+    waker: Option<Waker>,
+}
+
+struct Fed(Arc<std::sync::Mutex<Feed>>);
+
+impl Body for Fed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut feed = self.0.lock().unwrap();
+        match feed.frames.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(Frame::data(frame)))),
+            None if feed.closed => Poll::Ready(None),
+            None => {
+                feed.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Sleeps while there is nothing, so that a wake-up that is lost is a hang.
+fn read_asleep(handle: ReplayBody<Fed>) -> (Vec<u8>, Option<Seen>) {
+    let mut handle = handle;
+    let mut got = Vec::new();
+    loop {
+        let next = futures_util::future::poll_fn(|cx| poll(&mut handle, cx));
+        match tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(next) {
+            None => return (got, None),
+            Some(Ok(frame)) => got.extend_from_slice(&frame.into_data().unwrap()),
+            Some(Err(error)) => return (got, Some(read_error(&error))),
+        }
+    }
+}
+
+#[test]
+fn case_53_no_wake_up_is_lost_when_a_stream_is_taken_over() {
+    for round in 0..200_u8 {
+        let feed = Arc::new(std::sync::Mutex::new(Feed::default()));
+        let push = |byte: u8, closed: bool| {
+            let mut feed = feed.lock().unwrap();
+            feed.frames.push_back(vec![byte].into());
+            feed.closed = closed;
+            let waker = feed.waker.take();
+            drop(feed);
+            waker.map(Waker::wake)
+        };
+        let first = ReplayBody::recording(Fed(Arc::clone(&feed)), usize::MAX);
+        let second = first.again();
+        thread::scope(|scope| {
+            let one = scope.spawn(|| read_asleep(first));
+            for byte in 0..round % 8 {
+                push(byte, false);
+            }
+            // The first one sleeps, as far as it could read; nothing more comes until it has gone.
+            let two = scope.spawn(|| read_asleep(second));
+            let (sent, end) = one.join().unwrap();
+            assert_eq!(end, Some(Seen::TakenOver));
+            push(100, true);
+            let (again, end) = two.join().unwrap();
+            assert_eq!(end, None);
+            assert!(again.starts_with(&sent));
+            assert_eq!(again, (0..round % 8).chain([100]).collect::<Vec<_>>());
+        });
+    }
+}
