@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses its own part of it")]
 
 pub mod api;
+pub mod streams;
 
 use std::{
     collections::VecDeque,

@@ -1,0 +1,158 @@
+//! What a body that is recorded costs: copies and allocations that are made, and memory that is freed.
+
+mod support;
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+};
+
+use allocation_counter::measure;
+use bytes::Bytes;
+use http::{Request, Response};
+use klavi_auth::{
+    BoxError, KlaviApi, KlaviAuthLayer, NoResend, Product, RecordBody, ReplayBody, TokenCache, TokenSource,
+};
+use support::{
+    Scripted,
+    api::{ok, status},
+    streams::{Own, Parts, Streams, data, next, rest},
+};
+use tower::{Layer, Service, ServiceExt};
+
+fn layer<B>(source: impl TokenSource, construct: fn(ReplayBody<B>) -> B) -> KlaviAuthLayer<RecordBody<B>> {
+    KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(source))
+        .replay_with(construct)
+}
+
+fn post(body: Own) -> Request<Own> {
+    Request::post("/x").body(body).unwrap()
+}
+
+/// Readies and calls the service and polls the answer, as a caller does.
+fn allocations<S, B>(service: &mut S, body: B) -> u64
+where
+    S: Service<Request<B>, Response = Response<()>, Error = BoxError>,
+{
+    let cx = &mut std::task::Context::from_waker(futures_util::task::noop_waker_ref());
+    let mut request = Request::new(body);
+    *request.uri_mut() = http::Uri::from_static("/x");
+    *request.headers_mut() = http::HeaderMap::with_capacity(16);
+    let count = measure(|| {
+        assert!(matches!(service.poll_ready(cx), Poll::Ready(Ok(()))));
+        assert!(matches!(std::pin::pin!(service.call(request)).poll(cx), Poll::Ready(Ok(_))));
+    });
+    count.count_total
+}
+
+#[tokio::test]
+async fn case_53_an_empty_body_allocates_nothing_and_another_one_does() {
+    let layer = layer(Scripted::tokens(), axum::body::Body::new);
+    layer.tokens().warm_up().await.unwrap();
+    let service = &mut layer.layer(tower::service_fn(respond));
+    let mut count = |body| allocations(service, body);
+    count(axum::body::Body::empty());
+    // The index of the map of headers that is kept, and nothing for the body.
+    assert_eq!(count(axum::body::Body::empty()), 1);
+    // The tape, the original on it, and axum's box around it.
+    assert_eq!(count(axum::body::Body::from("x")), 1 + 3);
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "that is what a service takes")]
+fn respond(request: Request<axum::body::Body>) -> std::future::Ready<Result<Response<()>, BoxError>> {
+    assert!(request.headers().contains_key("authorization"));
+    std::future::ready(Ok(Response::new(())))
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_48_what_is_not_to_be_resent_is_not_recorded() {
+    let inner = Streams::new(|_, mut request: Request<Own>| async move {
+        assert!(request.body().is_original());
+        assert_eq!(rest(request.body_mut()).await?, ["one", "two"]);
+        status(401, "original")
+    });
+    let source = Scripted::tokens();
+    let layer = layer(source.clone(), Own::again);
+    let mut request = post(Own::of(vec![data("one"), data("two")]));
+    request.extensions_mut().insert(NoResend);
+    let response = layer.layer(inner.clone()).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 401);
+    let never = layer.clone().resend(false).layer(inner.clone());
+    assert_eq!(never.oneshot(post(Own::of(vec![data("one"), data("two")]))).await.unwrap().status(), 401);
+    let once =
+        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), layer.tokens().clone()).send_once();
+    assert_eq!(
+        once.layer(inner.clone())
+            .oneshot(post(Own::of(vec![data("one"), data("two")])))
+            .await
+            .unwrap()
+            .status(),
+        401
+    );
+    assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2", "Bearer t3"]);
+}
+
+/// Memory that says when it is freed.
+struct Chunk(Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        b"ten bytes!"
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn chunks(count: usize) -> (Parts, Arc<AtomicUsize>) {
+    let alive = Arc::new(AtomicUsize::new(count));
+    ((0..count).map(|_| data(Bytes::from_owner(Chunk(alive.clone())))).collect(), alive)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_recordings_memory_is_freed_with_the_answer() {
+    let (parts, alive) = chunks(3);
+    let (seen, first) = (alive.clone(), Arc::new(Mutex::new(None)));
+    let kept = first.clone();
+    let inner = Streams::new(move |_, mut request: Request<Own>| {
+        let (seen, kept) = (seen.clone(), kept.clone());
+        async move {
+            assert_eq!(rest(request.body_mut()).await?.len(), 3);
+            assert_eq!(seen.load(Ordering::SeqCst), 3, "recorded as long as there may be a 401");
+            // The body outlives the answer, as in a connection's task.
+            *kept.lock().unwrap() = Some(request.into_body());
+            ok("fine")
+        }
+    });
+    let service = layer(Scripted::tokens(), Own::again).layer(inner);
+    let response = service.oneshot(post(Own::of(parts))).await.unwrap();
+    assert_eq!(alive.load(Ordering::SeqCst), 0);
+    assert!(first.lock().unwrap().is_some());
+    drop(response);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_54_over_the_cap_the_recordings_memory_is_freed_at_once() {
+    let (parts, alive) = chunks(5);
+    let inner = Streams::new(move |_, mut request: Request<Own>| {
+        let alive = alive.clone();
+        async move {
+            let mut counts = Vec::new();
+            while let Some(part) = next(request.body_mut()).await {
+                drop(part?);
+                counts.push(alive.load(Ordering::SeqCst));
+            }
+            // Two are within the cap. With the third all that was read is gone.
+            assert_eq!(counts, [5, 5, 2, 1, 0]);
+            ok("fine")
+        }
+    });
+    let service = layer(Scripted::tokens(), Own::again).replay_limit(25).layer(inner);
+    assert_eq!(service.oneshot(post(Own::of(parts))).await.unwrap().status(), 200);
+}
