@@ -54,9 +54,16 @@ where
 
 /// reqwest shows the extensions of a request only in the form of the `http` crate.
 fn read_marks(request: Request) -> Result<(Request, Marks), ::reqwest::Error> {
+    let (url, has_body) = (request.url().clone(), request.body().is_some());
     let request = http::Request::<Body>::try_from(request)?;
     let marks = Marks::of(request.extensions());
-    Ok((Request::try_from(request)?, marks))
+    let mut request = Request::try_from(request)?;
+    // There and back, a fragment is lost, and no body becomes an empty one.
+    *request.url_mut() = url;
+    if !has_body {
+        *request.body_mut() = None;
+    }
+    Ok((request, marks))
 }
 
 pub(crate) fn destination(url: &Url) -> Destination<'_> {
