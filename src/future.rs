@@ -241,7 +241,9 @@ where
     R: Replay<Q>,
     A: Inbound,
 {
-    if !layer.settings().is_rejection(response.status(), response.headers()) {
+    let settings = layer.settings();
+    let is_foreign = || response.answered_by().is_some_and(|uri| !settings.scope.contains(&uri));
+    if !settings.is_rejection(response.status(), response.headers()) || is_foreign() {
         return Err(response);
     }
     let refused = cache.refuse(sent.generation);

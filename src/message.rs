@@ -23,6 +23,12 @@ pub trait Inbound: sealed::Sealed {
 
     #[doc(hidden)]
     fn extensions_mut(&mut self) -> &mut Extensions;
+
+    /// Who answered, if the client says so: it may have followed redirects.
+    #[doc(hidden)]
+    fn answered_by(&self) -> Option<Uri> {
+        None
+    }
 }
 
 /// What a request says of itself in its extensions.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ::reqwest::{Body, Request, Response, Url};
-use http::{Extensions, HeaderMap, StatusCode};
+use http::{Extensions, HeaderMap, StatusCode, Uri};
 use tower_service::Service;
 
 use crate::{
@@ -25,7 +25,8 @@ use crate::{
 /// the extensions of an `http::Request` that was turned into a `reqwest::Request` with `try_from`.
 ///
 /// The client must not follow redirects to other hosts with the token: reqwest removes the header when the host or
-/// port changes, which is its default behaviour.
+/// port changes, which is its default behaviour. A 401 from another origin than the request may go to, where a
+/// redirect led to, is none of the API's and starts nothing.
 impl<S, R> Service<Request> for KlaviAuth<S, R>
 where
     S: Service<Request, Response = Response> + Clone,
@@ -95,6 +96,13 @@ impl Inbound for Response {
 
     fn extensions_mut(&mut self) -> &mut Extensions {
         self.extensions_mut()
+    }
+
+    fn answered_by(&self) -> Option<Uri> {
+        // What reqwest says of a response that was made by hand, in a test or a middleware.
+        const UNKNOWN: &str = "no.url.provided.local";
+        let url = Some(self.url()).filter(|url| url.host_str() != Some(UNKNOWN));
+        url.and_then(|url| url.as_str().parse().ok())
     }
 }
 

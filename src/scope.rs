@@ -1,11 +1,11 @@
 //! Which requests get the token.
 
-use http::{HeaderMap, header::AUTHORIZATION};
+use http::{HeaderMap, Uri, header::AUTHORIZATION};
 
 use crate::{
     Error, KlaviApi,
     message::{Destination, Marks},
-    origin::Origin,
+    origin::{Origin, Target},
 };
 
 /// In the extensions of a request: it goes out as it is, without a token, and a 401 to it starts nothing.
@@ -54,6 +54,11 @@ impl Scope {
         self.more.push(origin);
     }
 
+    /// Whether the token may go there.
+    pub(crate) fn contains(&self, uri: &Uri) -> bool {
+        Target::of(uri).is_some_and(|target| self.origins().any(|origin| origin.contains(&target)))
+    }
+
     /// `path` is that of the destination.
     pub(crate) fn treatment(
         &self,
@@ -96,7 +101,7 @@ impl Scope {
 
 #[cfg(test)]
 mod tests {
-    use http::{Request, Uri};
+    use http::Request;
 
     use super::*;
     use crate::Product;
