@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use klavi_auth::{BoxError, KlaviApi, KlaviAuth, KlaviAuthLayer, Product, TokenCache};
 use support::{
     Scripted,
@@ -119,6 +119,31 @@ async fn case_55_size_hint_and_end_of_stream_are_the_bodys_own_both_times() {
     assert_eq!(service.clone().oneshot(post).await.unwrap().status(), 200);
     service.oneshot(get("/x")).await.unwrap();
     assert_eq!(*hints.lock().unwrap(), [(Some(7), false), (Some(7), false), (Some(0), true)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_55_the_size_of_a_replay_counts_what_was_read_of_the_body_before() {
+    type Boxed = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
+    let hints = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = hints.clone();
+    let inner = tower::service_fn(move |request: Request<Boxed>| {
+        let seen = seen.clone();
+        async move {
+            let mut body = request.into_body();
+            seen.lock().unwrap().push(body.size_hint().exact());
+            while let Some(frame) = body.frame().await {
+                frame?;
+                seen.lock().unwrap().push(body.size_hint().exact());
+            }
+            let first = seen.lock().unwrap().len() == 2;
+            Ok::<_, BoxError>(Response::builder().status(if first { 401 } else { 200 }).body(())?)
+        }
+    });
+    let service = layer(Scripted::tokens()).replay_with(Boxed::new).layer(inner);
+    let body = Boxed::new(Full::from("payload").map_err(Into::into));
+    let response = service.oneshot(Request::post("/x").body(body).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(*hints.lock().unwrap(), [Some(7), Some(0), Some(7), Some(0)]);
 }
 
 /// A response body that is never read to its end, and says when it is dropped.
