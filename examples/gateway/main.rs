@@ -1,0 +1,97 @@
+//! A gateway to Klavi for programs in any language: it listens on this machine, attaches the token, and streams both
+//! ways.
+//!
+//! ```sh
+//! cargo run --example gateway --features sandbox
+//! curl -i http://127.0.0.1:8484/monitor/v1/monitors
+//! ```
+//!
+//! Offline, in front of a look-alike of Klavi in this process. With `KLAVI_ACCESS_KEY` and `KLAVI_SECRET_KEY` set it is
+//! in front of Klavi itself (its sandbox, unless `KLAVI_ENV` or `KLAVI_API_URL` say otherwise). `KLAVI_PRODUCT` (default:
+//! `monitor`) is the product that the token is for, `KLAVI_GATEWAY_PORT` (default: 8484) where the gateway listens.
+//!
+//! * A request without `Authorization` gets the token if it is for the product; a token opens no other. A request with
+//!   an `Authorization` of its own, a `linkToken`, goes out as it is.
+//! * Whoever can connect can use the keys: so it is bound to 127.0.0.1, and refuses what a web page could make a
+//!   browser send (403).
+//! * Without a token the answer is 502 if that takes somebody to mend (keys rejected, nonsense from Klavi), 504 if Klavi
+//!   was too slow, else 503; with `Retry-After` where it is known. 502 also if Klavi's API cannot be reached.
+//! * A 401 comes from Klavi: it turned a new token down, or the body was too long to be kept (64 KiB); then send it again.
+#![allow(clippy::print_stdout, reason = "it says how to call it")]
+
+mod proxy;
+
+use std::{env, io, net::Ipv4Addr, time::Duration};
+
+use klavi_auth::{BoxError, Credentials, KlaviApi, Product, sandbox::Sandbox};
+use tokio::{net::TcpListener, signal, sync::oneshot, time::sleep};
+use tracing::{Level, warn};
+
+pub(crate) use self::proxy::Gateway;
+
+/// How long requests in progress may take once the gateway is told to stop.
+const GRACE: Duration = Duration::from_secs(30);
+
+#[tokio::main]
+pub(crate) async fn main() -> Result<(), BoxError> {
+    let filter = tracing_subscriber::EnvFilter::builder().with_default_directive(Level::INFO.into());
+    tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).init();
+
+    let product = Product::other(&env::var("KLAVI_PRODUCT").unwrap_or_else(|_| "monitor".to_owned()))?;
+    let port = env::var("KLAVI_GATEWAY_PORT").map_or(Ok(8484), |port| port.parse())?;
+    let keys = ["KLAVI_ACCESS_KEY", "KLAVI_SECRET_KEY"];
+    let sandbox = match keys.iter().any(|name| env::var_os(name).is_some()) {
+        true => None,
+        false => Some(Sandbox::start().await?),
+    };
+    let gateway = match &sandbox {
+        Some(sandbox) => Gateway::new(&sandbox.api(product), sandbox.credentials())?,
+        None => Gateway::new(&KlaviApi::from_env(product)?, Credentials::from_env()?)?,
+    };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    let at = listener.local_addr()?;
+    println!("In front of {}, try:\n", gateway.base());
+    println!("curl -i http://{at}{}v1/monitors", gateway.product());
+    println!("curl -i http://{at}/healthz\n");
+    Ok(serve(gateway, listener, told_to_stop()).await?)
+}
+
+/// Serves until `stop` is ready, and then for as long as requests in progress take, within limits.
+pub(crate) async fn serve(
+    gateway: Gateway,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    gateway.warm_up();
+    let (stopping, stopped) = oneshot::channel();
+    let server = axum::serve(listener, gateway.router()).with_graceful_shutdown(async {
+        stop.await;
+        let _ = stopping.send(());
+    });
+    let overdue = async {
+        let _ = stopped.await;
+        sleep(GRACE).await;
+    };
+    tokio::select! {
+        done = server.into_future() => done?,
+        () = overdue => warn!("requests in progress were cut off"),
+    }
+    Ok(())
+}
+
+/// ctrl-c or SIGTERM.
+async fn told_to_stop() {
+    #[cfg(unix)]
+    let terminated = async {
+        match signal::unix::signal(signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<Option<()>>();
+    tokio::select! {
+        _ = signal::ctrl_c() => {}
+        _ = terminated => {}
+    }
+}
