@@ -10,7 +10,7 @@ use klavi_auth::sandbox::Sandbox;
 use tokio::task::yield_now;
 
 const POSTS: u64 = 100;
-const AT_ONCE: usize = 8;
+const AT_ONCE: u64 = 8;
 
 /// A kibibyte of JSON, a different one for each number.
 fn monitor(number: u64) -> Bytes {
@@ -32,7 +32,7 @@ impl Draw {
     }
 }
 
-/// POSTs a hundred monitors, eight at a time, and revokes the token at random moments, `most` times at the most.
+/// POSTs a hundred monitors, up to eight at a time, and revokes the token at random moments, `most` times at the most.
 /// `post` sends a body to `/monitor/v1/monitors` and says what status the caller sees.
 ///
 /// No request is revoked twice: the next revocation waits until there is a new token, and then until all the requests
@@ -42,27 +42,29 @@ where
     F: Future<Output = StatusCode> + Send + 'static,
 {
     let mut draw = Draw(seed);
-    let (mut revoked, mut after) = (0, 2 + draw.below(10));
+    let (mut started, mut revoked) = (0, 0);
     let (mut under_way, mut open) = (FuturesUnordered::new(), BTreeSet::new());
-    // The requests that may still be rejected because of the last revocation, once that is known.
+    // The requests that may be rejected because of the last revocation, once that is known.
     let mut exposed = Some(BTreeSet::new());
-    for number in 0..POSTS {
-        let call = tokio::spawn(post(monitor(number)));
-        under_way.push(async move { (number, call.await.unwrap()) });
-        open.insert(number);
-        for _ in 0..draw.below(30) {
+    while started < POSTS || !open.is_empty() {
+        for _ in 0..(1 + draw.below(8)).min(POSTS - started).min(AT_ONCE - open.len() as u64) {
+            let (number, call) = (started, tokio::spawn(post(monitor(started))));
+            under_way.push(async move { (number, call.await.unwrap()) });
+            open.insert(number);
+            started += 1;
+        }
+        for _ in 0..draw.below(12) {
             yield_now().await;
         }
         if exposed.is_none() && sandbox.live_tokens() == 1 {
             exposed = Some(open.clone());
         }
-        after = after.saturating_sub(1);
         let is_safe = exposed.as_ref().is_some_and(BTreeSet::is_empty) && sandbox.live_tokens() == 1;
-        if is_safe && after == 0 && revoked < most && number + 1 < POSTS {
+        if is_safe && revoked < most && started < POSTS {
             sandbox.revoke_all();
-            (revoked, after, exposed) = (revoked + 1, 1 + draw.below(12), None);
+            (revoked, exposed) = (revoked + 1, None);
         }
-        while under_way.len() >= AT_ONCE || (number + 1 == POSTS && !under_way.is_empty()) {
+        for _ in 0..1 + draw.below(open.len() as u64) {
             let (number, status) = under_way.next().await.unwrap();
             assert_eq!(status, StatusCode::CREATED, "request {number}, seed {seed}, {revoked} revocations");
             open.remove(&number);
