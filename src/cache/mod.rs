@@ -5,6 +5,7 @@ mod back_off;
 mod budget;
 mod builder;
 mod flight;
+mod held;
 mod keep_alive;
 mod landing;
 mod local;

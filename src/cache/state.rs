@@ -15,10 +15,11 @@ use tokio::time::Instant;
 use super::{
     back_off::{BackOff, Gate},
     budget::Budget,
+    held::Held,
     landing::{Pilot, Waiter, landing},
 };
 use crate::{
-    AccessToken, Error, Freshness, NewToken, Predecessor, RefreshPolicy,
+    AccessToken, Error, NewToken, Predecessor, RefreshPolicy,
     error::{Lost, Recovery},
     freshness::Schedule,
 };
@@ -40,22 +41,6 @@ pub(super) struct State {
     gate: Gate,
     budget: Budget,
     pub(super) keeper_runs: bool,
-}
-
-#[derive(Debug)]
-struct Held {
-    token: AccessToken,
-    schedule: Schedule,
-    /// Never to be used again.
-    refused: bool,
-    /// Refused by [`State::invalidate`], which counts once.
-    invalidated: bool,
-}
-
-impl Held {
-    fn is_usable(&self, now: Instant) -> bool {
-        !self.refused && self.schedule.freshness(now) != Freshness::Expired
-    }
 }
 
 /// The flight that is under way.
@@ -301,7 +286,7 @@ impl State {
     }
 
     fn is_current(&self, new: &NewToken) -> bool {
-        self.current.as_ref().is_some_and(|held| held.token.same_string(new.header()))
+        self.current.as_ref().is_some_and(|held| held.has_string_of(new))
     }
 
     fn usable(&self, now: Instant) -> Option<Usable> {
@@ -349,32 +334,12 @@ impl State {
             Some(age) => now + lifetime.saturating_sub(age),
         };
         let schedule = policy.schedule(end, lifetime, draw);
-        if schedule.freshness(now) == Freshness::Expired {
-            return Err(Error::bad_answer("the new access token has already expired"));
-        }
+        let held = Held::following(self.current.as_ref(), new, schedule, self.last_generation + 1, now)?;
         let first = self.current.is_none();
-        let mut generation = self.last_generation + 1;
-        if let Some(held) = &self.current {
-            let same = held.token.same_string(new.header());
-            if same && held.refused {
-                return Err(Error::bad_answer("the new access token is the one that was rejected"));
-            }
-            if held.is_usable(now) {
-                if end < held.schedule.end {
-                    return Err(Error::bad_answer("the new access token ends before the current one"));
-                }
-                if same && end == held.schedule.end {
-                    return Err(Error::bad_answer("the new access token is the current one, no longer"));
-                }
-            }
-            if same {
-                generation = held.token.generation();
-            }
-        }
+        let generation = held.token.generation();
         self.last_generation = self.last_generation.max(generation);
         self.epoch += 1;
-        let token = AccessToken::new(new.into_header(), generation);
-        self.current = Some(Held { token, schedule, refused: false, invalidated: false });
+        self.current = Some(held);
         Ok(Installed { generation, lifetime, first })
     }
 
