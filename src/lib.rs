@@ -65,11 +65,73 @@
 //! other bodies [`send_once`](KlaviAuthLayer::send_once) keeps nothing; without it the compiler says that
 //! `Clone` is missing where the service is called. A single request opts out with [`NoResend`].
 //!
+//! # Order of layers
+//!
+//! Every layer works on either side of this one; what it does there differs. The order that we recommend, from the
+//! outside in:
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use http::{Request, Response, header::AUTHORIZATION};
+//! # use http_body_util::Full;
+//! # use bytes::Bytes;
+//! # use klavi_auth::{BoxError, KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache, source_fn};
+//! use tower::{ServiceBuilder, retry::RetryLayer};
+//! use tower_http::{
+//!     decompression::DecompressionLayer,
+//!     follow_redirect::FollowRedirectLayer,
+//!     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+//!     sensitive_headers::SetSensitiveRequestHeadersLayer,
+//!     trace::TraceLayer,
+//! };
+//!
+//! # #[derive(Clone)] struct Retries;
+//! # impl<A> tower::retry::Policy<Request<Full<Bytes>>, Response<A>, BoxError> for Retries {
+//! #     type Future = std::future::Ready<()>;
+//! #     fn retry(&mut self, _: &mut Request<Full<Bytes>>, _: &mut Result<Response<A>, BoxError>) -> Option<Self::Future> { None }
+//! #     fn clone_request(&mut self, request: &Request<Full<Bytes>>) -> Option<Request<Full<Bytes>>> { Some(request.clone()) }
+//! # }
+//! # let auth = KlaviAuthLayer::new(
+//! #     &KlaviApi::sandbox(Product::Monitor),
+//! #     TokenCache::new(source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)))),
+//! # );
+//! # let http = tower::service_fn(async |_: Request<Full<Bytes>>| Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())));
+//! let klavi = ServiceBuilder::new()
+//!     .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+//!     .layer(PropagateRequestIdLayer::x_request_id())
+//!     .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION]))
+//!     .layer(TraceLayer::new_for_http())
+//!     .load_shed()
+//!     .timeout(Duration::from_secs(30))
+//!     .layer(RetryLayer::new(Retries))
+//!     .layer(FollowRedirectLayer::new())
+//!     .layer(auth)
+//!     .layer(DecompressionLayer::new())
+//!     .concurrency_limit(64)
+//!     .service(http);
+//! # fn is_client<S: tower::Service<Request<Full<Bytes>>, Error = BoxError>>(_: S) {}
+//! # is_client(klavi);
+//! ```
+//!
+//! | layer | place | why |
+//! |---|---|---|
+//! | `SetRequestId`, `PropagateRequestId` | around | both sends of a request have the same id; inside, each gets one of its own |
+//! | `SetSensitiveHeaders` | around, before traces | for `Authorization` headers of the caller's own; the layer marks its token itself |
+//! | `TraceLayer` | around | one span per request, with its wait for a token; inside it shows each send. No place shows the token |
+//! | `LoadShed`, `Buffer` | around | they see through the layer whether there is room inside. Who waits for a token takes up none |
+//! | `Timeout` | around | it bounds the whole: the wait for a token, both sends. A fetch goes on when its caller gives up. Inside, it bounds each send |
+//! | `Retry` | around | each try has the token of its moment; inside, tries repeat the one they began with. On neither side do tries cost token calls: while the token endpoint fails, they get the error that is there |
+//! | `FollowRedirect` | around | each hop is asked anew where it goes, so none to another origin has the token, and its 401 starts nothing. Inside, that is up to the policy: tower-http's `Standard` removes the header, a policy without `FilterCredentials` sends the token anywhere; and a 401 from there is taken for the API's |
+//! | **`KlaviAuthLayer`** | | |
+//! | `Decompression` | either | a 401 that leads to a resend is not read |
+//! | `ConcurrencyLimit` | inside | it counts what is on the wire, resends too. Who waits for a token holds no place, so that the token calls may be behind the same limit. Around, such a request holds one |
+//! | `RateLimit` | inside, under a `Buffer` | it counts the resends, as Klavi does; it is not [`Clone`], and the buffer is |
+//!
+//! To box a stack, use `BoxCloneSyncService::new`: the futures are not [`Sync`] if the HTTP client's are not, which
+//! `ServiceBuilder::boxed_clone_sync` asks for.
+//!
 //! # Deployment
 //!
-//! * The layer belongs close to the transport: retries, time-outs, redirects and limits on requests go around it, so
-//!   that each try has a token of its moment. With redirects followed inside of it, the client decides what happens
-//!   to the `Authorization` header.
 //! * Make one layer per base URL, product and access key, and clone it. Two that are built apart fetch apart.
 //! * [`TokenCache::warm_up`] at start-up moves the first fetch ahead of the first request;
 //!   [`TokenCache::snapshot`] answers a health check.
