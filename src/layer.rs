@@ -15,7 +15,9 @@ use crate::{
 /// It is cheap to clone. Clones, and all services that they make, share one token and one fetch.
 ///
 /// `R` says how request bodies are kept for the resend: [`CloneBody`] by default, see
-/// [`send_once`](Self::send_once).
+/// [`replay_with`](Self::replay_with) and [`send_once`](Self::send_once). If the compiler says that a method `call` or
+/// `oneshot` does not exist, or that its bounds are not satisfied, the body cannot be cloned and one of the two is
+/// missing: see [Bodies](crate#bodies).
 #[derive(Clone)]
 pub struct KlaviAuthLayer<R = CloneBody> {
     settings: Arc<Settings>,

@@ -60,10 +60,51 @@
 //!
 //! # Bodies
 //!
-//! To be sent twice, a request is kept while it is under way: its head, and a clone of its body. That works for every
-//! body that is [`Clone`], such as `Full` and `Empty`, and leaves the inner service's request type as it is. For
-//! other bodies [`send_once`](KlaviAuthLayer::send_once) keeps nothing; without it the compiler says that
-//! `Clone` is missing where the service is called. A single request opts out with [`NoResend`].
+//! To be sent twice, a request is kept while it is under way: its head, and its body in one of these ways. None changes
+//! the request type of the inner service.
+//!
+//! | body | layer | after a 401 |
+//! |---|---|---|
+//! | can be cloned: `Full`, `Empty`, `String`, … | as it is | the clone is sent |
+//! | cannot: axum's, tonic's, `BoxBody`, your own, … | [`replay_with`](KlaviAuthLayer::replay_with) its constructor | what was recorded is sent, and then the rest; beyond 64 KiB the 401 goes to the caller |
+//! | any | [`send_once`](KlaviAuthLayer::send_once) | the 401 goes to the caller |
+//!
+//! A single request opts out with [`NoResend`].
+//!
+//! A body that cannot be cloned does not compile with the layer as it is:
+//!
+//! ```compile_fail,E0277
+//! # use axum::{Router, body::Body};
+//! # use http::Request;
+//! # use klavi_auth::KlaviAuthLayer;
+//! # use tower::{ServiceBuilder, ServiceExt};
+//! # fn demo(auth: KlaviAuthLayer) {
+//! let klavi = ServiceBuilder::new().layer(auth).service(Router::new());
+//! let response = klavi.oneshot(Request::new(Body::empty()));
+//! // error[E0277]: `CloneBody` cannot keep this request for the resend
+//! # drop(response); }
+//! ```
+//!
+//! Say how it is kept, in either of two ways, and it does:
+//!
+//! ```
+//! # use axum::{Router, body::Body};
+//! # use http::Request;
+//! # use klavi_auth::KlaviAuthLayer;
+//! # use tower::{ServiceBuilder, ServiceExt};
+//! # fn demo(auth: KlaviAuthLayer) {
+//! let recording = auth.clone().replay_with(Body::new);
+//! let once = auth.send_once();
+//! let klavi = ServiceBuilder::new().layer(recording).service(Router::new());
+//! let response = klavi.oneshot(Request::new(Body::empty()));
+//! # drop(response);
+//! # let klavi = ServiceBuilder::new().layer(once).service(Router::new());
+//! # drop(klavi.oneshot(Request::new(Body::empty()))); }
+//! ```
+//!
+//! Where the inner service takes requests of one body type only, as hyper-util's client does, the compiler may see less and
+//! say only that the method `call`, `ready` or `oneshot` "exists, but its trait bounds were not satisfied" (E0599), or with
+//! the feature `reqwest` that there is no method `call`. It is the same mistake, and the same line mends it.
 //!
 //! # Order of layers
 //!

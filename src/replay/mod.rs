@@ -17,9 +17,9 @@ pub use self::{body::ReplayBody, record::RecordBody};
 /// [`RecordBody`] comes with [`replay_with`](crate::KlaviAuthLayer::replay_with), [`SendOnce`] with
 /// [`send_once`](crate::KlaviAuthLayer::send_once).
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot keep this request for the resend: its body is not `Clone`",
-    label = "a body that cannot be cloned needs another way of being kept",
-    note = "record it while it is sent: `layer.replay_with(axum::body::Body::new)`, with your body's own constructor",
+    message = "`{Self}` cannot keep this request for the resend",
+    label = "a body that is not `Clone` needs another way of being kept",
+    note = "record it while it is sent: `layer.replay_with(axum::body::Body::new)`, with this body's own constructor",
     note = "or do without the resend: `layer.send_once()`"
 )]
 pub trait Replay<Q>: sealed::Sealed + Clone {
