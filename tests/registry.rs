@@ -287,6 +287,27 @@ fn a_maker_that_panics_leaves_the_registry_as_it_was() {
     assert!(!knows(&caches, "b") && knows(&caches, "b"));
 }
 
+#[derive(Clone, PartialEq)]
+struct Panicking(bool);
+
+impl Eq for Panicking {}
+
+impl std::hash::Hash for Panicking {
+    fn hash<H: std::hash::Hasher>(&self, _: &mut H) {
+        assert!(!self.0, "on purpose");
+    }
+}
+
+#[test]
+fn a_key_that_panics_leaves_the_registry_as_it_was() {
+    let caches = TokenCaches::new(1, IDLE);
+    caches.get_or_insert_with(Panicking(false), cache).unwrap();
+    let panics = catch_unwind(AssertUnwindSafe(|| caches.get_or_insert_with(Panicking(true), cache)));
+    assert!(panics.is_err());
+    assert_eq!(caches.len(), 1);
+    caches.get_or_insert_with(Panicking(false), || unreachable!("there is one")).unwrap();
+}
+
 #[test]
 fn a_maker_may_call_the_registry() {
     without_deadlock(|| {
