@@ -74,6 +74,7 @@ enum Waiting<Q, A, K> {
 /// A request that was sent and may be sent again, and what came back: kept until there is a token for the second
 /// time.
 pub(crate) struct Rejected<A, K> {
+    generation: u64,
     kept: K,
     pub(crate) response: A,
 }
@@ -252,7 +253,7 @@ where
         return Err(response);
     }
     match (refused, sent.kept.take().filter(|kept| layer.replay().is_whole(kept))) {
-        (Ok(()), Some(kept)) => Ok(Rejected { kept, response }),
+        (Ok(()), Some(kept)) => Ok(Rejected { generation: sent.generation, kept, response }),
         (Ok(()), None) => {
             events::resend_given_up(sent.generation, "not resendable");
             Err(response)
@@ -264,6 +265,7 @@ where
 impl<A: Inbound, K> Rejected<A, K> {
     /// There is no token for a second time: the response goes to the caller, with the reason.
     pub(crate) fn give_up(self, error: Error) -> A {
+        events::resend_given_up(self.generation, "no new token");
         with_error(self.response, error)
     }
 
@@ -275,7 +277,10 @@ impl<A: Inbound, K> Rejected<A, K> {
     {
         // The response goes here, before the inner service is readied: its body may hold a place there, or a
         // connection.
-        replay.restore(self.kept).ok_or(self.response)
+        replay.restore(self.kept).ok_or_else(|| {
+            events::resend_given_up(self.generation, "more of the body was read than is kept");
+            self.response
+        })
     }
 }
 

@@ -74,7 +74,7 @@ impl<R> KlaviAuthLayer<R> {
     /// Records bodies while they are sent, and makes them anew with `construct` for the resend: for bodies that
     /// cannot be cloned. The inner service still gets the body type that it wants.
     ///
-    /// Up to 64 KiB are recorded ([`replay_limit`](Self::replay_limit)). A longer body is sent once, unbuffered, and
+    /// Up to 64 KiB in up to 4,096 frames are recorded ([`replay_limit`](Self::replay_limit)). A longer body is sent once, unbuffered, and
     /// a 401 to it goes to the caller.
     ///
     /// ```

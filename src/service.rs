@@ -28,7 +28,9 @@ use crate::{
 /// # Errors
 ///
 /// The inner service's, boxed, or an [`Error`](crate::Error) to be found by downcast. A 401 is not an error; if a
-/// new token could not be had for the resend, the 401 carries the [`Error`](crate::Error) in its extensions.
+/// new token could not be had for the resend, the 401 carries the [`Error`](crate::Error) in its extensions. (If the
+/// new token is lost again while the inner service gets ready for the resend, the 401 is gone by then, and the caller
+/// gets the error.)
 ///
 /// # Cancel safety
 ///

@@ -95,6 +95,20 @@ async fn case_48_what_is_not_to_be_resent_is_not_recorded() {
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2", "Bearer t3"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn case_54_what_is_known_to_be_too_long_is_not_recorded() {
+    let inner = Streams::new(|number, request: Request<Own>| async move {
+        // What fits is wrapped, what does not is not.
+        assert_eq!(request.body().is_original(), number == 2);
+        ok("fine")
+    });
+    let service = layer(Scripted::tokens(), Own::again).replay_limit(3).layer(inner.clone());
+    for text in ["fit", "long"] {
+        assert_eq!(service.clone().oneshot(post(Own::text(text))).await.unwrap().status(), 200);
+    }
+    assert_eq!(inner.bearers().len(), 2);
+}
+
 /// Memory that says when it is freed.
 struct Chunk(Arc<AtomicUsize>);
 

@@ -7,7 +7,8 @@
 //! Rules that hold whenever the tape is not locked:
 //!
 //! 1. What was read from the original is on the tape, in order, or the tape is blank for good.
-//! 2. The tape is blank as soon as more was read than the limit: it is forgotten at once, not kept to the end.
+//! 2. The tape is blank as soon as more was read than the limit, in bytes or in frames: it is forgotten at once, not
+//!    kept to the end.
 //! 3. The original is read by one handle: by the first until the second has taken over, by the second from then on.
 //!
 //! The original is polled while the tape is locked. That cannot lock up: nothing that the original could call leads
@@ -25,6 +26,9 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::BoxError;
+
+/// The most frames that are recorded, however small: each takes some memory of its own.
+const MOST_FRAMES: usize = 4096;
 
 /// A body that is recorded while it is sent, up to a limit, and can be sent again. Chunks of bytes are shared
 /// between the recording and what is sent, not copied (for originals whose data is [`Bytes`]).
@@ -163,7 +167,7 @@ where
             (None, None) => return self.erase(),
         };
         self.recorded += frame.len();
-        if self.recorded > self.limit {
+        if self.recorded > self.limit || self.frames.len() == MOST_FRAMES {
             return self.erase();
         }
         self.frames.push(frame);

@@ -23,7 +23,7 @@ where
     Fut: Future<Output = ()> + Send + 'static,
 {
     let pace = Mutex::new(Pace { random: seed, ..Pace::default() });
-    let calls = stream::iter(0..CALLS).for_each_concurrent(AT_ONCE, |number| {
+    let calls = stream::iter(0..CALLS).map(|number| {
         pace.lock().unwrap().running.insert(number);
         let call = tokio::spawn(call(number));
         let (pace, revoke) = (&pace, &revoke);
@@ -36,7 +36,8 @@ where
             }
         }
     });
-    calls.await;
+    // In order, so that a slow call holds the others up, and revocations do not wait for it for long.
+    calls.buffered(AT_ONCE).collect::<()>().await;
     pace.into_inner().unwrap().revoked
 }
 

@@ -120,8 +120,9 @@ impl Own {
         Self::Original(Box::pin(stream(parts)))
     }
 
-    pub fn empty() -> Self {
-        Self::Original(Box::pin(http_body_util::Empty::new().map_err(|never| match never {})))
+    /// Of a length that is known.
+    pub fn text(text: &'static str) -> Self {
+        Self::Original(Box::pin(http_body_util::Full::from(text).map_err(|never| match never {})))
     }
 
     pub fn again(body: ReplayBody<Self>) -> Self {

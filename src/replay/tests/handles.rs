@@ -109,3 +109,20 @@ fn case_61_debug_shows_nothing_of_the_body() {
     assert!(poll(&mut first, &mut Context::from_waker(Waker::noop())).is_ready());
     assert_eq!(format!("{second:?}"), "ReplayBody { recorded: 6, limit: 10, whole: true, .. }");
 }
+
+#[test]
+fn the_recording_ends_at_4096_frames_however_small_they_are() {
+    let frames = |count| {
+        let frames = (0..count).map(|_| Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"x"))));
+        http_body_util::StreamBody::new(futures_util::stream::iter(frames))
+    };
+    for (count, whole) in [(4096, true), (4097, false)] {
+        let mut first = ReplayBody::recording(frames(count), 1 << 20);
+        let second = first.again();
+        let cx = &mut Context::from_waker(Waker::noop());
+        for _ in 0..count {
+            assert!(matches!(poll(&mut first, cx), Poll::Ready(Some(Ok(_)))));
+        }
+        assert_eq!(second.is_whole(), whole, "{count}");
+    }
+}

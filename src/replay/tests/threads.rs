@@ -1,11 +1,18 @@
 //! Two threads, a handle each.
 
-use std::{sync::Barrier, task::Waker, thread};
+use std::{
+    sync::{Barrier, mpsc},
+    task::Waker,
+    thread,
+    time::Duration,
+};
 
 use super::*;
 
 const ROUNDS: usize = 2_000;
 const STEPS: usize = 40;
+/// What comes in microseconds has not come after this.
+const LONG: Duration = Duration::from_secs(10);
 
 /// Reads to the end and says which steps came, and what ended it.
 fn read(mut handle: ReplayBody<Original>, steps: &[Step], addresses: &[usize]) -> (Vec<usize>, Seen) {
@@ -104,9 +111,17 @@ impl Body for Fed {
     }
 }
 
+type Read = (Vec<u8>, Option<Seen>);
+
+/// In a thread that nobody joins: one that hangs is a failure, and no hang of the test.
+fn in_a_thread(handle: ReplayBody<Fed>) -> mpsc::Receiver<Read> {
+    let (result, receiver) = mpsc::channel();
+    thread::spawn(move || result.send(read_asleep(handle)));
+    receiver
+}
+
 /// Sleeps while there is nothing, so that a wake-up that is lost is a hang.
-fn read_asleep(handle: ReplayBody<Fed>) -> (Vec<u8>, Option<Seen>) {
-    let mut handle = handle;
+fn read_asleep(mut handle: ReplayBody<Fed>) -> Read {
     let mut got = Vec::new();
     loop {
         let next = futures_util::future::poll_fn(|cx| poll(&mut handle, cx));
@@ -132,20 +147,18 @@ fn case_53_no_wake_up_is_lost_when_a_stream_is_taken_over() {
         };
         let first = ReplayBody::recording(Fed(Arc::clone(&feed)), usize::MAX);
         let second = first.again();
-        thread::scope(|scope| {
-            let one = scope.spawn(|| read_asleep(first));
-            for byte in 0..round % 8 {
-                push(byte, false);
-            }
-            // The first one sleeps, as far as it could read; nothing more comes until it has gone.
-            let two = scope.spawn(|| read_asleep(second));
-            let (sent, end) = one.join().unwrap();
-            assert_eq!(end, Some(Seen::TakenOver));
-            push(100, true);
-            let (again, end) = two.join().unwrap();
-            assert_eq!(end, None);
-            assert!(again.starts_with(&sent));
-            assert_eq!(again, (0..round % 8).chain([100]).collect::<Vec<_>>());
-        });
+        let one = in_a_thread(first);
+        for byte in 0..round % 8 {
+            push(byte, false);
+        }
+        // The first one sleeps, as far as it could read; nothing more comes until it has gone.
+        let two = in_a_thread(second);
+        let (sent, end) = one.recv_timeout(LONG).expect("it was woken");
+        assert_eq!(end, Some(Seen::TakenOver));
+        push(100, true);
+        let (again, end) = two.recv_timeout(LONG).expect("it was woken");
+        assert_eq!(end, None);
+        assert!(again.starts_with(&sent));
+        assert_eq!(again, (0..round % 8).chain([100]).collect::<Vec<_>>());
     }
 }
