@@ -171,11 +171,19 @@
 //! To box a stack, use `BoxCloneSyncService::new`: the futures are not [`Sync`] if the HTTP client's are not, which
 //! `ServiceBuilder::boxed_clone_sync` asks for.
 //!
+//! # More than one customer
+//!
+//! A request that carries a [`TokenCache`] in its extensions uses that one, for the token and for the 401. A platform
+//! that calls with the keys of many makes the layer with [`without_tokens`](KlaviAuthLayer::without_tokens) and keeps
+//! a cache for each customer in [`TokenCaches`], which is bounded and drops those that are idle.
+//!
 //! # Deployment
 //!
 //! * Make one layer per base URL, product and access key, and clone it. Two that are built apart fetch apart.
 //! * [`TokenCache::warm_up`] at start-up moves the first fetch ahead of the first request;
 //!   [`TokenCache::snapshot`] answers a health check.
+//! * A server that answers 401 from the headers alone and closes an HTTP/1.1 connection under the upload can take its
+//!   own answer away: then the caller gets the transport's error, as without the layer.
 //! * The lifetime counts on a monotonic clock. Where that stands still while the host sleeps, the first request
 //!   after waking may meet a 401, and is sent again.
 //!
@@ -193,6 +201,15 @@
 //! * `reqwest`: the token calls go over reqwest if no [`transport`](KlaviAuthLayerBuilder::transport) is given.
 //!   It is used without TLS of its own choice: turn on one of reqwest's TLS features in your application, or
 //!   every call to an `https` URL fails with an error for which [`Error::is_transport`] holds.
+//!   It also brings the layer around `reqwest::Client`.
+#![cfg_attr(
+    feature = "reqwest-middleware",
+    doc = "* `reqwest-middleware`: [`KlaviAuthMiddleware`], with the tokens of a layer."
+)]
+#![cfg_attr(
+    not(feature = "reqwest-middleware"),
+    doc = "* `reqwest-middleware`: `KlaviAuthMiddleware`, with the tokens of a layer."
+)]
 #![cfg_attr(feature = "sandbox", doc = "* [`sandbox`]: a look-alike of Klavi for your tests.")]
 #![cfg_attr(not(feature = "sandbox"), doc = "* `sandbox`: a look-alike of Klavi for your tests.")]
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -49,8 +49,7 @@ impl Gateway {
             .build()?;
         let klavi = auth.clone().replay_with(Body::new).layer(http);
         let product = format!("/{}/", api.product().as_str());
-        let base = api.auth_uri().to_string();
-        let base = base.trim_end_matches(&format!("{product}v1/auth")).parse()?;
+        let base = api.base_url().parse()?;
         Ok(Self { klavi, auth, base, product })
     }
 
