@@ -8,14 +8,13 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::header::AUTHORIZATION;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::{
-    AccessToken, BoxError, Error, Inbound, KlaviAuthLayer, Outbound, Replay, TokenCache,
+    BoxError, Inbound, Outbound, Replay, TokenCache,
     cache::{Acquire, LocalToken, Lookup},
-    events,
+    resend::{Rejected, Sent, after_response, first_sending, second_sending},
     service::Shared,
 };
 
@@ -71,53 +70,10 @@ enum Waiting<Q, A, K> {
     Rejected(Rejected<A, K>),
 }
 
-/// A request that was sent and may be sent again, and what came back: kept until there is a token for the second
-/// time.
-pub(crate) struct Rejected<A, K> {
-    generation: u64,
-    kept: K,
-    pub(crate) response: A,
-}
-
 /// A request that is to be sent as soon as the inner service is ready.
 enum Outgoing<Q> {
     First(Q),
     Second(Q),
-}
-
-/// What is remembered of a request that the inner service has.
-pub(crate) struct Sent<K> {
-    generation: u64,
-    is_second: bool,
-    kept: Option<K>,
-}
-
-/// Gives a request its token for the first time, and keeps it, if it may and can be sent again.
-pub(crate) fn first_sending<R, Q>(
-    request: Q,
-    token: &AccessToken,
-    once: bool,
-    layer: &KlaviAuthLayer<R>,
-) -> (Q, Sent<R::Kept>)
-where
-    R: Replay<Q>,
-    Q: Outbound,
-{
-    let resend = layer.settings().resend && !once;
-    let (mut request, kept) = if resend { layer.replay().keep(request) } else { (request, None) };
-    attach(&mut request, token);
-    (request, Sent { generation: token.generation(), is_second: false, kept })
-}
-
-/// Gives a request its token for the second time, after which nothing is kept.
-pub(crate) fn second_sending<Q: Outbound, K>(mut request: Q, token: &AccessToken) -> (Q, Sent<K>) {
-    events::resent(token.generation());
-    attach(&mut request, token);
-    (request, Sent { generation: token.generation(), is_second: true, kept: None })
-}
-
-fn attach(request: &mut impl Outbound, token: &AccessToken) {
-    request.headers_mut().insert(AUTHORIZATION, token.header_value().clone());
 }
 
 impl<S, R, Q> ResponseFuture<S, R, Q>
@@ -229,64 +185,6 @@ where
             state.set(next);
         }
     }
-}
-
-/// Takes a rejected token out of use. `Err` is the response for the caller, `Ok` what may be sent again.
-pub(crate) fn after_response<R, Q, A>(
-    response: A,
-    sent: &mut Sent<R::Kept>,
-    layer: &KlaviAuthLayer<R>,
-    cache: &TokenCache,
-) -> Result<Rejected<A, R::Kept>, A>
-where
-    R: Replay<Q>,
-    A: Inbound,
-{
-    let settings = layer.settings();
-    let is_foreign = || response.answered_by().is_some_and(|uri| !settings.scope.contains(&uri));
-    if !settings.is_rejection(response.status(), response.headers()) || is_foreign() {
-        return Err(response);
-    }
-    let refused = cache.refuse(sent.generation);
-    if sent.is_second {
-        events::resend_given_up(sent.generation, "rejected again");
-        return Err(response);
-    }
-    match (refused, sent.kept.take().filter(|kept| layer.replay().is_whole(kept))) {
-        (Ok(()), Some(kept)) => Ok(Rejected { generation: sent.generation, kept, response }),
-        (Ok(()), None) => {
-            events::resend_given_up(sent.generation, "not resendable");
-            Err(response)
-        }
-        (Err(error), _) => Err(with_error(response, error)),
-    }
-}
-
-impl<A: Inbound, K> Rejected<A, K> {
-    /// There is no token for a second time: the response goes to the caller, with the reason.
-    pub(crate) fn give_up(self, error: Error) -> A {
-        events::resend_given_up(self.generation, "no new token");
-        with_error(self.response, error)
-    }
-
-    /// There is one: the request, to be sent again. `Err` is the response for the caller, if more of the body was
-    /// read meanwhile than can be kept.
-    pub(crate) fn restore<R, Q>(self, replay: &R) -> Result<Q, A>
-    where
-        R: Replay<Q, Kept = K>,
-    {
-        // The response goes here, before the inner service is readied: its body may hold a place there, or a
-        // connection.
-        replay.restore(self.kept).ok_or_else(|| {
-            events::resend_given_up(self.generation, "more of the body was read than is kept");
-            self.response
-        })
-    }
-}
-
-fn with_error<A: Inbound>(mut response: A, error: Error) -> A {
-    response.extensions_mut().insert(error);
-    response
 }
 
 /// Takes what a state holds until it is left.

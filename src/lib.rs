@@ -230,6 +230,7 @@ mod origin;
 mod replay;
 #[cfg(feature = "reqwest")]
 mod reqwest;
+mod resend;
 #[cfg(feature = "sandbox")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sandbox")))]
 pub mod sandbox;

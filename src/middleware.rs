@@ -6,9 +6,9 @@ use reqwest_middleware::{Error, Middleware, Next, Result};
 
 use crate::{
     CloneBody, KlaviAuthLayer, Replay,
-    future::{Rejected, after_response, first_sending, second_sending},
     message::Marks,
     reqwest::destination,
+    resend::{Rejected, after_response, first_sending, second_sending},
     scope::Treatment,
 };
 

@@ -12,8 +12,9 @@ use tower_service::Service;
 use crate::{
     BoxError, CloneBody, KlaviAuthLayer, Outbound, Replay, ResponseFuture,
     cache::{LocalToken, Lookup},
-    future::{Way, first_sending},
+    future::Way,
     message::{Destination, Marks},
+    resend::first_sending,
     scope::Treatment,
 };
 
