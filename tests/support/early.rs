@@ -201,7 +201,7 @@ async fn read_body(head: &str, mut stream: impl AsyncRead + Unpin) -> io::Result
         while !line.ends_with(b"\r\n") {
             line.push(stream.read_u8().await?);
         }
-        let len = usize::from_str_radix(str::from_utf8(&line).unwrap().trim(), 16).unwrap();
+        let len = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).unwrap();
         let mut chunk = vec![0; len + 2];
         stream.read_exact(&mut chunk).await?;
         if len == 0 {
