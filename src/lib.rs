@@ -183,7 +183,8 @@
 //! * [`TokenCache::warm_up`] at start-up moves the first fetch ahead of the first request;
 //!   [`TokenCache::snapshot`] answers a health check.
 //! * A server that answers 401 from the headers alone and closes an HTTP/1.1 connection under the upload can take its
-//!   own answer away: then the caller gets the transport's error, as without the layer.
+//!   own answer away: then the caller gets the transport's error, as without the layer. One that answers so, keeps the
+//!   connection open and reads no more makes the client wait for it: have a time-out around the layer.
 //! * The lifetime counts on a monotonic clock. Where that stands still while the host sleeps, the first request
 //!   after waking may meet a 401, and is sent again.
 //!
