@@ -50,6 +50,16 @@ impl Marks {
             cache: extensions.get::<TokenCache>().cloned(),
         }
     }
+
+    /// What is said in either place; of two caches, this one.
+    #[cfg(feature = "reqwest-middleware")]
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self {
+            skip: self.skip || other.skip,
+            once: self.once || other.once,
+            cache: self.cache.or(other.cache),
+        }
+    }
 }
 
 /// Where a request goes.

@@ -7,7 +7,7 @@ use reqwest_middleware::{Error, Middleware, Next, Result};
 use crate::{
     CloneBody, KlaviAuthLayer, Replay,
     message::Marks,
-    reqwest::destination,
+    reqwest::{destination, read_marks},
     resend::{Rejected, after_response, first_sending, second_sending},
     scope::Treatment,
 };
@@ -15,7 +15,7 @@ use crate::{
 /// A [`Middleware`] of reqwest-middleware that does what the layer does, with the layer's tokens and settings.
 ///
 /// [`SkipAuth`](crate::SkipAuth), [`NoResend`](crate::NoResend) and a [`TokenCache`](crate::TokenCache) are given
-/// with `with_extension`.
+/// with `with_extension`, or in the extensions of an `http::Request` that was turned into a `reqwest::Request`.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -57,7 +57,9 @@ where
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response> {
-        let (layer, marks) = (&self.layer, Marks::of(extensions));
+        let layer = &self.layer;
+        let (request, own) = read_marks(request)?;
+        let marks = Marks::of(extensions).or(own);
         let (settings, url) = (layer.settings(), request.url());
         match settings.scope.treatment(&destination(url), url.path(), request.headers(), &marks) {
             Treatment::Authenticate => {}

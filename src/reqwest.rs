@@ -54,7 +54,7 @@ where
 }
 
 /// reqwest shows the extensions of a request only in the form of the `http` crate.
-fn read_marks(request: Request) -> Result<(Request, Marks), ::reqwest::Error> {
+pub(crate) fn read_marks(request: Request) -> Result<(Request, Marks), ::reqwest::Error> {
     let (url, has_body) = (request.url().clone(), request.body().is_some());
     let request = http::Request::<Body>::try_from(request)?;
     let marks = Marks::of(request.extensions());

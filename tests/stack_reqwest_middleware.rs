@@ -12,7 +12,7 @@ use klavi_auth::{
     Error, KlaviApi, KlaviAuthLayer, KlaviAuthMiddleware, NoResend, Product, SkipAuth, TokenCache,
     sandbox::{Endpoint, Fault},
 };
-use requests::{bodies, handled, http, streamed, unpooled, world};
+use requests::{bodies, get, handled, http, streamed, unpooled, with, world};
 use reqwest::{Body, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, RequestBuilder};
 use revoking::{CALLS, a_hundred_calls, all_of_them, kibibyte};
@@ -125,6 +125,19 @@ async fn a_request_brings_the_tokens_of_its_customer() {
     assert_eq!(status(echo(&client, &world).with_extension(customers[1].clone())).await, 200);
     assert_eq!(world.tokens_sent(), [1, 2, 1, 2, 2, 3]);
     assert_eq!(world.counts(), [3, 0, 6, 1]);
+}
+
+#[tokio::test]
+async fn what_a_request_says_in_extensions_of_its_own_is_heard_too() {
+    let (world, layer) = revoked().await;
+    let client = client(&layer);
+    let run = async |request| soon(client.execute(request)).await.unwrap().status().as_u16();
+    assert_eq!(run(with(get(&world, "echo"), NoResend)).await, 401);
+    assert_eq!(run(with(get(&world, "echo"), SkipAuth)).await, 401);
+    let customer: TokenCache = world.layer().tokens().clone();
+    assert_eq!(run(with(get(&world, "echo"), customer)).await, 200);
+    assert_eq!(run(get(&world, "echo")).await, 200);
+    assert_eq!(world.counts(), [3, 0, 5, 2]);
 }
 
 #[tokio::test]
