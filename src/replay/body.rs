@@ -17,7 +17,7 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker, ready},
 };
 
@@ -121,8 +121,25 @@ impl<B> ReplayBody<B> {
     }
 
     fn tape(&self) -> Option<MutexGuard<'_, Tape<B>>> {
-        // A panic of the original leaves the tape as it was before that poll, which is a state like any other.
-        Some(self.tape.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+        self.tape.as_deref().map(Tape::lock)
+    }
+}
+
+impl<B> Tape<B> {
+    fn lock(tape: &Mutex<Self>) -> MutexGuard<'_, Self> {
+        tape.lock().unwrap_or_else(|poisoned| {
+            // The original panicked, and may have lost what it had in hand.
+            tape.clear_poison();
+            let mut tape = poisoned.into_inner();
+            tape.erase();
+            tape
+        })
+    }
+
+    /// Forgets the recording, and its memory.
+    fn erase(&mut self) {
+        self.blank = true;
+        self.frames = Vec::new();
     }
 }
 
@@ -172,12 +189,6 @@ where
         }
         self.frames.push(frame);
     }
-
-    /// Forgets the recording, and its memory.
-    fn erase(&mut self) {
-        self.blank = true;
-        self.frames = Vec::new();
-    }
 }
 
 impl<B> Body for ReplayBody<B>
@@ -197,7 +208,7 @@ where
             return Poll::Ready(Some(Err(NOT_WHOLE.into())));
         }
         let Some(tape) = &this.tape else { return Poll::Ready(None) };
-        let mut tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tape = Tape::lock(tape);
         if !this.is_second {
             if tape.taken_over {
                 return Poll::Ready(Some(Err(TAKEN_OVER.into())));
@@ -277,8 +288,7 @@ impl<B> Drop for ReplayBody<B> {
         if self.is_second {
             // Nobody will ask for what is on the tape.
             tape.wanted = false;
-            tape.blank = true;
-            tape.frames = Vec::new();
+            tape.erase();
         }
         drop(tape);
     }

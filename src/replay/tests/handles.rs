@@ -50,7 +50,7 @@ fn case_53_who_waits_for_the_first_handle_is_woken_when_it_is_taken_over() {
     takes_over(|second| assert!(poll(second, &mut cx).is_pending()));
 }
 
-/// Panics at its second frame.
+/// Panics at its second frame, and has lost it.
 struct Panicking(u8);
 
 impl Body for Panicking {
@@ -65,14 +65,14 @@ impl Body for Panicking {
         match self.0 {
             1 => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"one"))))),
             2 => panic!("on purpose"),
-            3 => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"two"))))),
+            3 => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"three"))))),
             _ => Poll::Ready(None),
         }
     }
 }
 
 #[test]
-fn a_panic_of_the_original_is_its_pollers_alone() {
+fn case_54_a_panic_of_the_original_is_its_pollers_alone_and_what_it_lost_is_not_passed_over() {
     let cx = &mut Context::from_waker(Waker::noop());
     let mut first = ReplayBody::recording(Panicking(0), 10);
     let mut second = first.again();
@@ -82,9 +82,12 @@ fn a_panic_of_the_original_is_its_pollers_alone() {
     };
     assert_eq!(text(poll(&mut first, cx)), "one");
     assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut first, cx).is_pending())).is_err());
-    assert_eq!(text(poll(&mut second, cx)), "one");
-    assert_eq!(text(poll(&mut second, cx)), "two");
-    assert!(matches!(poll(&mut second, cx), Poll::Ready(None)));
+    assert!(!second.is_whole() && !second.take_over());
+    assert!(
+        matches!(poll(&mut second, cx), Poll::Ready(Some(Err(error))) if read_error(&error) == Seen::NotWhole)
+    );
+    assert_eq!(text(poll(&mut first, cx)), "three");
+    assert!(matches!(poll(&mut first, cx), Poll::Ready(None)));
 }
 
 #[test]
