@@ -34,8 +34,9 @@ use super::TokenCache;
 ///
 /// # What is dropped, and what is not
 ///
-/// A cache that nobody has asked for during the idle time is dropped, and when there is no room for another, the one
-/// that was asked for the longest ago. One that is in use is never dropped: as long as a request holds it, or it is
+/// A cache that nobody has asked for during the idle time is dropped, by a later call for any key, and when there is no
+/// room for another, the one that was asked for the longest ago. The registry runs no task: while nothing is asked of
+/// it, nothing is dropped, and a cache with [`keep_alive`](crate::TokenCacheBuilder::keep_alive) goes on renewing. One that is in use is never dropped: as long as a request holds it, or it is
 /// fetching, its key leads to it, so that there are never two flights for one key.
 pub struct TokenCaches<K> {
     shared: Arc<Shared<K>>,
