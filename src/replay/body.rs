@@ -3,32 +3,19 @@
 //! Two handles share one tape. The first is sent: it reads the original and records what it reads. The second is
 //! kept, and is sent if there is a 401: it takes the tape over, gives out what is on it and then goes on with the
 //! rest of the original. So it is whole wherever the first one had got to: unread, half-way or at its end.
-//!
-//! Rules that hold whenever the tape is not locked:
-//!
-//! 1. What was read from the original is on the tape, in order, or the tape is blank for good.
-//! 2. The tape is blank as soon as more was read than the limit, in bytes or in frames: it is forgotten at once, not
-//!    kept to the end.
-//! 3. The original is read by one handle: by the first until the second has taken over, by the second from then on.
-//!
-//! The original is polled while the tape is locked. That cannot lock up: nothing that the original could call leads
-//! back to the handles, and nobody but the two of them takes the lock.
 
 use std::{
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll},
 };
 
-use bytes::{Buf, Bytes};
-use http::HeaderMap;
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::tape::{Recorded, Tape};
 use crate::BoxError;
-
-/// The most frames that are recorded, however small: each takes some memory of its own.
-const MOST_FRAMES: usize = 4096;
 
 /// A body that is recorded while it is sent, up to a limit, and can be sent again. Chunks of bytes are shared
 /// between the recording and what is sent, not copied (for originals whose data is [`Bytes`]).
@@ -47,41 +34,10 @@ pub struct ReplayBody<B> {
     next: usize,
 }
 
-struct Tape<B> {
-    /// `None` once it has ended or failed.
-    original: Option<Pin<Box<B>>>,
-    frames: Vec<Recorded>,
-    /// The bytes in `frames`.
-    recorded: usize,
-    limit: usize,
-    /// More was read than is recorded, or reading failed.
-    blank: bool,
-    taken_over: bool,
-    /// The second handle is still there, or has begun to be read: only until then there is a point in recording.
-    wanted: bool,
-    /// Who waits for the first handle, to be told when that is taken over: the original will wake another then.
-    waiting: Option<Waker>,
-}
-
-#[derive(Clone)]
-enum Recorded {
-    Data(Bytes),
-    Trailers(HeaderMap),
-}
-
 impl<B> ReplayBody<B> {
     /// The first handle: reads `body` and records up to `limit` bytes of it.
     pub(super) fn recording(body: B, limit: usize) -> Self {
-        let tape = Tape {
-            original: Some(Box::pin(body)),
-            frames: Vec::new(),
-            recorded: 0,
-            limit,
-            blank: false,
-            taken_over: false,
-            wanted: false,
-            waiting: None,
-        };
+        let tape = Tape::new(body, limit);
         Self { tape: Some(Arc::new(Mutex::new(tape))), is_second: false, next: 0 }
     }
 
@@ -122,72 +78,6 @@ impl<B> ReplayBody<B> {
 
     fn tape(&self) -> Option<MutexGuard<'_, Tape<B>>> {
         self.tape.as_deref().map(Tape::lock)
-    }
-}
-
-impl<B> Tape<B> {
-    fn lock(tape: &Mutex<Self>) -> MutexGuard<'_, Self> {
-        tape.lock().unwrap_or_else(|poisoned| {
-            // The original panicked, and may have lost what it had in hand.
-            tape.clear_poison();
-            let mut tape = poisoned.into_inner();
-            tape.erase();
-            tape
-        })
-    }
-
-    /// Forgets the recording, and its memory.
-    fn erase(&mut self) {
-        self.blank = true;
-        self.frames = Vec::new();
-    }
-}
-
-impl<B> Tape<B>
-where
-    B: Body,
-    B::Error: Into<BoxError>,
-{
-    /// The next frame of the original, recorded if there is a point in it.
-    fn read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Some(original) = &mut self.original else { return Poll::Ready(None) };
-        let frame = match ready!(original.as_mut().poll_frame(cx)) {
-            None => {
-                self.original = None;
-                return Poll::Ready(None);
-            }
-            Some(Err(error)) => {
-                self.original = None;
-                self.erase();
-                return Poll::Ready(Some(Err(error.into())));
-            }
-            Some(Ok(frame)) => frame.map_data(|mut data| data.copy_to_bytes(data.remaining())),
-        };
-        self.record(&frame);
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    fn record(&mut self, frame: &Frame<Bytes>) {
-        if self.blank {
-            return;
-        }
-        if self.taken_over || !self.wanted {
-            // This frame is given out and will not be asked for again.
-            return self.erase();
-        }
-        let frame = match (frame.data_ref(), frame.trailers_ref()) {
-            // It says nothing, and a stream of them would take memory that the limit does not see.
-            (Some(data), _) if data.is_empty() => return,
-            (Some(data), _) => Recorded::Data(data.clone()),
-            (_, Some(trailers)) => Recorded::Trailers(trailers.clone()),
-            // A kind of frame that did not exist when this was written.
-            (None, None) => return self.erase(),
-        };
-        self.recorded += frame.len();
-        if self.recorded > self.limit || self.frames.len() == MOST_FRAMES {
-            return self.erase();
-        }
-        self.frames.push(frame);
     }
 }
 
@@ -255,25 +145,6 @@ where
             hint.set_upper(upper);
         }
         hint
-    }
-}
-
-impl Recorded {
-    /// What it counts against the limit.
-    fn len(&self) -> usize {
-        match self {
-            Self::Data(data) => data.len(),
-            Self::Trailers(trailers) => {
-                trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
-            }
-        }
-    }
-
-    fn data_len(&self) -> usize {
-        match self {
-            Self::Data(data) => data.len(),
-            Self::Trailers(_) => 0,
-        }
     }
 }
 

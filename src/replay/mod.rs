@@ -2,6 +2,7 @@
 
 mod body;
 mod record;
+mod tape;
 
 use std::convert::Infallible;
 
