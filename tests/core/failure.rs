@@ -1,0 +1,271 @@
+//! The token endpoint fails and there is no token: how often it is asked, and what callers are told meanwhile.
+
+use std::{error::Error as _, time::Duration};
+
+use klavi_auth::{Error, NewToken};
+use tokio::time::Instant;
+
+use crate::support::{
+    Logged, Manual, NS, Scripted, at_once, cache_drawing, call, chain, got, held, pass, poll_once, rejected,
+    reset, secs, settle, token,
+};
+
+fn throttled(seconds: u64) -> Result<NewToken, Error> {
+    Err(Error::transient("429").with_retry_after(secs(seconds)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_34_an_expired_token_and_a_dead_endpoint_are_a_typed_error_with_its_cause() {
+    let source = Logged::new(|n| if n == 1 { token("t1") } else { rejected() });
+    let cache = cache_drawing(1.0, source.clone());
+    cache.get().await.unwrap();
+    pass(secs(1770)).await;
+    let error = cache.get().await.unwrap_err();
+    assert!(error.is_no_token());
+    let expected = [
+        "the access token has expired and no new one could be fetched",
+        "the token source failed",
+        "keys rejected",
+    ];
+    assert_eq!(chain(&error), expected);
+    assert_eq!(source.fetches(), 2);
+
+    for _ in 0..100 {
+        assert_eq!(chain(&at_once(&cache).unwrap_err()), expected);
+    }
+    settle().await;
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_34_the_cached_error_is_the_one_that_the_flight_ended_with() {
+    let cache = cache_drawing(1.0, Scripted::new([rejected()]));
+    let first = cache.get().await.unwrap_err();
+    let again = at_once(&cache).unwrap_err();
+    let root = |error: &Error| std::ptr::from_ref(error.source().unwrap().source().unwrap()).cast::<()>();
+    assert_eq!(root(&first), root(&again));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_34_the_error_says_what_became_of_the_token() {
+    let source = Logged::new(|n| if n == 2 { token("t2") } else { rejected() });
+    let cache = cache_drawing(1.0, source.clone());
+    assert_eq!(cache.get().await.unwrap_err().to_string(), "no access token could be fetched");
+    pass(secs(5)).await;
+    cache.invalidate(&cache.get().await.unwrap());
+    let refused = "the access token was rejected and no new one could be fetched";
+    assert_eq!(cache.get().await.unwrap_err().to_string(), refused);
+    assert_eq!(at_once(&cache).unwrap_err().to_string(), refused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_33_34_an_aging_token_serves_through_an_outage_to_its_end_and_then_the_error_is_cached() {
+    let source = Logged::new(|n| if n == 1 { token("t1") } else { reset() });
+    let cache = cache_drawing(1.0, source.clone());
+    cache.get().await.unwrap();
+    pass(secs(1170)).await;
+    let due = Instant::now();
+    let renewals = [0, 1, 3, 7, 15, 31].into_iter().chain((61..600).step_by(30));
+    for second in 0..600 {
+        assert_eq!(at_once(&cache).unwrap().expose(), "t1", "{second}");
+        pass(secs(1)).await;
+    }
+    let renewals: Vec<_> = renewals.map(|second| second as f64).collect();
+    assert_eq!(source.seconds_after(due), renewals);
+
+    // The last renewal failed at 571 s: until 601 s nobody is asked.
+    let before = source.fetches();
+    let error = at_once(&cache).unwrap_err();
+    assert_eq!(chain(&error)[0], "the access token has expired and no new one could be fetched");
+    assert_eq!(chain(&error)[2], "connection reset");
+    pass(secs(1) - NS).await;
+    assert!(at_once(&cache).is_err());
+    assert_eq!(source.fetches(), before);
+    pass(NS).await;
+    assert!(cache.get().await.is_err());
+    assert_eq!(source.fetches(), before + 1, "30 s do not fit into the flight");
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_35_a_passing_failure_is_tried_3_times_within_the_flight() {
+    let source = Logged::new(|_| reset());
+    let cache = cache_drawing(1.0, source.clone());
+    let start = Instant::now();
+    let error = cache.get().await.unwrap_err();
+    assert_eq!(
+        chain(&error),
+        ["no access token could be fetched", "the token source failed", "connection reset"]
+    );
+    let asked: Vec<_> = source.seconds_after(start).iter().map(|s| s.round()).collect();
+    assert_eq!(asked, [0.0, 1.0, 3.0]);
+    assert_eq!(cache.snapshot().held_back(), Some(secs(4)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_35_a_failure_that_passes_is_not_noticed() {
+    for failures in [1, 2] {
+        let source = Logged::new(move |n| if n <= failures { reset() } else { token("t1") });
+        let cache = cache_drawing(1.0, source.clone());
+        assert_eq!(cache.get().await.unwrap().expose(), "t1");
+        assert_eq!(source.fetches(), failures + 1);
+        assert!(cache.snapshot().last_error().is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_35_a_further_attempt_must_begin_within_the_flights_time() {
+    let source = Manual::default();
+    let cache = cache_drawing(1.0, source.clone());
+    let caller = call(&cache);
+    let first = source.next().await;
+    pass(secs(9)).await;
+    first.answer(reset());
+    settle().await;
+    assert!(!got(caller).unwrap().unwrap_err().is_timeout(), "its own error, not that of a flight cut off");
+    assert_eq!(source.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_35_while_a_flight_pauses_new_callers_join_it() {
+    let source = Manual::default();
+    let cache = cache_drawing(1.0, source.clone());
+    let first = call(&cache);
+    source.answer(reset()).await;
+    let mut second = held(&cache);
+    assert!(poll_once(&mut second).is_pending());
+    assert!(cache.snapshot().is_fetching());
+    pass(secs(1)).await;
+    source.answer(token("t1")).await;
+    assert_eq!(second.await.unwrap().expose(), "t1");
+    assert_eq!(first.await.unwrap().unwrap().expose(), "t1");
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_35_a_permanent_failure_is_asked_for_once_and_remembered_for_exactly_5_s() {
+    let source = Scripted::new([rejected(), token("t1")]);
+    let cache = cache_drawing(0.0, source.clone());
+    cache.get().await.unwrap_err();
+    assert_eq!(cache.snapshot().held_back(), Some(secs(5)));
+    pass(secs(5) - NS).await;
+    for _ in 0..100 {
+        assert!(at_once(&cache).is_err());
+    }
+    assert_eq!(source.fetches(), 1);
+    pass(NS).await;
+    assert_eq!(cache.get().await.unwrap().expose(), "t1");
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_35_a_permanent_failure_after_a_passing_one_ends_the_flight() {
+    let source = Scripted::new([reset(), rejected(), token("t1")]);
+    let cache = cache_drawing(0.0, source.clone());
+    assert_eq!(chain(&cache.get().await.unwrap_err()).last().unwrap(), "keys rejected");
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_35_a_permanent_failure_is_remembered_also_when_the_token_is_invalidated() {
+    let source = Logged::new(|n| if n == 1 { token("t1") } else { rejected() });
+    let cache = cache_drawing(0.0, source.clone());
+    let first = cache.get().await.unwrap();
+    pass(secs(1350)).await;
+    at_once(&cache).unwrap();
+    settle().await;
+    cache.invalidate(&first);
+    assert!(at_once(&cache).is_err());
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_35_an_ordinary_back_off_ends_when_the_token_is_invalidated() {
+    let source = Logged::new(|n| if n == 2 { reset() } else { token(&format!("t{n}")) });
+    let cache = cache_drawing(1.0, source.clone());
+    let first = cache.get().await.unwrap();
+    pass(secs(1170)).await;
+    at_once(&cache).unwrap();
+    settle().await;
+    assert_eq!(cache.snapshot().held_back(), Some(secs(1)));
+    cache.invalidate(&first);
+    assert_eq!(cache.get().await.unwrap().expose(), "t3");
+    assert_eq!(source.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_36_retry_after_is_waited_for_within_the_flight_if_it_fits() {
+    let source = Logged::new(|n| if n == 1 { throttled(7) } else { token("t1") });
+    let cache = cache_drawing(0.0, source.clone());
+    let start = Instant::now();
+    let mut waiting = held(&cache);
+    assert!(poll_once(&mut waiting).is_pending());
+    pass(secs(7) - Duration::from_millis(1)).await;
+    assert_eq!(source.fetches(), 1);
+    assert!(poll_once(&mut waiting).is_pending());
+    pass(Duration::from_millis(1)).await;
+    assert_eq!(got(waiting).unwrap().expose(), "t1");
+    assert_eq!(source.seconds_after(start), [0.0, 7.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_36_retry_after_that_does_not_fit_is_remembered_to_the_nanosecond() {
+    for seconds in [10, 60] {
+        let source = Logged::new(move |n| if n == 1 { throttled(seconds) } else { token("t1") });
+        let cache = cache_drawing(1.0, source.clone());
+        let error = at_once_after_landing(&cache).await;
+        assert_eq!(error.retry_after(), Some(secs(seconds)));
+        pass(secs(seconds) - NS).await;
+        assert_eq!(at_once(&cache).unwrap_err().retry_after(), Some(secs(seconds)));
+        assert_eq!(source.fetches(), 1);
+        pass(NS).await;
+        assert_eq!(cache.get().await.unwrap().expose(), "t1");
+        assert_eq!(source.fetches(), 2);
+    }
+}
+
+/// The error of a flight that fails without any time passing.
+async fn at_once_after_landing(cache: &klavi_auth::TokenCache) -> Error {
+    let mut caller = held(cache);
+    assert!(poll_once(&mut caller).is_pending());
+    settle().await;
+    got(caller).unwrap_err()
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_36_retry_after_is_clamped_to_5_min() {
+    for error in [throttled(86_400), Err(Error::permanent("503").with_retry_after(Duration::MAX))] {
+        let answer = error.clone();
+        let source = Logged::new(move |n| if n == 1 { answer.clone() } else { token("t1") });
+        let cache = cache_drawing(1.0, source.clone());
+        at_once_after_landing(&cache).await;
+        pass(secs(300) - NS).await;
+        assert!(at_once(&cache).is_err());
+        pass(NS).await;
+        cache.get().await.unwrap();
+        assert_eq!(source.fetches(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_36_a_shorter_retry_after_does_not_shorten_the_back_off() {
+    let source = Scripted::new([Err(Error::permanent("no").with_retry_after(secs(1)))]);
+    let cache = cache_drawing(0.0, source);
+    cache.get().await.unwrap_err();
+    assert_eq!(cache.snapshot().held_back(), Some(secs(5)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_36_while_retry_after_runs_not_even_an_invalidated_token_makes_a_call() {
+    let source = Logged::new(|n| if n == 2 { throttled(60) } else { token(&format!("t{n}")) });
+    let cache = cache_drawing(0.0, source.clone());
+    let first = cache.get().await.unwrap();
+    pass(secs(1350)).await;
+    assert_eq!(at_once(&cache).unwrap().expose(), "t1");
+    settle().await;
+    cache.invalidate(&first);
+    pass(secs(60) - NS).await;
+    assert!(at_once(&cache).unwrap_err().is_no_token());
+    assert_eq!(source.fetches(), 2);
+    pass(NS).await;
+    assert_eq!(cache.get().await.unwrap().expose(), "t3");
+}

@@ -1,0 +1,180 @@
+//! How long a token lives: what that counts from, when renewal is due, when it is over.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use klavi_auth::{ConfigError, Freshness, RefreshPolicy, TokenCache};
+
+use crate::support::{
+    Logged, Manual, NS, Scripted, at_once, cache_drawing, call, held, pass, poll_once, reset, secs, settle,
+    token, token_for, traffic,
+};
+
+fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_10_the_lifetime_counts_from_before_the_source_was_asked() {
+    let source = Manual::default();
+    let cache =
+        TokenCache::builder(source.clone()).flight_timeout(secs(600)).randomness(|| 0.0).build().unwrap();
+    let caller = call(&cache);
+    let fetch = source.next().await;
+    pass(secs(100)).await;
+    fetch.answer(token("t1"));
+    caller.await.unwrap().unwrap();
+
+    let state = cache.snapshot();
+    assert_eq!(state.age(), Some(secs(100)));
+    assert_eq!(state.renewal_in(), Some(secs(1250)));
+    assert_eq!(state.expires_in(), Some(secs(1670)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_10_a_second_attempt_counts_from_itself() {
+    let source = Manual::default();
+    let cache = cache_drawing(1.0, source.clone());
+    let caller = call(&cache);
+    source.answer(reset()).await;
+    pass(secs(1)).await;
+    let second = source.next().await;
+    pass(secs(2)).await;
+    second.answer(token("t1"));
+    caller.await.unwrap().unwrap();
+    assert_eq!(cache.snapshot().age(), Some(secs(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_10_an_age_that_the_source_knows_counts_back_from_its_answer() {
+    let source = Manual::default();
+    let cache = cache_drawing(0.0, source.clone());
+    let caller = call(&cache);
+    let fetch = source.next().await;
+    pass(secs(5)).await;
+    fetch.answer(token("t1").map(|new| new.aged(secs(300))));
+    caller.await.unwrap().unwrap();
+    assert_eq!(cache.snapshot().age(), Some(secs(300)));
+    assert_eq!(cache.snapshot().expires_in(), Some(secs(1470)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_11_the_boundaries_are_exact_to_the_nanosecond() {
+    let source = Manual::default();
+    let cache = cache_drawing(0.0, source.clone());
+    let caller = call(&cache);
+    source.answer(token("t1")).await;
+    caller.await.unwrap().unwrap();
+
+    pass(secs(1350) - NS).await;
+    assert_eq!(cache.snapshot().freshness(), Some(Freshness::Fresh));
+    assert_eq!(cache.snapshot().renewal_in(), Some(NS));
+    at_once(&cache).unwrap();
+    settle().await;
+    assert_eq!(source.fetches(), 1);
+
+    pass(NS).await;
+    assert_eq!(cache.snapshot().freshness(), Some(Freshness::Aging));
+    at_once(&cache).unwrap();
+    source.answer(reset()).await;
+    assert_eq!(source.fetches(), 2);
+
+    pass(secs(420) - NS).await;
+    assert_eq!(cache.snapshot().freshness(), Some(Freshness::Aging));
+    assert!(cache.snapshot().is_ready());
+    at_once(&cache).unwrap();
+    source.answer(reset()).await;
+    assert_eq!(source.fetches(), 3);
+
+    pass(NS).await;
+    assert_eq!(cache.snapshot().freshness(), Some(Freshness::Expired));
+    assert!(!cache.snapshot().is_ready());
+    assert!(poll_once(&mut held(&cache)).is_pending());
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_the_default_windows_of_1800_s_and_jitter_pulls_renewal_earlier() {
+    for (draw, renewal) in [(0.0, 1350), (0.5, 1260), (1.0, 1170), (-1.0, 1350), (7.0, 1170)] {
+        let cache = cache_drawing(draw, Scripted::tokens());
+        cache.get().await.unwrap();
+        assert_eq!(cache.snapshot().renewal_in(), Some(secs(renewal)), "{draw}");
+        assert_eq!(cache.snapshot().expires_in(), Some(secs(1770)), "{draw}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_jitter_is_drawn_anew_for_every_token() {
+    let draws = Arc::new(AtomicUsize::new(0));
+    let cache = TokenCache::builder(Scripted::tokens())
+        .randomness(move || [0.0, 1.0][draws.fetch_add(1, Ordering::SeqCst) % 2])
+        .build()
+        .unwrap();
+    cache.get().await.unwrap();
+    assert_eq!(cache.snapshot().renewal_in(), Some(secs(1350)));
+    pass(secs(1350)).await;
+    at_once(&cache).unwrap();
+    settle().await;
+    assert_eq!(cache.snapshot().generation(), Some(2));
+    assert_eq!(cache.snapshot().renewal_in(), Some(secs(1170)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_a_fleet_that_starts_together_does_not_renew_together() {
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        let cache = TokenCache::new(Scripted::tokens());
+        cache.get().await.unwrap();
+        let renewal = cache.snapshot().renewal_in().unwrap();
+        assert!(renewal >= secs(1170) && renewal <= secs(1350), "{renewal:?}");
+        seen.push(renewal);
+    }
+    seen.dedup();
+    assert!(seen.len() > 1, "{seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_a_token_of_2_s_is_fetched_about_once_per_lifetime_under_constant_traffic() {
+    for (draw, fetches) in [(0.0, 14), (1.0, 16)] {
+        let source = Logged::new(|n| token_for(&format!("t{n}"), 2));
+        let cache = cache_drawing(draw, source.clone());
+        cache.get().await.unwrap();
+        traffic(&cache, millis(10), secs(20)).await;
+        assert_eq!(source.fetches(), fetches, "{draw}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_a_token_of_60_s_is_fetched_about_once_per_lifetime_under_constant_traffic() {
+    let source = Logged::new(|n| token_for(&format!("t{n}"), 60));
+    let cache = cache_drawing(0.0, source.clone());
+    cache.get().await.unwrap();
+    traffic(&cache, millis(250), secs(600)).await;
+    assert_eq!(source.fetches(), 14);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_the_policy_of_the_builder_is_the_one_that_counts() {
+    let policy = RefreshPolicy::default().jitter(0.0).unwrap().renew_after(0.5).unwrap();
+    let policy = policy.expiry_margin(secs(60)).unwrap();
+    let cache =
+        TokenCache::builder(Scripted::tokens()).refresh_policy(policy).randomness(|| 1.0).build().unwrap();
+    cache.get().await.unwrap();
+    assert_eq!(cache.snapshot().renewal_in(), Some(secs(900)));
+    assert_eq!(cache.snapshot().expires_in(), Some(secs(1740)));
+}
+
+#[test]
+fn case_13_a_cache_whose_windows_make_no_sense_is_not_built() {
+    let builder = || TokenCache::builder(Scripted::tokens());
+    assert_eq!(builder().flight_timeout(secs(0)).build().unwrap_err(), ConfigError::Timeout);
+    assert_eq!(builder().flight_timeout(secs(3600) + NS).build().unwrap_err(), ConfigError::Timeout);
+    assert!(builder().flight_timeout(secs(3600)).build().is_ok());
+    assert_eq!(builder().back_off(secs(0), secs(1)).build().unwrap_err(), ConfigError::BackOff);
+    assert_eq!(builder().back_off(secs(2), secs(1)).build().unwrap_err(), ConfigError::BackOff);
+    assert_eq!(builder().renewal_budget(5, secs(0)).build().unwrap_err(), ConfigError::Budget);
+}

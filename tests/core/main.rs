@@ -1,0 +1,15 @@
+//! The token cache: its flight, its lifetimes, its failures. No HTTP, paused time.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod failure;
+mod flight;
+mod flight_end;
+mod keep_alive;
+mod lifetime;
+mod locks;
+mod registry;
+mod renewal;
+mod runtimes;
+mod snapshot;

@@ -1,0 +1,245 @@
+//! One cache, several runtimes: gone, not driven, or none at all. Nobody panics, nobody hangs.
+
+use klavi_auth::TokenCache;
+
+use crate::support::{
+    Logged, Manual, at_once, cache_drawing, call, got, held, pass, poll_once, reset, runtime, secs, settle,
+    token,
+};
+
+fn cache(source: &Manual) -> TokenCache {
+    cache_drawing(0.0, source.clone())
+}
+
+#[test]
+fn case_30_a_token_fetched_in_a_runtime_that_is_gone_is_used_in_another() {
+    let source = Logged::new(|n| token(&format!("t{n}")));
+    let cache = cache_drawing(0.0, source.clone());
+    assert_eq!(runtime().block_on(cache.get()).unwrap().expose(), "t1");
+    assert_eq!(runtime().block_on(cache.get()).unwrap().expose(), "t1");
+    assert_eq!(at_once(&cache).unwrap().expose(), "t1", "no runtime is needed for it");
+    assert_eq!(source.fetches(), 1);
+}
+
+#[test]
+fn case_30_the_runtime_goes_mid_flight_and_the_waiters_in_another_elect_anew() {
+    let source = Manual::default();
+    let cache = cache(&source);
+    let (first, second) = (runtime(), runtime());
+    let starter = {
+        let _entered = first.enter();
+        call(&cache)
+    };
+    let lost = first.block_on(source.next());
+    let waiters: Vec<_> = {
+        let _entered = second.enter();
+        (0..100).map(|_| call(&cache)).collect()
+    };
+    second.block_on(settle());
+    assert_eq!(source.fetches(), 1, "they wait for the flight of the first runtime");
+
+    drop(first);
+    assert!(lost.is_dropped());
+    second.block_on(async {
+        source.answer(token("t1")).await;
+        for waiter in waiters {
+            assert_eq!(waiter.await.unwrap().unwrap().expose(), "t1");
+        }
+        assert!(starter.await.unwrap_err().is_cancelled());
+    });
+    assert_eq!(source.fetches(), 2);
+}
+
+#[test]
+fn case_30_the_runtime_goes_mid_flight_and_the_next_call_starts_anew() {
+    let source = Manual::default();
+    let cache = cache(&source);
+    let first = runtime();
+    first.block_on(async {
+        assert!(poll_once(&mut held(&cache)).is_pending());
+        source.next().await
+    });
+    assert!(cache.snapshot().is_fetching());
+    drop(first);
+    assert!(!cache.snapshot().is_fetching());
+    runtime().block_on(async {
+        let caller = call(&cache);
+        source.answer(token("t1")).await;
+        assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
+    });
+    assert_eq!(source.fetches(), 2);
+}
+
+#[test]
+fn case_30_the_runtime_goes_before_its_flight_ran_at_all() {
+    let source = Manual::default();
+    let cache = cache(&source);
+    let first = runtime();
+    let mut waiting = held(&cache);
+    {
+        let _entered = first.enter();
+        assert!(poll_once(&mut waiting).is_pending());
+    }
+    drop(first);
+    runtime().block_on(async {
+        let waiting = tokio::spawn(waiting);
+        source.answer(token("t1")).await;
+        assert_eq!(waiting.await.unwrap().unwrap().expose(), "t1");
+    });
+    assert_eq!(source.fetches(), 1);
+}
+
+#[test]
+fn case_30_the_runtime_goes_while_a_flight_pauses_between_attempts() {
+    let source = Manual::default();
+    let cache = cache_drawing(1.0, source.clone());
+    let first = runtime();
+    first.block_on(async {
+        assert!(poll_once(&mut held(&cache)).is_pending());
+        source.answer(reset()).await;
+    });
+    drop(first);
+    runtime().block_on(async {
+        pass(secs(1)).await;
+        let caller = call(&cache);
+        source.answer(token("t1")).await;
+        assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
+    });
+    assert_eq!(source.fetches(), 2);
+}
+
+#[test]
+fn case_30_the_runtime_goes_with_a_renewal_and_the_token_is_used_and_renewed_elsewhere() {
+    let source = Manual::default();
+    let cache = cache(&source);
+    let first = runtime();
+    let due = first.block_on(async {
+        let caller = call(&cache);
+        source.answer(token("t1")).await;
+        caller.await.unwrap().unwrap();
+        pass(secs(1351)).await;
+        at_once(&cache).unwrap();
+        source.next().await
+    });
+    drop(first);
+    assert!(due.is_dropped());
+    runtime().block_on(async {
+        pass(secs(1360)).await;
+        assert_eq!(at_once(&cache).unwrap().expose(), "t1");
+        source.answer(token("t2")).await;
+        assert_eq!(at_once(&cache).unwrap().expose(), "t2");
+    });
+    assert_eq!(source.fetches(), 3);
+}
+
+#[test]
+fn case_30_a_runtime_that_lives_but_is_not_driven_is_given_up_after_twice_the_time_out() {
+    let source = Manual::default();
+    let cache = cache(&source);
+    let (still, other) = (runtime(), runtime());
+    let stuck = still.block_on(async {
+        assert!(poll_once(&mut held(&cache)).is_pending());
+        source.next().await
+    });
+    other.block_on(async {
+        let early = call(&cache);
+        pass(secs(19)).await;
+        let mut later = held(&cache);
+        assert!(poll_once(&mut later).is_pending());
+        settle().await;
+        assert_eq!(source.fetches(), 1, "the first may still land");
+        pass(secs(1)).await;
+        let late = call(&cache);
+        source.answer(token("t2")).await;
+        assert_eq!(late.await.unwrap().unwrap().expose(), "t2");
+        settle().await;
+        assert!(early.is_finished(), "who waited for the lost flight is not forgotten");
+        assert_eq!(early.await.unwrap().unwrap().expose(), "t2");
+    });
+
+    stuck.answer(token("t1"));
+    still.block_on(settle());
+    assert_eq!(at_once(&cache).unwrap().expose(), "t2", "what comes back later changes nothing");
+    assert_eq!(source.fetches(), 2);
+}
+
+#[test]
+fn case_30_what_a_given_up_flight_brings_back_does_not_disturb_the_next_one() {
+    let source = Manual::default();
+    let cache = cache(&source);
+    let (still, other) = (runtime(), runtime());
+    let stuck = still.block_on(async {
+        assert!(poll_once(&mut held(&cache)).is_pending());
+        source.next().await
+    });
+    other.block_on(pass(secs(20)));
+    let caller = {
+        let _entered = other.enter();
+        call(&cache)
+    };
+    let next = other.block_on(source.next());
+    stuck.answer(crate::support::rejected());
+    still.block_on(settle());
+    assert!(cache.snapshot().is_fetching() && cache.snapshot().last_error().is_none());
+    other.block_on(async {
+        next.answer(token("t2"));
+        assert_eq!(caller.await.unwrap().unwrap().expose(), "t2");
+    });
+    assert_eq!(source.fetches(), 2);
+}
+
+#[test]
+fn case_30_without_a_runtime_there_is_a_typed_error_and_the_next_call_works() {
+    let source = Manual::default();
+    let cache = cache(&source);
+    for _ in 0..3 {
+        let error = at_once(&cache).unwrap_err();
+        assert!(error.is_no_token() && error.is_interrupted(), "{error:?}");
+    }
+    assert_eq!(source.fetches(), 0);
+    assert!(!cache.snapshot().is_fetching() && cache.snapshot().held_back().is_none());
+    runtime().block_on(async {
+        let caller = call(&cache);
+        source.answer(token("t1")).await;
+        assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
+    });
+    assert_eq!(source.fetches(), 1);
+}
+
+#[test]
+fn case_30_without_a_runtime_a_flight_of_another_thread_is_waited_for() {
+    let source = Manual::default();
+    let cache = cache(&source);
+    let runtime = runtime();
+    let starter = {
+        let _entered = runtime.enter();
+        call(&cache)
+    };
+    runtime.block_on(settle());
+    let mut outside = held(&cache);
+    assert!(poll_once(&mut outside).is_pending());
+    runtime.block_on(source.answer(token("t1")));
+    assert_eq!(got(outside).unwrap().expose(), "t1");
+    assert_eq!(runtime.block_on(starter).unwrap().unwrap().expose(), "t1");
+    assert_eq!(source.fetches(), 1);
+}
+
+#[test]
+fn case_30_a_runtime_that_has_shut_down_or_has_no_timer_is_a_typed_error() {
+    let source = Manual::default();
+    let cache = cache(&source);
+    let gone = runtime();
+    let handle = gone.handle().clone();
+    drop(gone);
+    {
+        let _entered = handle.enter();
+        let error = at_once(&cache).unwrap_err();
+        assert!(error.is_no_token() && error.is_interrupted(), "{error:?}");
+    }
+    let without_timer = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let error = without_timer.block_on(cache.get()).unwrap_err();
+    without_timer.block_on(settle());
+    assert!(error.is_no_token() && error.is_interrupted(), "{error:?}");
+    assert_eq!(source.fetches(), 0);
+    assert!(!cache.snapshot().is_fetching());
+}

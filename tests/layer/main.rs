@@ -1,0 +1,11 @@
+//! The layer around a test double: what is attached, what a 401 does, what becomes of bodies. Paused time.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod attach;
+mod bodies;
+mod customers;
+mod replay;
+mod successor;
+mod unauthorized;

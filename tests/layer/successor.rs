@@ -1,0 +1,161 @@
+//! Which successor of a token is taken, and what it is to those who hold the token.
+
+use std::time::Duration;
+
+use klavi_auth::{Error, Freshness, NewToken, TokenCache};
+use tokio::time::Instant;
+
+use crate::support::{
+    LIFETIME, Logged, Manual, NS, Scripted, at_once, cache_drawing, call, pass, secs, settle, token,
+    token_for, traffic,
+};
+
+fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_14_a_token_that_is_over_on_arrival_is_a_failure_with_back_off() {
+    let source = Manual::default();
+    let cache = cache_drawing(1.0, source.clone());
+    let caller = call(&cache);
+    let fetch = source.next().await;
+    pass(secs(2)).await;
+    fetch.answer(token_for("t1", 2));
+    let error = caller.await.unwrap().unwrap_err();
+    assert!(error.is_no_token() && error.is_bad_answer(), "{error:?}");
+    assert_eq!(cache.snapshot().generation(), None);
+
+    pass(secs(1) - NS).await;
+    assert!(at_once(&cache).unwrap_err().is_bad_answer());
+    assert_eq!(source.fetches(), 1);
+    pass(NS).await;
+    let caller = call(&cache);
+    source.answer(token("t2")).await;
+    assert_eq!(caller.await.unwrap().unwrap().expose(), "t2");
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_14_a_token_older_than_its_lifetime_is_a_failure_whatever_the_numbers() {
+    for age in [LIFETIME, LIFETIME - secs(30), Duration::MAX] {
+        let source = Scripted::new([token("t1").map(|new| new.aged(age))]);
+        let cache = cache_drawing(1.0, source.clone());
+        assert!(cache.get().await.unwrap_err().is_bad_answer(), "{age:?}");
+        assert_eq!(source.fetches(), 1);
+    }
+    let just = Scripted::new([token("t1").map(|new| new.aged(LIFETIME - secs(30) - NS))]);
+    assert_eq!(cache_drawing(1.0, just).get().await.unwrap().expose(), "t1");
+}
+
+/// A cache with `t1`, whose renewal is due now, that renews and gets `successor`.
+async fn renewed_with(
+    successor: impl Fn(usize) -> Result<NewToken, Error> + Send + Sync + 'static,
+) -> (TokenCache, Logged) {
+    let source = Logged::new(move |n| if n == 1 { token("t1") } else { successor(n) });
+    let cache = cache_drawing(1.0, source.clone());
+    cache.get().await.unwrap();
+    pass(secs(1170)).await;
+    at_once(&cache).unwrap();
+    settle().await;
+    assert_eq!(source.fetches(), 2);
+    (cache, source)
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_14_a_successor_that_ends_before_a_good_token_is_not_taken() {
+    let (cache, source) = renewed_with(|_| token_for("t2", 629)).await;
+    assert_eq!(at_once(&cache).unwrap().expose(), "t1");
+    assert!(cache.snapshot().last_error().unwrap().is_bad_answer());
+    assert_eq!(cache.snapshot().held_back(), Some(secs(1)));
+    assert_eq!(traffic(&cache, millis(100), secs(1)).await, ["t1"; 10]);
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_14_a_successor_that_ends_with_the_good_token_is_taken() {
+    let (cache, _) = renewed_with(|_| token_for("t2", 630)).await;
+    assert_eq!(at_once(&cache).unwrap().expose(), "t2");
+    assert_eq!(cache.snapshot().generation(), Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_14_an_endpoint_that_repeats_itself_is_not_asked_in_a_tight_loop() {
+    let start = Instant::now();
+    let (cache, source) =
+        renewed_with(move |_| token("t1").map(|new| new.aged(Instant::now() - start))).await;
+    assert_eq!(cache.snapshot().expires_in(), Some(secs(600)), "t1 was not extended");
+    let renewal = start + secs(1170);
+    traffic(&cache, millis(100), secs(60)).await;
+    assert_eq!(source.seconds_after(renewal), [0.0, 1.0, 3.0, 7.0, 15.0, 31.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_14_once_the_token_is_over_a_successor_may_end_before_any_other() {
+    let source = Scripted::new([token("t1"), token_for("t2", 2)]);
+    let cache = cache_drawing(0.0, source.clone());
+    cache.get().await.unwrap();
+    pass(secs(1770)).await;
+    assert_eq!(cache.get().await.unwrap().expose(), "t2");
+    assert_eq!(cache.snapshot().expires_in(), Some(millis(1750)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_14_after_a_rejection_any_usable_successor_is_taken_however_short() {
+    let source = Scripted::new([token("t1"), token_for("t2", 2)]);
+    let cache = cache_drawing(0.0, source.clone());
+    cache.invalidate(&cache.get().await.unwrap());
+    let second = cache.get().await.unwrap();
+    assert_eq!((second.expose(), second.generation()), ("t2", 2));
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_14_after_a_rejection_the_very_same_string_is_not_taken() {
+    let source = Logged::new(|n| token(if n < 3 { "t1" } else { "t2" }));
+    let cache = cache_drawing(1.0, source.clone());
+    cache.invalidate(&cache.get().await.unwrap());
+    let error = cache.get().await.unwrap_err();
+    assert!(error.is_no_token() && error.is_bad_answer(), "{error:?}");
+    assert!(cache.snapshot().is_refused() && !cache.snapshot().is_ready());
+    assert!(at_once(&cache).is_err());
+    assert_eq!(source.fetches(), 2);
+    pass(secs(1)).await;
+    assert_eq!(cache.get().await.unwrap().expose(), "t2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_15_the_same_string_with_a_later_end_is_an_extension() {
+    let (cache, source) = renewed_with(|_| token("t1")).await;
+    let state = cache.snapshot();
+    assert_eq!((state.generation(), state.freshness()), (Some(1), Some(Freshness::Fresh)));
+    assert_eq!(state.age(), Some(secs(0)));
+    assert_eq!(state.expires_in(), Some(secs(1770)));
+    assert!(state.last_error().is_none());
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_15_an_extended_token_is_still_the_one_that_its_holders_know() {
+    let source = Scripted::new([token("t1"), token("t1"), token("t2")]);
+    let cache = cache_drawing(0.0, source.clone());
+    let before = cache.get().await.unwrap();
+    pass(secs(1350)).await;
+    at_once(&cache).unwrap();
+    settle().await;
+    assert_eq!(source.fetches(), 2);
+    cache.invalidate(&before);
+    let after = cache.get().await.unwrap();
+    assert_eq!((after.expose(), after.generation()), ("t2", 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_15_another_string_is_the_next_generation() {
+    let cache = cache_drawing(0.0, Scripted::tokens());
+    for generation in 1..=5 {
+        let current = cache.get().await.unwrap();
+        assert_eq!(current.generation(), generation);
+        assert_eq!(current.expose(), format!("t{generation}"));
+        cache.invalidate(&current);
+    }
+}

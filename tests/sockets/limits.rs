@@ -1,0 +1,155 @@
+//! BEHAVIOUR F over real sockets: what starts no renewal, what ends them, and what must not lock up.
+
+use crate::sockets::{
+    Caller, LIFETIME, Transport, World, client, drawing, http1, pass, reason, secs, soon, through_each,
+};
+use futures_util::future::join_all;
+use http::StatusCode;
+use klavi_auth::{
+    KlaviAuthLayer, NoResend,
+    sandbox::{Endpoint, Fault, Sandbox},
+};
+use tower::{Layer, buffer::Buffer, limit::ConcurrencyLimit};
+
+fn status(code: u16) -> Fault {
+    Fault::status(StatusCode::from_u16(code).unwrap())
+}
+
+/// A 401 that can be told from others.
+fn unauthorized(text: &str) -> Fault {
+    Fault::body(StatusCode::UNAUTHORIZED, "text/plain", text.to_owned()).header("x-which", text)
+}
+
+#[tokio::test]
+async fn case_46_every_other_answer_is_passed_on_untouched() {
+    through_each(async |world| {
+        let client = client(&world.layer());
+        assert_eq!(client.status(world.get("echo")).await, 200);
+        let codes = [400, 403, 404, 407, 409, 416, 429, 500, 502, 503, 504];
+        for code in codes {
+            let fault = Fault::body(StatusCode::from_u16(code).unwrap(), "text/plain", "as it was");
+            world.sandbox.fail_next(Endpoint::Resource, 1, fault.retry_after(secs(1)));
+            let response = client.answer(world.get("echo")).await;
+            assert_eq!((response.status().as_u16(), &response.body()[..]), (code, &b"as it was"[..]));
+            assert_eq!(response.headers()["retry-after"], "1");
+            assert!(reason(&response).is_none());
+        }
+        let answered = 1 + codes.len() as u64;
+        assert_eq!(world.counts(), [1, 0, answered, 0]);
+        world.sandbox.fail_next(Endpoint::Resource, 1, Fault::reset());
+        let error = soon(client.send(world.get("echo"))).await.unwrap_err();
+        assert!(error.is::<hyper_util::client::legacy::Error>(), "{error:?}");
+        assert_eq!(world.counts(), [1, 0, answered + 1, 0]);
+        assert_eq!(client.status(world.get("echo")).await, 200);
+        assert_eq!(world.counts()[..2], [1, 0]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_46_which_answers_reject_the_token_can_be_replaced() {
+    through_each(async |world| {
+        let layer = world.layer().rejected_when(|status, headers| {
+            status == StatusCode::FORBIDDEN && headers.get("x-which").is_some_and(|which| which == "token")
+        });
+        let client = client(&layer);
+        world.sandbox.fail_next(Endpoint::Resource, 1, status(403).header("x-which", "token"));
+        assert_eq!(client.status(world.get("echo")).await, 200);
+        assert_eq!(world.counts(), [2, 0, 2, 0]);
+        world.sandbox.fail_next(Endpoint::Resource, 1, status(403));
+        assert_eq!(client.status(world.get("echo")).await, 403);
+        world.sandbox.fail_next(Endpoint::Resource, 1, status(401));
+        assert_eq!(client.status(world.get("echo")).await, 401);
+        assert_eq!(world.counts(), [2, 0, 4, 1]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_47_an_api_that_rejects_everything_leads_to_five_renewals_in_30_s() {
+    through_each(async |world| {
+        let client = client(&world.layer());
+        world.sandbox.fail_next(Endpoint::Resource, usize::MAX, unauthorized("no"));
+        for _ in 0..30 {
+            assert_eq!(client.status(world.get("echo")).await, 401);
+        }
+        let [auth, refresh, resource, _] = world.counts();
+        assert_eq!((auth, refresh), (1 + 5, 0));
+        let response = client.answer(world.get("echo")).await;
+        assert_eq!((response.status().as_u16(), &response.body()[..]), (401, &b"no"[..]));
+        let error = reason(&response).unwrap();
+        assert!(error.is_budget_exhausted() && error.retry_after().is_some_and(|wait| wait <= secs(30)));
+        assert_eq!(world.counts(), [auth, 0, resource + 1, resource + 1]);
+
+        // The window slides, and the API recovers.
+        pass(secs(30)).await;
+        world.sandbox.clear_faults(Endpoint::Resource);
+        world.sandbox.fail_next(Endpoint::Resource, 1, unauthorized("no"));
+        assert_eq!(client.status(world.get("echo")).await, 200);
+        assert_eq!(world.counts()[0], auth + 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_48_without_resends_the_401_goes_back_and_the_next_request_has_the_new_token() {
+    through_each(async |world| {
+        let (never, layer) = (world.layer().resend(false), world.layer());
+        let not_this = |world: &World| {
+            let mut request = world.get("echo");
+            request.extensions_mut().insert(NoResend);
+            request
+        };
+        for (client, request) in [(client(&never), world.get("echo")), (client(&layer), not_this(&world))] {
+            let [auth, _, resource, unauthorized] = world.counts();
+            assert_eq!(client.status(request.clone()).await, 200);
+            world.sandbox.revoke_all();
+            assert_eq!(client.status(request.clone()).await, 401);
+            assert_eq!(world.counts(), [auth + 1, 0, resource + 2, unauthorized + 1]);
+            assert_eq!(client.status(request).await, 200);
+            assert_eq!(world.counts(), [auth + 2, 0, resource + 3, unauthorized + 1]);
+        }
+    })
+    .await;
+}
+
+/// Sends ten requests at once: without a token, with a rejected one, and with an expired one.
+async fn herds_pass(world: &World, client: impl Caller) {
+    let [auth, ..] = world.counts();
+    for round in 1..=3 {
+        let calls = join_all((0..10).map(|_| client.send(world.get("echo"))));
+        for response in soon(calls).await {
+            assert_eq!(response.unwrap().status(), 200);
+        }
+        assert_eq!(world.counts()[..2], [auth + round, 0]);
+        if round == 1 {
+            world.sandbox.revoke_all();
+        } else {
+            pass(LIFETIME).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn case_49_an_inner_limit_or_buffer_of_one_does_not_lock_up() {
+    through_each(async |world| {
+        herds_pass(&world, world.layer().layer(ConcurrencyLimit::new(http1(), 1))).await;
+        herds_pass(&world, world.layer().layer(Buffer::new(http1(), 1))).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_49_a_limit_or_buffer_of_one_shared_with_the_token_transport_does_not_lock_up() {
+    let world = World { sandbox: Sandbox::start().await.unwrap(), transport: Transport::Hyper };
+    let api = world.sandbox.api(klavi_auth::Product::Monitor);
+    let builder = || KlaviAuthLayer::builder(api.clone(), world.sandbox.credentials());
+
+    let limit = ConcurrencyLimit::new(http1(), 1);
+    let layer = drawing(builder().transport(limit.clone()), &[0.0]).build().unwrap();
+    herds_pass(&world, layer.layer(limit)).await;
+
+    let buffer = Buffer::new(http1(), 1);
+    let layer = drawing(builder().transport(buffer.clone()), &[0.0]).build().unwrap();
+    herds_pass(&world, layer.layer(buffer)).await;
+}

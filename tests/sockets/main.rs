@@ -1,0 +1,17 @@
+//! The layer and its token calls over real sockets, against the sandbox.
+#![cfg(feature = "sandbox")]
+
+#[path = "../support/early.rs"]
+mod early;
+#[path = "../support/sockets.rs"]
+mod sockets;
+
+mod answers;
+mod bearer;
+mod bodies;
+mod early_401;
+mod failures;
+mod flow;
+mod limits;
+mod renewal;
+mod unauthorized;
