@@ -218,6 +218,8 @@
 mod builder;
 mod cache;
 mod config_error;
+#[cfg(any(doc, doctest))]
+pub mod docs;
 mod error;
 mod events;
 mod freshness;

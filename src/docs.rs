@@ -1,0 +1,11 @@
+//! Pages that belong to no single item: what the crate does under faults, what it shows of itself, what it keeps
+//! secret. They are only in the documentation.
+
+#[doc = include_str!("docs/faults.md")]
+pub mod faults {}
+
+#[doc = include_str!("docs/signals.md")]
+pub mod signals {}
+
+#[doc = include_str!("../SECURITY.md")]
+pub mod security {}
