@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
+use crate::TokenEndpoint;
+
 /// Any error, boxed: the error type of tower's own middleware.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -30,8 +32,8 @@ pub struct Error(Arc<Inner>);
 struct Inner {
     kind: Kind,
     recovery: Recovery,
-    /// The token endpoint that answered or was called, as people write it.
-    endpoint: Option<&'static str>,
+    /// The token endpoint that answered or was called.
+    endpoint: Option<TokenEndpoint>,
     status: Option<StatusCode>,
     /// Klavi's own `message`, already made safe to print.
     message: Option<Box<str>>,
@@ -160,6 +162,11 @@ impl Error {
         self.any(|kind| kind == Kind::CustomerMissing)
     }
 
+    /// Which of Klavi's token endpoints failed, if it was one.
+    pub fn endpoint(&self) -> Option<TokenEndpoint> {
+        self.chain().find_map(|e| e.0.endpoint)
+    }
+
     /// The status that the token endpoint answered with, if it answered.
     pub fn status(&self) -> Option<StatusCode> {
         self.chain().find_map(|e| e.0.status)
@@ -237,8 +244,27 @@ impl Error {
         })
     }
 
-    pub(crate) fn with_endpoint(self, endpoint: &'static str) -> Self {
+    pub(crate) fn with_endpoint(self, endpoint: TokenEndpoint) -> Self {
         self.rebuild(|inner| inner.endpoint = Some(endpoint))
+    }
+
+    /// What went wrong, as in the labels of metrics.
+    pub(crate) fn label(&self) -> &'static str {
+        match self.chain().map(|e| e.0.kind).find(|kind| !matches!(kind, Kind::NoToken(_))) {
+            None | Some(Kind::NoToken(_)) => "no_token",
+            Some(Kind::KeysRejected) => "keys_rejected",
+            Some(Kind::KeysNeeded) => "keys_needed",
+            Some(Kind::Throttled) => "throttled",
+            Some(Kind::ServerError) => "server_error",
+            Some(Kind::Timeout) => "timeout",
+            Some(Kind::BadAnswer(_)) => "bad_answer",
+            Some(Kind::Transport) => "transport",
+            Some(Kind::Interrupted(_)) => "interrupted",
+            Some(Kind::BudgetExhausted) => "budget_exhausted",
+            Some(Kind::InsecureUri) => "insecure_uri",
+            Some(Kind::CustomerMissing) => "customer_missing",
+            Some(Kind::Source) => "source",
+        }
     }
 
     pub(crate) fn recovery(&self) -> Recovery {

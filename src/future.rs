@@ -138,10 +138,10 @@ where
                         (Waiting::Unsent(outgoing), Ok(_)) => outgoing,
                         (Waiting::Unsent(_), Err(error)) => return Poll::Ready(Err(error.into())),
                         (Waiting::Rejected(rejected), Err(error)) => {
-                            return Poll::Ready(Ok(rejected.give_up(error)));
+                            return Poll::Ready(Ok(rejected.give_up(error, way.cache())));
                         }
                         (Waiting::Rejected(rejected), Ok(_)) => {
-                            match rejected.restore(way.shared.layer().replay()) {
+                            match rejected.restore(way.shared.layer().replay(), way.cache()) {
                                 Ok(request) => Outgoing::Second(request),
                                 Err(response) => return Poll::Ready(Ok(response)),
                             }
@@ -165,7 +165,7 @@ where
                                 Outgoing::First(request) => {
                                     first_sending(request, token, way.once, way.shared.layer())
                                 }
-                                Outgoing::Second(request) => second_sending(request, token),
+                                Outgoing::Second(request) => second_sending(request, token, way.cache()),
                             };
                             State::Sending { response: service.call(request), sent, way: Some(way) }
                         }

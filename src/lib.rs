@@ -241,11 +241,13 @@ mod scope;
 mod service;
 mod source;
 mod token;
+mod token_endpoint;
 
 pub use builder::KlaviAuthLayerBuilder;
 pub use cache::{CachesInUse, Snapshot, TokenCache, TokenCacheBuilder, TokenCaches};
 pub use config_error::ConfigError;
 pub use error::{BoxError, Error};
+pub use events::{Arrival, Event, FetchReason, GivenUp, Observer};
 pub use freshness::{Freshness, RefreshPolicy};
 pub use future::ResponseFuture;
 pub use klavi::{Credentials, KlaviApi, KlaviSource, Product, ProductName};
@@ -259,6 +261,7 @@ pub use scope::{NoResend, SkipAuth};
 pub use service::KlaviAuth;
 pub use source::{FetchFuture, Predecessor, SourceFn, TokenRequest, TokenSource, source_fn};
 pub use token::{AccessToken, NewToken};
+pub use token_endpoint::TokenEndpoint;
 
 /// The README's code, compiled.
 #[cfg(doctest)]

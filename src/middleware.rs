@@ -78,14 +78,14 @@ where
         };
         let token = match cache.get().await {
             Ok(token) => token,
-            Err(error) => return Ok(rejected.give_up(error)),
+            Err(error) => return Ok(rejected.give_up(error, cache)),
         };
-        let request = match rejected.restore(layer.replay()) {
+        let request = match rejected.restore(layer.replay(), cache) {
             Ok(request) => request,
             Err(response) => return Ok(response),
         };
 
-        let (request, mut sent) = second_sending(request, &token);
+        let (request, mut sent) = second_sending(request, &token, cache);
         let response = next.run(request, extensions).await?;
         match after_response::<_, Request, _>(response, &mut sent, layer, cache) {
             Err(response) | Ok(Rejected { response, .. }) => Ok(response),

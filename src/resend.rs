@@ -1,14 +1,15 @@
 //! One sending of a request and what follows from its answer: the token attached, the request kept, a 401 judged.
 
+use std::mem;
+
 use http::header::AUTHORIZATION;
 
-use crate::{AccessToken, Error, Inbound, KlaviAuthLayer, Outbound, Replay, TokenCache, events};
+use crate::{AccessToken, Error, Event, GivenUp, Inbound, KlaviAuthLayer, Outbound, Replay, TokenCache};
 
 /// What is remembered of a request that the inner service has.
 pub(crate) struct Sent<K> {
     generation: u64,
-    is_second: bool,
-    kept: Option<K>,
+    kept: Result<K, GivenUp>,
 }
 
 /// Gives a request its token for the first time, and keeps it, if it may and can be sent again.
@@ -23,16 +24,25 @@ where
     Q: Outbound,
 {
     let resend = layer.settings().resend && !once;
-    let (mut request, kept) = if resend { layer.replay().keep(request) } else { (request, None) };
+    let (mut request, kept) = if resend {
+        let (request, kept) = layer.replay().keep(request);
+        (request, kept.ok_or(GivenUp::BodyNotKept))
+    } else {
+        (request, Err(GivenUp::SwitchedOff))
+    };
     attach(&mut request, token);
-    (request, Sent { generation: token.generation(), is_second: false, kept })
+    (request, Sent { generation: token.generation(), kept })
 }
 
 /// Gives a request its token for the second time, after which nothing is kept.
-pub(crate) fn second_sending<Q: Outbound, K>(mut request: Q, token: &AccessToken) -> (Q, Sent<K>) {
-    events::resent(token.generation());
+pub(crate) fn second_sending<Q: Outbound, K>(
+    mut request: Q,
+    token: &AccessToken,
+    cache: &TokenCache,
+) -> (Q, Sent<K>) {
+    cache.emit(&Event::Resent { generation: token.generation() });
     attach(&mut request, token);
-    (request, Sent { generation: token.generation(), is_second: true, kept: None })
+    (request, Sent { generation: token.generation(), kept: Err(GivenUp::RejectedAgain) })
 }
 
 fn attach(request: &mut impl Outbound, token: &AccessToken) {
@@ -63,38 +73,42 @@ where
     if !settings.is_rejection(response.status(), response.headers()) || is_foreign() {
         return Err(response);
     }
-    let refused = cache.refuse(sent.generation);
-    if sent.is_second {
-        events::resend_given_up(sent.generation, "rejected again");
-        return Err(response);
-    }
-    match (refused, sent.kept.take().filter(|kept| layer.replay().is_whole(kept))) {
-        (Ok(()), Some(kept)) => Ok(Rejected { generation: sent.generation, kept, response }),
-        (Ok(()), None) => {
-            events::resend_given_up(sent.generation, "not resendable");
-            Err(response)
-        }
-        (Err(error), _) => Err(with_error(response, error)),
-    }
+    let generation = sent.generation;
+    let refused = cache.refuse(generation);
+    let kept = match mem::replace(&mut sent.kept, Err(GivenUp::RejectedAgain)) {
+        Ok(kept) if !layer.replay().is_whole(&kept) => Err(GivenUp::BodyNotKept),
+        kept => kept,
+    };
+    let (reason, response) = match (refused, kept) {
+        // The second answer goes back as it is, whatever became of the token.
+        (_, Err(reason @ GivenUp::RejectedAgain)) => (reason, response),
+        (Ok(()), Ok(kept)) => return Ok(Rejected { generation, kept, response }),
+        (Ok(()), Err(reason)) => (reason, response),
+        (Err(error), Ok(_)) => (GivenUp::BudgetExhausted, with_error(response, error)),
+        (Err(error), Err(reason)) => (reason, with_error(response, error)),
+    };
+    cache.emit(&Event::ResendGivenUp { generation, reason });
+    Err(response)
 }
 
 impl<A: Inbound, K> Rejected<A, K> {
     /// There is no token for a second time: the response goes to the caller, with the reason.
-    pub(crate) fn give_up(self, error: Error) -> A {
-        events::resend_given_up(self.generation, "no new token");
+    pub(crate) fn give_up(self, error: Error, cache: &TokenCache) -> A {
+        cache.emit(&Event::ResendGivenUp { generation: self.generation, reason: GivenUp::NoToken });
         with_error(self.response, error)
     }
 
     /// There is one: the request, to be sent again. `Err` is the response for the caller, if more of the body was
     /// read meanwhile than can be kept.
-    pub(crate) fn restore<R, Q>(self, replay: &R) -> Result<Q, A>
+    pub(crate) fn restore<R, Q>(self, replay: &R, cache: &TokenCache) -> Result<Q, A>
     where
         R: Replay<Q, Kept = K>,
     {
         // The response goes here, before the inner service is readied: its body may hold a place there, or a
         // connection.
         replay.restore(self.kept).ok_or_else(|| {
-            events::resend_given_up(self.generation, "more of the body was read than is kept");
+            let (generation, reason) = (self.generation, GivenUp::BodyNotKept);
+            cache.emit(&Event::ResendGivenUp { generation, reason });
             self.response
         })
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use secrecy::zeroize::Zeroizing;
 
-use crate::Error;
+use crate::{Error, TokenEndpoint};
 
 const SCHEME: &str = "Bearer ";
 
@@ -65,6 +65,7 @@ pub struct NewToken {
     header: HeaderValue,
     lifetime: Duration,
     age: Option<Duration>,
+    endpoint: Option<TokenEndpoint>,
 }
 
 impl NewToken {
@@ -96,7 +97,7 @@ impl NewToken {
         let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
             .map_err(|_| Error::bad_answer("the access token has characters that a header cannot have"))?;
         header.set_sensitive(true);
-        Ok(Self { header, lifetime: lifetime.min(MAX_LIFETIME), age: None })
+        Ok(Self { header, lifetime: lifetime.min(MAX_LIFETIME), age: None, endpoint: None })
     }
 
     /// The token is already `age` old: its lifetime is counted from that long ago.
@@ -107,6 +108,16 @@ impl NewToken {
     pub fn aged(mut self, age: Duration) -> Self {
         self.age = Some(age);
         self
+    }
+
+    /// For signals.
+    pub(crate) fn given_by(mut self, endpoint: TokenEndpoint) -> Self {
+        self.endpoint = Some(endpoint);
+        self
+    }
+
+    pub(crate) fn endpoint(&self) -> Option<TokenEndpoint> {
+        self.endpoint
     }
 
     /// The whole lifetime, as the source gave it.

@@ -10,8 +10,12 @@ use std::{
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::{TokenCache, landing::Waiter, state::Found};
-use crate::{AccessToken, Error};
+use super::{
+    TokenCache,
+    landing::Waiter,
+    state::{Found, Usable},
+};
+use crate::Error;
 
 /// How many flights one caller waits for. One is the rule. A second follows when the first was lost with its
 /// runtime, or when the token is over or refused before the caller was polled again.
@@ -35,7 +39,7 @@ impl Acquire {
 }
 
 impl Future for Acquire {
-    type Output = Result<AccessToken, Error>;
+    type Output = Result<Usable, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
@@ -48,7 +52,7 @@ impl Future for Acquire {
                 }
             }
             match self.cache.core.lookup(Instant::now()) {
-                Found::Token(usable) => return Poll::Ready(Ok(usable.token)),
+                Found::Token(usable) => return Poll::Ready(Ok(usable)),
                 Found::Failed(error) => return Poll::Ready(Err(error)),
                 Found::Wait(_) if self.flights == MOST_FLIGHTS => {
                     let cause = "several fetches in a row left no token that could be used";

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tower::util::rng::{HasherRng, Rng};
 
 use super::{Core, TokenCache, back_off::BackOff, budget::Budget, state::State};
-use crate::{ConfigError, RefreshPolicy, TokenSource};
+use crate::{ConfigError, Observer, RefreshPolicy, TokenSource, events::Events};
 
 const FLIGHT_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -39,6 +39,7 @@ pub struct TokenCacheBuilder {
     budget: (u32, Duration),
     keep_alive: bool,
     randomness: Box<dyn Fn() -> f64 + Send + Sync>,
+    events: Events,
 }
 
 impl TokenCacheBuilder {
@@ -52,6 +53,7 @@ impl TokenCacheBuilder {
             budget: Budget::DEFAULT,
             keep_alive: false,
             randomness: Box::new(move || rng.lock().unwrap_or_else(PoisonError::into_inner).next_f64()),
+            events: Events::default(),
         }
     }
 
@@ -91,6 +93,19 @@ impl TokenCacheBuilder {
         self
     }
 
+    /// What tells this cache from others in traces and metrics: the field and the label `cache`. Default:
+    /// `default`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.events.name = Some(name.into().into_boxed_str());
+        self
+    }
+
+    /// Who hears of the [events](crate::Event) of this cache, and of the layers that use it. Default: nobody.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.events.observer = Some(Box::new(observer));
+        self
+    }
+
     /// Where back-off and jitter draw their random numbers from 0 to 1, for tests that need to know them.
     /// Values outside of that are clamped. Default: seeded by the operating system.
     pub fn randomness(mut self, draw: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
@@ -121,6 +136,7 @@ impl TokenCacheBuilder {
     }
 
     fn build_with(self, back_off: BackOff) -> TokenCache {
+        self.events.describe();
         let core = Core {
             source: self.source,
             policy: self.policy,
@@ -128,6 +144,7 @@ impl TokenCacheBuilder {
             flight_timeout: self.flight_timeout,
             keep_alive: self.keep_alive,
             randomness: self.randomness,
+            events: self.events,
             state: Mutex::new(State::new(Budget::new(self.budget))),
             epoch: AtomicU64::new(0),
             keeper_news: Arc::new(Notify::new()),

@@ -10,19 +10,20 @@
 //!   and the waiters, who see that, elect anew;
 //! * the runtime stands still: whoever comes when the flight is overdue clears the slot, likewise.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{
     runtime::Handle,
     time::{Instant, sleep_until, timeout_at},
 };
+use tracing::{Instrument, Span};
 
 use super::{
     Core, keep_alive,
-    state::{Answer, Launch, Step},
+    state::{Answer, Installed, Launch, Step},
 };
-use crate::{Error, NewToken, TokenRequest, TokenSource, events};
+use crate::{Arrival, Error, Event, FetchReason, NewToken, TokenEndpoint, TokenRequest, TokenSource, events};
 
 /// Starts the flight that the state asked for.
 ///
@@ -30,31 +31,45 @@ use crate::{Error, NewToken, TokenRequest, TokenSource, events};
 ///
 /// There is no runtime to start it in. Whoever has joined it meanwhile elects anew.
 pub(super) fn start(core: &Arc<Core>, launch: Launch) -> Result<(), Error> {
-    let flight = Flight { core: Arc::clone(core), number: launch.number };
+    let Launch { number, reason } = launch;
+    let span = events::token_fetch(core.events.name(), reason);
+    let flight = Flight {
+        core: Arc::clone(core),
+        number,
+        reason,
+        started: Instant::now(),
+        attempt: 1,
+        span,
+        finished: false,
+    };
     let Ok(runtime) = Handle::try_current() else {
         return Err(Error::interrupted("there is no tokio runtime to fetch the token in"));
     };
+    let span = flight.span.clone();
     // Nobody waits for the task itself; it is detached.
-    drop(runtime.spawn(flight.run()));
+    drop(runtime.spawn(flight.run().instrument(span)));
     Ok(())
 }
 
 struct Flight {
     core: Arc<Core>,
     number: u64,
+    reason: FetchReason,
+    started: Instant,
+    attempt: u32,
+    span: Span,
+    finished: bool,
 }
 
 impl Flight {
-    async fn run(self) {
-        let started = Instant::now();
-        let deadline = started + self.core.flight_timeout;
-        let mut attempt = 1;
+    async fn run(mut self) {
+        let deadline = self.started + self.core.flight_timeout;
         loop {
             let asked = Instant::now();
             let Some(predecessor) = self.core.lock().predecessor(self.number, asked) else { return };
             let result = ask(&*self.core.source, TokenRequest::new(predecessor), deadline).await;
-            let answer =
-                Answer { result, asked, now: Instant::now(), attempt, deadline, draw: self.core.draw() };
+            let (now, draw) = (Instant::now(), self.core.draw());
+            let answer = Answer { result, asked, now, attempt: self.attempt, deadline, draw };
             // The state has changed, and with the remains the waiters are told of it.
             let (step, remains) = self.core.settle(self.number, answer);
             match step {
@@ -62,32 +77,55 @@ impl Flight {
                 Some(Step::AskAgain) => {}
                 Some(Step::RetryAt(moment, error)) => {
                     drop(remains);
-                    events::retried(&error, attempt, moment.saturating_duration_since(Instant::now()));
-                    attempt += 1;
+                    let wait = moment.saturating_duration_since(now);
+                    self.emit(&Event::Retrying { error: &error, attempt: self.attempt, wait });
+                    self.attempt += 1;
                     sleep_until(moment).await;
                 }
                 Some(Step::Installed(installed)) => {
-                    events::fetched(
-                        installed.generation,
-                        installed.first,
-                        installed.lifetime,
-                        started.elapsed(),
-                    );
+                    self.arrived(installed);
                     keep_alive::ensure(&self.core);
                     return remains.land(Ok(()));
                 }
                 Some(Step::Failed { error, retry_at, serving }) => {
-                    events::failed(&error, serving, retry_at.saturating_duration_since(Instant::now()));
+                    self.failed(&error, retry_at.saturating_duration_since(now), serving);
                     return remains.land(Err(error));
                 }
             }
         }
+    }
+
+    fn arrived(&mut self, installed: Installed) {
+        let Installed { generation, lifetime, endpoint, renewed, recovered } = installed;
+        let (attempts, latency) = (self.attempt, self.started.elapsed());
+        self.finish("ok", endpoint);
+        let arrival =
+            Arrival { generation, reason: self.reason, endpoint, attempts, lifetime, latency, recovered };
+        self.emit(&if renewed { Event::Renewed(arrival) } else { Event::Fetched(arrival) });
+    }
+
+    fn failed(&mut self, error: &Error, retry_in: Duration, serving: bool) {
+        let (reason, attempts, latency) = (self.reason, self.attempt, self.started.elapsed());
+        self.finish(error.label(), error.endpoint());
+        self.emit(&Event::Failed { error, reason, attempts, latency, serving, retry_in });
+    }
+
+    fn finish(&mut self, outcome: &'static str, endpoint: Option<TokenEndpoint>) {
+        self.finished = true;
+        events::finished(&self.span, outcome, endpoint, self.attempt, self.started.elapsed());
+    }
+
+    fn emit(&self, event: &Event<'_>) {
+        self.core.events.emit(event);
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
         drop(self.core.abandon(self.number));
+        if !self.finished {
+            self.finish("lost", None);
+        }
     }
 }
 

@@ -31,7 +31,10 @@ impl LocalToken {
         let epoch = cache.core.epoch();
         if !self.0.as_ref().is_some_and(|copy| copy.epoch == epoch && now < copy.renewal_due) {
             match cache.core.lookup(now) {
-                Found::Token(usable) => self.0 = Some(usable),
+                Found::Token(usable) => {
+                    cache.core.serve(&usable);
+                    self.0 = Some(usable);
+                }
                 Found::Wait(waiter) => return Lookup::Wait(Acquire::waiting(cache.clone(), waiter)),
                 Found::Failed(error) => return Lookup::Failed(error),
             }

@@ -30,14 +30,15 @@ pub(crate) use self::{
 };
 use self::{
     back_off::BackOff,
-    state::{Answer, Found, Remains, State, Step, Verdict},
+    budget::Exhausted,
+    state::{Answer, Found, Remains, State, Step, Usable, Verdict},
 };
 pub use self::{
     builder::TokenCacheBuilder,
     registry::{CachesInUse, TokenCaches},
     snapshot::Snapshot,
 };
-use crate::{AccessToken, Error, RefreshPolicy, TokenSource, events};
+use crate::{AccessToken, Error, Event, RefreshPolicy, TokenSource, events::Events};
 
 /// One access token, kept fresh: a handle that is cheap to clone and shares everything with its clones.
 ///
@@ -94,7 +95,9 @@ impl TokenCache {
     /// `block_on`), the fetch stands still: callers that come after twice the flight's time-out start another, and
     /// those that wait wait until then.
     pub async fn get(&self) -> Result<AccessToken, Error> {
-        Acquire::new(self.clone()).await
+        let usable = Acquire::new(self.clone()).await?;
+        self.core.serve(&usable);
+        Ok(usable.token)
     }
 
     /// Fetches the token ahead of the first request: for start-up and for readiness probes.
@@ -123,7 +126,7 @@ impl TokenCache {
             news
         };
         if news {
-            events::invalidated(token.generation());
+            self.emit(&Event::Invalidated { generation: token.generation() });
         }
     }
 
@@ -145,17 +148,20 @@ impl TokenCache {
             verdict
         };
         match verdict {
-            Verdict::Refused(news) => {
-                if news {
-                    events::rejected(generation);
-                }
+            Verdict::Refused(first) => {
+                self.emit(&Event::Rejected { generation, first });
                 Ok(())
             }
-            Verdict::Disbelieved(error) => {
-                events::budget_exhausted(generation, &error);
+            Verdict::Disbelieved(Exhausted { error, first }) => {
+                self.emit(&Event::BudgetExhausted { generation, first });
                 Err(error)
             }
         }
+    }
+
+    /// To all who listen. No lock is held.
+    pub(crate) fn emit(&self, event: &Event<'_>) {
+        self.core.events.emit(event);
     }
 
     /// The way to a token after a refusal.
@@ -179,6 +185,7 @@ struct Core {
     keep_alive: bool,
     /// Draws from 0 to 1.
     randomness: Box<dyn Fn() -> f64 + Send + Sync>,
+    events: Events,
     state: Mutex<State>,
     /// The state's epoch, for those who do not take the lock. Stored under the lock.
     epoch: AtomicU64,
@@ -226,6 +233,13 @@ impl Core {
     /// What callers are told when there is no token because of `cause`.
     fn without_token(&self, cause: Error) -> Error {
         self.lock().without_token(Instant::now(), cause)
+    }
+
+    /// A caller gets this token.
+    fn serve(&self, usable: &Usable) {
+        if usable.failing {
+            self.events.emit(&Event::ServedWhileFailing { generation: usable.token.generation() });
+        }
     }
 
     fn abandon(&self, flight: u64) -> Remains {

@@ -14,12 +14,12 @@ use tokio::time::Instant;
 
 use super::{
     back_off::{BackOff, Gate},
-    budget::Budget,
+    budget::{Budget, Exhausted},
     held::Held,
     landing::{Pilot, Waiter, landing},
 };
 use crate::{
-    AccessToken, Error, NewToken, Predecessor, RefreshPolicy,
+    AccessToken, Error, FetchReason, NewToken, Predecessor, RefreshPolicy, TokenEndpoint,
     error::{Lost, Recovery},
     freshness::Schedule,
 };
@@ -62,14 +62,17 @@ pub(super) struct Slot {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Launch {
     pub(super) number: u64,
+    pub(super) reason: FetchReason,
 }
 
 /// A token that may be sent now, and until when that need not be asked again.
 #[derive(Clone, Debug)]
-pub(super) struct Usable {
+pub(crate) struct Usable {
     pub(super) token: AccessToken,
     pub(super) renewal_due: Instant,
     pub(super) epoch: u64,
+    /// Renewal is due, and has failed.
+    pub(super) failing: bool,
 }
 
 #[derive(Debug)]
@@ -85,7 +88,7 @@ pub(super) enum Verdict {
     /// The token is out. `true`: by this call.
     Refused(bool),
     /// Too many were refused of late: the 401 is not believed, the token stays.
-    Disbelieved(Error),
+    Disbelieved(Exhausted),
 }
 
 /// What a flight does next.
@@ -106,7 +109,11 @@ pub(super) enum Step {
 pub(super) struct Installed {
     pub(super) generation: u64,
     pub(super) lifetime: Duration,
-    pub(super) first: bool,
+    pub(super) endpoint: Option<TokenEndpoint>,
+    /// The token before it was still good.
+    pub(super) renewed: bool,
+    /// It ends a row of failures.
+    pub(super) recovered: bool,
 }
 
 /// An answer of the source, and what is needed to judge it.
@@ -193,8 +200,8 @@ impl State {
             held.refused = true;
             return Verdict::Refused(false);
         }
-        if let Err(error) = self.budget.spend(now) {
-            return Verdict::Disbelieved(error);
+        if let Err(exhausted) = self.budget.spend(now) {
+            return Verdict::Disbelieved(exhausted);
         }
         held.refused = true;
         self.epoch += 1;
@@ -259,8 +266,10 @@ impl State {
             Err(error) => Err(error),
         };
         let error = match installed {
-            Ok(installed) => {
-                let remains = Remains::of(self.flight.take(), self.gate.clear());
+            Ok(mut installed) => {
+                let forgotten = self.gate.clear();
+                installed.recovered = forgotten.is_some();
+                let remains = Remains::of(self.flight.take(), forgotten);
                 return (Some(Step::Installed(installed)), remains);
             }
             Err(error) => error,
@@ -292,7 +301,8 @@ impl State {
     fn usable(&self, now: Instant) -> Option<Usable> {
         let held = self.current.as_ref().filter(|held| held.is_usable(now))?;
         let (token, renewal_due) = (held.token.clone(), held.schedule.renewal_due);
-        Some(Usable { token, renewal_due, epoch: self.epoch })
+        let failing = now >= renewal_due && self.gate.last_error().is_some();
+        Some(Usable { token, renewal_due, epoch: self.epoch, failing })
     }
 
     /// The token and its schedule, whatever its state.
@@ -316,7 +326,17 @@ impl State {
         let overdue = now + timeout * 2;
         self.flight =
             Some(Slot { number, waiter: waiter.clone(), pilot, superseded: false, outdated: false, overdue });
-        (Launch { number }, waiter)
+        (Launch { number, reason: self.fetch_reason(now) }, waiter)
+    }
+
+    fn fetch_reason(&self, now: Instant) -> FetchReason {
+        match &self.current {
+            None => FetchReason::First,
+            Some(held) if held.invalidated => FetchReason::Invalidated,
+            Some(held) if held.refused => FetchReason::Rejected,
+            Some(held) if held.is_usable(now) => FetchReason::Renewal,
+            Some(_) => FetchReason::Expired,
+        }
     }
 
     /// Makes `new` the current token, unless that would be a step back.
@@ -328,19 +348,19 @@ impl State {
         now: Instant,
         draw: f64,
     ) -> Result<Installed, Error> {
-        let lifetime = new.lifetime();
+        let (lifetime, endpoint) = (new.lifetime(), new.endpoint());
         let end = match new.age() {
             None => asked + lifetime,
             Some(age) => now + lifetime.saturating_sub(age),
         };
         let schedule = policy.schedule(end, lifetime, draw);
         let held = Held::following(self.current.as_ref(), new, schedule, self.last_generation + 1, now)?;
-        let first = self.current.is_none();
+        let renewed = self.is_usable(now);
         let generation = held.token.generation();
         self.last_generation = self.last_generation.max(generation);
         self.epoch += 1;
         self.current = Some(held);
-        Ok(Installed { generation, lifetime, first })
+        Ok(Installed { generation, lifetime, endpoint, renewed, recovered: false })
     }
 
     /// What callers are told when there is no token because of `cause`.

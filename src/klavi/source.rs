@@ -24,7 +24,8 @@ use super::{
     wire,
 };
 use crate::{
-    AccessToken, BoxError, Error, FetchFuture, NewToken, Predecessor, TokenRequest, TokenSource,
+    AccessToken, BoxError, Error, FetchFuture, NewToken, Predecessor, TokenEndpoint, TokenRequest,
+    TokenSource,
     error::{Kind, Recovery},
     events,
 };
@@ -129,7 +130,7 @@ impl KlaviSource {
         if let Secrets::Keys(keys) = &self.credentials.0 {
             secrets.extend([keys.access.expose_secret(), keys.secret.expose_secret()]);
         }
-        self.call(request, "GET /refresh", reason, &secrets).await
+        self.call(request, TokenEndpoint::Refresh, reason, &secrets).await
     }
 
     async fn authenticate(&self, keys: &Keys, reason: &'static str) -> Result<NewToken, Error> {
@@ -137,7 +138,7 @@ impl KlaviSource {
         let body = auth_body(access, secret)?;
         let mut request = request(Method::POST, self.api.auth_uri(), body);
         request.headers_mut().insert(CONTENT_TYPE, JSON);
-        let outcome = self.call(request, "POST /auth", reason, &[access, secret]).await;
+        let outcome = self.call(request, TokenEndpoint::Auth, reason, &[access, secret]).await;
         outcome.map_err(|error| match error.status() {
             Some(StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 error.reclassified(Kind::KeysRejected, Recovery::Permanent)
@@ -149,7 +150,7 @@ impl KlaviSource {
     async fn call(
         &self,
         request: Request<Bytes>,
-        endpoint: &'static str,
+        endpoint: TokenEndpoint,
         reason: &'static str,
         secrets: &[&str],
     ) -> Result<NewToken, Error> {
@@ -160,7 +161,9 @@ impl KlaviSource {
             Err(_elapsed) => Err(Error::timeout()),
         };
         // The lifetime began, at the earliest, before the request left.
-        outcome.map(|token| token.aged(asked.elapsed())).map_err(|error| error.with_endpoint(endpoint))
+        outcome
+            .map(|token| token.aged(asked.elapsed()).given_by(endpoint))
+            .map_err(|error| error.with_endpoint(endpoint))
     }
 }
 

@@ -1,0 +1,46 @@
+//! What operators are told: every event once, as a tracing event, as counts, and to the observer.
+
+mod event;
+#[cfg(feature = "metrics")]
+mod metrics;
+mod trace;
+
+use std::fmt;
+
+pub use self::event::{Arrival, Event, FetchReason, GivenUp, Observer};
+pub(crate) use self::trace::{finished, token_call, token_fetch};
+
+/// Where the events of one cache go.
+#[derive(Default)]
+pub(crate) struct Events {
+    /// What tells this cache from others, in traces and metrics.
+    pub(crate) name: Option<Box<str>>,
+    pub(crate) observer: Option<Box<dyn Observer>>,
+}
+
+impl Events {
+    pub(crate) fn emit(&self, event: &Event<'_>) {
+        trace::event(self.name(), event);
+        #[cfg(feature = "metrics")]
+        metrics::count(self.name(), event);
+        if let Some(observer) = &self.observer {
+            observer.on_event(event);
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("default")
+    }
+
+    /// Tells the recorder of metrics, if there is one by now, what they mean.
+    pub(crate) fn describe(&self) {
+        #[cfg(feature = "metrics")]
+        metrics::describe();
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("name", &self.name).finish_non_exhaustive()
+    }
+}
