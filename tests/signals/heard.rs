@@ -1,0 +1,217 @@
+//! One scenario, and what the three listeners heard of it, brought into one form.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use klavi_auth::{Arrival, Error, Event, TokenCache, TokenCacheBuilder, TokenSource};
+use metrics_util::{
+    MetricKind,
+    debugging::{DebugValue, DebuggingRecorder},
+};
+
+use crate::{
+    page::check_fields,
+    support::runtime,
+    traces::{self, Log, Told},
+};
+
+/// What the observer heard, one line an event: `name field field …`.
+#[derive(Clone, Default)]
+pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    pub(crate) fn cache(&self, source: impl TokenSource) -> TokenCache {
+        self.builder(source).build().unwrap()
+    }
+
+    /// A cache with a name, whose jitter and back-off are the whole of what they may be.
+    pub(crate) fn builder(&self, source: impl TokenSource) -> TokenCacheBuilder {
+        let lines = self.clone();
+        TokenCache::builder(source)
+            .name("monitor")
+            .randomness(|| 1.0)
+            .observer(move |event: &Event<'_>| lines.0.lock().unwrap().push(line(event)))
+    }
+
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// Counters by name and labels, and how many values each histogram got.
+pub(crate) type Counts = BTreeMap<String, u64>;
+
+/// Runs a scenario on a runtime with a paused clock, and checks that all listeners agree.
+pub(crate) fn hear<F: Future<Output = ()>>(scenario: impl FnOnce(Lines) -> F) -> (Vec<String>, Counts, Log) {
+    traces::listen();
+    let (lines, recorder) = (Lines::default(), DebuggingRecorder::new());
+    let metrics = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || runtime().block_on(scenario(lines.clone())));
+
+    let (lines, log) = (lines.all(), traces::told());
+    log.events.iter().for_each(check_fields);
+    let traced = log.events.iter().filter(|event| event.name != "token_call").map(traced_line);
+    assert_eq!(traced.collect::<Vec<_>>(), lines, "tracing and the observer heard the same");
+
+    let mut counts = Counts::new();
+    for (key, _, _, value) in metrics.snapshot().into_vec() {
+        let (kind, key) = key.into_parts();
+        let labels: BTreeMap<_, _> = key.labels().map(|label| (label.key(), label.value())).collect();
+        assert_eq!(labels["cache"], "monitor");
+        let labels = labels.iter().filter(|(key, _)| **key != "cache");
+        let labels: Vec<_> = labels.map(|(key, value)| format!("{key}={value}")).collect();
+        let name = format!("{} {}", key.name(), labels.join(" ")).trim_end().to_owned();
+        let count = match value {
+            DebugValue::Counter(count) => count,
+            DebugValue::Histogram(values) => values.len() as u64,
+            DebugValue::Gauge(_) => panic!("there are no gauges: {name}"),
+        };
+        assert_eq!(kind == MetricKind::Histogram, name.contains("_seconds"), "{name}");
+        counts.insert(name, count);
+    }
+    let mut expected = Counts::new();
+    for name in lines.iter().flat_map(|line| counted(line)) {
+        *expected.entry(name).or_default() += 1;
+    }
+    assert_eq!(counts, expected, "one count for each event");
+    (lines, counts, log)
+}
+
+fn line(event: &Event<'_>) -> String {
+    let arrival = |name: &str, arrival: &Arrival| {
+        let Arrival { generation, reason, endpoint, attempts, lifetime, latency, recovered, .. } = arrival;
+        let endpoint = endpoint.map_or("none", |endpoint| endpoint.as_str());
+        let (reason, lifetime, latency) = (reason.as_str(), lifetime.as_secs(), latency.as_millis());
+        format!("{name} {reason} {endpoint} g{generation} x{attempts} {lifetime}s {latency}ms {recovered}")
+    };
+    match event {
+        Event::Fetched(it) => arrival("token_fetched", it),
+        Event::Renewed(it) => arrival("token_renewed", it),
+        Event::Retrying { error, attempt, wait, .. } => {
+            format!("token_fetch_retrying x{attempt} {}ms {}", wait.as_millis(), kind(error))
+        }
+        Event::Failed { error, reason, attempts, latency, serving, retry_in, .. } => {
+            let (reason, latency, retry) = (reason.as_str(), latency.as_millis(), retry_in.as_millis());
+            let kind = kind(error);
+            format!("token_fetch_failed {reason} x{attempts} {latency}ms {serving} {retry}ms {kind}")
+        }
+        Event::ServedWhileFailing { generation, .. } => format!("token_served_while_failing g{generation}"),
+        Event::Rejected { generation, first, .. } => format!("token_rejected g{generation} {first}"),
+        Event::BudgetExhausted { generation, first, .. } => {
+            format!("renewal_budget_exhausted g{generation} {first}")
+        }
+        Event::Invalidated { generation, .. } => format!("token_invalidated g{generation}"),
+        Event::Resent { generation, .. } => format!("request_resent g{generation}"),
+        Event::ResendGivenUp { generation, reason, .. } => {
+            format!("request_resend_given_up g{generation} {}", reason.as_str())
+        }
+        other => panic!("an event that no test knows: {other:?}"),
+    }
+}
+
+/// The same line from the fields of a tracing event.
+fn traced_line(told: &Told) -> String {
+    let of = |name| told.fields.of(name);
+    assert_eq!(of("cache"), "monitor");
+    let error = || kind_of_text(of("error"));
+    let rest = match told.name {
+        name @ ("token_fetched" | "token_renewed") => {
+            let reason = if name == "token_fetched" { of("reason") } else { "renewal" };
+            let endpoint = if of("endpoint").is_empty() { "none" } else { of("endpoint") };
+            format!(
+                "{reason} {endpoint} g{} x{} {}s {}ms {}",
+                of("generation"),
+                of("attempts"),
+                of("lifetime_s"),
+                of("latency_ms"),
+                of("recovered"),
+            )
+        }
+        "token_fetch_retrying" => format!("x{} {}ms {}", of("attempt"), of("wait_ms"), error()),
+        "token_fetch_failed" => format!(
+            "{} x{} {}ms {} {}ms {}",
+            of("reason"),
+            of("attempts"),
+            of("latency_ms"),
+            of("serving"),
+            of("retry_in_ms"),
+            error()
+        ),
+        "token_rejected" | "renewal_budget_exhausted" => format!("g{} {}", of("generation"), of("first")),
+        "request_resend_given_up" => format!("g{} {}", of("generation"), of("reason")),
+        _ => format!("g{}", of("generation")),
+    };
+    format!("{} {rest}", told.name)
+}
+
+/// The metrics that a line must have been counted in.
+fn counted(line: &str) -> Vec<String> {
+    let words: Vec<_> = line.split(' ').collect();
+    let error = words[words.len() - 1];
+    let counter = match words[0] {
+        "token_fetched" => {
+            let labels = format!("endpoint={} reason={}", words[2], words[1]);
+            return vec![
+                format!("klavi_auth_tokens_fetched_total {labels}"),
+                format!("klavi_auth_token_fetch_duration_seconds outcome=ok reason={}", words[1]),
+            ];
+        }
+        "token_renewed" => {
+            return vec![
+                format!("klavi_auth_tokens_renewed_total endpoint={}", words[2]),
+                "klavi_auth_token_fetch_duration_seconds outcome=ok reason=renewal".to_owned(),
+            ];
+        }
+        "token_fetch_failed" => {
+            let (reason, serving) = (words[1], words[4]);
+            return vec![
+                format!(
+                    "klavi_auth_token_fetches_failed_total error={error} reason={reason} serving={serving}"
+                ),
+                format!("klavi_auth_token_fetch_duration_seconds outcome={error} reason={reason}"),
+            ];
+        }
+        "token_fetch_retrying" => format!("klavi_auth_token_fetches_retried_total error={error}"),
+        "token_served_while_failing" => "klavi_auth_served_while_failing_total".to_owned(),
+        "token_rejected" => format!("klavi_auth_tokens_rejected_total first={}", words[2]),
+        "renewal_budget_exhausted" => "klavi_auth_renewal_budget_exhausted_total".to_owned(),
+        "token_invalidated" => "klavi_auth_tokens_invalidated_total".to_owned(),
+        "request_resent" => "klavi_auth_requests_resent_total".to_owned(),
+        "request_resend_given_up" => format!("klavi_auth_resends_given_up_total reason={}", words[2]),
+        other => panic!("an event that is not counted: {other}"),
+    };
+    vec![counter]
+}
+
+/// What an error is, as in the labels.
+fn kind(error: &Error) -> &'static str {
+    match () {
+        () if error.is_timeout() => "timeout",
+        () if error.is_interrupted() => "interrupted",
+        () if error.is_throttled() => "throttled",
+        () if error.is_bad_answer() => "bad_answer",
+        () if error.is_keys_rejected() => "keys_rejected",
+        () if error.is_keys_needed() => "keys_needed",
+        () if error.is_server_error() => "server_error",
+        () if error.is_transport() => "transport",
+        () => "source",
+    }
+}
+
+/// The same, from what is printed of it.
+fn kind_of_text(chain: &str) -> &'static str {
+    let kinds = [
+        ("timed out", "timeout"),
+        ("panicked", "interrupted"),
+        ("asked to send fewer requests", "throttled"),
+        ("not a JSON object", "bad_answer"),
+        ("the access key and secret key were rejected", "keys_rejected"),
+        ("are needed", "keys_needed"),
+        ("the token endpoint failed", "server_error"),
+        ("could not be reached", "transport"),
+        ("the token source failed", "source"),
+    ];
+    kinds.iter().find(|(text, _)| chain.contains(text)).expect("a known error").1
+}

@@ -1,0 +1,293 @@
+//! What happens, and what is told of it.
+
+use std::{future::ready, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use klavi_auth::{Credentials, KlaviApi, KlaviAuthLayer, KlaviSource, NoResend, Product};
+use tokio::sync::Barrier;
+use tower::{Layer, ServiceExt, service_fn};
+
+use crate::{
+    heard::{Lines, hear},
+    support::{
+        Logged, Manual, Scripted,
+        api::{Api, get, ok, status},
+        call, pass, rejected, reset, secs, settle, token,
+    },
+};
+
+fn layer(lines: &Lines, source: impl klavi_auth::TokenSource) -> KlaviAuthLayer {
+    KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), lines.cache(source))
+}
+
+#[test]
+fn case_62_a_healthy_day_is_one_fetch_and_renewals() {
+    let (lines, ..) = hear(|lines| async move {
+        let cache = lines.cache(Scripted::tokens());
+        for _ in 0..3 {
+            cache.get().await.unwrap();
+            pass(secs(1400)).await;
+        }
+    });
+    let expected = [
+        "token_fetched first none g1 x1 1800s 0ms false",
+        "token_renewed renewal none g2 x1 1800s 0ms false",
+        "token_renewed renewal none g3 x1 1800s 0ms false",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn case_62_a_renewal_by_refresh_and_by_auth_are_told_apart() {
+    let (lines, _, log) = hear(|lines| async move {
+        let klavi = service_fn(|request: Request<Bytes>| {
+            let is_refresh = request.uri().path().ends_with("/refresh");
+            let denied = is_refresh && request.headers()["authorization"] == "Bearer token-2";
+            let number = if is_refresh { 2 } else { 3 };
+            let body = format!(r#"{{"accessToken":"token-{number}","expireIn":1800}}"#);
+            let status = if denied { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
+            let answer =
+                Response::builder().status(status).body(http_body_util::Full::new(Bytes::from(body)));
+            ready(Ok::<_, std::convert::Infallible>(answer.unwrap()))
+        });
+        let keys = Credentials::new("access-key", "secret-key").unwrap();
+        let cache = lines.cache(KlaviSource::new(KlaviApi::sandbox(Product::Monitor), keys, klavi));
+        for _ in 0..3 {
+            cache.get().await.unwrap();
+            pass(secs(1400)).await;
+        }
+    });
+    let expected = [
+        "token_fetched first auth g1 x1 1800s 0ms false",
+        "token_renewed renewal refresh g2 x1 1800s 0ms false",
+        "token_renewed renewal auth g3 x1 1800s 0ms false",
+    ];
+    assert_eq!(lines, expected);
+    let calls = log.events.iter().filter(|event| event.name == "token_call");
+    let calls: Vec<_> = calls.map(|call| (call.fields.of("endpoint"), call.fields.of("reason"))).collect();
+    let expected =
+        [("auth", "first token"), ("refresh", "renewal"), ("refresh", "renewal"), ("auth", "refresh denied")];
+    assert_eq!(calls, expected);
+}
+
+#[test]
+fn case_62_a_failed_renewal_is_one_warning_and_each_caller_served_is_counted() {
+    let (lines, ..) = hear(|lines| async move {
+        let cache = lines.cache(Logged::new(|n| if n == 2 { reset() } else { token(&format!("t{n}")) }));
+        cache.get().await.unwrap();
+        pass(secs(1170)).await;
+        for _ in 0..3 {
+            cache.get().await.unwrap();
+            settle().await;
+        }
+        pass(secs(1)).await;
+        cache.get().await.unwrap();
+        settle().await;
+        cache.get().await.unwrap();
+    });
+    let expected = [
+        "token_fetched first none g1 x1 1800s 0ms false",
+        // The first of the three had begun the renewal before it failed.
+        "token_fetch_failed renewal x1 0ms true 1000ms source",
+        "token_served_while_failing g1",
+        "token_served_while_failing g1",
+        // The next attempt is under way, its outcome not known.
+        "token_served_while_failing g1",
+        "token_renewed renewal none g2 x1 1800s 0ms true",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn case_62_requests_of_a_layer_that_are_served_while_failing_are_counted_too() {
+    let (lines, ..) = hear(|lines| async move {
+        let source = Logged::new(|n| if n == 1 { token("t1") } else { rejected() });
+        let service = layer(&lines, source).layer(Api::accepting(|_| true));
+        service.clone().oneshot(get("/x")).await.unwrap();
+        pass(secs(1170)).await;
+        for _ in 0..3 {
+            service.clone().oneshot(get("/x")).await.unwrap();
+            settle().await;
+        }
+    });
+    assert_eq!(
+        lines[1..],
+        [
+            "token_fetch_failed renewal x1 0ms true 5000ms source",
+            "token_served_while_failing g1",
+            "token_served_while_failing g1",
+        ]
+    );
+}
+
+#[test]
+fn case_62_attempts_that_fail_are_told_and_what_comes_after_is_a_recovery() {
+    let (lines, ..) = hear(|lines| async move {
+        let cache = lines.cache(Logged::new(|n| if n < 3 { reset() } else { token("t") }));
+        cache.get().await.unwrap();
+    });
+    let expected = [
+        "token_fetch_retrying x1 1000ms source",
+        "token_fetch_retrying x2 2000ms source",
+        "token_fetched first none g1 x3 1800s 3000ms true",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn case_62_a_failed_fetch_is_told_once_for_all_who_wait_and_for_all_who_come_within_the_back_off() {
+    let (lines, ..) = hear(|lines| async move {
+        let cache = lines.cache(Scripted::new([rejected()]));
+        let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
+        for caller in callers {
+            caller.await.unwrap().unwrap_err();
+        }
+        cache.get().await.unwrap_err();
+    });
+    assert_eq!(lines, ["token_fetch_failed first x1 0ms false 5000ms source"]);
+}
+
+#[test]
+fn case_62_a_time_out_and_a_panic_are_failures() {
+    let (lines, ..) = hear(|lines| async move {
+        let source = Manual::default();
+        let cache = lines.cache(source.clone());
+        let caller = call(&cache);
+        pass(secs(10)).await;
+        caller.await.unwrap().unwrap_err();
+        pass(secs(1)).await;
+        let caller = call(&cache);
+        settle().await;
+        drop(source.next().await);
+        source.next().await.panic();
+        caller.await.unwrap().unwrap_err();
+    });
+    let expected = [
+        "token_fetch_failed first x1 10000ms false 1000ms timeout",
+        "token_fetch_failed first x1 0ms false 1000ms interrupted",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn case_62_a_401_is_a_rejection_a_fetch_and_a_resend() {
+    let (lines, ..) = hear(|lines| async move {
+        let service = layer(&lines, Scripted::tokens()).layer(Api::accepting(|seen| seen == "Bearer t2"));
+        assert_eq!(service.oneshot(get("/x")).await.unwrap().status(), 200);
+    });
+    let expected = [
+        "token_fetched first none g1 x1 1800s 0ms false",
+        "token_rejected g1 true",
+        "token_fetched rejected none g2 x1 1800s 0ms false",
+        "request_resent g2",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn case_62_of_many_401s_to_one_token_only_the_first_took_it_out_of_use() {
+    let (lines, counts, _) = hear(|lines| async move {
+        let source = Manual::default();
+        let layer = layer(&lines, source.clone());
+        let all_sent = Arc::new(Barrier::new(10));
+        let service = layer.layer(Api::new(move |seen| {
+            let all_sent = all_sent.clone();
+            async move {
+                if seen.authorization() == ["Bearer t2"] {
+                    return ok("fine");
+                }
+                all_sent.wait().await;
+                status(401, "no")
+            }
+        }));
+        let warm_up = call(layer.tokens());
+        source.answer(token("t1")).await;
+        warm_up.await.unwrap().unwrap();
+        let callers: Vec<_> = (0..10).map(|_| tokio::spawn(service.clone().oneshot(get("/x")))).collect();
+        settle().await;
+        source.answer(token("t2")).await;
+        for caller in callers {
+            assert_eq!(caller.await.unwrap().unwrap().status(), 200);
+        }
+    });
+    assert_eq!(lines[1], "token_rejected g1 true");
+    assert_eq!(counts["klavi_auth_tokens_rejected_total first=true"], 1);
+    assert_eq!(counts["klavi_auth_tokens_rejected_total first=false"], 9);
+    assert_eq!(counts["klavi_auth_requests_resent_total"], 10);
+}
+
+#[test]
+fn case_62_a_resend_that_is_given_up_says_why() {
+    let given_up = |lines: Vec<String>| {
+        let of = lines.iter().filter_map(|line| line.strip_prefix("request_resend_given_up "));
+        of.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let nobody = || Api::new(|_| ready(status(401, "no")));
+
+    let (lines, ..) = hear(|lines| async move {
+        layer(&lines, Scripted::tokens()).layer(nobody()).oneshot(get("/x")).await.unwrap();
+    });
+    assert_eq!(given_up(lines), ["g2 rejected_again"]);
+
+    let (lines, ..) = hear(|lines| async move {
+        let layer = layer(&lines, Scripted::tokens());
+        layer.clone().resend(false).layer(nobody()).oneshot(get("/x")).await.unwrap();
+        let mut request = get("/x");
+        request.extensions_mut().insert(NoResend);
+        layer.layer(nobody()).oneshot(request).await.unwrap();
+    });
+    assert_eq!(given_up(lines), ["g1 switched_off", "g2 switched_off"]);
+
+    let (lines, ..) = hear(|lines| async move {
+        layer(&lines, Scripted::tokens()).send_once().layer(nobody()).oneshot(get("/x")).await.unwrap();
+    });
+    assert_eq!(given_up(lines), ["g1 body_not_kept"]);
+
+    let (lines, ..) = hear(|lines| async move {
+        let source = Logged::new(|n| if n == 1 { token("t1") } else { rejected() });
+        layer(&lines, source).layer(nobody()).oneshot(get("/x")).await.unwrap();
+    });
+    assert_eq!(given_up(lines), ["g1 no_token"]);
+}
+
+#[test]
+fn case_62_an_exhausted_budget_is_one_warning_and_a_count_for_each_401() {
+    let (lines, counts, log) = hear(|lines| async move {
+        let service = layer(&lines, Scripted::tokens()).layer(Api::new(|_| ready(status(401, "no"))));
+        for _ in 0..10 {
+            assert_eq!(service.clone().oneshot(get("/x")).await.unwrap().status(), 401);
+        }
+    });
+    // Five are believed: both answers of two requests, and the first of the third, whose second one is not.
+    let exhausted: Vec<_> = lines.iter().filter(|line| line.starts_with("renewal_budget")).collect();
+    assert_eq!(exhausted[..2], ["renewal_budget_exhausted g6 true", "renewal_budget_exhausted g6 false"]);
+    assert_eq!(exhausted.len(), 8);
+    let warnings = log.events.iter().filter(|event| event.level == tracing::Level::WARN);
+    assert_eq!(warnings.map(|event| event.name).collect::<Vec<_>>(), ["renewal_budget_exhausted"]);
+    assert_eq!(counts["klavi_auth_resends_given_up_total reason=budget_exhausted"], 7);
+    assert_eq!(counts["klavi_auth_resends_given_up_total reason=rejected_again"], 3);
+}
+
+#[test]
+fn case_62_an_invalidated_token_is_told_once() {
+    let (lines, ..) = hear(|lines| async move {
+        let cache = lines.cache(Scripted::tokens());
+        let token = cache.get().await.unwrap();
+        cache.invalidate(&token);
+        cache.invalidate(&token);
+        cache.get().await.unwrap();
+    });
+    assert_eq!(lines[1..], ["token_invalidated g1", "token_fetched invalidated none g2 x1 1800s 0ms false"]);
+}
+
+#[test]
+fn case_62_the_fetch_after_a_quiet_hour_is_told_as_such() {
+    let (lines, ..) = hear(|lines| async move {
+        let cache = lines.cache(Scripted::tokens());
+        cache.get().await.unwrap();
+        pass(secs(3600)).await;
+        cache.get().await.unwrap();
+    });
+    assert_eq!(lines[1..], ["token_fetched expired none g2 x1 1800s 0ms false"]);
+}
