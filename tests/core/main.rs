@@ -9,6 +9,7 @@ mod flight_end;
 mod keep_alive;
 mod lifetime;
 mod locks;
+mod observers;
 mod registry;
 mod renewal;
 mod runtimes;
