@@ -1,13 +1,15 @@
 //! How a request is kept for the resend.
 
 mod body;
+mod head;
 mod record;
 mod tape;
 
 use std::convert::Infallible;
 
-use http::{Request, request::Parts};
+use http::Request;
 
+use self::head::KeptHead;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::record::KeptBody;
 pub use self::{body::ReplayBody, record::RecordBody};
@@ -53,9 +55,8 @@ impl<B: Clone> Replay<Request<B>> for CloneBody {
     type Kept = Kept<B>;
 
     fn keep(&self, request: Request<B>) -> (Request<B>, Option<Kept<B>>) {
-        let (head, body) = request.into_parts();
-        let kept = Kept { head: head.clone(), body: body.clone() };
-        (Request::from_parts(head, body), Some(kept))
+        let kept = KeptHead::of(&request).map(|head| Kept { head, body: request.body().clone() });
+        (request, kept)
     }
 
     fn is_whole(&self, _: &Kept<B>) -> bool {
@@ -63,7 +64,7 @@ impl<B: Clone> Replay<Request<B>> for CloneBody {
     }
 
     fn restore(&self, kept: Kept<B>) -> Option<Request<B>> {
-        Some(Request::from_parts(kept.head, kept.body))
+        kept.head.restore(kept.body)
     }
 }
 
@@ -91,7 +92,7 @@ impl<Q> Replay<Q> for SendOnce {
 /// A request as it was before the token was attached, its body in another form.
 #[derive(Debug)]
 pub struct Kept<K> {
-    head: Parts,
+    head: KeptHead,
     body: K,
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use http::Request;
 use http_body::Body;
 
-use super::{Kept, Replay, ReplayBody};
+use super::{Kept, KeptHead, Replay, ReplayBody};
 use crate::BoxError;
 
 /// The most of a body that is recorded, unless told otherwise.
@@ -84,8 +84,9 @@ where
     fn keep(&self, request: Request<B>) -> (Request<B>, Option<Self::Kept>) {
         let (head, body) = request.into_parts();
         let (body, kept) = self.keep_body(body);
-        let kept = kept.map(|body| Kept { head: head.clone(), body });
-        (Request::from_parts(head, body), kept)
+        let request = Request::from_parts(head, body);
+        let kept = kept.and_then(|body| Some(Kept { head: KeptHead::of(&request)?, body }));
+        (request, kept)
     }
 
     fn is_whole(&self, kept: &Self::Kept) -> bool {
@@ -93,7 +94,7 @@ where
     }
 
     fn restore(&self, kept: Self::Kept) -> Option<Request<B>> {
-        Some(Request::from_parts(kept.head, self.restore_body(kept.body)?))
+        kept.head.restore(self.restore_body(kept.body)?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the two handles of a recording.
 
 mod handles;
+mod head;
 mod property;
 mod threads;
 
