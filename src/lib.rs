@@ -218,12 +218,14 @@
 mod builder;
 mod cache;
 mod config_error;
+mod detour;
 #[cfg(any(doc, doctest))]
 pub mod docs;
 mod error;
 mod events;
 mod freshness;
 mod future;
+mod handle;
 mod klavi;
 mod layer;
 mod message;

@@ -2,17 +2,19 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use http::{Request, Response};
+use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
-    BoxError, CloneBody, KlaviAuthLayer, Outbound, Replay, ResponseFuture,
-    cache::{LocalToken, Lookup},
-    future::Way,
+    BoxError, CloneBody, Error, KlaviAuthLayer, Outbound, Replay, ResponseFuture, TokenCache,
+    cache::Lookup,
+    detour::{Detour, Way},
+    handle::{Handle, Handles},
     message::{Destination, Marks},
     resend::first_sending,
     scope::Treatment,
@@ -38,40 +40,22 @@ use crate::{
 /// Dropping the [`ResponseFuture`] drops the request. A fetch that it started goes on for the others.
 pub struct KlaviAuth<S, R = CloneBody> {
     inner: S,
-    shared: Arc<Shared<S, R>>,
-    local: LocalToken,
+    handles: Arc<Handles<S, R>>,
+    /// The handle of the core on which this instance was first called.
+    handle: Option<Arc<Handle<S, R>>>,
     /// `inner` may have been changed from outside, and the pristine clone not.
     outdated: bool,
 }
 
-/// What the clones of a service share with each other and with the futures they return.
-pub(crate) struct Shared<S, R> {
-    layer: KlaviAuthLayer<R>,
-    /// A clone that was never polled ready, from which the rare request that needs an instance of its own gets
-    /// one. Cloning the inner service for every request would cost more than all else here.
-    pristine: Mutex<S>,
-}
-
-impl<S: Clone, R> Shared<S, R> {
-    pub(crate) fn layer(&self) -> &KlaviAuthLayer<R> {
-        &self.layer
-    }
-
-    /// An instance that must be polled ready before it is called.
-    pub(crate) fn not_ready_inner(&self) -> S {
-        self.pristine.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
 impl<S: Clone, R> KlaviAuth<S, R> {
     pub(crate) fn new(inner: S, layer: KlaviAuthLayer<R>) -> Self {
-        let shared = Shared { layer, pristine: Mutex::new(inner.clone()) };
-        Self { inner, shared: Arc::new(shared), local: LocalToken::default(), outdated: false }
+        let handles = Arc::new(Handles::new(inner.clone(), layer));
+        Self { inner, handles, handle: None, outdated: false }
     }
 
     /// The layer that it was made with.
     pub fn layer(&self) -> &KlaviAuthLayer<R> {
-        self.shared.layer()
+        self.handles.layer()
     }
 
     /// The inner service.
@@ -95,8 +79,8 @@ impl<S: Clone, R: Clone> KlaviAuth<S, R> {
     /// Takes over a change that came through `get_mut`.
     fn take_over_changes(&mut self) {
         if self.outdated {
-            let pristine = Mutex::new(self.inner.clone());
-            self.shared = Arc::new(Shared { layer: self.shared.layer.clone(), pristine });
+            self.handles = Arc::new(Handles::new(self.inner.clone(), self.layer().clone()));
+            self.handle = None;
             self.outdated = false;
         }
     }
@@ -114,33 +98,48 @@ impl<S: Clone, R: Clone> KlaviAuth<S, R> {
         Q: Outbound,
     {
         self.take_over_changes();
-        let Self { inner, shared, local, .. } = self;
         let future = match treatment {
-            Treatment::Pass => return ResponseFuture::passing(inner.call(request)),
+            Treatment::Pass => return ResponseFuture::passing(self.inner.call(request)),
             Treatment::Refuse(error) => ResponseFuture::failed(error),
             Treatment::Authenticate => {
-                let mut foreign = LocalToken::default();
-                let (cache, local) = match &marks.cache {
-                    Some(cache) => (cache, &mut foreign),
-                    None => (&shared.layer().settings().cache, local),
+                let Marks { once, cache, .. } = marks;
+                let (handle, found) = self.look_up(cache.as_ref());
+                let token = match &found {
+                    None => handle.token(),
+                    Some(Lookup::Token(usable)) => Some(&usable.token),
+                    Some(_) => None,
                 };
-                match local.lookup(cache) {
-                    Lookup::Token(token) => {
-                        let (request, sent) = first_sending(request, token, marks.once, shared.layer());
-                        let way = Way { shared: Arc::clone(shared), cache: marks.cache, once: marks.once };
-                        return ResponseFuture::sending(inner.call(request), sent, way);
+                if let Some(token) = token {
+                    let (request, sent) = first_sending(request, token, once, handle.layer());
+                    return ResponseFuture::sending(self.inner.call(request), sent, Way { handle, cache });
+                }
+                match found {
+                    Some(Lookup::Wait(acquire)) => {
+                        ResponseFuture::waiting(Detour::before(acquire, request, once, Way { handle, cache }))
                     }
-                    Lookup::Wait(acquire) => {
-                        let way = Way { shared: Arc::clone(shared), cache: marks.cache, once: marks.once };
-                        ResponseFuture::acquiring(acquire, request, way)
-                    }
-                    Lookup::Failed(error) => ResponseFuture::failed(error),
+                    Some(Lookup::Failed(error)) => ResponseFuture::failed(error),
+                    _ => ResponseFuture::failed(Error::interrupted("the cache was left without a token")),
                 }
             }
         };
         // Nothing was sent: the place that `poll_ready` took is given up, for it may be the only one.
-        *inner = shared.not_ready_inner();
+        self.inner = self.handles.not_ready_inner();
         future
+    }
+
+    /// A handle, and the token for a request that leaves now: none besides if it is the one that the handle has.
+    fn look_up(&mut self, own: Option<&TokenCache>) -> (Arc<Handle<S, R>>, Option<Lookup>) {
+        let now = Instant::now();
+        if let Some(cache) = own {
+            let handle = self.handle.get_or_insert_with(|| self.handles.any());
+            return (Arc::clone(handle), Some(cache.lookup(now)));
+        }
+        if let Some(handle) = self.handle.as_ref().filter(|handle| handle.is_current(now)) {
+            return (Arc::clone(handle), None);
+        }
+        let (handle, found) = self.handles.current(now);
+        self.handle = Some(Arc::clone(&handle));
+        (handle, found)
     }
 
     /// Fails a request that cannot be read.
@@ -151,7 +150,7 @@ impl<S: Clone, R: Clone> KlaviAuth<S, R> {
         R: Replay<Q>,
     {
         self.take_over_changes();
-        self.inner = self.shared.not_ready_inner();
+        self.inner = self.handles.not_ready_inner();
         ResponseFuture::failed(error)
     }
 
@@ -188,8 +187,8 @@ impl<S: Clone, R> Clone for KlaviAuth<S, R> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            shared: Arc::clone(&self.shared),
-            local: self.local.clone(),
+            handles: Arc::clone(&self.handles),
+            handle: None,
             outdated: self.outdated,
         }
     }
@@ -199,7 +198,7 @@ impl<S: fmt::Debug, R: fmt::Debug> fmt::Debug for KlaviAuth<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KlaviAuth")
             .field("inner", &self.inner)
-            .field("layer", &self.shared.layer)
+            .field("layer", self.handles.layer())
             .finish_non_exhaustive()
     }
 }

@@ -27,11 +27,12 @@ use tokio::{sync::Notify, time::Instant};
 pub(crate) use self::{
     acquire::Acquire,
     local::{LocalToken, Lookup},
+    state::Usable,
 };
 use self::{
     back_off::BackOff,
     budget::Exhausted,
-    state::{Answer, Found, Remains, State, Step, Usable, Verdict},
+    state::{Answer, Found, Remains, State, Step, Verdict},
 };
 pub use self::{
     builder::TokenCacheBuilder,

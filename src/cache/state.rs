@@ -68,7 +68,7 @@ pub(super) struct Launch {
 /// A token that may be sent now, and until when that need not be asked again.
 #[derive(Clone, Debug)]
 pub(crate) struct Usable {
-    pub(super) token: AccessToken,
+    pub(crate) token: AccessToken,
     pub(super) renewal_due: Instant,
     pub(super) epoch: u64,
     /// Renewal is due, and has failed.

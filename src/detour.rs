@@ -1,0 +1,166 @@
+//! The way of a request that cannot leave at once: it waits for a token, then for the inner service. Few requests go
+//! it, so it is kept in a box, and the future of all others is small.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::time::Instant;
+use tower_service::Service;
+
+use crate::{
+    BoxError, Inbound, Outbound, Replay, TokenCache,
+    cache::{Acquire, Lookup},
+    handle::Handle,
+    resend::{Rejected, Sent, first_sending, second_sending},
+};
+
+/// What stays with a request from beginning to end.
+pub(crate) struct Way<S, R> {
+    pub(crate) handle: Arc<Handle<S, R>>,
+    /// The request's own token cache, instead of the layer's.
+    pub(crate) cache: Option<TokenCache>,
+}
+
+impl<S, R> Way<S, R> {
+    pub(crate) fn cache(&self) -> &TokenCache {
+        match &self.cache {
+            Some(cache) => cache,
+            None => self.handle.layer().tokens(),
+        }
+    }
+}
+
+pub(crate) struct Detour<S, R, Q, A, K> {
+    step: Step<S, Q, A, K>,
+    way: Way<S, R>,
+    /// The request is not to be sent again.
+    once: bool,
+}
+
+enum Step<S, Q, A, K> {
+    // The request waits for a token. Nothing of the inner service is held.
+    Acquiring { acquire: Acquire, waiting: Option<Waiting<Q, A, K>> },
+    // There was a token a moment ago; the request waits for the inner service.
+    Readying { service: S, outgoing: Option<Outgoing<Q>> },
+}
+
+/// A request that waits for a token.
+enum Waiting<Q, A, K> {
+    Unsent(Outgoing<Q>),
+    Rejected(Rejected<A, K>),
+}
+
+/// A request that is to be sent as soon as the inner service is ready.
+enum Outgoing<Q> {
+    First(Q),
+    Second(Q),
+}
+
+/// Where a detour ends.
+pub(crate) enum End<F, A, K> {
+    /// The inner service has the request.
+    Sent(F, Sent<K>),
+    /// The caller gets this.
+    Answer(Result<A, BoxError>),
+}
+
+impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
+    /// For a request that was not sent, because there is no token.
+    pub(crate) fn before(acquire: Acquire, request: Q, once: bool, way: Way<S, R>) -> Box<Self> {
+        let waiting = Some(Waiting::Unsent(Outgoing::First(request)));
+        Box::new(Self { step: Step::Acquiring { acquire, waiting }, way, once })
+    }
+
+    /// For a request whose token was rejected.
+    pub(crate) fn after(rejected: Rejected<A, K>, way: Way<S, R>) -> Box<Self> {
+        let (acquire, waiting) = (way.cache().acquire(), Some(Waiting::Rejected(rejected)));
+        Box::new(Self { step: Step::Acquiring { acquire, waiting }, way, once: false })
+    }
+
+    pub(crate) fn into_way(self: Box<Self>) -> Way<S, R> {
+        self.way
+    }
+
+    pub(crate) fn state(&self) -> &'static str {
+        match self.step {
+            Step::Acquiring { .. } => "acquiring",
+            Step::Readying { .. } => "readying",
+        }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End<S::Future, A, K>>
+    where
+        S: Service<Q, Response = A> + Clone,
+        S::Error: Into<BoxError>,
+        R: Replay<Q, Kept = K>,
+        Q: Outbound,
+        A: Inbound,
+    {
+        let Self { step, way, once } = self;
+        let layer = way.handle.layer();
+        loop {
+            let next = match step {
+                // ## Acquiring => Readying | done (the 401 that it began with, or an error)
+                Step::Acquiring { acquire, waiting } => {
+                    let token = ready!(Pin::new(acquire).poll(cx));
+                    let outgoing = match (take(waiting), token) {
+                        (Waiting::Unsent(outgoing), Ok(_)) => outgoing,
+                        (Waiting::Unsent(_), Err(error)) => return answer(Err(error.into())),
+                        (Waiting::Rejected(rejected), Err(error)) => {
+                            return answer(Ok(rejected.give_up(error, way.cache())));
+                        }
+                        (Waiting::Rejected(rejected), Ok(_)) => {
+                            match rejected.restore(layer.replay(), way.cache()) {
+                                Ok(request) => Outgoing::Second(request),
+                                Err(response) => return answer(Ok(response)),
+                            }
+                        }
+                    };
+                    Step::Readying { service: way.handle.not_ready_inner(), outgoing: Some(outgoing) }
+                }
+
+                // ## Readying => Acquiring | done (sent, or an error)
+                Step::Readying { service, outgoing } => {
+                    if let Err(error) = ready!(service.poll_ready(cx)) {
+                        return answer(Err(error.into()));
+                    }
+                    let outgoing = take(outgoing);
+                    // Getting ready may have taken long: the token of before may be over, or refused.
+                    match way.cache().lookup(Instant::now()) {
+                        Lookup::Token(usable) => {
+                            let (request, sent) = match outgoing {
+                                Outgoing::First(request) => {
+                                    first_sending(request, &usable.token, *once, layer)
+                                }
+                                Outgoing::Second(request) => {
+                                    second_sending(request, &usable.token, way.cache())
+                                }
+                            };
+                            return Poll::Ready(End::Sent(service.call(request), sent));
+                        }
+                        Lookup::Wait(acquire) => {
+                            Step::Acquiring { acquire, waiting: Some(Waiting::Unsent(outgoing)) }
+                        }
+                        Lookup::Failed(error) => return answer(Err(error.into())),
+                    }
+                }
+            };
+            // This drops the instance that was readied, if there is no token after all.
+            *step = next;
+        }
+    }
+}
+
+fn answer<F, A, K>(answer: Result<A, BoxError>) -> Poll<End<F, A, K>> {
+    Poll::Ready(End::Answer(answer))
+}
+
+/// Takes what a step holds until it is left: once, for with the next turn of the loop it is another step, and a detour
+/// that has ended is not polled again.
+fn take<T>(slot: &mut Option<T>) -> T {
+    slot.take().expect("a detour polled after its end")
+}

@@ -1,0 +1,144 @@
+//! What a service and its requests hold on to, arranged so that a request writes to no memory that another core
+//! writes.
+//!
+//! A client is used in two ways: one long-lived clone for each task, or a clone for every single request. Either way
+//! the requests of one core share one [`Handle`], with its own copy of the token and a count that other cores leave
+//! alone. A service finds the handle of the core that it is first called on in [`Handles`], and keeps it; a clone
+//! begins without one, and looks for it when it is called. It does not matter for anything but time which handle a
+//! request gets.
+
+use std::{
+    ptr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    AccessToken, KlaviAuthLayer,
+    cache::{LocalToken, Lookup, Usable},
+};
+
+/// What the service was made of.
+pub(crate) struct Shared<S, R> {
+    layer: KlaviAuthLayer<R>,
+    /// A clone that was never polled ready, from which the rare request that needs an instance of its own gets
+    /// one. Cloning the inner service for every request would cost more than all else here.
+    pristine: Mutex<S>,
+}
+
+impl<S: Clone, R> Shared<S, R> {
+    /// An instance that must be polled ready before it is called.
+    fn not_ready_inner(&self) -> S {
+        self.pristine.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What the requests of one core hold on to.
+pub(crate) struct Handle<S, R> {
+    shared: Arc<Shared<S, R>>,
+    token: Option<LocalToken>,
+}
+
+impl<S, R> Handle<S, R> {
+    pub(crate) fn layer(&self) -> &KlaviAuthLayer<R> {
+        &self.shared.layer
+    }
+
+    /// Its copy of a token, if it has one.
+    pub(crate) fn token(&self) -> Option<&AccessToken> {
+        self.token.as_ref().map(LocalToken::token)
+    }
+
+    /// Its copy can be sent now, and the cache need not be asked.
+    pub(crate) fn is_current(&self, now: Instant) -> bool {
+        self.token.as_ref().is_some_and(|token| token.is_current(self.shared.layer.tokens(), now))
+    }
+
+    fn has(&self, usable: &Usable) -> bool {
+        self.token.as_ref().is_some_and(|token| token.is_copy_of(usable))
+    }
+}
+
+impl<S: Clone, R> Handle<S, R> {
+    /// As [`Shared::not_ready_inner`].
+    pub(crate) fn not_ready_inner(&self) -> S {
+        self.shared.not_ready_inner()
+    }
+}
+
+/// One handle for each core: for as many threads, by their addresses.
+pub(crate) struct Handles<S, R> {
+    shared: Arc<Shared<S, R>>,
+    slots: [Slot<Handle<S, R>>; SLOTS],
+}
+
+const SLOTS: usize = 32;
+
+/// Far enough from the next one that no two share what a processor reads at once.
+#[repr(align(128))]
+struct Slot<T>(Mutex<Option<Arc<T>>>);
+
+impl<S, R> Handles<S, R> {
+    pub(crate) fn new(inner: S, layer: KlaviAuthLayer<R>) -> Self {
+        let shared = Arc::new(Shared { layer, pristine: Mutex::new(inner) });
+        Self { shared, slots: std::array::from_fn(|_| Slot(Mutex::new(None))) }
+    }
+
+    pub(crate) fn layer(&self) -> &KlaviAuthLayer<R> {
+        &self.shared.layer
+    }
+
+    /// This core's handle, whatever its token.
+    pub(crate) fn any(&self) -> Arc<Handle<S, R>> {
+        let handle = self.slot().get();
+        handle.unwrap_or_else(|| self.put(None))
+    }
+
+    /// This core's handle with the current token in it. If renewal is due, or there is none, what the cache says.
+    pub(crate) fn current(&self, now: Instant) -> (Arc<Handle<S, R>>, Option<Lookup>) {
+        let handle = self.any();
+        if handle.is_current(now) {
+            return (handle, None);
+        }
+        match self.shared.layer.tokens().lookup(now) {
+            Lookup::Token(usable) if !handle.has(&usable) => {
+                (self.put(Some(LocalToken::copy_of(&usable))), Some(Lookup::Token(usable)))
+            }
+            lookup => (handle, Some(lookup)),
+        }
+    }
+
+    fn put(&self, token: Option<LocalToken>) -> Arc<Handle<S, R>> {
+        let handle = Arc::new(Handle { shared: Arc::clone(&self.shared), token });
+        self.slot().put(Arc::clone(&handle));
+        handle
+    }
+
+    fn slot(&self) -> &Slot<Handle<S, R>> {
+        // Threads' own variables lie a stack apart, and the multiplication scatters them.
+        thread_local!(static HERE: u8 = const { 0 });
+        let here = HERE.with(|here| ptr::from_ref(here).addr()) as u64;
+        let scattered = here.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        &self.slots[(scattered >> (64 - SLOTS.ilog2())) as usize]
+    }
+}
+
+impl<S: Clone, R> Handles<S, R> {
+    /// As [`Shared::not_ready_inner`].
+    pub(crate) fn not_ready_inner(&self) -> S {
+        self.shared.not_ready_inner()
+    }
+}
+
+impl<T> Slot<T> {
+    fn get(&self) -> Option<Arc<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn put(&self, value: Arc<T>) {
+        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(value);
+        // It may be the last of a service, whose drop is a user's: not under the lock.
+        drop(before);
+    }
+}
