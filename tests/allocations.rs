@@ -92,6 +92,54 @@ fn skipped() -> Request<Body> {
 }
 
 #[tokio::test]
+async fn a_clone_for_every_request_allocates_no_more_than_one_for_all() {
+    let layer =
+        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(Scripted::tokens()));
+    layer.tokens().warm_up().await.unwrap();
+    let cloning = layer.layer(tower::service_fn(respond));
+    let once = layer.clone().send_once().layer(tower::service_fn(respond));
+    // The first one on a core makes the core's copy of the token, the second one finds it.
+    call(&mut cloning.clone(), request(7));
+    call(&mut once.clone(), request(7));
+    let (second, third) = (request(7), request(7));
+    assert_eq!(measure(|| call(&mut cloning.clone(), second)).count_total, 1);
+    assert_eq!(measure(|| call(&mut once.clone(), third)).count_total, 0);
+}
+
+#[tokio::test]
+async fn a_request_of_a_customer_allocates_no_more_than_others() {
+    let layer = KlaviAuthLayer::without_tokens(&KlaviApi::production(Product::Monitor)).send_once();
+    let customer = TokenCache::new(Scripted::tokens());
+    customer.warm_up().await.unwrap();
+    let service = layer.layer(tower::service_fn(respond));
+    let marked = || {
+        let mut request = request(7);
+        request.extensions_mut().insert(customer.clone());
+        request
+    };
+    assert_eq!(allocations(&mut service.clone(), marked), 0);
+    let request = marked();
+    assert_eq!(measure(|| call(&mut service.clone(), request)).count_total, 0);
+}
+
+#[test]
+fn the_future_is_at_most_128_bytes_larger_than_the_inner_one() {
+    let layer =
+        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(Scripted::tokens()));
+    fn beyond<S: Service<Request<Body>>, T: Service<Request<Body>>>(_: &S, _: &T) -> usize {
+        size_of::<S::Future>() - size_of::<T::Future>()
+    }
+    let small = tower::service_fn(|request: Request<Body>| Box::pin(respond(request)));
+    let large = tower::service_fn(|request: Request<Body>| async {
+        let _held = [0_u8; 1024];
+        respond(request).await
+    });
+    assert!(beyond(&layer.layer(small), &small) <= 104);
+    assert!(beyond(&layer.layer(large), &large) <= 104);
+    assert!(beyond(&layer.clone().send_once().layer(small), &small) <= 48);
+}
+
+#[tokio::test]
 async fn cloning_the_service_allocates_nothing() {
     let layer =
         KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(Scripted::tokens()));
