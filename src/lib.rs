@@ -188,6 +188,11 @@
 //! * The lifetime counts on a monotonic clock. Where that stands still while the host sleeps, the first request
 //!   after waking may meet a 401, and is sent again.
 //!
+//! # Signals
+//!
+//! Every event is told once: to `tracing`, to the `metrics` facade (feature `metrics`), and to an [`Observer`]. The
+//! names, fields, levels and labels are on [the page on signals](docs::signals).
+//!
 //! # Secrets
 //!
 //! Keys and tokens appear in no `Debug`, no `Display`, no error and no event of this crate. The keys, the cached token
@@ -211,6 +216,7 @@
     not(feature = "reqwest-middleware"),
     doc = "* `reqwest-middleware`: `KlaviAuthMiddleware`, with the tokens of a layer."
 )]
+//! * `metrics`: counters and a histogram through the `metrics` facade.
 #![cfg_attr(feature = "sandbox", doc = "* [`sandbox`]: a look-alike of Klavi for your tests.")]
 #![cfg_attr(not(feature = "sandbox"), doc = "* `sandbox`: a look-alike of Klavi for your tests.")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
