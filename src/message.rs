@@ -65,8 +65,8 @@ impl Marks {
 /// Where a request goes.
 #[derive(Debug)]
 pub(crate) enum Destination<'a> {
-    /// Wherever the inner service is bound to: origin-form, `/path`.
-    Bound,
+    /// The API: seen at a glance, or wherever the inner service is bound to (origin-form, `/path`).
+    Api,
     /// A scheme, host and port.
     At(Target<'a>),
     /// Neither: no `http` and no `https`, or an authority alone (`CONNECT`).
@@ -76,7 +76,7 @@ pub(crate) enum Destination<'a> {
 impl<'a> Destination<'a> {
     pub(crate) fn of(uri: &'a Uri) -> Self {
         if uri.authority().is_none() && uri.scheme().is_none() {
-            return Self::Bound;
+            return Self::Api;
         }
         Target::of(uri).map_or(Self::Elsewhere, Self::At)
     }

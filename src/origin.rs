@@ -2,7 +2,10 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use http::{Uri, uri::Authority};
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
 
 use crate::ConfigError;
 
@@ -13,12 +16,14 @@ pub(crate) struct Origin {
     /// Lower case; an IPv6 address in its brackets.
     host: Box<str>,
     port: u16,
+    /// Host and port as they are mostly written: without a port that goes without saying.
+    authority: Box<str>,
 }
 
 impl Origin {
     /// `https` on the default port of a host given in lower case.
     pub(crate) fn https(host: &'static str) -> Self {
-        Self { secure: true, host: host.into(), port: 443 }
+        Self { secure: true, host: host.into(), port: 443, authority: host.into() }
     }
 
     /// The origin of a URL that a user configured.
@@ -28,13 +33,21 @@ impl Origin {
         if userinfo || base.query().is_some() || target.host.is_empty() {
             return Err(ConfigError::InvalidUrl);
         }
-        let host = target.host.to_ascii_lowercase().into();
-        Ok(Self { secure: target.secure, host, port: target.port })
+        let host = target.host.to_ascii_lowercase();
+        let usual = if target.secure { 443 } else { 80 };
+        let authority = if target.port == usual { host.clone() } else { format!("{host}:{}", target.port) };
+        Ok(Self { secure: target.secure, host: host.into(), port: target.port, authority: authority.into() })
     }
 
     /// Exactly this scheme, host (in any case) and port.
     pub(crate) fn contains(&self, target: &Target<'_>) -> bool {
         self.secure == target.secure && self.port == target.port && self.same_host(target)
+    }
+
+    /// It contains the URI, which is written in the usual way: `contains` would say so too, after a closer look.
+    pub(crate) fn contains_at_a_glance(&self, uri: &Uri) -> bool {
+        let scheme = if self.secure { &Scheme::HTTPS } else { &Scheme::HTTP };
+        uri.scheme() == Some(scheme) && uri.authority().is_some_and(|a| a.as_str() == &*self.authority)
     }
 
     pub(crate) fn same_host(&self, target: &Target<'_>) -> bool {

@@ -59,6 +59,11 @@ impl Scope {
         Target::of(uri).is_some_and(|target| self.origins().any(|origin| origin.contains(&target)))
     }
 
+    /// Most requests go to the API, and most of them say so in the same way: those are not looked at more closely.
+    pub(crate) fn destination<'a>(&self, uri: &'a Uri) -> Destination<'a> {
+        if self.api.contains_at_a_glance(uri) { Destination::Api } else { Destination::of(uri) }
+    }
+
     /// `path` is that of the destination.
     pub(crate) fn treatment(
         &self,
@@ -71,7 +76,7 @@ impl Scope {
             return Treatment::Pass;
         }
         let target = match destination {
-            Destination::Bound => return self.at_the_api(path),
+            Destination::Api => return self.at_the_api(path),
             Destination::Elsewhere => return Treatment::Pass,
             Destination::At(target) => target,
         };
@@ -108,7 +113,10 @@ mod tests {
 
     fn of<B>(scope: &Scope, request: &Request<B>) -> Treatment {
         let (uri, marks) = (request.uri(), Marks::of(request.extensions()));
-        scope.treatment(&Destination::of(uri), uri.path(), request.headers(), &marks)
+        let closely = scope.treatment(&Destination::of(uri), uri.path(), request.headers(), &marks);
+        let at_a_glance = scope.treatment(&scope.destination(uri), uri.path(), request.headers(), &marks);
+        assert_eq!(std::mem::discriminant(&closely), std::mem::discriminant(&at_a_glance));
+        closely
     }
 
     fn scope() -> Scope {

@@ -15,7 +15,7 @@ use crate::{
     cache::Lookup,
     detour::{Detour, Way},
     handle::{Handle, Handles},
-    message::{Destination, Marks},
+    message::Marks,
     resend::first_sending,
     scope::Treatment,
 };
@@ -178,7 +178,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (uri, marks) = (request.uri(), Marks::of(request.extensions()));
         let scope = &self.layer().settings().scope;
-        let treatment = scope.treatment(&Destination::of(uri), uri.path(), request.headers(), &marks);
+        let treatment = scope.treatment(&scope.destination(uri), uri.path(), request.headers(), &marks);
         self.send(request, treatment, marks)
     }
 }
