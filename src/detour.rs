@@ -60,6 +60,9 @@ enum Outgoing<Q> {
     Second(Q),
 }
 
+/// The detour of a request `Q` of a service around `S`.
+pub(crate) type DetourOf<S, R, Q> = Detour<S, R, Q, <S as Service<Q>>::Response, <R as Replay<Q>>::Kept>;
+
 /// Where a detour ends.
 pub(crate) enum End<F, A, K> {
     /// The inner service has the request.
@@ -81,7 +84,7 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
         Box::new(Self { step: Step::Acquiring { acquire, waiting }, way, once: false })
     }
 
-    pub(crate) fn into_way(self: Box<Self>) -> Way<S, R> {
+    pub(crate) fn into_way(self) -> Way<S, R> {
         self.way
     }
 

@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use crate::{
     BoxError, Inbound, Outbound, Replay,
-    detour::{Detour, End, Way},
+    detour::{Detour, DetourOf, End, Way},
     resend::{Sent, after_response},
 };
 
@@ -55,7 +55,7 @@ where
         Self { state: State::Sending { response, sent, way: Some(way) } }
     }
 
-    pub(crate) fn waiting(detour: Box<Detour<S, R, Q, S::Response, R::Kept>>) -> Self {
+    pub(crate) fn waiting(detour: Box<DetourOf<S, R, Q>>) -> Self {
         Self { state: State::Waiting { detour: Some(detour) } }
     }
 
