@@ -136,7 +136,7 @@ fn the_future_is_at_most_128_bytes_larger_than_the_inner_one() {
     });
     assert!(beyond(&layer.layer(small), &small) <= 104);
     assert!(beyond(&layer.layer(large), &large) <= 104);
-    assert!(beyond(&layer.clone().send_once().layer(small), &small) <= 48);
+    assert!(beyond(&layer.send_once().layer(small), &small) <= 48);
 }
 
 #[tokio::test]
