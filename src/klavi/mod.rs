@@ -2,6 +2,7 @@
 
 mod api;
 mod credentials;
+mod redact;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 mod source;
