@@ -10,7 +10,8 @@ use crate::{ConfigError, Error, NewToken};
 /// The keys of a Klavi customer, or a bearer without keys.
 ///
 /// Both keys count as secrets: neither appears in `Debug`, in an error or in a log, and both are wiped from
-/// memory when the last clone is dropped. See the page on [security](crate#secrets) for what that does not cover.
+/// memory when the last clone is dropped. [Secrets](crate#secrets) says what
+/// that does not cover.
 ///
 /// ```
 /// use klavi_auth::Credentials;
