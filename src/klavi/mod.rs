@@ -6,6 +6,7 @@ mod redact;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 mod source;
+mod text;
 mod transport;
 mod wire;
 

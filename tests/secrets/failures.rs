@@ -37,8 +37,13 @@ impl fmt::Debug for Talkative {
 impl std::error::Error for Talkative {}
 
 /// Nothing is wrong with this one, but with what it was caused by.
-#[derive(Debug)]
 struct Quiet(Option<Talkative>);
+
+impl fmt::Debug for Quiet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Quiet")
+    }
+}
 
 impl fmt::Display for Quiet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,6 +85,9 @@ pub(crate) fn a_transport_that_prints_what_it_was_to_send() {
     }
 }
 
+/// A token that comes in and cannot be used.
+const UNUSABLE: &str = TOKENS[8];
+
 /// A message that repeats one secret and no other, for each that the call could be about.
 pub(crate) fn one_secret_at_a_time() {
     runtime().block_on(async {
@@ -88,11 +96,13 @@ pub(crate) fn one_secret_at_a_time() {
         for predecessor in
             [Predecessor::Live(old.clone()), Predecessor::Refused(old.clone()), Predecessor::Expired(old)]
         {
-            for secret in [ACCESS, SECRET, TOKENS[7]] {
-                let json = serde_json::json!({ "message": format!("not known: {secret}") }).to_string();
+            for secret in [ACCESS, SECRET, TOKENS[7], UNUSABLE] {
+                let message = format!("not known: {secret}");
+                let fields =
+                    serde_json::json!({ "accessToken": UNUSABLE, "expireIn": -1, "message": message });
+                let json = fields.to_string();
                 let transport = service_fn(move |_: Request<Full<Bytes>>| {
-                    let answer = Response::builder().status(400).body(Full::<Bytes>::from(json.clone()));
-                    ready(answer.map_err(BoxError::from))
+                    ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(json.clone()))))
                 });
                 let credentials = Credentials::new(ACCESS, SECRET).unwrap();
                 let source = KlaviSource::new(KlaviApi::production(Product::Monitor), credentials, transport);
