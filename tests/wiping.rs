@@ -219,6 +219,8 @@ fn keys_tokens_and_what_carried_them_are_wiped() {
         assert!(send(&client, get()).await.unwrap_err().is_bad_answer());
         assert_eq!(send(&client, get()).await.unwrap(), 200);
         assert_eq!(calls.load(Ordering::SeqCst), 5);
+        // The service's own copy of a token gives way with the first request that finds a newer one and need not wait.
+        assert_eq!(send(&client, get()).await.unwrap(), 200);
 
         // Who has only one of the keys, or one that cannot be a key.
         Credentials::new(owned(ACCESS), "").unwrap_err();

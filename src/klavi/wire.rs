@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header::RETRY_AFTER};
-use secrecy::zeroize::Zeroizing;
 use serde_json::{Value, value::RawValue};
 
 use super::{redact::repeats_any, text::text};
