@@ -228,6 +228,16 @@ impl Error {
         self.rebuild(|inner| inner.source = Some(source.into()))
     }
 
+    /// Puts a note in the place of a cause that prints, or is caused by something that prints, what `tells` too much.
+    pub(crate) fn without_source_that(self, tells: impl Fn(&str) -> bool) -> Self {
+        let cause = std::error::Error::source(&self);
+        let mut chain = std::iter::successors(cause, |cause| cause.source());
+        if chain.any(|cause| tells(&cause.to_string()) || tells(&format!("{cause:?}"))) {
+            return self.with_source("the cause repeats a secret and is not shown");
+        }
+        self
+    }
+
     pub(crate) fn with_status(self, status: StatusCode) -> Self {
         self.rebuild(|inner| inner.status = Some(status))
     }

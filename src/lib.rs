@@ -195,10 +195,11 @@
 //!
 //! # Secrets
 //!
-//! Keys and tokens appear in no `Debug`, no `Display`, no error and no event of this crate. The keys, the cached token
-//! and the body of the call to `/auth` are wiped from memory when they are dropped. The crate has no say over the copies
-//! that an HTTP client makes on the way out and in, nor over what that client logs: hyper's and reqwest's connection
-//! logs at TRACE level, for one, show headers.
+//! Keys and tokens appear in no `Debug`, no `Display`, no error, no event and no metric of this crate. The keys, the
+//! cached token, the body of the call to `/auth` and its answer are wiped from memory when they are dropped. The crate
+//! has no say over the copies that an HTTP client makes on the way out and in, nor over what that client logs: reqwest
+//! with `connection_verbose`, for one, shows the token at TRACE level. [The page on security](docs::security) says who
+//! could get at a secret, what stops them, and what does not.
 //!
 //! # Features
 //!

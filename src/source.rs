@@ -64,6 +64,15 @@ pub enum Predecessor {
     Refused(AccessToken),
 }
 
+impl Predecessor {
+    pub(crate) fn token(&self) -> Option<&AccessToken> {
+        match self {
+            Self::None => None,
+            Self::Live(token) | Self::Expired(token) | Self::Refused(token) => Some(token),
+        }
+    }
+}
+
 /// A [`TokenSource`] made from a closure that returns a future.
 ///
 /// ```

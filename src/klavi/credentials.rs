@@ -2,7 +2,7 @@
 
 use std::{env, fmt, time::Duration};
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{SecretString, zeroize::Zeroizing};
 use tokio::time::Instant;
 
 use crate::{ConfigError, Error, NewToken};
@@ -10,7 +10,8 @@ use crate::{ConfigError, Error, NewToken};
 /// The keys of a Klavi customer, or a bearer without keys.
 ///
 /// Both keys count as secrets: neither appears in `Debug`, in an error or in a log, and both are wiped from
-/// memory when the last clone is dropped.
+/// memory when the last clone is dropped. [Secrets](crate#secrets) says what
+/// that does not cover.
 ///
 /// ```
 /// use klavi_auth::Credentials;
@@ -42,9 +43,11 @@ impl Credentials {
     /// [`ConfigError::InvalidCredential`] if a key is empty or has control characters (a trailing line break
     /// from a secrets file, for one).
     pub fn new(access_key: impl Into<String>, secret_key: impl Into<String>) -> Result<Self, ConfigError> {
+        // Both first, so that the one is wiped when the other is no key.
+        let (access, secret) = (Zeroizing::new(access_key.into()), Zeroizing::new(secret_key.into()));
         Ok(Self(Secrets::Keys(Keys {
-            access: key(access_key.into(), "access key")?,
-            secret: key(secret_key.into(), "secret key")?,
+            access: key(&access, "access key")?,
+            secret: key(&secret, "secret key")?,
         })))
     }
 
@@ -54,9 +57,9 @@ impl Credentials {
     ///
     /// [`ConfigError::MissingEnv`] or [`ConfigError::InvalidEnv`] with the name of the variable.
     pub fn from_env() -> Result<Self, ConfigError> {
-        let access = from_env("KLAVI_ACCESS_KEY")?.ok_or(ConfigError::MissingEnv("KLAVI_ACCESS_KEY"))?;
-        let secret = from_env("KLAVI_SECRET_KEY")?.ok_or(ConfigError::MissingEnv("KLAVI_SECRET_KEY"))?;
-        Self::new(access, secret)
+        let key = |name| from_env(name)?.map(Zeroizing::new).ok_or(ConfigError::MissingEnv(name));
+        let (access, secret) = (key("KLAVI_ACCESS_KEY")?, key("KLAVI_SECRET_KEY")?);
+        Self::new(access.as_str(), secret.as_str())
     }
 
     /// A bearer that somebody else obtained, valid for `remaining` from now, and no keys.
@@ -74,13 +77,12 @@ impl Credentials {
     }
 }
 
-fn key(value: String, which: &'static str) -> Result<SecretString, ConfigError> {
-    let value = SecretString::from(value);
-    let text = value.expose_secret();
+fn key(text: &str, which: &'static str) -> Result<SecretString, ConfigError> {
     if text.is_empty() || text.chars().any(char::is_control) {
         return Err(ConfigError::InvalidCredential(which));
     }
-    Ok(value)
+    // A copy of just its length. Cutting the caller's `String` to that could move it and leave it behind.
+    Ok(SecretString::from(Box::<str>::from(text)))
 }
 
 /// The value of an environment variable, `None` if it is not set.

@@ -2,9 +2,11 @@
 
 mod api;
 mod credentials;
+mod redact;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 mod source;
+mod text;
 mod transport;
 mod wire;
 

@@ -20,6 +20,7 @@ use tower_service::Service;
 use super::{
     KlaviApi,
     credentials::{Credentials, Keys, Secrets},
+    redact::repeats_any,
     transport::{self, Transport},
     wire,
 };
@@ -92,7 +93,7 @@ impl KlaviSource {
             Predecessor::Expired(_) => "expired",
             Predecessor::Refused(_) => "refused",
         };
-        self.authenticate(keys, reason).await
+        self.authenticate(keys, predecessor.token(), reason).await
     }
 
     async fn fetch_with_bearer(
@@ -126,19 +127,26 @@ impl KlaviSource {
     async fn refresh(&self, bearer: &AccessToken, reason: &'static str) -> Result<NewToken, Error> {
         let mut request = request(Method::GET, self.api.refresh_uri(), Bytes::new());
         request.headers_mut().insert(AUTHORIZATION, bearer.header_value().clone());
-        let mut secrets = vec![bearer.expose()];
-        if let Secrets::Keys(keys) = &self.credentials.0 {
-            secrets.extend([keys.access.expose_secret(), keys.secret.expose_secret()]);
-        }
-        self.call(request, TokenEndpoint::Refresh, reason, &secrets).await
+        let (access, secret) = match &self.credentials.0 {
+            Secrets::Keys(keys) => (keys.access.expose_secret(), keys.secret.expose_secret()),
+            Secrets::Bearer { .. } => ("", ""),
+        };
+        self.call(request, TokenEndpoint::Refresh, reason, &[bearer.expose(), access, secret]).await
     }
 
-    async fn authenticate(&self, keys: &Keys, reason: &'static str) -> Result<NewToken, Error> {
+    /// `old` is the bearer that is replaced: not sent, but the server may know it and speak of it.
+    async fn authenticate(
+        &self,
+        keys: &Keys,
+        old: Option<&AccessToken>,
+        reason: &'static str,
+    ) -> Result<NewToken, Error> {
         let (access, secret) = (keys.access.expose_secret(), keys.secret.expose_secret());
         let body = auth_body(access, secret)?;
         let mut request = request(Method::POST, self.api.auth_uri(), body);
         request.headers_mut().insert(CONTENT_TYPE, JSON);
-        let outcome = self.call(request, TokenEndpoint::Auth, reason, &[access, secret]).await;
+        let old = old.map_or("", AccessToken::expose);
+        let outcome = self.call(request, TokenEndpoint::Auth, reason, &[old, access, secret]).await;
         outcome.map_err(|error| match error.status() {
             Some(StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 error.reclassified(Kind::KeysRejected, Recovery::Permanent)
@@ -161,9 +169,10 @@ impl KlaviSource {
             Err(_elapsed) => Err(Error::timeout()),
         };
         // The lifetime began, at the earliest, before the request left.
-        outcome
-            .map(|token| token.aged(asked.elapsed()).given_by(endpoint))
-            .map_err(|error| error.with_endpoint(endpoint))
+        outcome.map(|token| token.aged(asked.elapsed()).given_by(endpoint)).map_err(|error| {
+            // What a transport says of itself is not ours to word, but must not get out with a secret in it.
+            error.without_source_that(|text| repeats_any(text, secrets)).with_endpoint(endpoint)
+        })
     }
 }
 

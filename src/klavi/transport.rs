@@ -1,9 +1,12 @@
 //! Carrying a token call over any tower HTTP service.
 
-use bytes::Bytes;
+use std::pin::pin;
+
+use bytes::{Buf, BufMut, Bytes};
 use http::{Request, Response, StatusCode};
 use http_body::Body;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
+use secrecy::zeroize::Zeroizing;
 use tower::{
     ServiceExt, service_fn,
     util::{BoxCloneSyncService, Oneshot},
@@ -42,13 +45,36 @@ where
     A::Error: Into<BoxError>,
 {
     let (head, body) = call.await.map_err(Error::transport)?.into_parts();
-    match Limited::new(body, LONGEST_ANSWER).collect().await {
-        Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
+    match read(body).await {
+        Ok(Some(body)) => Ok(Response::from_parts(head, body)),
         // What such a status says, and its `Retry-After`, do not hang on the body.
-        Err(_) if head.status != StatusCode::OK => Ok(Response::from_parts(head, Bytes::new())),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(Error::bad_answer("the answer is longer than 64 KiB").with_status(head.status))
-        }
+        _ if head.status != StatusCode::OK => Ok(Response::from_parts(head, Bytes::new())),
+        Ok(None) => Err(Error::bad_answer("the answer is longer than 64 KiB").with_status(head.status)),
         Err(error) => Err(Error::transport(error).with_status(head.status)),
     }
+}
+
+/// Reads an answer into a buffer that is wiped when it is dropped. `None` if the answer is too long.
+async fn read<A>(body: A) -> Result<Option<Bytes>, BoxError>
+where
+    A: Body,
+    A::Error: Into<BoxError>,
+{
+    let mut body = pin!(body);
+    let mut answer = Zeroizing::new(Vec::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(Into::into)?.into_data() else { continue };
+        let length = answer.len().saturating_add(data.remaining());
+        if length > LONGEST_ANSWER {
+            return Ok(None);
+        }
+        if length > answer.capacity() {
+            // By hand: a `Vec` that grows by itself leaves a copy behind.
+            let mut roomier = Zeroizing::new(Vec::with_capacity(length.next_power_of_two()));
+            roomier.extend_from_slice(&answer);
+            answer = roomier;
+        }
+        answer.put(data);
+    }
+    Ok(Some(Bytes::from_owner(answer)))
 }

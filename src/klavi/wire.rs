@@ -1,12 +1,12 @@
 //! What Klavi's token endpoints answer, read with care: typed errors, never the raw body.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header::RETRY_AFTER};
-use secrecy::zeroize::Zeroizing;
-use serde_json::{Map, Value};
+use serde_json::{Value, value::RawValue};
 
+use super::{redact::repeats_any, text::text};
 use crate::{
     Error, NewToken,
     error::{Kind, Recovery},
@@ -18,26 +18,23 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(1800);
 /// The longest message of Klavi's that is passed on, in characters.
 const LONGEST_MESSAGE: usize = 200;
 
-/// A piece of a secret of this length must not be printed.
-const TELLING_PIECE: usize = 5;
-
 /// Klavi's spelling first, then the one that some versions of its endpoints use.
 const TOKEN: [&str; 2] = ["accessToken", "accesstoken"];
 const LIFETIME: [&str; 2] = ["expireIn", "expirein"];
 
+/// The fields of an answer as they are written in it: nothing is copied that could be a secret.
+type Fields<'a> = BTreeMap<String, &'a RawValue>;
+
 /// The token in an answer, or what the answer says instead. `secrets` are kept out of the error.
 pub(super) fn token(answer: &Response<Bytes>, secrets: &[&str]) -> Result<NewToken, Error> {
     let status = answer.status();
-    let fields = match serde_json::from_slice(answer.body()) {
-        Ok(Value::Object(fields)) => Some(fields),
-        _ => None,
-    };
+    let fields = serde_json::from_slice::<Fields<'_>>(answer.body()).ok();
     let message = fields.as_ref().and_then(|fields| message(fields, secrets));
     if status != StatusCode::OK {
         return Err(refusal(status, answer.headers()).with_message(message));
     }
     let outcome = match fields {
-        Some(fields) => new_token(fields),
+        Some(fields) => new_token(&fields),
         None => Err(Error::bad_answer("the answer is not a JSON object")),
     };
     outcome.map_err(|error| error.with_status(status).with_message(message))
@@ -61,22 +58,20 @@ fn refusal(status: StatusCode, headers: &HeaderMap) -> Error {
     }
 }
 
-fn new_token(mut fields: Map<String, Value>) -> Result<NewToken, Error> {
-    let mut take =
-        |names: [&str; 2]| names.iter().find_map(|name| fields.remove(*name)).unwrap_or(Value::Null);
-    let lifetime = lifetime(&take(LIFETIME))?;
-    match take(TOKEN) {
-        Value::String(token) => NewToken::new(&Zeroizing::new(token), lifetime),
-        Value::Null => Err(Error::bad_answer("the answer has no accessToken")),
-        _ => Err(Error::bad_answer("the accessToken is not a string")),
-    }
+fn new_token(fields: &Fields<'_>) -> Result<NewToken, Error> {
+    let find = |names: [&str; 2]| names.iter().find_map(|name| fields.get(*name)).map(|raw| raw.get());
+    let lifetime = lifetime(find(LIFETIME).unwrap_or("null"))?;
+    let raw = find(TOKEN).filter(|raw| *raw != "null");
+    let raw = raw.ok_or_else(|| Error::bad_answer("the answer has no accessToken"))?;
+    let token = text(raw).ok_or_else(|| Error::bad_answer("the accessToken is not a string"))?;
+    NewToken::new(&token, lifetime)
 }
 
-fn lifetime(expire_in: &Value) -> Result<Duration, Error> {
-    let seconds = match expire_in {
-        Value::Null => return Ok(DEFAULT_LIFETIME),
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse::<f64>().ok(),
+fn lifetime(expire_in: &str) -> Result<Duration, Error> {
+    let seconds = match serde_json::from_str(expire_in) {
+        Ok(Value::Null) => return Ok(DEFAULT_LIFETIME),
+        Ok(Value::Number(number)) => number.as_f64(),
+        Ok(Value::String(text)) => text.trim().parse::<f64>().ok(),
         _ => None,
     };
     match seconds {
@@ -89,30 +84,16 @@ fn lifetime(expire_in: &Value) -> Result<Duration, Error> {
 }
 
 /// Klavi's `message`, if it can be shown: short, on one line, and without a piece of a secret.
-fn message(fields: &Map<String, Value>, secrets: &[&str]) -> Option<String> {
-    let text = fields.get("message").or_else(|| fields.get("error"))?.as_str()?;
-    let shown: String = printable(text).take(LONGEST_MESSAGE).collect();
-    let mut tokens = TOKEN.iter().filter_map(|name| fields.get(*name)?.as_str());
-    if secrets.iter().any(|secret| shares_a_piece(&shown, secret))
-        || tokens.any(|token| shares_a_piece(&shown, &Zeroizing::new(printable(token).collect::<String>())))
-    {
+fn message(fields: &Fields<'_>, secrets: &[&str]) -> Option<String> {
+    let mut shown = text(fields.get("message").or_else(|| fields.get("error"))?.get())?;
+    shown.retain(|c| !c.is_control());
+    let end = shown.char_indices().nth(LONGEST_MESSAGE).map_or(shown.len(), |(end, _)| end);
+    let shown = &shown[..end];
+    let mut tokens = TOKEN.iter().filter_map(|name| text(fields.get(*name)?.get()));
+    if repeats_any(shown, secrets) || tokens.any(|token| repeats_any(shown, &[&token])) {
         return Some("(the message repeats a secret and is not shown)".to_owned());
     }
-    Some(shown)
-}
-
-fn printable(text: &str) -> impl Iterator<Item = char> + '_ {
-    text.chars().filter(|c| !c.is_control())
-}
-
-fn shares_a_piece(text: &str, secret: &str) -> bool {
-    if secret.len() < TELLING_PIECE {
-        return !secret.is_empty() && text.contains(secret);
-    }
-    secret
-        .as_bytes()
-        .windows(TELLING_PIECE)
-        .any(|piece| text.as_bytes().windows(TELLING_PIECE).any(|t| t == piece))
+    Some(shown.to_owned())
 }
 
 /// `Retry-After` in seconds or as a date.

@@ -5,7 +5,7 @@ mod head;
 mod record;
 mod tape;
 
-use std::convert::Infallible;
+use std::{convert::Infallible, fmt};
 
 use http::Request;
 
@@ -90,10 +90,17 @@ impl<Q> Replay<Q> for SendOnce {
 }
 
 /// A request as it was before the token was attached, its body in another form.
-#[derive(Debug)]
+///
+/// `Debug` shows nothing of it: the caller may have put an `Authorization` of its own there, to be replaced.
 pub struct Kept<K> {
     head: KeptHead,
     body: K,
+}
+
+impl<K> fmt::Debug for Kept<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What an endpoint answers instead of what it would.
 
-use std::{future::ready, io, time::Duration};
+use std::{fmt, future::ready, io, time::Duration};
 
 use axum::{
     body::Body,
@@ -29,13 +29,15 @@ use super::{answer, io::Link};
 /// let proxy = Fault::body(StatusCode::BAD_GATEWAY, "text/html", "<h1>Bad gateway</h1>");
 /// # let _ = (throttled, proxy);
 /// ```
-#[derive(Clone, Debug)]
+///
+/// `Debug` shows neither the body nor the values of headers, which may be a token or repeat a key.
+#[derive(Clone)]
 pub struct Fault {
     kind: Kind,
     headers: HeaderMap,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Kind {
     Status(StatusCode),
     Body(StatusCode, Bytes),
@@ -119,7 +121,7 @@ impl Fault {
     fn with(mut self, name: HeaderName, value: &str) -> Self {
         match HeaderValue::try_from(value) {
             Ok(value) => self.headers.insert(name, value),
-            Err(_) => panic!("{value:?} cannot be the value of a header"),
+            Err(_) => panic!("this cannot be the value of the header {name}"),
         };
         self
     }
@@ -138,6 +140,20 @@ impl Fault {
         };
         response.headers_mut().extend(self.headers);
         Some(response)
+    }
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Fault");
+        match &self.kind {
+            Kind::Status(status) => out.field("status", status),
+            Kind::Body(status, body) => out.field("status", status).field("body_len", &body.len()),
+            Kind::Reset => out.field("kind", &"reset"),
+            Kind::Truncated => out.field("kind", &"truncated"),
+            Kind::Never => out.field("kind", &"never"),
+        };
+        out.field("headers", &self.headers.keys().collect::<Vec<_>>()).finish()
     }
 }
 

@@ -3,7 +3,11 @@
 use std::{collections::VecDeque, fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, Uri, Version, header::AUTHORIZATION, request::Parts};
+use http::{
+    HeaderMap, Method, StatusCode, Uri, Version,
+    header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION},
+    request::Parts,
+};
 
 use super::Endpoint;
 
@@ -15,8 +19,8 @@ const MAX_BODY: usize = 64 * 1024;
 
 /// A request that the sandbox has received, and what became of it.
 ///
-/// `Debug` shows neither the `Authorization` header nor what was sent to `/auth`. The accessors show both, as
-/// they came.
+/// `Debug` shows neither what was sent to `/auth` nor the headers that are secrets: `Authorization`,
+/// `Proxy-Authorization`, `Cookie`, and those that HTTP/2 marks as sensitive. The accessors show all, as it came.
 #[derive(Clone)]
 pub struct Recorded {
     head: Arc<Head>,
@@ -38,7 +42,9 @@ impl Recorded {
     pub(super) fn new(parts: &Parts, endpoint: Option<Endpoint>, token: Option<u64>) -> Self {
         let mut headers = parts.headers.clone();
         for (name, value) in &mut headers {
-            value.set_sensitive(name == AUTHORIZATION);
+            // One that was sent as sensitive over HTTP/2 stays so.
+            let secret = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE].contains(name);
+            value.set_sensitive(secret || value.is_sensitive());
         }
         let (method, uri, version) = (parts.method.clone(), parts.uri.clone(), parts.version);
         let head = Arc::new(Head { endpoint, method, uri, version, headers, token });

@@ -1,0 +1,58 @@
+//! Whether a text shows a piece of a secret.
+
+use secrecy::zeroize::Zeroizing;
+
+/// A piece of a secret of this length must not be printed.
+const TELLING_PIECE: usize = 5;
+
+/// Whether `text` repeats a piece of one of `secrets`, or all of a short one: as it is, or in other case, with escapes,
+/// blanks or line breaks in it.
+pub(super) fn repeats_any(text: &str, secrets: &[&str]) -> bool {
+    let folded_text = folded(text);
+    secrets.iter().any(|secret| {
+        if secret.len() < TELLING_PIECE {
+            return !secret.is_empty() && text.contains(secret);
+        }
+        shares_a_piece(text, secret) || shares_a_piece(&folded_text, &folded(secret))
+    })
+}
+
+fn shares_a_piece(text: &str, secret: &str) -> bool {
+    let mut pieces = secret.as_bytes().windows(TELLING_PIECE);
+    pieces.any(|piece| text.as_bytes().windows(TELLING_PIECE).any(|other| other == piece))
+}
+
+/// The letters and digits of a text, ASCII in lower case.
+fn folded(text: &str) -> Zeroizing<String> {
+    // It never grows, so that no copy is left behind.
+    let mut folded = Zeroizing::new(String::with_capacity(text.len()));
+    folded.extend(text.chars().filter(|c| c.is_alphanumeric()).map(|c| c.to_ascii_lowercase()));
+    folded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_61_five_characters_in_a_row_are_a_piece() {
+        assert!(repeats_any("no customer has the key qwert-9981", &["qwert-9981"]));
+        assert!(repeats_any("a piece: wert-", &["qwert-9981"]));
+        assert!(!repeats_any("less: wert", &["qwert-9981"]));
+        assert!(!repeats_any("anything", &["qwert-9981", ""]));
+    }
+
+    #[test]
+    fn case_61_neither_case_nor_escapes_nor_breaks_hide_a_piece() {
+        for text in ["QWERT-9981", r#"q\"we\"rt"#, "qw er\tt", "q\u{200b}we\u{ad}rt", "qwe\n  rt"] {
+            assert!(repeats_any(text, &["q\"we\"rt-9981"]), "{text}");
+        }
+        assert!(repeats_any("the key !-!-! is unknown", &["!-!-!-!"]));
+    }
+
+    #[test]
+    fn case_61_of_a_short_secret_the_whole_is_a_piece() {
+        assert!(repeats_any("the key is x-1", &["x-1"]));
+        assert!(!repeats_any("the key is x 1", &["x-1"]));
+    }
+}

@@ -1,0 +1,248 @@
+//! Errors of every kind, each made the way it comes about.
+
+use std::{collections::BTreeSet, convert::Infallible, fmt, future::ready, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::Full;
+use klavi_auth::{
+    BoxError, ConfigError, Credentials, Error, KlaviApi, KlaviAuthLayer, KlaviSource, NewToken, Predecessor,
+    Product, RefreshPolicy, TokenCache, TokenRequest, TokenSource, source_fn,
+};
+use tower::{Layer, ServiceExt, service_fn};
+
+use crate::{
+    book,
+    clients::observed,
+    needles::{ACCESS, BEARER, SECRET, TOKENS},
+    support::{LIFETIME, api::get, runtime, secs},
+};
+
+/// An error of a transport that prints the request it was for.
+struct Talkative(HeaderMap, Bytes);
+
+impl fmt::Display for Talkative {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot send {:?} with {:?}", String::from_utf8_lossy(&self.1), self.0)
+    }
+}
+
+impl fmt::Debug for Talkative {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bearer = self.0.get("authorization").map(|value| value.as_bytes().escape_ascii().to_string());
+        f.debug_tuple("Talkative").field(&self.1).field(&bearer).finish()
+    }
+}
+
+impl std::error::Error for Talkative {}
+
+/// Nothing is wrong with this one, but with what it was caused by.
+struct Quiet(Option<Talkative>);
+
+impl fmt::Debug for Quiet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Quiet")
+    }
+}
+
+impl fmt::Display for Quiet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("quiet")
+    }
+}
+
+impl std::error::Error for Quiet {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.as_ref().map(|cause| cause as _)
+    }
+}
+
+/// A transport that fails with the request in its mouth, on `/auth` or on both.
+pub(crate) fn a_transport_that_prints_what_it_was_to_send() {
+    for credentials in [Credentials::new(ACCESS, SECRET), Credentials::bearer(BEARER, LIFETIME)] {
+        runtime().block_on(async {
+            let transport = service_fn(async |request: Request<Full<Bytes>>| {
+                let (head, body) = request.into_parts();
+                let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+                let cause = Some(Talkative(head.headers, body));
+                Err::<Response<Full<Bytes>>, BoxError>(Box::new(Quiet(cause)))
+            });
+            let api = KlaviApi::production(Product::Monitor);
+            let builder = KlaviAuthLayer::builder(api, credentials.unwrap());
+            let layer = observed(builder).transport(transport).build().unwrap();
+            let outcome = layer.tokens().get().await;
+            match outcome {
+                Err(error) => book::error("a transport that talks", &error),
+                Ok(token) => {
+                    layer.tokens().invalidate(&token);
+                    book::error("a transport that talks", &layer.tokens().get().await.unwrap_err());
+                }
+            }
+            assert!(book::has_printed("the cause repeats a secret and is not shown"));
+            book::show("that failed", layer.tokens());
+            book::show("that failed", &layer.tokens().snapshot());
+        });
+    }
+}
+
+/// A token that comes in and cannot be used.
+const UNUSABLE: &str = TOKENS[8];
+
+/// A message that repeats one secret and no other, for each that the call could be about.
+pub(crate) fn one_secret_at_a_time() {
+    runtime().block_on(async {
+        let cache = TokenCache::new(source_fn(async |_| NewToken::new(TOKENS[7], LIFETIME)));
+        let old = cache.get().await.unwrap();
+        for predecessor in
+            [Predecessor::Live(old.clone()), Predecessor::Refused(old.clone()), Predecessor::Expired(old)]
+        {
+            for secret in [ACCESS, SECRET, TOKENS[7], UNUSABLE] {
+                let message = format!("not known: {secret}");
+                let fields =
+                    serde_json::json!({ "accessToken": UNUSABLE, "expireIn": -1, "message": message });
+                let json = fields.to_string();
+                let transport = service_fn(move |_: Request<Full<Bytes>>| {
+                    ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(json.clone()))))
+                });
+                let credentials = Credentials::new(ACCESS, SECRET).unwrap();
+                let source = KlaviSource::new(KlaviApi::production(Product::Monitor), credentials, transport);
+                let error = source.fetch(TokenRequest::new(predecessor.clone())).await.unwrap_err();
+                book::error("of a message with one secret", &error);
+                assert_eq!(error.message(), Some("(the message repeats a secret and is not shown)"));
+            }
+        }
+    });
+}
+
+/// Whatever a source does, short of telling us a secret in the words of its error.
+pub(crate) fn sources() {
+    runtime().block_on(async {
+        let cache = TokenCache::new(source_fn(async |_| panic!("{}", TOKENS[0])));
+        book::error("a source that panics", &cache.get().await.unwrap_err());
+        let cache = TokenCache::new(source_fn(async |_| std::future::pending().await));
+        book::error("a source that is silent", &cache.get().await.unwrap_err());
+        let cache =
+            TokenCache::new(source_fn(async |_| NewToken::new(&format!("{}\n", TOKENS[0]), LIFETIME)));
+        book::error("a token that is none", &cache.get().await.unwrap_err());
+        let cache = TokenCache::new(source_fn(async |_| {
+            NewToken::new(TOKENS[0], secs(1)).map(|it| it.aged(secs(2)))
+        }));
+        book::error("a token that is over", &cache.get().await.unwrap_err());
+        book::error("a source of a user's", &Error::permanent("no").with_retry_after(secs(1)));
+        book::error("a source of a user's", &Error::transient("not now"));
+    });
+    // There is no runtime here.
+    let cache = TokenCache::new(source_fn(async |_| NewToken::new(TOKENS[0], LIFETIME)));
+    book::error("without a runtime", &crate::support::at_once(&cache).unwrap_err());
+}
+
+/// Requests that do not get out.
+pub(crate) fn requests() {
+    runtime().block_on(async {
+        let api = KlaviApi::production(Product::Monitor);
+        let inner = service_fn(|_: Request<Full<Bytes>>| {
+            ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())))
+        });
+        let source = source_fn(async |_| NewToken::new(TOKENS[0], LIFETIME));
+        let own = KlaviAuthLayer::new(&api, TokenCache::new(source));
+        for (layer, uri) in [(own, "http://api.klavi.ai/x"), (KlaviAuthLayer::without_tokens(&api), "/x")] {
+            let error = layer.layer(inner).oneshot(get(uri)).await.unwrap_err();
+            book::error("of a request that stays", error.downcast_ref::<Error>().unwrap());
+        }
+    });
+}
+
+/// Mistakes in the configuration, with a secret where it was not expected.
+pub(crate) fn configuration() {
+    let api = KlaviApi::production(Product::Monitor);
+    let layer =
+        || KlaviAuthLayer::new(&api, TokenCache::new(source_fn(async |_| Err(Error::transient("no")))));
+    let builder = || TokenCache::builder(source_fn(async |_| Err(Error::transient("no"))));
+    let mut errors = vec![
+        Credentials::new(format!("{ACCESS}\n"), SECRET).unwrap_err(),
+        Credentials::new(ACCESS, format!("{SECRET}\n")).unwrap_err(),
+        Credentials::bearer(&format!("{BEARER}\n"), LIFETIME).unwrap_err(),
+        Credentials::bearer(BEARER, Duration::ZERO).unwrap_err(),
+        KlaviAuthLayer::builder(api.clone(), Credentials::new(ACCESS, SECRET).unwrap())
+            .configure_tokens(|tokens| tokens.flight_timeout(Duration::ZERO))
+            .build()
+            .unwrap_err(),
+        Product::other(SECRET).unwrap_err(),
+        builder().back_off(secs(0), secs(0)).build().unwrap_err(),
+        builder().renewal_budget(1, Duration::ZERO).build().unwrap_err(),
+        RefreshPolicy::default().renew_after(2.0).unwrap_err(),
+        RefreshPolicy::default().jitter(-1.0).unwrap_err(),
+        RefreshPolicy::default().expiry_margin(secs(1_000_000)).unwrap_err(),
+    ];
+    for url in [
+        format!("https://user:{}@api.klavi.ai", TOKENS[1]),
+        format!("https://api.klavi.ai/?key={}", TOKENS[1]),
+        format!("https://api.klavi.ai/#{}", TOKENS[1]),
+        format!("{SECRET}://api.klavi.ai"),
+        format!("http://{}.example", &TOKENS[1][..8]),
+    ] {
+        errors.push(KlaviApi::at(&url, Product::Monitor).unwrap_err());
+        match layer().allow_origin(&url) {
+            Err(error) => errors.push(error),
+            // A fragment is not sent, so it is not looked at.
+            Ok(layer) => book::show("with one more origin", &layer),
+        }
+    }
+    // What only other features, or another machine, can bring about.
+    errors.extend([ConfigError::MissingTransport, ConfigError::Transport]);
+    errors.extend([ConfigError::MissingEnv("A"), ConfigError::InvalidEnv("A")]);
+    let mut kinds = BTreeSet::new();
+    for error in &errors {
+        book::error("of a configuration", error);
+        kinds.insert(format!("{error:?}").split('(').next().unwrap().to_owned());
+    }
+    let all = book::variants(include_str!("../../src/config_error.rs"), "ConfigError");
+    assert_eq!(kinds, all.into_iter().collect());
+}
+
+/// Every kind of error was printed by now.
+pub(crate) fn are_complete() {
+    for kind in book::variants(include_str!("../../src/error.rs"), "Kind") {
+        assert!(book::has_printed(&format!("kind: {kind}")), "no error of this kind was printed: {kind}");
+    }
+    for lost in book::variants(include_str!("../../src/error.rs"), "Lost") {
+        assert!(book::has_printed(&format!("NoToken({lost})")), "no token was lost in this way: {lost}");
+    }
+}
+
+const CHILD: &str = "KLAVI_TEST_SECRETS_CHILD";
+
+/// What is read from the environment, in a process of its own, by the next test.
+#[test]
+#[expect(clippy::print_stdout, reason = "its parent reads it")]
+fn child() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    println!("read: {:?} {:?}", Credentials::from_env(), KlaviApi::from_env(Product::Monitor));
+    for error in
+        [Credentials::from_env().err(), KlaviApi::from_env(Product::Monitor).err()].into_iter().flatten()
+    {
+        println!("{error}");
+    }
+}
+
+#[test]
+fn case_61_what_the_environment_says_is_not_repeated() {
+    let url = format!("https://user:{}@api.klavi.ai", TOKENS[1]);
+    let breaks = format!("{SECRET}\n");
+    for (access, secret, url, read) in [
+        (ACCESS, SECRET, "https://api.klavi.ai", "Keys([redacted])"),
+        (ACCESS, "", "https://api.klavi.ai", "InvalidEnv"),
+        (ACCESS, breaks.as_str(), url.as_str(), "InvalidUrl"),
+        (breaks.as_str(), SECRET, url.as_str(), "InvalidCredential"),
+    ] {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "failures::child", "--nocapture"]).env(CHILD, "1").env_remove("KLAVI_ENV");
+        child.envs([("KLAVI_ACCESS_KEY", access), ("KLAVI_SECRET_KEY", secret), ("KLAVI_API_URL", url)]);
+        let output = child.output().unwrap();
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap()).concat();
+        assert!(said.contains(read), "{said}");
+        assert_eq!(crate::needles::in_text(&said), [""; 0]);
+    }
+}

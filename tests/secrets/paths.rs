@@ -1,0 +1,241 @@
+//! Every path of a request and of a fetch, over real sockets, with everything recorded that anybody says.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use klavi_auth::{Credentials, KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache, source_fn};
+use tokio::time::timeout;
+use tower::{Layer, ServiceExt};
+
+use crate::{
+    book,
+    clients::{Kind, Send, once},
+    failures,
+    klavi::{Answer, Klavi, everything},
+    needles::{ACCESS, BEARER, SECRET, TOKENS},
+    recorder, states,
+    support::{LIFETIME, settle},
+};
+
+/// One path after the other, with one layer.
+struct Walk {
+    klavi: Klavi,
+    layer: KlaviAuthLayer,
+    send: Send,
+}
+
+impl Walk {
+    fn get(&self, path: &str) -> Request<Full<Bytes>> {
+        Request::get(format!("{}/monitor/v1/{path}", self.klavi.url)).body(Full::default()).unwrap()
+    }
+
+    async fn status(&self, path: &str) -> Option<u16> {
+        let status = soon((self.send)(self.get(path))).await;
+        soon(async {
+            while self.layer.tokens().snapshot().is_fetching() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        self.look();
+        status
+    }
+
+    fn look(&self) {
+        book::show("on its way", self.layer.tokens());
+        book::show("on its way", &self.layer.tokens().snapshot());
+        if let Some(error) = self.layer.tokens().snapshot().last_error() {
+            book::error("the last error", error);
+        }
+    }
+
+    /// A fetch that fails so, when there is no token.
+    async fn fails(&self, answers: impl IntoIterator<Item = Answer>) {
+        self.invalidate().await;
+        self.klavi.will(answers);
+        assert_eq!(self.status("x").await, None);
+        pass(Duration::from_secs(400)).await;
+        self.klavi.will([]);
+    }
+
+    async fn invalidate(&self) {
+        self.klavi.will([]);
+        let token = soon(self.layer.tokens().get()).await.unwrap();
+        book::show("held", &token);
+        self.layer.tokens().invalidate(&token);
+    }
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(60), future).await.expect("it takes too long")
+}
+
+/// Moves the clock on, and lets everything happen that is due then.
+async fn pass(duration: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(duration).await;
+    tokio::time::resume();
+    settle().await;
+}
+
+/// What a token endpoint may say instead of a token: with every secret in it that there is.
+fn nonsense() -> Vec<(u16, String)> {
+    let (all, token) = (everything(), TOKENS[6]);
+    let object = |fields: &str| format!("{{{fields},\"message\":{all}}}");
+    vec![
+        (200, format!("<html><title>{token}</title>{all}</html>")),
+        (200, all.clone()),
+        (200, format!("[{all}]")),
+        (200, format!(r#"{{"accessToken":"{token}"#)),
+        (200, object(&format!(r#""accesstokens":"{token}""#))),
+        (200, object(r#""accessToken":null"#)),
+        (200, object(&format!(r#""accessToken":["{token}"]"#))),
+        (200, object(&format!(r#""accessToken":"{token}\n""#))),
+        (200, object(&format!(r#""accessToken":"{token}é""#))),
+        (200, object(&format!(r#""accessToken":"{token}","expireIn":-1"#))),
+        (200, object(&format!(r#""accessToken":"{token}","expireIn":"{token}""#))),
+        (200, "x".repeat(70_000) + token),
+        (404, object(r#""statusCode":404"#)),
+        (418, format!(r#"{{"error":{all}}}"#)),
+        (418, format!(r#"{{"message":"the key {} is not known"}}"#, ACCESS.to_lowercase().escape_default())),
+        (502, format!("<html>{all}</html>")),
+    ]
+}
+
+async fn walk(kind: Kind) {
+    let klavi = Klavi::start().await;
+    let layer = kind.layer(klavi.api(), Credentials::new(ACCESS, SECRET).unwrap());
+    let walk = Walk { send: kind.around(&layer), klavi, layer };
+
+    // The first token, a renewal, a renewal that fails, one that is denied.
+    assert_eq!(walk.status("x").await, Some(200));
+    pass(Duration::from_secs(1400)).await;
+    assert_eq!(walk.status("x").await, Some(200));
+    pass(Duration::from_secs(1400)).await;
+    walk.klavi.will([Answer::Says(500, format!(r#"{{"message":{}}}"#, everything()))]);
+    assert_eq!(walk.status("x").await, Some(200));
+    walk.klavi.will([Answer::Says(403, everything())]);
+    assert_eq!(walk.status("x").await, Some(200));
+
+    // 401: cured, again, not to be resent, not to be cured.
+    walk.klavi.revoke();
+    assert_eq!(walk.status("x").await, Some(200));
+    assert_eq!(walk.status("never-good").await, Some(401));
+    assert_eq!(soon((walk.send)(once(walk.get("never-good")))).await, Some(401));
+    pass(Duration::from_secs(60)).await;
+    assert_eq!(walk.status("x").await, Some(200));
+    walk.klavi.revoke();
+    walk.klavi.will([Answer::Says(401, format!(r#"{{"message":{}}}"#, everything()))]);
+    assert_eq!(walk.status("x").await, Some(401));
+    assert_eq!(walk.status("x").await, None);
+    pass(Duration::from_secs(60)).await;
+
+    // Until there is no more budget.
+    for _ in 0..4 {
+        assert_eq!(walk.status("never-good").await, Some(401));
+    }
+    assert!(recorder::has_said("observer", "BudgetExhausted"));
+    pass(Duration::from_secs(60)).await;
+
+    for (status, body) in nonsense() {
+        walk.fails(vec![Answer::Says(status, body); 3]).await;
+    }
+    walk.fails(vec![Answer::Says(401, everything())]).await;
+    for answer in [Answer::Throttled, Answer::Redirect, Answer::Broken] {
+        walk.fails(vec![answer; 3]).await;
+    }
+
+    // The token expires, and there is no other.
+    assert_eq!(walk.status("x").await, Some(200));
+    pass(LIFETIME).await;
+    walk.klavi.will([Answer::Says(400, format!(r#"{{"message":{}}}"#, everything()))]);
+    assert_eq!(walk.status("x").await, None);
+    pass(Duration::from_secs(60)).await;
+
+    // Silence, until the call times out.
+    walk.invalidate().await;
+    walk.klavi.will(vec![Answer::Silence; 3]);
+    let (calls, call) = (walk.klavi.token_calls(), tokio::spawn((walk.send)(walk.get("x"))));
+    for call in 1..=2 {
+        soon(async {
+            while walk.klavi.token_calls() < calls + call {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        pass(Duration::from_secs(6)).await;
+    }
+    assert_eq!(soon(call).await.unwrap(), None);
+    pass(Duration::from_secs(60)).await;
+    walk.klavi.will([]);
+    // The way back from a redirect has nobody at its end.
+    walk.status("away").await;
+    walk.status("x").await;
+
+    // A bearer without keys.
+    let layer = kind.layer(walk.klavi.api(), Credentials::bearer(BEARER, LIFETIME).unwrap());
+    let walk = Walk { send: kind.around(&layer), klavi: Klavi::start().await, layer };
+    let walk =
+        Walk { layer: kind.layer(walk.klavi.api(), Credentials::bearer(BEARER, LIFETIME).unwrap()), ..walk };
+    let walk = Walk { send: kind.around(&walk.layer), ..walk };
+    assert_eq!(walk.status("x").await, Some(200));
+    walk.klavi.revoke();
+    walk.klavi.will(vec![Answer::Says(401, everything()); 2]);
+    assert_eq!(walk.status("x").await, Some(401));
+    assert_eq!(walk.status("x").await, None);
+
+    // Nobody is there.
+    let api = KlaviApi::at("http://127.0.0.1:1", Product::Monitor).unwrap();
+    let layer = kind.layer(api, Credentials::new(ACCESS, SECRET).unwrap());
+    book::error("nobody is there", &soon(layer.tokens().get()).await.unwrap_err());
+}
+
+#[test]
+fn case_61_nothing_public_and_nothing_recorded_shows_a_piece_of_a_secret() {
+    recorder::start();
+    states::values();
+    states::caches();
+    states::customers();
+    states::services();
+    states::bodies();
+    failures::a_transport_that_prints_what_it_was_to_send();
+    failures::one_secret_at_a_time();
+    failures::sources();
+    failures::requests();
+    failures::configuration();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        states::sandbox().await;
+        for kind in Kind::ALL {
+            walk(kind).await;
+        }
+    });
+    recorder::metrics();
+    book::is_complete();
+    failures::are_complete();
+    for event in recorder::EVENTS.iter() {
+        assert!(recorder::has_said("klavi_auth", event), "this event was not recorded: {event}");
+    }
+
+    let speakers = recorder::speakers();
+    for who in ["klavi_auth", "observer", "metrics", "tower_http", "h2", "reqwest"] {
+        assert!(speakers.iter().any(|speaker| speaker.starts_with(who)), "{who} is not in {speakers:?}");
+    }
+    assert_eq!(recorder::leaks(), BTreeMap::new());
+
+    // Not ours to hide, and said in SECURITY.md: what a client writes down of its connections.
+    runtime.block_on(a_client_that_logs_its_connections());
+    let leaking: Vec<_> = recorder::leaks().into_keys().collect();
+    assert_eq!(leaking, ["reqwest::connect::verbose"]);
+}
+
+async fn a_client_that_logs_its_connections() {
+    let klavi = Klavi::start().await;
+    let source = source_fn(async |_| NewToken::new(BEARER, LIFETIME));
+    let layer = KlaviAuthLayer::new(&klavi.api(), TokenCache::new(source));
+    let client = reqwest::Client::builder().no_proxy().connection_verbose(true).build().unwrap();
+    let request = reqwest::Request::new(http::Method::GET, format!("{}/x", klavi.url).parse().unwrap());
+    assert_eq!(soon(layer.layer(client).oneshot(request)).await.unwrap().status(), 200);
+}
