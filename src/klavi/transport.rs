@@ -1,9 +1,12 @@
 //! Carrying a token call over any tower HTTP service.
 
+use std::{future::Future, pin::Pin, time::Duration};
+
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::time::{Instant, timeout};
 use tower::{
     ServiceExt, service_fn,
     util::{BoxCloneSyncService, Oneshot},
@@ -15,8 +18,11 @@ use crate::{BoxError, Error};
 /// The most that is read of an answer.
 const LONGEST_ANSWER: usize = 64 * 1024;
 
-/// Whatever carries the token calls, with its types erased: whole requests in, whole answers out.
-pub(crate) type Transport = BoxCloneSyncService<Request<Bytes>, Response<Bytes>, Error>;
+/// Whatever carries the token calls, with its types erased: whole requests in, the heads of answers out.
+pub(crate) type Transport = BoxCloneSyncService<Request<Bytes>, Response<Rest>, Error>;
+
+/// The body of an answer, once all of it is there.
+pub(crate) type Rest = Pin<Box<dyn Future<Output = Result<Bytes, Error>> + Send>>;
 
 /// Erases a tower HTTP service. It is polled ready for each call and not held while it is idle.
 pub(crate) fn erase<T, B, A>(service: T) -> Transport
@@ -30,25 +36,46 @@ where
     A::Error: Into<BoxError>,
 {
     BoxCloneSyncService::new(service_fn(move |request: Request<Bytes>| {
-        exchange(service.clone().oneshot(request.map(B::from)))
+        head(service.clone().oneshot(request.map(B::from)))
     }))
 }
 
-async fn exchange<T, B, A>(call: Oneshot<T, Request<B>>) -> Result<Response<Bytes>, Error>
+async fn head<T, B, A>(call: Oneshot<T, Request<B>>) -> Result<Response<Rest>, Error>
 where
     T: Service<Request<B>, Response = Response<A>>,
     T::Error: Into<BoxError>,
-    A: Body,
+    A: Body + Send + 'static,
+    A::Data: Send,
     A::Error: Into<BoxError>,
 {
-    let (head, body) = call.await.map_err(Error::transport)?.into_parts();
+    let response = call.await.map_err(Error::transport)?;
+    Ok(response.map(|body| Box::pin(read(body)) as Rest))
+}
+
+async fn read(body: impl Body<Error: Into<BoxError>>) -> Result<Bytes, Error> {
     match Limited::new(body, LONGEST_ANSWER).collect().await {
-        Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Error::bad_answer("the answer is longer than 64 KiB"))
+        }
+        Err(error) => Err(Error::transport(error)),
+    }
+}
+
+/// Sends a request and reads the answer, all of it within `limit`.
+pub(super) async fn exchange(
+    transport: &Transport,
+    request: Request<Bytes>,
+    limit: Duration,
+) -> Result<Response<Bytes>, Error> {
+    let asked = Instant::now();
+    let answer = timeout(limit, transport.clone().oneshot(request)).await;
+    let (head, rest) = answer.map_err(|_| Error::timeout())??.into_parts();
+    let body = timeout(limit.saturating_sub(asked.elapsed()), rest).await;
+    match body.unwrap_or_else(|_| Err(Error::timeout())) {
+        Ok(body) => Ok(Response::from_parts(head, body)),
         // What such a status says, and its `Retry-After`, do not hang on the body.
         Err(_) if head.status != StatusCode::OK => Ok(Response::from_parts(head, Bytes::new())),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(Error::bad_answer("the answer is longer than 64 KiB").with_status(head.status))
-        }
-        Err(error) => Err(Error::transport(error).with_status(head.status)),
+        Err(error) => Err(error.with_status(head.status)),
     }
 }
