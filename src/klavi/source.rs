@@ -13,8 +13,7 @@ use http::{
 };
 use http_body::Body;
 use secrecy::{ExposeSecret, zeroize::Zeroizing};
-use tokio::time::{Instant, timeout};
-use tower::ServiceExt;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
@@ -164,10 +163,8 @@ impl KlaviSource {
     ) -> Result<NewToken, Error> {
         events::token_call(endpoint, reason);
         let asked = Instant::now();
-        let outcome = match timeout(self.request_timeout, self.transport.clone().oneshot(request)).await {
-            Ok(answer) => answer.and_then(|answer| wire::token(&answer, secrets)),
-            Err(_elapsed) => Err(Error::timeout()),
-        };
+        let answer = transport::exchange(&self.transport, request, self.request_timeout).await;
+        let outcome = answer.and_then(|answer| wire::token(&answer, secrets));
         // The lifetime began, at the earliest, before the request left.
         outcome.map(|token| token.aged(asked.elapsed()).given_by(endpoint)).map_err(|error| {
             // What a transport says of itself is not ours to word, but must not get out with a secret in it.

@@ -1,12 +1,17 @@
 //! Carrying a token call over any tower HTTP service.
 
-use std::pin::pin;
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use bytes::{Buf, BufMut, Bytes};
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
 use secrecy::zeroize::Zeroizing;
+use tokio::time::{Instant, timeout};
 use tower::{
     ServiceExt, service_fn,
     util::{BoxCloneSyncService, Oneshot},
@@ -18,8 +23,11 @@ use crate::{BoxError, Error};
 /// The most that is read of an answer.
 const LONGEST_ANSWER: usize = 64 * 1024;
 
-/// Whatever carries the token calls, with its types erased: whole requests in, whole answers out.
-pub(crate) type Transport = BoxCloneSyncService<Request<Bytes>, Response<Bytes>, Error>;
+/// Whatever carries the token calls, with its types erased: whole requests in, the heads of answers out.
+pub(crate) type Transport = BoxCloneSyncService<Request<Bytes>, Response<Rest>, Error>;
+
+/// The body of an answer, once all of it is there.
+pub(crate) type Rest = Pin<Box<dyn Future<Output = Result<Bytes, Error>> + Send>>;
 
 /// Erases a tower HTTP service. It is polled ready for each call and not held while it is idle.
 pub(crate) fn erase<T, B, A>(service: T) -> Transport
@@ -33,40 +41,49 @@ where
     A::Error: Into<BoxError>,
 {
     BoxCloneSyncService::new(service_fn(move |request: Request<Bytes>| {
-        exchange(service.clone().oneshot(request.map(B::from)))
+        head(service.clone().oneshot(request.map(B::from)))
     }))
 }
 
-async fn exchange<T, B, A>(call: Oneshot<T, Request<B>>) -> Result<Response<Bytes>, Error>
+async fn head<T, B, A>(call: Oneshot<T, Request<B>>) -> Result<Response<Rest>, Error>
 where
     T: Service<Request<B>, Response = Response<A>>,
     T::Error: Into<BoxError>,
-    A: Body,
+    A: Body + Send + 'static,
+    A::Data: Send,
     A::Error: Into<BoxError>,
 {
-    let (head, body) = call.await.map_err(Error::transport)?.into_parts();
-    match read(body).await {
-        Ok(Some(body)) => Ok(Response::from_parts(head, body)),
+    let response = call.await.map_err(Error::transport)?;
+    Ok(response.map(|body| Box::pin(read(body)) as Rest))
+}
+
+/// Sends a request and reads the answer, all of it within `limit`.
+pub(super) async fn exchange(
+    transport: &Transport,
+    request: Request<Bytes>,
+    limit: Duration,
+) -> Result<Response<Bytes>, Error> {
+    let asked = Instant::now();
+    let answer = timeout(limit, transport.clone().oneshot(request)).await;
+    let (head, rest) = answer.map_err(|_| Error::timeout())??.into_parts();
+    let body = timeout(limit.saturating_sub(asked.elapsed()), rest).await;
+    match body.unwrap_or_else(|_| Err(Error::timeout())) {
+        Ok(body) => Ok(Response::from_parts(head, body)),
         // What such a status says, and its `Retry-After`, do not hang on the body.
-        _ if head.status != StatusCode::OK => Ok(Response::from_parts(head, Bytes::new())),
-        Ok(None) => Err(Error::bad_answer("the answer is longer than 64 KiB").with_status(head.status)),
-        Err(error) => Err(Error::transport(error).with_status(head.status)),
+        Err(_) if head.status != StatusCode::OK => Ok(Response::from_parts(head, Bytes::new())),
+        Err(error) => Err(error.with_status(head.status)),
     }
 }
 
-/// Reads an answer into a buffer that is wiped when it is dropped. `None` if the answer is too long.
-async fn read<A>(body: A) -> Result<Option<Bytes>, BoxError>
-where
-    A: Body,
-    A::Error: Into<BoxError>,
-{
+/// Reads an answer into a buffer that is wiped when it is dropped.
+async fn read(body: impl Body<Error: Into<BoxError>>) -> Result<Bytes, Error> {
     let mut body = pin!(body);
     let mut answer = Zeroizing::new(Vec::new());
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(Into::into)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(Error::transport)?.into_data() else { continue };
         let length = answer.len().saturating_add(data.remaining());
         if length > LONGEST_ANSWER {
-            return Ok(None);
+            return Err(Error::bad_answer("the answer is longer than 64 KiB"));
         }
         if length > answer.capacity() {
             // By hand: a `Vec` that grows by itself leaves a copy behind.
@@ -76,5 +93,5 @@ where
         }
         answer.put(data);
     }
-    Ok(Some(Bytes::from_owner(answer)))
+    Ok(Bytes::from_owner(answer))
 }

@@ -7,5 +7,6 @@ mod attach;
 mod bodies;
 mod customers;
 mod replay;
+mod stalled;
 mod successor;
 mod unauthorized;

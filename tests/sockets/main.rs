@@ -15,3 +15,4 @@ mod flow;
 mod limits;
 mod renewal;
 mod unauthorized;
+mod vanished;

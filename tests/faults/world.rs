@@ -1,0 +1,206 @@
+//! One server, one layer, and one fault at one place.
+
+use std::{future::Future, net::SocketAddr, time::Duration};
+
+use klavi_auth::{Credentials, Error, KlaviApi, KlaviAuthLayer, Product, RefreshPolicy};
+use tokio::{
+    net::TcpSocket,
+    runtime::Handle,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    clients::{Client, Http, Seen, decompressing, post},
+    list::{self, Fault, Kind},
+    road::{Road, To},
+    server::{Place, Server},
+};
+
+/// How long one token call may take where only that ends it, and how long a caller waits for the API there. Not
+/// shorter: whatever is to be answered is answered within this time.
+pub(crate) const SHORT: Duration = Duration::from_secs(1);
+
+/// Far beyond anything: who comes this far hangs.
+pub(crate) const LONG: Duration = Duration::from_secs(40);
+
+pub(crate) struct World {
+    pub(crate) server: Server,
+    pub(crate) bare: Http,
+    pub(crate) layered: Http,
+    pub(crate) layer: KlaviAuthLayer,
+    /// Where a redirect leads to.
+    elsewhere: Server,
+    to_tokens: Road,
+    to_api: Road,
+    /// Bound to its port, so that nobody else is, and not listening.
+    refuser: TcpSocket,
+    base: &'static str,
+    patience: Duration,
+    tasks_before: usize,
+}
+
+impl World {
+    pub(crate) async fn new(fault: &Fault, place: Place, client: Client) -> Self {
+        let (server, elsewhere) = (Server::start().await, Server::start().await);
+        let refuser = TcpSocket::new_v4().unwrap();
+        refuser.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let tasks_before = tasks();
+        let direct = To::Server(server.addr());
+        let (to_tokens, to_api) = (Road::new(direct), Road::new(direct));
+        let is_tls = matches!(fault.kind, Kind::Tls(_));
+        let base = if is_tls { "https://klavi.invalid" } else { "http://klavi.invalid" };
+
+        let api = KlaviApi::at_insecure(base, Product::Monitor).unwrap();
+        let builder = KlaviAuthLayer::builder(api, Credentials::new("access-4711", "secret-0815").unwrap());
+        let builder = match fault.kind {
+            Kind::Compressed(_) => builder.transport(decompressing(&to_tokens)),
+            _ => client.transport(&to_tokens, builder),
+        };
+        // No back-off, so that the next request after a failure asks again.
+        let builder = builder.configure_tokens(move |tokens| {
+            let tokens = tokens.randomness(|| 0.0);
+            if place == Place::Refresh { tokens.refresh_policy(at_once()) } else { tokens }
+        });
+        let builder = if fault.is_slow { builder.request_timeout(SHORT) } else { builder };
+        let layer = builder.build().unwrap();
+
+        let (bare, layered) = (client.bare(&to_api), client.layered(&to_api, &layer));
+        let patience = if fault.is_slow && place == Place::Api { SHORT } else { LONG };
+        Self {
+            server,
+            bare,
+            layered,
+            layer,
+            elsewhere,
+            to_tokens,
+            to_api,
+            refuser,
+            base,
+            patience,
+            tasks_before,
+        }
+    }
+
+    /// From now on, that is what happens at this place.
+    pub(crate) fn strike(&self, fault: &Fault, place: Place) {
+        let (road, is_api) =
+            if place == Place::Api { (&self.to_api, true) } else { (&self.to_tokens, false) };
+        match &fault.kind {
+            Kind::Wire(wire) | Kind::Compressed(wire) => self.server.strike(place, wire.clone()),
+            Kind::Rejection(wire) => self.server.strike_once(place, wire.clone()),
+            Kind::Tls(wire) => {
+                self.server.strike_tls(wire.clone());
+                road.lead(To::Tls(self.server.addr()));
+            }
+            Kind::Redirect(status) => {
+                let elsewhere = format!("http://{}/monitor/v1/auth", self.elsewhere.addr());
+                let in_circles = format!("{}/monitor/v1/round", self.base);
+                let location = if is_api { in_circles } else { elsewhere };
+                self.server.strike(place, list::redirect(*status, &location));
+            }
+            Kind::NobodyListens => road.lead(To::Server(self.refuser.local_addr().unwrap())),
+            Kind::NoSuchName => road.lead(To::Nowhere),
+            Kind::NoNameServer => road.lead(To::Silence),
+        }
+    }
+
+    /// From now on, all is well.
+    pub(crate) fn heal(&self) {
+        self.server.heal();
+        for road in [&self.to_tokens, &self.to_api] {
+            road.lead(To::Server(self.server.addr()));
+        }
+    }
+
+    pub(crate) async fn ask(&self, http: &Http) -> Seen {
+        soon(post(http, format!("{}/monitor/v1/thing", self.base), self.patience)).await
+    }
+
+    /// The token that there is, is to be replaced by a call to `/auth`.
+    pub(crate) async fn invalidate(&self) {
+        if self.layer.tokens().snapshot().is_ready() {
+            let token = self.layer.tokens().get().await.unwrap();
+            self.layer.tokens().invalidate(&token);
+        }
+    }
+
+    /// How many calls were made, or begun, to fetch a token.
+    pub(crate) fn attempts(&self, fault: &Fault) -> usize {
+        if fault.is_before_the_request() { self.to_tokens.asked() } else { self.server.calls(Place::Auth) }
+    }
+
+    pub(crate) fn calls(&self) -> [usize; 3] {
+        [Place::Auth, Place::Refresh, Place::Api].map(|place| self.server.calls(place))
+    }
+
+    /// Sends a request that must succeed, and says how it came.
+    pub(crate) async fn next(&self, fault: &Fault, place: Place) -> String {
+        if !fault.leaves_the_connection_open() {
+            // All clients are there still, and what was struck is gone all the same.
+            until(|| self.server.open_and_struck() == 0).await;
+            // A reset has reached the system on this side, and in the next turns of this runtime the client.
+            sleep(Duration::from_millis(5)).await;
+        }
+        let seen = self.ask(&self.layered).await;
+        assert!(seen.is_fine(), "the next request: {seen:?}");
+        if place == Place::Refresh {
+            let failed = landed(&self.layer).await;
+            assert!(failed.is_none(), "the next renewal: {failed:?}");
+        }
+        if self.server.latest_came_on_struck(place) {
+            return "200, on the same connection".to_owned();
+        }
+        until(|| self.server.open_and_struck() == 0).await;
+        "200, on a new connection".to_owned()
+    }
+
+    /// Drops the clients, and says what is there of them after that.
+    pub(crate) async fn leave(self) -> String {
+        let Self { server, bare, layered, layer, elsewhere, tasks_before, .. } = self;
+        assert_eq!(elsewhere.accepted(), 0, "somebody followed a redirect of a token endpoint");
+        drop((bare, layered, layer));
+        left_behind(|| server.open(), tasks_before).await
+    }
+}
+
+/// What is there of connections and tasks after a while.
+pub(crate) async fn left_behind(connections: impl Fn() -> usize, tasks_before: usize) -> String {
+    let gone = until(|| connections() == 0 && tasks() == tasks_before);
+    if timeout(Duration::from_secs(10), gone).await.is_ok() {
+        return "nothing".to_owned();
+    }
+    format!("{} connections, {} tasks", connections(), tasks() - tasks_before)
+}
+
+/// What the fetch that is under way, or was the last one, failed with.
+pub(crate) async fn landed(layer: &KlaviAuthLayer) -> Option<Error> {
+    until(|| !layer.tokens().snapshot().is_fetching()).await;
+    layer.tokens().snapshot().last_error().cloned()
+}
+
+/// Waits for as long as no token call is made after a failure.
+pub(crate) async fn back_off(layer: &KlaviAuthLayer) {
+    until(|| layer.tokens().snapshot().held_back().is_none()).await;
+}
+
+/// A renewal is due as soon as there is a token.
+pub(crate) fn at_once() -> RefreshPolicy {
+    RefreshPolicy::default().jitter(0.0).and_then(|policy| policy.renew_after(1e-9)).unwrap()
+}
+
+pub(crate) fn tasks() -> usize {
+    Handle::current().metrics().num_alive_tasks()
+}
+
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(LONG + LONG / 2, future).await.expect("it hangs")
+}
+
+async fn until(happened: impl Fn() -> bool) {
+    soon(async {
+        while !happened() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
