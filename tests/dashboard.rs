@@ -3,7 +3,7 @@
 
 #[allow(dead_code, unreachable_pub, reason = "the program is not all that is tested of it")]
 #[path = "../examples/dashboard/main.rs"]
-mod dashboard;
+mod example;
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use axum::body::Body;
-use dashboard::{Dashboard, Pace, Phase};
+use example::{Dashboard, Pace, Phase};
 use http::{Request, StatusCode, header::CONTENT_TYPE};
 use http_body_util::BodyExt;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -136,7 +136,7 @@ async fn in_every_turn_the_observer_the_metrics_and_the_callers_agree() {
         ..Pace::default()
     };
     // This thread's, which is all that this test runs on: the process has other dashboards.
-    let recorder = dashboard::prometheus().unwrap().build_recorder();
+    let recorder = example::prometheus().unwrap().build_recorder();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let dashboard = Dashboard::start(recorder.handle(), pace).await.unwrap();
     let everything_happened = async {
@@ -186,7 +186,7 @@ async fn in_every_turn_the_observer_the_metrics_and_the_callers_agree() {
 #[test]
 fn as_a_process() {
     if std::env::var_os("KLAVI_TEST_DASHBOARD").is_some() {
-        dashboard::main().unwrap();
+        example::main().unwrap();
     }
 }
 

@@ -73,7 +73,7 @@ impl Phase {
             }
             Self::Revoked => "Every token is revoked now and then. What was kept of its request is resent.",
             Self::KeysRejected => {
-                "/auth and /refresh answer 401. That is remembered, and not asked again by every request."
+                "/auth and /refresh answer 401. That is remembered for 5 s at a time, even into the next turn."
             }
             Self::AlwaysUnauthorized => {
                 "The API answers 401 to everything. After 5 new tokens in 30 s the 401s are no longer believed."
