@@ -59,8 +59,7 @@ pub(crate) async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// With buckets, so that durations of several processes can be added up. The exporter's own server is not needed: there
-/// is a route for it.
+/// With buckets, so that durations of several processes can be added up.
 pub(crate) fn prometheus() -> Result<PrometheusBuilder, BuildError> {
     const SECONDS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 3.0, 5.0, 10.0];
     PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), &SECONDS)

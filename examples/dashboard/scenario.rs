@@ -60,7 +60,7 @@ impl Phase {
                 "Nothing fails. Tokens are renewed ahead of their end, and no request waits for that."
             }
             Self::RefreshDown => {
-                "/refresh answers 503. The token is used up to its end, then /auth gives a new one."
+                "/refresh answers 503. The token is used up to its end; after the back-off /auth gives a new one."
             }
             Self::Throttled => {
                 "/auth and /refresh answer 429 with Retry-After, and are left alone for that long."
