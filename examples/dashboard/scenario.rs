@@ -71,7 +71,9 @@ impl Phase {
             Self::NoNewTokens => {
                 "/auth and /refresh answer 503. The token is used up to its end, then requests fail."
             }
-            Self::Revoked => "Every token is revoked now and then. What was kept of its request is resent.",
+            Self::Revoked => {
+                "Every token is revoked now and then. Requests whose bodies were kept are resent."
+            }
             Self::KeysRejected => {
                 "/auth and /refresh answer 401. That is remembered for 5 s at a time, even into the next turn."
             }
