@@ -1,6 +1,6 @@
 //! What happens to tokens and requests, in the words of operators.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{Error, TokenEndpoint};
 
@@ -202,5 +202,12 @@ pub trait Observer: Send + Sync + 'static {
 impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
     fn on_event(&self, event: &Event<'_>) {
         self(event);
+    }
+}
+
+/// For an observer that its owner asks later what it has heard.
+impl<O: Observer + ?Sized> Observer for Arc<O> {
+    fn on_event(&self, event: &Event<'_>) {
+        (**self).on_event(event);
     }
 }

@@ -1,0 +1,125 @@
+// Asks for what is new twice a second, and draws it.
+
+import { laneChart, latencyChart, tokenChart } from './charts.js';
+
+const FETCHES = [
+  ['fetched', 'known', ({ counts }) => counts.fetched],
+  ['renewed', 'good', ({ counts }) => counts.renewedByRefresh + counts.renewedByAuth],
+  ['retried', 'warned', ({ counts }) => counts.retried],
+  ['failed', 'bad', ({ counts }) => counts.failed],
+];
+const REJECTIONS = [
+  ['401, believed', 'warned', ({ counts }) => counts.rejected],
+  ['401, not believed', 'bad', ({ counts }) => counts.budgetExhausted],
+  ['resent', 'good', ({ counts }) => counts.resent],
+  ['resend given up', 'bad', ({ counts }) => counts.givenUp],
+];
+const CALLERS = [
+  ['the answer', 'good', ({ callers }) => callers.answered],
+  ['a 401', 'warned', ({ callers }) => callers.unauthorized],
+  ['no token', 'bad', ({ callers }) => callers.withoutToken],
+  ['timed out', 'bad', ({ callers }) => callers.timedOut],
+  ['another failure', 'bad', ({ callers }) => callers.failed],
+];
+
+const byId = (id) => document.getElementById(id);
+const seconds = (value) => (value === null ? '–' : `${value.toFixed(1)} s`);
+const millis = (value) => (value === null ? '–' : value < 1000 ? `${Math.round(value)} ms` : seconds(value / 1000));
+const total = (lanes, sample) => lanes.map(([name, , count]) => `${name} ${count(sample)}`).join(', ');
+
+let samples = [];
+let taken = 0;
+let latest = null;
+
+/** Name, value and remark of each tile. */
+function tiles(now) {
+  const { token, counts, latency } = now;
+  const state = token.usable ? 'in use' : token.rejected ? 'rejected' : token.generation ? 'expired' : 'none yet';
+  const before = samples.findLast((sample) => sample.seconds < now.seconds - 0.9) ?? now;
+  const errors = ({ callers: c }) => c.unauthorized + c.withoutToken + c.timedOut + c.failed;
+  const renewed = counts.renewedByRefresh + counts.renewedByAuth;
+  return [
+    ['Token', seconds(token.usable ? token.age : null), `no. ${token.generation ?? 0}, ${state}`],
+    ['Renewal due in', token.usable ? seconds(token.renewalIn) : '–', token.heldBack ? `held back ${seconds(token.heldBack)}` : 'in the background'],
+    ['Expires in', token.usable ? seconds(token.expiresIn) : '–', 'then requests wait'],
+    ['Tokens', `${counts.fetched + renewed}`, `${counts.fetched} fetched, ${renewed} renewed`],
+    ['Fetches failed', `${counts.failed}`, `${counts.servedWhileFailing} served meanwhile`],
+    ['401s', `${counts.rejected + counts.budgetExhausted}`, `${counts.resent} resent, ${counts.givenUp} given up`],
+    ['Latency p50', millis(latency.p50), `p99 ${millis(latency.p99)}`],
+    ['Callers’ errors', `${errors(now) - errors(before)}/s`, `${errors(now)} in all`],
+  ];
+}
+
+function tile([name, value, more]) {
+  const [box, term, detail] = [document.createElement('div'), document.createElement('dt'), document.createElement('dd')];
+  const [big, small] = [document.createElement('div'), document.createElement('div')];
+  term.textContent = name;
+  [big.className, big.textContent] = ['value', value];
+  [small.className, small.textContent] = ['more', more];
+  detail.append(big, small);
+  box.append(term, detail);
+  return box;
+}
+
+function draw() {
+  const now = samples.at(-1);
+  if (!now) return;
+  const { phases } = latest;
+  const data = (label) => ({ samples, phases, lifetime: latest.tokenLifetimeSeconds, label });
+  byId('tiles').replaceChildren(...tiles(now).map(tile));
+  const { token, latency } = now;
+  tokenChart(byId('token'), data(`Age of the token: ${seconds(token.age)}, renewal due in ${seconds(token.renewalIn)}, expires in ${seconds(token.expiresIn)}`));
+  laneChart(byId('fetches'), data(`Token fetches so far: ${total(FETCHES, now)}`), FETCHES);
+  laneChart(byId('rejections'), data(`401s and resends so far: ${total(REJECTIONS, now)}`), REJECTIONS);
+  latencyChart(byId('latency'), data(`Latency of the last second: p50 ${millis(latency.p50)}, p99 ${millis(latency.p99)}`));
+  laneChart(byId('callers'), data(`What callers got so far: ${total(CALLERS, now)}`), CALLERS);
+  byId('load').textContent = `${latest.requestsPerSecond} requests per second`;
+  byId('error').textContent = token.lastError ? `The last fetch failed: ${token.lastError}.` : '';
+  const why = Object.entries(now.counts.givenUpBecause).map(([reason, count]) => `${reason} ${count}`);
+  byId('why').textContent = why.length ? `Resends given up, by reason: ${why.join(', ')}.` : '';
+  list(phases, now.phase);
+  status(phases[now.phase].name, phases[now.phase].story, now.phase > 0 ? 'fails' : '');
+}
+
+function list(phases, current) {
+  const items = phases.map(({ name, story }, n) => {
+    const [item, strong] = [document.createElement('li'), document.createElement('strong')];
+    strong.textContent = name;
+    item.append(strong, ` ${story}`);
+    if (n === current) {
+      item.setAttribute('aria-current', 'step');
+      item.append(' (now)');
+    }
+    return item;
+  });
+  byId('phases').replaceChildren(...items);
+}
+
+/** Says it once: a screen reader reads every change aloud. */
+function status(name, story, kind) {
+  if (byId('phase-name').textContent === name) return;
+  byId('phase').className = kind;
+  byId('phase-name').textContent = name;
+  byId('phase-story').textContent = story;
+}
+
+async function poll() {
+  try {
+    const answer = await fetch(`/state/after/${taken}`, { signal: AbortSignal.timeout(5000) });
+    if (!answer.ok) throw new Error(`status ${answer.status}`);
+    latest = await answer.json();
+    // A count that went back is another run's.
+    if (latest.taken < taken) [samples, taken] = [[], 0];
+    else {
+      samples = [...samples, ...latest.samples].slice(-244);
+      taken = latest.taken;
+      draw();
+    }
+  } catch {
+    status('Not connected', 'The dashboard has ended, or cannot be reached. What is shown is the last that was known.', 'lost');
+  }
+  setTimeout(poll, 500);
+}
+
+new ResizeObserver(draw).observe(byId('token'));
+poll();

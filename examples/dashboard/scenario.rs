@@ -1,0 +1,153 @@
+//! What goes wrong, in turns.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use http::StatusCode;
+use klavi_auth::sandbox::{Endpoint, Fault, Sandbox};
+use tokio::time::sleep;
+
+const TOKEN_ENDPOINTS: [Endpoint; 2] = [Endpoint::Auth, Endpoint::Refresh];
+
+/// How long the API and the token endpoints take on a good day.
+const USUAL: Duration = Duration::from_millis(60);
+
+/// One turn. The order is such that a token is to be had again before the token endpoints fail the next time, and that
+/// the budget of renewals has recovered before tokens are revoked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Healthy,
+    RefreshDown,
+    Throttled,
+    Slow,
+    NoNewTokens,
+    Revoked,
+    AlwaysUnauthorized,
+    KeysRejected,
+}
+
+impl Phase {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Healthy,
+        Self::RefreshDown,
+        Self::Throttled,
+        Self::Slow,
+        Self::NoNewTokens,
+        Self::Revoked,
+        Self::AlwaysUnauthorized,
+        Self::KeysRejected,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "Healthy",
+            Self::RefreshDown => "/refresh down",
+            Self::Throttled => "Throttled",
+            Self::Slow => "Slow",
+            Self::NoNewTokens => "No new tokens",
+            Self::Revoked => "Revoked",
+            Self::KeysRejected => "Keys rejected",
+            Self::AlwaysUnauthorized => "401 to all",
+        }
+    }
+
+    /// What happens, and what to look for.
+    pub(crate) fn story(self) -> &'static str {
+        match self {
+            Self::Healthy => {
+                "Nothing fails. Tokens are renewed ahead of their end, and no request waits for that."
+            }
+            Self::RefreshDown => {
+                "/refresh answers 503. The token is used up to its end; after the back-off /auth gives a new one."
+            }
+            Self::Throttled => {
+                "/auth and /refresh answer 429 with Retry-After, and are left alone for that long."
+            }
+            Self::Slow => {
+                "The API takes 600 ms, a new token 900 ms. Renewals add nothing to the latency of requests."
+            }
+            Self::NoNewTokens => {
+                "/auth and /refresh answer 503. The token is used up to its end, then requests fail."
+            }
+            Self::Revoked => {
+                "Every token is revoked now and then. Requests whose bodies were kept are resent."
+            }
+            Self::KeysRejected => {
+                "/auth and /refresh answer 401. That is remembered for 5 s at a time, even into the next turn."
+            }
+            Self::AlwaysUnauthorized => {
+                "The API answers 401 to everything. After 5 new tokens in 30 s the 401s are no longer believed."
+            }
+        }
+    }
+
+    fn begin(self, sandbox: &Sandbox, length: Duration) {
+        match self {
+            Self::Healthy | Self::Revoked => {}
+            Self::RefreshDown => always(sandbox, &[Endpoint::Refresh], &status(503)),
+            Self::Throttled => {
+                always(sandbox, &TOKEN_ENDPOINTS, &status(429).retry_after(length / 3));
+            }
+            Self::Slow => {
+                sandbox.set_latency(Endpoint::Resource, 10 * USUAL);
+                for endpoint in TOKEN_ENDPOINTS {
+                    sandbox.set_latency(endpoint, 15 * USUAL);
+                }
+            }
+            Self::NoNewTokens => always(sandbox, &TOKEN_ENDPOINTS, &status(503)),
+            Self::KeysRejected => always(sandbox, &TOKEN_ENDPOINTS, &status(401)),
+            Self::AlwaysUnauthorized => always(sandbox, &[Endpoint::Resource], &status(401)),
+        }
+    }
+
+    /// What happens three times within a phase.
+    fn again(self, sandbox: &Sandbox) {
+        if self == Self::Revoked {
+            sandbox.revoke_all();
+        }
+    }
+}
+
+/// Which phase it is.
+#[derive(Debug, Default)]
+pub(crate) struct Scenario(AtomicUsize);
+
+impl Scenario {
+    /// The number of the phase, in the order of [`Phase::ALL`].
+    pub(crate) fn current(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Goes on for ever.
+    pub(crate) async fn play(&self, sandbox: &Sandbox, length: Duration) {
+        for (number, phase) in Phase::ALL.into_iter().enumerate().cycle() {
+            mend(sandbox);
+            phase.begin(sandbox, length);
+            self.0.store(number, Ordering::Relaxed);
+            for _ in 0..3 {
+                sleep(length / 6).await;
+                phase.again(sandbox);
+                sleep(length / 6).await;
+            }
+        }
+    }
+}
+
+fn mend(sandbox: &Sandbox) {
+    for endpoint in [Endpoint::Auth, Endpoint::Refresh, Endpoint::Resource] {
+        sandbox.clear_faults(endpoint);
+        sandbox.set_latency(endpoint, USUAL);
+    }
+}
+
+fn always(sandbox: &Sandbox, endpoints: &[Endpoint], fault: &Fault) {
+    for &endpoint in endpoints {
+        sandbox.fail_next(endpoint, usize::MAX, fault.clone());
+    }
+}
+
+fn status(code: u16) -> Fault {
+    Fault::status(StatusCode::from_u16(code).expect("a status that HTTP has"))
+}

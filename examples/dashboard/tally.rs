@@ -1,0 +1,75 @@
+//! The events of the layer, counted by an observer.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use klavi_auth::{Arrival, Event, Observer, TokenEndpoint};
+use serde_json::{Value, json};
+
+/// How often each event has happened. Behind one lock, held for an addition, so that what is read together was true
+/// together.
+#[derive(Debug, Default)]
+pub(crate) struct Tally(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    fetched: u64,
+    renewed_by_refresh: u64,
+    renewed_by_auth: u64,
+    retried: u64,
+    failed: u64,
+    served_while_failing: u64,
+    rejected: u64,
+    budget_exhausted: u64,
+    resent: u64,
+    /// By reason.
+    given_up: BTreeMap<&'static str, u64>,
+}
+
+impl Observer for Tally {
+    fn on_event(&self, event: &Event<'_>) {
+        let mut counts = self.counts();
+        let count = match event {
+            Event::Fetched(_) => &mut counts.fetched,
+            Event::Renewed(Arrival { endpoint: Some(TokenEndpoint::Refresh), .. }) => {
+                &mut counts.renewed_by_refresh
+            }
+            Event::Renewed(_) => &mut counts.renewed_by_auth,
+            Event::Retrying { .. } => &mut counts.retried,
+            Event::Failed { .. } => &mut counts.failed,
+            Event::ServedWhileFailing { .. } => &mut counts.served_while_failing,
+            Event::Rejected { .. } => &mut counts.rejected,
+            Event::BudgetExhausted { .. } => &mut counts.budget_exhausted,
+            Event::Resent { .. } => &mut counts.resent,
+            Event::ResendGivenUp { reason, .. } => counts.given_up.entry(reason.as_str()).or_default(),
+            // There may be more of them one day.
+            _ => return,
+        };
+        *count += 1;
+    }
+}
+
+impl Tally {
+    pub(crate) fn to_json(&self) -> Value {
+        let counts = self.counts();
+        json!({
+            "fetched": counts.fetched,
+            "renewedByRefresh": counts.renewed_by_refresh,
+            "renewedByAuth": counts.renewed_by_auth,
+            "retried": counts.retried,
+            "failed": counts.failed,
+            "servedWhileFailing": counts.served_while_failing,
+            "rejected": counts.rejected,
+            "budgetExhausted": counts.budget_exhausted,
+            "resent": counts.resent,
+            "givenUp": counts.given_up.values().sum::<u64>(),
+            "givenUpBecause": counts.given_up,
+        })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
