@@ -7,11 +7,14 @@ use std::{
     future::Future,
     mem,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::PoisonError,
     task::{Context, Poll, Waker},
 };
 
-use super::state::Outcome;
+use super::{
+    state::Outcome,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 /// The flight was lost before it landed.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,203 @@
+//! The token while it is fetched, used, refused and invalidated by several threads.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use loom::{sync::atomic as shown, thread};
+use tokio::time::Instant;
+
+use super::{
+    Acquire,
+    local::{LocalToken, Lookup},
+    model::{Bell, Fetch, RENEWAL_DUE, TokenCache, with_preemptions},
+};
+use crate::AccessToken;
+
+/// The token that a clone of a service would send now, without waiting.
+fn sent<'a>(local: &'a mut LocalToken, cache: &TokenCache) -> Option<&'a AccessToken> {
+    match local.lookup(cache) {
+        Lookup::Token(token) => Some(token),
+        Lookup::Wait(_) => None,
+        Lookup::Failed(error) => panic!("{error}"),
+    }
+}
+
+/// Lets a thread of the model act on a cache.
+fn act<T: 'static>(
+    cache: &TokenCache,
+    act: impl FnOnce(&TokenCache) -> T + Send + 'static,
+) -> thread::JoinHandle<T> {
+    let cache = cache.clone();
+    thread::spawn(move || act(&cache))
+}
+
+/// A cache that has the token of generation 1.
+fn warm(cache: TokenCache) -> TokenCache {
+    assert_eq!(cache.get().unwrap().generation(), 1);
+    cache
+}
+
+fn generation(cache: &TokenCache) -> u64 {
+    cache.get().unwrap().generation()
+}
+
+#[test]
+fn case_23_two_callers_share_one_fetch() {
+    with_preemptions(3, || {
+        let cache = TokenCache::of_tokens();
+        let other = act(&cache, generation);
+        assert_eq!(generation(&cache), 1);
+        assert_eq!(other.join().unwrap(), 1);
+        assert_eq!(cache.fetches(), 1);
+        assert!(!cache.is_fetching());
+    });
+}
+
+#[test]
+fn case_24_two_callers_share_one_failure_or_the_second_comes_after_it() {
+    with_preemptions(3, || {
+        let cache = TokenCache::new(|n| if n == 1 { Fetch::Fails } else { Fetch::Token("t".into()) });
+        let other = act(&cache, |cache| cache.get().is_ok());
+        let succeeded = [cache.get().is_ok(), other.join().unwrap()];
+        // A panic is no reason to back off, so that who comes after it may ask again.
+        let successes = succeeded.into_iter().filter(|&succeeded| succeeded).count();
+        assert!(successes < 2, "the failure was nobody's");
+        assert_eq!(cache.fetches(), 1 + successes);
+        assert!(!cache.is_fetching());
+    });
+}
+
+#[test]
+fn case_26_a_caller_that_goes_takes_nobody_with_it() {
+    with_preemptions(3, || {
+        let cache = TokenCache::of_tokens();
+        let other = act(&cache, |cache| {
+            let bell = Bell::new();
+            let mut caller = Acquire::new(cache.clone());
+            drop((bell.poll(&mut caller), caller));
+        });
+        assert_eq!(generation(&cache), 1);
+        other.join().unwrap();
+        assert_eq!(cache.fetches(), 1);
+    });
+}
+
+#[test]
+fn case_30_a_flight_that_is_lost_is_followed_by_one_that_all_share() {
+    with_preemptions(2, || {
+        let cache = TokenCache::new(|n| if n == 1 { Fetch::Lost } else { Fetch::Token(format!("t{n}")) });
+        let other = act(&cache, generation);
+        assert_eq!(generation(&cache), 1);
+        assert_eq!(other.join().unwrap(), 1);
+        assert_eq!(cache.fetches(), 2);
+        assert!(!cache.is_fetching());
+    });
+}
+
+#[test]
+fn case_43_two_refusals_of_one_token_are_one_fetch_and_it_never_comes_back() {
+    with_preemptions(2, || {
+        let cache = warm(TokenCache::of_tokens());
+        let refuse = |cache: &TokenCache| {
+            let mut local = LocalToken::default();
+            cache.refuse(1);
+            // By now it is out for everybody, whoever of the two was first.
+            assert_ne!(sent(&mut local, cache).map(AccessToken::generation), Some(1));
+            assert_eq!(generation(cache), 2);
+            assert_eq!(sent(&mut local, cache).map(AccessToken::generation), Some(2));
+        };
+        let other = act(&cache, refuse);
+        refuse(&cache);
+        other.join().unwrap();
+        assert_eq!(cache.fetches(), 2);
+    });
+}
+
+/// One thread refuses the token and then says so; another has a copy of it, or takes one meanwhile.
+fn copies(primed: bool) {
+    with_preemptions(3, move || {
+        let cache = warm(TokenCache::of_tokens());
+        let said = Arc::new(shown::AtomicBool::new(false));
+        let mut local = LocalToken::default();
+        if primed {
+            assert!(sent(&mut local, &cache).is_some());
+        }
+        let say = Arc::clone(&said);
+        let other = act(&cache, move |cache| {
+            cache.refuse(1);
+            say.store(true, shown::Ordering::Release);
+        });
+        let _ = sent(&mut local, &cache);
+        if said.load(shown::Ordering::Acquire) {
+            assert_ne!(
+                sent(&mut local, &cache).map(AccessToken::generation),
+                Some(1),
+                "an old copy was used"
+            );
+        }
+        other.join().unwrap();
+        assert_ne!(sent(&mut local, &cache).map(AccessToken::generation), Some(1), "an old copy was used");
+        assert_eq!(generation(&cache), 2);
+        assert_eq!(cache.fetches(), 2);
+    });
+}
+
+#[test]
+fn case_45_a_copy_of_the_token_is_not_used_after_the_refusal_has_returned() {
+    copies(true);
+}
+
+#[test]
+fn case_45_a_copy_that_is_taken_during_the_refusal_is_not_used_after_it() {
+    copies(false);
+}
+
+#[test]
+fn a_copy_is_replaced_as_soon_as_the_next_token_is_there_and_never_by_an_older_one() {
+    with_preemptions(3, || {
+        let cache = warm(TokenCache::of_tokens());
+        let mut local = LocalToken::default();
+        let other = act(&cache, |cache| {
+            cache.refuse(1);
+            generation(cache)
+        });
+        let seen: Vec<_> = (0..2).filter_map(|_| Some(sent(&mut local, &cache)?.generation())).collect();
+        assert!(seen.is_sorted(), "{seen:?}");
+        assert_eq!(other.join().unwrap(), 2);
+        assert_eq!(sent(&mut local, &cache).map(AccessToken::generation), Some(2));
+        assert_eq!(cache.fetches(), 2);
+    });
+}
+
+/// One thread takes the token out of use while another may have begun its renewal, by a source that repeats the token
+/// until it is out.
+fn out_of_use_during_a_renewal(take_out: fn(&TokenCache, &AccessToken)) {
+    with_preemptions(2, move || {
+        let out = Arc::new(AtomicBool::new(false));
+        let is_out = Arc::clone(&out);
+        let cache = warm(TokenCache::new(move |_| {
+            Fetch::Token(if is_out.load(SeqCst) { "new" } else { "old" }.to_owned())
+        }));
+        let token = cache.get().unwrap();
+        let other = act(&cache, move |cache| {
+            out.store(true, SeqCst);
+            take_out(cache, &token);
+            cache.get().unwrap().expose().to_owned()
+        });
+        drop(cache.core.lookup(Instant::now() + RENEWAL_DUE));
+        assert_eq!(other.join().unwrap(), "new");
+        assert_eq!(cache.get().unwrap().expose(), "new");
+    });
+}
+
+#[test]
+fn case_31_what_comes_after_an_invalidation_was_fetched_after_it() {
+    out_of_use_during_a_renewal(TokenCache::invalidate);
+}
+
+#[test]
+fn case_45_a_renewal_that_repeats_the_token_that_was_refused_meanwhile_asks_again() {
+    out_of_use_during_a_renewal(|cache, token| cache.refuse(token.generation()));
+}
