@@ -238,3 +238,24 @@ fn wakers_are_woken_and_dropped_without_the_lock() {
         has_heard(waiter, &bell, first, lands);
     });
 }
+
+#[test]
+fn a_waker_that_panics_keeps_nobody_from_being_woken() {
+    both_ends(|lands| {
+        let (pilot, mut first) = landing();
+        let (mut second, mut third) = (first.clone(), first.clone());
+        let (bad, worse, bell) = (
+            Bell::that(|| std::panic::resume_unwind(Box::new("a waker"))),
+            Bell::that(|| std::panic::resume_unwind(Box::new("another"))),
+            Bell::new(),
+        );
+        let (one, two) = (bad.poll(&mut first), worse.poll(&mut second));
+        assert!(one.is_pending() && two.is_pending());
+        let ender = thread::spawn(move || end(pilot, lands));
+        let polled = bell.poll(&mut third);
+        ender.join().unwrap();
+        has_heard(first, &bad, one, lands);
+        has_heard(second, &worse, two, lands);
+        has_heard(third, &bell, polled, lands);
+    });
+}
