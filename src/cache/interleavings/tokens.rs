@@ -57,7 +57,7 @@ fn case_23_two_callers_share_one_fetch() {
 
 #[test]
 fn case_24_two_callers_share_one_failure_or_the_second_comes_after_it() {
-    with_preemptions(3, || {
+    with_preemptions(2, || {
         let cache = TokenCache::new(|n| if n == 1 { Fetch::Fails } else { Fetch::Token("t".into()) });
         let other = act(&cache, |cache| cache.get().is_ok());
         let succeeded = [cache.get().is_ok(), other.join().unwrap()];
@@ -71,7 +71,7 @@ fn case_24_two_callers_share_one_failure_or_the_second_comes_after_it() {
 
 #[test]
 fn case_26_a_caller_that_goes_takes_nobody_with_it() {
-    with_preemptions(3, || {
+    with_preemptions(2, || {
         let cache = TokenCache::of_tokens();
         let other = act(&cache, |cache| {
             let bell = Bell::new();
@@ -117,7 +117,7 @@ fn case_43_two_refusals_of_one_token_are_one_fetch_and_it_never_comes_back() {
 
 /// One thread refuses the token and then says so; another has a copy of it, or takes one meanwhile.
 fn copies(primed: bool) {
-    with_preemptions(3, move || {
+    with_preemptions(2, move || {
         let cache = warm(TokenCache::of_tokens());
         let said = Arc::new(shown::AtomicBool::new(false));
         let mut local = LocalToken::default();
@@ -156,7 +156,7 @@ fn case_45_a_copy_that_is_taken_during_the_refusal_is_not_used_after_it() {
 
 #[test]
 fn a_copy_is_replaced_as_soon_as_the_next_token_is_there_and_never_by_an_older_one() {
-    with_preemptions(3, || {
+    with_preemptions(2, || {
         let cache = warm(TokenCache::of_tokens());
         let mut local = LocalToken::default();
         let other = act(&cache, |cache| {
