@@ -144,6 +144,11 @@ impl TokenCache {
         self.core.fetches.load(SeqCst)
     }
 
+    /// Else copies of the token would be used for too long, or never.
+    pub(super) fn assert_epoch_is_published(&self) {
+        assert_eq!(self.core.epoch(), self.core.state.lock().epoch());
+    }
+
     /// A flight is in the slot.
     pub(super) fn is_fetching(&self) -> bool {
         self.core.state.lock().waiter().is_some()

@@ -141,6 +141,7 @@ fn copies(primed: bool) {
         assert_ne!(sent(&mut local, &cache).map(AccessToken::generation), Some(1), "an old copy was used");
         assert_eq!(generation(&cache), 2);
         assert_eq!(cache.fetches(), 2);
+        cache.assert_epoch_is_published();
     });
 }
 
@@ -152,6 +153,30 @@ fn case_45_a_copy_of_the_token_is_not_used_after_the_refusal_has_returned() {
 #[test]
 fn case_45_a_copy_that_is_taken_during_the_refusal_is_not_used_after_it() {
     copies(false);
+}
+
+#[test]
+fn case_45_a_token_that_is_refused_while_its_flight_still_lands_is_out() {
+    with_preemptions(2, || {
+        let cache = TokenCache::of_tokens();
+        let other = act(&cache, |cache| {
+            let mut local = LocalToken::default();
+            let is_there = sent(&mut local, cache).is_some();
+            if is_there {
+                cache.refuse(1);
+                assert_ne!(
+                    sent(&mut local, cache).map(AccessToken::generation),
+                    Some(1),
+                    "an old copy was used"
+                );
+            }
+            is_there
+        });
+        assert!(generation(&cache) <= 2);
+        let was_refused = other.join().unwrap();
+        assert_eq!(generation(&cache), if was_refused { 2 } else { 1 });
+        cache.assert_epoch_is_published();
+    });
 }
 
 #[test]

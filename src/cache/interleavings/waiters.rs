@@ -1,11 +1,12 @@
 //! Waiters come, move, multiply and go while the flight lands or is lost. Everything here is exhaustive.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    task::{Poll, Wake, Waker},
+    task::{Context, Poll, Wake, Waker},
 };
 
 use loom::thread;
@@ -160,23 +161,27 @@ fn a_waiter_that_goes_takes_its_own_waker_and_no_other() {
 #[test]
 fn a_seat_that_was_left_serves_the_next_and_one_only() {
     both_ends(|lands| {
-        let (pilot, mut leaver) = landing();
-        let (mut next, mut other) = (leaver.clone(), leaver.clone());
-        assert!(Bell::new().poll(&mut leaver).is_pending());
-        let (bell, of_other) = (Bell::new(), Bell::new());
-        let ring = Arc::clone(&of_other);
+        let (pilot, mut stayer) = landing();
+        let (mut leaver, mut next, mut other) = (stayer.clone(), stayer.clone(), stayer.clone());
+        let (bell, of_leaver, of_next, of_other) = (Bell::new(), Bell::new(), Bell::new(), Bell::new());
+        let stays = bell.poll(&mut stayer);
+        assert!(stays.is_pending() && of_leaver.poll(&mut leaver).is_pending());
         // One goes and two come: the seat that is free may be given to either, never to both.
-        let sitter = thread::spawn(move || {
-            let first = ring.poll(&mut other);
-            (other, first)
+        let ring = Arc::clone(&of_other);
+        let comer = thread::spawn(move || {
+            let polled = ring.poll(&mut other);
+            drop(ring);
+            (other, polled)
         });
         drop(leaver);
-        let first = bell.poll(&mut next);
-        let (other, firsts) = sitter.join().unwrap();
-        let ender = thread::spawn(move || end(pilot, lands));
-        ender.join().unwrap();
-        has_heard(next, &bell, first, lands);
-        has_heard(other, &of_other, firsts, lands);
+        assert_eq!(Arc::strong_count(&of_leaver), 1, "the waker of one that went is kept");
+        let comes = of_next.poll(&mut next);
+        let (other, polled) = comer.join().unwrap();
+        end(pilot, lands);
+        has_heard(stayer, &bell, stays, lands);
+        has_heard(next, &of_next, comes, lands);
+        has_heard(other, &of_other, polled, lands);
+        assert_eq!(of_leaver.rung(), 0);
     });
 }
 
@@ -211,28 +216,40 @@ impl Drop for Nosy {
 }
 
 #[test]
-fn wakers_are_woken_and_dropped_without_the_lock() {
+fn wakers_are_dropped_without_the_lock() {
+    // By a poll that replaces it, or by the waiter that goes; or by the end of the flight, whichever comes first.
+    for replaced in [true, false] {
+        both_ends(if replaced { |lands| nosy(true, lands) } else { |lands| nosy(false, lands) });
+    }
+}
+
+fn nosy(replaced: bool, lands: bool) {
+    let (pilot, mut waiter) = landing();
+    let nosy = Waker::from(Arc::new(Nosy(Mutex::new(Some(waiter.clone())))));
+    assert!(Pin::new(&mut waiter).poll(&mut Context::from_waker(&nosy)).is_pending());
+    drop(nosy);
+    let ender = thread::spawn(move || end(pilot, lands));
+    if replaced {
+        let _ = Bell::new().poll(&mut waiter);
+    }
+    drop(waiter);
+    ender.join().unwrap();
+}
+
+#[test]
+fn wakers_are_woken_without_the_lock() {
     both_ends(|lands| {
         let (pilot, mut waiter) = landing();
-        let (mut leaver, mut polled, dropped) = (waiter.clone(), waiter.clone(), waiter.clone());
+        let (mut polled, mut dropped) = (waiter.clone(), waiter.clone());
+        assert!(Bell::new().poll(&mut dropped).is_pending());
         let told = Arc::new(AtomicBool::new(false));
         let tell = Arc::clone(&told);
-        // Woken, it polls another waiter and drops a third.
         let bell = Bell::that(move || {
             tell.store(is_told(Bell::new().poll(&mut polled), lands), SeqCst);
             drop(dropped);
         });
         let first = bell.poll(&mut waiter);
-        assert!(first.is_pending());
-        let nosy = Waker::from(Arc::new(Nosy(Mutex::new(Some(waiter.clone())))));
-        assert!(
-            std::pin::Pin::new(&mut leaver).poll(&mut std::task::Context::from_waker(&nosy)).is_pending()
-        );
-        drop(nosy);
         let ender = thread::spawn(move || end(pilot, lands));
-        // Now the seat has the last reference to that waker: it goes with the seat, or is replaced, or is woken.
-        let _ = Bell::new().poll(&mut leaver);
-        drop(leaver);
         ender.join().unwrap();
         assert!(told.load(SeqCst));
         has_heard(waiter, &bell, first, lands);
