@@ -25,6 +25,9 @@ use crate::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// So long after its start a flight counts as lost.
+pub(super) const OVERDUE: Duration = HOUR.saturating_mul(2);
+
 /// So long after a token came in its renewal is due, and it is not over.
 pub(super) const RENEWAL_DUE: Duration = Duration::from_secs(3000);
 
@@ -35,10 +38,10 @@ pub(super) fn exhaustively(model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-/// All interleavings with at most this many preemptions, if the environment does not say otherwise.
-pub(super) fn with_preemptions(bound: usize, model: impl Fn() + Sync + Send + 'static) {
+/// All interleavings with at most two preemptions, or what the environment says.
+pub(super) fn bounded(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(bound));
+    builder.preemption_bound = builder.preemption_bound.or(Some(2));
     builder.check(model);
 }
 
@@ -51,7 +54,8 @@ pub(super) enum Fetch {
     Lost,
 }
 
-type Source = Box<dyn Fn(usize) -> Fetch + Send + Sync>;
+/// By the number of the fetch and the number of its flight.
+type Source = Box<dyn Fn(usize, u64) -> Fetch + Send + Sync>;
 
 /// As the real one, but that its flights are threads.
 pub(super) struct Core {
@@ -83,7 +87,7 @@ impl Core {
         loop {
             let asked = Instant::now();
             let Some(_predecessor) = self.state.lock().predecessor(number, asked) else { break };
-            let result = match (self.source)(self.fetches.fetch_add(1, SeqCst) + 1) {
+            let result = match (self.source)(self.fetches.fetch_add(1, SeqCst) + 1, number) {
                 Fetch::Token(token) => NewToken::new(&token, HOUR),
                 Fetch::Fails => Err(Error::interrupted("the token source panicked")),
                 Fetch::Lost => break,
@@ -117,7 +121,7 @@ pub(super) struct TokenCache {
 }
 
 impl TokenCache {
-    pub(super) fn new(source: impl Fn(usize) -> Fetch + Send + Sync + 'static) -> Self {
+    pub(super) fn new(source: impl Fn(usize, u64) -> Fetch + Send + Sync + 'static) -> Self {
         let state = Guarded::new(State::new(Budget::new(Budget::DEFAULT)));
         let (source, fetches) = (Box::new(source), AtomicUsize::new(0));
         Self { core: Arc::new(Core { state, source, fetches }) }
@@ -125,7 +129,7 @@ impl TokenCache {
 
     /// A source of the tokens `t1`, `t2`, …
     pub(super) fn of_tokens() -> Self {
-        Self::new(|n| Fetch::Token(format!("t{n}")))
+        Self::new(|n, _| Fetch::Token(format!("t{n}")))
     }
 
     pub(super) fn get(&self) -> Result<AccessToken, Error> {

@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use super::{
     Acquire,
     local::{LocalToken, Lookup},
-    model::{Bell, Fetch, RENEWAL_DUE, TokenCache, with_preemptions},
+    model::{Bell, Fetch, OVERDUE, RENEWAL_DUE, TokenCache, block_on, bounded},
+    state::Found,
 };
 use crate::AccessToken;
 
@@ -45,7 +46,7 @@ fn generation(cache: &TokenCache) -> u64 {
 
 #[test]
 fn case_23_two_callers_share_one_fetch() {
-    with_preemptions(3, || {
+    bounded(|| {
         let cache = TokenCache::of_tokens();
         let other = act(&cache, generation);
         assert_eq!(generation(&cache), 1);
@@ -57,8 +58,8 @@ fn case_23_two_callers_share_one_fetch() {
 
 #[test]
 fn case_24_two_callers_share_one_failure_or_the_second_comes_after_it() {
-    with_preemptions(2, || {
-        let cache = TokenCache::new(|n| if n == 1 { Fetch::Fails } else { Fetch::Token("t".into()) });
+    bounded(|| {
+        let cache = TokenCache::new(|n, _| if n == 1 { Fetch::Fails } else { Fetch::Token("t".into()) });
         let other = act(&cache, |cache| cache.get().is_ok());
         let succeeded = [cache.get().is_ok(), other.join().unwrap()];
         // A panic is no reason to back off, so that who comes after it may ask again.
@@ -71,7 +72,7 @@ fn case_24_two_callers_share_one_failure_or_the_second_comes_after_it() {
 
 #[test]
 fn case_26_a_caller_that_goes_takes_nobody_with_it() {
-    with_preemptions(2, || {
+    bounded(|| {
         let cache = TokenCache::of_tokens();
         let other = act(&cache, |cache| {
             let bell = Bell::new();
@@ -86,8 +87,8 @@ fn case_26_a_caller_that_goes_takes_nobody_with_it() {
 
 #[test]
 fn case_30_a_flight_that_is_lost_is_followed_by_one_that_all_share() {
-    with_preemptions(2, || {
-        let cache = TokenCache::new(|n| if n == 1 { Fetch::Lost } else { Fetch::Token(format!("t{n}")) });
+    bounded(|| {
+        let cache = TokenCache::new(|n, _| if n == 1 { Fetch::Lost } else { Fetch::Token(format!("t{n}")) });
         let other = act(&cache, generation);
         assert_eq!(generation(&cache), 1);
         assert_eq!(other.join().unwrap(), 1);
@@ -97,8 +98,21 @@ fn case_30_a_flight_that_is_lost_is_followed_by_one_that_all_share() {
 }
 
 #[test]
+fn case_30_a_flight_that_is_overdue_changes_nothing_any_more() {
+    bounded(|| {
+        let cache = TokenCache::new(|_, flight| Fetch::Token(format!("of-flight-{flight}")));
+        let now = Instant::now();
+        drop(cache.core.lookup(now));
+        // It may have landed by now, and its token is over; or it lands now, or it is lost.
+        let Found::Wait(second) = cache.core.lookup(now + OVERDUE) else { panic!("nothing to wait for") };
+        assert!(matches!(block_on(second), Ok(Ok(()))));
+        assert_eq!(cache.get().unwrap().expose(), "of-flight-2");
+    });
+}
+
+#[test]
 fn case_43_two_refusals_of_one_token_are_one_fetch_and_it_never_comes_back() {
-    with_preemptions(2, || {
+    bounded(|| {
         let cache = warm(TokenCache::of_tokens());
         let refuse = |cache: &TokenCache| {
             let mut local = LocalToken::default();
@@ -117,7 +131,7 @@ fn case_43_two_refusals_of_one_token_are_one_fetch_and_it_never_comes_back() {
 
 /// One thread refuses the token and then says so; another has a copy of it, or takes one meanwhile.
 fn copies(primed: bool) {
-    with_preemptions(2, move || {
+    bounded(move || {
         let cache = warm(TokenCache::of_tokens());
         let said = Arc::new(shown::AtomicBool::new(false));
         let mut local = LocalToken::default();
@@ -157,7 +171,7 @@ fn case_45_a_copy_that_is_taken_during_the_refusal_is_not_used_after_it() {
 
 #[test]
 fn case_45_a_token_that_is_refused_while_its_flight_still_lands_is_out() {
-    with_preemptions(2, || {
+    bounded(|| {
         let cache = TokenCache::of_tokens();
         let other = act(&cache, |cache| {
             let mut local = LocalToken::default();
@@ -181,7 +195,7 @@ fn case_45_a_token_that_is_refused_while_its_flight_still_lands_is_out() {
 
 #[test]
 fn a_copy_is_replaced_as_soon_as_the_next_token_is_there_and_never_by_an_older_one() {
-    with_preemptions(2, || {
+    bounded(|| {
         let cache = warm(TokenCache::of_tokens());
         let mut local = LocalToken::default();
         let other = act(&cache, |cache| {
@@ -199,10 +213,10 @@ fn a_copy_is_replaced_as_soon_as_the_next_token_is_there_and_never_by_an_older_o
 /// One thread takes the token out of use while another may have begun its renewal, by a source that repeats the token
 /// until it is out.
 fn out_of_use_during_a_renewal(take_out: fn(&TokenCache, &AccessToken)) {
-    with_preemptions(2, move || {
+    bounded(move || {
         let out = Arc::new(AtomicBool::new(false));
         let is_out = Arc::clone(&out);
-        let cache = warm(TokenCache::new(move |_| {
+        let cache = warm(TokenCache::new(move |_, _| {
             Fetch::Token(if is_out.load(SeqCst) { "new" } else { "old" }.to_owned())
         }));
         let token = cache.get().unwrap();
