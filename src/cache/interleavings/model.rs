@@ -31,21 +31,21 @@ pub(super) const OVERDUE: Duration = HOUR.saturating_mul(2);
 /// So long after a token came in its renewal is due, and it is not over.
 pub(super) const RENEWAL_DUE: Duration = Duration::from_secs(3000);
 
-/// All interleavings.
+/// Explores every interleaving.
 pub(super) fn exhaustively(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = None;
     builder.check(model);
 }
 
-/// All interleavings with at most two preemptions, or what the environment says.
+/// Explores every interleaving with at most two preemptions, or with what the environment says.
 pub(super) fn bounded(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(2));
     builder.check(model);
 }
 
-/// What a fetch of a model is worth. Counted by std's atomics, which loom does not take for steps of the model.
+/// What comes of a fetch. Fetches are counted by std's atomics, which loom does not take for steps of the model.
 pub(super) enum Fetch {
     Token(String),
     /// The source panics.
@@ -188,7 +188,7 @@ impl Wake for Sleeper {
     }
 }
 
-/// A waker that counts, and may do something when it is woken or dropped.
+/// A waker that counts, and may do something when it is woken.
 #[derive(Default)]
 pub(super) struct Bell {
     rung: AtomicUsize,
