@@ -54,16 +54,17 @@ use crate::{Arrival, Error, Event, FetchReason, NewToken, TokenEndpoint, TokenRe
 /// There is no runtime to start it in. Whoever has joined it meanwhile elects anew.
 pub(super) fn start(core: &Arc<Core>, launch: Launch) -> Result<(), Error> {
     let Launch { number, reason } = launch;
-    let span = events::token_fetch(core.events.name(), reason);
-    let flight = Flight {
+    let mut flight = Flight {
         core: Arc::clone(core),
         number,
         reason,
         started: Instant::now(),
         attempt: 1,
-        span,
+        span: Span::none(),
         finished: false,
     };
+    // Not before the flight: a subscriber is code of a user, and what it does must not leave the slot behind.
+    flight.span = events::token_fetch(core.events.name(), reason);
     let Ok(runtime) = Handle::try_current() else {
         return Err(Error::interrupted("there is no tokio runtime to fetch the token in"));
     };
