@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{
     Acquire,
     guarded::Guarded,
-    state::{Answer, Found, Launch, State, Step},
+    state::{Answer, Found, Launch, State, Step, Usable},
 };
 use crate::{
     AccessToken, Error, NewToken, RefreshPolicy,
@@ -78,12 +78,15 @@ impl Core {
         found
     }
 
+    /// The real one tells an observer.
+    pub(super) fn serve(&self, _: &Usable) {}
+
     pub(super) fn without_token(&self, cause: Error) -> Error {
         self.state.lock().without_token(Instant::now(), cause)
     }
 
     /// `Flight::run`, with a source that answers at once, and `Flight::drop`.
-    fn fly(&self, Launch { number }: Launch) {
+    fn fly(&self, Launch { number, .. }: Launch) {
         loop {
             let asked = Instant::now();
             let Some(_predecessor) = self.state.lock().predecessor(number, asked) else { break };
@@ -133,7 +136,7 @@ impl TokenCache {
     }
 
     pub(super) fn get(&self) -> Result<AccessToken, Error> {
-        block_on(Acquire::new(self.clone()))
+        block_on(Acquire::new(self.clone())).map(|usable| usable.token)
     }
 
     pub(super) fn refuse(&self, generation: u64) {

@@ -16,12 +16,25 @@ use super::{
 };
 use crate::AccessToken;
 
-/// The token that a clone of a service would send now, without waiting.
-fn sent<'a>(local: &'a mut LocalToken, cache: &TokenCache) -> Option<&'a AccessToken> {
-    match local.lookup(cache) {
-        Lookup::Token(token) => Some(token),
-        Lookup::Wait(_) => None,
-        Lookup::Failed(error) => panic!("{error}"),
+/// What a service has of the token.
+#[derive(Default)]
+struct Local(Option<LocalToken>);
+
+impl Local {
+    /// The generation that a request would carry now, without waiting.
+    fn sends(&mut self, cache: &TokenCache) -> Option<u64> {
+        let now = Instant::now();
+        if let Some(copy) = self.0.as_ref().filter(|copy| copy.is_current(cache, now)) {
+            return Some(copy.token().generation());
+        }
+        match cache.lookup(now) {
+            Lookup::Token(usable) => {
+                self.0 = Some(LocalToken::copy_of(&usable));
+                Some(usable.token.generation())
+            }
+            Lookup::Wait(_) => None,
+            Lookup::Failed(error) => panic!("{error}"),
+        }
     }
 }
 
@@ -115,12 +128,12 @@ fn case_43_two_refusals_of_one_token_are_one_fetch_and_it_never_comes_back() {
     bounded(|| {
         let cache = warm(TokenCache::of_tokens());
         let refuse = |cache: &TokenCache| {
-            let mut local = LocalToken::default();
+            let mut local = Local::default();
             cache.refuse(1);
             // By now it is out for everybody, whoever of the two was first.
-            assert_ne!(sent(&mut local, cache).map(AccessToken::generation), Some(1));
+            assert_ne!(local.sends(cache), Some(1));
             assert_eq!(generation(cache), 2);
-            assert_eq!(sent(&mut local, cache).map(AccessToken::generation), Some(2));
+            assert_eq!(local.sends(cache), Some(2));
         };
         let other = act(&cache, refuse);
         refuse(&cache);
@@ -134,25 +147,21 @@ fn copies(primed: bool) {
     bounded(move || {
         let cache = warm(TokenCache::of_tokens());
         let said = Arc::new(shown::AtomicBool::new(false));
-        let mut local = LocalToken::default();
+        let mut local = Local::default();
         if primed {
-            assert!(sent(&mut local, &cache).is_some());
+            assert!(local.sends(&cache).is_some());
         }
         let say = Arc::clone(&said);
         let other = act(&cache, move |cache| {
             cache.refuse(1);
             say.store(true, shown::Ordering::Release);
         });
-        let _ = sent(&mut local, &cache);
+        let _ = local.sends(&cache);
         if said.load(shown::Ordering::Acquire) {
-            assert_ne!(
-                sent(&mut local, &cache).map(AccessToken::generation),
-                Some(1),
-                "an old copy was used"
-            );
+            assert_ne!(local.sends(&cache), Some(1), "an old copy was used");
         }
         other.join().unwrap();
-        assert_ne!(sent(&mut local, &cache).map(AccessToken::generation), Some(1), "an old copy was used");
+        assert_ne!(local.sends(&cache), Some(1), "an old copy was used");
         assert_eq!(generation(&cache), 2);
         assert_eq!(cache.fetches(), 2);
         cache.assert_epoch_is_published();
@@ -174,15 +183,11 @@ fn case_45_a_token_that_is_refused_while_its_flight_still_lands_is_out() {
     bounded(|| {
         let cache = TokenCache::of_tokens();
         let other = act(&cache, |cache| {
-            let mut local = LocalToken::default();
-            let is_there = sent(&mut local, cache).is_some();
+            let mut local = Local::default();
+            let is_there = local.sends(cache).is_some();
             if is_there {
                 cache.refuse(1);
-                assert_ne!(
-                    sent(&mut local, cache).map(AccessToken::generation),
-                    Some(1),
-                    "an old copy was used"
-                );
+                assert_ne!(local.sends(cache), Some(1), "an old copy was used");
             }
             is_there
         });
@@ -197,15 +202,15 @@ fn case_45_a_token_that_is_refused_while_its_flight_still_lands_is_out() {
 fn a_copy_is_replaced_as_soon_as_the_next_token_is_there_and_never_by_an_older_one() {
     bounded(|| {
         let cache = warm(TokenCache::of_tokens());
-        let mut local = LocalToken::default();
+        let mut local = Local::default();
         let other = act(&cache, |cache| {
             cache.refuse(1);
             generation(cache)
         });
-        let seen: Vec<_> = (0..2).filter_map(|_| Some(sent(&mut local, &cache)?.generation())).collect();
+        let seen: Vec<_> = (0..2).filter_map(|_| local.sends(&cache)).collect();
         assert!(seen.is_sorted(), "{seen:?}");
         assert_eq!(other.join().unwrap(), 2);
-        assert_eq!(sent(&mut local, &cache).map(AccessToken::generation), Some(2));
+        assert_eq!(local.sends(&cache), Some(2));
         assert_eq!(cache.fetches(), 2);
     });
 }
