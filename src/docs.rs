@@ -1,6 +1,9 @@
 //! Pages that belong to no single item: what the crate does under faults, what it shows of itself, what it keeps
 //! secret. They are only in the documentation.
 
+#[doc = include_str!("docs/clocks.md")]
+pub mod clocks {}
+
 #[doc = include_str!("docs/faults.md")]
 pub mod faults {}
 

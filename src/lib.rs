@@ -186,7 +186,7 @@
 //!   own answer away: then the caller gets the transport's error, as without the layer. One that answers so, keeps the
 //!   connection open and reads no more makes the client wait for it: have a time-out around the layer.
 //! * The lifetime counts on a monotonic clock. Where that stands still while the host sleeps, the first request
-//!   after waking may meet a 401, and is sent again.
+//!   after waking may meet a 401, and is sent again: see [`docs::clocks`].
 //!
 //! # Signals
 //!

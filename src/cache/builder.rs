@@ -2,14 +2,14 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::sync::Notify;
 use tower::util::rng::{HasherRng, Rng};
 
-use super::{Core, TokenCache, back_off::BackOff, budget::Budget, state::State};
+use super::{Core, TokenCache, back_off::BackOff, budget::Budget, guarded::Guarded, state::State};
 use crate::{ConfigError, Observer, RefreshPolicy, TokenSource, events::Events};
 
 const FLIGHT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -145,8 +145,7 @@ impl TokenCacheBuilder {
             keep_alive: self.keep_alive,
             randomness: self.randomness,
             events: self.events,
-            state: Mutex::new(State::new(Budget::new(self.budget))),
-            epoch: AtomicU64::new(0),
+            state: Guarded::new(State::new(Budget::new(self.budget))),
             keeper_news: Arc::new(Notify::new()),
         };
         TokenCache { core: Arc::new(core) }

@@ -9,6 +9,28 @@
 //! * the runtime goes away: the task is dropped, [`Flight::drop`] clears the slot, the sender in it is dropped,
 //!   and the waiters, who see that, elect anew;
 //! * the runtime stands still: whoever comes when the flight is overdue clears the slot, likewise.
+//!
+//! # Rules
+//!
+//! `interleavings` explores 1 to 4 with a thread for each flight. It does not see tokio; 5 to 7 say why it need
+//! not.
+//!
+//! 1. The slot is filled and emptied under the lock. Who fills it gets the one [`Launch`] for it.
+//! 2. A flight changes nothing once it has lost its slot: the lock is taken, its number compared, and the
+//!    change made in one.
+//! 3. The pilot lives in the slot. However that is emptied, the waiters are told: by `land`, or by the pilot's
+//!    `Drop`.
+//! 4. The state changes before the waiters are told, and they look at it again: they rely on no value that was
+//!    handed on.
+//! 5. Every launch becomes a [`Flight`] at once, before anything that can fail. It has one owner, the task, so
+//!    that its `run` and its `Drop` cannot overlap; and whatever tokio does with it, whether it is spawned or
+//!    not, polled or not, ended, panicked or shut down with its runtime, it is dropped once, from any thread.
+//!    That is the transition of 2 and nothing else.
+//! 6. Of tokio it is asked that a spawned future is polled when woken, or dropped. If neither happens, the slot
+//!    is taken by the next to look once it is overdue; the flight, should it run again after all, is one of 2.
+//!    Nobody uses the `JoinHandle`, and no order of tasks or of wake-ups is assumed.
+//! 7. Between two awaits a flight holds no lock, and its source runs under none. So a flight that stands still,
+//!    wherever, holds up nobody but those who wait for it.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -32,16 +54,17 @@ use crate::{Arrival, Error, Event, FetchReason, NewToken, TokenEndpoint, TokenRe
 /// There is no runtime to start it in. Whoever has joined it meanwhile elects anew.
 pub(super) fn start(core: &Arc<Core>, launch: Launch) -> Result<(), Error> {
     let Launch { number, reason } = launch;
-    let span = events::token_fetch(core.events.name(), reason);
-    let flight = Flight {
+    let mut flight = Flight {
         core: Arc::clone(core),
         number,
         reason,
         started: Instant::now(),
         attempt: 1,
-        span,
+        span: Span::none(),
         finished: false,
     };
+    // Not before the flight: a subscriber is code of a user, and what it does must not leave the slot behind.
+    flight.span = events::token_fetch(core.events.name(), reason);
     let Ok(runtime) = Handle::try_current() else {
         return Err(Error::interrupted("there is no tokio runtime to fetch the token in"));
     };

@@ -1,17 +1,22 @@
 //! Where the waiters of a flight wait for its outcome: one value for all, and a waker for each.
 //!
 //! Wakers are code of a user. They are cloned, woken and dropped while no lock is held, since what one of them
-//! wakes may poll or drop another waiter of the same flight (`futures_util`'s `Shared` wakes under its lock).
+//! wakes may poll or drop another waiter of the same flight (`futures_util`'s `Shared` wakes under its lock). One that
+//! panics when it is woken does not keep the others from being woken.
 
 use std::{
     future::Future,
     mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::PoisonError,
     task::{Context, Poll, Waker},
 };
 
-use super::state::Outcome;
+use super::{
+    state::Outcome,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 /// The flight was lost before it landed.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +62,10 @@ impl Landing {
             hall.outcome = Some(outcome);
             mem::take(&mut hall.seats)
         };
-        seats.into_iter().flatten().for_each(Waker::wake);
+        for waker in seats.into_iter().flatten() {
+            // One that panics has told so by itself; the others are woken all the same.
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
     }
 }
 

@@ -5,20 +5,21 @@ mod back_off;
 mod budget;
 mod builder;
 mod flight;
+mod guarded;
 mod held;
+#[cfg(test)]
+mod interleavings;
 mod keep_alive;
 mod landing;
 mod local;
 mod registry;
 mod snapshot;
 mod state;
+mod sync;
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, MutexGuard},
     time::Duration,
 };
 
@@ -32,6 +33,7 @@ pub(crate) use self::{
 use self::{
     back_off::BackOff,
     budget::Exhausted,
+    guarded::Guarded,
     state::{Answer, Found, Remains, State, Step, Verdict},
 };
 pub use self::{
@@ -120,12 +122,7 @@ impl TokenCache {
     /// Nothing happens if the cache has a newer token already, or if this one was invalidated before. The call itself fetches nothing. Unlike a 401 that
     /// the layer sees, it is not counted against the budget for renewals: call it when you know, not in a loop.
     pub fn invalidate(&self, token: &AccessToken) {
-        let news = {
-            let mut state = self.core.lock();
-            let news = state.invalidate(token, Instant::now());
-            self.core.publish_epoch(&state);
-            news
-        };
+        let news = self.core.state.change(|state| state.invalidate(token, Instant::now()));
         if news {
             self.emit(&Event::Invalidated { generation: token.generation() });
         }
@@ -142,13 +139,7 @@ impl TokenCache {
     ///
     /// The budget for renewals is exhausted; the token stays in use.
     pub(crate) fn refuse(&self, generation: u64) -> Result<(), Error> {
-        let verdict = {
-            let mut state = self.core.lock();
-            let verdict = state.refuse(generation, Instant::now());
-            self.core.publish_epoch(&state);
-            verdict
-        };
-        match verdict {
+        match self.core.state.change(|state| state.refuse(generation, Instant::now())) {
             Verdict::Refused(first) => {
                 self.emit(&Event::Rejected { generation, first });
                 Ok(())
@@ -187,27 +178,18 @@ struct Core {
     /// Draws from 0 to 1.
     randomness: Box<dyn Fn() -> f64 + Send + Sync>,
     events: Events,
-    state: Mutex<State>,
-    /// The state's epoch, for those who do not take the lock. Stored under the lock.
-    epoch: AtomicU64,
+    state: Guarded,
     /// Tells the keep-alive task that a token came in, or that the last handle is gone.
     keeper_news: Arc<Notify>,
 }
 
 impl Core {
-    /// No panic can poison the state: nothing under the lock runs code that is not in `state`, and that code
-    /// does not panic half-way through a change.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
-    }
-
-    /// To be called before the lock is released, after every change of the current token.
-    fn publish_epoch(&self, state: &State) {
-        self.epoch.store(state.epoch(), Ordering::Release);
+        self.state.epoch()
     }
 
     fn draw(&self) -> f64 {
@@ -225,10 +207,7 @@ impl Core {
     }
 
     fn settle(&self, flight: u64, answer: Answer) -> (Option<Step>, Remains) {
-        let mut state = self.lock();
-        let settled = state.settle(flight, answer, &self.policy, self.back_off);
-        self.publish_epoch(&state);
-        settled
+        self.state.change(|state| state.settle(flight, answer, &self.policy, self.back_off))
     }
 
     /// What callers are told when there is no token because of `cause`.

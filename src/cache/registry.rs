@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::TokenCache;
+use super::{Core, TokenCache};
 
 /// A bounded set of [`TokenCache`]s by key: one for each customer (and product) that is called for.
 ///
@@ -143,21 +143,39 @@ impl<K: Eq + Hash + Clone> TokenCaches<K> {
 
 impl<K: Eq + Hash + Clone> Entries<K> {
     /// Takes out what was idle for long enough. Looks at all of them four times per idle time at the most.
-    fn sweep(&mut self, now: Instant, idle: Duration) -> Vec<Entry> {
+    fn sweep(&mut self, now: Instant, idle: Duration) -> Vec<Core> {
         if now < self.next_sweep {
             return Vec::new();
         }
         self.next_sweep = now + idle / 4;
-        let over = |entry: &Entry| entry.is_unused() && now.duration_since(entry.asked_for) >= idle;
+        let over = |entry: &Entry| now.duration_since(entry.asked_for) >= idle;
         let keys: Vec<_> =
             self.by_key.iter().filter(|(_, entry)| over(entry)).map(|(key, _)| key.clone()).collect();
-        keys.iter().filter_map(|key| self.by_key.remove(key)).collect()
+        keys.iter().filter_map(|key| self.evict(key)).collect()
     }
 
-    fn remove_longest_unused(&mut self) -> Option<Entry> {
-        let unused = self.by_key.iter().filter(|(_, entry)| entry.is_unused());
-        let key = unused.min_by_key(|(_, entry)| entry.asked_for).map(|(key, _)| key.clone())?;
-        self.by_key.remove(&key)
+    fn remove_longest_unused(&mut self) -> Option<Core> {
+        loop {
+            let unused = self.by_key.iter().filter(|(_, entry)| entry.is_unused());
+            let key = unused.min_by_key(|(_, entry)| entry.asked_for).map(|(key, _)| key.clone())?;
+            let evicted = self.evict(&key);
+            if evicted.is_some() {
+                return evicted;
+            }
+        }
+    }
+
+    /// Takes out a cache that nobody but the registry has. Looking and taking are one step: its keep-alive task may
+    /// wake at this very moment, and either it finds the cache gone, or the cache stays with the renewal that it starts.
+    fn evict(&mut self, key: &K) -> Option<Core> {
+        let (key, Entry { cache, asked_for }) = self.by_key.remove_entry(key)?;
+        match Arc::try_unwrap(cache.core) {
+            Ok(core) => Some(core),
+            Err(core) => {
+                self.by_key.insert(key, Entry { cache: TokenCache { core }, asked_for });
+                None
+            }
+        }
     }
 }
 

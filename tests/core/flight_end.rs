@@ -5,6 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Wake, Waker},
     time::Duration,
 };
 
@@ -54,6 +55,29 @@ async fn case_28_a_source_that_panics_before_it_returns_a_future_fails_its_waite
     assert!(!cache.snapshot().is_fetching());
     assert_eq!(cache.get().await.unwrap().expose(), "t1", "no time has passed");
     assert_eq!(fetches.load(Ordering::SeqCst), 2);
+}
+
+/// The waker of an executor that is broken.
+struct Broken;
+
+impl Wake for Broken {
+    fn wake(self: Arc<Self>) {
+        std::panic::resume_unwind(Box::new("the waker panics"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_28_a_waker_that_panics_keeps_nobody_else_from_the_token() {
+    let source = Manual::default();
+    let cache = cache_drawing(0.0, source.clone());
+    let mut first = held(&cache);
+    let broken = Waker::from(Arc::new(Broken));
+    assert!(first.as_mut().poll(&mut Context::from_waker(&broken)).is_pending());
+    let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
+    source.answer(token("t1")).await;
+    assert!(callers.iter().all(tokio::task::JoinHandle::is_finished), "somebody was not woken");
+    assert_eq!(got(first).unwrap().expose(), "t1");
+    assert_eq!(source.fetches(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ mod support;
 
 mod attach;
 mod bodies;
+mod clocks;
 mod customers;
 mod replay;
 mod stalled;

@@ -1,0 +1,229 @@
+//! The stand-in for `Core`, wakers that count, and the run of a model.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    Acquire,
+    guarded::Guarded,
+    state::{Answer, Found, Launch, State, Step, Usable},
+};
+use crate::{
+    AccessToken, Error, NewToken, RefreshPolicy,
+    cache::{back_off::BackOff, budget::Budget},
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// So long after its start a flight counts as lost.
+pub(super) const OVERDUE: Duration = HOUR.saturating_mul(2);
+
+/// So long after a token came in its renewal is due, and it is not over.
+pub(super) const RENEWAL_DUE: Duration = Duration::from_secs(3000);
+
+/// Explores every interleaving.
+pub(super) fn exhaustively(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = None;
+    builder.check(model);
+}
+
+/// Explores every interleaving with at most two preemptions, or with what the environment says.
+pub(super) fn bounded(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(2));
+    builder.check(model);
+}
+
+/// What comes of a fetch. Fetches are counted by std's atomics, which loom does not take for steps of the model.
+pub(super) enum Fetch {
+    Token(String),
+    /// The source panics.
+    Fails,
+    /// The runtime drops the flight.
+    Lost,
+}
+
+/// By the number of the fetch and the number of its flight.
+type Source = Box<dyn Fn(usize, u64) -> Fetch + Send + Sync>;
+
+/// As the real one, but that its flights are threads.
+pub(super) struct Core {
+    pub(super) state: Guarded,
+    source: Source,
+    fetches: AtomicUsize,
+}
+
+impl Core {
+    pub(super) fn epoch(&self) -> u64 {
+        self.state.epoch()
+    }
+
+    pub(super) fn lookup(self: &Arc<Self>, now: Instant) -> Found {
+        let (found, launch, _remains) = self.state.lock().lookup(now, HOUR);
+        if let Some(launch) = launch {
+            let core = Arc::clone(self);
+            drop(loom::thread::spawn(move || core.fly(launch)));
+        }
+        found
+    }
+
+    /// The real one tells an observer.
+    pub(super) fn serve(&self, _: &Usable) {}
+
+    pub(super) fn without_token(&self, cause: Error) -> Error {
+        self.state.lock().without_token(Instant::now(), cause)
+    }
+
+    /// `Flight::run`, with a source that answers at once, and `Flight::drop`.
+    fn fly(&self, Launch { number, .. }: Launch) {
+        loop {
+            let asked = Instant::now();
+            let Some(_predecessor) = self.state.lock().predecessor(number, asked) else { break };
+            let result = match (self.source)(self.fetches.fetch_add(1, SeqCst) + 1, number) {
+                Fetch::Token(token) => NewToken::new(&token, HOUR),
+                Fetch::Fails => Err(Error::interrupted("the token source panicked")),
+                Fetch::Lost => break,
+            };
+            let answer = Answer { result, asked, now: asked, attempt: 1, deadline: asked, draw: 0.0 };
+            let (step, remains) = self
+                .state
+                .change(|state| state.settle(number, answer, &RefreshPolicy::default(), BackOff::default()));
+            match step {
+                Some(Step::AskAgain) => {}
+                Some(Step::Installed(_)) => {
+                    remains.land(Ok(()));
+                    break;
+                }
+                Some(Step::Failed { error, .. }) => {
+                    remains.land(Err(error));
+                    break;
+                }
+                None => break,
+                Some(Step::RetryAt(..)) => unreachable!("no failure of the model is tried again"),
+            }
+        }
+        let remains = self.state.lock().abandon(number);
+        drop(remains);
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct TokenCache {
+    pub(super) core: Arc<Core>,
+}
+
+impl TokenCache {
+    pub(super) fn new(source: impl Fn(usize, u64) -> Fetch + Send + Sync + 'static) -> Self {
+        let state = Guarded::new(State::new(Budget::new(Budget::DEFAULT)));
+        let (source, fetches) = (Box::new(source), AtomicUsize::new(0));
+        Self { core: Arc::new(Core { state, source, fetches }) }
+    }
+
+    /// A source of the tokens `t1`, `t2`, …
+    pub(super) fn of_tokens() -> Self {
+        Self::new(|n, _| Fetch::Token(format!("t{n}")))
+    }
+
+    pub(super) fn get(&self) -> Result<AccessToken, Error> {
+        block_on(Acquire::new(self.clone())).map(|usable| usable.token)
+    }
+
+    pub(super) fn refuse(&self, generation: u64) {
+        self.core.state.change(|state| state.refuse(generation, Instant::now()));
+    }
+
+    pub(super) fn invalidate(&self, token: &AccessToken) {
+        self.core.state.change(|state| state.invalidate(token, Instant::now()));
+    }
+
+    pub(super) fn fetches(&self) -> usize {
+        self.core.fetches.load(SeqCst)
+    }
+
+    /// Else copies of the token would be used for too long, or never.
+    pub(super) fn assert_epoch_is_published(&self) {
+        assert_eq!(self.core.epoch(), self.core.state.lock().epoch());
+    }
+
+    /// A flight is in the slot.
+    pub(super) fn is_fetching(&self) -> bool {
+        self.core.state.lock().waiter().is_some()
+    }
+}
+
+/// Drives a future on a thread of the model. One that is never woken deadlocks, which loom reports.
+pub(super) fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
+    let sleeper = Arc::new(Sleeper::default());
+    let waker = Waker::from(Arc::clone(&sleeper));
+    loop {
+        if let Poll::Ready(output) = Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        let mut woken = sleeper.woken.lock().unwrap();
+        while !*woken {
+            woken = sleeper.news.wait(woken).unwrap();
+        }
+        *woken = false;
+    }
+}
+
+#[derive(Default)]
+struct Sleeper {
+    woken: loom::sync::Mutex<bool>,
+    news: loom::sync::Condvar,
+}
+
+impl Wake for Sleeper {
+    fn wake(self: Arc<Self>) {
+        *self.woken.lock().unwrap() = true;
+        self.news.notify_one();
+    }
+}
+
+/// A waker that counts, and may do something when it is woken.
+#[derive(Default)]
+pub(super) struct Bell {
+    rung: AtomicUsize,
+    on_ring: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Bell {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub(super) fn that(on_ring: impl FnOnce() + Send + 'static) -> Arc<Self> {
+        let bell = Self::new();
+        *bell.on_ring.lock().unwrap() = Some(Box::new(on_ring));
+        bell
+    }
+
+    pub(super) fn rung(&self) -> usize {
+        self.rung.load(SeqCst)
+    }
+
+    pub(super) fn poll<F: Future + Unpin>(self: &Arc<Self>, future: &mut F) -> Poll<F::Output> {
+        Pin::new(future).poll(&mut Context::from_waker(&Waker::from(Arc::clone(self))))
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.rung.fetch_add(1, SeqCst);
+        let on_ring = self.on_ring.lock().unwrap().take();
+        if let Some(on_ring) = on_ring {
+            on_ring();
+        }
+    }
+}
