@@ -7,6 +7,9 @@ use crate::{
     time::{Ns, S},
 };
 
+/// More fetches than that in one moment are a loop.
+const MOST_AT_ONCE: usize = 50;
+
 #[derive(Debug)]
 pub(crate) struct Audit {
     budget: usize,
@@ -37,6 +40,9 @@ impl Audit {
     /// [36] No fetch before its time, not even a forced one.
     pub(crate) fn asked(&mut self, now: Ns, predecessor: Predecessor) -> Result<(), String> {
         self.asked.push(now);
+        if self.asked.iter().rev().take_while(|&&at| at == now).count() > MOST_AT_ONCE {
+            return Err("the source is asked again and again".to_owned());
+        }
         if now < self.quiet_until {
             return Err(format!("a fetch at {now}, before {} ({predecessor:?})", self.quiet_until));
         }

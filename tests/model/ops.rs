@@ -157,12 +157,32 @@ pub(crate) enum Edge {
 pub(crate) fn case() -> impl Strategy<Value = Case> {
     let draws = vec(0..=4_u8, 1..6);
     let budget = prop_oneof![3 => Just(5), 1 => Just(1), 1 => Just(2), 1 => Just(0)];
-    (draws, budget, any::<bool>(), vec(op(), 1..45)).prop_map(|(draws, budget, small_limit, ops)| Case {
-        draws,
-        budget,
-        small_limit,
-        ops,
+    (draws, budget, any::<bool>(), vec(phrase(), 1..30)).prop_map(|(draws, budget, small_limit, phrases)| {
+        Case { draws, budget, small_limit, ops: phrases.concat() }
     })
+}
+
+/// Ops that are worth more together, so that a case gets deep before it gets long.
+fn phrase() -> impl Strategy<Value = Vec<Op>> {
+    let plain = |kind| Call { kind, client: 0, mark: Mark::None, eager: false };
+    let warm = Token::New { life: 1_800_000, age: None };
+    prop_oneof![
+        16 => op().prop_map(|op| vec![op]),
+        // There is a token.
+        1 => Just(vec![Op::Call(1, plain(Kind::Token)), Op::Source(warm)]),
+        // It is to be renewed, or is over, and somebody notices.
+        2 => (edge(), token()).prop_map(move |(edge, token)| {
+            vec![Op::PassTo(Moment::Renewal, edge), Op::Call(1, plain(Kind::Token)), Op::Source(token)]
+        }),
+        1 => edge().prop_map(move |edge| {
+            vec![Op::PassTo(Moment::Expiry, edge), Op::Call(1, plain(Kind::Bare))]
+        }),
+        // It is refused.
+        2 => (1..4_u8, call(), 0..3_u8).prop_map(|(times, call, read)| {
+            let refused = Reply { what: What::Status(401), read };
+            vec![Op::Call(times, call), Op::Api(u8::MAX, refused)]
+        }),
+    ]
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -237,7 +257,7 @@ fn reply() -> impl Strategy<Value = Reply> {
 }
 
 fn readiness() -> impl Strategy<Value = Readiness> {
-    prop_oneof![3 => Just(Readiness::Ready), 2 => Just(Readiness::Busy), 1 => Just(Readiness::Broken)]
+    prop_oneof![6 => Just(Readiness::Ready), 2 => Just(Readiness::Busy), 1 => Just(Readiness::Broken)]
 }
 
 fn moment() -> impl Strategy<Value = Moment> {

@@ -217,6 +217,8 @@ impl Shared {
         });
         if let Err(fault) = model.audit.asked(now, predecessor) {
             self.fault(fault);
+            // A loop is to come to its end.
+            model.replies[fetch] = None;
         }
         fetch
     }
