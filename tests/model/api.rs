@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     task::{Context, Poll, Waker},
 };
 
@@ -31,13 +31,29 @@ pub(crate) struct Number(pub(crate) usize);
 pub(crate) struct Api {
     shared: Arc<Shared>,
     table: Arc<Mutex<Table>>,
-    ready: bool,
+    ready: Option<Readied>,
 }
 
 impl Clone for Api {
     /// A clone is not ready.
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), table: Arc::clone(&self.table), ready: false }
+        Self { shared: Arc::clone(&self.shared), table: Arc::clone(&self.table), ready: None }
+    }
+}
+
+/// An instance that is ready and was neither called nor dropped.
+struct Readied(Arc<Shared>);
+
+impl Readied {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.readied.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Readied {
+    fn drop(&mut self) {
+        self.0.readied.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -56,13 +72,15 @@ struct Sending {
     body: Option<Streamed>,
     got: Vec<String>,
     waker: Option<Waker>,
-    /// The future of the response is there.
+    /// It is not answered yet.
     open: bool,
+    /// The future of the response is there.
+    alive: bool,
 }
 
 impl Api {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, table: Arc::default(), ready: false }
+        Self { shared, table: Arc::default(), ready: None }
     }
 
     pub(crate) fn set_readiness(&self, readiness: Readiness) {
@@ -131,7 +149,7 @@ impl Api {
     pub(crate) fn state_of(&self, caller: usize) -> (usize, bool) {
         let table = self.table.lock().unwrap();
         let sendings = || table.sendings.iter().filter(|sending| sending.caller == caller);
-        (sendings().count(), sendings().any(|sending| sending.open))
+        (sendings().count(), sendings().any(|sending| sending.alive))
     }
 
     /// The token that a caller sent last.
@@ -194,6 +212,7 @@ impl Api {
             got: Vec::new(),
             waker: None,
             open: true,
+            alive: true,
         });
         Answering { api: self.clone(), index: table.sendings.len() - 1 }
     }
@@ -236,7 +255,7 @@ where
         let readiness = self.shared.model().env.readiness;
         match readiness {
             Readiness::Broken => return Poll::Ready(Err(NOT_READY.into())),
-            Readiness::Ready => self.ready = true,
+            Readiness::Ready => self.ready = Some(Readied::new(&self.shared)),
             Readiness::Busy => {
                 self.table.lock().unwrap().waiting.push(cx.waker().clone());
                 return Poll::Pending;
@@ -246,8 +265,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Answering {
-        self.shared.check(self.ready, || "the API was called without having been polled ready".to_owned());
-        self.ready = false;
+        let ready = self.ready.take().is_some();
+        self.shared.check(ready, || "the API was called without having been polled ready".to_owned());
         let (head, body) = request.into_parts();
         self.received(&head, body.map_err(Into::into).boxed_unsync())
     }
@@ -294,7 +313,7 @@ impl Drop for Answering {
         let mut table = self.api.table.lock().unwrap();
         let sending = &mut table.sendings[self.index];
         let body = if sending.open { sending.body.take() } else { None };
-        sending.open = false;
+        (sending.open, sending.alive) = (false, false);
         let waker = sending.waker.take();
         drop(table);
         drop((body, waker));

@@ -96,6 +96,8 @@ pub(crate) enum Token {
         life: u64,
         age: Option<u64>,
     },
+    /// The current string with the very same end.
+    Again,
     /// A string of before.
     Former {
         back: u8,
@@ -166,6 +168,7 @@ pub(crate) fn case() -> impl Strategy<Value = Case> {
 fn phrase() -> impl Strategy<Value = Vec<Op>> {
     let plain = |kind| Call { kind, client: 0, mark: Mark::None, eager: false };
     let warm = Token::New { life: 1_800_000, age: None };
+    let refused = |read| Reply { what: What::Status(401), read };
     prop_oneof![
         16 => op().prop_map(|op| vec![op]),
         // There is a token.
@@ -177,10 +180,25 @@ fn phrase() -> impl Strategy<Value = Vec<Op>> {
         1 => edge().prop_map(move |edge| {
             vec![Op::PassTo(Moment::Expiry, edge), Op::Call(1, plain(Kind::Bare))]
         }),
-        // It is refused.
-        2 => (1..4_u8, call(), 0..3_u8).prop_map(|(times, call, read)| {
-            let refused = Reply { what: What::Status(401), read };
-            vec![Op::Call(times, call), Op::Api(u8::MAX, refused)]
+        // It is refused, perhaps while it is being renewed.
+        2 => (1..4_u8, call(), 0..3_u8).prop_map(move |(times, call, read)| {
+            vec![Op::Call(times, call), Op::Api(u8::MAX, refused(read))]
+        }),
+        1 => (call(), token()).prop_map(move |(call, token)| {
+            let due = Op::PassTo(Moment::Renewal, Edge::At);
+            vec![due, Op::Call(2, call), Op::Api(u8::MAX, refused(0)), Op::Source(token)]
+        }),
+        // It is taken out of use, and that is said twice.
+        1 => (0..3_u8, token()).prop_map(move |(back, token)| {
+            let again = Op::Call(1, plain(Kind::Token));
+            vec![Op::Invalidate(back), again, Op::Invalidate(back), Op::Source(token)]
+        }),
+        // A runtime stands still with a flight, until that is given up for another.
+        1 => (edge(), token()).prop_map(move |(edge, token)| {
+            let over = Op::PassTo(Moment::Expiry, Edge::At);
+            let overdue = Op::PassTo(Moment::FlightOverdue, edge);
+            let again = || Op::Call(1, plain(Kind::Token));
+            vec![over, again(), Op::Switch, overdue, again(), Op::Source(token), Op::Switch]
         }),
     ]
 }
@@ -235,6 +253,7 @@ fn token() -> impl Strategy<Value = Token> {
     prop_oneof![
         9 => (life(), age()).prop_map(|(life, age)| Token::New { life, age }),
         3 => (life(), age()).prop_map(|(life, age)| Token::Same { life, age }),
+        1 => Just(Token::Again),
         1 => (0..3_u8, life()).prop_map(|(back, life)| Token::Former { back, life }),
         1 => Just(Token::Bad),
         4 => retry_after().prop_map(|retry_after| Token::Transient { retry_after }),

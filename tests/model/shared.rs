@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use crate::{
     cache::{self, Answer, Cache, Cause, Nature},
     callers::{Caller, Env, text},
     ops::{Case, Readiness, Token},
-    time::{Ns, Ticks},
+    time::{MS, Ns, Ticks},
 };
 
 #[derive(Debug)]
@@ -60,6 +60,14 @@ impl Model {
                 let current = self.cache.token.as_ref().map(|token| token.text);
                 (current.unwrap_or_else(|| self.new_text()), life, age)
             }
+            Token::Again => {
+                let Some(token) = self.cache.token.as_ref().filter(|token| self.env.now < token.end) else {
+                    return self.translate(Token::Bad);
+                };
+                // By its age its life began when that of the current one did.
+                let (text, life, age) = (token.text, token.life, self.env.now + token.life - token.end);
+                return (Answer::Token { text, life, age: Some(age) }, new_token(text, life, Some(age)));
+            }
             Token::Former { back, life } => (self.texts.saturating_sub(back.into()).max(1), life, None),
             Token::Bad => {
                 let cause = Cause::Bad("the access token is empty");
@@ -78,12 +86,8 @@ impl Model {
             }
         };
         self.texts = self.texts.max(number);
-        let mut token = NewToken::new(&text(number), Duration::from_millis(life)).unwrap();
-        if let Some(age) = age {
-            token = token.aged(Duration::from_millis(age));
-        }
-        let ns = crate::time::MS;
-        (Answer::Token { text: number, life: life * ns, age: age.map(|age| age * ns) }, Ok(token))
+        let (life, age) = (life * MS, age.map(|age| age * MS));
+        (Answer::Token { text: number, life, age }, new_token(number, life, age))
     }
 
     fn failure(
@@ -98,7 +102,7 @@ impl Model {
         if let Some(wait) = retry_after {
             error = error.with_retry_after(Duration::from_millis(wait));
         }
-        let retry_after = retry_after.map(|wait| wait * crate::time::MS);
+        let retry_after = retry_after.map(|wait| wait * MS);
         (Answer::Failed { cause: Cause::Source { number, retry_after }, nature }, Err(error))
     }
 
@@ -120,6 +124,8 @@ pub(crate) struct Shared {
     events: AtomicU64,
     /// A caller is being polled, or none may be polled from within a wake-up.
     pub(crate) no_eagerness: AtomicBool,
+    /// How many instances of the API are ready and were neither called nor dropped.
+    pub(crate) readied: AtomicUsize,
     /// Model time 0.
     epoch: Instant,
 }
@@ -154,6 +160,7 @@ impl Shared {
             faults: Mutex::default(),
             events: AtomicU64::new(0),
             no_eagerness: AtomicBool::new(false),
+            readied: AtomicUsize::new(0),
             epoch,
         }
     }
@@ -271,10 +278,21 @@ impl Shared {
         if let Err(fault) = model.cache.check_settled(runtime, now, &ticks) {
             self.fault(fault);
         }
+        // [49] Whoever waits for a token holds no place that somebody else may need.
+        let readied = self.readied.load(Ordering::SeqCst);
+        self.check(readied == 0, || format!("{readied} instances of the API are kept ready"));
         self.check(model.ended.is_none(), || "an answer of the source was lost".to_owned());
         for (number, caller) in model.callers.iter().enumerate() {
             let forgotten = !caller.held && caller.is_runnable(&model.env, &model.cache);
             self.check(!forgotten, || format!("caller {number} was not woken: {caller:?}"));
         }
     }
+}
+
+fn new_token(number: u32, life: Ns, age: Option<Ns>) -> Result<NewToken, Error> {
+    let token = NewToken::new(&text(number), Duration::from_nanos(life))?;
+    Ok(match age {
+        Some(age) => token.aged(Duration::from_nanos(age)),
+        None => token,
+    })
 }
