@@ -8,25 +8,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
-use http_body::{Body, Frame};
-use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
+use http::{Request, Response, header::AUTHORIZATION};
+use http_body::Body;
+use http_body_util::BodyExt;
 use klavi_auth::BoxError;
 use tower_service::Service;
 
 use crate::{
     callers::{API_BROKE, NOT_READY, text},
     ops::{Call, Kind, Mark, Readiness, Reply, What},
+    requests::{Number, OWN, Streamed, frames_of, request, show},
     shared::Shared,
 };
-
-pub(crate) type Streamed = UnsyncBoxBody<Bytes, BoxError>;
-
-pub(crate) const OWN: &str = "Basic b3duOm93bg==";
-
-/// An extension, to see that extensions travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Number(pub(crate) usize);
 
 pub(crate) struct Api {
     shared: Arc<Shared>,
@@ -176,20 +169,13 @@ impl Api {
         let authorization: Vec<_> = head.headers.get_all(AUTHORIZATION).iter().collect();
         let expected = model.callers[caller].sendings.get(number - 1).cloned();
         let wanted = expected.as_ref().map(|sending| match (call.mark, sending.bearer) {
-            (Mark::OwnAuthorization, _) => Some(OWN.to_owned()),
-            (_, bearer) => bearer.map(|bearer| format!("Bearer {}", text(bearer))),
+            (Mark::OwnAuthorization, _) => vec![OWN.to_owned()],
+            (_, bearer) => bearer.iter().map(|bearer| format!("Bearer {}", text(*bearer))).collect(),
         });
-        shared.check(
-            wanted.as_ref().is_some_and(|wanted| {
-                authorization.iter().map(|it| it.as_bytes()).eq(wanted.iter().map(String::as_bytes))
-            }),
-            || {
-                format!(
-                    "caller {caller} sends {:?}, not {wanted:?}",
-                    authorization.iter().map(|it| it.to_str())
-                )
-            },
-        );
+        let seen: Vec<_> = authorization.iter().map(|it| it.to_str().unwrap().to_owned()).collect();
+        shared.check(wanted.as_ref() == Some(&seen), || {
+            format!("caller {caller} sends {seen:?}, not {wanted:?}")
+        });
         let bearer = number_of(&authorization);
         if let Err(fault) = self.audit(&mut model.audit, call, number, authorization.len(), bearer) {
             shared.fault(format!("caller {caller}: {fault}"));
@@ -340,57 +326,4 @@ impl Sending {
         }
         Ok(())
     }
-}
-
-fn show(frame: Frame<Bytes>) -> String {
-    match frame.into_data() {
-        Ok(data) => String::from_utf8_lossy(&data).into_owned(),
-        Err(frame) => format!("{:?}", frame.into_trailers().unwrap_or_default()),
-    }
-}
-
-fn frames_of(caller: usize, call: Call) -> Vec<String> {
-    let (chunks, trailers) = match call.kind {
-        Kind::Token | Kind::Bare => (0, false),
-        Kind::Clonable => (1, false),
-        Kind::Stream(chunks, trailers) => (chunks, trailers),
-    };
-    let chunks = (0..chunks).map(|chunk| chunk_of(caller, chunk));
-    chunks.chain(trailers.then(|| format!("{:?}", trailers_of(caller)))).collect()
-}
-
-fn chunk_of(caller: usize, chunk: u8) -> String {
-    format!("{caller:03}.{chunk}")
-}
-
-fn trailers_of(caller: usize) -> HeaderMap {
-    let value = format!("{caller:05}").parse().unwrap();
-    HeaderMap::from_iter([(http::HeaderName::from_static("x-sum"), value)])
-}
-
-/// A caller's request, still without its body.
-pub(crate) fn request(caller: usize, call: Call) -> Request<()> {
-    let method = if call.kind == Kind::Bare { http::Method::GET } else { http::Method::POST };
-    let request = Request::builder().method(method).uri(format!("/monitors/{caller}?q=1"));
-    let mut request = request.header("x-caller", caller).extension(Number(caller)).body(()).unwrap();
-    match call.mark {
-        Mark::None => {}
-        Mark::SkipAuth => drop(request.extensions_mut().insert(klavi_auth::SkipAuth)),
-        Mark::NoResend => drop(request.extensions_mut().insert(klavi_auth::NoResend)),
-        Mark::OwnAuthorization => {
-            request.headers_mut().insert(AUTHORIZATION, http::HeaderValue::from_static(OWN));
-        }
-    }
-    request
-}
-
-pub(crate) fn clonable(caller: usize, call: Call) -> http_body_util::Full<Bytes> {
-    frames_of(caller, call).concat().into()
-}
-
-pub(crate) fn streamed(caller: usize, call: Call) -> Streamed {
-    let Kind::Stream(chunks, trailers) = call.kind else { unreachable!("{call:?}") };
-    let chunks = (0..chunks).map(move |chunk| Ok(Frame::data(chunk_of(caller, chunk).into())));
-    let trailers = trailers.then(|| Ok(Frame::trailers(trailers_of(caller))));
-    StreamBody::new(futures_util::stream::iter(chunks.chain(trailers))).boxed_unsync()
 }

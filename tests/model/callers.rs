@@ -242,24 +242,14 @@ pub(crate) fn text(number: u32) -> String {
     format!("token-{number}")
 }
 
-trait IntoWords {
-    fn words(&self) -> String;
+fn failed(why: impl Into<String>) -> Phase {
+    Phase::Over(Outcome::Failed(why.into()))
 }
 
-impl IntoWords for Failure {
-    fn words(&self) -> String {
-        describe(self)
+impl From<Failure> for String {
+    fn from(failure: Failure) -> Self {
+        describe(&failure)
     }
-}
-
-impl IntoWords for &str {
-    fn words(&self) -> String {
-        (*self).to_owned()
-    }
-}
-
-fn failed(why: impl IntoWords) -> Phase {
-    Phase::Over(Outcome::Failed(why.words()))
 }
 
 /// As the chain of an error reads, with the time that it asks for.

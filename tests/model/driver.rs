@@ -7,17 +7,18 @@ use std::{
 
 use futures_util::FutureExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use klavi_auth::{Freshness, KlaviApi, KlaviAuthLayer, Product, TokenCache};
+use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
 use tokio::{runtime::Runtime, task::yield_now, time::Instant};
 use tower_layer::Layer;
 
 use crate::{
     api::Api,
     cache::{OVERDUE, Stage, WINDOW},
-    callers::{Caller, describe_cause},
+    callers::Caller,
     ops::{Call, Case, Edge, Moment, Op, Readiness, Reply, SMALL_LIMIT, Token, What},
-    seat::{Clonable, Handles, Recorded, Seat, describe, of_kind},
+    seat::{Clonable, Handles, Recorded, Seat, of_kind},
     shared::Shared,
+    snapshot::check_snapshot,
     source::Source,
     time::{HEAD_START, MS, Ns, Ticks},
 };
@@ -273,39 +274,10 @@ impl Driver {
             }
             self.shared.check_settled();
             self.source.check(1 + usize::from(self.still.is_some()));
-            self.check_snapshot();
+            check_snapshot(&self.cache.snapshot(), &self.shared);
         });
         let faults = self.shared.faults();
         if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
-    }
-
-    fn check_snapshot(&self) {
-        let snapshot = self.cache.snapshot();
-        let model = self.shared.model();
-        let (cache, now) = (&model.cache, model.env.now);
-        let until = |moment: Ns| moment.saturating_sub(now);
-        let expected = cache.token.as_ref().map(|token| {
-            let freshness = match now {
-                now if now >= token.over => Freshness::Expired,
-                now if now >= token.due => Freshness::Aging,
-                _ => Freshness::Fresh,
-            };
-            let times = [until(token.due), until(token.over), now + token.life - token.end];
-            (token.generation, freshness, token.refused, times)
-        });
-        let seen = snapshot.generation().map(|generation| {
-            let times = [snapshot.renewal_in(), snapshot.expires_in(), snapshot.age()]
-                .map(|time| u64::try_from(time.unwrap_or_default().as_nanos()).unwrap());
-            (generation, snapshot.freshness().unwrap(), snapshot.is_refused(), times)
-        });
-        self.shared.check(seen == expected, || format!("the token is {seen:?}, not {expected:?}"));
-
-        let expected = (cache.flight.is_some(), until(cache.gate.until), cache.gate.cause.as_ref());
-        let expected = (expected.0, expected.1, expected.2.map(describe_cause));
-        let held_back = snapshot.held_back().unwrap_or_default().as_nanos();
-        let seen =
-            (snapshot.is_fetching(), u64::try_from(held_back).unwrap(), snapshot.last_error().map(describe));
-        self.shared.check(seen == expected, || format!("the cache is {seen:?}, not {expected:?}"));
     }
 
     /// Everything is well from now on: everybody is answered.

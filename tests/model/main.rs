@@ -16,12 +16,19 @@ mod cache;
 mod callers;
 mod driver;
 mod ops;
+mod requests;
 mod seat;
 mod shared;
+mod snapshot;
 mod source;
 mod time;
 
-use std::cell::Cell;
+use std::{
+    cell::Cell,
+    panic::resume_unwind,
+    sync::mpsc::{RecvTimeoutError, Sender, channel},
+    time::Duration,
+};
 
 use proptest::{
     prelude::*,
@@ -32,6 +39,9 @@ use crate::{driver::Driver, ops::Case};
 
 const CASES: u32 = 4000;
 
+/// No case takes longer: whoever does is caught in a deadlock.
+const LONGEST: Duration = Duration::from_secs(60);
+
 fn run(case: &Case) -> Result<(), TestCaseError> {
     let mut driver = Driver::new(case);
     for (number, op) in case.ops.iter().enumerate() {
@@ -40,22 +50,19 @@ fn run(case: &Case) -> Result<(), TestCaseError> {
     driver.finish().map_err(|fault| TestCaseError::fail(format!("at the end: {fault}")))
 }
 
-#[test]
-fn the_layer_does_what_the_reference_says() {
+fn run_all(begun: &Sender<Option<Case>>) {
     let cases = std::env::var("MODEL_CASES").ok().map(|cases| cases.parse().expect("a number of cases"));
-    let kept = FileFailurePersistence::Direct(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/proptest-regressions/model.txt"
-    ));
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/model.txt");
     let config = ProptestConfig {
         cases: cases.unwrap_or(CASES),
-        failure_persistence: Some(Box::new(kept)),
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(kept))),
         source_file: Some(file!()),
         ..ProptestConfig::default()
     };
     // How many went well before the first that did not: shrinking begins there.
     let (well, failed) = (Cell::new(0), Cell::new(false));
     let outcome = TestRunner::new(config).run(&ops::case(), |case| {
+        begun.send(Some(case.clone())).unwrap();
         let result = run(&case);
         failed.set(failed.get() || result.is_err());
         well.set(well.get() + u32::from(!failed.get()));
@@ -63,5 +70,23 @@ fn the_layer_does_what_the_reference_says() {
     });
     if let Err(failure) = outcome {
         panic!("after {} cases: {failure}", well.get());
+    }
+    begun.send(None).unwrap();
+}
+
+#[test]
+fn the_layer_does_what_the_reference_says() {
+    let (begun, cases) = channel();
+    let thread = std::thread::spawn(move || run_all(&begun));
+    let mut last = None;
+    loop {
+        match cases.recv_timeout(LONGEST) {
+            Ok(Some(case)) => last = Some(case),
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => panic!("a deadlock, in {last:#?}"),
+        }
+    }
+    if let Err(panic) = thread.join() {
+        resume_unwind(panic);
     }
 }

@@ -247,7 +247,7 @@ fn call() -> impl Strategy<Value = Call> {
 }
 
 fn token() -> impl Strategy<Value = Token> {
-    let life = || sample(&[1800_000, 1800_000, 60_000, 20_000, 2000, 1]);
+    let life = || sample(&[1_800_000, 1_800_000, 60_000, 20_000, 2000, 1]);
     let age = || proptest::option::weighted(0.2, sample(&[0, 1000, 46_000, 1_500_000, 1_790_000]));
     let retry_after = || proptest::option::weighted(0.3, sample(&[1000, 3000, 60_000, 400_000]));
     prop_oneof![

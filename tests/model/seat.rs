@@ -16,9 +16,10 @@ use klavi_auth::{AccessToken, BoxError, Error, KlaviAuth, RecordBody, TokenCache
 use tower_service::Service;
 
 use crate::{
-    api::{self, Api, Streamed},
+    api::Api,
     callers::{Outcome, Phase},
     ops::{Call, Kind},
+    requests::{self, Streamed},
     shared::Shared,
 };
 
@@ -104,18 +105,18 @@ impl Seat {
         };
         drop(running);
         self.notice_refusal(refused);
-        self.compare(outcome);
+        self.compare(outcome.as_ref());
         self.shared.no_eagerness.store(before, Ordering::SeqCst);
     }
 
-    fn compare(&self, outcome: Option<Outcome>) {
+    fn compare(&self, outcome: Option<&Outcome>) {
         let model = self.shared.model();
         let caller = &model.callers[self.number];
         let expected = match &caller.phase {
             Phase::Over(outcome) => Some(outcome),
             _ => None,
         };
-        self.shared.check(outcome.as_ref() == expected, || {
+        self.shared.check(outcome == expected, || {
             format!("caller {} got {outcome:?}, not {expected:?}: {caller:?}", self.number)
         });
         let expected = (caller.sendings.len(), caller.phase == Phase::Sent);
@@ -151,6 +152,7 @@ impl Seat {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Refusal {
     generation: Option<u64>,
     refused: bool,
@@ -239,10 +241,10 @@ pub(crate) fn of_kind(
     clonable: Arc<Mutex<Clonable>>,
     recorded: Arc<Mutex<Recorded>>,
 ) -> Running {
-    let head = api::request(number, call);
+    let head = requests::request(number, call);
     match call.kind {
         Kind::Token => token(cache.clone(), Arc::clone(handles)),
-        Kind::Bare | Kind::Clonable => request(clonable, head.map(|()| api::clonable(number, call))),
-        Kind::Stream(..) => request(recorded, head.map(|()| api::streamed(number, call))),
+        Kind::Bare | Kind::Clonable => request(clonable, head.map(|()| requests::clonable(number, call))),
+        Kind::Stream(..) => request(recorded, head.map(|()| requests::streamed(number, call))),
     }
 }

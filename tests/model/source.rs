@@ -57,7 +57,7 @@ impl Source {
 impl TokenSource for Source {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
         let number = self.shared.asked(&request);
-        let fetch = Fetch { source: self.clone(), number, over: false };
+        let mut fetch = Fetch { source: self.clone(), number, over: false };
         if matches!(self.shared.model().replies[number], Some(Token::Panic)) {
             // Before there is a future at all.
             fetch.panic();
@@ -75,16 +75,14 @@ struct Fetch {
 
 impl Fetch {
     /// Without the message that a panic prints: there are thousands.
-    fn panic(mut self) -> ! {
-        self.end();
+    fn panic(&mut self) -> ! {
+        let _no_token = self.answer(Token::Panic);
         resume_unwind(Box::new("the source panics"));
     }
 
-    fn end(&mut self) {
+    fn answer(&mut self, reply: Token) -> Result<NewToken, Error> {
         self.over = true;
-        let mut model = self.source.shared.model();
-        // The number of attempts is not what is counted here.
-        drop(model.reply(self.number, Token::Panic));
+        self.source.shared.model().reply(self.number, reply)
     }
 }
 
@@ -99,15 +97,8 @@ impl Future for Fetch {
                 drop(self.source.open.lock().unwrap().insert(self.number, waker));
                 Poll::Pending
             }
-            Some(Token::Panic) => {
-                self.end();
-                resume_unwind(Box::new("the source panics"))
-            }
-            Some(reply) => {
-                self.over = true;
-                let result = self.source.shared.model().reply(self.number, reply);
-                Poll::Ready(result)
-            }
+            Some(Token::Panic) => self.panic(),
+            Some(reply) => Poll::Ready(self.answer(reply)),
         }
     }
 }
