@@ -32,7 +32,7 @@ use std::{
 
 use proptest::{
     prelude::*,
-    test_runner::{FileFailurePersistence, TestCaseError, TestRunner},
+    test_runner::{FileFailurePersistence, TestCaseError, TestError, TestRunner},
 };
 
 use crate::{driver::Driver, ops::Case};
@@ -48,6 +48,13 @@ fn run(case: &Case) -> Result<(), TestCaseError> {
         driver.run(op).map_err(|fault| TestCaseError::fail(format!("after op {number}, {op:?}: {fault}")))?;
     }
     driver.finish().map_err(|fault| TestCaseError::fail(format!("at the end: {fault}")))
+}
+
+/// With an op a line.
+fn show(case: &Case) -> String {
+    let Case { draws, budget, small_limit, ops } = case;
+    let lines = ops.iter().map(|op| format!("\n  {op:?}")).collect::<String>();
+    format!("draws {draws:?}, budget {budget}, small limit {small_limit}:{lines}")
 }
 
 fn run_all(begun: &Sender<Option<Case>>) {
@@ -68,8 +75,10 @@ fn run_all(begun: &Sender<Option<Case>>) {
         well.set(well.get() + u32::from(!failed.get()));
         result
     });
-    if let Err(failure) = outcome {
-        panic!("after {} cases: {failure}", well.get());
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Fail(why, case)) => panic!("after {} cases: {why}\n{}", well.get(), show(&case)),
+        Err(abort) => panic!("{abort}"),
     }
     begun.send(None).unwrap();
 }
@@ -83,7 +92,9 @@ fn the_layer_does_what_the_reference_says() {
         match cases.recv_timeout(LONGEST) {
             Ok(Some(case)) => last = Some(case),
             Ok(None) | Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => panic!("a deadlock, in {last:#?}"),
+            Err(RecvTimeoutError::Timeout) => {
+                panic!("a deadlock, in {}", last.as_ref().map(show).unwrap_or_default())
+            }
         }
     }
     if let Err(panic) = thread.join() {
