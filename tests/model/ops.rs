@@ -188,6 +188,11 @@ fn phrase() -> impl Strategy<Value = Vec<Op>> {
             let due = Op::PassTo(Moment::Renewal, Edge::At);
             vec![due, Op::Call(2, call), Op::Api(u8::MAX, refused(0)), Op::Source(token)]
         }),
+        // One is refused when the budget is just free again, or not quite.
+        1 => edge().prop_map(move |edge| {
+            let free = Op::PassTo(Moment::BudgetFree, edge);
+            vec![free, Op::Call(1, plain(Kind::Bare)), Op::Api(u8::MAX, refused(0))]
+        }),
         // It is taken out of use, and that is said twice.
         1 => (0..3_u8, token()).prop_map(move |(back, token)| {
             let again = Op::Call(1, plain(Kind::Token));
