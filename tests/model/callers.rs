@@ -1,0 +1,283 @@
+//! The reference: the way of one caller, from one `poll` to the next.
+
+use crate::{
+    cache::{Cache, Cause, End, Failure, Found, Lost},
+    ops::{Call, Kind, Mark, Readiness, Reply, SMALL_LIMIT, What},
+    time::Ns,
+};
+
+/// How many flights a caller waits for in a row before it gives up.
+const MOST_FLIGHTS: u8 = 4;
+
+/// What a caller has got in the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Token { text: String, generation: u64 },
+    Response { status: u16, sending: usize, reason: Option<String> },
+    Failed(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    New,
+    /// For a token. Nothing of the API's is held, except for a 401 that may have to be returned.
+    Waiting {
+        flight: usize,
+        flights: u8,
+        holds_401: bool,
+    },
+    /// There was a token; the API is not ready.
+    Readying,
+    /// The API has the request.
+    Sent,
+    Over(Outcome),
+    Dropped,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Sending {
+    pub(crate) bearer: Option<u32>,
+    generation: u64,
+    pub(crate) reply: Option<Reply>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) call: Call,
+    pub(crate) phase: Phase,
+    pub(crate) held: bool,
+    pub(crate) sendings: Vec<Sending>,
+    /// How many frames were read of the body that was sent first.
+    pub(crate) read: usize,
+    /// The body that is sent again has taken the first one over.
+    pub(crate) taken_over: bool,
+}
+
+/// What the callers meet.
+#[derive(Debug)]
+pub(crate) struct Env {
+    pub(crate) now: Ns,
+    pub(crate) runtime: usize,
+    pub(crate) readiness: Readiness,
+    pub(crate) always: Option<Reply>,
+    pub(crate) revoked: Vec<u32>,
+    pub(crate) last_seen: Option<u32>,
+    pub(crate) small_limit: bool,
+}
+
+impl Env {
+    /// Whether the API says yes or no is settled when the request arrives or is answered, whichever is later.
+    pub(crate) fn settle(&self, reply: Reply, bearer: Option<u32>) -> Reply {
+        let what = match (reply.what, bearer) {
+            (What::Honest, Some(text)) if !self.revoked.contains(&text) => What::Status(200),
+            (What::Honest, _) => What::Status(401),
+            (what, _) => what,
+        };
+        Reply { what, ..reply }
+    }
+}
+
+impl Caller {
+    pub(crate) fn new(call: Call) -> Self {
+        Self { call, phase: Phase::New, held: false, sendings: Vec::new(), read: 0, taken_over: false }
+    }
+
+    /// The frames of the body: of each, how much it counts against the limit.
+    pub(crate) fn frames(&self) -> Vec<usize> {
+        match self.call.kind {
+            Kind::Stream(chunks, trailers) => {
+                let chunks = std::iter::repeat_n(5, chunks.into());
+                chunks.chain(trailers.then_some("x-sum".len() + 5)).collect()
+            }
+            Kind::Clonable => vec![5],
+            Kind::Bare | Kind::Token => Vec::new(),
+        }
+    }
+
+    /// It can go on: who does not hold it must have polled it.
+    pub(crate) fn is_runnable(&self, env: &Env, cache: &Cache) -> bool {
+        match &self.phase {
+            Phase::New => self.call.kind == Kind::Token || env.readiness != Readiness::Busy,
+            Phase::Waiting { flight, .. } => cache.flights[*flight].end.is_some(),
+            Phase::Readying => env.readiness != Readiness::Busy,
+            Phase::Sent => self.sendings.last().is_some_and(|sending| sending.reply.is_some()),
+            Phase::Over(_) | Phase::Dropped => false,
+        }
+    }
+
+    pub(crate) fn poll(&mut self, env: &mut Env, cache: &mut Cache) {
+        while self.is_runnable(env, cache) {
+            self.phase = match self.phase.clone() {
+                Phase::New => self.begin(env, cache),
+                Phase::Waiting { flight, flights, holds_401 } => {
+                    self.landed(flight, flights + 1, holds_401, env, cache)
+                }
+                Phase::Readying => self.ready(env, cache),
+                Phase::Sent => self.answered(env, cache),
+                Phase::Over(_) | Phase::Dropped => return,
+            };
+        }
+    }
+
+    fn begin(&mut self, env: &mut Env, cache: &mut Cache) -> Phase {
+        if self.call.kind == Kind::Token {
+            return self.look(0, false, env, cache);
+        }
+        if env.readiness == Readiness::Broken {
+            return failed(NOT_READY);
+        }
+        if matches!(self.call.mark, Mark::SkipAuth | Mark::OwnAuthorization) {
+            return self.send(None, 0, env);
+        }
+        self.ready(env, cache)
+    }
+
+    fn landed(
+        &mut self,
+        flight: usize,
+        flights: u8,
+        holds_401: bool,
+        env: &mut Env,
+        cache: &mut Cache,
+    ) -> Phase {
+        match &cache.flights[flight].end {
+            // [24] All who wait get the same error; [44] or their own 401 with it.
+            Some(End::Landed(Err(failure))) => self.without_token(failure.clone(), holds_401),
+            _ => self.look(flights, holds_401, env, cache),
+        }
+    }
+
+    fn look(&mut self, flights: u8, holds_401: bool, env: &mut Env, cache: &mut Cache) -> Phase {
+        match cache.lookup(env.now, env.runtime) {
+            Found::Failed(failure) => self.without_token(failure, holds_401),
+            Found::Wait(_) if flights == MOST_FLIGHTS => {
+                let failure = cache.without_token(env.now, Cause::TooManyFlights);
+                self.without_token(failure, holds_401)
+            }
+            Found::Wait(flight) => Phase::Waiting { flight, flights, holds_401 },
+            Found::Token if self.call.kind == Kind::Token => {
+                let Some(token) = &cache.token else { return failed("no token") };
+                Phase::Over(Outcome::Token { text: text(token.text), generation: token.generation })
+            }
+            // [54] More was read meanwhile than is kept.
+            Found::Token if holds_401 && !self.is_whole(env) => self.rejected(None),
+            Found::Token => {
+                self.taken_over |= holds_401;
+                Phase::Readying
+            }
+        }
+    }
+
+    fn without_token(&self, failure: Failure, holds_401: bool) -> Phase {
+        if holds_401 { self.rejected(Some(describe(&failure))) } else { failed(failure) }
+    }
+
+    fn ready(&mut self, env: &mut Env, cache: &mut Cache) -> Phase {
+        if env.readiness == Readiness::Broken {
+            return failed(NOT_READY);
+        }
+        match cache.lookup(env.now, env.runtime) {
+            Found::Token => {
+                let Some(token) = &cache.token else { return failed("no token") };
+                self.send(Some(token.text), token.generation, env)
+            }
+            Found::Wait(flight) => Phase::Waiting { flight, flights: 0, holds_401: false },
+            Found::Failed(failure) => failed(failure),
+        }
+    }
+
+    fn send(&mut self, bearer: Option<u32>, generation: u64, env: &mut Env) -> Phase {
+        env.last_seen = bearer.or(env.last_seen);
+        let reply = env.always.map(|reply| env.settle(reply, bearer));
+        self.sendings.push(Sending { bearer, generation, reply });
+        Phase::Sent
+    }
+
+    fn answered(&mut self, env: &mut Env, cache: &mut Cache) -> Phase {
+        let Some(Sending { bearer, generation, reply: Some(reply) }) = self.sendings.last().cloned() else {
+            return failed("not answered");
+        };
+        let is_second = self.sendings.len() == 2;
+        if !is_second {
+            self.read = self.read.max(self.frames().len().min(reply.read.into()));
+        }
+        let status = match reply.what {
+            What::TransportError => return failed(API_BROKE),
+            What::Status(status) => status,
+            What::Honest => return failed("not settled"),
+        };
+        if status != 401 || bearer.is_none() {
+            return self.response(status, None);
+        }
+        match cache.refuse(generation, env.now) {
+            // [41] The second 401 is the caller's.
+            _ if is_second => self.rejected(None),
+            // [47] It is not believed.
+            Err(cause) => self.rejected(Some(describe(&Failure { lost: None, cause }))),
+            // [48, 54]
+            Ok(()) if self.call.mark == Mark::NoResend || !self.is_whole(env) => self.rejected(None),
+            // [40, 42, 43]
+            Ok(()) => self.look(0, true, env, cache),
+        }
+    }
+
+    fn is_whole(&self, env: &Env) -> bool {
+        let recorded: usize = self.frames().iter().take(self.read).sum();
+        !matches!(self.call.kind, Kind::Stream(..)) || !env.small_limit || recorded <= SMALL_LIMIT
+    }
+
+    fn rejected(&self, reason: Option<String>) -> Phase {
+        self.response(401, reason)
+    }
+
+    fn response(&self, status: u16, reason: Option<String>) -> Phase {
+        Phase::Over(Outcome::Response { status, sending: self.sendings.len(), reason })
+    }
+}
+
+pub(crate) const NOT_READY: &str = "the API is not there";
+pub(crate) const API_BROKE: &str = "the API broke off";
+
+pub(crate) fn text(number: u32) -> String {
+    format!("token-{number}")
+}
+
+fn failed(why: impl Into<String>) -> Phase {
+    Phase::Over(Outcome::Failed(why.into()))
+}
+
+impl From<Failure> for String {
+    fn from(failure: Failure) -> Self {
+        describe(&failure)
+    }
+}
+
+/// As the chain of an error reads, with the time that it asks for.
+fn describe(failure: &Failure) -> String {
+    let lost = match failure.lost {
+        None => None,
+        Some(Lost::NeverHad) => Some("no access token could be fetched"),
+        Some(Lost::Expired) => Some("the access token has expired and no new one could be fetched"),
+        Some(Lost::Refused) => Some("the access token was rejected and no new one could be fetched"),
+    };
+    let cause = describe_cause(&failure.cause);
+    lost.into_iter().map(str::to_owned).chain([cause]).collect::<Vec<_>>().join(": ")
+}
+
+pub(crate) fn describe_cause(cause: &Cause) -> String {
+    let wait = |wait: Ns| format!(" [{wait}]");
+    match *cause {
+        Cause::Source { number, retry_after } => {
+            let wait = retry_after.map(wait).unwrap_or_default();
+            format!("the token source failed: failure {number}{wait}")
+        }
+        Cause::Bad(what) => what.to_owned(),
+        Cause::Panicked => "the token source panicked".to_owned(),
+        Cause::TimedOut => "fetching the token timed out".to_owned(),
+        Cause::OverBudget { free_in } => {
+            let what = "too many tokens were rejected in a short time, no further one is fetched";
+            format!("{what}{}", wait(free_in))
+        }
+        Cause::TooManyFlights => "several fetches in a row left no token that could be used".to_owned(),
+    }
+}

@@ -1,0 +1,336 @@
+//! Runs a case: each op is done to the crate and to the reference, then everybody runs until nobody can.
+
+use std::{
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
+use tokio::{runtime::Runtime, task::yield_now, time::Instant};
+use tower_layer::Layer;
+
+use crate::{
+    api::Api,
+    cache::{OVERDUE, Stage, WINDOW},
+    callers::Caller,
+    ops::{Call, Case, Edge, Moment, Op, Readiness, Reply, SMALL_LIMIT, Token, What},
+    seat::{Clonable, Handles, Recorded, Seat, of_kind},
+    shared::Shared,
+    snapshot::check_snapshot,
+    source::Source,
+    time::{HEAD_START, MS, Ns, Ticks},
+};
+
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    source: Source,
+    api: Api,
+    cache: TokenCache,
+    clonable: [Arc<Mutex<Clonable>>; 2],
+    recorded: [Arc<Mutex<Recorded>>; 2],
+    seats: Vec<Arc<Seat>>,
+    handles: Handles,
+    /// The one that runs, and the one that stands still, with their numbers.
+    runtime: Option<(usize, Runtime)>,
+    still: Option<(usize, Runtime)>,
+}
+
+impl Driver {
+    pub(crate) fn new(case: &Case) -> Self {
+        let runtime = paused();
+        let epoch = runtime.block_on(async {
+            let epoch = Instant::now();
+            tokio::time::advance(Duration::from_nanos(HEAD_START)).await;
+            epoch
+        });
+        let shared = Arc::new(Shared::new(case, epoch));
+        let source = Source::new(Arc::clone(&shared));
+        let api = Api::new(Arc::clone(&shared));
+        let drawing = Arc::clone(&shared);
+        let cache = TokenCache::builder(source.clone())
+            .randomness(move || drawing.draw())
+            .renewal_budget(case.budget, Duration::from_secs(30))
+            .build()
+            .unwrap();
+        let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone());
+        let mut recording = layer.clone().replay_with(UnsyncBoxBody::new);
+        if case.small_limit {
+            recording = recording.replay_limit(SMALL_LIMIT);
+        }
+        Self {
+            clonable: [0, 1].map(|_| Arc::new(Mutex::new(layer.layer(api.clone())))),
+            recorded: [0, 1].map(|_| Arc::new(Mutex::new(recording.layer(api.clone())))),
+            seats: Vec::new(),
+            handles: Handles::default(),
+            runtime: Some((0, runtime)),
+            still: None,
+            shared,
+            source,
+            api,
+            cache,
+        }
+    }
+
+    /// Runs an op.
+    ///
+    /// # Errors
+    ///
+    /// What was found wrong.
+    pub(crate) fn run(&mut self, op: &Op) -> Result<(), String> {
+        match *op {
+            Op::Restart => self.restart(),
+            Op::Switch => self.switch(),
+            ref op => self.inside(|driver| driver.act(op)),
+        }
+        self.settle()
+    }
+
+    fn act(&mut self, op: &Op) {
+        match *op {
+            Op::Call(times, call) => (0..times).for_each(|_| self.call(call)),
+            Op::Source(reply) => self.source.answer(reply),
+            Op::SourceAlways(reply) => self.shared.model().source_always = reply,
+            Op::Api(which, reply) => drop(self.api.answer(which, reply)),
+            Op::ApiAlways(reply) => self.shared.model().env.always = reply,
+            Op::Readiness(readiness) => self.api.set_readiness(readiness),
+            Op::Pass(ms) => self.pass_to(self.shared.now() + ms * MS),
+            Op::PassTo(moment, edge) => {
+                if let Some(moment) = self.find(moment, edge) {
+                    self.pass_to(moment);
+                }
+            }
+            Op::Drop(which) => {
+                if let Some(seat) = self.pending(which) {
+                    seat.leave();
+                }
+            }
+            Op::Hold(which) => {
+                if let Some(seat) = self.pending(which) {
+                    self.hold(&seat, true);
+                }
+            }
+            Op::Release => self.seats.iter().for_each(|seat| self.hold(seat, false)),
+            Op::Move(which) => {
+                if let Some(seat) = self.pending(which) {
+                    seat.poll();
+                }
+            }
+            Op::Invalidate(back) => self.invalidate(back),
+            Op::Revoke => {
+                let env = &mut self.shared.model().env;
+                env.revoked.extend(env.last_seen);
+            }
+            Op::ReadOn(which) => self.api.read_on(which),
+            Op::Restart | Op::Switch => {}
+        }
+    }
+
+    fn call(&mut self, call: Call) {
+        let number = self.seats.len();
+        self.shared.model().callers.push(Caller::new(call));
+        let of = usize::from(call.client);
+        let (mut clonable, mut recorded) =
+            (Arc::clone(&self.clonable[of % 2]), Arc::clone(&self.recorded[of % 2]));
+        if of >= 2 {
+            clonable = fresh(&clonable);
+            recorded = fresh(&recorded);
+        }
+        let running = of_kind(number, call, &self.cache, &self.handles, clonable, recorded);
+        self.seats.push(Seat::new(number, call, &self.shared, (&self.cache, &self.api), running));
+    }
+
+    /// One of the callers that still wait.
+    fn pending(&self, which: u8) -> Option<Arc<Seat>> {
+        let pending: Vec<_> = self.seats.iter().filter(|seat| seat.is_pending()).collect();
+        let index = usize::from(which).checked_rem(pending.len())?;
+        Some(Arc::clone(pending[index]))
+    }
+
+    fn hold(&self, seat: &Seat, held: bool) {
+        seat.held.store(held, Ordering::SeqCst);
+        self.shared.model().callers[seat.number()].held = held;
+    }
+
+    /// Takes a token that some caller got out of use, the newest or one of `back` before.
+    fn invalidate(&self, back: u8) {
+        let handle = self.handles.lock().unwrap().values().nth_back(back.into()).cloned();
+        let Some(token) = handle else { return };
+        let text = token.expose().strip_prefix("token-").unwrap().parse().unwrap();
+        {
+            let model = &mut *self.shared.model();
+            model.cache.invalidate(token.generation(), text, model.env.now);
+        }
+        self.cache.invalidate(&token);
+        let after = self.cache.snapshot();
+        if after.generation() == Some(token.generation()) && after.is_refused() {
+            self.shared.model().audit.invalidated(text);
+        }
+    }
+
+    fn find(&self, moment: Moment, edge: Edge) -> Option<Ns> {
+        let model = self.shared.model();
+        let (cache, now) = (&model.cache, model.env.now);
+        let flight = cache.flight.map(|number| &cache.flights[number]);
+        let token = cache.token.as_ref();
+        let (at, step) = match moment {
+            Moment::Renewal => (token?.due, 1),
+            Moment::Expiry => (token?.over, 1),
+            Moment::End => (token?.end, 1),
+            Moment::BackOffOver => (cache.gate.until, 1),
+            Moment::FlightTimeout => (flight?.deadline?, MS),
+            Moment::NextAttempt => match flight?.stage {
+                Stage::Pausing { until } => (until, MS),
+                _ => return None,
+            },
+            Moment::FlightOverdue => (flight?.begun + OVERDUE, 1),
+            Moment::BudgetFree => (cache.believed.iter().find(|&&at| at + WINDOW > now)? + WINDOW, 1),
+        };
+        let at = match edge {
+            Edge::Before => at.saturating_sub(step),
+            Edge::At => at,
+            Edge::After => at + step,
+        };
+        (at >= now).then_some(at)
+    }
+
+    fn pass_to(&self, moment: Ns) {
+        let by = Duration::from_nanos(moment - self.shared.now());
+        // The first poll moves the clock, the others let tasks run, which comes soon enough.
+        let _moved = tokio::time::advance(by).now_or_never();
+    }
+
+    /// The runtime is gone, whatever runs in it. Time goes on where it stood.
+    fn restart(&mut self) {
+        let Some((number, runtime)) = self.runtime.take() else { return };
+        let now = self.now_in(&runtime);
+        // Whoever is polled from within the end of a runtime would start flights in what is going.
+        self.shared.no_eagerness.store(true, Ordering::SeqCst);
+        drop(runtime);
+        self.shared.no_eagerness.store(false, Ordering::SeqCst);
+        self.start(now);
+        self.inside(|driver| driver.shared.runtime_lost(number));
+    }
+
+    /// The runtime stands still from now on; the one that stood still, or a new one, goes on.
+    fn switch(&mut self) {
+        let Some((number, runtime)) = self.runtime.take() else { return };
+        let now = self.now_in(&runtime);
+        let other = self.still.replace((number, runtime));
+        match other {
+            None => self.start(now),
+            Some(other) => self.go_on(other, now),
+        }
+    }
+
+    fn start(&mut self, now: Ns) {
+        let runtime = paused();
+        let origin = runtime.block_on(async { self.shared.now() });
+        let number = self.shared.add_runtime(Ticks { origin });
+        self.go_on((number, runtime), now);
+    }
+
+    fn go_on(&mut self, (number, runtime): (usize, Runtime), now: Ns) {
+        self.shared.set_runtime(number);
+        {
+            let _entered = runtime.enter();
+            self.pass_to(now);
+        }
+        self.runtime = Some((number, runtime));
+    }
+
+    fn now_in(&self, runtime: &Runtime) -> Ns {
+        let _entered = runtime.enter();
+        self.shared.now()
+    }
+
+    /// Does something within the runtime that runs.
+    fn inside(&mut self, act: impl FnOnce(&mut Self)) {
+        let Some((number, runtime)) = self.runtime.take() else { return };
+        runtime.block_on(async { act(self) });
+        self.runtime = Some((number, runtime));
+    }
+
+    /// Lets everybody run who can, and looks at everything.
+    fn settle(&mut self) -> Result<(), String> {
+        let Some((_, runtime)) = &self.runtime else { return Ok(()) };
+        runtime.block_on(async {
+            loop {
+                let before = self.shared.events();
+                // A task that is due needs one of them to be found, and one to run.
+                for _ in 0..4 {
+                    yield_now().await;
+                }
+                for seat in &self.seats {
+                    let may = !seat.held.load(Ordering::SeqCst) && seat.is_pending();
+                    if may && seat.woken.load(Ordering::SeqCst) {
+                        seat.poll();
+                    }
+                }
+                if self.shared.events() == before {
+                    break;
+                }
+            }
+            self.shared.check_settled();
+            self.source.check(1 + usize::from(self.still.is_some()));
+            check_snapshot(&self.cache.snapshot(), &self.shared);
+        });
+        let faults = self.shared.faults();
+        if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
+    }
+
+    /// Everything is well from now on: everybody is answered.
+    ///
+    /// # Errors
+    ///
+    /// What was found wrong.
+    pub(crate) fn finish(&mut self) -> Result<(), String> {
+        let reply = Reply { what: What::Honest, read: u8::MAX };
+        let token = Token::New { life: 1_800_000, age: None };
+        if let Some((number, runtime)) = self.still.take() {
+            self.shared.no_eagerness.store(true, Ordering::SeqCst);
+            drop(runtime);
+            self.shared.no_eagerness.store(false, Ordering::SeqCst);
+            self.inside(|driver| driver.shared.runtime_lost(number));
+        }
+        for op in [Op::Release, Op::Readiness(Readiness::Ready), Op::ApiAlways(Some(reply))] {
+            self.run(&op)?;
+        }
+        self.run(&Op::SourceAlways(Some(token)))?;
+        self.run(&Op::Source(token))?;
+        // A pause between two attempts ends within the time-out of the flight.
+        self.run(&Op::PassTo(Moment::NextAttempt, Edge::After))?;
+        for _ in 0..self.seats.len() {
+            self.run(&Op::Api(0, reply))?;
+        }
+        let pending: Vec<_> =
+            self.seats.iter().filter(|seat| seat.is_pending()).map(|it| it.number()).collect();
+        if !pending.is_empty() {
+            return Err(format!("callers {pending:?} were never answered"));
+        }
+        let Some((_, runtime)) = &self.runtime else { return Ok(()) };
+        match runtime.metrics().num_alive_tasks() {
+            0 => Ok(()),
+            tasks => Err(format!("{tasks} tasks are left")),
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // What waits holds wakers, and these are not to poll what is going.
+        self.shared.no_eagerness.store(true, Ordering::SeqCst);
+        self.api.forget_bodies();
+        let seats = std::mem::take(&mut self.seats);
+        drop(seats);
+    }
+}
+
+fn fresh<S: Clone>(service: &Mutex<S>) -> Arc<Mutex<S>> {
+    Arc::new(Mutex::new(service.lock().unwrap().clone()))
+}
+
+fn paused() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+}

@@ -1,0 +1,103 @@
+//! The whole layer against a plain reference, through thousands of random lives.
+//!
+//! A case is a list of ops ([`ops`]): callers come, the source and the API answer, time passes, callers go away or are
+//! not polled, tokens are revoked and invalidated, runtimes are dropped or stand still. Each is done to the crate and
+//! to a reference ([`cache`], [`callers`]) that was written from the documented behaviour. Both run in lock-step: at
+//! every poll, every call of the source and every answer it is compared what became of it. So the reference says
+//! exactly which token leaves, who waits for which flight, what everybody is told, and how often the source is asked.
+//! What must hold whatever the reference says is checked apart from it ([`audit`]).
+//!
+//! More cases: `MODEL_CASES=100000 cargo test --all-features --test model`. Failing ones are kept in
+//! `proptest-regressions/model.txt` and run first from then on.
+
+mod api;
+mod audit;
+mod cache;
+mod callers;
+mod driver;
+mod ops;
+mod requests;
+mod seat;
+mod shared;
+mod snapshot;
+mod source;
+mod time;
+
+use std::{
+    cell::Cell,
+    panic::resume_unwind,
+    sync::mpsc::{RecvTimeoutError, Sender, channel},
+    time::Duration,
+};
+
+use proptest::{
+    prelude::*,
+    test_runner::{FileFailurePersistence, TestCaseError, TestError, TestRunner},
+};
+
+use crate::{driver::Driver, ops::Case};
+
+const CASES: u32 = 4000;
+
+/// No case takes longer: whoever does is caught in a deadlock.
+const LONGEST: Duration = Duration::from_secs(60);
+
+fn run(case: &Case) -> Result<(), TestCaseError> {
+    let mut driver = Driver::new(case);
+    for (number, op) in case.ops.iter().enumerate() {
+        driver.run(op).map_err(|fault| TestCaseError::fail(format!("after op {number}, {op:?}: {fault}")))?;
+    }
+    driver.finish().map_err(|fault| TestCaseError::fail(format!("at the end: {fault}")))
+}
+
+/// With an op a line.
+fn show(case: &Case) -> String {
+    let Case { draws, budget, small_limit, ops } = case;
+    let lines = ops.iter().map(|op| format!("\n  {op:?}")).collect::<String>();
+    format!("draws {draws:?}, budget {budget}, small limit {small_limit}:{lines}")
+}
+
+fn run_all(begun: &Sender<Option<Case>>) {
+    let cases = std::env::var("MODEL_CASES").ok().map(|cases| cases.parse().expect("a number of cases"));
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/model.txt");
+    let config = ProptestConfig {
+        cases: cases.unwrap_or(CASES),
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(kept))),
+        source_file: Some(file!()),
+        ..ProptestConfig::default()
+    };
+    // How many went well before the first that did not: shrinking begins there.
+    let (well, failed) = (Cell::new(0), Cell::new(false));
+    let outcome = TestRunner::new(config).run(&ops::case(), |case| {
+        begun.send(Some(case.clone())).unwrap();
+        let result = run(&case);
+        failed.set(failed.get() || result.is_err());
+        well.set(well.get() + u32::from(!failed.get()));
+        result
+    });
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Fail(why, case)) => panic!("after {} cases: {why}\n{}", well.get(), show(&case)),
+        Err(abort) => panic!("{abort}"),
+    }
+    begun.send(None).unwrap();
+}
+
+#[test]
+fn the_layer_does_what_the_reference_says() {
+    let (begun, cases) = channel();
+    let thread = std::thread::spawn(move || run_all(&begun));
+    let mut last = None;
+    loop {
+        match cases.recv_timeout(LONGEST) {
+            Ok(Some(case)) => last = Some(case),
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                panic!("a deadlock, in {}", last.as_ref().map(show).unwrap_or_default())
+            }
+        }
+    }
+    if let Err(panic) = thread.join() {
+        resume_unwind(panic);
+    }
+}

@@ -1,0 +1,298 @@
+//! What the doubles, the callers and the driver share: the reference, and what was found wrong so far.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use klavi_auth::{Error, NewToken, Predecessor, TokenRequest};
+use tokio::time::Instant;
+
+use crate::{
+    audit::Audit,
+    cache::{self, Answer, Cache, Cause, Nature},
+    callers::{Caller, Env, text},
+    ops::{Case, Readiness, Token},
+    time::{MS, Ns, Ticks},
+};
+
+#[derive(Debug)]
+pub(crate) struct Model {
+    pub(crate) cache: Cache,
+    pub(crate) env: Env,
+    pub(crate) callers: Vec<Caller>,
+    /// The runtimes' ticks, by the number of the runtime.
+    pub(crate) ticks: Vec<Ticks>,
+    pub(crate) audit: Audit,
+    draws: Vec<u8>,
+    drawn: usize,
+    /// What the source says, by the number of the fetch. `None`: not yet.
+    pub(crate) replies: Vec<Option<Token>>,
+    pub(crate) source_always: Option<Token>,
+    texts: u32,
+    failures: u32,
+    /// A fetch that has come to its end, while the flight has not heard of it yet.
+    ended: Option<(usize, Answer)>,
+}
+
+impl Model {
+    /// The source has its answer to a fetch. Says it in the cache's own types.
+    pub(crate) fn reply(&mut self, fetch: usize, reply: Token) -> Result<NewToken, Error> {
+        let (answer, result) = self.translate(reply);
+        let flight = self.cache.open_fetches().get(&fetch).copied();
+        self.audit.answered(fetch, self.env.now, &answer, flight.is_some() && flight == self.cache.flight);
+        self.ended = Some((fetch, answer));
+        result
+    }
+
+    /// A fetch has ended without an answer.
+    pub(crate) fn ended(&mut self, fetch: usize, cause: Cause, nature: Nature) {
+        self.ended = Some((fetch, Answer::Failed { cause, nature }));
+    }
+
+    fn translate(&mut self, reply: Token) -> (Answer, Result<NewToken, Error>) {
+        let (number, life, age) = match reply {
+            Token::New { life, age } => (self.new_text(), life, age),
+            Token::Same { life, age } => {
+                let current = self.cache.token.as_ref().map(|token| token.text);
+                (current.unwrap_or_else(|| self.new_text()), life, age)
+            }
+            Token::Again => {
+                let Some(token) = self.cache.token.as_ref().filter(|token| self.env.now < token.end) else {
+                    return self.translate(Token::Bad);
+                };
+                // By its age its life began when that of the current one did.
+                let (text, life, age) = (token.text, token.life, self.env.now + token.life - token.end);
+                return (Answer::Token { text, life, age: Some(age) }, new_token(text, life, Some(age)));
+            }
+            Token::Former { back, life } => (self.texts.saturating_sub(back.into()).max(1), life, None),
+            Token::Bad => {
+                let cause = Cause::Bad("the access token is empty");
+                let result = NewToken::new("", Duration::from_secs(1));
+                return (Answer::Failed { cause, nature: Nature::BackOff }, result);
+            }
+            Token::Transient { retry_after } => {
+                return self.failure(Error::transient, Nature::Transient, retry_after);
+            }
+            Token::Permanent { retry_after } => {
+                return self.failure(Error::permanent, Nature::Permanent, retry_after);
+            }
+            Token::Panic => {
+                let answer = Answer::Failed { cause: Cause::Panicked, nature: Nature::Accident };
+                return (answer, Err(Error::permanent("not to be used")));
+            }
+        };
+        self.texts = self.texts.max(number);
+        let (life, age) = (life * MS, age.map(|age| age * MS));
+        (Answer::Token { text: number, life, age }, new_token(number, life, age))
+    }
+
+    fn failure(
+        &mut self,
+        make: fn(String) -> Error,
+        nature: Nature,
+        retry_after: Option<u64>,
+    ) -> (Answer, Result<NewToken, Error>) {
+        self.failures += 1;
+        let number = self.failures;
+        let mut error = make(format!("failure {number}"));
+        if let Some(wait) = retry_after {
+            error = error.with_retry_after(Duration::from_millis(wait));
+        }
+        let retry_after = retry_after.map(|wait| wait * MS);
+        (Answer::Failed { cause: Cause::Source { number, retry_after }, nature }, Err(error))
+    }
+
+    fn new_text(&mut self) -> u32 {
+        self.texts += 1;
+        self.texts
+    }
+
+    pub(crate) fn ticks(&self) -> Ticks {
+        self.ticks[self.env.runtime]
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    model: Mutex<Model>,
+    faults: Mutex<Vec<String>>,
+    /// Counts what happened, to see when nothing does any more.
+    events: AtomicU64,
+    /// A caller is being polled, or none may be polled from within a wake-up.
+    pub(crate) no_eagerness: AtomicBool,
+    /// How many instances of the API are ready and were neither called nor dropped.
+    pub(crate) readied: AtomicUsize,
+    /// Model time 0.
+    epoch: Instant,
+}
+
+impl Shared {
+    pub(crate) fn new(case: &Case, epoch: Instant) -> Self {
+        let env = Env {
+            now: 0,
+            runtime: 0,
+            readiness: Readiness::Ready,
+            always: None,
+            revoked: Vec::new(),
+            last_seen: None,
+            small_limit: case.small_limit,
+        };
+        let model = Model {
+            cache: Cache::new(case.budget),
+            env,
+            callers: Vec::new(),
+            ticks: vec![Ticks::default()],
+            audit: Audit::new(case.budget),
+            draws: case.draws.clone(),
+            drawn: 0,
+            replies: Vec::new(),
+            source_always: None,
+            texts: 0,
+            failures: 0,
+            ended: None,
+        };
+        Self {
+            model: Mutex::new(model),
+            faults: Mutex::default(),
+            events: AtomicU64::new(0),
+            no_eagerness: AtomicBool::new(false),
+            readied: AtomicUsize::new(0),
+            epoch,
+        }
+    }
+
+    /// The reference, at the present moment. Not to be held while anything of the crate's runs.
+    pub(crate) fn model(&self) -> MutexGuard<'_, Model> {
+        let mut model = self.model.lock().unwrap();
+        model.env.now = self.now();
+        model
+    }
+
+    pub(crate) fn now(&self) -> Ns {
+        self.since_epoch(Instant::now())
+    }
+
+    pub(crate) fn since_epoch(&self, moment: Instant) -> Ns {
+        u64::try_from((moment - self.epoch).as_nanos()).unwrap()
+    }
+
+    /// Collected rather than thrown: much of this runs in tasks, whose panics the cache catches.
+    pub(crate) fn fault(&self, fault: impl Into<String>) {
+        self.faults.lock().unwrap().push(fault.into());
+    }
+
+    pub(crate) fn check(&self, holds: bool, fault: impl FnOnce() -> String) {
+        if !holds {
+            self.fault(fault());
+        }
+    }
+
+    pub(crate) fn faults(&self) -> Vec<String> {
+        std::mem::take(&mut self.faults.lock().unwrap())
+    }
+
+    pub(crate) fn happened(&self) {
+        self.events.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn events(&self) -> u64 {
+        self.events.load(Ordering::SeqCst)
+    }
+
+    /// The source is asked. Returns the number of the fetch.
+    pub(crate) fn asked(&self, request: &TokenRequest) -> usize {
+        self.happened();
+        let mut model = self.model();
+        let fetch = model.replies.len();
+        let always = model.source_always;
+        model.replies.push(always);
+        let (now, runtime, ticks) = (model.env.now, model.env.runtime, model.ticks());
+        let predecessor = match request.predecessor() {
+            Predecessor::None => cache::Predecessor::None,
+            Predecessor::Live(token) => cache::Predecessor::Live(token.generation()),
+            Predecessor::Expired(token) => cache::Predecessor::Expired(token.generation()),
+            Predecessor::Refused(token) => cache::Predecessor::Refused(token.generation()),
+            other => unreachable!("{other:?}"),
+        };
+        let expected = model.cache.asked(fetch, runtime, now, &ticks);
+        self.check(expected == Ok(predecessor), || {
+            format!("fetch {fetch} to follow {predecessor:?}, not {expected:?}")
+        });
+        if let Err(fault) = model.audit.asked(now, predecessor) {
+            self.fault(fault);
+            // A loop is to come to its end.
+            model.replies[fetch] = None;
+        }
+        fetch
+    }
+
+    /// The cache draws once for every answer of the source, before it makes anything of it: so that is when the
+    /// reference hears of the answer.
+    pub(crate) fn draw(&self) -> f64 {
+        self.happened();
+        let mut model = self.model();
+        let draw = model.draws[model.drawn % model.draws.len()];
+        model.drawn += 1;
+        let Some((fetch, answer)) = model.ended.take() else {
+            self.fault("a draw without an answer");
+            return 0.0;
+        };
+        let (now, ticks) = (model.env.now, model.ticks());
+        if matches!(answer, Answer::Failed { cause: Cause::TimedOut, .. }) {
+            let number = model.cache.open_fetches().get(&fetch).copied();
+            let deadline = number.and_then(|number| model.cache.flights[number].deadline);
+            self.check(deadline.is_some_and(|deadline| ticks.is_due(deadline, now)), || {
+                format!("fetch {fetch} was dropped before its time")
+            });
+        }
+        model.cache.answered(fetch, answer, now, draw);
+        f64::from(draw) / 4.0
+    }
+
+    /// A runtime more. Returns its number.
+    pub(crate) fn add_runtime(&self, ticks: Ticks) -> usize {
+        let mut model = self.model.lock().unwrap();
+        model.ticks.push(ticks);
+        model.ticks.len() - 1
+    }
+
+    pub(crate) fn set_runtime(&self, number: usize) {
+        self.model.lock().unwrap().env.runtime = number;
+    }
+
+    /// A runtime was dropped, and its fetches with it.
+    pub(crate) fn runtime_lost(&self, runtime: usize) {
+        let mut model = self.model();
+        model.ended = None;
+        model.cache.runtime_lost(runtime);
+    }
+
+    /// Everybody who can run has run.
+    pub(crate) fn check_settled(&self) {
+        let model = self.model();
+        let (now, runtime, ticks) = (model.env.now, model.env.runtime, model.ticks());
+        if let Err(fault) = model.cache.check_settled(runtime, now, &ticks) {
+            self.fault(fault);
+        }
+        // [49] Whoever waits for a token holds no place that somebody else may need.
+        let readied = self.readied.load(Ordering::SeqCst);
+        self.check(readied == 0, || format!("{readied} instances of the API are kept ready"));
+        self.check(model.ended.is_none(), || "an answer of the source was lost".to_owned());
+        for (number, caller) in model.callers.iter().enumerate() {
+            let forgotten = !caller.held && caller.is_runnable(&model.env, &model.cache);
+            self.check(!forgotten, || format!("caller {number} was not woken: {caller:?}"));
+        }
+    }
+}
+
+fn new_token(number: u32, life: Ns, age: Option<Ns>) -> Result<NewToken, Error> {
+    let token = NewToken::new(&text(number), Duration::from_nanos(life))?;
+    Ok(match age {
+        Some(age) => token.aged(Duration::from_nanos(age)),
+        None => token,
+    })
+}
