@@ -23,7 +23,7 @@ text { font: 13px -apple-system, 'Segoe UI', 'Noto Sans', Helvetica, Arial, sans
 .title { font-size: 17px; font-weight: 600 }
 .note, .tick { fill: #59636e }
 .tick, .value { font-size: 12px }
-.value { font-variant-numeric: tabular-nums }
+.value { font-variant-numeric: tabular-nums; stroke: #fff; stroke-width: 4px; paint-order: stroke }
 .ours { font-weight: 600 }
 .grid { stroke: #d1d9e0 }
 .one { stroke: #59636e; stroke-dasharray: 4 3 }
@@ -32,6 +32,7 @@ text { font: 13px -apple-system, 'Segoe UI', 'Noto Sans', Helvetica, Arial, sans
 @media (prefers-color-scheme: dark) {
   text { fill: #f0f6fc }
   .note, .tick { fill: #9198a1 }
+  .value { stroke: #0d1117 }
   .grid { stroke: #3d444d }
   .one { stroke: #9198a1 }
   .ours1 { fill: #4493f8 } .ours2 { fill: #24578f }
