@@ -35,21 +35,21 @@ fn main() {
     let (one, constant) = (ours(cache(TOKEN), &runtime), constant(TOKEN));
     let clones: Vec<_> = [1, 2, 8, 64, 1024]
         .map(|count| Size {
-            name: format!("{count} clones"),
+            name: format!("clones: {count}"),
             ours: case(Round::new(&one, count)),
             constant: Some(case(Round::new(&constant, count))),
         })
         .into();
     let customers: Vec<_> = [1, 10, 1000]
         .map(|count| Size {
-            name: format!("{count} customers' caches"),
+            name: format!("caches in the registry: {count}"),
             ours: case(Customers::new(&one, count, &runtime)),
             constant: None,
         })
         .into();
     let lengths: Vec<_> = [120, 1200, 12_000]
         .map(|length| Size {
-            name: format!("token of {length} bytes"),
+            name: format!("bytes of the token: {length}"),
             ours: case(ours(cache(length), &runtime)),
             constant: Some(case(self::constant(length))),
         })

@@ -38,6 +38,8 @@ use tower_http::auth::AddAuthorizationLayer;
 /// How many tasks send at the same time.
 const TASKS: usize = 32;
 
+const VARIANTS: usize = 5;
+
 const TABLE: &str = "Loopback HTTP/1.1 with hyper, 32 tasks, POST of 1 KiB";
 
 type Http = Client<HttpConnector, Full<Bytes>>;
@@ -50,7 +52,13 @@ fn main() {
 
     let mut tables = Tables::default();
     let of = |variant: usize| times.iter().map(move |round| round[variant]);
-    let names = ["no token", "AddAuthorization (a constant)", "klavi-auth, resendable", "no token, again"];
+    let names = [
+        "no token",
+        "AddAuthorization (a constant)",
+        "klavi-auth, send once",
+        "klavi-auth, resendable",
+        "no token, again",
+    ];
     for (variant, name) in names.into_iter().enumerate() {
         let mut add = |column: &str, value| tables.add(TABLE, name, column, value);
         let each = median(of(variant)) / (TASKS * requests) as f64;
@@ -66,26 +74,28 @@ fn main() {
 
 /// Seconds per round and variant. All use one pool of connections; the first is there once more as the last, which
 /// shows how much of a difference is noise.
-async fn measure(rounds: usize, requests: usize) -> Result<Vec<[f64; 4]>, BoxError> {
+async fn measure(rounds: usize, requests: usize) -> Result<Vec<[f64; VARIANTS]>, BoxError> {
     let at = serve().await?;
     let http: Http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(TASKS).build_http();
     let cache = cache(TOKEN);
     cache.warm_up().await?;
     let api = KlaviApi::at(&format!("http://{at}"), Product::Monitor)?;
-    let ours = KlaviAuthLayer::new(&api, cache).layer(http.clone());
+    let layer = KlaviAuthLayer::new(&api, cache);
+    let (resendable, once) = (layer.layer(http.clone()), layer.send_once().layer(http.clone()));
     let plain = http.map_err(BoxError::from as fn(_) -> _);
     let constant = AddAuthorizationLayer::bearer(&"x".repeat(TOKEN)).layer(plain.clone());
 
     let mut times = Vec::with_capacity(rounds);
     // The first round opens the connections.
     for round in 0..=rounds {
-        let mut time = [0.0; 4];
+        let mut time = [0.0; VARIANTS];
         // Each round begins with another one.
-        for step in 0..4 {
-            let variant = (step + round) % 4;
+        for step in 0..VARIANTS {
+            let variant = (step + round) % VARIANTS;
             time[variant] = match variant {
                 1 => all(&constant, at, requests).await?,
-                2 => all(&ours, at, requests).await?,
+                2 => all(&once, at, requests).await?,
+                3 => all(&resendable, at, requests).await?,
                 _ => all(&plain, at, requests).await?,
             };
         }
