@@ -2,7 +2,8 @@
 //! waiting caller holds beyond its own future.
 //!
 //! `cargo bench --bench herd`
-#![expect(clippy::print_stdout, reason = "it prints a table")]
+
+mod support;
 
 use std::{
     future::Future,
@@ -18,30 +19,37 @@ use std::{
 use allocation_counter::measure;
 use futures_util::task::noop_waker_ref;
 use klavi_auth::{NewToken, TokenCache, source_fn};
+use support::{
+    rounds::{median, ratio},
+    table::{Options, Tables},
+};
 use tokio::{sync::Notify, time::Instant};
 
 const CALLERS: usize = 100_000;
 
+const TABLE: &str = "100,000 callers wait for one fetch";
+
 fn main() {
-    println!("{CALLERS} callers, one fetch; release: from the end of the fetch to the last caller\n");
-    println!("| threads | what | fetches | release | per caller |");
-    println!("|---|---|---|---|---|");
+    let options = Options::of_command_line();
+    let (rounds, callers) = if options.quick { (2, CALLERS / 100) } else { (11, CALLERS) };
+    let mut tables = Tables::default();
     for threads in [1, 2] {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(threads).enable_time().build().expect("a runtime");
-        for _ in 0..3 {
-            let (fetches, release) = runtime.block_on(cache());
-            row(threads, "TokenCache::get", fetches, release);
-            let release = runtime.block_on(notify());
-            row(threads, "bare Notify", 0, release);
-        }
+        // In turns, so that whatever the machine does hits both.
+        let round = |_| (runtime.block_on(notify(callers)), runtime.block_on(cache(callers)));
+        let (bare, ours): (Vec<_>, Vec<_>) = (0..rounds).map(round).unzip();
+        let mut add = |name: &str, of: &[f64]| {
+            let mut add = |what: &str, value| tables.add(TABLE, name, &format!("{what}, {threads}T"), value);
+            add("released after, ms", format!("{:.1}", median(of.iter().copied()) * 1e3));
+            add("÷ Notify", format!("{:.2}", ratio(of, &bare)));
+        };
+        add("bare Notify::notify_waiters", &bare);
+        add("TokenCache::get", &ours);
     }
-    println!("\nbytes per waiting caller beyond its future: {}", bytes_per_waiter());
-}
-
-fn row(threads: usize, what: &str, fetches: usize, release: Duration) {
-    let each = release / u32::try_from(CALLERS).expect("it fits");
-    println!("| {threads} | {what} | {fetches} | {:.1} ms | {each:.2?} |", release.as_secs_f64() * 1e3);
+    let held = bytes_per_waiter(callers).to_string();
+    tables.add(TABLE, "TokenCache::get", "bytes per caller beyond its future", held);
+    tables.print(options);
 }
 
 /// A source that ends its fetch when told to, and the cache of it.
@@ -60,9 +68,11 @@ fn gated() -> (TokenCache, Arc<Notify>, Arc<AtomicUsize>) {
     (cache, gate, fetches)
 }
 
-async fn cache() -> (usize, Duration) {
+/// Seconds until the last caller has its token, of one fetch.
+async fn cache(callers: usize) -> f64 {
     let (cache, gate, fetches) = gated();
     let release = herd(
+        callers,
         || {
             let cache = cache.clone();
             async move { drop(cache.get().await.expect("a token")) }
@@ -72,22 +82,23 @@ async fn cache() -> (usize, Duration) {
         },
     );
     let release = release.await;
-    (fetches.load(Ordering::SeqCst), release)
+    assert_eq!(fetches.load(Ordering::SeqCst), 1);
+    release
 }
 
-async fn notify() -> Duration {
+async fn notify(callers: usize) -> f64 {
     let gate = Arc::new(Notify::new());
     let waiters = gate.clone();
-    herd(move || waiters.clone().notified_owned(), || gate.notify_waiters()).await
+    herd(callers, move || waiters.clone().notified_owned(), || gate.notify_waiters()).await
 }
 
 /// Starts all callers, waits until each has been polled once, opens the gate, and waits for the last.
-async fn herd<F>(caller: impl Fn() -> F, open: impl FnOnce()) -> Duration
+async fn herd<F>(callers: usize, caller: impl Fn() -> F, open: impl FnOnce()) -> f64
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let waiting = Arc::new(AtomicUsize::new(0));
-    let tasks: Vec<_> = (0..CALLERS)
+    let tasks: Vec<_> = (0..callers)
         .map(|_| {
             let (waiting, mut call) = (waiting.clone(), Box::pin(caller()));
             tokio::spawn(async move {
@@ -99,7 +110,7 @@ where
             })
         })
         .collect();
-    while waiting.load(Ordering::SeqCst) < CALLERS {
+    while waiting.load(Ordering::SeqCst) < callers {
         tokio::task::yield_now().await;
     }
     let opened = Instant::now();
@@ -107,20 +118,20 @@ where
     for task in tasks {
         task.await.expect("no caller panics");
     }
-    opened.elapsed()
+    opened.elapsed().as_secs_f64()
 }
 
 /// What the waiters' bookkeeping takes, counted with the allocator: futures are made first and polled then.
-fn bytes_per_waiter() -> u64 {
+fn bytes_per_waiter(callers: usize) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _inside = runtime.enter();
     let (cache, ..) = gated();
-    let mut calls: Vec<_> = (0..CALLERS).map(|_| Box::pin(cache.get())).collect();
+    let mut calls: Vec<_> = (0..callers).map(|_| Box::pin(cache.get())).collect();
     let cx = &mut std::task::Context::from_waker(noop_waker_ref());
     let held = measure(|| {
         for call in &mut calls {
             assert!(pin!(call).poll(cx).is_pending());
         }
     });
-    u64::try_from(held.bytes_current).unwrap_or_default() / CALLERS as u64
+    u64::try_from(held.bytes_current).unwrap_or_default() / callers as u64
 }
