@@ -101,8 +101,33 @@ fn message(fields: &Map<String, Value>, secrets: &[&str]) -> Option<String> {
     Some(shown)
 }
 
+/// What can be seen of a text, on one line. What cannot could stand between the pieces of a secret, or turn them round.
 fn printable(text: &str) -> impl Iterator<Item = char> + '_ {
-    text.chars().filter(|c| !c.is_control())
+    text.chars().filter(|&c| !c.is_control() && !is_invisible(c))
+}
+
+/// Unicode's `Default_Ignorable_Code_Point`s, the separators of lines and paragraphs, and interlinear annotations.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{AD}'
+            | '\u{34F}'
+            | '\u{61C}'
+            | '\u{115F}'..='\u{1160}'
+            | '\u{17B4}'..='\u{17B5}'
+            | '\u{180B}'..='\u{180F}'
+            | '\u{200B}'..='\u{200F}'
+            | '\u{2028}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}'
+            | '\u{3164}'
+            | '\u{FE00}'..='\u{FE0F}'
+            | '\u{FEFF}'
+            | '\u{FFA0}'
+            | '\u{FFF0}'..='\u{FFFB}'
+            | '\u{1BCA0}'..='\u{1BCA3}'
+            | '\u{1D173}'..='\u{1D17A}'
+            | '\u{E0000}'..='\u{E0FFF}'
+    )
 }
 
 fn shares_a_piece(text: &str, secret: &str) -> bool {
@@ -118,8 +143,9 @@ fn shares_a_piece(text: &str, secret: &str) -> bool {
 /// `Retry-After` in seconds or as a date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        // More than fits is a long time, and no reason not to wait.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;
     #[expect(clippy::disallowed_types, reason = "a date can only be compared with the wall clock")]
@@ -241,6 +267,16 @@ mod tests {
     }
 
     #[test]
+    fn case_61_characters_that_cannot_be_seen_do_not_hide_one_either_and_break_no_line() {
+        for hidden in ["\u{200b}", "\u{ad}", "\u{2060}", "\u{feff}", "\u{202e}", "\u{e0041}", "\u{2028}"] {
+            let body = format!(r#"{{"message":"key q{hidden}w{hidden}e{hidden}r{hidden}t-9981"}}"#);
+            let printed = |secret: &str| token(&answer(401, &body), &[secret]).unwrap_err().to_string();
+            assert!(printed("qwert-9981").ends_with("is not shown)"), "{hidden:?}");
+            assert!(printed("other").ends_with("key qwert-9981"), "{hidden:?}");
+        }
+    }
+
+    #[test]
     fn case_7_61_a_message_that_repeats_the_new_token_is_not_shown() {
         for body in [
             r#"{"accessToken":"hidden-tok","expireIn":-1,"message":"issued hidden-tok"}"#,
@@ -272,7 +308,10 @@ mod tests {
         assert_eq!(wait(429, "7"), Some(Duration::from_secs(7)));
         assert_eq!(wait(503, "7"), Some(Duration::from_secs(7)));
         assert_eq!(wait(500, "7"), None);
-        assert_eq!(wait(429, "soon"), None);
+        assert_eq!(wait(429, "99999999999999999999999"), Some(Duration::from_secs(u64::MAX)));
+        for nonsense in ["soon", "+7", "-7", "7.5", "7 s", ""] {
+            assert_eq!(wait(429, nonsense), None, "{nonsense}");
+        }
         assert_eq!(wait(429, "Fri, 01 Jan 1999 00:00:00 GMT"), Some(Duration::ZERO));
         assert!(wait(429, "Tue, 01 Jan 2999 00:00:00 GMT").unwrap() > Duration::from_secs(300));
     }
