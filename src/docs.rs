@@ -12,3 +12,7 @@ pub mod signals {}
 
 #[doc = include_str!("../SECURITY.md")]
 pub mod security {}
+
+#[cfg(feature = "sandbox")]
+#[doc = include_str!("docs/soak.md")]
+pub mod soak {}

@@ -112,7 +112,12 @@ fn written_port(authority: &Authority) -> Option<Option<u16>> {
     let after_user = authority.as_str().rsplit('@').next()?;
     match after_user.strip_prefix(authority.host())? {
         "" => Some(None),
-        rest => rest.strip_prefix(':')?.parse().ok().map(Some),
+        rest => {
+            let digits = rest.strip_prefix(':')?;
+            // `parse` would take a sign, too.
+            let is_number = digits.bytes().all(|b| b.is_ascii_digit());
+            is_number.then(|| digits.parse().ok())?.map(Some)
+        }
     }
 }
 

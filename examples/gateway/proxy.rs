@@ -118,7 +118,7 @@ impl Gateway {
             StatusCode::SERVICE_UNAVAILABLE
         };
         let wait = self.auth.tokens().snapshot().held_back().or_else(|| error.retry_after());
-        let seconds = wait.map(|wait| wait.as_secs() + 1);
+        let seconds = wait.map(|wait| wait.as_secs().saturating_add(1));
         let retry_after = seconds.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
         (retry_after, failure(status, &chain(error))).into_response()
     }

@@ -17,6 +17,36 @@ pub(super) fn repeats_any(text: &str, secrets: &[&str]) -> bool {
     })
 }
 
+/// Whether a character of a text may be printed: it can be seen and breaks no line. One that cannot be seen could stand
+/// between the pieces of a secret, or turn them round.
+pub(super) fn is_shown(c: char) -> bool {
+    !c.is_control() && !is_invisible(c)
+}
+
+/// Unicode's `Default_Ignorable_Code_Point`s, the separators of lines and paragraphs, and interlinear annotations.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{AD}'
+            | '\u{34F}'
+            | '\u{61C}'
+            | '\u{115F}'..='\u{1160}'
+            | '\u{17B4}'..='\u{17B5}'
+            | '\u{180B}'..='\u{180F}'
+            | '\u{200B}'..='\u{200F}'
+            | '\u{2028}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}'
+            | '\u{3164}'
+            | '\u{FE00}'..='\u{FE0F}'
+            | '\u{FEFF}'
+            | '\u{FFA0}'
+            | '\u{FFF0}'..='\u{FFFB}'
+            | '\u{1BCA0}'..='\u{1BCA3}'
+            | '\u{1D173}'..='\u{1D17A}'
+            | '\u{E0000}'..='\u{E0FFF}'
+    )
+}
+
 fn shares_a_piece(text: &str, secret: &str) -> bool {
     let mut pieces = secret.as_bytes().windows(TELLING_PIECE);
     pieces.any(|piece| text.as_bytes().windows(TELLING_PIECE).any(|other| other == piece))

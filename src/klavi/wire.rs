@@ -6,7 +6,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header::RETRY_AFTER};
 use serde_json::{Value, value::RawValue};
 
-use super::{redact::repeats_any, text::text};
+use super::{
+    redact::{is_shown, repeats_any},
+    text::text,
+};
 use crate::{
     Error, NewToken,
     error::{Kind, Recovery},
@@ -86,7 +89,7 @@ fn lifetime(expire_in: &str) -> Result<Duration, Error> {
 /// Klavi's `message`, if it can be shown: short, on one line, and without a piece of a secret.
 fn message(fields: &Fields<'_>, secrets: &[&str]) -> Option<String> {
     let mut shown = text(fields.get("message").or_else(|| fields.get("error"))?.get())?;
-    shown.retain(|c| !c.is_control());
+    shown.retain(is_shown);
     let end = shown.char_indices().nth(LONGEST_MESSAGE).map_or(shown.len(), |(end, _)| end);
     let shown = &shown[..end];
     let mut tokens = TOKEN.iter().filter_map(|name| text(fields.get(*name)?.get()));
@@ -99,8 +102,9 @@ fn message(fields: &Fields<'_>, secrets: &[&str]) -> Option<String> {
 /// `Retry-After` in seconds or as a date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        // More than fits is a long time, and no reason not to wait.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;
     #[expect(clippy::disallowed_types, reason = "a date can only be compared with the wall clock")]
@@ -222,6 +226,16 @@ mod tests {
     }
 
     #[test]
+    fn case_61_characters_that_cannot_be_seen_do_not_hide_one_either_and_break_no_line() {
+        for hidden in ["\u{200b}", "\u{ad}", "\u{2060}", "\u{feff}", "\u{202e}", "\u{e0041}", "\u{2028}"] {
+            let body = format!(r#"{{"message":"key q{hidden}w{hidden}e{hidden}r{hidden}t-9981"}}"#);
+            let printed = |secret: &str| token(&answer(401, &body), &[secret]).unwrap_err().to_string();
+            assert!(printed("qwert-9981").ends_with("is not shown)"), "{hidden:?}");
+            assert!(printed("other").ends_with("key qwert-9981"), "{hidden:?}");
+        }
+    }
+
+    #[test]
     fn case_7_61_a_message_that_repeats_the_new_token_is_not_shown() {
         for body in [
             r#"{"accessToken":"hidden-tok","expireIn":-1,"message":"issued hidden-tok"}"#,
@@ -253,7 +267,10 @@ mod tests {
         assert_eq!(wait(429, "7"), Some(Duration::from_secs(7)));
         assert_eq!(wait(503, "7"), Some(Duration::from_secs(7)));
         assert_eq!(wait(500, "7"), None);
-        assert_eq!(wait(429, "soon"), None);
+        assert_eq!(wait(429, "99999999999999999999999"), Some(Duration::from_secs(u64::MAX)));
+        for nonsense in ["soon", "+7", "-7", "7.5", "7 s", ""] {
+            assert_eq!(wait(429, nonsense), None, "{nonsense}");
+        }
         assert_eq!(wait(429, "Fri, 01 Jan 1999 00:00:00 GMT"), Some(Duration::ZERO));
         assert!(wait(429, "Tue, 01 Jan 2999 00:00:00 GMT").unwrap() > Duration::from_secs(300));
     }

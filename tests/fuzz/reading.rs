@@ -1,0 +1,158 @@
+//! What an answer means: the contract read a second time, so that two readings can be compared.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
+
+use http::header::RETRY_AFTER;
+use serde_json::Value;
+
+use super::answer::Answer;
+
+const YEAR: u64 = 365 * 24 * 60 * 60;
+
+/// A message that would show a secret is replaced by this.
+pub(crate) const HIDDEN: &str = "(the message repeats a secret and is not shown)";
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Token {
+    pub(crate) value: String,
+    pub(crate) lifetime: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Throttled,
+    Server,
+    Transport,
+    BadAnswer,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) kind: Kind,
+    pub(crate) status: u16,
+    pub(crate) message: Option<String>,
+    pub(crate) wait: Option<Wait>,
+}
+
+/// What `Retry-After` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    Seconds(u64),
+    /// A date, this far away from now.
+    Date(Duration),
+}
+
+impl Wait {
+    pub(crate) fn duration(self) -> Duration {
+        match self {
+            Self::Seconds(seconds) => Duration::from_secs(seconds),
+            Self::Date(away) => away,
+        }
+    }
+}
+
+impl Refusal {
+    pub(crate) fn is_transient(&self) -> bool {
+        self.kind != Kind::BadAnswer
+    }
+}
+
+/// `secrets` are what was sent.
+pub(crate) fn read(answer: &Answer, secrets: &[&str]) -> Result<Token, Refusal> {
+    let status = answer.status.as_u16();
+    let is_too_long = answer.body.len() > 64 * 1024;
+    let whole = if answer.cut || is_too_long { &[][..] } else { &answer.body[..] };
+    let fields: Option<BTreeMap<String, Value>> = serde_json::from_slice(whole).ok();
+    let refusal = |kind, wait| Refusal {
+        kind,
+        status,
+        message: fields.as_ref().and_then(|fields| message(fields, secrets)),
+        wait,
+    };
+    if status == 200 {
+        if answer.cut && !is_too_long {
+            return Err(refusal(Kind::Transport, None));
+        }
+        let token = fields.as_ref().and_then(|fields| {
+            let value = either(fields, "accessToken", "accesstoken")?.as_str()?.to_owned();
+            let legal =
+                (1..=16 * 1024).contains(&value.len()) && value.bytes().all(|b| (b'!'..=b'~').contains(&b));
+            let lifetime = lifetime(either(fields, "expireIn", "expirein"))?;
+            legal.then_some(Token { value, lifetime })
+        });
+        return token.ok_or_else(|| refusal(Kind::BadAnswer, None));
+    }
+    let wait = retry_after(answer);
+    Err(match status {
+        429 => refusal(Kind::Throttled, wait),
+        503 if wait.is_some() => refusal(Kind::Throttled, wait),
+        408 | 500..=599 => refusal(Kind::Server, None),
+        _ => refusal(Kind::BadAnswer, None),
+    })
+}
+
+/// Klavi's spelling goes before the other.
+fn either<'a>(fields: &'a BTreeMap<String, Value>, first: &str, second: &str) -> Option<&'a Value> {
+    fields.get(first).or_else(|| fields.get(second))
+}
+
+fn lifetime(value: Option<&Value>) -> Option<Duration> {
+    let seconds = match value {
+        None | Some(Value::Null) => 1800.0,
+        Some(Value::Number(number)) => number.as_f64()?,
+        // `inf` and `NaN` are numbers to Rust, and not to us.
+        Some(Value::String(text)) if !text.to_ascii_lowercase().contains(['n', 'i']) => {
+            text.trim().parse().ok()?
+        }
+        Some(_) => return None,
+    };
+    let whole = seconds >= 1.0 && seconds == seconds.floor();
+    // A text like `1e999` is infinite. Above a year everything is one.
+    (whole && seconds < f64::INFINITY).then(|| Duration::from_secs(seconds.min(YEAR as f64) as u64))
+}
+
+fn message(fields: &BTreeMap<String, Value>, secrets: &[&str]) -> Option<String> {
+    let text = fields.get("message").or_else(|| fields.get("error"))?.as_str()?;
+    let shown: String = text.chars().filter(|&c| is_visible(c)).take(200).collect();
+    let tokens = ["accessToken", "accesstoken"].iter().filter_map(|name| fields.get(*name)?.as_str());
+    let hidden = secrets.iter().copied().chain(tokens).any(|secret| shows(&shown, secret));
+    Some(if hidden { HIDDEN.to_owned() } else { shown })
+}
+
+fn is_visible(c: char) -> bool {
+    !c.is_control() && !is_format(c)
+}
+
+/// Characters that show nothing, or change how their neighbours are shown: soft hyphen, joiners, directions,
+/// separators of lines, the byte order mark, variation selectors and tags.
+fn is_format(c: char) -> bool {
+    matches!(u32::from(c),
+        0xAD | 0x34F | 0x61C | 0x115F | 0x1160 | 0x17B4 | 0x17B5 | 0x180B..=0x180F | 0x200B..=0x200F
+        | 0x2028..=0x202E | 0x2060..=0x206F | 0x3164 | 0xFE00..=0xFE0F | 0xFEFF | 0xFFA0 | 0xFFF0..=0xFFFB
+        | 0x1BCA0..=0x1BCA3 | 0x1D173..=0x1D17A | 0xE0000..=0xE0FFF)
+}
+
+/// Whether more than four characters of a secret, or all of a short one, can be read in a text.
+pub(crate) fn shows(text: &str, secret: &str) -> bool {
+    let secret: String = secret.chars().filter(|&c| is_visible(c)).collect();
+    if secret.len() < 5 {
+        return !secret.is_empty() && text.contains(&secret);
+    }
+    let pieces: HashSet<_> = secret.as_bytes().windows(5).collect();
+    text.as_bytes().windows(5).any(|piece| pieces.contains(piece))
+}
+
+fn retry_after(answer: &Answer) -> Option<Wait> {
+    let text = answer.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        // More than a u64 holds is a long time, and no reason not to wait.
+        return Some(Wait::Seconds(text.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    #[expect(clippy::disallowed_types, reason = "a date can only be compared with the wall clock")]
+    let now = std::time::SystemTime::now();
+    Some(Wait::Date(date.duration_since(now).unwrap_or_default()))
+}
