@@ -93,7 +93,11 @@ fn message(fields: &Fields<'_>, secrets: &[&str]) -> Option<String> {
     let end = shown.char_indices().nth(LONGEST_MESSAGE).map_or(shown.len(), |(end, _)| end);
     let shown = &shown[..end];
     let mut tokens = TOKEN.iter().filter_map(|name| text(fields.get(*name)?.get()));
-    if repeats_any(shown, secrets) || tokens.any(|token| repeats_any(shown, &[&token])) {
+    let repeats_token = tokens.any(|mut token| {
+        token.retain(is_shown);
+        repeats_any(shown, &[&token])
+    });
+    if repeats_any(shown, secrets) || repeats_token {
         return Some("(the message repeats a secret and is not shown)".to_owned());
     }
     Some(shown.to_owned())

@@ -6,9 +6,12 @@ use std::{
 };
 
 use http::header::RETRY_AFTER;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use super::answer::Answer;
+
+/// Fields that mean nothing to us may hold any JSON, also such that serde_json cannot represent.
+type Fields = BTreeMap<String, Box<RawValue>>;
 
 const YEAR: u64 = 365 * 24 * 60 * 60;
 
@@ -65,7 +68,7 @@ pub(crate) fn read(answer: &Answer, secrets: &[&str]) -> Result<Token, Refusal> 
     let status = answer.status.as_u16();
     let is_too_long = answer.body.len() > 64 * 1024;
     let whole = if answer.cut || is_too_long { &[][..] } else { &answer.body[..] };
-    let fields: Option<BTreeMap<String, Value>> = serde_json::from_slice(whole).ok();
+    let fields: Option<Fields> = serde_json::from_slice(whole).ok();
     let refusal = |kind, wait| Refusal {
         kind,
         status,
@@ -77,7 +80,7 @@ pub(crate) fn read(answer: &Answer, secrets: &[&str]) -> Result<Token, Refusal> 
             return Err(refusal(Kind::Transport, None));
         }
         let token = fields.as_ref().and_then(|fields| {
-            let value = either(fields, "accessToken", "accesstoken")?.as_str()?.to_owned();
+            let value = string(either(fields, "accessToken", "accesstoken")?)?;
             let legal =
                 (1..=16 * 1024).contains(&value.len()) && value.bytes().all(|b| (b'!'..=b'~').contains(&b));
             let lifetime = lifetime(either(fields, "expireIn", "expirein"))?;
@@ -95,11 +98,16 @@ pub(crate) fn read(answer: &Answer, secrets: &[&str]) -> Result<Token, Refusal> 
 }
 
 /// Klavi's spelling goes before the other.
-fn either<'a>(fields: &'a BTreeMap<String, Value>, first: &str, second: &str) -> Option<&'a Value> {
-    fields.get(first).or_else(|| fields.get(second))
+fn either<'a>(fields: &'a Fields, first: &str, second: &str) -> Option<&'a RawValue> {
+    fields.get(first).or_else(|| fields.get(second)).map(|value| &**value)
 }
 
-fn lifetime(value: Option<&Value>) -> Option<Duration> {
+fn string(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
+fn lifetime(value: Option<&RawValue>) -> Option<Duration> {
+    let value = value.map(|value| serde_json::from_str(value.get())).transpose().ok()?;
     let seconds = match value {
         None | Some(Value::Null) => 1800.0,
         Some(Value::Number(number)) => number.as_f64()?,
@@ -114,11 +122,12 @@ fn lifetime(value: Option<&Value>) -> Option<Duration> {
     (whole && seconds < f64::INFINITY).then(|| Duration::from_secs(seconds.min(YEAR as f64) as u64))
 }
 
-fn message(fields: &BTreeMap<String, Value>, secrets: &[&str]) -> Option<String> {
-    let text = fields.get("message").or_else(|| fields.get("error"))?.as_str()?;
+fn message(fields: &Fields, secrets: &[&str]) -> Option<String> {
+    let text = string(either(fields, "message", "error")?)?;
     let shown: String = text.chars().filter(|&c| is_visible(c)).take(200).collect();
-    let tokens = ["accessToken", "accesstoken"].iter().filter_map(|name| fields.get(*name)?.as_str());
-    let hidden = secrets.iter().copied().chain(tokens).any(|secret| shows(&shown, secret));
+    let tokens = ["accessToken", "accesstoken"].iter().filter_map(|name| string(fields.get(*name)?));
+    let hidden =
+        secrets.iter().any(|secret| shows(&shown, secret)) || tokens.into_iter().any(|t| shows(&shown, &t));
     Some(if hidden { HIDDEN.to_owned() } else { shown })
 }
 
@@ -135,14 +144,23 @@ fn is_format(c: char) -> bool {
         | 0x1BCA0..=0x1BCA3 | 0x1D173..=0x1D17A | 0xE0000..=0xE0FFF)
 }
 
-/// Whether more than four characters of a secret, or all of a short one, can be read in a text.
+/// Whether more than four characters of a secret, or all of a short one, can be read in a text; of a long one also in
+/// other case, or with anything between its letters and digits.
 pub(crate) fn shows(text: &str, secret: &str) -> bool {
     let secret: String = secret.chars().filter(|&c| is_visible(c)).collect();
     if secret.len() < 5 {
         return !secret.is_empty() && text.contains(&secret);
     }
+    share_a_piece(text, &secret) || share_a_piece(&letters(text), &letters(&secret))
+}
+
+fn share_a_piece(text: &str, secret: &str) -> bool {
     let pieces: HashSet<_> = secret.as_bytes().windows(5).collect();
     text.as_bytes().windows(5).any(|piece| pieces.contains(piece))
+}
+
+fn letters(text: &str) -> String {
+    text.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_ascii_lowercase()
 }
 
 fn retry_after(answer: &Answer) -> Option<Wait> {
