@@ -135,15 +135,14 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
                     // Getting ready may have taken long: the token of before may be over, or refused.
                     match way.cache().lookup(Instant::now()) {
                         Lookup::Token(usable) => {
-                            let (request, sent) = match outgoing {
-                                Outgoing::First(request) => {
-                                    first_sending(request, &usable.token, *once, layer)
-                                }
+                            let (token, send) = (&usable.token, |request| service.call(request));
+                            let (response, sent) = match outgoing {
+                                Outgoing::First(request) => first_sending(request, token, *once, layer, send),
                                 Outgoing::Second(request) => {
-                                    second_sending(request, &usable.token, way.cache())
+                                    second_sending(request, token, way.cache(), send)
                                 }
                             };
-                            return Poll::Ready(End::Sent(service.call(request), sent));
+                            return Poll::Ready(End::Sent(response, sent));
                         }
                         Lookup::Wait(acquire) => {
                             Step::Acquiring { acquire, waiting: Some(Waiting::Unsent(outgoing)) }

@@ -40,6 +40,7 @@ pub(crate) struct Marks {
 }
 
 impl Marks {
+    #[inline]
     pub(crate) fn of(extensions: &Extensions) -> Self {
         if extensions.is_empty() {
             return Self::default();

@@ -69,8 +69,10 @@ where
         let cache = marks.cache.as_ref().unwrap_or(&settings.cache);
 
         let token = cache.get().await.map_err(Error::middleware)?;
-        let (request, mut sent) = first_sending(request, &token, marks.once, layer);
-        let response = next.clone().run(request, extensions).await?;
+        let again = next.clone();
+        let send = |request| next.run(request, &mut *extensions);
+        let (response, mut sent) = first_sending(request, &token, marks.once, layer, send);
+        let response = response.await?;
 
         let rejected = match after_response::<_, Request, _>(response, &mut sent, layer, cache) {
             Ok(rejected) => rejected,
@@ -85,8 +87,9 @@ where
             Err(response) => return Ok(response),
         };
 
-        let (request, mut sent) = second_sending(request, &token, cache);
-        let response = next.run(request, extensions).await?;
+        let send = |request| again.run(request, extensions);
+        let (response, mut sent) = second_sending(request, &token, cache, send);
+        let response = response.await?;
         match after_response::<_, Request, _>(response, &mut sent, layer, cache) {
             Err(response) | Ok(Rejected { response, .. }) => Ok(response),
         }

@@ -45,6 +45,7 @@ impl Origin {
     }
 
     /// It contains the URI, which is written in the usual way: `contains` would say so too, after a closer look.
+    #[inline]
     pub(crate) fn contains_at_a_glance(&self, uri: &Uri) -> bool {
         let scheme = if self.secure { &Scheme::HTTPS } else { &Scheme::HTTP };
         uri.scheme() == Some(scheme) && uri.authority().is_some_and(|a| a.as_str() == &*self.authority)

@@ -110,9 +110,9 @@ impl Inbound for Response {
 impl Replay<Request> for CloneBody {
     type Kept = Request;
 
-    fn keep(&self, request: Request) -> (Request, Option<Request>) {
+    fn keep<T>(&self, request: Request, send: impl FnOnce(Request) -> T) -> (T, Option<Request>) {
         let kept = request.try_clone();
-        (request, kept)
+        (send(request), kept)
     }
 
     fn is_whole(&self, _: &Request) -> bool {
@@ -134,16 +134,16 @@ pub struct KeptRequest {
 impl Replay<Request> for RecordBody<Body> {
     type Kept = KeptRequest;
 
-    fn keep(&self, mut request: Request) -> (Request, Option<KeptRequest>) {
+    fn keep<T>(&self, mut request: Request, send: impl FnOnce(Request) -> T) -> (T, Option<KeptRequest>) {
         if let Some(head) = request.try_clone() {
-            return (request, Some(KeptRequest { head, body: None }));
+            return (send(request), Some(KeptRequest { head, body: None }));
         }
-        let Some(body) = request.body_mut().take() else { return (request, None) };
+        let Some(body) = request.body_mut().take() else { return (send(request), None) };
         let head = request.try_clone();
         let (body, kept) = self.keep_body(body);
         *request.body_mut() = Some(body);
         let kept = head.zip(kept).map(|(head, body)| KeptRequest { head, body: Some(body) });
-        (request, kept)
+        (send(request), kept)
     }
 
     fn is_whole(&self, kept: &KeptRequest) -> bool {

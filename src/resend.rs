@@ -12,37 +12,40 @@ pub(crate) struct Sent<K> {
     kept: Result<K, GivenUp>,
 }
 
-/// Gives a request its token for the first time, and keeps it, if it may and can be sent again.
-pub(crate) fn first_sending<R, Q>(
-    request: Q,
+/// Sends a request with its token for the first time, and keeps it, if it may and can be sent again.
+#[inline]
+pub(crate) fn first_sending<R, Q, T>(
+    mut request: Q,
     token: &AccessToken,
     once: bool,
     layer: &KlaviAuthLayer<R>,
-) -> (Q, Sent<R::Kept>)
+    send: impl FnOnce(Q) -> T,
+) -> (T, Sent<R::Kept>)
 where
     R: Replay<Q>,
     Q: Outbound,
 {
-    let resend = layer.settings().resend && !once;
-    let (mut request, kept) = if resend {
-        let (request, kept) = layer.replay().keep(request);
-        (request, kept.ok_or(GivenUp::BodyNotKept))
-    } else {
-        (request, Err(GivenUp::SwitchedOff))
-    };
     attach(&mut request, token);
-    (request, Sent { generation: token.generation(), kept })
+    let resend = layer.settings().resend && !once;
+    let (response, kept) = if resend {
+        let (response, kept) = layer.replay().keep(request, send);
+        (response, kept.ok_or(GivenUp::BodyNotKept))
+    } else {
+        (send(request), Err(GivenUp::SwitchedOff))
+    };
+    (response, Sent { generation: token.generation(), kept })
 }
 
-/// Gives a request its token for the second time, after which nothing is kept.
-pub(crate) fn second_sending<Q: Outbound, K>(
+/// Sends a request with its token for the second time, after which nothing is kept.
+pub(crate) fn second_sending<Q: Outbound, T, K>(
     mut request: Q,
     token: &AccessToken,
     cache: &TokenCache,
-) -> (Q, Sent<K>) {
+    send: impl FnOnce(Q) -> T,
+) -> (T, Sent<K>) {
     cache.emit(&Event::Resent { generation: token.generation() });
     attach(&mut request, token);
-    (request, Sent { generation: token.generation(), kept: Err(GivenUp::RejectedAgain) })
+    (send(request), Sent { generation: token.generation(), kept: Err(GivenUp::RejectedAgain) })
 }
 
 fn attach(request: &mut impl Outbound, token: &AccessToken) {
@@ -58,6 +61,7 @@ pub(crate) struct Rejected<A, K> {
 }
 
 /// Takes a rejected token out of use. `Err` is the response for the caller, `Ok` what may be sent again.
+#[inline]
 pub(crate) fn after_response<R, Q, A>(
     response: A,
     sent: &mut Sent<R::Kept>,

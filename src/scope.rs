@@ -60,11 +60,13 @@ impl Scope {
     }
 
     /// Most requests go to the API, and most of them say so in the same way: those are not looked at more closely.
+    #[inline]
     pub(crate) fn destination<'a>(&self, uri: &'a Uri) -> Destination<'a> {
         if self.api.contains_at_a_glance(uri) { Destination::Api } else { Destination::of(uri) }
     }
 
     /// `path` is that of the destination.
+    #[inline]
     pub(crate) fn treatment(
         &self,
         destination: &Destination<'_>,
@@ -92,6 +94,7 @@ impl Scope {
 
     /// Calls for the token itself are left alone, so that a token transport with the layer in it does not wait
     /// for itself.
+    #[inline]
     fn at_the_api(&self, path: &str) -> Treatment {
         if self.token_paths.iter().any(|token_path| **token_path == *path) {
             return Treatment::Pass;

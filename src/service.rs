@@ -41,8 +41,10 @@ use crate::{
 pub struct KlaviAuth<S, R = CloneBody> {
     inner: S,
     handles: Arc<Handles<S, R>>,
-    /// The handle of the core on which this instance was first called.
+    /// The handle of the core on which this instance was called for the second time. One that is cloned for a single
+    /// request does without.
     handle: Option<Arc<Handle<S, R>>>,
+    is_called: bool,
     /// `inner` may have been changed from outside, and the pristine clone not.
     outdated: bool,
 }
@@ -50,7 +52,7 @@ pub struct KlaviAuth<S, R = CloneBody> {
 impl<S: Clone, R> KlaviAuth<S, R> {
     pub(crate) fn new(inner: S, layer: KlaviAuthLayer<R>) -> Self {
         let handles = Arc::new(Handles::new(inner.clone(), layer));
-        Self { inner, handles, handle: None, outdated: false }
+        Self { inner, handles, handle: None, is_called: false, outdated: false }
     }
 
     /// The layer that it was made with.
@@ -110,8 +112,9 @@ impl<S: Clone, R: Clone> KlaviAuth<S, R> {
                     Some(_) => None,
                 };
                 if let Some(token) = token {
-                    let (request, sent) = first_sending(request, token, once, handle.layer());
-                    return ResponseFuture::sending(self.inner.call(request), sent, Way { handle, cache });
+                    let send = |request| self.inner.call(request);
+                    let (response, sent) = first_sending(request, token, once, handle.layer(), send);
+                    return ResponseFuture::sending(response, sent, Way { handle, cache });
                 }
                 match found {
                     Some(Lookup::Wait(acquire)) => {
@@ -138,7 +141,10 @@ impl<S: Clone, R: Clone> KlaviAuth<S, R> {
             return (Arc::clone(handle), None);
         }
         let (handle, found) = self.handles.current(now);
-        self.handle = Some(Arc::clone(&handle));
+        if self.is_called {
+            self.handle = Some(Arc::clone(&handle));
+        }
+        self.is_called = true;
         (handle, found)
     }
 
@@ -189,6 +195,7 @@ impl<S: Clone, R> Clone for KlaviAuth<S, R> {
             inner: self.inner.clone(),
             handles: Arc::clone(&self.handles),
             handle: None,
+            is_called: false,
             outdated: self.outdated,
         }
     }

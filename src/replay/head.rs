@@ -5,19 +5,20 @@
 //! is the same request: names and values in their order, with duplicates, and with the values that are marked
 //! sensitive, of which no copy is made.
 
-use std::fmt;
+use std::{fmt, mem};
 
 use http::{
-    Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version,
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
     header::AUTHORIZATION,
     uri::{self, Authority, PathAndQuery, Scheme},
 };
 
 /// All of a request but its body and its `Authorization`, which is set anew with every sending.
 pub(super) struct KeptHead {
-    /// Method, scheme, authority, path and query, then names and values.
-    pub(super) parts: Box<[u8]>,
+    method: Method,
     version: Version,
+    /// Scheme, authority, path and query, then names and values.
+    pub(super) parts: Box<[u8]>,
     /// What most requests do not have.
     rare: Option<Box<Rare>>,
 }
@@ -29,40 +30,30 @@ struct Rare {
     sensitive: Vec<HeaderValue>,
 }
 
-impl KeptHead {
-    /// `None` for a request with a part of 4 GiB or more.
-    pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
-        let uri = request.uri();
-        let line = [
-            request.method().as_str(),
-            uri.scheme_str().unwrap_or_default(),
-            uri.authority().map_or("", Authority::as_str),
-            uri.path_and_query().map_or("", PathAndQuery::as_str),
-        ];
-        let headers = || request.headers().iter().filter(|(name, _)| *name != AUTHORIZATION);
+/// Room for most heads, which are written in one go. Others are measured first.
+const ROOM: usize = 1024;
 
-        let of_line = line.iter().map(|part| LENGTH + part.len()).sum::<usize>();
-        let of_headers = headers().map(|(name, value)| 2 * LENGTH + name.as_str().len() + value.len());
-        let mut writer = Writer(Vec::with_capacity(of_line + of_headers.sum::<usize>()));
-        let mut rare = Rare::default();
-        for part in line {
-            writer.put(part.as_bytes())?;
-        }
-        for (name, value) in headers() {
-            writer.put(name.as_str().as_bytes())?;
-            if value.is_sensitive() {
-                writer.put_sensitive();
-                rare.sensitive.push(value.clone());
-            } else {
-                writer.put(value.as_bytes())?;
-            }
-        }
-        if !request.extensions().is_empty() {
-            rare.extensions = request.extensions().clone();
-        }
-        let is_rare = !rare.sensitive.is_empty() || !request.extensions().is_empty();
-        let rare = is_rare.then(|| Box::new(rare));
-        Some(Self { parts: writer.0.into_boxed_slice(), version: request.version(), rare })
+impl KeptHead {
+    /// `None` for a request of 4 GiB or more.
+    pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
+        let mut room = [0; ROOM];
+        let Some((length, is_rare)) = write(request, &mut room) else { return Self::of_long(request) };
+        Some(Self::new(request, room[..length].into(), is_rare))
+    }
+
+    #[cold]
+    fn of_long<B>(request: &Request<B>) -> Option<Self> {
+        let room = measured(request);
+        u32::try_from(room).ok()?;
+        let mut room = vec![0; room];
+        let (length, is_rare) = write(request, &mut room)?;
+        room.truncate(length);
+        Some(Self::new(request, room.into(), is_rare))
+    }
+
+    fn new<B>(request: &Request<B>, parts: Box<[u8]>, is_rare: bool) -> Self {
+        let rare = is_rare.then(|| Box::new(Rare::of(request)));
+        Self { method: request.method().clone(), version: request.version(), parts, rare }
     }
 
     /// The request, with this body. `None` if it had something in it that nobody could send.
@@ -72,11 +63,11 @@ impl KeptHead {
         let mut reader = Reader(&self.parts);
         let mut request = Request::new(body);
 
-        *request.method_mut() = Method::from_bytes(reader.take()?).ok()?;
         let mut uri = uri::Parts::default();
         uri.scheme = reader.take_if_any(Scheme::try_from)?;
         uri.authority = reader.take_if_any(Authority::try_from)?;
         uri.path_and_query = reader.take_if_any(PathAndQuery::try_from)?;
+        *request.method_mut() = self.method;
         *request.uri_mut() = Uri::from_parts(uri).ok()?;
         *request.version_mut() = self.version;
         while let Some(name) = reader.take() {
@@ -92,6 +83,56 @@ impl KeptHead {
     }
 }
 
+/// Writes what is kept as bytes: how many, and whether there is more to be kept. `None` if there is not room enough.
+#[inline]
+fn write<B>(request: &Request<B>, room: &mut [u8]) -> Option<(usize, bool)> {
+    let all = room.len();
+    let mut writer = Writer(room);
+    for part in parts_of(request.uri()) {
+        writer.put(part.as_bytes())?;
+    }
+    let mut is_rare = !request.extensions().is_empty();
+    for (name, value) in kept_headers(request.headers()) {
+        writer.put(name.as_str().as_bytes())?;
+        if value.is_sensitive() {
+            is_rare = true;
+            writer.put_sensitive()?;
+        } else {
+            writer.put(value.as_bytes())?;
+        }
+    }
+    Some((all - writer.0.len(), is_rare))
+}
+
+/// The room that is needed, or a little more.
+fn measured<B>(request: &Request<B>) -> usize {
+    let of_uri = parts_of(request.uri()).map(|part| LENGTH + part.len());
+    let headers = kept_headers(request.headers());
+    let of_headers = headers.map(|(name, value)| 2 * LENGTH + name.as_str().len() + value.len());
+    of_uri.into_iter().chain(of_headers).sum()
+}
+
+fn kept_headers(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    headers.iter().filter(|(name, _)| *name != AUTHORIZATION)
+}
+
+fn parts_of(uri: &Uri) -> [&str; 3] {
+    [
+        uri.scheme_str().unwrap_or_default(),
+        uri.authority().map_or("", Authority::as_str),
+        uri.path_and_query().map_or("", PathAndQuery::as_str),
+    ]
+}
+
+impl Rare {
+    #[cold]
+    fn of<B>(request: &Request<B>) -> Self {
+        let sensitive =
+            kept_headers(request.headers()).map(|(_, value)| value).filter(|value| value.is_sensitive());
+        Self { extensions: request.extensions().clone(), sensitive: sensitive.cloned().collect() }
+    }
+}
+
 impl fmt::Debug for KeptHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeptHead").finish_non_exhaustive()
@@ -104,18 +145,26 @@ const LENGTH: usize = size_of::<u32>();
 /// In place of the length of a value that is kept elsewhere.
 const SENSITIVE: u32 = u32::MAX;
 
-struct Writer(Vec<u8>);
+/// What is not written yet.
+struct Writer<'a>(&'a mut [u8]);
 
-impl Writer {
+impl Writer<'_> {
+    #[inline]
     fn put(&mut self, part: &[u8]) -> Option<()> {
-        let length = u32::try_from(part.len()).ok().filter(|length| *length != SENSITIVE)?;
-        self.0.extend_from_slice(&length.to_ne_bytes());
-        self.0.extend_from_slice(part);
+        let (length, rest) = mem::take(&mut self.0).split_first_chunk_mut::<LENGTH>()?;
+        let (copy, rest) = rest.split_at_mut_checked(part.len())?;
+        *length = (part.len() as u32).to_ne_bytes();
+        copy.copy_from_slice(part);
+        self.0 = rest;
         Some(())
     }
 
-    fn put_sensitive(&mut self) {
-        self.0.extend_from_slice(&SENSITIVE.to_ne_bytes());
+    #[inline]
+    fn put_sensitive(&mut self) -> Option<()> {
+        let (length, rest) = mem::take(&mut self.0).split_first_chunk_mut::<LENGTH>()?;
+        *length = SENSITIVE.to_ne_bytes();
+        self.0 = rest;
+        Some(())
     }
 }
 

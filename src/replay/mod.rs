@@ -30,9 +30,10 @@ pub trait Replay<Q>: sealed::Sealed + Clone {
     #[doc(hidden)]
     type Kept;
 
-    /// Splits a request into the one that is sent and, if it can be sent again, what is kept for that.
+    /// Sends a request and, if it can be sent again, keeps what is needed for that. (The request is handed on rather
+    /// than returned: it is large, and this is every request's way.)
     #[doc(hidden)]
-    fn keep(&self, request: Q) -> (Q, Option<Self::Kept>);
+    fn keep<T>(&self, request: Q, send: impl FnOnce(Q) -> T) -> (T, Option<Self::Kept>);
 
     /// Whether the request can still be sent again. Once that is false it stays so.
     #[doc(hidden)]
@@ -54,9 +55,10 @@ pub struct CloneBody;
 impl<B: Clone> Replay<Request<B>> for CloneBody {
     type Kept = Kept<B>;
 
-    fn keep(&self, request: Request<B>) -> (Request<B>, Option<Kept<B>>) {
+    #[inline]
+    fn keep<T>(&self, request: Request<B>, send: impl FnOnce(Request<B>) -> T) -> (T, Option<Kept<B>>) {
         let kept = KeptHead::of(&request).map(|head| Kept { head, body: request.body().clone() });
-        (request, kept)
+        (send(request), kept)
     }
 
     fn is_whole(&self, _: &Kept<B>) -> bool {
@@ -76,8 +78,9 @@ pub struct SendOnce;
 impl<Q> Replay<Q> for SendOnce {
     type Kept = Infallible;
 
-    fn keep(&self, request: Q) -> (Q, Option<Infallible>) {
-        (request, None)
+    #[inline]
+    fn keep<T>(&self, request: Q, send: impl FnOnce(Q) -> T) -> (T, Option<Infallible>) {
+        (send(request), None)
     }
 
     fn is_whole(&self, kept: &Infallible) -> bool {

@@ -81,12 +81,12 @@ where
 {
     type Kept = Kept<KeptBody<B>>;
 
-    fn keep(&self, request: Request<B>) -> (Request<B>, Option<Self::Kept>) {
+    fn keep<T>(&self, request: Request<B>, send: impl FnOnce(Request<B>) -> T) -> (T, Option<Self::Kept>) {
         let (head, body) = request.into_parts();
         let (body, kept) = self.keep_body(body);
         let request = Request::from_parts(head, body);
         let kept = kept.and_then(|body| Some(Kept { head: KeptHead::of(&request)?, body }));
-        (request, kept)
+        (send(request), kept)
     }
 
     fn is_whole(&self, kept: &Self::Kept) -> bool {

@@ -211,7 +211,7 @@ pub(crate) fn bodies() {
         request.headers_mut().insert("authorization", format!("Bearer {BEARER}").parse().unwrap());
         request
     };
-    let (_, kept) = CloneBody.keep(request());
+    let (_, kept) = CloneBody.keep(request(), drop);
     print_private("a request that was cloned", &kept);
 
     thread_local!(static FIRST: std::cell::RefCell<Option<ReplayBody<axum::body::Body>>> = const { std::cell::RefCell::new(None) });
