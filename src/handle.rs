@@ -142,3 +142,50 @@ impl<T> Slot<T> {
         drop(before);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{KlaviApi, NewToken, Product, SendOnce, TokenCache, source_fn};
+
+    async fn handles() -> (TokenCache, Handles<(), SendOnce>) {
+        let cache =
+            TokenCache::new(source_fn(|_| async { NewToken::new("token", Duration::from_secs(1800)) }));
+        cache.warm_up().await.unwrap();
+        let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone());
+        (cache, Handles::new((), layer.send_once()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_cache_is_asked_once_and_not_again_while_the_copy_is_current() {
+        let (_, handles) = handles().await;
+        let now = Instant::now();
+        let (first, found) = handles.current(now);
+        assert!(matches!(found, Some(Lookup::Token(_))));
+        let (second, found) = handles.current(now);
+        assert!(found.is_none());
+        assert!(Arc::ptr_eq(&first, &second) && Arc::ptr_eq(&first, &handles.any()));
+        assert_eq!(second.token().unwrap().expose(), "token");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_is_not_current_once_its_token_is_refused() {
+        let (cache, handles) = handles().await;
+        let (handle, _) = handles.current(Instant::now());
+        cache.invalidate(handle.token().unwrap());
+        assert!(!handle.is_current(Instant::now()));
+        assert!(matches!(handles.current(Instant::now()).1, Some(Lookup::Wait(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_is_not_current_once_renewal_is_due_and_is_not_made_anew() {
+        let (_, handles) = handles().await;
+        let (handle, _) = handles.current(Instant::now());
+        tokio::time::advance(Duration::from_secs(1500)).await;
+        assert!(!handle.is_current(Instant::now()));
+        let (same, found) = handles.current(Instant::now());
+        assert!(matches!(found, Some(Lookup::Token(_))) && Arc::ptr_eq(&same, &handle));
+    }
+}

@@ -7,6 +7,7 @@ mod attach;
 mod bodies;
 mod clocks;
 mod customers;
+mod printed;
 mod replay;
 mod stalled;
 mod successor;
