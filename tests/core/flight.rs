@@ -3,6 +3,7 @@
 use std::{
     error::Error as _,
     sync::{Arc, Barrier},
+    task::{Context, Wake, Waker},
     time::Duration,
 };
 
@@ -228,6 +229,26 @@ async fn case_26_waiters_are_dropped_and_nobody_else_notices() {
         }
     }
     assert_eq!(source.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_26_a_waiter_that_is_dropped_leaves_nothing_behind() {
+    struct Idle;
+    impl Wake for Idle {
+        fn wake(self: Arc<Self>) {}
+    }
+    let source = Manual::default();
+    let cache = cache(&source);
+    let task = Arc::new(Idle);
+    let waker = Waker::from(Arc::clone(&task));
+    let mut waiters: Vec<_> = (0..3).map(|_| held(&cache)).collect();
+    for (waiting, left) in [(3, 5), (1, 3), (0, 2)] {
+        waiters.truncate(waiting);
+        for waiter in &mut waiters {
+            assert!(waiter.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert_eq!(Arc::strong_count(&task), left, "one for each that waits, and two here");
+    }
 }
 
 #[tokio::test(start_paused = true)]

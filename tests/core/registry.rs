@@ -47,6 +47,7 @@ async fn a_key_has_one_cache_which_clones_of_the_registry_share() {
     assert!(!knows(&caches, "a") && !knows(&caches, "b"));
     assert!(knows(&caches.clone(), "a") && knows(&caches, "b"));
     assert_eq!(caches.len(), 2);
+    assert!(!caches.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,6 +130,18 @@ async fn with_traffic_for_others_an_idle_one_is_dropped_a_quarter_late_at_the_mo
         }
         knows(&caches, "busy");
         assert_eq!(caches.len(), 1, "{offset:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_ones_are_looked_for_four_times_per_idle_time_at_the_most() {
+    let caches = TokenCaches::new(10, IDLE);
+    knows(&caches, "a");
+    advance(IDLE - NS).await;
+    for (wait, left) in [(Duration::ZERO, 2), (IDLE / 4 - NS, 2), (NS, 1)] {
+        advance(wait).await;
+        knows(&caches, "busy");
+        assert_eq!(caches.len(), left, "{wait:?}");
     }
 }
 
