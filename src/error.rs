@@ -24,11 +24,13 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// # assert!(!is_outage(&"something else".into()));
 /// ```
 ///
-/// Every predicate looks at this error and at the `Error`s in its chain of sources, so that
-/// [`is_timeout`](Self::is_timeout) also holds for "no token, because the fetch timed out".
+/// Every predicate looks at this error and at the `Error`s that follow it in its chain of sources, up to the first
+/// error of another type, so that [`is_timeout`](Self::is_timeout) also holds for "no token, because the fetch timed
+/// out".
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: Kind,
     recovery: Recovery,
@@ -38,7 +40,8 @@ struct Inner {
     /// Klavi's own `message`, already made safe to print.
     message: Option<Box<str>>,
     retry_after: Option<Duration>,
-    source: Option<BoxError>,
+    /// Shared, so that an error that others have seen can be changed in a copy.
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 /// What became of the token that callers can no longer use.
@@ -225,7 +228,7 @@ impl Error {
     }
 
     pub(crate) fn with_source(self, source: impl Into<BoxError>) -> Self {
-        self.rebuild(|inner| inner.source = Some(source.into()))
+        self.rebuild(|inner| inner.source = Some(source.into().into()))
     }
 
     /// Puts a note in the place of a cause that prints, or is caused by something that prints, what `tells` too much.
@@ -281,14 +284,9 @@ impl Error {
         self.0.recovery
     }
 
-    /// Changes an error that nobody else has seen yet; one that is shared already stays what it is, wrapped.
+    /// Changes this error, and none of its clones.
     fn rebuild(mut self, change: impl FnOnce(&mut Inner)) -> Self {
-        if Arc::get_mut(&mut self.0).is_none() {
-            self = Self::new(self.0.kind, self.0.recovery).with_source(self);
-        }
-        if let Some(inner) = Arc::get_mut(&mut self.0) {
-            change(inner);
-        }
+        change(Arc::make_mut(&mut self.0));
         self
     }
 
@@ -415,11 +413,14 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_error_is_wrapped_rather_than_changed() {
-        let first = Error::timeout();
+    fn a_shared_error_is_changed_in_a_copy() {
+        let first = Error::transport("connection refused");
         let second = first.clone().with_retry_after(Duration::from_secs(1));
         assert_eq!(first.retry_after(), None);
         assert_eq!(second.retry_after(), Some(Duration::from_secs(1)));
-        assert!(second.is_timeout());
+        for error in [first, second] {
+            let cause = std::error::Error::source(&error).expect("has a cause");
+            assert_eq!((cause.to_string().as_str(), cause.source().is_none()), ("connection refused", true));
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use bytes::Bytes;
 use http::HeaderValue;
 use secrecy::zeroize::Zeroizing;
+use tokio::time::Instant;
 
 use crate::{Error, TokenEndpoint};
 
@@ -73,7 +74,8 @@ impl fmt::Debug for AccessToken {
 pub struct NewToken {
     header: HeaderValue,
     lifetime: Duration,
-    age: Option<Duration>,
+    /// How old it was, and when.
+    aged: Option<(Duration, Instant)>,
     endpoint: Option<TokenEndpoint>,
 }
 
@@ -106,16 +108,16 @@ impl NewToken {
         let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
             .map_err(|_| Error::bad_answer("the access token has characters that a header cannot have"))?;
         header.set_sensitive(true);
-        Ok(Self { header, lifetime: lifetime.min(MAX_LIFETIME), age: None, endpoint: None })
+        Ok(Self { header, lifetime: lifetime.min(MAX_LIFETIME), aged: None, endpoint: None })
     }
 
-    /// The token is already `age` old: its lifetime is counted from that long ago.
+    /// The token is `age` old at the time of this call: its lifetime is counted from that long ago.
     ///
     /// For a source that knows better than "since I was asked", such as one that first tried something else
     /// or that hands on a token from a shared store.
     #[must_use]
     pub fn aged(mut self, age: Duration) -> Self {
-        self.age = Some(age);
+        self.aged = Some((age, Instant::now()));
         self
     }
 
@@ -134,8 +136,12 @@ impl NewToken {
         self.lifetime
     }
 
-    pub(crate) fn age(&self) -> Option<Duration> {
-        self.age
+    /// When its life ends, if the source was asked for it at `asked`.
+    pub(crate) fn end_of_life(&self, asked: Instant) -> Instant {
+        match self.aged {
+            None => asked + self.lifetime,
+            Some((age, at)) => at + self.lifetime.saturating_sub(age),
+        }
     }
 
     pub(crate) fn header(&self) -> &HeaderValue {
@@ -151,7 +157,7 @@ impl fmt::Debug for NewToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewToken")
             .field("lifetime", &self.lifetime)
-            .field("age", &self.age)
+            .field("age", &self.aged.map(|(age, _)| age))
             .finish_non_exhaustive()
     }
 }

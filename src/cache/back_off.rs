@@ -45,6 +45,12 @@ impl BackOff {
     }
 }
 
+/// Whether a pause after this error holds even when a token was refused: the server asked for it, or trying again is
+/// pointless.
+pub(crate) fn is_firm(error: &Error) -> bool {
+    error.retry_after().is_some() || error.recovery() == Recovery::Permanent
+}
+
 /// Lets fetches through, or holds them back after a failure and answers with what went wrong.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
@@ -56,7 +62,7 @@ pub(crate) struct Gate {
 struct Closed {
     until: Instant,
     error: Error,
-    /// A refused token does not open it: the server asked for the pause, or trying again is pointless.
+    /// A refused token does not open it, see [`is_firm`].
     firm: bool,
 }
 
@@ -78,8 +84,7 @@ impl Gate {
         };
         let asked = error.retry_after().map(|wait| wait.min(LONGEST_RETRY_AFTER));
         let until = now + wait.max(asked.unwrap_or_default());
-        let firm = asked.is_some() || error.recovery() == Recovery::Permanent;
-        let replaced = self.closed.replace(Closed { until, error: error.clone(), firm });
+        let replaced = self.closed.replace(Closed { until, error: error.clone(), firm: is_firm(error) });
         (until, replaced.map(|closed| closed.error))
     }
 

@@ -97,12 +97,11 @@ impl Flight {
             let (step, remains) = self.core.settle(self.number, answer);
             match step {
                 None => return,
-                Some(Step::AskAgain) => {}
+                Some(Step::AskAgain(None)) => {}
+                Some(Step::AskAgain(Some(error))) => self.retry(&error, Duration::ZERO),
                 Some(Step::RetryAt(moment, error)) => {
                     drop(remains);
-                    let wait = moment.saturating_duration_since(now);
-                    self.emit(&Event::Retrying { error: &error, attempt: self.attempt, wait });
-                    self.attempt += 1;
+                    self.retry(&error, moment.saturating_duration_since(now));
                     sleep_until(moment).await;
                 }
                 Some(Step::Installed(installed)) => {
@@ -116,6 +115,11 @@ impl Flight {
                 }
             }
         }
+    }
+
+    fn retry(&mut self, error: &Error, wait: Duration) {
+        self.emit(&Event::Retrying { error, attempt: self.attempt, wait });
+        self.attempt += 1;
     }
 
     fn arrived(&mut self, installed: Installed) {

@@ -2,7 +2,7 @@
 //!
 //! Rules that hold between any two calls:
 //!
-//! 1. A refused or expired token is never handed out.
+//! 1. An expired token is never handed out, and a refused one not until another has followed it.
 //! 2. At most one flight is in the slot, and only the flight with its number may change anything.
 //! 3. Generations only grow; a token that is merely extended keeps its own.
 //! 4. Nothing in here runs code of a user: what is replaced (errors and wakers may have a `Drop` of theirs) is
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    back_off::{BackOff, Gate},
+    back_off::{self, BackOff, Gate},
     budget::{Budget, Exhausted},
     held::Held,
     landing::{Pilot, Waiter, landing},
@@ -102,7 +102,8 @@ pub(super) enum Step {
         serving: bool,
     },
     RetryAt(Instant, Error),
-    AskAgain,
+    /// At once, for the token went out of use meanwhile. An error: of the attempt that knew nothing of that.
+    AskAgain(Option<Error>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -258,9 +259,9 @@ impl State {
         let (superseded, outdated) = (slot.superseded, slot.outdated);
         let Answer { result, asked, now, attempt, deadline, draw } = answer;
         let installed = match result {
-            Ok(_) if superseded => return (Some(Step::AskAgain), Remains::default()),
+            Ok(_) if superseded => return (Some(Step::AskAgain(None)), Remains::default()),
             Ok(new) if outdated && self.is_current(&new) => {
-                return (Some(Step::AskAgain), Remains::default());
+                return (Some(Step::AskAgain(None)), Remains::default());
             }
             Ok(new) => self.install(new, policy, asked, now, draw),
             Err(error) => Err(error),
@@ -274,6 +275,11 @@ impl State {
             }
             Err(error) => error,
         };
+        // It was asked about a token that went out of use meanwhile. Who waits because of that waits for an attempt
+        // that knows of it.
+        if (superseded || outdated) && !back_off::is_firm(&error) && now < deadline {
+            return (Some(Step::AskAgain(Some(error))), Remains::default());
+        }
         let (retry_at, replaced) = self.gate.close(back_off, &error, now, draw);
         let serving = self.is_usable(now);
         let again = error.recovery() == Recovery::Transient && attempt < ATTEMPTS && retry_at < deadline;
@@ -349,10 +355,7 @@ impl State {
         draw: f64,
     ) -> Result<Installed, Error> {
         let (lifetime, endpoint) = (new.lifetime(), new.endpoint());
-        let end = match new.age() {
-            None => asked + lifetime,
-            Some(age) => now + lifetime.saturating_sub(age),
-        };
+        let end = new.end_of_life(asked);
         let schedule = policy.schedule(end, lifetime, draw);
         let held = Held::following(self.current.as_ref(), new, schedule, self.last_generation + 1, now)?;
         let renewed = self.is_usable(now);

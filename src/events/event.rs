@@ -15,7 +15,8 @@ pub enum Event<'a> {
     Fetched(Arrival),
     /// A token came in while the one before was still good.
     Renewed(Arrival),
-    /// An attempt of a fetch failed in a way that may pass; it is made again.
+    /// An attempt of a fetch failed in a way that may pass, or while the token that it knew of went out of use; it is
+    /// made again.
     #[non_exhaustive]
     Retrying {
         /// What it failed of.

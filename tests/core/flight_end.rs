@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use klavi_auth::{FetchFuture, Predecessor, TokenCache, TokenRequest, TokenSource};
+use klavi_auth::{FetchFuture, NewToken, Predecessor, TokenCache, TokenRequest, TokenSource};
 use tokio::time::timeout;
 
 use crate::support::{
@@ -222,7 +222,26 @@ async fn case_31_invalidated_during_a_flight_what_it_fetches_is_fetched_again() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_31_invalidated_during_a_flight_that_fails_the_cache_ends_without_a_token() {
+async fn case_31_invalidated_during_a_flight_that_fails_the_source_is_asked_again_at_once() {
+    for failure in [reset(), NewToken::new("", secs(1))] {
+        let source = Manual::default();
+        let (cache, first) = warm(&source).await;
+        pass(secs(1350)).await;
+        at_once(&cache).unwrap();
+        let before = source.next().await;
+        cache.invalidate(&first);
+        let waiting = call(&cache);
+        before.answer(failure);
+        let again = source.next().await;
+        assert!(matches!(&again.predecessor, Predecessor::Refused(token) if token.expose() == "t1"));
+        again.answer(token("t2"));
+        assert_eq!(waiting.await.unwrap().unwrap().expose(), "t2");
+        assert_eq!(source.fetches(), 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_31_invalidated_during_a_flight_that_fails_for_good_the_cache_ends_without_a_token() {
     let source = Manual::default();
     let (cache, first) = warm(&source).await;
     pass(secs(1350)).await;
@@ -236,6 +255,37 @@ async fn case_31_invalidated_during_a_flight_that_fails_the_cache_ends_without_a
         crate::support::chain(&error)[0],
         "the access token was rejected and no new one could be fetched"
     );
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_36_invalidated_during_a_flight_that_is_asked_to_wait_the_source_is_left_alone() {
+    let source = Manual::default();
+    let (cache, first) = warm(&source).await;
+    pass(secs(1350)).await;
+    at_once(&cache).unwrap();
+    let before = source.next().await;
+    cache.invalidate(&first);
+    let waiting = call(&cache);
+    before.answer(reset().map_err(|error| error.with_retry_after(secs(60))));
+    assert!(waiting.await.unwrap().unwrap_err().is_no_token());
+    pass(secs(60) - MS).await;
+    assert!(at_once(&cache).is_err());
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_29_invalidated_during_a_flight_that_times_out_it_ends() {
+    let source = Manual::default();
+    let (cache, first) = warm(&source).await;
+    pass(secs(1350)).await;
+    at_once(&cache).unwrap();
+    let fetch = source.next().await;
+    cache.invalidate(&first);
+    let waiting = call(&cache);
+    pass(secs(10)).await;
+    assert!(waiting.await.unwrap().unwrap_err().is_timeout());
+    assert!(fetch.is_dropped());
     assert_eq!(source.fetches(), 2);
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use klavi_auth::{ConfigError, Freshness, RefreshPolicy, TokenCache};
+use klavi_auth::{ConfigError, Freshness, RefreshPolicy, TokenCache, source_fn};
 
 use crate::support::{
     Logged, Manual, NS, Scripted, at_once, cache_drawing, call, held, pass, poll_once, reset, secs, settle,
@@ -61,6 +61,19 @@ async fn case_10_an_age_that_the_source_knows_counts_back_from_its_answer() {
     caller.await.unwrap().unwrap();
     assert_eq!(cache.snapshot().age(), Some(secs(300)));
     assert_eq!(cache.snapshot().expires_in(), Some(secs(1470)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_10_what_a_source_does_after_it_knew_the_age_makes_the_token_older() {
+    let cache = TokenCache::new(source_fn(|_| async {
+        let new = token("t1")?.aged(secs(300));
+        // It puts the token into a shared store, say.
+        tokio::time::sleep(secs(7)).await;
+        Ok(new)
+    }));
+    cache.warm_up().await.unwrap();
+    assert_eq!(cache.snapshot().age(), Some(secs(307)));
+    assert_eq!(cache.snapshot().expires_in(), Some(secs(1463)));
 }
 
 #[tokio::test(start_paused = true)]

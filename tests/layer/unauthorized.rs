@@ -11,7 +11,7 @@ use crate::support::{
     chain, pass, secs, settle, token, token_for,
 };
 use futures_util::future::join_all;
-use klavi_auth::{Error, KlaviApi, KlaviAuthLayer, NoResend, Predecessor, Product, TokenCache};
+use klavi_auth::{Error, KlaviApi, KlaviAuthLayer, NewToken, NoResend, Predecessor, Product, TokenCache};
 use tower::{Layer, Service, ServiceExt, buffer::Buffer, limit::ConcurrencyLimit};
 
 fn layer(source: impl klavi_auth::TokenSource) -> KlaviAuthLayer {
@@ -424,6 +424,18 @@ async fn case_45_a_renewal_that_brings_the_token_that_was_rejected_meanwhile_ask
     let source = Manual::default();
     let (_layer, inner, call) = rejected_during_a_renewal(&source).await;
     source.answer(token_for("t1", 3600)).await;
+    let again = source.next().await;
+    assert!(matches!(&again.predecessor, Predecessor::Refused(token) if token.expose() == "t1"));
+    again.answer(token("t2"));
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    assert_eq!((source.fetches(), inner.calls()), (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_45_a_renewal_that_fails_does_not_answer_those_whose_token_was_rejected_meanwhile() {
+    let source = Manual::default();
+    let (_layer, inner, call) = rejected_during_a_renewal(&source).await;
+    source.answer(NewToken::new("", secs(1))).await;
     let again = source.next().await;
     assert!(matches!(&again.predecessor, Predecessor::Refused(token) if token.expose() == "t1"));
     again.answer(token("t2"));

@@ -296,6 +296,17 @@ impl Cache {
                 self.install(text, life, end, now, draw).map_err(|what| (Cause::Bad(what), Nature::BackOff))
             }
         };
+        let flight = &mut self.flights[number];
+        if let Err((cause, nature)) = &failed {
+            // [31, 45] It was not asked for those who wait now. [36] A pause that was asked for is kept.
+            let paused = matches!(cause, Cause::Source { retry_after: Some(_), .. });
+            let stale = (flight.superseded || flight.outdated) && now < deadline;
+            if stale && !paused && *nature != Nature::Permanent {
+                flight.stage = Stage::Ready;
+                flight.attempt += 1;
+                return;
+            }
+        }
         let end = match failed {
             Ok(()) => {
                 self.gate = Gate::default();

@@ -89,18 +89,19 @@ impl Core {
     fn fly(&self, Launch { number, .. }: Launch) {
         loop {
             let asked = Instant::now();
+            let deadline = asked + HOUR;
             let Some(_predecessor) = self.state.lock().predecessor(number, asked) else { break };
             let result = match (self.source)(self.fetches.fetch_add(1, SeqCst) + 1, number) {
                 Fetch::Token(token) => NewToken::new(&token, HOUR),
                 Fetch::Fails => Err(Error::interrupted("the token source panicked")),
                 Fetch::Lost => break,
             };
-            let answer = Answer { result, asked, now: asked, attempt: 1, deadline: asked, draw: 0.0 };
+            let answer = Answer { result, asked, now: asked, attempt: 1, deadline, draw: 0.0 };
             let (step, remains) = self
                 .state
                 .change(|state| state.settle(number, answer, &RefreshPolicy::default(), BackOff::default()));
             match step {
-                Some(Step::AskAgain) => {}
+                Some(Step::AskAgain(_)) => {}
                 Some(Step::Installed(_)) => {
                     remains.land(Ok(()));
                     break;

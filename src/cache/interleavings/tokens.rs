@@ -215,14 +215,22 @@ fn a_copy_is_replaced_as_soon_as_the_next_token_is_there_and_never_by_an_older_o
     });
 }
 
-/// One thread takes the token out of use while another may have begun its renewal, by a source that repeats the token
-/// until it is out.
-fn out_of_use_during_a_renewal(take_out: fn(&TokenCache, &AccessToken)) {
+fn repeats(_: usize) -> Fetch {
+    Fetch::Token("old".to_owned())
+}
+
+fn fails(fetch: usize) -> Fetch {
+    if fetch == 1 { repeats(1) } else { Fetch::Fails }
+}
+
+/// One thread takes the token out of use while another may have begun its renewal, by a source that has another only
+/// once it is out.
+fn out_of_use_during_a_renewal(before: fn(usize) -> Fetch, take_out: fn(&TokenCache, &AccessToken)) {
     bounded(move || {
         let out = Arc::new(AtomicBool::new(false));
         let is_out = Arc::clone(&out);
-        let cache = warm(TokenCache::new(move |_, _| {
-            Fetch::Token(if is_out.load(SeqCst) { "new" } else { "old" }.to_owned())
+        let cache = warm(TokenCache::new(move |fetch, _| {
+            if is_out.load(SeqCst) { Fetch::Token("new".to_owned()) } else { before(fetch) }
         }));
         let token = cache.get().unwrap();
         let other = act(&cache, move |cache| {
@@ -238,10 +246,20 @@ fn out_of_use_during_a_renewal(take_out: fn(&TokenCache, &AccessToken)) {
 
 #[test]
 fn case_31_what_comes_after_an_invalidation_was_fetched_after_it() {
-    out_of_use_during_a_renewal(TokenCache::invalidate);
+    out_of_use_during_a_renewal(repeats, TokenCache::invalidate);
 }
 
 #[test]
 fn case_45_a_renewal_that_repeats_the_token_that_was_refused_meanwhile_asks_again() {
-    out_of_use_during_a_renewal(|cache, token| cache.refuse(token.generation()));
+    out_of_use_during_a_renewal(repeats, |cache, token| cache.refuse(token.generation()));
+}
+
+#[test]
+fn case_31_a_renewal_that_fails_does_not_answer_who_comes_after_an_invalidation() {
+    out_of_use_during_a_renewal(fails, TokenCache::invalidate);
+}
+
+#[test]
+fn case_45_a_renewal_that_fails_does_not_answer_who_comes_after_a_refusal() {
+    out_of_use_during_a_renewal(fails, |cache, token| cache.refuse(token.generation()));
 }
