@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
-    BoxError, Inbound, Outbound, Replay, TokenCache,
+    BoxError, Event, GivenUp, Inbound, Outbound, Replay, TokenCache,
     cache::{Acquire, Lookup},
     handle::Handle,
     resend::{Rejected, Sent, first_sending, second_sending},
@@ -57,7 +57,17 @@ enum Waiting<Q, A, K> {
 /// A request that is to be sent as soon as the inner service is ready.
 enum Outgoing<Q> {
     First(Q),
-    Second(Q),
+    /// Its first token, of this generation, was rejected.
+    Second(Q, u64),
+}
+
+impl<Q> Outgoing<Q> {
+    /// It is not sent after all. The 401 of one that was sent before is gone by then; the caller gets an error.
+    fn give_up(self, reason: GivenUp, cache: &TokenCache) {
+        if let Self::Second(_, generation) = self {
+            cache.emit(&Event::ResendGivenUp { generation, reason });
+        }
+    }
 }
 
 /// The detour of a request `Q` of a service around `S`.
@@ -112,13 +122,17 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
                     let token = ready!(Pin::new(acquire).poll(cx));
                     let outgoing = match (take(waiting), token) {
                         (Waiting::Unsent(outgoing), Ok(_)) => outgoing,
-                        (Waiting::Unsent(_), Err(error)) => return answer(Err(error.into())),
+                        (Waiting::Unsent(outgoing), Err(error)) => {
+                            outgoing.give_up(GivenUp::NoToken, way.cache());
+                            return answer(Err(error.into()));
+                        }
                         (Waiting::Rejected(rejected), Err(error)) => {
                             return answer(Ok(rejected.give_up(error, way.cache())));
                         }
                         (Waiting::Rejected(rejected), Ok(_)) => {
+                            let generation = rejected.generation;
                             match rejected.restore(layer.replay(), way.cache()) {
-                                Ok(request) => Outgoing::Second(request),
+                                Ok(request) => Outgoing::Second(request, generation),
                                 Err(response) => return answer(Ok(response)),
                             }
                         }
@@ -128,17 +142,19 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
 
                 // ## Readying => Acquiring | done (sent, or an error)
                 Step::Readying { service, outgoing } => {
-                    if let Err(error) = ready!(service.poll_ready(cx)) {
+                    let ready = ready!(service.poll_ready(cx));
+                    let outgoing = take(outgoing);
+                    if let Err(error) = ready {
+                        outgoing.give_up(GivenUp::NotReady, way.cache());
                         return answer(Err(error.into()));
                     }
-                    let outgoing = take(outgoing);
                     // Getting ready may have taken long: the token of before may be over, or refused.
                     match way.cache().lookup(Instant::now()) {
                         Lookup::Token(usable) => {
                             let (token, send) = (&usable.token, |request| service.call(request));
                             let (response, sent) = match outgoing {
                                 Outgoing::First(request) => first_sending(request, token, *once, layer, send),
-                                Outgoing::Second(request) => {
+                                Outgoing::Second(request, _) => {
                                     second_sending(request, token, way.cache(), send)
                                 }
                             };
@@ -147,7 +163,10 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
                         Lookup::Wait(acquire) => {
                             Step::Acquiring { acquire, waiting: Some(Waiting::Unsent(outgoing)) }
                         }
-                        Lookup::Failed(error) => return answer(Err(error.into())),
+                        Lookup::Failed(error) => {
+                            outgoing.give_up(GivenUp::NoToken, way.cache());
+                            return answer(Err(error.into()));
+                        }
                     }
                 }
             };

@@ -97,7 +97,8 @@ impl RefreshPolicy {
     pub(crate) fn schedule(&self, end: Instant, lifetime: Duration, draw: f64) -> Schedule {
         let renewal = self.renewal_window(lifetime) + lifetime.mul_f64(self.jitter * draw.clamp(0.0, 1.0));
         let margin = self.expiry_margin.min(self.widest_margin(lifetime));
-        Schedule { renewal_due: before(end, renewal), expired: before(end, margin), end, lifetime }
+        let expired = before(end, margin);
+        Schedule { renewal_due: before(end, renewal).min(expired), expired, end, lifetime }
     }
 
     fn renewal_window(&self, lifetime: Duration) -> Duration {
@@ -109,7 +110,7 @@ impl RefreshPolicy {
     }
 }
 
-/// `end - window`; on a clock that does not reach back that far, its own end, which is as much in the past.
+/// `end - window`; `end` itself on a clock that does not reach back that far.
 fn before(end: Instant, window: Duration) -> Instant {
     end.checked_sub(window).unwrap_or(end)
 }

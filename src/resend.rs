@@ -55,7 +55,7 @@ fn attach(request: &mut impl Outbound, token: &AccessToken) {
 /// A request that was sent and may be sent again, and what came back: kept until there is a token for the second
 /// time.
 pub(crate) struct Rejected<A, K> {
-    generation: u64,
+    pub(crate) generation: u64,
     kept: K,
     pub(crate) response: A,
 }

@@ -77,7 +77,7 @@ pub enum Event<'a> {
         /// The new token's.
         generation: u64,
     },
-    /// A 401 goes to the caller.
+    /// A 401 goes to the caller, or the error that came between it and the resend.
     #[non_exhaustive]
     ResendGivenUp {
         /// The generation of the token that was rejected.
@@ -146,8 +146,10 @@ pub enum GivenUp {
     SwitchedOff,
     /// Its body cannot be sent twice, or is longer than what is kept.
     BodyNotKept,
-    /// A new token could not be had.
+    /// A new token could not be had, or was lost again before the request could be sent.
     NoToken,
+    /// The inner service failed while it was readied.
+    NotReady,
     /// The 401 was not believed: too many tokens were rejected of late.
     BudgetExhausted,
 }
@@ -160,6 +162,7 @@ impl GivenUp {
             Self::SwitchedOff => "switched_off",
             Self::BodyNotKept => "body_not_kept",
             Self::NoToken => "no_token",
+            Self::NotReady => "not_ready",
             Self::BudgetExhausted => "budget_exhausted",
         }
     }

@@ -28,7 +28,7 @@ pub(super) fn describe() {
         (EXHAUSTED, "401s to a token that were not believed, because too many were of late"),
         (INVALIDATED, "Tokens taken out of use by the program"),
         (RESENT, "Requests sent for the second time"),
-        (GIVEN_UP, "401s that went to the caller"),
+        (GIVEN_UP, "401s that were not answered by a resend"),
     ];
     for (name, what) in counters {
         describe_counter!(name, Unit::Count, what);

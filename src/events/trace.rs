@@ -108,7 +108,7 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             cache,
             generation,
             reason = reason.as_str(),
-            "request not resent, the 401 goes to the caller"
+            "request not resent"
         ),
     }
 }

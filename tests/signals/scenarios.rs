@@ -1,12 +1,21 @@
 //! What happens, and what is told of it.
 
-use std::{future::ready, sync::Arc};
+use std::{
+    future::{Ready, ready},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
-use klavi_auth::{Credentials, KlaviApi, KlaviAuthLayer, KlaviSource, NoResend, Product};
+use http_body_util::Full;
+use klavi_auth::{BoxError, Credentials, Error, KlaviApi, KlaviAuthLayer, KlaviSource, NoResend, Product};
 use tokio::sync::Barrier;
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::{
     heard::{Lines, hear},
@@ -247,6 +256,85 @@ fn case_62_a_resend_that_is_given_up_says_why() {
     let (lines, ..) = hear(|lines| async move {
         let source = Logged::new(|n| if n == 1 { token("t1") } else { rejected() });
         layer(&lines, source).layer(nobody()).oneshot(get("/x")).await.unwrap();
+    });
+    assert_eq!(given_up(lines), ["g1 no_token"]);
+}
+
+/// Answers 401, and does `at_second` when it is readied after the first time.
+#[derive(Clone)]
+struct Readied<F> {
+    times: Arc<AtomicUsize>,
+    at_second: F,
+}
+
+impl<F: FnMut(&mut Context<'_>) -> Poll<Result<(), BoxError>>> Service<Request<Full<Bytes>>> for Readied<F> {
+    type Response = Response<Full<Bytes>>;
+    type Error = BoxError;
+    type Future = Ready<Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let times = self.times.fetch_add(1, Ordering::SeqCst);
+        if times == 0 { Poll::Ready(Ok(())) } else { (self.at_second)(cx) }
+    }
+
+    fn call(&mut self, _: http::Request<Full<Bytes>>) -> Self::Future {
+        ready(status(401, "no"))
+    }
+}
+
+#[test]
+fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
+    let given_up = |lines: Vec<String>| {
+        let of = lines.iter().filter_map(|line| line.strip_prefix("request_resend_given_up "));
+        of.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let times = Arc::<AtomicUsize>::default;
+
+    let (lines, ..) = hear(|lines| async move {
+        let inner =
+            Readied { times: times(), at_second: |_: &mut Context<'_>| Poll::Ready(Err("gone".into())) };
+        let layer = layer(&lines, Scripted::tokens());
+        layer.tokens().warm_up().await.unwrap();
+        layer.layer(inner).oneshot(get("/x")).await.unwrap_err();
+    });
+    assert_eq!(given_up(lines), ["g1 not_ready"]);
+
+    // The new token is taken out of use while the inner service gets ready, and there is no other: the caller waits
+    // for the fetch that fails ...
+    let (lines, ..) = hear(|lines| async move {
+        let source = Logged::new(|n| if n <= 2 { token(&format!("t{n}")) } else { rejected() });
+        let layer = layer(&lines, source);
+        let tokens = layer.tokens().clone();
+        tokens.warm_up().await.unwrap();
+        let lose = move |_: &mut Context<'_>| {
+            let current = tokens.get().now_or_never().expect("is there").expect("is usable");
+            tokens.invalidate(&current);
+            Poll::Ready(Ok(()))
+        };
+        let error = layer.layer(Readied { times: times(), at_second: lose }).oneshot(get("/x")).await;
+        assert!(error.unwrap_err().downcast::<Error>().unwrap().is_no_token());
+    });
+    assert_eq!(given_up(lines), ["g1 no_token"]);
+
+    // ... or it has failed already, in the background: the inner service took its time.
+    let (lines, ..) = hear(|lines| async move {
+        let source = Logged::new(|n| if n <= 2 { token(&format!("t{n}")) } else { rejected() });
+        let layer = layer(&lines, source);
+        let tokens = layer.tokens().clone();
+        tokens.warm_up().await.unwrap();
+        let fetch = Arc::new(Mutex::new(None));
+        let lose = move |cx: &mut Context<'_>| {
+            let mut fetch = fetch.lock().unwrap();
+            let fetch = fetch.get_or_insert_with(|| {
+                let current = tokens.get().now_or_never().expect("is there").expect("is usable");
+                tokens.invalidate(&current);
+                let tokens = tokens.clone();
+                tokio::spawn(async move { tokens.get().await.expect_err("there is no other") })
+            });
+            fetch.poll_unpin(cx).map(|_error| Ok(()))
+        };
+        let error = layer.layer(Readied { times: times(), at_second: lose }).oneshot(get("/x")).await;
+        assert!(error.unwrap_err().downcast::<Error>().unwrap().is_no_token());
     });
     assert_eq!(given_up(lines), ["g1 no_token"]);
 }
