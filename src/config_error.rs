@@ -29,7 +29,7 @@ pub enum ConfigError {
     ExpiryMargin,
     /// A time-out of zero, or of more than an hour.
     Timeout,
-    /// A back-off whose shortest delay is zero or above the longest.
+    /// A back-off whose first delay is zero or above the longest, or whose longest is above five minutes.
     BackOff,
     /// A budget that allows renewals, but in a window of no length.
     Budget,

@@ -3,9 +3,9 @@
 //!
 //! A client is used in two ways: one long-lived clone for each task, or a clone for every single request. Either way
 //! the requests of one core share one [`Handle`], with its own copy of the token and a count that other cores leave
-//! alone. A service finds the handle of the core that it is first called on in [`Handles`], and keeps it; a clone
-//! begins without one, and looks for it when it is called. It does not matter for anything but time which handle a
-//! request gets.
+//! alone. A service finds the handle of the core that it is called on in [`Handles`], and keeps it from its second call
+//! on; a clone begins without one, so that one made for a single request never writes it down. It does not matter for
+//! anything but time which handle a request gets.
 
 use std::{
     ptr,
@@ -23,7 +23,9 @@ use crate::{
 pub(crate) struct Shared<S, R> {
     layer: KlaviAuthLayer<R>,
     /// A clone that was never polled ready, from which the rare request that needs an instance of its own gets
-    /// one. Cloning the inner service for every request would cost more than all else here.
+    /// one. Cloning the inner service for every request would cost more than all else here. It is cloned under the
+    /// lock, since a service need not be `Sync`: a `Clone` of a user's that waits for another of these would wait
+    /// for ever.
     pristine: Mutex<S>,
 }
 

@@ -56,7 +56,8 @@
 //! Only to the scheme, host and port of the API's base URL, and to origins added with
 //! [`allow_origin`](KlaviAuthLayer::allow_origin). A URI without an authority (`/monitor/v1/monitors`) counts as the
 //! API's, since it goes wherever the inner service is bound to. Plain `http` to the API's host is an error before
-//! anything leaves, unless that host is this machine or was allowed with [`KlaviApi::at_insecure`].
+//! anything leaves, unless that host is this machine or the base URL is itself plain `http`, by
+//! [`KlaviApi::at_insecure`].
 //!
 //! # Bodies
 //!
@@ -182,6 +183,7 @@
 //! * Make one layer per base URL, product and access key, and clone it. Two that are built apart fetch apart.
 //! * [`TokenCache::warm_up`] at start-up moves the first fetch ahead of the first request;
 //!   [`TokenCache::snapshot`] answers a health check.
+//! * A 401 is held, with its body unread, while a new token is fetched; with HTTP/1.1 that holds its connection.
 //! * A server that answers 401 from the headers alone and closes an HTTP/1.1 connection under the upload can take its
 //!   own answer away: then the caller gets the transport's error, as without the layer. One that answers so, keeps the
 //!   connection open and reads no more makes the client wait for it: have a time-out around the layer.

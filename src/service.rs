@@ -65,7 +65,8 @@ impl<S: Clone, R> KlaviAuth<S, R> {
         &self.inner
     }
 
-    /// The inner service, to be changed. Changes reach this instance and the clones made of it from now on.
+    /// The inner service, to be changed. Changes reach this instance and the clones made of it from now on; those that
+    /// were made before stay as they are, so change it before you hand clones out.
     pub fn get_mut(&mut self) -> &mut S {
         self.outdated = true;
         &mut self.inner

@@ -12,7 +12,8 @@ pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<NewToken, Error>> 
 /// [`KlaviSource`](crate::KlaviSource) asks Klavi. Implement this for anything else (a vault, a sidecar, a
 /// store shared by a fleet), or make one from a closure with [`source_fn`].
 ///
-/// The cache calls `fetch` from a task of its own, at most once at a time, and never while it holds a lock.
+/// The cache calls `fetch` from a task of its own and never while it holds a lock; one call at a time, but for a second
+/// one if the runtime of the first stands still for twice the flight's time-out.
 /// It bounds the call with the flight's time-out: then, and when the runtime shuts down, the future is dropped.
 /// A panic is caught and given to the waiting callers as an error.
 pub trait TokenSource: Send + Sync + 'static {

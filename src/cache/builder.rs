@@ -64,14 +64,18 @@ impl TokenCacheBuilder {
     }
 
     /// How long one fetch may take, with its retries. Then all who wait for it get an error for which
-    /// [`is_timeout`](crate::Error::is_timeout) holds. Default: 10 s.
+    /// [`is_timeout`](crate::Error::is_timeout) holds. Default: 10 s. It is well chosen below the callers' own
+    /// time-outs: then they see why there is no token, rather than that it took long.
     pub fn flight_timeout(mut self, timeout: Duration) -> Self {
         self.flight_timeout = timeout;
         self
     }
 
     /// The cap of the delay after a first failure, and the cap that it doubles up to; the delay itself is a
-    /// random part of the cap. Default: 1 s to 30 s.
+    /// random part of the cap. Default: 1 s to 30 s; at most five minutes.
+    ///
+    /// It holds for renewals too, and on through the end of a token whose renewal failed: then callers get the last
+    /// error until it is over. Only a rejected or invalidated token cuts it short.
     pub fn back_off(mut self, first: Duration, longest: Duration) -> Self {
         self.back_off = (first, longest);
         self

@@ -119,8 +119,12 @@ impl TokenCache {
     /// Takes `token` out of use: it is never handed out again, and the next caller waits for one that was
     /// fetched after this call.
     ///
-    /// Nothing happens if the cache has a newer token already, or if this one was invalidated before. The call itself fetches nothing. Unlike a 401 that
-    /// the layer sees, it is not counted against the budget for renewals: call it when you know, not in a loop.
+    /// Nothing happens if the cache has a newer token already, or if this one was invalidated before. The call itself
+    /// fetches nothing. Unlike a 401 that the layer sees, it is not counted against the budget for renewals: call it
+    /// when you know, not in a loop.
+    ///
+    /// The cache knows the current token as out of use until another has followed it: a source that hands out the same
+    /// string after that gets it accepted as a new token.
     pub fn invalidate(&self, token: &AccessToken) {
         let news = self.core.state.change(|state| state.invalidate(token, Instant::now()));
         if news {

@@ -105,8 +105,9 @@ where
             }
             let frame = tape.read(cx);
             let waiting = (tape.wanted && frame.is_pending()).then(|| cx.waker().clone());
-            let _before = std::mem::replace(&mut tape.waiting, waiting);
+            let before = std::mem::replace(&mut tape.waiting, waiting);
             drop(tape);
+            drop(before);
             return frame;
         }
         if let Some(frame) = tape.frames.get(this.next) {

@@ -92,9 +92,9 @@ impl<Q> Replay<Q> for SendOnce {
     }
 }
 
-/// A request as it was before the token was attached, its body in another form.
+/// A request without its `Authorization`, its body in another form.
 ///
-/// `Debug` shows nothing of it: the caller may have put an `Authorization` of its own there, to be replaced.
+/// `Debug` shows nothing of it: other headers may be secret too.
 pub struct Kept<K> {
     head: KeptHead,
     body: K,

@@ -7,8 +7,9 @@
 //!    kept to the end.
 //! 3. The original is read by one handle: by the first until the second has taken over, by the second from then on.
 //!
-//! The original is polled while the tape is locked. That cannot lock up: nothing that the original could call leads
-//! back to the handles, and nobody but the two of them takes the lock.
+//! The original is polled while the tape is locked. That cannot lock up: nobody but the two handles takes the lock, and
+//! nothing that the original could call leads back to them, unless it wakes a task whose waker runs it there and then.
+//! Wakers of executors put tasks into a queue.
 
 use std::{
     pin::Pin,
