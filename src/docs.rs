@@ -1,5 +1,5 @@
-//! Pages that belong to no single item: what the crate does under faults, what it shows of itself, what it keeps
-//! secret. They are only in the documentation.
+//! Pages that belong to no single item: clocks, faults, signals, security, and how all of it is tested. They are only in
+//! the documentation.
 
 #[doc = include_str!("docs/clocks.md")]
 pub mod clocks {}
@@ -16,3 +16,7 @@ pub mod security {}
 #[cfg(feature = "sandbox")]
 #[doc = include_str!("docs/soak.md")]
 pub mod soak {}
+
+#[cfg(feature = "sandbox")]
+#[doc = include_str!("docs/testing.md")]
+pub mod testing {}

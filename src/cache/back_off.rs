@@ -45,10 +45,11 @@ impl BackOff {
     }
 }
 
-/// Whether a pause after this error holds even when a token was refused: the server asked for it, or trying again is
-/// pointless.
-pub(crate) fn is_firm(error: &Error) -> bool {
-    error.retry_after().is_some() || error.recovery() == Recovery::Permanent
+/// The part of the pause after this error that holds even when a token was refused: the server asked for it, or trying
+/// again is pointless.
+pub(crate) fn firm_pause(error: &Error) -> Duration {
+    let asked = error.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER);
+    if error.recovery() == Recovery::Permanent { asked.max(PERMANENT) } else { asked }
 }
 
 /// Lets fetches through, or holds them back after a failure and answers with what went wrong.
@@ -62,8 +63,8 @@ pub(crate) struct Gate {
 struct Closed {
     until: Instant,
     error: Error,
-    /// A refused token does not open it, see [`is_firm`].
-    firm: bool,
+    /// A refused token does not open it before: see [`firm_pause`].
+    firm_until: Instant,
 }
 
 impl Gate {
@@ -78,13 +79,13 @@ impl Gate {
     ) -> (Instant, Option<Error>) {
         self.failures = self.failures.saturating_add(1);
         let wait = match error.recovery() {
-            Recovery::Permanent => PERMANENT,
+            Recovery::Permanent => Duration::ZERO,
             Recovery::Transient | Recovery::BackOff => back_off.delay(self.failures, draw),
             Recovery::Accident => back_off.delay(self.failures - 1, draw),
         };
-        let asked = error.retry_after().map(|wait| wait.min(LONGEST_RETRY_AFTER));
-        let until = now + wait.max(asked.unwrap_or_default());
-        let replaced = self.closed.replace(Closed { until, error: error.clone(), firm: is_firm(error) });
+        let firm_until = now + firm_pause(error);
+        let until = firm_until.max(now + wait);
+        let replaced = self.closed.replace(Closed { until, error: error.clone(), firm_until });
         (until, replaced.map(|closed| closed.error))
     }
 
@@ -102,10 +103,10 @@ impl Gate {
         self.closed.as_ref().map(|closed| closed.until)
     }
 
-    /// A token was refused: an ordinary back-off ends now. The row of failures goes on.
+    /// A token was refused: an ordinary back-off ends now, or when the firm part of it does. The row of failures goes on.
     pub(crate) fn force(&mut self, now: Instant) {
-        if let Some(closed) = self.closed.as_mut().filter(|closed| !closed.firm) {
-            closed.until = closed.until.min(now);
+        if let Some(closed) = &mut self.closed {
+            closed.until = closed.until.min(now.max(closed.firm_until));
         }
     }
 
@@ -171,6 +172,28 @@ mod tests {
         gate.force(now);
         assert!(gate.error_at(now).is_none());
         assert_eq!(gate.close(BackOff::default(), &Error::timeout(), now, 1.0).0, now + secs(2));
+    }
+
+    #[test]
+    fn case_36_of_a_longer_back_off_only_the_pause_that_was_asked_for_is_firm() {
+        let now = Instant::now();
+        for (asked, firm) in [(0, 0), (1, 1), (60, 60)] {
+            let mut gate = Gate::default();
+            let error = Error::timeout().with_retry_after(secs(asked));
+            let longest = BackOff::new((secs(30), secs(30))).unwrap();
+            assert_eq!(gate.close(longest, &error, now, 1.0).0, now + secs(asked.max(30)));
+            gate.force(now);
+            assert_eq!(gate.until(), Some(now + secs(firm)));
+        }
+    }
+
+    #[test]
+    fn case_35_what_cannot_be_mended_by_another_try_is_firm() {
+        let now = Instant::now();
+        let mut gate = Gate::default();
+        gate.close(BackOff::default(), &Error::permanent("no"), now, 1.0);
+        gate.force(now);
+        assert_eq!(gate.until(), Some(now + secs(5)));
     }
 
     #[test]

@@ -20,8 +20,7 @@ impl Held {
     ///
     /// # Errors
     ///
-    /// `new` would be a step back: it is over already, or was refused, or is no better than one that can still be
-    /// used. After a refusal any other token will do, however short its life.
+    /// `new` would be a step back: it is over already, or is no better than one that can still be used. After a refusal any other token will do, however short its life.
     pub(super) fn following(
         before: Option<&Self>,
         new: NewToken,
@@ -33,9 +32,6 @@ impl Held {
             return Err(Error::bad_answer("the new access token has already expired"));
         }
         let same = before.filter(|held| held.has_string_of(&new));
-        if same.is_some_and(|held| held.refused) {
-            return Err(Error::bad_answer("the new access token is the one that was rejected"));
-        }
         if let Some(usable) = before.filter(|held| held.is_usable(now)) {
             if schedule.end < usable.schedule.end {
                 return Err(Error::bad_answer("the new access token ends before the current one"));

@@ -13,6 +13,7 @@ mod keep_alive;
 mod landing;
 mod local;
 mod registry;
+mod rejected;
 mod snapshot;
 mod state;
 mod sync;
@@ -123,8 +124,8 @@ impl TokenCache {
     /// fetches nothing. Unlike a 401 that the layer sees, it is not counted against the budget for renewals: call it
     /// when you know, not in a loop.
     ///
-    /// The cache knows the current token as out of use until another has followed it: a source that hands out the same
-    /// string after that gets it accepted as a new token.
+    /// The last 64 tokens that were taken out of use, by this or by a 401, are known by their hashes: if the source hands
+    /// one out again, that is an error for which [`Error::is_bad_answer`] holds.
     pub fn invalidate(&self, token: &AccessToken) {
         let news = self.core.state.change(|state| state.invalidate(token, Instant::now()));
         if news {

@@ -2,13 +2,13 @@
 //!
 //! Rules that hold between any two calls:
 //!
-//! 1. An expired token is never handed out, and a refused one not until another has followed it.
+//! 1. A refused or expired token is never handed out.
 //! 2. At most one flight is in the slot, and only the flight with its number may change anything.
 //! 3. Generations only grow; a token that is merely extended keeps its own.
 //! 4. Nothing in here runs code of a user: what is replaced (errors and wakers may have a `Drop` of theirs) is
 //!    returned, so that the caller drops it after the lock is released.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use super::{
     budget::{Budget, Exhausted},
     held::Held,
     landing::{Pilot, Waiter, landing},
+    rejected::Rejected,
 };
 use crate::{
     AccessToken, Error, FetchReason, NewToken, Predecessor, RefreshPolicy, TokenEndpoint,
@@ -33,6 +34,7 @@ pub(super) type Outcome = Result<(), Error>;
 #[derive(Debug)]
 pub(super) struct State {
     current: Option<Held>,
+    rejected: Rejected,
     last_generation: u64,
     /// Counts every change of `current`: what a local copy was taken at.
     epoch: u64,
@@ -52,7 +54,7 @@ pub(super) struct Slot {
     pilot: Pilot,
     /// The token was invalidated after the source was asked: what comes back must be fetched again.
     superseded: bool,
-    /// The API refused the token after the source was asked: the same string is no answer.
+    /// The API refused the token after the source was asked: that string is no answer.
     outdated: bool,
     /// From here on it counts as lost: its runtime is alive but does not run it.
     overdue: Instant,
@@ -153,6 +155,7 @@ impl State {
     pub(super) fn new(budget: Budget) -> Self {
         Self {
             current: None,
+            rejected: Rejected::default(),
             last_generation: 0,
             epoch: 0,
             flight: None,
@@ -196,21 +199,22 @@ impl State {
         let Some(held) = self.current.as_mut().filter(|held| held.token.generation() == generation) else {
             return Verdict::Refused(false);
         };
-        if !held.is_usable(now) {
-            // Its life is over anyway; what counts is that it cannot come back.
-            held.refused = true;
-            return Verdict::Refused(false);
+        let was_usable = held.is_usable(now);
+        if was_usable {
+            if let Err(exhausted) = self.budget.spend(now) {
+                return Verdict::Disbelieved(exhausted);
+            }
+            self.epoch += 1;
+            self.gate.force(now);
         }
-        if let Err(exhausted) = self.budget.spend(now) {
-            return Verdict::Disbelieved(exhausted);
+        // Even if its life is over anyway: it must not come back.
+        if !mem::replace(&mut held.refused, true) {
+            self.rejected.add(held.token.header_value());
+            if let Some(slot) = &mut self.flight {
+                slot.outdated = true;
+            }
         }
-        held.refused = true;
-        self.epoch += 1;
-        self.gate.force(now);
-        if let Some(slot) = &mut self.flight {
-            slot.outdated = true;
-        }
-        Verdict::Refused(true)
+        Verdict::Refused(was_usable)
     }
 
     /// Somebody knows that this token must not be used any more. What a flight is just fetching may be as old
@@ -224,6 +228,7 @@ impl State {
         };
         held.invalidated = true;
         held.refused = true;
+        self.rejected.add(held.token.header_value());
         self.epoch += 1;
         self.gate.force(now);
         if let Some(slot) = &mut self.flight {
@@ -260,7 +265,7 @@ impl State {
         let Answer { result, asked, now, attempt, deadline, draw } = answer;
         let installed = match result {
             Ok(_) if superseded => return (Some(Step::AskAgain(None)), Remains::default()),
-            Ok(new) if outdated && self.is_current(&new) => {
+            Ok(new) if outdated && self.rejected.contains(new.header()) => {
                 return (Some(Step::AskAgain(None)), Remains::default());
             }
             Ok(new) => self.install(new, policy, asked, now, draw),
@@ -277,7 +282,7 @@ impl State {
         };
         // It was asked about a token that went out of use meanwhile. Who waits because of that waits for an attempt
         // that knows of it.
-        if (superseded || outdated) && !back_off::is_firm(&error) && now < deadline {
+        if (superseded || outdated) && back_off::firm_pause(&error).is_zero() && now < deadline {
             return (Some(Step::AskAgain(Some(error))), Remains::default());
         }
         let (retry_at, replaced) = self.gate.close(back_off, &error, now, draw);
@@ -298,10 +303,6 @@ impl State {
     /// Whether a token can be sent now.
     pub(super) fn is_usable(&self, now: Instant) -> bool {
         self.current.as_ref().is_some_and(|held| held.is_usable(now))
-    }
-
-    fn is_current(&self, new: &NewToken) -> bool {
-        self.current.as_ref().is_some_and(|held| held.has_string_of(new))
     }
 
     fn usable(&self, now: Instant) -> Option<Usable> {
@@ -357,6 +358,9 @@ impl State {
         let (lifetime, endpoint) = (new.lifetime(), new.endpoint());
         let end = new.end_of_life(asked);
         let schedule = policy.schedule(end, lifetime, draw);
+        if self.rejected.contains(new.header()) {
+            return Err(Error::bad_answer("the new access token is one that was rejected"));
+        }
         let held = Held::following(self.current.as_ref(), new, schedule, self.last_generation + 1, now)?;
         let renewed = self.is_usable(now);
         let generation = held.token.generation();

@@ -158,6 +158,46 @@ async fn case_45_a_rejected_token_is_never_used_again_even_if_the_source_repeats
 }
 
 #[tokio::test(start_paused = true)]
+async fn case_45_a_rejected_token_does_not_come_back_after_another_either() {
+    let source = Scripted::new([token("t1"), token("t2"), token("t1"), token("t3")]);
+    let inner = Api::accepting(|_| false);
+    let service = layer(source.clone()).layer(inner.clone());
+    assert_eq!(service.clone().oneshot(get("/x")).await.unwrap().status(), 401);
+    // Both t1 and t2 are out.
+    let error = service.clone().oneshot(get("/x")).await.unwrap_err();
+    assert!(error.downcast_ref::<Error>().unwrap().is_bad_answer());
+    pass(secs(1)).await;
+    assert_eq!(service.oneshot(get("/x")).await.unwrap().status(), 401);
+    assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2", "Bearer t3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_45_a_late_401_to_an_expired_token_reaches_the_flight_that_may_bring_it_back() {
+    let source = Manual::default();
+    let (inner, open) = gated("Bearer t2");
+    let layer = layer(source.clone());
+    let tokens = layer.tokens().clone();
+    let first = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/first")));
+    source.answer(token("t1")).await;
+    settle().await;
+    pass(secs(1800)).await;
+    let second = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/second")));
+    let flight = source.next().await;
+    assert!(matches!(&flight.predecessor, Predecessor::Expired(token) if token.expose() == "t1"));
+    open.send(true).unwrap();
+    settle().await;
+    // Its life extended, as far as the source knows.
+    flight.answer(token("t1"));
+    let again = source.next().await;
+    assert!(matches!(&again.predecessor, Predecessor::Refused(token) if token.expose() == "t1"));
+    again.answer(token("t2"));
+    for call in [first, second] {
+        assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!((source.fetches(), tokens.snapshot().generation()), (3, Some(2)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn case_14_after_a_401_a_successor_with_a_shorter_life_is_taken() {
     let source = Scripted::new([token("t1"), token_for("t2", 5)]);
     let inner = only("Bearer t2");

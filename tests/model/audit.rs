@@ -1,6 +1,6 @@
 //! What must hold whatever the reference says: checked on what the source and the API see, and on nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     cache::{Answer, Cause, Nature, Predecessor, WINDOW},
@@ -17,9 +17,8 @@ pub(crate) struct Audit {
     asked: Vec<Ns>,
     /// Until when a string that the source has handed out may be sent.
     until: BTreeMap<u32, Ns>,
-    /// The strings that were refused or invalidated. `true`: the source has handed out another since, so that it may
-    /// come back as a new token.
-    dead: BTreeMap<u32, bool>,
+    /// The strings that were refused or invalidated.
+    dead: BTreeSet<u32>,
     /// The source has asked to be left alone until then.
     quiet_until: Ns,
     believed: Vec<Ns>,
@@ -31,7 +30,7 @@ impl Audit {
             budget: budget as usize,
             asked: Vec::new(),
             until: BTreeMap::new(),
-            dead: BTreeMap::new(),
+            dead: BTreeSet::new(),
             quiet_until: 0,
             believed: Vec::new(),
         }
@@ -55,14 +54,6 @@ impl Audit {
             Answer::Token { text, life, age } => {
                 let end = age.map_or(self.asked[fetch] + life, |age| now + life.saturating_sub(age));
                 let over = end - (30 * S).min(life / 8);
-                match self.dead.get(&text) {
-                    None => self.dead.values_mut().for_each(|replaced| *replaced = true),
-                    Some(true) => {
-                        self.dead.remove(&text);
-                        self.until.remove(&text);
-                    }
-                    Some(false) => return,
-                }
                 let until = self.until.entry(text).or_default();
                 *until = over.max(*until);
             }
@@ -80,7 +71,7 @@ impl Audit {
 
     /// [8, 45] A token arrives at the API.
     pub(crate) fn sent(&self, text: u32, now: Ns) -> Result<(), String> {
-        if self.dead.contains_key(&text) {
+        if self.dead.contains(&text) {
             return Err(format!("token {text} was sent after it was refused or invalidated"));
         }
         match self.until.get(&text) {
@@ -93,12 +84,12 @@ impl Audit {
     }
 
     pub(crate) fn invalidated(&mut self, text: u32) {
-        self.dead.insert(text, false);
+        self.dead.insert(text);
     }
 
     /// [47] A 401 was believed while the token could be used.
     pub(crate) fn refused(&mut self, text: u32, now: Ns) -> Result<(), String> {
-        self.dead.insert(text, false);
+        self.dead.insert(text);
         self.believed.push(now);
         let recent = self.believed.iter().filter(|&&at| now - at < WINDOW).count();
         if recent > self.budget { Err(format!("{recent} 401s were believed")) } else { Ok(()) }

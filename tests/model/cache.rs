@@ -1,7 +1,7 @@
 //! The reference: what a cache has to do, as `BEHAVIOUR` numbers it (in brackets), written down as plainly as possible.
 //! It has no locks, no tasks and no wakers. Whoever drives it says who is polled when, and what the source answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::time::{Ns, S, Ticks};
 
@@ -111,8 +111,8 @@ pub(crate) enum End {
 pub(crate) struct Gate {
     failures: u32,
     pub(crate) until: Ns,
-    /// A 401 does not open it [36].
-    firm: bool,
+    /// A 401 does not open it before [36].
+    firm_until: Ns,
     pub(crate) cause: Option<Cause>,
 }
 
@@ -133,6 +133,8 @@ pub(crate) enum Found {
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     pub(crate) token: Option<Token>,
+    /// What was refused or invalidated never comes back [45].
+    rejected: BTreeSet<u32>,
     generations: u64,
     pub(crate) flights: Vec<Flight>,
     /// The one flight that counts.
@@ -214,12 +216,13 @@ impl Cache {
             }
             self.believed.push(now);
             self.force(now);
+        }
+        if let Some(token) = self.token.as_mut().filter(|token| !token.refused) {
+            token.refused = true;
+            self.rejected.insert(token.text);
             if let Some(number) = self.flight {
                 self.flights[number].outdated = true;
             }
-        }
-        if let Some(token) = &mut self.token {
-            token.refused = true;
         }
         Ok(())
     }
@@ -231,6 +234,7 @@ impl Cache {
             return;
         };
         (token.refused, token.invalidated) = (true, true);
+        self.rejected.insert(token.text);
         self.force(now);
         if let Some(number) = self.flight {
             self.flights[number].superseded = true;
@@ -238,9 +242,7 @@ impl Cache {
     }
 
     fn force(&mut self, now: Ns) {
-        if !self.gate.firm {
-            self.gate.until = self.gate.until.min(now);
-        }
+        self.gate.until = self.gate.until.min(now.max(self.gate.firm_until));
     }
 
     /// The source is asked, as fetch number `fetch`, from a task of this runtime. Returns what about.
@@ -287,7 +289,9 @@ impl Cache {
         let (attempt, deadline) = (flight.attempt, flight.deadline.unwrap_or(now));
         let failed = match answer {
             Answer::Failed { cause, nature } => Err((cause, nature)),
-            Answer::Token { text, .. } if flight.superseded || flight.outdated && self.holds(text) => {
+            Answer::Token { text, .. }
+                if flight.superseded || flight.outdated && self.rejected.contains(&text) =>
+            {
                 self.flights[number].stage = Stage::Ready;
                 return;
             }
@@ -299,7 +303,7 @@ impl Cache {
         let flight = &mut self.flights[number];
         if let Err((cause, nature)) = &failed {
             // [31, 45] It was not asked for those who wait now. [36] A pause that was asked for is kept.
-            let paused = matches!(cause, Cause::Source { retry_after: Some(_), .. });
+            let paused = matches!(cause, Cause::Source { retry_after: Some(1..), .. });
             let stale = (flight.superseded || flight.outdated) && now < deadline;
             if stale && !paused && *nature != Nature::Permanent {
                 flight.stage = Stage::Ready;
@@ -329,23 +333,19 @@ impl Cache {
         self.flight = None;
     }
 
-    fn holds(&self, text: u32) -> bool {
-        self.token.as_ref().is_some_and(|token| token.text == text)
-    }
-
     /// Takes a token over, if that is no step back [12, 14, 15, 45].
     fn install(&mut self, text: u32, life: Ns, end: Ns, now: Ns, draw: u8) -> Result<(), &'static str> {
         let due = end - life / 4 - life / 40 * Ns::from(draw);
         let over = end - (30 * S).min(life / 8);
+        if self.rejected.contains(&text) {
+            return Err("the new access token is one that was rejected");
+        }
         if now >= over {
             return Err("the new access token has already expired");
         }
         let mut generation = self.generations + 1;
         if let Some(token) = &self.token {
             let same = token.text == text;
-            if same && token.refused {
-                return Err("the new access token is the one that was rejected");
-            }
             if token.is_usable(now) && end < token.end {
                 return Err("the new access token ends before the current one");
             }
@@ -380,7 +380,10 @@ impl Cache {
             _ => None,
         };
         gate.until = now + wait.max(retry_after.unwrap_or(0).min(300 * S));
-        gate.firm = nature == Nature::Permanent || retry_after.is_some();
+        gate.firm_until = match nature {
+            Nature::Permanent => gate.until,
+            _ => now + retry_after.unwrap_or(0).min(300 * S),
+        };
         gate.cause = Some(cause.clone());
         gate.until
     }

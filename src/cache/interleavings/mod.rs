@@ -30,6 +30,8 @@ mod guarded;
 mod landing;
 #[path = "../local.rs"]
 mod local;
+#[path = "../rejected.rs"]
+mod rejected;
 #[path = "../state.rs"]
 mod state;
 
