@@ -64,7 +64,9 @@ impl fmt::Display for ConfigError {
                 f.write_str("the expiry margin must not be more than half of the renewal window")
             }
             Self::Timeout => f.write_str("a time-out must be longer than zero and at most an hour"),
-            Self::BackOff => f.write_str("the shortest back-off must be above zero and not above the longest"),
+            Self::BackOff => f.write_str(
+                "the first back-off must be above zero and not above the longest, and that not above five minutes",
+            ),
             Self::Budget => f.write_str("the budget's window must be longer than zero"),
             Self::MissingTransport => f.write_str(
                 "no transport for the token calls: pass one to `transport`, or turn on the feature `reqwest`",

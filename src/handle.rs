@@ -1,15 +1,16 @@
-//! What a service and its requests hold on to, arranged so that a request writes to no memory that another core
+//! What a service and its requests hold on to, arranged so that a request seldom writes to memory that another core
 //! writes.
 //!
 //! A client is used in two ways: one long-lived clone for each task, or a clone for every single request. Either way
-//! the requests of one core share one [`Handle`], with its own copy of the token and a count that other cores leave
-//! alone. A service finds the handle of the core that it is called on in [`Handles`], and keeps it from its second call
-//! on; a clone begins without one, so that one made for a single request never writes it down. It does not matter for
-//! anything but time which handle a request gets.
+//! the requests of one thread share one [`Handle`], with its own copy of the token and a count that other threads leave
+//! alone. A service finds the handle of the thread that it is called on in [`Handles`], and keeps it from its second
+//! call on until the token changes; a clone begins without one, so that one made for a single request never writes it
+//! down. Which handle a request gets matters for nothing but time: two threads may find the same one, and a service
+//! that moves to another thread takes its handle along.
 
 use std::{
     ptr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use tokio::time::Instant;
@@ -25,18 +26,19 @@ pub(crate) struct Shared<S, R> {
     /// A clone that was never polled ready, from which the rare request that needs an instance of its own gets
     /// one. Cloning the inner service for every request would cost more than all else here. It is cloned under the
     /// lock, since a service need not be `Sync`: a `Clone` of a user's that waits for another of these would wait
-    /// for ever.
-    pristine: Mutex<S>,
+    /// for ever. There is none before the first call: until then the inner service may be changed.
+    pristine: OnceLock<Mutex<S>>,
 }
 
 impl<S: Clone, R> Shared<S, R> {
     /// An instance that must be polled ready before it is called.
     fn not_ready_inner(&self) -> S {
-        self.pristine.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let pristine = self.pristine.get().expect("no call without a pristine clone");
+        pristine.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// What the requests of one core hold on to.
+/// What the requests of one thread hold on to.
 pub(crate) struct Handle<S, R> {
     shared: Arc<Shared<S, R>>,
     token: Option<LocalToken>,
@@ -69,7 +71,7 @@ impl<S: Clone, R> Handle<S, R> {
     }
 }
 
-/// One handle for each core: for as many threads, by their addresses.
+/// A handle for each thread: for about as many as there are, by the addresses of their variables.
 pub(crate) struct Handles<S, R> {
     shared: Arc<Shared<S, R>>,
     slots: [Slot<Handle<S, R>>; SLOTS],
@@ -82,8 +84,8 @@ const SLOTS: usize = 32;
 struct Slot<T>(Mutex<Option<Arc<T>>>);
 
 impl<S, R> Handles<S, R> {
-    pub(crate) fn new(inner: S, layer: KlaviAuthLayer<R>) -> Self {
-        let shared = Arc::new(Shared { layer, pristine: Mutex::new(inner) });
+    pub(crate) fn new(layer: KlaviAuthLayer<R>) -> Self {
+        let shared = Arc::new(Shared { layer, pristine: OnceLock::new() });
         Self { shared, slots: std::array::from_fn(|_| Slot(Mutex::new(None))) }
     }
 
@@ -91,13 +93,13 @@ impl<S, R> Handles<S, R> {
         &self.shared.layer
     }
 
-    /// This core's handle, whatever its token.
+    /// This thread's handle, whatever its token.
     pub(crate) fn any(&self) -> Arc<Handle<S, R>> {
         let handle = self.slot().get();
         handle.unwrap_or_else(|| self.put(None))
     }
 
-    /// This core's handle with the current token in it. If renewal is due, or there is none, what the cache says.
+    /// This thread's handle with the current token in it. If renewal is due, or there is none, what the cache says.
     pub(crate) fn current(&self, now: Instant) -> (Arc<Handle<S, R>>, Option<Lookup>) {
         let handle = self.any();
         if handle.is_current(now) {
@@ -127,6 +129,12 @@ impl<S, R> Handles<S, R> {
 }
 
 impl<S: Clone, R> Handles<S, R> {
+    /// Ahead of a call: keeps a clone of the service that is called, unless there is one.
+    #[inline]
+    pub(crate) fn keep_pristine(&self, inner: &S) {
+        self.shared.pristine.get_or_init(|| Mutex::new(inner.clone()));
+    }
+
     /// As [`Shared::not_ready_inner`].
     pub(crate) fn not_ready_inner(&self) -> S {
         self.shared.not_ready_inner()
@@ -157,7 +165,7 @@ mod tests {
             TokenCache::new(source_fn(|_| async { NewToken::new("token", Duration::from_secs(1800)) }));
         cache.warm_up().await.unwrap();
         let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone());
-        (cache, Handles::new((), layer.send_once()))
+        (cache, Handles::new(layer.send_once()))
     }
 
     #[tokio::test(start_paused = true)]

@@ -56,8 +56,8 @@
 //! Only to the scheme, host and port of the API's base URL, and to origins added with
 //! [`allow_origin`](KlaviAuthLayer::allow_origin). A URI without an authority (`/monitor/v1/monitors`) counts as the
 //! API's, since it goes wherever the inner service is bound to. Plain `http` to the API's host is an error before
-//! anything leaves, unless that host is this machine or the base URL is itself plain `http`, by
-//! [`KlaviApi::at_insecure`].
+//! anything leaves, unless the base URL is itself plain `http`: to this machine by [`KlaviApi::at`], elsewhere by
+//! [`KlaviApi::at_insecure`]. The same goes for added origins.
 //!
 //! # Bodies
 //!

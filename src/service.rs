@@ -41,18 +41,17 @@ use crate::{
 pub struct KlaviAuth<S, R = CloneBody> {
     inner: S,
     handles: Arc<Handles<S, R>>,
-    /// The handle of the core on which this instance was called for the second time. One that is cloned for a single
+    /// The handle of the thread on which this instance was called for the second time. One that is cloned for a single
     /// request does without.
     handle: Option<Arc<Handle<S, R>>>,
     is_called: bool,
-    /// `inner` may have been changed from outside, and the pristine clone not.
-    outdated: bool,
 }
 
 impl<S: Clone, R> KlaviAuth<S, R> {
     pub(crate) fn new(inner: S, layer: KlaviAuthLayer<R>) -> Self {
-        let handles = Arc::new(Handles::new(inner.clone(), layer));
-        Self { inner, handles, handle: None, is_called: false, outdated: false }
+        let handles = Arc::new(Handles::new(layer));
+        handles.keep_pristine(&inner);
+        Self { inner, handles, handle: None, is_called: false }
     }
 
     /// The layer that it was made with.
@@ -67,8 +66,13 @@ impl<S: Clone, R> KlaviAuth<S, R> {
 
     /// The inner service, to be changed. Changes reach this instance and the clones made of it from now on; those that
     /// were made before stay as they are, so change it before you hand clones out.
-    pub fn get_mut(&mut self) -> &mut S {
-        self.outdated = true;
+    pub fn get_mut(&mut self) -> &mut S
+    where
+        R: Clone,
+    {
+        // The clones of before keep theirs. What is shared from now on is empty until one of the new is called.
+        self.handles = Arc::new(Handles::new(self.layer().clone()));
+        self.handle = None;
         &mut self.inner
     }
 
@@ -78,16 +82,7 @@ impl<S: Clone, R> KlaviAuth<S, R> {
     }
 }
 
-impl<S: Clone, R: Clone> KlaviAuth<S, R> {
-    /// Takes over a change that came through `get_mut`.
-    fn take_over_changes(&mut self) {
-        if self.outdated {
-            self.handles = Arc::new(Handles::new(self.inner.clone(), self.layer().clone()));
-            self.handle = None;
-            self.outdated = false;
-        }
-    }
-
+impl<S: Clone, R> KlaviAuth<S, R> {
     /// Sends a request of either kind, once it is known what to do with it.
     pub(crate) fn send<Q>(
         &mut self,
@@ -100,7 +95,7 @@ impl<S: Clone, R: Clone> KlaviAuth<S, R> {
         R: Replay<Q>,
         Q: Outbound,
     {
-        self.take_over_changes();
+        self.handles.keep_pristine(&self.inner);
         let future = match treatment {
             Treatment::Pass => return ResponseFuture::passing(self.inner.call(request)),
             Treatment::Refuse(error) => ResponseFuture::failed(error),
@@ -156,7 +151,7 @@ impl<S: Clone, R: Clone> KlaviAuth<S, R> {
         S: Service<Q>,
         R: Replay<Q>,
     {
-        self.take_over_changes();
+        self.handles.keep_pristine(&self.inner);
         self.inner = self.handles.not_ready_inner();
         ResponseFuture::failed(error)
     }
@@ -192,13 +187,7 @@ where
 
 impl<S: Clone, R> Clone for KlaviAuth<S, R> {
     fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            handles: Arc::clone(&self.handles),
-            handle: None,
-            is_called: false,
-            outdated: self.outdated,
-        }
+        Self { inner: self.inner.clone(), handles: Arc::clone(&self.handles), handle: None, is_called: false }
     }
 }
 

@@ -59,7 +59,8 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch) -> Result<(), Error> {
         number,
         reason,
         started: Instant::now(),
-        attempt: 1,
+        attempts: 0,
+        failures: 0,
         span: Span::none(),
         finished: false,
     };
@@ -79,7 +80,10 @@ struct Flight {
     number: u64,
     reason: FetchReason,
     started: Instant,
-    attempt: u32,
+    /// How often the source was asked.
+    attempts: u32,
+    /// How often that failed. It may also bring a token that is out of use by then.
+    failures: u32,
     span: Span,
     finished: bool,
 }
@@ -90,9 +94,10 @@ impl Flight {
         loop {
             let asked = Instant::now();
             let Some(predecessor) = self.core.lock().predecessor(self.number, asked) else { return };
+            self.attempts += 1;
             let result = ask(&*self.core.source, TokenRequest::new(predecessor), deadline).await;
             let (now, draw) = (Instant::now(), self.core.draw());
-            let answer = Answer { result, asked, now, attempt: self.attempt, deadline, draw };
+            let answer = Answer { result, asked, now, attempt: self.failures + 1, deadline, draw };
             // The state has changed, and with the remains the waiters are told of it.
             let (step, remains) = self.core.settle(self.number, answer);
             match step {
@@ -118,13 +123,13 @@ impl Flight {
     }
 
     fn retry(&mut self, error: &Error, wait: Duration) {
-        self.emit(&Event::Retrying { error, attempt: self.attempt, wait });
-        self.attempt += 1;
+        self.emit(&Event::Retrying { error, attempt: self.attempts, wait });
+        self.failures += 1;
     }
 
     fn arrived(&mut self, installed: Installed) {
         let Installed { generation, lifetime, endpoint, renewed, recovered } = installed;
-        let (attempts, latency) = (self.attempt, self.started.elapsed());
+        let (attempts, latency) = (self.attempts, self.started.elapsed());
         self.finish("ok", endpoint);
         let arrival =
             Arrival { generation, reason: self.reason, endpoint, attempts, lifetime, latency, recovered };
@@ -132,14 +137,14 @@ impl Flight {
     }
 
     fn failed(&mut self, error: &Error, retry_in: Duration, serving: bool) {
-        let (reason, attempts, latency) = (self.reason, self.attempt, self.started.elapsed());
+        let (reason, attempts, latency) = (self.reason, self.attempts, self.started.elapsed());
         self.finish(error.label(), error.endpoint());
         self.emit(&Event::Failed { error, reason, attempts, latency, serving, retry_in });
     }
 
     fn finish(&mut self, outcome: &'static str, endpoint: Option<TokenEndpoint>) {
         self.finished = true;
-        events::finished(&self.span, outcome, endpoint, self.attempt, self.started.elapsed());
+        events::finished(&self.span, outcome, endpoint, self.attempts, self.started.elapsed());
     }
 
     fn emit(&self, event: &Event<'_>) {

@@ -1,4 +1,4 @@
-//! A copy of the current token, for the requests of one core.
+//! A copy of the current token, for the requests of one thread.
 //!
 //! Whoever clones a value counts up a reference, and a count that two cores write at the same time costs more than
 //! all else that a request does here. So a copy has bytes of its own, and the epoch of the cache at which it was

@@ -40,7 +40,7 @@ use super::{Core, TokenCache};
 /// that is in use is never dropped: as long as a request holds it, or it is fetching, its key leads to it, so that there are never two flights for one key.
 ///
 /// Keys are hashed, compared and cloned while the registry is locked: a key's `Hash`, `Eq` and `Clone` must not call the
-/// same registry.
+/// same registry. (Its `Drop` may.)
 pub struct TokenCaches<K> {
     shared: Arc<Shared<K>>,
 }
@@ -55,6 +55,10 @@ struct Entries<K> {
     by_key: HashMap<K, Entry>,
     next_sweep: Instant,
 }
+
+/// To be dropped after the lock is released, since its `Drop` is the user's: a copy of a key, and the key and the cache
+/// that were evicted, if they were.
+type Dropped<K> = (K, Option<(K, Core)>);
 
 struct Entry {
     cache: TokenCache,
@@ -92,8 +96,8 @@ impl<K: Eq + Hash + Clone> TokenCaches<K> {
         }
         // Made without the lock. If another was quicker, this one is dropped unused.
         let made = make();
-        // What makes room is dropped after the lock is released: its source is the user's.
-        let _dropped;
+        // What makes room is dropped after the lock is released: its key and its source are the user's.
+        let mut dropped = Vec::new();
         let mut entries = self.lock();
         if let Some(entry) = entries.by_key.get_mut(&key) {
             entry.asked_for = now;
@@ -101,9 +105,9 @@ impl<K: Eq + Hash + Clone> TokenCaches<K> {
             drop(entries);
             return Ok(cache);
         }
-        if entries.by_key.len() >= self.shared.capacity {
-            _dropped =
-                entries.remove_longest_unused().ok_or(CachesInUse { capacity: self.shared.capacity })?;
+        if entries.by_key.len() >= self.shared.capacity && !entries.remove_longest_unused(&mut dropped) {
+            drop(entries);
+            return Err(CachesInUse { capacity: self.shared.capacity });
         }
         entries.by_key.insert(key, Entry { cache: made.clone(), asked_for: now });
         drop(entries);
@@ -113,8 +117,8 @@ impl<K: Eq + Hash + Clone> TokenCaches<K> {
     /// Forgets the cache of this key, and gives it back: for a customer whose keys have changed. Requests that hold
     /// it go on with it.
     pub fn remove(&self, key: &K) -> Option<TokenCache> {
-        let entry = self.lock().by_key.remove(key)?;
-        Some(entry.cache)
+        let removed = self.lock().by_key.remove_entry(key);
+        removed.map(|(_key, entry)| entry.cache)
     }
 
     /// How many caches there are.
@@ -129,14 +133,15 @@ impl<K: Eq + Hash + Clone> TokenCaches<K> {
 
     fn find(&self, key: &K, now: Instant) -> Option<TokenCache> {
         // As above.
-        let _dropped;
+        let mut dropped = Vec::new();
         let mut entries = self.lock();
-        _dropped = entries.sweep(now, self.shared.idle);
-        let entry = entries.by_key.get_mut(key)?;
-        entry.asked_for = now;
-        let cache = entry.cache.clone();
+        entries.sweep(now, self.shared.idle, &mut dropped);
+        let found = entries.by_key.get_mut(key).map(|entry| {
+            entry.asked_for = now;
+            entry.cache.clone()
+        });
         drop(entries);
-        Some(cache)
+        found
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries<K>> {
@@ -146,37 +151,43 @@ impl<K: Eq + Hash + Clone> TokenCaches<K> {
 
 impl<K: Eq + Hash + Clone> Entries<K> {
     /// Takes out what was idle for long enough. Looks at all of them four times per idle time at the most.
-    fn sweep(&mut self, now: Instant, idle: Duration) -> Vec<Core> {
+    fn sweep(&mut self, now: Instant, idle: Duration, dropped: &mut Vec<Dropped<K>>) {
         if now < self.next_sweep {
-            return Vec::new();
+            return;
         }
         self.next_sweep = now + idle / 4;
         let over = |entry: &Entry| now.duration_since(entry.asked_for) >= idle;
         let keys: Vec<_> =
             self.by_key.iter().filter(|(_, entry)| over(entry)).map(|(key, _)| key.clone()).collect();
-        keys.iter().filter_map(|key| self.evict(key)).collect()
+        dropped.extend(keys.into_iter().map(|key| self.evict(key)));
     }
 
-    fn remove_longest_unused(&mut self) -> Option<Core> {
+    /// Whether there was one.
+    fn remove_longest_unused(&mut self, dropped: &mut Vec<Dropped<K>>) -> bool {
         loop {
             let unused = self.by_key.iter().filter(|(_, entry)| entry.is_unused());
-            let key = unused.min_by_key(|(_, entry)| entry.asked_for).map(|(key, _)| key.clone())?;
-            let evicted = self.evict(&key);
-            if evicted.is_some() {
-                return evicted;
+            let longest = unused.min_by_key(|(_, entry)| entry.asked_for);
+            let Some(key) = longest.map(|(key, _)| key.clone()) else { return false };
+            let evicted = self.evict(key);
+            let is_gone = evicted.1.is_some();
+            dropped.push(evicted);
+            if is_gone {
+                return true;
             }
         }
     }
 
     /// Takes out a cache that nobody but the registry has. Looking and taking are one step: its keep-alive task may
     /// wake at this very moment, and either it finds the cache gone, or the cache stays with the renewal that it starts.
-    fn evict(&mut self, key: &K) -> Option<Core> {
-        let (key, Entry { cache, asked_for }) = self.by_key.remove_entry(key)?;
+    fn evict(&mut self, key: K) -> Dropped<K> {
+        let Some((same, Entry { cache, asked_for })) = self.by_key.remove_entry(&key) else {
+            return (key, None);
+        };
         match Arc::try_unwrap(cache.core) {
-            Ok(core) => Some(core),
+            Ok(core) => (key, Some((same, core))),
             Err(core) => {
-                self.by_key.insert(key, Entry { cache: TokenCache { core }, asked_for });
-                None
+                self.by_key.insert(same, Entry { cache: TokenCache { core }, asked_for });
+                (key, None)
             }
         }
     }

@@ -125,6 +125,7 @@ pub(super) struct Answer {
     pub(super) result: Result<NewToken, Error>,
     pub(super) asked: Instant,
     pub(super) now: Instant,
+    /// Of those that count against [`ATTEMPTS`].
     pub(super) attempt: u32,
     pub(super) deadline: Instant,
     pub(super) draw: f64,

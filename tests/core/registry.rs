@@ -2,9 +2,10 @@
 
 use std::{
     collections::HashSet,
+    hash::{Hash, Hasher},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Barrier,
+        Arc, Barrier, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -373,6 +374,51 @@ fn what_is_dropped_may_call_the_registry() {
             assert_eq!(lengths.load(Ordering::SeqCst), 1, "idle: the registry was empty when it was dropped");
             drop(caches.remove(&"c"));
             assert_eq!(lengths.load(Ordering::SeqCst), 1);
+        });
+    });
+}
+
+/// A key that asks the registry whenever one of its clones is dropped.
+#[derive(Clone)]
+struct Deregisters(u8, Arc<OnceLock<TokenCaches<Self>>>);
+
+impl PartialEq for Deregisters {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Deregisters {}
+
+impl Hash for Deregisters {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl Drop for Deregisters {
+    fn drop(&mut self) {
+        self.1.get().map(TokenCaches::len);
+    }
+}
+
+#[test]
+fn a_key_that_is_dropped_may_call_the_registry() {
+    without_deadlock(|| {
+        runtime().block_on(async {
+            let caches = TokenCaches::new(1, IDLE);
+            let known = Arc::new(OnceLock::new());
+            known.set(caches.clone()).ok().unwrap();
+            let key = |number| Deregisters(number, Arc::clone(&known));
+            let insert = |number| caches.get_or_insert_with(key(number), cache);
+            drop(insert(0).unwrap());
+            let used = insert(1).unwrap();
+            insert(2).unwrap_err();
+            drop(used);
+            advance(IDLE).await;
+            drop(insert(3).unwrap());
+            drop(caches.remove(&key(3)));
+            assert!(caches.is_empty());
         });
     });
 }

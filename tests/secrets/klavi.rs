@@ -44,7 +44,7 @@ struct State {
     answers: VecDeque<Answer>,
     issued: usize,
     /// The tokens that the API takes.
-    good: Vec<&'static str>,
+    good: Vec<String>,
     token_calls: usize,
 }
 
@@ -52,7 +52,8 @@ impl Klavi {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let state = State { answers: VecDeque::new(), issued: 0, good: vec![BEARER], token_calls: 0 };
+        let state =
+            State { answers: VecDeque::new(), issued: 0, good: vec![BEARER.to_owned()], token_calls: 0 };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         let app =
@@ -94,7 +95,7 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Body>) -> Response<Bo
     }
     let sent = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
     let is_good = sent.is_some_and(|sent| {
-        state.lock().unwrap().good.iter().any(|token| sent.strip_prefix("Bearer ") == Some(token))
+        state.lock().unwrap().good.iter().any(|token| sent.strip_prefix("Bearer ") == Some(token.as_str()))
     });
     let response = match path.rsplit('/').next() {
         Some("away") => Response::builder().status(302).header("location", "http://localhost:1/elsewhere"),
@@ -117,8 +118,10 @@ async fn token_call(state: &Mutex<State>) -> Response<Body> {
             let token = {
                 let mut state = state.lock().unwrap();
                 state.issued += 1;
-                let token = TOKENS[(state.issued - 1) % TOKENS.len()];
-                state.good.push(token);
+                // Never the same again: one that was rejected is not accepted.
+                let (round, number) = ((state.issued - 1) / TOKENS.len(), (state.issued - 1) % TOKENS.len());
+                let token = format!("{}.{round}", TOKENS[number]);
+                state.good.push(token.clone());
                 token
             };
             let json = serde_json::json!({ "accessToken": token, "expireIn": 1800, "message": everything() });
