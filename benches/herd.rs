@@ -1,13 +1,15 @@
 //! 100,000 callers wait for one fetch: how long until the last of them has its token, and how many bytes each
-//! waiting caller holds beyond its own future.
+//! waiting caller holds beyond its own future and its request.
+//!
+//! All are woken from a task of the runtime: the flight, or one that calls `notify_waiters`. A request goes on to an inner
+//! service that answers at once.
 //!
 //! `cargo bench --bench herd`
 
 mod support;
 
 use std::{
-    future::Future,
-    pin::pin,
+    future::{Future, ready},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,13 +19,17 @@ use std::{
 };
 
 use allocation_counter::measure;
+use bytes::Bytes;
 use futures_util::task::noop_waker_ref;
-use klavi_auth::{NewToken, TokenCache, source_fn};
+use http::{Request, Response, header::AUTHORIZATION};
+use http_body_util::Full;
+use klavi_auth::{BoxError, KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache, source_fn};
 use support::{
     rounds::{median, ratio},
     table::{Options, Tables},
 };
 use tokio::{sync::Notify, time::Instant};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 const CALLERS: usize = 100_000;
 
@@ -36,9 +42,21 @@ fn main() {
     for threads in [1, 2] {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(threads).enable_time().build().expect("a runtime");
-        // In turns, so that whatever the machine does hits both.
-        let round = |_| (runtime.block_on(notify(callers)), runtime.block_on(cache(callers)));
-        let (bare, ours): (Vec<_>, Vec<_>) = (0..rounds).map(round).unzip();
+        // In turns, in one order and in the other, so that whatever the machine does hits all.
+        let (mut bare, mut ours, mut requests) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..rounds {
+            let mut measured = [
+                (&mut bare, &(|| runtime.block_on(notify(callers))) as &dyn Fn() -> f64),
+                (&mut ours, &|| runtime.block_on(cache(callers))),
+                (&mut requests, &|| runtime.block_on(layer(callers))),
+            ];
+            if round % 2 == 1 {
+                measured.reverse();
+            }
+            for (times, measure) in measured {
+                times.push(measure());
+            }
+        }
         let mut add = |name: &str, of: &[f64]| {
             let mut add = |what: &str, value| tables.add(TABLE, name, &format!("{what}, {threads}T"), value);
             add("released after, ms", format!("{:.1}", median(of.iter().copied()) * 1e3));
@@ -46,9 +64,11 @@ fn main() {
         };
         add("bare Notify::notify_waiters", &bare);
         add("TokenCache::get", &ours);
+        add("request through the layer", &requests);
     }
-    let held = bytes_per_waiter(callers).to_string();
-    tables.add(TABLE, "TokenCache::get", "bytes per caller beyond its future", held);
+    let bytes = "bytes per caller beyond its future and request";
+    tables.add(TABLE, "TokenCache::get", bytes, bytes_per_call(callers).to_string());
+    tables.add(TABLE, "request through the layer", bytes, bytes_per_request(callers).to_string());
     tables.print(options);
 }
 
@@ -86,10 +106,66 @@ async fn cache(callers: usize) -> f64 {
     release
 }
 
+/// The same of requests, each sent by a clone of the service.
+async fn layer(callers: usize) -> f64 {
+    let (cache, gate, fetches) = gated();
+    let service = service(cache);
+    let release = herd(
+        callers,
+        || {
+            let service = service.clone();
+            async move { drop(service.oneshot(request()).await.expect("an answer")) }
+        },
+        || {
+            gate.notify_one();
+        },
+    );
+    let release = release.await;
+    assert_eq!(fetches.load(Ordering::SeqCst), 1);
+    release
+}
+
+/// The inner service sees to it that every request has its token.
+fn service(cache: TokenCache) -> impl Call {
+    let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache);
+    layer.layer(service_fn(|request: Request<Full<Bytes>>| {
+        assert_eq!(request.headers()[AUTHORIZATION], "Bearer token");
+        ready(Ok::<_, BoxError>(Response::new(())))
+    }))
+}
+
+/// What a layer makes of an inner service.
+trait Call:
+    Service<Request<Full<Bytes>>, Response = Response<()>, Error = BoxError, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> Call for S where
+    S: Service<Request<Full<Bytes>>, Response = Response<()>, Error = BoxError, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+fn request() -> Request<Full<Bytes>> {
+    let body = Full::new(Bytes::from_static(br#"{"consentId":"0c2f3b6a"}"#));
+    Request::post("/monitor/v1/monitors").body(body).expect("a sound request")
+}
+
 async fn notify(callers: usize) -> f64 {
-    let gate = Arc::new(Notify::new());
-    let waiters = gate.clone();
-    herd(callers, move || waiters.clone().notified_owned(), || gate.notify_waiters()).await
+    let (gate, waiters) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    tokio::spawn({
+        let (gate, waiters) = (gate.clone(), waiters.clone());
+        async move {
+            gate.notified().await;
+            waiters.notify_waiters();
+        }
+    });
+    herd(callers, move || waiters.clone().notified_owned(), || gate.notify_one()).await
 }
 
 /// Starts all callers, waits until each has been polled once, opens the gate, and waits for the last.
@@ -121,17 +197,32 @@ where
     opened.elapsed().as_secs_f64()
 }
 
-/// What the waiters' bookkeeping takes, counted with the allocator: futures are made first and polled then.
-fn bytes_per_waiter(callers: usize) -> u64 {
+fn bytes_per_call(callers: usize) -> usize {
+    let (cache, ..) = gated();
+    bytes_per_waiter(callers, |_| cache.get())
+}
+
+/// The layer takes a request that has to wait out of the future, into a box: its own bytes are not counted.
+fn bytes_per_request(callers: usize) -> usize {
+    let (cache, ..) = gated();
+    let mut service = service(cache);
+    let mut requests: Vec<_> = (0..callers).map(|_| request()).collect();
+    let held = bytes_per_waiter(callers, move |_| service.call(requests.pop().expect("as many as callers")));
+    held - size_of::<Request<Full<Bytes>>>()
+}
+
+/// What the waiters' bookkeeping takes, counted with the allocator.
+fn bytes_per_waiter<F: Future>(callers: usize, mut call: impl FnMut(usize) -> F) -> usize {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _inside = runtime.enter();
-    let (cache, ..) = gated();
-    let mut calls: Vec<_> = (0..callers).map(|_| Box::pin(cache.get())).collect();
+    let mut calls = Vec::with_capacity(callers);
     let cx = &mut std::task::Context::from_waker(noop_waker_ref());
     let held = measure(|| {
-        for call in &mut calls {
-            assert!(pin!(call).poll(cx).is_pending());
+        for number in 0..callers {
+            let mut call = Box::pin(call(number));
+            assert!(call.as_mut().poll(cx).is_pending());
+            calls.push(call);
         }
     });
-    u64::try_from(held.bytes_current).unwrap_or_default() / callers as u64
+    usize::try_from(held.bytes_current).unwrap_or_default() / callers - size_of::<F>()
 }

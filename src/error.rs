@@ -387,6 +387,62 @@ mod tests {
     }
 
     #[test]
+    fn case_63_each_kind_has_one_predicate_and_one_label() {
+        type Predicate = fn(&Error) -> bool;
+        let predicates: [(&str, Predicate); 12] = [
+            ("no_token", Error::is_no_token),
+            ("keys_rejected", Error::is_keys_rejected),
+            ("keys_needed", Error::is_keys_needed),
+            ("throttled", Error::is_throttled),
+            ("server_error", Error::is_server_error),
+            ("timeout", Error::is_timeout),
+            ("bad_answer", Error::is_bad_answer),
+            ("transport", Error::is_transport),
+            ("interrupted", Error::is_interrupted),
+            ("budget_exhausted", Error::is_budget_exhausted),
+            ("insecure_uri", Error::is_insecure_uri),
+            ("customer_missing", Error::is_customer_missing),
+        ];
+        let kinds = [
+            Kind::NoToken(Lost::Expired),
+            Kind::KeysRejected,
+            Kind::KeysNeeded,
+            Kind::Throttled,
+            Kind::ServerError,
+            Kind::Timeout,
+            Kind::BadAnswer("what"),
+            Kind::Transport,
+            Kind::Interrupted("what"),
+            Kind::BudgetExhausted,
+            Kind::InsecureUri,
+            Kind::CustomerMissing,
+            Kind::Source,
+        ];
+        for (number, kind) in kinds.into_iter().enumerate() {
+            let error = Error::new(kind, Recovery::BackOff);
+            let held: Vec<_> =
+                predicates.iter().filter(|(_, holds)| holds(&error)).map(|(name, _)| *name).collect();
+            let name = predicates.get(number).map(|(name, _)| *name);
+            assert_eq!(held, name.into_iter().collect::<Vec<_>>(), "{error:?}");
+            assert_eq!(error.label(), name.unwrap_or("source"));
+            assert_eq!(Error::no_token(Lost::NeverHad, error.clone()).label(), error.label());
+        }
+    }
+
+    #[test]
+    fn what_the_endpoint_said_is_found_through_the_chain() {
+        let error = Error::no_token(Lost::NeverHad, Error::timeout());
+        assert_eq!((error.endpoint(), error.status(), error.message()), (None, None, None));
+        let cause = Error::new(Kind::ServerError, Recovery::Transient)
+            .with_endpoint(TokenEndpoint::Auth)
+            .with_status(StatusCode::BAD_GATEWAY)
+            .with_message(Some("later".to_owned()));
+        let error = Error::no_token(Lost::NeverHad, cause);
+        assert_eq!(error.endpoint(), Some(TokenEndpoint::Auth));
+        assert_eq!((error.status(), error.message()), (Some(StatusCode::BAD_GATEWAY), Some("later")));
+    }
+
+    #[test]
     fn case_63_no_cause_is_printed_twice() {
         let error = Error::no_token(Lost::NeverHad, Error::transport("connection refused"));
         let mut lines = Vec::new();
