@@ -8,7 +8,8 @@ mod support;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use futures_util::FutureExt;
+use http::{Request, Response, header::AUTHORIZATION};
 use http_body_util::Full;
 use klavi_auth::{BoxError, KlaviApi, KlaviAuth, KlaviAuthLayer, Product, SendOnce, TokenCache, TokenCaches};
 use support::{
@@ -19,7 +20,7 @@ use support::{
     variants::{DAY, TOKEN, cache, token},
 };
 use tokio::runtime::Runtime;
-use tower::{Layer, Service};
+use tower::{Layer, Service, ServiceExt};
 use tower_http::auth::{AddAuthorization, AddAuthorizationLayer};
 
 type Body = Full<Bytes>;
@@ -99,6 +100,9 @@ where
     S: Service<Request<Body>, Response = Response<()>, Error = BoxError> + Clone + Sync + 'a,
 {
     Box::new(move || {
+        let first = service.clone().oneshot(Recycler::post(Full::new).first()).now_or_never();
+        let answer = first.expect("at once").expect("an answer");
+        assert!(answer.headers().contains_key(AUTHORIZATION), "it has a token");
         let mut caller = Caller::new(service.clone(), Recycler::post(Full::new));
         Box::new(move |calls| caller.run(calls, Style::LongLived))
     })

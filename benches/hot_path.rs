@@ -1,7 +1,7 @@
 //! A request whose token is fresh: what the layer adds to it, beside what others add.
 //!
 //! `cargo bench --bench hot_path`. All variants run in turns, round after round; the ratios are medians of quotients
-//! within a round. Long-lived: each thread has a clone of the service for all its requests. Cloned:
+//! within a round. `--threads 1,2,4` for other numbers of threads than 1 and 2. Long-lived: each thread has a clone of the service for all its requests. Cloned:
 //! `service.clone().oneshot(request)`. Allocations are counted by `footprint`, so that no counter is in these times.
 
 mod support;
@@ -12,7 +12,7 @@ use support::{
     client::Style,
     rounds::{Case, Effort, median, ratio, times},
     table::{Options, Tables},
-    variants::{self, Role, TOKEN, Variant},
+    variants::{self, Load, Role, TOKEN, Variant},
 };
 
 fn main() {
@@ -23,7 +23,7 @@ fn main() {
     let variants = variants::all(Api::default(), TOKEN, &runtime);
     let mut tables = Tables::default();
     for style in Style::ALL {
-        for threads in [1, 2] {
+        for threads in options.threads([1, 2]) {
             let cases: Vec<_> = variants.iter().map(|variant| case(variant, style)).collect();
             let times = times(&cases, threads, effort);
             report(&mut tables, style, threads, &variants, &times);
@@ -50,5 +50,24 @@ fn report(tables: &mut Tables, style: Style, threads: usize, variants: &[Variant
         add("ns", format!("{:.0}", median(of.iter().copied())));
         add("above raw", format!("{above:.0}"));
         add("÷ AddAuthorization", format!("{:.2}", ratio(of, constant)));
+    }
+
+    // What is compared otherwise: with another way of sending twice, and without the look at the clock.
+    let title = format!("The same POST, {} service, compared otherwise", style.name());
+    let times_of = |role| {
+        let at = variants.iter().position(|variant| (variant.role, variant.load) == (role, Load::Post));
+        &times[at.expect("there is one")]
+    };
+    let (constant, clock, retry) = (times_of(Role::Static), times_of(Role::Clock), times_of(Role::Retry));
+    for (variant, of) in variants.iter().zip(times) {
+        if (variant.role, variant.load) != (Role::Ours, Load::Post) {
+            continue;
+        }
+        let mut add =
+            |what: &str, value| tables.add(&title, variant.name, &format!("{what}, {threads}T"), value);
+        let rest = of.iter().zip(clock).zip(constant).map(|((of, clock), constant)| of - (clock - constant));
+        let rest = rest.collect::<Vec<_>>();
+        add("without a clock read ÷ AddAuthorization", format!("{:.2}", ratio(&rest, constant)));
+        add("÷ tower::retry + AddAuthorization", format!("{:.2}", ratio(of, retry)));
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     Request, Response, StatusCode, Uri,
-    header::{ACCEPT, CONTENT_TYPE},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
 };
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
@@ -41,6 +41,10 @@ const TASKS: usize = 32;
 const VARIANTS: usize = 5;
 
 const TABLE: &str = "Loopback HTTP/1.1 with hyper, 32 tasks, POST of 1 KiB";
+
+/// As long as each other.
+const WITH_TOKEN: &str = "/monitor/v1/monitors";
+const WITHOUT: &str = "/nothing/v1/monitors";
 
 type Http = Client<HttpConnector, Full<Bytes>>;
 
@@ -93,10 +97,10 @@ async fn measure(rounds: usize, requests: usize) -> Result<Vec<[f64; VARIANTS]>,
         for step in 0..VARIANTS {
             let variant = (step + round) % VARIANTS;
             time[variant] = match variant {
-                1 => all(&constant, at, requests).await?,
-                2 => all(&once, at, requests).await?,
-                3 => all(&resendable, at, requests).await?,
-                _ => all(&plain, at, requests).await?,
+                1 => all(&constant, at, WITH_TOKEN, requests).await?,
+                2 => all(&once, at, WITH_TOKEN, requests).await?,
+                3 => all(&resendable, at, WITH_TOKEN, requests).await?,
+                _ => all(&plain, at, WITHOUT, requests).await?,
             };
         }
         times.push(time);
@@ -105,7 +109,7 @@ async fn measure(rounds: usize, requests: usize) -> Result<Vec<[f64; VARIANTS]>,
 }
 
 /// So many requests by each task, in seconds.
-async fn all<S, A>(service: &S, at: SocketAddr, requests: usize) -> Result<f64, BoxError>
+async fn all<S, A>(service: &S, at: SocketAddr, path: &'static str, requests: usize) -> Result<f64, BoxError>
 where
     S: Service<Request<Full<Bytes>>, Response = Response<A>, Error = BoxError> + Clone + Send + 'static,
     S::Future: Send,
@@ -113,7 +117,7 @@ where
     A::Data: Send,
 {
     let begun = Instant::now();
-    let tasks: Vec<_> = (0..TASKS).map(|_| tokio::spawn(one(service.clone(), at, requests))).collect();
+    let tasks: Vec<_> = (0..TASKS).map(|_| tokio::spawn(one(service.clone(), at, path, requests))).collect();
     for task in tasks {
         task.await??;
     }
@@ -121,12 +125,17 @@ where
 }
 
 /// One request after the other.
-async fn one<S, A>(mut service: S, at: SocketAddr, requests: usize) -> Result<(), BoxError>
+async fn one<S, A>(
+    mut service: S,
+    at: SocketAddr,
+    path: &'static str,
+    requests: usize,
+) -> Result<(), BoxError>
 where
     S: Service<Request<Full<Bytes>>, Response = Response<A>, Error = BoxError>,
     A: Body<Error: Into<BoxError>>,
 {
-    let uri: Uri = format!("http://{at}/monitor/v1/monitors").parse()?;
+    let uri: Uri = format!("http://{at}{path}").parse()?;
     let body = Bytes::from(vec![b'x'; 1024]);
     for _ in 0..requests {
         let request = Request::post(uri.clone())
@@ -157,7 +166,7 @@ async fn serve() -> Result<SocketAddr, BoxError> {
     Ok(at)
 }
 
-/// Reads the request, and answers with 256 bytes.
+/// Reads the request, and answers with 256 bytes, if it has the one token that its path promises, or none.
 #[derive(Clone, Copy)]
 struct Server;
 
@@ -175,9 +184,15 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        let tokens = request.headers().get_all(AUTHORIZATION).iter().count();
+        let expected = usize::from(request.uri().path() == WITH_TOKEN);
         Box::pin(async move {
             request.into_body().collect().await.map_err(Into::into)?;
-            Ok(Response::new(Full::new(Bytes::from_static(&[b'y'; 256]))))
+            let mut response = Response::new(Full::new(Bytes::from_static(&[b'y'; 256])));
+            if tokens != expected {
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+            }
+            Ok(response)
         })
     }
 }

@@ -19,7 +19,7 @@ use std::{
 
 use allocation_counter::measure;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use http_body::{Body, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use klavi_auth::{BoxError, KlaviApi, KlaviAuth, KlaviAuthLayer, Product, RecordBody};
@@ -190,6 +190,7 @@ impl Service<Request<Boxed>> for Reader {
     }
 
     fn call(&mut self, request: Request<Boxed>) -> Self::Future {
+        assert!(request.headers().contains_key(AUTHORIZATION), "it has a token");
         read(request.into_body(), |data| match &self.socket {
             Some(socket) => socket.send(data).expect("the connection holds"),
             None => drop(black_box(data)),

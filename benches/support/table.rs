@@ -15,6 +15,13 @@ impl Options {
         let has = |name| std::env::args().any(|arg| arg == name);
         Self { quick: has("--quick") || !has("--bench"), tsv: has("--tsv") }
     }
+
+    /// `--threads 1,2,4`, or these.
+    pub fn threads<const N: usize>(self, usual: [usize; N]) -> Vec<usize> {
+        let mut arguments = std::env::args().skip_while(|argument| argument != "--threads").skip(1);
+        let Some(list) = arguments.next() else { return usual.to_vec() };
+        list.split(',').map(|number| number.parse().expect("--threads takes numbers")).collect()
+    }
 }
 
 /// Values by table, row and column, in the order in which they were found.

@@ -61,6 +61,10 @@ pub enum Role {
     Raw,
     /// tower-http's `AddAuthorization`: what the others are compared with.
     Static,
+    /// `Static`, and one look at the clock.
+    Clock,
+    /// `Static` under `tower::retry`.
+    Retry,
     /// This crate.
     Ours,
     /// Somebody else's way, or something to compare with.
@@ -100,7 +104,7 @@ impl Variant {
 pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
     use Claim::{Again, NoToken, Renewed, Token};
     use Load::{Get, Post, Stream};
-    use Role::{Other, Ours, Raw, Static};
+    use Role::{Clock as Clocked, Other, Ours, Raw, Retry, Static};
 
     let constant = || AddAuthorizationLayer::bearer(&token(1, length)).as_sensitive(true).layer(api);
     let header = SetRequestHeaderLayer::overriding(AUTHORIZATION, bearer(1, length));
@@ -123,7 +127,7 @@ pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
         variant("AddAuthorization, GET", Get, Static, Token, constant(), get),
         variant("AddAuthorization, stream", Stream, Static, Token, constant(), stream),
         variant("SetRequestHeader (a constant)", Post, Other, Token, header.layer(api), post),
-        variant("AddAuthorization + one clock read", Post, Other, Token, Clock(constant()), post),
+        variant("AddAuthorization + one clock read", Post, Clocked, Token, Clock(constant()), post),
         variant("klavi-auth, opted out", Post, Ours, NoToken, ours().layer(api), skipped),
         variant("klavi-auth, send once", Post, Ours, Token, ours().send_once().layer(api), post),
         variant("klavi-auth, resend off", Post, Ours, Token, ours().resend(false).layer(api), post),
@@ -137,7 +141,7 @@ pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
             ours().replay_with(Payload::Recorded).layer(api),
             stream,
         ),
-        variant("tower::retry + AddAuthorization", Post, Other, Again, retry.layer(constant()), post),
+        variant("tower::retry + AddAuthorization", Post, Retry, Again, retry.layer(constant()), post),
         variant("emulated: obvious prototype", Post, Other, Renewed, Prototype::new(api, length), post),
         variant(
             "emulated: kube-client's way",
