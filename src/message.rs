@@ -8,9 +8,6 @@ use crate::{NoResend, SkipAuth, TokenCache, origin::Target};
 pub trait Outbound: sealed::Sealed {
     #[doc(hidden)]
     fn headers_mut(&mut self) -> &mut HeaderMap;
-
-    #[doc(hidden)]
-    fn headers(&self) -> &HeaderMap;
 }
 
 /// A response whose status says whether the token was accepted. Sealed.
@@ -86,10 +83,6 @@ impl<'a> Destination<'a> {
 impl<B> Outbound for Request<B> {
     fn headers_mut(&mut self) -> &mut HeaderMap {
         self.headers_mut()
-    }
-
-    fn headers(&self) -> &HeaderMap {
-        self.headers()
     }
 }
 

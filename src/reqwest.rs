@@ -77,10 +77,6 @@ impl Outbound for Request {
     fn headers_mut(&mut self) -> &mut HeaderMap {
         self.headers_mut()
     }
-
-    fn headers(&self) -> &HeaderMap {
-        self.headers()
-    }
 }
 
 impl Sealed for Response {}

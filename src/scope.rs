@@ -199,6 +199,20 @@ mod tests {
     }
 
     #[test]
+    fn case_59_default_ports_are_equal_over_plain_http_too() {
+        for (base, other) in
+            [("http://localhost", "http://localhost:80"), ("http://localhost:80", "http://LOCALHOST")]
+        {
+            let scope = Scope::new(&KlaviApi::at(base, Product::Monitor).unwrap());
+            for uri in [base, other] {
+                assert_eq!(treatment(&scope, &format!("{uri}/x")), "authenticate", "{base} {uri}");
+            }
+            assert_eq!(treatment(&scope, "http://localhost:443/x"), "pass");
+            assert_eq!(treatment(&scope, "https://localhost:80/x"), "pass");
+        }
+    }
+
+    #[test]
     fn case_57_origins_can_be_added() {
         let mut scope = scope();
         scope.add(Origin::of_base(&Uri::from_static("https://files.klavi.ai:8443")).unwrap());

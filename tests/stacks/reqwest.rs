@@ -11,7 +11,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Version};
 use http_body_util::Full;
 use klavi_auth::{
-    Error, KlaviAuth, KlaviAuthLayer, NoResend, Product, SkipAuth, TokenCache, sandbox::Endpoint,
+    Error, KlaviAuth, KlaviAuthLayer, NoResend, Product, SkipAuth, TokenCache,
+    sandbox::{Endpoint, Fault},
 };
 use reqwest::{Body, Client, Request, Response};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -39,6 +40,20 @@ async fn case_40_52_a_401_leads_to_one_renewal_and_one_resend_of_bytes() {
     assert_eq!(world.tokens_sent(), [1, 1, 2]);
     // The sandbox rejects from the head alone, and reads the body of the second request only.
     assert_eq!(bodies(&world), ["", "", "payload"]);
+}
+
+#[tokio::test]
+async fn case_46_which_answers_reject_the_token_can_be_replaced() {
+    let world = world().await;
+    let layer =
+        world.layer().rejected_when(|status, headers| status == 403 && headers.contains_key("x-which"));
+    let service = layer.layer(unpooled());
+    let fails = |answer| world.sandbox.fail_next(Endpoint::Resource, 1, answer);
+    fails(Fault::status(reqwest::StatusCode::FORBIDDEN).header("x-which", "token"));
+    assert_eq!(status(&service, get(&world, "echo")).await, 200);
+    fails(Fault::status(reqwest::StatusCode::FORBIDDEN));
+    assert_eq!(status(&service, get(&world, "echo")).await, 403);
+    assert_eq!(world.counts(), [2, 0, 3, 0]);
 }
 
 #[tokio::test]
