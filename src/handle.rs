@@ -190,6 +190,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_copy_is_not_current_again_whatever_follows_its_token() {
+        let count = std::sync::atomic::AtomicUsize::new(0);
+        let cache = TokenCache::new(source_fn(move |_| {
+            let number = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            async move { NewToken::new(&format!("token-{number}"), Duration::from_secs(1800)) }
+        }));
+        let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone());
+        let handles: Handles<(), _> = Handles::new(layer.send_once());
+        let mut copies = Vec::new();
+        let refuse = |token: &AccessToken| cache.refuse(token.generation()).unwrap();
+        let invalidate = |token: &AccessToken| cache.invalidate(token);
+        for out in [&refuse as &dyn Fn(&_), &invalidate, &invalidate, &refuse, &refuse] {
+            let token = cache.get().await.unwrap();
+            let (copy, _) = handles.current(Instant::now());
+            assert_eq!(copy.token().unwrap().expose(), token.expose());
+            assert!(copy.is_current(Instant::now()));
+            assert!(!copies.iter().any(|copy: &Arc<Handle<(), _>>| copy.is_current(Instant::now())));
+            copies.push(copy);
+            out(&token);
+            assert!(!copies.iter().any(|copy| copy.is_current(Instant::now())));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_copy_is_not_current_once_renewal_is_due_and_is_not_made_anew() {
         let (_, handles) = handles().await;
         let (handle, _) = handles.current(Instant::now());
@@ -197,5 +221,10 @@ mod tests {
         assert!(!handle.is_current(Instant::now()));
         let (same, found) = handles.current(Instant::now());
         assert!(matches!(found, Some(Lookup::Token(_))) && Arc::ptr_eq(&same, &handle));
+        // Nor is it current when the renewal is over. The next one is, at once.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!handle.is_current(Instant::now()));
+        let (next, _) = handles.current(Instant::now());
+        assert!(next.is_current(Instant::now()) && !handle.is_current(Instant::now()));
     }
 }

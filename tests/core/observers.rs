@@ -46,6 +46,22 @@ fn case_32_no_lock_is_held_while_an_observer_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn case_62_a_shared_observer_hears_of_each_cache_that_has_it() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let observer = Arc::new(move |_: &Event<'_>| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    // A source may be shared likewise; each cache asks it for a token of its own.
+    let source = Arc::new(Scripted::new([token("t1"), token("t2")]));
+    for expected in ["t1", "t2"] {
+        let cache = TokenCache::builder(source.clone()).observer(observer.clone()).build().unwrap();
+        assert_eq!(cache.get().await.unwrap().expose(), expected);
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn case_28_an_observer_that_panics_costs_nobody_a_token() {
     let source = Manual::default();
     let cache = TokenCache::builder(source.clone())
