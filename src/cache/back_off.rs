@@ -47,7 +47,7 @@ impl BackOff {
 
 /// The part of the pause after this error that holds even when a token was refused: the server asked for it, or trying
 /// again is pointless.
-pub(crate) fn firm_pause(error: &Error) -> Duration {
+fn firm_pause(error: &Error) -> Duration {
     let asked = error.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER);
     if error.recovery() == Recovery::Permanent { asked.max(PERMANENT) } else { asked }
 }

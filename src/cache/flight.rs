@@ -102,11 +102,12 @@ impl Flight {
             let (step, remains) = self.core.settle(self.number, answer);
             match step {
                 None => return,
-                Some(Step::AskAgain(None)) => {}
-                Some(Step::AskAgain(Some(error))) => self.retry(&error, Duration::ZERO),
+                Some(Step::AskAgain) => {}
                 Some(Step::RetryAt(moment, error)) => {
                     drop(remains);
-                    self.retry(&error, moment.saturating_duration_since(now));
+                    let wait = moment.saturating_duration_since(now);
+                    self.emit(&Event::Retrying { error: &error, attempt: self.attempts, wait });
+                    self.failures += 1;
                     sleep_until(moment).await;
                 }
                 Some(Step::Installed(installed)) => {
@@ -120,11 +121,6 @@ impl Flight {
                 }
             }
         }
-    }
-
-    fn retry(&mut self, error: &Error, wait: Duration) {
-        self.emit(&Event::Retrying { error, attempt: self.attempts, wait });
-        self.failures += 1;
     }
 
     fn arrived(&mut self, installed: Installed) {

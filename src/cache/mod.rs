@@ -7,13 +7,13 @@ mod builder;
 mod flight;
 mod guarded;
 mod held;
+mod history;
 #[cfg(test)]
 mod interleavings;
 mod keep_alive;
 mod landing;
 mod local;
 mod registry;
-mod rejected;
 mod snapshot;
 mod state;
 mod sync;
@@ -120,12 +120,12 @@ impl TokenCache {
     /// Takes `token` out of use: it is never handed out again, and the next caller waits for one that was
     /// fetched after this call.
     ///
-    /// Nothing happens if the cache has a newer token already, or if this one was invalidated before. The call itself
+    /// Nothing else happens if the cache has a newer token already, or if this one was invalidated before. The call itself
     /// fetches nothing. Unlike a 401 that the layer sees, it is not counted against the budget for renewals: call it
     /// when you know, not in a loop.
     ///
-    /// The last 64 tokens that were taken out of use, by this or by a 401, are known by their hashes: if the source hands
-    /// one out again, that is an error for which [`Error::is_bad_answer`] holds.
+    /// The last 64 tokens of a cache are known by their hashes: if the source hands out one again that was taken out of use,
+    /// by this or by a 401, that is an error for which [`Error::is_bad_answer`] holds.
     pub fn invalidate(&self, token: &AccessToken) {
         let news = self.core.state.change(|state| state.invalidate(token, Instant::now()));
         if news {

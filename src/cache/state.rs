@@ -13,11 +13,11 @@ use std::{mem, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    back_off::{self, BackOff, Gate},
+    back_off::{BackOff, Gate},
     budget::{Budget, Exhausted},
     held::Held,
+    history::History,
     landing::{Pilot, Waiter, landing},
-    rejected::Rejected,
 };
 use crate::{
     AccessToken, Error, FetchReason, NewToken, Predecessor, RefreshPolicy, TokenEndpoint,
@@ -34,7 +34,7 @@ pub(super) type Outcome = Result<(), Error>;
 #[derive(Debug)]
 pub(super) struct State {
     current: Option<Held>,
-    rejected: Rejected,
+    history: History,
     last_generation: u64,
     /// Counts every change of `current`: what a local copy was taken at.
     epoch: u64,
@@ -56,6 +56,8 @@ pub(super) struct Slot {
     superseded: bool,
     /// The API refused the token after the source was asked: that string is no answer.
     outdated: bool,
+    /// One of the two while the token was still good: an error is no answer either, to those who wait because of that.
+    forced: bool,
     /// From here on it counts as lost: its runtime is alive but does not run it.
     overdue: Instant,
 }
@@ -104,8 +106,8 @@ pub(super) enum Step {
         serving: bool,
     },
     RetryAt(Instant, Error),
-    /// At once, for the token went out of use meanwhile. An error: of the attempt that knew nothing of that.
-    AskAgain(Option<Error>),
+    /// At once: what came in is as old as a token that went out of use meanwhile.
+    AskAgain,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -156,7 +158,7 @@ impl State {
     pub(super) fn new(budget: Budget) -> Self {
         Self {
             current: None,
-            rejected: Rejected::default(),
+            history: History::default(),
             last_generation: 0,
             epoch: 0,
             flight: None,
@@ -197,7 +199,9 @@ impl State {
 
     /// The API answered 401 to the token of this generation.
     pub(super) fn refuse(&mut self, generation: u64, now: Instant) -> Verdict {
-        let Some(held) = self.current.as_mut().filter(|held| held.token.generation() == generation) else {
+        let same = |held: &&mut Held| self.history.are_same(held.token.generation(), generation);
+        let Some(held) = self.current.as_mut().filter(same) else {
+            self.history.reject(generation);
             return Verdict::Refused(false);
         };
         let was_usable = held.is_usable(now);
@@ -210,9 +214,10 @@ impl State {
         }
         // Even if its life is over anyway: it must not come back.
         if !mem::replace(&mut held.refused, true) {
-            self.rejected.add(held.token.header_value());
+            self.history.reject(held.token.generation());
             if let Some(slot) = &mut self.flight {
                 slot.outdated = true;
+                slot.forced |= was_usable;
             }
         }
         Verdict::Refused(was_usable)
@@ -221,19 +226,21 @@ impl State {
     /// Somebody knows that this token must not be used any more. What a flight is just fetching may be as old
     /// as the token, so it is fetched again. Returns whether that was news.
     pub(super) fn invalidate(&mut self, token: &AccessToken, now: Instant) -> bool {
-        let same = |held: &&mut Held| {
-            held.token.generation() == token.generation() && held.token.same_string(token.header_value())
-        };
+        if !self.history.knows(token.generation(), token.header_value()) {
+            return false;
+        }
+        self.history.reject(token.generation());
+        let same = |held: &&mut Held| held.token.same_string(token.header_value());
         let Some(held) = self.current.as_mut().filter(same).filter(|held| !held.invalidated) else {
             return false;
         };
         held.invalidated = true;
         held.refused = true;
-        self.rejected.add(held.token.header_value());
         self.epoch += 1;
         self.gate.force(now);
         if let Some(slot) = &mut self.flight {
             slot.superseded = true;
+            slot.forced = true;
         }
         true
     }
@@ -241,8 +248,7 @@ impl State {
     /// A flight is about to ask the source. `None` if it has lost its slot.
     pub(super) fn predecessor(&mut self, number: u64, now: Instant) -> Option<Predecessor> {
         let slot = self.flight.as_mut().filter(|slot| slot.number == number)?;
-        slot.superseded = false;
-        slot.outdated = false;
+        (slot.superseded, slot.outdated, slot.forced) = (false, false, false);
         Some(match &self.current {
             None => Predecessor::None,
             Some(held) if held.refused => Predecessor::Refused(held.token.clone()),
@@ -262,12 +268,12 @@ impl State {
         let Some(slot) = self.flight.as_ref().filter(|slot| slot.number == number) else {
             return (None, Remains::of(None, answer.result.err()));
         };
-        let (superseded, outdated) = (slot.superseded, slot.outdated);
+        let Slot { superseded, outdated, forced, .. } = *slot;
         let Answer { result, asked, now, attempt, deadline, draw } = answer;
         let installed = match result {
-            Ok(_) if superseded => return (Some(Step::AskAgain(None)), Remains::default()),
-            Ok(new) if outdated && self.rejected.contains(new.header()) => {
-                return (Some(Step::AskAgain(None)), Remains::default());
+            Ok(_) if superseded => return (Some(Step::AskAgain), Remains::default()),
+            Ok(new) if outdated && self.history.is_rejected(new.header()) => {
+                return (Some(Step::AskAgain), Remains::default());
             }
             Ok(new) => self.install(new, policy, asked, now, draw),
             Err(error) => Err(error),
@@ -281,15 +287,18 @@ impl State {
             }
             Err(error) => error,
         };
-        // It was asked about a token that went out of use meanwhile. Who waits because of that waits for an attempt
-        // that knows of it.
-        if (superseded || outdated) && back_off::firm_pause(&error).is_zero() && now < deadline {
-            return (Some(Step::AskAgain(Some(error))), Remains::default());
+        let (mut retry_at, replaced) = self.gate.close(back_off, &error, now, draw);
+        if forced {
+            self.gate.force(now);
+            retry_at = self.gate.until().unwrap_or(now);
         }
-        let (retry_at, replaced) = self.gate.close(back_off, &error, now, draw);
         let serving = self.is_usable(now);
-        let again = error.recovery() == Recovery::Transient && attempt < ATTEMPTS && retry_at < deadline;
-        if again && !serving {
+        let may_pass = match error.recovery() {
+            Recovery::Transient => true,
+            Recovery::Permanent => false,
+            Recovery::BackOff | Recovery::Accident => forced,
+        };
+        if may_pass && attempt < ATTEMPTS && retry_at < deadline && !serving {
             return (Some(Step::RetryAt(retry_at, error)), Remains::of(None, replaced));
         }
         let error = self.without_token(now, error);
@@ -332,8 +341,15 @@ impl State {
         let number = self.last_flight;
         // A flight that is run ends at its time-out; twice that leaves room for a busy runtime.
         let overdue = now + timeout * 2;
-        self.flight =
-            Some(Slot { number, waiter: waiter.clone(), pilot, superseded: false, outdated: false, overdue });
+        self.flight = Some(Slot {
+            number,
+            waiter: waiter.clone(),
+            pilot,
+            superseded: false,
+            outdated: false,
+            forced: false,
+            overdue,
+        });
         (Launch { number, reason: self.fetch_reason(now) }, waiter)
     }
 
@@ -359,12 +375,13 @@ impl State {
         let (lifetime, endpoint) = (new.lifetime(), new.endpoint());
         let end = new.end_of_life(asked);
         let schedule = policy.schedule(end, lifetime, draw);
-        if self.rejected.contains(new.header()) {
+        if self.history.is_rejected(new.header()) {
             return Err(Error::bad_answer("the new access token is one that was rejected"));
         }
         let held = Held::following(self.current.as_ref(), new, schedule, self.last_generation + 1, now)?;
         let renewed = self.is_usable(now);
         let generation = held.token.generation();
+        self.history.add(generation, held.token.header_value());
         self.last_generation = self.last_generation.max(generation);
         self.epoch += 1;
         self.current = Some(held);

@@ -98,6 +98,8 @@ pub(crate) struct Flight {
     /// Since it asked, the token was invalidated / refused.
     superseded: bool,
     outdated: bool,
+    /// One of the two while the token was still good.
+    forced: bool,
     pub(crate) end: Option<End>,
 }
 
@@ -135,6 +137,8 @@ pub(crate) struct Cache {
     pub(crate) token: Option<Token>,
     /// What was refused or invalidated never comes back [45].
     rejected: BTreeSet<u32>,
+    /// What the tokens of before were, by generation.
+    texts: BTreeMap<u64, u32>,
     generations: u64,
     pub(crate) flights: Vec<Flight>,
     /// The one flight that counts.
@@ -183,6 +187,7 @@ impl Cache {
             attempt: 1,
             superseded: false,
             outdated: false,
+            forced: false,
             end: None,
         });
         self.flight = Some(self.flights.len() - 1);
@@ -205,10 +210,14 @@ impl Cache {
     ///
     /// It is not believed.
     pub(crate) fn refuse(&mut self, generation: u64, now: Ns) -> Result<(), Cause> {
-        let Some(token) = self.token.as_mut().filter(|token| token.generation == generation) else {
+        // [42] A late one is about the string that was sent, whatever its generation is by now.
+        let Some(&text) = self.texts.get(&generation) else { return Ok(()) };
+        let Some(token) = self.token.as_mut().filter(|token| token.text == text) else {
+            self.rejected.insert(text);
             return Ok(());
         };
-        if token.is_usable(now) {
+        let was_usable = token.is_usable(now);
+        if was_usable {
             let recent = self.believed.iter().filter(|&&at| now - at < WINDOW);
             if recent.clone().count() >= self.budget {
                 let oldest = recent.min().copied().unwrap_or(now);
@@ -222,22 +231,21 @@ impl Cache {
             self.rejected.insert(token.text);
             if let Some(number) = self.flight {
                 self.flights[number].outdated = true;
+                self.flights[number].forced |= was_usable;
             }
         }
         Ok(())
     }
 
     /// [31]
-    pub(crate) fn invalidate(&mut self, generation: u64, text: u32, now: Ns) {
-        let is_it = |token: &&mut Token| token.generation == generation && token.text == text;
-        let Some(token) = self.token.as_mut().filter(is_it).filter(|token| !token.invalidated) else {
-            return;
-        };
+    pub(crate) fn invalidate(&mut self, text: u32, now: Ns) {
+        self.rejected.insert(text);
+        let is_it = |token: &&mut Token| token.text == text && !token.invalidated;
+        let Some(token) = self.token.as_mut().filter(is_it) else { return };
         (token.refused, token.invalidated) = (true, true);
-        self.rejected.insert(token.text);
         self.force(now);
         if let Some(number) = self.flight {
-            self.flights[number].superseded = true;
+            (self.flights[number].superseded, self.flights[number].forced) = (true, true);
         }
     }
 
@@ -265,7 +273,7 @@ impl Cache {
         }
         flight.deadline.get_or_insert(now + TIMEOUT);
         flight.stage = Stage::Asking { fetch, asked: now };
-        (flight.superseded, flight.outdated) = (false, false);
+        (flight.superseded, flight.outdated, flight.forced) = (false, false, false);
         Ok(match &self.token {
             None => Predecessor::None,
             Some(token) if token.refused => Predecessor::Refused(token.generation),
@@ -300,27 +308,23 @@ impl Cache {
                 self.install(text, life, end, now, draw).map_err(|what| (Cause::Bad(what), Nature::BackOff))
             }
         };
-        let flight = &mut self.flights[number];
-        if let Err((cause, nature)) = &failed {
-            // [31, 45] It was not asked for those who wait now. [36] A pause that was asked for is kept.
-            let paused = matches!(cause, Cause::Source { retry_after: Some(1..), .. });
-            let stale = (flight.superseded || flight.outdated) && now < deadline;
-            if stale && !paused && *nature != Nature::Permanent {
-                flight.stage = Stage::Ready;
-                flight.attempt += 1;
-                return;
-            }
-        }
         let end = match failed {
             Ok(()) => {
                 self.gate = Gate::default();
                 Ok(())
             }
             Err((cause, nature)) => {
-                let until = self.close(&cause, nature, now, draw);
+                let mut until = self.close(&cause, nature, now, draw);
+                // [31, 45] It was not asked for those who wait now. [36] A pause that was asked for is kept.
+                let forced = self.flights[number].forced;
+                if forced {
+                    self.force(now);
+                    until = self.gate.until;
+                }
                 let serving = self.token.as_ref().is_some_and(|token| token.is_usable(now));
                 // [35] Up to 3 attempts while callers wait, within the time-out.
-                if nature == Nature::Transient && attempt < 3 && until < deadline && !serving {
+                let may_pass = nature == Nature::Transient || forced && nature != Nature::Permanent;
+                if may_pass && attempt < 3 && until < deadline && !serving {
                     self.flights[number].stage = Stage::Pausing { until };
                     self.flights[number].attempt += 1;
                     return;
@@ -357,6 +361,7 @@ impl Cache {
             }
         }
         self.generations = self.generations.max(generation);
+        self.texts.insert(generation, text);
         self.token =
             Some(Token { text, generation, due, over, end, life, refused: false, invalidated: false });
         Ok(())

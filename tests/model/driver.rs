@@ -160,13 +160,10 @@ impl Driver {
         let text = token.expose().strip_prefix("token-").unwrap().parse().unwrap();
         {
             let model = &mut *self.shared.model();
-            model.cache.invalidate(token.generation(), text, model.env.now);
+            model.cache.invalidate(text, model.env.now);
         }
         self.cache.invalidate(&token);
-        let after = self.cache.snapshot();
-        if after.generation() == Some(token.generation()) && after.is_refused() {
-            self.shared.model().audit.invalidated(text);
-        }
+        self.shared.model().audit.invalidated(text);
     }
 
     fn find(&self, moment: Moment, edge: Edge) -> Option<Ns> {

@@ -26,12 +26,12 @@ mod sync {
 mod acquire;
 #[path = "../guarded.rs"]
 mod guarded;
+#[path = "../history.rs"]
+mod history;
 #[path = "../landing.rs"]
 mod landing;
 #[path = "../local.rs"]
 mod local;
-#[path = "../rejected.rs"]
-mod rejected;
 #[path = "../state.rs"]
 mod state;
 

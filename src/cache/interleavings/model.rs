@@ -87,6 +87,7 @@ impl Core {
 
     /// `Flight::run`, with a source that answers at once, and `Flight::drop`.
     fn fly(&self, Launch { number, .. }: Launch) {
+        let mut attempt = 1;
         loop {
             let asked = Instant::now();
             let deadline = asked + HOUR;
@@ -96,12 +97,14 @@ impl Core {
                 Fetch::Fails => Err(Error::interrupted("the token source panicked")),
                 Fetch::Lost => break,
             };
-            let answer = Answer { result, asked, now: asked, attempt: 1, deadline, draw: 0.0 };
+            let answer = Answer { result, asked, now: asked, attempt, deadline, draw: 0.0 };
             let (step, remains) = self
                 .state
                 .change(|state| state.settle(number, answer, &RefreshPolicy::default(), BackOff::default()));
             match step {
-                Some(Step::AskAgain(_)) => {}
+                // A failure is tried again only if the token went out of use meanwhile, and then at once.
+                Some(Step::AskAgain) => {}
+                Some(Step::RetryAt(..)) => attempt += 1,
                 Some(Step::Installed(_)) => {
                     remains.land(Ok(()));
                     break;
@@ -111,7 +114,6 @@ impl Core {
                     break;
                 }
                 None => break,
-                Some(Step::RetryAt(..)) => unreachable!("no failure of the model is tried again"),
             }
         }
         let remains = self.state.lock().abandon(number);
