@@ -290,6 +290,102 @@ async fn case_29_invalidated_during_a_flight_that_times_out_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn case_31_a_failure_that_knew_nothing_of_an_invalidation_holds_nobody_back() {
+    let source = Manual::default();
+    let cache = cache_drawing(1.0, source.clone());
+    let caller = call(&cache);
+    source.answer(token("t1")).await;
+    let first = caller.await.unwrap().unwrap();
+    pass(secs(1350)).await;
+    at_once(&cache).unwrap();
+    let hangs = source.next().await;
+    pass(secs(9)).await;
+    cache.invalidate(&first);
+    let mut waiting = held(&cache);
+    assert!(poll_once(&mut waiting).is_pending());
+    pass(secs(1)).await;
+    assert!(got(waiting).unwrap_err().is_timeout());
+    assert!(hangs.is_dropped());
+    // No back-off: the next one asks at once.
+    let caller = call(&cache);
+    source.answer(token("t2")).await;
+    assert_eq!(caller.await.unwrap().unwrap().expose(), "t2");
+    assert_eq!(source.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_36_a_short_pause_that_was_asked_for_is_kept_within_the_flight() {
+    let source = Manual::default();
+    let cache = TokenCache::builder(source.clone()).back_off(secs(60), secs(60)).randomness(|| 1.0);
+    let cache = cache.build().unwrap();
+    let caller = call(&cache);
+    source.answer(token("t1")).await;
+    let first = caller.await.unwrap().unwrap();
+    pass(secs(1350)).await;
+    at_once(&cache).unwrap();
+    let before = source.next().await;
+    cache.invalidate(&first);
+    let waiting = call(&cache);
+    before.answer(reset().map_err(|error| error.with_retry_after(secs(2))));
+    pass(secs(2) - MS).await;
+    assert_eq!(source.fetches(), 2);
+    pass(MS).await;
+    source.answer(token("t2")).await;
+    assert_eq!(waiting.await.unwrap().unwrap().expose(), "t2");
+    assert_eq!(source.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_35_an_invalidation_makes_no_fourth_attempt() {
+    let source = Manual::default();
+    let cache = cache_drawing(0.5, source.clone());
+    let caller = call(&cache);
+    source.answer(token("t1")).await;
+    let first = caller.await.unwrap().unwrap();
+    pass(secs(1770)).await;
+    let waiting = call(&cache);
+    for attempt in 1..=3 {
+        let fetch = source.next().await;
+        if attempt == 3 {
+            cache.invalidate(&first);
+        }
+        fetch.answer(reset());
+        pass(secs(1)).await;
+    }
+    assert!(waiting.await.unwrap().unwrap_err().is_no_token());
+    assert_eq!(source.fetches(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_31_an_older_token_that_is_invalidated_does_not_come_back() {
+    let source = Manual::default();
+    let (cache, first) = warm(&source).await;
+    pass(secs(1350)).await;
+    at_once(&cache).unwrap();
+    source.answer(token("t2")).await;
+    cache.invalidate(&first);
+    assert_eq!(at_once(&cache).unwrap().expose(), "t2");
+    pass(secs(1770)).await;
+    let caller = call(&cache);
+    source.answer(token("t1")).await;
+    assert!(caller.await.unwrap().unwrap_err().is_bad_answer());
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_31_a_token_that_is_current_once_more_is_invalidated_by_its_former_handle() {
+    let source = Manual::default();
+    let (cache, first) = warm(&source).await;
+    for renewal in ["t2", "t1"] {
+        pass(secs(1350)).await;
+        at_once(&cache).unwrap();
+        source.answer(token(renewal)).await;
+    }
+    assert_eq!(cache.snapshot().generation(), Some(3));
+    cache.invalidate(&first);
+    assert!(cache.snapshot().is_refused());
+}
+
+#[tokio::test(start_paused = true)]
 async fn case_31_invalidated_while_a_flight_pauses_its_next_attempt_is_late_enough() {
     let source = Manual::default();
     let cache = cache_drawing(1.0, source.clone());

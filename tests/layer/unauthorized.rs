@@ -198,6 +198,46 @@ async fn case_45_a_late_401_to_an_expired_token_reaches_the_flight_that_may_brin
 }
 
 #[tokio::test(start_paused = true)]
+async fn case_45_a_token_whose_401_came_after_its_successor_does_not_come_back() {
+    let source = Scripted::new([token("t1"), token("t2"), token("t1"), token("t3")]);
+    let (inner, open) = gated("Bearer t2");
+    let layer = layer(source.clone());
+    let late = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/late")));
+    settle().await;
+    pass(secs(1400)).await;
+    layer.tokens().warm_up().await.unwrap();
+    settle().await;
+    open.send(true).unwrap();
+    assert_eq!(late.await.unwrap().unwrap().status(), 200);
+    assert_eq!(source.fetches(), 2);
+    pass(secs(1800)).await;
+    let error = layer.layer(inner.clone()).oneshot(get("/x")).await.unwrap_err();
+    assert!(error.downcast_ref::<Error>().unwrap().is_bad_answer());
+    assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_45_a_late_401_to_a_token_that_is_current_once_more_takes_it_out() {
+    let source = Scripted::new([token("t1"), token("t2"), token("t1"), token("t3")]);
+    let (inner, open) = gated("Bearer t3");
+    let layer = layer(source.clone());
+    let late = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/late")));
+    settle().await;
+    for generation in [2, 3] {
+        pass(secs(1400)).await;
+        layer.tokens().warm_up().await.unwrap();
+        settle().await;
+        assert_eq!(layer.tokens().snapshot().generation(), Some(generation));
+    }
+    open.send(true).unwrap();
+    assert_eq!(late.await.unwrap().unwrap().status(), 200);
+    assert_eq!(
+        (source.fetches(), inner.bearers()),
+        (4, vec!["Bearer t1".to_owned(), "Bearer t3".to_owned()])
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn case_14_after_a_401_a_successor_with_a_shorter_life_is_taken() {
     let source = Scripted::new([token("t1"), token_for("t2", 5)]);
     let inner = only("Bearer t2");
