@@ -12,7 +12,7 @@ use support::{
     client::Style,
     rounds::{Case, Effort, median, ratio, times},
     table::{Options, Tables},
-    variants::{self, Load, Role, TOKEN, Variant},
+    variants::{self, Claim, Load, Role, TOKEN, Variant},
 };
 
 fn main() {
@@ -60,7 +60,7 @@ fn report(tables: &mut Tables, style: Style, threads: usize, variants: &[Variant
     };
     let (constant, clock, retry) = (times_of(Role::Static), times_of(Role::Clock), times_of(Role::Retry));
     for (variant, of) in variants.iter().zip(times) {
-        if (variant.role, variant.load) != (Role::Ours, Load::Post) {
+        if (variant.role, variant.load) != (Role::Ours, Load::Post) || variant.claim == Claim::NoToken {
             continue;
         }
         let mut add =
@@ -68,6 +68,8 @@ fn report(tables: &mut Tables, style: Style, threads: usize, variants: &[Variant
         let rest = of.iter().zip(clock).zip(constant).map(|((of, clock), constant)| of - (clock - constant));
         let rest = rest.collect::<Vec<_>>();
         add("without a clock read ÷ AddAuthorization", format!("{:.2}", ratio(&rest, constant)));
-        add("÷ tower::retry + AddAuthorization", format!("{:.2}", ratio(of, retry)));
+        if variant.claim == Claim::Renewed {
+            add("÷ tower::retry + AddAuthorization", format!("{:.2}", ratio(of, retry)));
+        }
     }
 }

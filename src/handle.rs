@@ -26,7 +26,8 @@ pub(crate) struct Shared<S, R> {
     /// A clone that was never polled ready, from which the rare request that needs an instance of its own gets
     /// one. Cloning the inner service for every request would cost more than all else here. It is cloned under the
     /// lock, since a service need not be `Sync`: a `Clone` of a user's that waits for another of these would wait
-    /// for ever. There is none before the first call: until then the inner service may be changed.
+    /// for ever. After the inner service was changed there is none until one of the
+    /// new ones is readied.
     pristine: OnceLock<Mutex<S>>,
 }
 
@@ -129,10 +130,13 @@ impl<S, R> Handles<S, R> {
 }
 
 impl<S: Clone, R> Handles<S, R> {
-    /// Ahead of a call: keeps a clone of the service that is called, unless there is one.
+    /// Before a service is readied: keeps a clone of it, unless there is one.
     #[inline]
     pub(crate) fn keep_pristine(&self, inner: &S) {
-        self.shared.pristine.get_or_init(|| Mutex::new(inner.clone()));
+        if self.shared.pristine.get().is_none() {
+            // Not in `get_or_init`: a clone is made by a user's code, which may come back here.
+            let _other_was_first = self.shared.pristine.set(Mutex::new(inner.clone()));
+        }
     }
 
     /// As [`Shared::not_ready_inner`].

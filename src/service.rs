@@ -70,7 +70,7 @@ impl<S: Clone, R> KlaviAuth<S, R> {
     where
         R: Clone,
     {
-        // The clones of before keep theirs. What is shared from now on is empty until one of the new is called.
+        // The clones of before keep theirs. What is shared from now on is empty until one of the new is readied.
         self.handles = Arc::new(Handles::new(self.layer().clone()));
         self.handle = None;
         &mut self.inner
@@ -159,6 +159,7 @@ impl<S: Clone, R> KlaviAuth<S, R> {
     /// To be readied, not to be changed.
     #[cfg(feature = "reqwest")]
     pub(crate) fn inner_mut(&mut self) -> &mut S {
+        self.handles.keep_pristine(&self.inner);
         &mut self.inner
     }
 }
@@ -174,6 +175,7 @@ where
     type Future = ResponseFuture<S, R, Request<B>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.handles.keep_pristine(&self.inner);
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 

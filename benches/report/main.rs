@@ -18,5 +18,8 @@ fn main() -> io::Result<()> {
     let [results, chart] = files.as_slice() else { return Ok(()) };
     let tables = Tables::parse(&fs::read_to_string(results)?);
     print!("{}", tables.markdown());
-    fs::write(chart, chart::draw(&tables))
+    match chart::draw(&tables) {
+        Some(drawing) => fs::write(chart, drawing),
+        None => Ok(()),
+    }
 }

@@ -249,6 +249,51 @@ async fn a_changed_inner_service_is_the_one_that_waiting_requests_use() {
     assert_eq!(service.into_inner().calls(), 1);
 }
 
+/// A service whose clones take over what it knows of its readiness, as `tower::steer`'s do.
+#[derive(Default)]
+struct Steered {
+    was_readied: bool,
+    of_a_readied_one: bool,
+}
+
+impl Clone for Steered {
+    fn clone(&self) -> Self {
+        Self { was_readied: false, of_a_readied_one: self.was_readied || self.of_a_readied_one }
+    }
+}
+
+impl Service<Request<Body>> for Steered {
+    type Response = http::Response<Body>;
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<http::Response<Body>, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), BoxError>> {
+        assert!(!self.of_a_readied_one, "its place is not its own");
+        self.was_readied = true;
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        assert!(self.was_readied);
+        std::future::ready(ok("fine"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_49_an_instance_that_is_readied_anew_is_no_clone_of_a_readied_one() {
+    let mut service = layer(Scripted::tokens()).layer(Steered::default());
+    for changed in [false, true] {
+        if changed {
+            *service.get_mut() = Steered::default();
+        }
+        // There is no token yet: it is sent by an instance that is readied when there is one.
+        assert_eq!(service.ready().await.unwrap().call(get(MONITORS)).await.unwrap().status(), 200);
+        assert_eq!(service.ready().await.unwrap().call(get(MONITORS)).await.unwrap().status(), 200);
+        let token = service.layer().tokens().get().await.unwrap();
+        service.layer().tokens().invalidate(&token);
+    }
+}
+
 #[test]
 fn everything_public_is_clone_send_sync_and_debug() {
     fn check<T: Clone + Send + Sync + std::fmt::Debug + 'static>() {}
