@@ -183,6 +183,22 @@ async fn case_54_reading_on_past_the_cap_while_the_token_is_fetched_gives_the_or
 }
 
 #[tokio::test(start_paused = true)]
+async fn case_54_the_401_of_a_body_over_the_cap_waits_for_no_token() {
+    let source = Manual::default();
+    let inner = Streams::new(|_, mut request: Request<Own>| async move {
+        assert_eq!(rest(request.body_mut()).await?, PARTS);
+        status(401, "original")
+    });
+    let layer = layer(source.clone(), Own::again).replay_limit(5);
+    let call = tokio::spawn(layer.layer(inner.clone()).oneshot(post(Own::of(parts()))));
+    source.answer(token("t1")).await;
+    settle().await;
+    assert!(call.is_finished(), "nobody fetches a token for it");
+    assert_eq!(text(call.await.unwrap().unwrap()).await, (http::StatusCode::UNAUTHORIZED, "original".into()));
+    assert_eq!(source.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn case_53_reading_on_within_the_cap_while_the_token_is_fetched_is_resent_whole() {
     let source = Manual::default();
     let first = Arc::new(Mutex::new(None));

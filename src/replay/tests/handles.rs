@@ -5,7 +5,9 @@ use std::{
     task::{Wake, Waker},
 };
 
-use super::*;
+use http_body_util::combinators::UnsyncBoxBody;
+
+use super::{super::RecordBody, *};
 
 /// Counts how often it was woken.
 #[derive(Default)]
@@ -41,6 +43,19 @@ fn takes_over(how: impl FnOnce(&mut ReplayBody<Stalled>)) {
     assert!(
         matches!(poll(&mut first, cx), Poll::Ready(Some(Err(error))) if read_error(&error) == Seen::TakenOver)
     );
+}
+
+#[test]
+fn case_53_trailers_alone_are_no_empty_body() {
+    let (original, ..) = Original::new(&[Step::Trailers(3)], Hint::Exact, true);
+    assert_eq!(original.size_hint().exact(), Some(0));
+    let record = RecordBody::new(UnsyncBoxBody::new);
+    let (mut first, kept) = record.keep_body(UnsyncBoxBody::new(original));
+    let mut second = record.restore_body(kept.unwrap()).unwrap();
+    let cx = &mut Context::from_waker(Waker::noop());
+    assert!(matches!(Pin::new(&mut first).poll_frame(cx), Poll::Ready(Some(Err(_)))));
+    let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut second).poll_frame(cx) else { panic!("no frame") };
+    assert_eq!(frame.into_trailers().unwrap(), trailers(0, 3));
 }
 
 #[test]

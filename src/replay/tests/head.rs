@@ -87,6 +87,21 @@ fn case_52_a_head_of_any_length_comes_back() {
 }
 
 #[test]
+fn case_52_a_long_head_comes_back_whatever_makes_it_long() {
+    for uri in ["/", "https://api.klavi.ai", "https://api.klavi.ai/monitor/v1"] {
+        for (names, name, value) in [(1, 3_000, 0), (1, 100, 3_000), (300, 0, 0), (300, 0, 1), (100, 20, 10)]
+        {
+            let mut request = Request::get(uri);
+            for number in 0..names {
+                request = request.header(format!("{number}{}", "n".repeat(name)), "v".repeat(value));
+            }
+            let request = request.body(7_u8).unwrap();
+            assert_eq!(shown(&kept(&request)), shown(&request), "{uri} {names} {name} {value}");
+        }
+    }
+}
+
+#[test]
 fn case_52_extensions_come_back() {
     #[derive(Clone, Debug, PartialEq)]
     struct Mark(u8);
