@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use klavi_auth::{Event, FetchReason, TokenCache};
+use klavi_auth::{Error, Event, FetchReason, TokenCache};
 
 use crate::support::{
     Logged, Manual, Scripted, call, held, pass, poll_once, reset, runtime, secs, settle, token,
@@ -59,6 +59,24 @@ async fn case_62_a_shared_observer_hears_of_each_cache_that_has_it() {
         assert_eq!(cache.get().await.unwrap().expose(), expected);
     }
     assert_eq!(count.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_33_a_renewal_that_fails_is_not_told_as_the_loss_of_the_token() {
+    let told = Arc::new(OnceLock::new());
+    let tell = Arc::clone(&told);
+    let observer = move |event: &Event<'_>| {
+        if let Event::Failed { error, serving, .. } = event {
+            tell.set((error.is_no_token(), *serving)).unwrap();
+        }
+    };
+    let source = Scripted::new([token("t1"), Err(Error::permanent("no"))]);
+    let cache = TokenCache::builder(source).observer(observer).build().unwrap();
+    cache.get().await.unwrap();
+    pass(secs(1400)).await;
+    cache.get().await.unwrap();
+    settle().await;
+    assert_eq!(told.get(), Some(&(false, true)));
 }
 
 #[tokio::test(start_paused = true)]
