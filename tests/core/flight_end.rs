@@ -14,8 +14,8 @@ use klavi_auth::{FetchFuture, NewToken, Predecessor, TokenCache, TokenRequest, T
 use tokio::time::timeout;
 
 use crate::support::{
-    Manual, NS, Scripted, at_once, cache_drawing, call, got, held, pass, poll_once, reset, secs, settle,
-    token,
+    Fetch, Manual, NS, Scripted, at_once, cache_drawing, call, got, held, pass, poll_once, reset, secs,
+    settle, token,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -40,6 +40,15 @@ async fn warm(source: &Manual) -> (TokenCache, klavi_auth::AccessToken) {
     let caller = call(&cache);
     source.answer(token("t1")).await;
     (cache, caller.await.unwrap().unwrap())
+}
+
+/// The same, and the fetch that is to renew it.
+async fn renewing(source: &Manual) -> (TokenCache, klavi_auth::AccessToken, Fetch) {
+    let (cache, first) = warm(source).await;
+    pass(secs(1350)).await;
+    at_once(&cache).unwrap();
+    let fetch = source.next().await;
+    (cache, first, fetch)
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,10 +211,7 @@ async fn case_31_invalidated_before_a_flight_the_next_caller_waits_for_the_next_
 #[tokio::test(start_paused = true)]
 async fn case_31_invalidated_during_a_flight_what_it_fetches_is_fetched_again() {
     let source = Manual::default();
-    let (cache, first) = warm(&source).await;
-    pass(secs(1350)).await;
-    at_once(&cache).unwrap();
-    let before = source.next().await;
+    let (cache, first, before) = renewing(&source).await;
     cache.invalidate(&first);
     let mut waiting = held(&cache);
     assert!(poll_once(&mut waiting).is_pending());
@@ -225,10 +231,7 @@ async fn case_31_invalidated_during_a_flight_what_it_fetches_is_fetched_again() 
 async fn case_31_invalidated_during_a_flight_that_fails_the_source_is_asked_again_at_once() {
     for failure in [reset(), NewToken::new("", secs(1))] {
         let source = Manual::default();
-        let (cache, first) = warm(&source).await;
-        pass(secs(1350)).await;
-        at_once(&cache).unwrap();
-        let before = source.next().await;
+        let (cache, first, before) = renewing(&source).await;
         cache.invalidate(&first);
         let waiting = call(&cache);
         before.answer(failure);
@@ -243,10 +246,7 @@ async fn case_31_invalidated_during_a_flight_that_fails_the_source_is_asked_agai
 #[tokio::test(start_paused = true)]
 async fn case_31_invalidated_during_a_flight_that_fails_for_good_the_cache_ends_without_a_token() {
     let source = Manual::default();
-    let (cache, first) = warm(&source).await;
-    pass(secs(1350)).await;
-    at_once(&cache).unwrap();
-    let before = source.next().await;
+    let (cache, first, before) = renewing(&source).await;
     cache.invalidate(&first);
     before.answer(crate::support::rejected());
     settle().await;
@@ -261,10 +261,7 @@ async fn case_31_invalidated_during_a_flight_that_fails_for_good_the_cache_ends_
 #[tokio::test(start_paused = true)]
 async fn case_36_invalidated_during_a_flight_that_is_asked_to_wait_the_source_is_left_alone() {
     let source = Manual::default();
-    let (cache, first) = warm(&source).await;
-    pass(secs(1350)).await;
-    at_once(&cache).unwrap();
-    let before = source.next().await;
+    let (cache, first, before) = renewing(&source).await;
     cache.invalidate(&first);
     let waiting = call(&cache);
     before.answer(reset().map_err(|error| error.with_retry_after(secs(60))));
@@ -277,10 +274,7 @@ async fn case_36_invalidated_during_a_flight_that_is_asked_to_wait_the_source_is
 #[tokio::test(start_paused = true)]
 async fn case_29_invalidated_during_a_flight_that_times_out_it_ends() {
     let source = Manual::default();
-    let (cache, first) = warm(&source).await;
-    pass(secs(1350)).await;
-    at_once(&cache).unwrap();
-    let fetch = source.next().await;
+    let (cache, first, fetch) = renewing(&source).await;
     cache.invalidate(&first);
     let waiting = call(&cache);
     pass(secs(10)).await;
