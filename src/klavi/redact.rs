@@ -84,5 +84,8 @@ mod tests {
     fn case_61_of_a_short_secret_the_whole_is_a_piece() {
         assert!(repeats_any("the key is x-1", &["x-1"]));
         assert!(!repeats_any("the key is x 1", &["x-1"]));
+        // From five characters on it is one in any case.
+        assert!(repeats_any("the key is XYZ12", &["xyz12"]));
+        assert!(!repeats_any("the key is XYZ1", &["xyz1"]));
     }
 }
