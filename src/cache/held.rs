@@ -20,7 +20,8 @@ impl Held {
     ///
     /// # Errors
     ///
-    /// `new` would be a step back: it is over already, or is no better than one that can still be used. After a refusal any other token will do, however short its life.
+    /// `new` would be a step back: it is over already, or is no better than one that can still be used. After a refusal
+    /// any other token will do, however short its life.
     pub(super) fn following(
         before: Option<&Self>,
         new: NewToken,

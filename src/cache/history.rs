@@ -27,7 +27,7 @@ struct Entry {
 impl History {
     /// This is the current token from now on, if it was not before.
     pub(super) fn add(&mut self, generation: u64, token: &HeaderValue) {
-        if self.of(generation).is_some() {
+        if self.hash_of(generation).is_some() {
             return;
         }
         if self.entries.len() == MOST {
@@ -51,15 +51,15 @@ impl History {
 
     /// Whether these two generations are one string.
     pub(super) fn are_same(&self, one: u64, other: u64) -> bool {
-        one == other || self.of(one).is_some_and(|hash| self.of(other) == Some(hash))
+        one == other || self.hash_of(one).is_some_and(|hash| self.hash_of(other) == Some(hash))
     }
 
     /// Whether this was a token of this cache, of this generation.
     pub(super) fn knows(&self, generation: u64, token: &HeaderValue) -> bool {
-        self.of(generation) == Some(self.hash(token))
+        self.hash_of(generation) == Some(self.hash(token))
     }
 
-    fn of(&self, generation: u64) -> Option<u64> {
+    fn hash_of(&self, generation: u64) -> Option<u64> {
         self.entries.iter().find(|entry| entry.generation == generation).map(|entry| entry.hash)
     }
 

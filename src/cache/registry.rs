@@ -37,7 +37,8 @@ use super::{Core, TokenCache};
 /// A cache that nobody has asked for during the idle time is dropped, by a later call for any key, and when there is no
 /// room for another, the one that was asked for the longest ago. The registry runs no task: while nothing is asked of
 /// it, nothing is dropped, and a cache with [`keep_alive`](crate::TokenCacheBuilder::keep_alive) goes on renewing. One
-/// that is in use is never dropped: as long as a request holds it, or it is fetching, its key leads to it, so that there are never two flights for one key.
+/// that is in use is never dropped: as long as a request holds it, or it is fetching, its key leads to it, so that there
+/// are never two flights for one key.
 ///
 /// Keys are hashed, compared and cloned while the registry is locked: a key's `Hash`, `Eq` and `Clone` must not call the
 /// same registry. (Its `Drop` may.)

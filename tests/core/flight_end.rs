@@ -36,7 +36,11 @@ impl TokenSource for PanicsAtOnce {
 
 /// A cache with `t1`.
 async fn warm(source: &Manual) -> (TokenCache, klavi_auth::AccessToken) {
-    let cache = cache_drawing(0.0, source.clone());
+    warm_drawing(0.0, source).await
+}
+
+async fn warm_drawing(draw: f64, source: &Manual) -> (TokenCache, klavi_auth::AccessToken) {
+    let cache = cache_drawing(draw, source.clone());
     let caller = call(&cache);
     source.answer(token("t1")).await;
     (cache, caller.await.unwrap().unwrap())
@@ -286,10 +290,7 @@ async fn case_29_invalidated_during_a_flight_that_times_out_it_ends() {
 #[tokio::test(start_paused = true)]
 async fn case_31_a_failure_that_knew_nothing_of_an_invalidation_holds_nobody_back() {
     let source = Manual::default();
-    let cache = cache_drawing(1.0, source.clone());
-    let caller = call(&cache);
-    source.answer(token("t1")).await;
-    let first = caller.await.unwrap().unwrap();
+    let (cache, first) = warm_drawing(1.0, &source).await;
     pass(secs(1350)).await;
     at_once(&cache).unwrap();
     let hangs = source.next().await;
@@ -332,10 +333,7 @@ async fn case_36_a_short_pause_that_was_asked_for_is_kept_within_the_flight() {
 #[tokio::test(start_paused = true)]
 async fn case_35_an_invalidation_makes_no_fourth_attempt() {
     let source = Manual::default();
-    let cache = cache_drawing(0.5, source.clone());
-    let caller = call(&cache);
-    source.answer(token("t1")).await;
-    let first = caller.await.unwrap().unwrap();
+    let (cache, first) = warm_drawing(0.5, &source).await;
     pass(secs(1770)).await;
     let waiting = call(&cache);
     for attempt in 1..=3 {
@@ -382,10 +380,7 @@ async fn case_31_a_token_that_is_current_once_more_is_invalidated_by_its_former_
 #[tokio::test(start_paused = true)]
 async fn case_31_invalidated_while_a_flight_pauses_its_next_attempt_is_late_enough() {
     let source = Manual::default();
-    let cache = cache_drawing(1.0, source.clone());
-    let caller = call(&cache);
-    source.answer(token("t1")).await;
-    let first = caller.await.unwrap().unwrap();
+    let (cache, first) = warm_drawing(1.0, &source).await;
     pass(secs(1770)).await;
     let mut waiting = held(&cache);
     assert!(poll_once(&mut waiting).is_pending());
