@@ -62,6 +62,14 @@ enum Outgoing<Q> {
 }
 
 impl<Q> Outgoing<Q> {
+    /// The generation of the token that was rejected.
+    fn rejected(&self) -> Option<u64> {
+        match self {
+            Self::First(_) => None,
+            Self::Second(_, generation) => Some(*generation),
+        }
+    }
+
     /// It is not sent after all. The 401 of one that was sent before is gone by then; the caller gets an error.
     fn give_up(self, reason: GivenUp, cache: &TokenCache) {
         if let Self::Second(_, generation) = self {
@@ -90,7 +98,8 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
 
     /// For a request whose token was rejected.
     pub(crate) fn after(rejected: Rejected<A, K>, way: Way<S, R>) -> Box<Self> {
-        let (acquire, waiting) = (way.cache().acquire(), Some(Waiting::Rejected(rejected)));
+        let acquire = way.cache().acquiring(Some(rejected.generation));
+        let waiting = Some(Waiting::Rejected(rejected));
         Box::new(Self { step: Step::Acquiring { acquire, waiting }, way, once: false })
     }
 
@@ -148,8 +157,8 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
                         outgoing.give_up(GivenUp::NotReady, way.cache());
                         return answer(Err(error.into()));
                     }
-                    // Getting ready may have taken long: the token of before may be over, or refused.
-                    match way.cache().lookup(Instant::now()) {
+                    // Getting ready may have taken long: the token of before may have expired, or been rejected.
+                    match way.cache().lookup(Instant::now(), outgoing.rejected()) {
                         Lookup::Token(usable) => {
                             let (token, send) = (&usable.token, |request| service.call(request));
                             let (response, sent) = match outgoing {

@@ -57,6 +57,7 @@ pub(crate) enum Kind {
     NoToken(Lost),
     KeysRejected,
     KeysNeeded,
+    BadRequest,
     Throttled,
     ServerError,
     Timeout,
@@ -114,6 +115,12 @@ impl Error {
     /// Only a bearer was configured, and that can no longer be renewed: keys are needed.
     pub fn is_keys_needed(&self) -> bool {
         self.any(|kind| kind == Kind::KeysNeeded)
+    }
+
+    /// Klavi, or a proxy before it, does not understand the token call (400): for one, where a client certificate is
+    /// missing. It says nothing about the keys.
+    pub fn is_bad_request(&self) -> bool {
+        self.any(|kind| kind == Kind::BadRequest)
     }
 
     /// Klavi asked for fewer calls (429, or 503 with `Retry-After`).
@@ -219,6 +226,11 @@ impl Error {
         Self::new(Kind::Interrupted(what), Recovery::Accident)
     }
 
+    /// The fetch was lost with the runtime that it ran in.
+    pub(crate) fn lost(what: &'static str) -> Self {
+        Self::new(Kind::Interrupted(what), Recovery::BackOff)
+    }
+
     pub(crate) fn insecure_uri() -> Self {
         Self::new(Kind::InsecureUri, Recovery::Permanent)
     }
@@ -267,6 +279,7 @@ impl Error {
             None | Some(Kind::NoToken(_)) => "no_token",
             Some(Kind::KeysRejected) => "keys_rejected",
             Some(Kind::KeysNeeded) => "keys_needed",
+            Some(Kind::BadRequest) => "bad_request",
             Some(Kind::Throttled) => "throttled",
             Some(Kind::ServerError) => "server_error",
             Some(Kind::Timeout) => "timeout",
@@ -318,6 +331,7 @@ impl fmt::Display for Error {
             Kind::KeysNeeded => {
                 f.write_str("the bearer can no longer be renewed: an access key and a secret key are needed")?
             }
+            Kind::BadRequest => f.write_str("the token call was not understood")?,
             Kind::Throttled => f.write_str("asked to send fewer requests")?,
             Kind::ServerError => f.write_str("the token endpoint failed")?,
             Kind::Timeout => f.write_str("fetching the token timed out")?,
@@ -389,10 +403,11 @@ mod tests {
     #[test]
     fn case_63_each_kind_has_one_predicate_and_one_label() {
         type Predicate = fn(&Error) -> bool;
-        let predicates: [(&str, Predicate); 12] = [
+        let predicates: [(&str, Predicate); 13] = [
             ("no_token", Error::is_no_token),
             ("keys_rejected", Error::is_keys_rejected),
             ("keys_needed", Error::is_keys_needed),
+            ("bad_request", Error::is_bad_request),
             ("throttled", Error::is_throttled),
             ("server_error", Error::is_server_error),
             ("timeout", Error::is_timeout),
@@ -407,6 +422,7 @@ mod tests {
             Kind::NoToken(Lost::Expired),
             Kind::KeysRejected,
             Kind::KeysNeeded,
+            Kind::BadRequest,
             Kind::Throttled,
             Kind::ServerError,
             Kind::Timeout,

@@ -1,4 +1,4 @@
-//! When a token is fresh, when its renewal is due, when it is over: pure arithmetic, no clock.
+//! When a token is fresh, when its refresh is due, when it expires: pure arithmetic, no clock.
 
 use std::time::Duration;
 
@@ -9,16 +9,19 @@ use crate::ConfigError;
 /// Klavi's usual lifetime of a token, which the windows of a policy are checked against.
 const NOMINAL_LIFETIME: Duration = Duration::from_secs(1800);
 
-/// How far ahead of its end a token is renewed, and how near to it a token is still sent.
+/// How far ahead of its expiry a token is refreshed.
 ///
 /// | window | default | with a token of 1800 s |
 /// |---|---|---|
-/// | renewal is due at a fraction of the lifetime | 0.75 | after 1350 s |
+/// | a refresh is due at a fraction of the lifetime | 0.75 | after 1350 s |
 /// | pulled earlier, per token, by a random part of up to this fraction of the lifetime | 0.10 | by up to 180 s |
-/// | counts as expired this long before its end | 30 s | after 1770 s |
+/// | the margin: callers wait for the successor this long before expiry | 30 s | after 1770 s |
 ///
-/// The windows shrink with the *actual* lifetime: the margin never takes more than half of the time between
-/// the renewal and the end, so that a token of 60 s or of 2 s works, and is fetched about once per lifetime.
+/// A caller in the margin that gets no successor sends the token, until its real expiry.
+///
+/// The windows are fractions of the life that *remains* when the token arrives, so that one that arrives late in its
+/// life is not due at once. The margin never takes more than half of the time between the refresh and the expiry: a
+/// token of 60 s or of 2 s works, and is fetched about once per lifetime.
 ///
 /// ```
 /// use std::time::Duration;
@@ -65,10 +68,11 @@ impl RefreshPolicy {
         self.checked()
     }
 
-    /// A token counts as expired this long before its end, to cover the request's own journey. Default: 30 s.
+    /// From this long before its expiry, callers wait for the token's successor: a request that is sent with the token
+    /// might arrive after its expiry. Default: 30 s.
     ///
-    /// For a token that lives less than Klavi's usual 1800 s it shrinks to at most half of the time between
-    /// renewal and end.
+    /// For a token that lives less than Klavi's usual 1800 s it shrinks to at most half of the time between refresh
+    /// and expiry.
     ///
     /// # Errors
     ///
@@ -92,13 +96,25 @@ impl RefreshPolicy {
         Ok(self)
     }
 
-    /// The schedule of a token that lives for `lifetime` and ends at `end`. `draw`, from 0 to 1, says how much
-    /// of the jitter this token gets.
-    pub(crate) fn schedule(&self, end: Instant, lifetime: Duration, draw: f64) -> Schedule {
-        let renewal = self.renewal_window(lifetime) + lifetime.mul_f64(self.jitter * draw.clamp(0.0, 1.0));
-        let margin = self.expiry_margin.min(self.widest_margin(lifetime));
-        let expired = before(end, margin);
-        Schedule { renewal_due: before(end, renewal).min(expired), expired, end, lifetime }
+    /// The schedule of a token that arrives `now`, was declared to live for `lifetime` and expires at `expires_at`.
+    /// `draw`, from 0 to 1, says how much of the jitter this token gets.
+    pub(crate) fn schedule(
+        &self,
+        now: Instant,
+        lifetime: Duration,
+        expires_at: Instant,
+        draw: f64,
+    ) -> Schedule {
+        let remaining = lifetime.min(expires_at.saturating_duration_since(now));
+        let window = self.renewal_window(remaining) + remaining.mul_f64(self.jitter * draw.clamp(0.0, 1.0));
+        let margin = self.expiry_margin.min(self.widest_margin(remaining));
+        let expiring_at = before(expires_at, margin);
+        Schedule {
+            refresh_at: before(expires_at, window).min(expiring_at),
+            expiring_at,
+            expires_at,
+            lifetime,
+        }
     }
 
     fn renewal_window(&self, lifetime: Duration) -> Duration {
@@ -119,39 +135,43 @@ fn before(end: Instant, window: Duration) -> Instant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Freshness {
-    /// Valid, and renewal is not due yet.
+    /// No refresh is due yet.
     Fresh,
-    /// Valid, and renewal is due.
+    /// A refresh is due; requests leave with the token.
     Aging,
-    /// Over, or so near its end that it is no longer sent.
+    /// So near its expiry that callers wait for the successor. If it cannot be had, requests leave with the token.
+    Expiring,
+    /// No request leaves with it.
     Expired,
 }
 
 /// The moments at which a token changes its [`Freshness`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
-    pub(crate) renewal_due: Instant,
-    pub(crate) expired: Instant,
-    pub(crate) end: Instant,
-    pub(crate) lifetime: Duration,
+    pub(crate) refresh_at: Instant,
+    pub(crate) expiring_at: Instant,
+    pub(crate) expires_at: Instant,
+    lifetime: Duration,
 }
 
 impl Schedule {
     pub(crate) fn freshness(&self, now: Instant) -> Freshness {
-        if now >= self.expired {
-            Freshness::Expired
-        } else if now >= self.renewal_due {
-            Freshness::Aging
-        } else {
+        if now < self.refresh_at {
             Freshness::Fresh
+        } else if now < self.expiring_at {
+            Freshness::Aging
+        } else if now < self.expires_at {
+            Freshness::Expiring
+        } else {
+            Freshness::Expired
         }
     }
 
     /// How long ago the token's life began.
     pub(crate) fn age(&self, now: Instant) -> Duration {
-        match self.end.checked_duration_since(now) {
+        match self.expires_at.checked_duration_since(now) {
             Some(left) => self.lifetime.saturating_sub(left),
-            None => self.lifetime + now.duration_since(self.end),
+            None => self.lifetime + now.duration_since(self.expires_at),
         }
     }
 }
@@ -166,28 +186,28 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    /// Seconds from birth to renewal and to expiry, for a draw of jitter.
+    /// From birth to the refresh, the margin and the expiry, for a draw of jitter.
     fn windows(policy: &RefreshPolicy, lifetime: Duration, draw: f64) -> (Duration, Duration) {
         let birth = Instant::now() + secs(1_000_000);
-        let schedule = policy.schedule(birth + lifetime, lifetime, draw);
-        (schedule.renewal_due - birth, schedule.expired - birth)
+        let schedule = policy.schedule(birth, lifetime, birth + lifetime, draw);
+        assert_eq!(schedule.expires_at, birth + lifetime);
+        (schedule.refresh_at - birth, schedule.expiring_at - birth)
     }
 
     #[test]
     fn case_11_boundaries_are_exact_to_the_nanosecond() {
         let birth = Instant::now() + secs(10_000);
-        let schedule = RefreshPolicy::default().schedule(birth + secs(1800), secs(1800), 0.0);
-        let (due, over) = (birth + secs(1350), birth + secs(1770));
-        let expected = [
-            (due - NS, Freshness::Fresh),
-            (due, Freshness::Aging),
-            (due + NS, Freshness::Aging),
-            (over - NS, Freshness::Aging),
-            (over, Freshness::Expired),
-            (over + NS, Freshness::Expired),
+        let schedule = RefreshPolicy::default().schedule(birth, secs(1800), birth + secs(1800), 0.0);
+        let boundaries = [
+            (secs(1350), Freshness::Fresh, Freshness::Aging),
+            (secs(1770), Freshness::Aging, Freshness::Expiring),
+            (secs(1800), Freshness::Expiring, Freshness::Expired),
         ];
-        for (now, freshness) in expected {
-            assert_eq!(schedule.freshness(now), freshness);
+        for (boundary, before, after) in boundaries {
+            let at = birth + boundary;
+            assert_eq!(schedule.freshness(at - NS), before);
+            assert_eq!(schedule.freshness(at), after);
+            assert_eq!(schedule.freshness(at + NS), after);
         }
     }
 
@@ -211,12 +231,25 @@ mod tests {
     }
 
     #[test]
+    fn case_14_the_windows_are_fractions_of_the_life_that_remains() {
+        let now = Instant::now() + secs(10_000);
+        let policy = RefreshPolicy::default();
+        for (lifetime, remaining) in [(1800, 60), (60, 60), (60, 1800)] {
+            let schedule = policy.schedule(now, secs(lifetime), now + secs(remaining), 0.0);
+            let expires_at = now + secs(remaining);
+            assert_eq!(schedule.expires_at, expires_at);
+            assert_eq!(schedule.refresh_at, expires_at - secs(15));
+            assert_eq!(schedule.expiring_at, expires_at - Duration::from_millis(7_500));
+        }
+    }
+
+    #[test]
     fn case_12_every_lifetime_has_a_fresh_and_an_aging_part() {
         let policy = RefreshPolicy::default();
         for lifetime in [NS * 100, Duration::from_millis(1), secs(1), secs(31), secs(365 * 86400)] {
             for draw in [0.0, 0.999, 1.0, f64::MAX, -3.0] {
-                let (due, over) = windows(&policy, lifetime, draw);
-                assert!(due > Duration::ZERO && due < over && over < lifetime, "{lifetime:?} {draw}");
+                let (due, margin) = windows(&policy, lifetime, draw);
+                assert!(due > Duration::ZERO && due < margin && margin < lifetime, "{lifetime:?} {draw}");
             }
         }
     }
@@ -241,7 +274,7 @@ mod tests {
     #[test]
     fn age_counts_on_past_the_end() {
         let birth = Instant::now() + secs(10_000);
-        let schedule = RefreshPolicy::default().schedule(birth + secs(60), secs(60), 0.0);
+        let schedule = RefreshPolicy::default().schedule(birth, secs(60), birth + secs(60), 0.0);
         assert_eq!(schedule.age(birth + secs(7)), secs(7));
         assert_eq!(schedule.age(birth + secs(100)), secs(100));
     }

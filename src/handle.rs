@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::{
     AccessToken, KlaviAuthLayer,
-    cache::{LocalToken, Lookup, Usable},
+    cache::{LocalToken, Lookup, ValidToken},
 };
 
 /// What the service was made of.
@@ -60,8 +60,8 @@ impl<S, R> Handle<S, R> {
         self.token.as_ref().is_some_and(|token| token.is_current(self.shared.layer.tokens(), now))
     }
 
-    fn has(&self, usable: &Usable) -> bool {
-        self.token.as_ref().is_some_and(|token| token.is_copy_of(usable))
+    fn has(&self, valid: &ValidToken) -> bool {
+        self.token.as_ref().is_some_and(|token| token.is_copy_of(valid))
     }
 }
 
@@ -106,7 +106,7 @@ impl<S, R> Handles<S, R> {
         if handle.is_current(now) {
             return (handle, None);
         }
-        match self.shared.layer.tokens().lookup(now) {
+        match self.shared.layer.tokens().lookup(now, None) {
             Lookup::Token(usable) if !handle.has(&usable) => {
                 (self.put(Some(LocalToken::copy_of(&usable))), Some(Lookup::Token(usable)))
             }
@@ -203,7 +203,7 @@ mod tests {
         let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone());
         let handles: Handles<(), _> = Handles::new(layer.send_once());
         let mut copies = Vec::new();
-        let refuse = |token: &AccessToken| cache.refuse(token.generation()).unwrap();
+        let refuse = |token: &AccessToken| cache.reject(token.generation()).unwrap();
         let invalidate = |token: &AccessToken| cache.invalidate(token);
         for out in [&refuse as &dyn Fn(&_), &invalidate, &invalidate, &refuse, &refuse] {
             let token = cache.get().await.unwrap();

@@ -78,14 +78,16 @@ where
         return Err(response);
     }
     let generation = sent.generation;
-    let refused = cache.refuse(generation);
     let kept = match mem::replace(&mut sent.kept, Err(GivenUp::RejectedAgain)) {
+        // The token was made for this very request, so the 401 is about the request.
+        Err(reason @ GivenUp::RejectedAgain) => {
+            cache.emit(&Event::ResendGivenUp { generation, reason });
+            return Err(response);
+        }
         Ok(kept) if !layer.replay().is_whole(&kept) => Err(GivenUp::BodyNotKept),
         kept => kept,
     };
-    let (reason, response) = match (refused, kept) {
-        // The second answer goes back as it is, whatever became of the token.
-        (_, Err(reason @ GivenUp::RejectedAgain)) => (reason, response),
+    let (reason, response) = match (cache.reject(generation), kept) {
         (Ok(()), Ok(kept)) => return Ok(Rejected { generation, kept, response }),
         (Ok(()), Err(reason)) => (reason, response),
         (Err(error), Ok(_)) => (GivenUp::BudgetExhausted, with_error(response, error)),

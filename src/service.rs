@@ -131,7 +131,7 @@ impl<S: Clone, R> KlaviAuth<S, R> {
         let now = Instant::now();
         if let Some(cache) = own {
             let handle = self.handle.get_or_insert_with(|| self.handles.any());
-            return (Arc::clone(handle), Some(cache.lookup(now)));
+            return (Arc::clone(handle), Some(cache.lookup(now, None)));
         }
         if let Some(handle) = self.handle.as_ref().filter(|handle| handle.is_current(now)) {
             return (Arc::clone(handle), None);

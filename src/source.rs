@@ -36,17 +36,37 @@ impl<T: TokenSource + ?Sized> TokenSource for Arc<T> {
 #[derive(Clone, Debug, Default)]
 pub struct TokenRequest {
     predecessor: Predecessor,
+    failures: u32,
+    last_error: Option<Error>,
 }
 
 impl TokenRequest {
     /// A request for a token to follow `predecessor`. The cache makes these; so do tests of a source.
     pub fn new(predecessor: Predecessor) -> Self {
-        Self { predecessor }
+        Self { predecessor, ..Self::default() }
+    }
+
+    /// The same, after so many attempts in a row to replace this predecessor have failed, the last one with
+    /// `last_error`.
+    #[must_use]
+    pub fn after(self, failures: u32, last_error: Option<Error>) -> Self {
+        Self { failures, last_error, ..self }
     }
 
     /// The token that is to be replaced, and whether it can still be used.
     pub fn predecessor(&self) -> &Predecessor {
         &self.predecessor
+    }
+
+    /// How many attempts in a row to replace this predecessor have failed: a source with two ways to a token can take
+    /// the other one. The cache counts, so that a source can serve several caches.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Why the last of them failed.
+    pub fn last_error(&self) -> Option<&Error> {
+        self.last_error.as_ref()
     }
 }
 

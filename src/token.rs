@@ -136,10 +136,10 @@ impl NewToken {
         self.lifetime
     }
 
-    /// When its life ends, if the source was asked for it at `asked`.
-    pub(crate) fn end_of_life(&self, asked: Instant) -> Instant {
+    /// When it expires, if the source was asked for it at `asked_at`.
+    pub(crate) fn expires_at(&self, asked_at: Instant) -> Instant {
         match self.aged {
-            None => asked + self.lifetime,
+            None => asked_at + self.lifetime,
             Some((age, at)) => at + self.lifetime.saturating_sub(age),
         }
     }

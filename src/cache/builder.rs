@@ -9,7 +9,13 @@ use std::{
 use tokio::sync::Notify;
 use tower::util::rng::{HasherRng, Rng};
 
-use super::{Core, TokenCache, back_off::BackOff, budget::Budget, guarded::Guarded, state::State};
+use super::{
+    Core, TokenCache,
+    backoff::Backoff,
+    budget::Budget,
+    guarded::Guarded,
+    state::{Config, State},
+};
 use crate::{ConfigError, Observer, RefreshPolicy, TokenSource, events::Events};
 
 const FLIGHT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,7 +55,7 @@ impl TokenCacheBuilder {
             source: Box::new(source),
             policy: RefreshPolicy::default(),
             flight_timeout: FLIGHT_TIMEOUT,
-            back_off: BackOff::DEFAULT,
+            back_off: Backoff::DEFAULT,
             budget: Budget::DEFAULT,
             keep_alive: false,
             randomness: Box::new(move || rng.lock().unwrap_or_else(PoisonError::into_inner).next_f64()),
@@ -74,24 +80,25 @@ impl TokenCacheBuilder {
     /// The cap of the delay after a first failure, and the cap that it doubles up to; the delay itself is a
     /// random part of the cap. Default: 1 s to 30 s; at most five minutes.
     ///
-    /// It holds for renewals too, and on through the end of a token whose renewal failed: then callers get the last
-    /// error until it is over. Only a rejected or invalidated token cuts it short.
+    /// A fetch that callers wait for is held back for 5 s at most, so that a recovered endpoint is found again soon. The
+    /// backoff of refreshes ends with the token: then a fetch starts at once.
     pub fn back_off(mut self, first: Duration, longest: Duration) -> Self {
         self.back_off = (first, longest);
         self
     }
 
-    /// How many tokens may be rejected by the API within a sliding `window` and be replaced for it. Past that,
-    /// a 401 is not believed: it goes to its caller, the token stays, and the source is left alone.
-    /// Default: 5 in 30 s.
-    pub fn renewal_budget(mut self, renewals: u32, window: Duration) -> Self {
-        self.budget = (renewals, window);
+    /// How often a 401 may replace the token: `burst` times at once, and again as the bucket refills, one at a time,
+    /// until it is full after `full_refill` at most. While it is empty, a 401 goes to its caller, the token stays in
+    /// use, and the source is left alone. Default: 5, full again after 30 s: one every 6 s.
+    pub fn renewal_budget(mut self, burst: u32, full_refill: Duration) -> Self {
+        self.budget = (burst, full_refill);
         self
     }
 
-    /// Renews the token also while there is no traffic, so that the first request after a quiet hour does not
-    /// wait. It begins with the first token, stops when a token is lost for good until the next one is fetched,
-    /// and ends when the last handle is dropped. Default: off.
+    /// Refreshes the token also while there is no traffic, so that the first request after a quiet hour does not
+    /// wait. It begins with the first fetch, goes on through failures by the backoff, and ends when the last handle is
+    /// dropped. Its task runs in the runtime of a caller; when that is gone or stands still, the next caller whose
+    /// request needs a fetch starts another. Default: off.
     pub fn keep_alive(mut self, keep_alive: bool) -> Self {
         self.keep_alive = keep_alive;
         self
@@ -130,26 +137,25 @@ impl TokenCacheBuilder {
         if self.budget.1.is_zero() {
             return Err(ConfigError::Budget);
         }
-        let back_off = BackOff::new(self.back_off)?;
+        let back_off = Backoff::new(self.back_off)?;
         Ok(self.build_with(back_off))
     }
 
     /// The defaults, which need no check.
     pub(super) fn build_default(self) -> TokenCache {
-        self.build_with(BackOff::default())
+        self.build_with(Backoff::default())
     }
 
-    fn build_with(self, back_off: BackOff) -> TokenCache {
+    fn build_with(self, back_off: Backoff) -> TokenCache {
         self.events.describe();
+        let config = Config { policy: self.policy, backoff: back_off, flight_timeout: self.flight_timeout };
         let core = Core {
             source: self.source,
-            policy: self.policy,
-            back_off,
             flight_timeout: self.flight_timeout,
             keep_alive: self.keep_alive,
             randomness: self.randomness,
             events: self.events,
-            state: Guarded::new(State::new(Budget::new(self.budget))),
+            state: Guarded::new(State::new(config, Budget::new(self.budget))),
             keeper_news: Arc::new(Notify::new()),
         };
         TokenCache { core: Arc::new(core) }

@@ -2,33 +2,34 @@
 //!
 //! A task, because a future that its waiters drive stands still when the one who drives it is not polled, and
 //! is gone when they are. It is spawned when there is something to fetch and ends with the result; the waiters
-//! hold shared ends of a channel, and whatever happens to the task, they are answered:
+//! hold shared ends of a channel, and whatever happens to the task, they get an outcome:
 //!
 //! * it ends: the state is changed first, then the waiters are woken;
 //! * the source panics: caught here, an error like any other;
-//! * the runtime goes away: the task is dropped, [`Flight::drop`] clears the slot, the sender in it is dropped,
-//!   and the waiters, who see that, elect anew;
-//! * the runtime stands still: whoever comes when the flight is overdue clears the slot, likewise.
+//! * the runtime goes away: the task is dropped, [`Flight::drop`] removes the entry, the sender in it is dropped,
+//!   and the waiters, who see that, look at the state again;
+//! * the runtime stands still: the first to look at the state once the flight has stalled removes the entry, likewise.
+//!   One of the waiters has a timer for that.
 //!
 //! # Rules
 //!
 //! `interleavings` explores 1 to 4 with a thread for each flight. It does not see tokio; 5 to 7 say why it need
 //! not.
 //!
-//! 1. The slot is filled and emptied under the lock. Who fills it gets the one [`Launch`] for it.
-//! 2. A flight changes nothing once it has lost its slot: the lock is taken, its number compared, and the
+//! 1. A flight is registered and removed under the lock. The caller that registers it gets the one [`Launch`] for it.
+//! 2. A flight changes nothing once it is no longer registered: the lock is taken, its number compared, and the
 //!    change made in one.
-//! 3. The pilot lives in the slot. However that is emptied, the waiters are told: by `land`, or by the pilot's
+//! 3. The sender lives in the entry. However that is removed, the waiters are woken: by `send`, or by the sender's
 //!    `Drop`.
-//! 4. The state changes before the waiters are told, and they look at it again: they rely on no value that was
-//!    handed on.
+//! 4. The state changes before the waiters are woken, and they look at it again: a token that arrived wins over an
+//!    error that was sent.
 //! 5. Every launch becomes a [`Flight`] at once, before anything that can fail. It has one owner, the task, so
 //!    that its `run` and its `Drop` cannot overlap; and whatever tokio does with it, whether it is spawned or
 //!    not, polled or not, ended, panicked or shut down with its runtime, it is dropped once, from any thread.
 //!    That is the transition of 2 and nothing else.
-//! 6. Of tokio it is asked that a spawned future is polled when woken, or dropped. If neither happens, the slot
-//!    is taken by the next to look once it is overdue; the flight, should it run again after all, is one of 2.
-//!    Nobody uses the `JoinHandle`, and no order of tasks or of wake-ups is assumed.
+//! 6. Of tokio it is required that a spawned future is polled when woken, or dropped. If neither happens, the entry
+//!    is removed by the next to look once the flight has stalled; the flight, should it run again after all, is one of
+//!    2. Nobody uses the `JoinHandle`, and no order of tasks or of wake-ups is assumed.
 //! 7. Between two awaits a flight holds no lock, and its source runs under none. So a flight that stands still,
 //!    wherever, holds up nobody but those who wait for it.
 
@@ -36,14 +37,15 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{
-    runtime::Handle,
+    runtime::{Handle, RuntimeFlavor},
     time::{Instant, sleep_until, timeout_at},
 };
 use tracing::{Instrument, Span};
 
 use super::{
     Core, keep_alive,
-    state::{Answer, Installed, Launch, Step},
+    settle::{Installed, Response, Step},
+    state::Launch,
 };
 use crate::{Arrival, Error, Event, FetchReason, NewToken, TokenEndpoint, TokenRequest, TokenSource, events};
 
@@ -51,7 +53,7 @@ use crate::{Arrival, Error, Event, FetchReason, NewToken, TokenEndpoint, TokenRe
 ///
 /// # Errors
 ///
-/// There is no runtime to start it in. Whoever has joined it meanwhile elects anew.
+/// There is no runtime to start it in. Waiters that have joined it in between look at the state again.
 pub(super) fn start(core: &Arc<Core>, launch: Launch) -> Result<(), Error> {
     let Launch { number, reason } = launch;
     let mut flight = Flight {
@@ -64,7 +66,7 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch) -> Result<(), Error> {
         span: Span::none(),
         finished: false,
     };
-    // Not before the flight: a subscriber is code of a user, and what it does must not leave the slot behind.
+    // Not before the flight: a subscriber is code of a user, and its panic must not leave the entry behind.
     flight.span = events::token_fetch(core.events.name(), reason);
     let Ok(runtime) = Handle::try_current() else {
         return Err(Error::interrupted("there is no tokio runtime to fetch the token in"));
@@ -72,6 +74,12 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch) -> Result<(), Error> {
     let span = flight.span.clone();
     // Nobody waits for the task itself; it is detached.
     drop(runtime.spawn(flight.run().instrument(span)));
+    if runtime.runtime_flavor() == RuntimeFlavor::MultiThread {
+        // tokio runs the task that was spawned last on the same worker, and no other worker takes it over. If the
+        // caller goes on to block its worker, that must not be the flight.
+        drop(runtime.spawn(async {}));
+    }
+    keep_alive::ensure(core, &runtime);
     Ok(())
 }
 
@@ -82,7 +90,7 @@ struct Flight {
     started: Instant,
     /// How often the source was asked.
     attempts: u32,
-    /// How often that failed. It may also bring a token that is out of use by then.
+    /// How often that failed. It may also bring a token that went out of use in between.
     failures: u32,
     span: Span,
     finished: bool,
@@ -92,38 +100,38 @@ impl Flight {
     async fn run(mut self) {
         let deadline = self.started + self.core.flight_timeout;
         loop {
-            let asked = Instant::now();
-            let Some(predecessor) = self.core.lock().predecessor(self.number, asked) else { return };
+            let asked_at = Instant::now();
+            let Some(request) = self.core.lock().ask(self.number, asked_at) else { return };
             self.attempts += 1;
-            let result = ask(&*self.core.source, TokenRequest::new(predecessor), deadline).await;
+            let result = ask(&*self.core.source, request, deadline).await;
             let (now, draw) = (Instant::now(), self.core.draw());
-            let answer = Answer { result, asked, now, attempt: self.failures + 1, deadline, draw };
-            // The state has changed, and with the remains the waiters are told of it.
-            let (step, remains) = self.core.settle(self.number, answer);
+            let response = Response { result, asked_at, now, attempt: self.failures + 1, deadline, draw };
+            let (step, displaced) = self.core.state.change(|state| state.settle(self.number, response));
             match step {
                 None => return,
                 Some(Step::AskAgain) => {}
                 Some(Step::RetryAt(moment, error)) => {
-                    drop(remains);
+                    drop(displaced);
                     let wait = moment.saturating_duration_since(now);
                     self.emit(&Event::Retrying { error: &error, attempt: self.attempts, wait });
                     self.failures += 1;
                     sleep_until(moment).await;
                 }
                 Some(Step::Installed(installed)) => {
-                    self.arrived(installed);
-                    keep_alive::ensure(&self.core);
-                    return remains.land(Ok(()));
+                    self.installed(installed);
+                    // For the keeper, which sleeps until the last token was due.
+                    self.core.keeper_news.notify_one();
+                    return displaced.send(Ok(()));
                 }
-                Some(Step::Failed { error, retry_at, serving }) => {
+                Some(Step::Failed { error, retry_at, serving, outcome }) => {
                     self.failed(&error, retry_at.saturating_duration_since(now), serving);
-                    return remains.land(Err(error));
+                    return displaced.send(outcome);
                 }
             }
         }
     }
 
-    fn arrived(&mut self, installed: Installed) {
+    fn installed(&mut self, installed: Installed) {
         let Installed { generation, lifetime, endpoint, renewed, recovered } = installed;
         let (attempts, latency) = (self.attempts, self.started.elapsed());
         self.finish("ok", endpoint);
@@ -150,7 +158,7 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        drop(self.core.abandon(self.number));
+        drop(self.core.state.change(|state| state.abandon(self.number, Instant::now())));
         if !self.finished {
             self.finish("lost", None);
         }

@@ -1,96 +1,107 @@
-//! Keep-alive: renewal without traffic. Off unless asked for.
+//! Keep-alive: refreshes without traffic. Off unless asked for.
+//!
+//! One task, the keeper, does what a caller would do, at the moment when a fetch is due. It runs in the runtime of the
+//! caller that caused it. A keeper that is late has a runtime that stands still: another one takes over.
 
 use std::{
     pin::pin,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
-use futures_util::future::select;
+use futures_util::future::{Either, pending, select};
 use tokio::{
     runtime::Handle,
     sync::Notify,
     time::{Instant, sleep_until},
 };
 
-use super::{Core, landing::Waiter, state::Found};
+use super::{
+    Core,
+    backoff::Urgency,
+    state::{KeeperEntry, Standing, State},
+    waiters::Waiter,
+};
 
-/// Starts the task that renews without traffic, if that is wanted and none runs. Called with every token that
-/// comes in, so that a task that was lost with its runtime, or gave up with the token, is replaced; and so that
-/// one that sleeps until the last token was due looks again, for this one may be due earlier.
-pub(super) fn ensure(core: &Arc<Core>) {
+/// A keeper that did not wake for so long has a runtime that stands still.
+const LATE: Duration = Duration::from_secs(1);
+
+/// Starts the keeper if one is wanted and none runs. Called with every flight that starts.
+pub(super) fn ensure(core: &Arc<Core>, runtime: &Handle) {
     if !core.keep_alive {
         return;
     }
-    let Ok(runtime) = Handle::try_current() else { return };
-    if std::mem::replace(&mut core.lock().keeper_runs, true) {
-        return core.keeper_news.notify_one();
-    }
-    let keeper =
-        Keeper { core: Arc::downgrade(core), news: Arc::clone(&core.keeper_news), signed_off: false };
+    let Some(number) = core.lock().register_keeper(Instant::now()) else { return };
+    let keeper = Keeper { core: Arc::downgrade(core), news: Arc::clone(&core.keeper_news), number };
     // It ends by itself when the last handle is dropped.
     drop(runtime.spawn(keeper.run()));
+}
+
+impl State {
+    /// The number of the keeper to be started, if none is on time.
+    fn register_keeper(&mut self, now: Instant) -> Option<u64> {
+        if self.keeper.is_some_and(|keeper| now < keeper.wakes_at + LATE) {
+            return None;
+        }
+        self.last_keeper += 1;
+        self.keeper = Some(KeeperEntry { number: self.last_keeper, wakes_at: now });
+        Some(self.last_keeper)
+    }
+
+    /// When this keeper is to do something, and the flight that may be over before. `None` if another has taken over.
+    fn plan_keeper(&mut self, number: u64, now: Instant) -> Option<(Instant, Option<Waiter>)> {
+        let waiter = self.waiter().cloned();
+        let due = match (&waiter, &self.current) {
+            (Some(waiter), _) => waiter.stalled_at(),
+            (None, Some(current)) if self.standing(now) == Standing::Live => current.schedule.refresh_at,
+            (None, _) => now,
+        };
+        // Nobody waits, whatever the token.
+        let retry_at = self.failures(now).retry_at(Urgency::Background).filter(|_| waiter.is_none());
+        let keeper = self.keeper.as_mut().filter(|keeper| keeper.number == number)?;
+        keeper.wakes_at = retry_at.map_or(due, |retry_at| due.max(retry_at));
+        Some((keeper.wakes_at, waiter))
+    }
 }
 
 struct Keeper {
     core: Weak<Core>,
     news: Arc<Notify>,
-    /// It took itself off the books; another may run by now.
-    signed_off: bool,
-}
-
-enum Next {
-    Sleep(Instant),
-    Join(Waiter),
+    number: u64,
 }
 
 impl Keeper {
-    async fn run(mut self) {
-        while let Some(next) = self.next_step() {
-            let step = async {
-                match next {
-                    Next::Sleep(until) => sleep_until(until).await,
-                    // Whatever the outcome, the state says what comes next.
-                    Next::Join(flight) => drop(flight.await),
-                }
-            };
-            // Either way the next step says what comes then: nothing, if the last handle is gone.
-            select(pin!(step), pin!(self.news.notified())).await;
+    async fn run(self) {
+        while let Some((wakes_at, flight)) = self.next_step() {
+            let flight = flight.map_or(Either::Left(pending()), Either::Right);
+            let (sleep, notified) = (pin!(sleep_until(wakes_at)), pin!(self.news.notified()));
+            // Whatever comes first, the next step finds out what it means.
+            select(select(sleep, flight), notified).await;
         }
     }
 
-    /// Starts the renewal if it is due, and says what to wait for. `None` once there is no token to keep alive:
-    /// then the next request fetches one, and a new task starts with it.
-    fn next_step(&mut self) -> Option<Next> {
+    /// Fetches if that is due, and says what to wait for. `None` if the last handle is gone, or if another keeper has
+    /// taken over.
+    fn next_step(&self) -> Option<(Instant, Option<Waiter>)> {
         let core = self.core.upgrade()?;
-        loop {
-            let now = Instant::now();
-            {
-                let mut state = core.lock();
-                if !state.is_usable(now) {
-                    state.keeper_runs = false;
-                    self.signed_off = true;
-                    return None;
-                }
-            }
-            let renewal_due = match core.lookup(now) {
-                Found::Token(usable) => usable.renewal_due,
-                Found::Wait(flight) => return Some(Next::Join(flight)),
-                Found::Failed(_) => continue,
-            };
-            let state = core.lock();
-            if let Some(flight) = state.waiter() {
-                return Some(Next::Join(flight.clone()));
-            }
-            let held_back = state.gate().until().filter(|&until| now < until);
-            return Some(Next::Sleep(held_back.unwrap_or(renewal_due)));
+        let now = Instant::now();
+        let plan = core.lock().plan_keeper(self.number, now)?;
+        if now < plan.0 {
+            return Some(plan);
         }
+        drop((plan, core.lookup(now, None)));
+        // Bound first: the guard must not outlive the core.
+        let plan = core.lock().plan_keeper(self.number, Instant::now());
+        plan
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if let Some(core) = self.core.upgrade().filter(|_| !self.signed_off) {
-            core.lock().keeper_runs = false;
+        let Some(core) = self.core.upgrade() else { return };
+        let mut state = core.lock();
+        if state.keeper.is_some_and(|keeper| keeper.number == self.number) {
+            state.keeper = None;
         }
     }
 }

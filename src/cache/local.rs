@@ -2,33 +2,33 @@
 //!
 //! Whoever clones a value counts up a reference, and a count that two cores write at the same time costs more than
 //! all else that a request does here. So a copy has bytes of its own, and the epoch of the cache at which it was
-//! taken. As long as the epoch stands (one atomic read) and renewal is not due (one look at the clock), it is the
+//! taken. As long as the epoch stands (one atomic read) and no refresh is due (one look at the clock), it is the
 //! current token; else the cache is asked.
 
 use tokio::time::Instant;
 
 use super::{
-    Acquire, TokenCache,
-    state::{Found, Usable},
+    Acquire, Core, TokenCache,
+    state::{Found, ValidToken},
 };
 use crate::{AccessToken, Error};
 
 #[derive(Debug)]
-pub(crate) struct LocalToken(Usable);
+pub(crate) struct LocalToken(ValidToken);
 
 impl LocalToken {
-    pub(crate) fn copy_of(usable: &Usable) -> Self {
-        Self(Usable { token: usable.token.copy(), ..*usable })
+    pub(crate) fn copy_of(valid: &ValidToken) -> Self {
+        Self(ValidToken { token: valid.token.copy(), ..*valid })
     }
 
     /// It can be sent now, and the cache need not be asked.
     pub(crate) fn is_current(&self, cache: &TokenCache, now: Instant) -> bool {
-        self.0.epoch == cache.core.epoch() && now < self.0.renewal_due
+        self.0.epoch == cache.core.epoch() && now < self.0.fresh_until
     }
 
     /// It is the same token at the same epoch.
-    pub(crate) fn is_copy_of(&self, usable: &Usable) -> bool {
-        self.0.epoch == usable.epoch
+    pub(crate) fn is_copy_of(&self, valid: &ValidToken) -> bool {
+        self.0.epoch == valid.epoch
     }
 
     pub(crate) fn token(&self) -> &AccessToken {
@@ -39,20 +39,25 @@ impl LocalToken {
 /// What a request that leaves now may carry.
 #[derive(Debug)]
 pub(crate) enum Lookup {
-    Token(Usable),
+    Token(ValidToken),
     Wait(Acquire),
     Failed(Error),
 }
 
 impl TokenCache {
-    /// The token for a request that leaves now, or what to wait for. Starts the flight that is needed.
-    pub(crate) fn lookup(&self, now: Instant) -> Lookup {
-        match self.core.lookup(now) {
-            Found::Token(usable) => {
-                self.core.serve(&usable);
-                Lookup::Token(usable)
+    /// The token for a request that leaves now, or what to wait for. Starts the flight that is needed. `rejected` is
+    /// the generation of the token that the API rejected for this request.
+    pub(crate) fn lookup(&self, now: Instant, rejected: Option<u64>) -> Lookup {
+        if !Core::has_runtime() {
+            // No flight can be started here. The future may be polled inside of a runtime.
+            return Lookup::Wait(Acquire::new(self.clone(), rejected));
+        }
+        match self.core.lookup(now, rejected) {
+            Found::Token(valid) => {
+                self.core.serve(&valid);
+                Lookup::Token(valid)
             }
-            Found::Wait(waiter) => Lookup::Wait(Acquire::waiting(self.clone(), waiter)),
+            Found::Wait(waiter) => Lookup::Wait(Acquire::waiting(self.clone(), rejected, waiter)),
             Found::Failed(error) => Lookup::Failed(error),
         }
     }

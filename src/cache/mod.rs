@@ -1,48 +1,48 @@
 //! The token cache: the current token, and the one flight that fetches the next.
 
 mod acquire;
-mod back_off;
+mod backoff;
 mod budget;
 mod builder;
+mod current;
 mod flight;
 mod guarded;
-mod held;
-mod history;
 #[cfg(test)]
 mod interleavings;
 mod keep_alive;
-mod landing;
 mod local;
 mod registry;
+mod settle;
 mod snapshot;
 mod state;
 mod sync;
+mod waiters;
 
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, MutexGuard},
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 pub(crate) use self::{
     acquire::Acquire,
     local::{LocalToken, Lookup},
-    state::Usable,
+    state::ValidToken,
 };
 use self::{
-    back_off::BackOff,
-    budget::Exhausted,
+    budget::OverBudget,
     guarded::Guarded,
-    state::{Answer, Found, Remains, State, Step, Verdict},
+    state::{Found, Rejection, State},
 };
 pub use self::{
     builder::TokenCacheBuilder,
     registry::{CachesInUse, TokenCaches},
     snapshot::Snapshot,
 };
-use crate::{AccessToken, Error, Event, RefreshPolicy, TokenSource, events::Events};
+use crate::{AccessToken, Error, Event, TokenSource, events::Events};
 
 /// One access token, kept fresh: a handle that is cheap to clone and shares everything with its clones.
 ///
@@ -55,12 +55,15 @@ use crate::{AccessToken, Error, Event, RefreshPolicy, TokenSource, events::Event
 /// | token | caller | source |
 /// |---|---|---|
 /// | fresh | gets it at once | left alone |
-/// | aging: renewal is due | gets it at once | asked once, in the background |
-/// | expired, refused, or none yet | waits | asked once, up to three times if it fails in a way that may pass |
-/// | expired, refused, or none yet, and the last fetch failed a moment ago | gets the error at once | left alone until the back-off is over |
+/// | aging: a refresh is due | gets it at once | asked once, in the background |
+/// | expiring: within the margin before expiry | waits for the successor; gets the token if there is none | asked once |
+/// | expired, rejected, or none yet | waits | asked once, up to three times if it fails in a way that may pass |
+/// | expired, or none yet, and the last fetch failed a moment ago | gets the error at once | left alone until the backoff ends |
+/// | a suspect: rejected by the API, and its replacement failed | gets it at once | asked in the background, by the same backoff |
 ///
 /// After a failure the source is left alone for a random part of 1 s, doubling with every further failure in a
-/// row up to 30 s, or for as long as its `Retry-After` says.
+/// row up to 30 s, or up to 5 s if callers wait, or for as long as its `Retry-After` says. A failed refresh never holds
+/// back a fetch that somebody waits for.
 ///
 /// # Cancel safety
 ///
@@ -96,12 +99,10 @@ impl TokenCache {
     ///
     /// The fetch runs on the runtime of the caller that needed it first. When that runtime is dropped, the others
     /// start a fetch of their own. When it is kept but no longer run (a current-thread runtime outside of
-    /// `block_on`), the fetch stands still: callers that come after twice the flight's time-out start another, and
-    /// those that wait wait until then.
+    /// `block_on`), the fetch stands still: after twice the flight's timeout a waiter, or the next caller, starts
+    /// another.
     pub async fn get(&self) -> Result<AccessToken, Error> {
-        let usable = Acquire::new(self.clone()).await?;
-        self.core.serve(&usable);
-        Ok(usable.token)
+        self.acquire(None).await
     }
 
     /// Fetches the token ahead of the first request: for start-up and for readiness probes.
@@ -117,18 +118,14 @@ impl TokenCache {
         self.get().await.map(drop)
     }
 
-    /// Takes `token` out of use: it is never handed out again, and the next caller waits for one that was
-    /// fetched after this call.
+    /// Takes `token` out of use: the next caller waits for one that was fetched after this call. If the source hands
+    /// out the same string when it is asked after this call, that is a new token.
     ///
-    /// Nothing else happens if the cache has a newer token already, or if this one was invalidated before. The call itself
-    /// fetches nothing. Unlike a 401 that the layer sees, it is not counted against the budget for renewals: call it
-    /// when you know, not in a loop.
-    ///
-    /// The last 64 tokens of a cache are known by their hashes: if the source hands out one again that was taken out of use,
-    /// by this or by a 401, that is an error for which [`Error::is_bad_answer`] holds.
+    /// Nothing happens if the cache has a newer token already, or if this one was invalidated before. The call itself
+    /// fetches nothing. Unlike a 401 that the layer sees, it is not counted against the budget: call it when you know,
+    /// not in a loop.
     pub fn invalidate(&self, token: &AccessToken) {
-        let news = self.core.state.change(|state| state.invalidate(token, Instant::now()));
-        if news {
+        if self.core.state.change(|state| state.invalidate(token)) {
             self.emit(&Event::Invalidated { generation: token.generation() });
         }
     }
@@ -138,18 +135,19 @@ impl TokenCache {
         Snapshot::of(&self.core.lock(), Instant::now())
     }
 
-    /// The API answered 401 to the token of this generation: it is out of use, unless too many were of late.
+    /// The API answered 401 to the token of this generation, the first that the request was sent with.
     ///
     /// # Errors
     ///
-    /// The budget for renewals is exhausted; the token stays in use.
-    pub(crate) fn refuse(&self, generation: u64) -> Result<(), Error> {
-        match self.core.state.change(|state| state.refuse(generation, Instant::now())) {
-            Verdict::Refused(first) => {
+    /// The budget is used up; the token stays in use.
+    pub(crate) fn reject(&self, generation: u64) -> Result<(), Error> {
+        let draw = self.core.draw();
+        match self.core.state.change(|state| state.reject(generation, Instant::now(), draw)) {
+            Rejection::Believed { first } => {
                 self.emit(&Event::Rejected { generation, first });
                 Ok(())
             }
-            Verdict::Disbelieved(Exhausted { error, first }) => {
+            Rejection::OverBudget(OverBudget { error, first }) => {
                 self.emit(&Event::BudgetExhausted { generation, first });
                 Err(error)
             }
@@ -161,9 +159,16 @@ impl TokenCache {
         self.core.events.emit(event);
     }
 
-    /// The way to a token after a refusal.
-    pub(crate) fn acquire(&self) -> Acquire {
-        Acquire::new(self.clone())
+    /// A token other than the one of the generation that the API `rejected`.
+    pub(crate) async fn acquire(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
+        let valid = Acquire::new(self.clone(), rejected).await?;
+        self.core.serve(&valid);
+        Ok(valid.token)
+    }
+
+    /// The same as a future with a name, which does not count the token as served.
+    pub(crate) fn acquiring(&self, rejected: Option<u64>) -> Acquire {
+        Acquire::new(self.clone(), rejected)
     }
 }
 
@@ -176,15 +181,13 @@ impl fmt::Debug for TokenCache {
 /// What all handles share. Flights hold it too; a keep-alive task does not.
 struct Core {
     source: Box<dyn TokenSource>,
-    policy: RefreshPolicy,
-    back_off: BackOff,
     flight_timeout: Duration,
     keep_alive: bool,
     /// Draws from 0 to 1.
     randomness: Box<dyn Fn() -> f64 + Send + Sync>,
     events: Events,
     state: Guarded,
-    /// Tells the keep-alive task that a token came in, or that the last handle is gone.
+    /// Wakes the keep-alive task: a token came in, or the last handle is gone.
     keeper_news: Arc<Notify>,
 }
 
@@ -197,38 +200,42 @@ impl Core {
         self.state.epoch()
     }
 
+    /// A panic of the user's function costs a longer pause and nothing else.
     fn draw(&self) -> f64 {
-        let draw = (self.randomness)();
+        let draw = catch_unwind(AssertUnwindSafe(|| (self.randomness)())).unwrap_or(1.0);
         if draw.is_nan() { 0.0 } else { draw.clamp(0.0, 1.0) }
     }
 
     /// The token for a request that leaves now, or what to wait for. Starts the flight that is needed.
-    fn lookup(self: &Arc<Self>, now: Instant) -> Found {
-        let (found, launch, _remains) = self.lock().lookup(now, self.flight_timeout);
+    fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Found {
+        let (found, launch, displaced) = self.state.change(|state| state.lookup(now, rejected));
+        drop(displaced);
         match (launch.map_or(Ok(()), |launch| flight::start(self, launch)), found) {
             (Err(error), Found::Wait(_)) => Found::Failed(self.without_token(error)),
             (_, found) => found,
         }
     }
 
-    fn settle(&self, flight: u64, answer: Answer) -> (Option<Step>, Remains) {
-        self.state.change(|state| state.settle(flight, answer, &self.policy, self.back_off))
+    /// A flight can be started here.
+    fn has_runtime() -> bool {
+        Handle::try_current().is_ok()
     }
 
-    /// What callers are told when there is no token because of `cause`.
+    /// A token that can be sent now, other than the one that was `rejected`. Starts nothing.
+    fn valid_token(&self, now: Instant, rejected: Option<u64>) -> Option<ValidToken> {
+        self.lock().valid_token(now, rejected)
+    }
+
+    /// What callers get when there is no token because of `cause`.
     fn without_token(&self, cause: Error) -> Error {
         self.lock().without_token(Instant::now(), cause)
     }
 
     /// A caller gets this token.
-    fn serve(&self, usable: &Usable) {
-        if usable.failing {
-            self.events.emit(&Event::ServedWhileFailing { generation: usable.token.generation() });
+    fn serve(&self, valid: &ValidToken) {
+        if valid.is_failing {
+            self.events.emit(&Event::ServedWhileFailing { generation: valid.token.generation() });
         }
-    }
-
-    fn abandon(&self, flight: u64) -> Remains {
-        self.lock().abandon(flight)
     }
 }
 

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::state::State;
+use super::{current::Status, state::State};
 use crate::{Error, Freshness};
 
 /// The state of a [`TokenCache`](crate::TokenCache) at one moment. Taking it fetches nothing.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     token: Option<TokenTimes>,
+    is_ready: bool,
     fetching: bool,
     last_error: Option<Error>,
     held_back: Option<Duration>,
@@ -19,8 +20,8 @@ pub struct Snapshot {
 #[derive(Clone, Copy, Debug)]
 struct TokenTimes {
     generation: u64,
+    status: Status,
     freshness: Freshness,
-    refused: bool,
     age: Duration,
     renewal_in: Duration,
     expires_in: Duration,
@@ -28,29 +29,28 @@ struct TokenTimes {
 
 impl Snapshot {
     pub(super) fn of(state: &State, now: Instant) -> Self {
-        let token = state.current().map(|(token, schedule, refused)| TokenTimes {
-            generation: token.generation(),
-            freshness: schedule.freshness(now),
-            refused,
-            age: schedule.age(now),
-            renewal_in: schedule.renewal_due.saturating_duration_since(now),
-            expires_in: schedule.expired.saturating_duration_since(now),
+        let token = state.current.as_ref().map(|current| TokenTimes {
+            generation: current.token.generation(),
+            status: current.status,
+            freshness: current.schedule.freshness(now),
+            age: current.schedule.age(now),
+            renewal_in: current.schedule.refresh_at.saturating_duration_since(now),
+            expires_in: current.schedule.expires_at.saturating_duration_since(now),
         });
-        let gate = state.gate();
+        let failures = state.failures(now);
+        let held_back = failures.retry_at(state.urgency(now)).map(|at| at.saturating_duration_since(now));
         Self {
             token,
+            is_ready: state.valid_token(now, None).is_some(),
             fetching: state.waiter().is_some(),
-            last_error: gate.last_error().cloned(),
-            held_back: gate
-                .until()
-                .map(|until| until.saturating_duration_since(now))
-                .filter(|d| !d.is_zero()),
+            last_error: failures.last_error().cloned(),
+            held_back: held_back.filter(|wait| !wait.is_zero()),
         }
     }
 
     /// There is a token that can be sent now: the answer for a readiness probe.
     pub fn is_ready(&self) -> bool {
-        self.token.is_some_and(|token| !token.refused && token.freshness != Freshness::Expired)
+        self.is_ready
     }
 
     /// Where the token stands in its life, `None` if there never was one.
@@ -58,9 +58,18 @@ impl Snapshot {
         self.token.map(|token| token.freshness)
     }
 
-    /// The token was rejected by the API, or invalidated; a new one is needed.
+    /// The token was rejected by the API, or invalidated, and is out of use; a new one is needed.
     pub fn is_refused(&self) -> bool {
-        self.token.is_some_and(|token| token.refused)
+        self.has_status(&[Status::Rejected, Status::Invalidated])
+    }
+
+    /// The token was rejected by the API, and is in use again because its replacement failed.
+    pub fn is_suspect(&self) -> bool {
+        self.has_status(&[Status::Suspect])
+    }
+
+    fn has_status(&self, any_of: &[Status]) -> bool {
+        self.token.is_some_and(|token| any_of.contains(&token.status))
     }
 
     /// The token's number in this cache, counted from 1.
@@ -78,7 +87,7 @@ impl Snapshot {
         self.token.map(|token| token.renewal_in)
     }
 
-    /// The time until it counts as expired, which is the policy's margin before its end; zero if it does.
+    /// The time until it expires; zero if it has.
     pub fn expires_in(&self) -> Option<Duration> {
         self.token.map(|token| token.expires_in)
     }

@@ -1,8 +1,8 @@
-//! The source that asks Klavi: `/refresh` while the bearer lives and was not refused, else `/auth`.
+//! The source that asks Klavi: `/refresh` while the bearer is live and `/refresh` works, else `/auth`.
 
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -31,6 +31,8 @@ use crate::{
 };
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// So long a 404 of `/refresh` is remembered.
+const NO_REFRESH: Duration = Duration::from_secs(3600);
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("klavi-auth/", env!("CARGO_PKG_VERSION")));
 
@@ -40,8 +42,11 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("klavi-auth/", env!(
 /// |---|---|---|
 /// | none | `POST …/auth` | the bearer itself, no call |
 /// | live | `GET …/refresh` with it; on 401, 403 or 404 `POST …/auth` | `GET …/refresh` with it |
+/// | live, and two attempts in a row failed | `POST …/auth`, then the two in turns | `GET …/refresh` with it |
 /// | expired | `POST …/auth` | an error: keys are needed |
-/// | refused | `POST …/auth` | `GET …/refresh` with it, once; then an error: keys are needed |
+/// | refused | `POST …/auth` | `GET …/refresh` with it, until that denies it; then an error: keys are needed |
+///
+/// A 404 of `/refresh` is remembered for an hour: some products have none.
 ///
 /// Redirects are not followed by this source. A transport that follows them by itself must be told not to, or
 /// keys and bearer may reach a second place.
@@ -50,8 +55,8 @@ pub struct KlaviSource {
     credentials: Credentials,
     transport: Transport,
     request_timeout: Duration,
-    /// The generation of the refused bearer that `/refresh` was tried with, where there are no keys.
-    last_resort: AtomicU64,
+    /// Until when `/refresh` is known to be missing.
+    no_refresh_until: Mutex<Option<Instant>>,
 }
 
 impl KlaviSource {
@@ -71,7 +76,13 @@ impl KlaviSource {
     }
 
     pub(crate) fn over(api: KlaviApi, credentials: Credentials, transport: Transport) -> Self {
-        Self { api, credentials, transport, request_timeout: REQUEST_TIMEOUT, last_resort: AtomicU64::new(0) }
+        Self {
+            api,
+            credentials,
+            transport,
+            request_timeout: REQUEST_TIMEOUT,
+            no_refresh_until: Mutex::default(),
+        }
     }
 
     /// How long one call to `/auth` or `/refresh` may take. Default: 5 s. The cache bounds the whole fetch, see
@@ -82,10 +93,21 @@ impl KlaviSource {
         self
     }
 
-    async fn fetch_with_keys(&self, keys: &Keys, predecessor: &Predecessor) -> Result<NewToken, Error> {
+    async fn fetch_with_keys(&self, keys: &Keys, request: &TokenRequest) -> Result<NewToken, Error> {
+        let predecessor = request.predecessor();
         let reason = match predecessor {
+            Predecessor::Live(_) if self.is_refresh_missing() => "no refresh endpoint",
+            // `/refresh` is not the only way to refresh.
+            Predecessor::Live(_) if request.failures() >= 2 && request.failures() % 2 == 0 => {
+                "refresh failed"
+            }
             Predecessor::Live(bearer) => match self.refresh(bearer, "renewal").await {
-                Err(error) if denies_the_bearer(&error) => "refresh denied",
+                Err(error) if denies_the_bearer(&error) => {
+                    if error.status() == Some(StatusCode::NOT_FOUND) {
+                        *self.no_refresh_until() = Some(Instant::now() + NO_REFRESH);
+                    }
+                    "refresh denied"
+                }
                 outcome => return outcome,
             },
             Predecessor::None => "first token",
@@ -99,28 +121,30 @@ impl KlaviSource {
         &self,
         bearer: &NewToken,
         since: Instant,
-        predecessor: &Predecessor,
+        request: &TokenRequest,
     ) -> Result<NewToken, Error> {
-        match predecessor {
-            // It may have been over before anybody needed it.
+        match request.predecessor() {
+            // It may have expired before anybody needed it.
             Predecessor::None if since.elapsed() >= bearer.lifetime() => {
                 Err(Error::new(Kind::KeysNeeded, Recovery::Permanent))
             }
             Predecessor::None => Ok(bearer.clone().aged(since.elapsed())),
             Predecessor::Live(bearer) => self.refresh(bearer, "renewal").await.map_err(keys_needed),
-            Predecessor::Refused(bearer) => {
-                // A bearer that was refused and that `/refresh` does not take either stays useless.
-                if self.last_resort.load(Ordering::Relaxed) == bearer.generation() {
-                    return Err(Error::new(Kind::KeysNeeded, Recovery::Permanent));
-                }
-                let outcome = self.refresh(bearer, "last resort").await.map_err(keys_needed);
-                if outcome.as_ref().is_err_and(Error::is_keys_needed) {
-                    self.last_resort.store(bearer.generation(), Ordering::Relaxed);
-                }
-                outcome
+            // `/refresh` does not take a rejected bearer later if it does not take it now.
+            Predecessor::Refused(_) if request.last_error().is_some_and(Error::is_keys_needed) => {
+                Err(Error::new(Kind::KeysNeeded, Recovery::Permanent))
             }
+            Predecessor::Refused(bearer) => self.refresh(bearer, "last resort").await.map_err(keys_needed),
             Predecessor::Expired(_) => Err(Error::new(Kind::KeysNeeded, Recovery::Permanent)),
         }
+    }
+
+    fn no_refresh_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.no_refresh_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_refresh_missing(&self) -> bool {
+        self.no_refresh_until().is_some_and(|until| Instant::now() < until)
     }
 
     async fn refresh(&self, bearer: &AccessToken, reason: &'static str) -> Result<NewToken, Error> {
@@ -147,9 +171,10 @@ impl KlaviSource {
         let old = old.map_or("", AccessToken::expose);
         let outcome = self.call(request, TokenEndpoint::Auth, reason, &[old, access, secret]).await;
         outcome.map_err(|error| match error.status() {
-            Some(StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 error.reclassified(Kind::KeysRejected, Recovery::Permanent)
             }
+            Some(StatusCode::BAD_REQUEST) => error.reclassified(Kind::BadRequest, Recovery::Permanent),
             _ => error,
         })
     }
@@ -177,10 +202,8 @@ impl TokenSource for KlaviSource {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
         Box::pin(async move {
             match &self.credentials.0 {
-                Secrets::Keys(keys) => self.fetch_with_keys(keys, request.predecessor()).await,
-                Secrets::Bearer { token, since } => {
-                    self.fetch_with_bearer(token, *since, request.predecessor()).await
-                }
+                Secrets::Keys(keys) => self.fetch_with_keys(keys, &request).await,
+                Secrets::Bearer { token, since } => self.fetch_with_bearer(token, *since, &request).await,
             }
         })
     }

@@ -5,7 +5,7 @@
 //! flights into tokio: here a flight is a thread, and its source answers at once. What loom does not see is
 //! argued in `flight.rs`.
 //!
-//! `waiters` is exhaustive: every order of every step. The scenarios of `tokens` have more steps: they explore
+//! `wake_ups` is exhaustive: every order of every step. The scenarios of `tokens` have more steps: they explore
 //! every order with at most two preemptions (switches away from a thread that could go on).
 //! `LOOM_MAX_PREEMPTIONS` sets another bound for those, as in `LOOM_MAX_PREEMPTIONS=4 cargo test --release
 //! --lib interleavings`.
@@ -26,19 +26,22 @@ mod sync {
 mod acquire;
 #[path = "../guarded.rs"]
 mod guarded;
-#[path = "../history.rs"]
-mod history;
-#[path = "../landing.rs"]
-mod landing;
 #[path = "../local.rs"]
 mod local;
+#[path = "../settle.rs"]
+mod settle;
 #[path = "../state.rs"]
 mod state;
+#[path = "../waiters.rs"]
+mod waiters;
 
 mod model;
 mod tokens;
-mod waiters;
+mod wake_ups;
 
-use self::{acquire::Acquire, model::TokenCache};
+use self::{
+    acquire::Acquire,
+    model::{Core, TokenCache},
+};
 // Pure arithmetic, the same for both.
-use super::{back_off, budget, held};
+use super::{backoff, budget, current};

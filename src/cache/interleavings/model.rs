@@ -16,11 +16,12 @@ use tokio::time::Instant;
 use super::{
     Acquire,
     guarded::Guarded,
-    state::{Answer, Found, Launch, State, Step, Usable},
+    settle::{Response, Step},
+    state::{Config, Found, Launch, State, ValidToken},
 };
 use crate::{
     AccessToken, Error, NewToken, RefreshPolicy,
-    cache::{back_off::BackOff, budget::Budget},
+    cache::{backoff::Backoff, budget::Budget},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -69,8 +70,13 @@ impl Core {
         self.state.epoch()
     }
 
-    pub(super) fn lookup(self: &Arc<Self>, now: Instant) -> Found {
-        let (found, launch, _remains) = self.state.lock().lookup(now, HOUR);
+    /// A flight is a thread, and can be started anywhere.
+    pub(super) fn has_runtime() -> bool {
+        true
+    }
+
+    pub(super) fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Found {
+        let (found, launch, _displaced) = self.state.change(|state| state.lookup(now, rejected));
         if let Some(launch) = launch {
             let core = Arc::clone(self);
             drop(loom::thread::spawn(move || core.fly(launch)));
@@ -79,7 +85,11 @@ impl Core {
     }
 
     /// The real one tells an observer.
-    pub(super) fn serve(&self, _: &Usable) {}
+    pub(super) fn serve(&self, _: &ValidToken) {}
+
+    pub(super) fn valid_token(&self, now: Instant, rejected: Option<u64>) -> Option<ValidToken> {
+        self.state.lock().valid_token(now, rejected)
+    }
 
     pub(super) fn without_token(&self, cause: Error) -> Error {
         self.state.lock().without_token(Instant::now(), cause)
@@ -91,33 +101,30 @@ impl Core {
         loop {
             let asked = Instant::now();
             let deadline = asked + HOUR;
-            let Some(_predecessor) = self.state.lock().predecessor(number, asked) else { break };
+            let Some(_request) = self.state.lock().ask(number, asked) else { break };
             let result = match (self.source)(self.fetches.fetch_add(1, SeqCst) + 1, number) {
                 Fetch::Token(token) => NewToken::new(&token, HOUR),
                 Fetch::Fails => Err(Error::interrupted("the token source panicked")),
                 Fetch::Lost => break,
             };
-            let answer = Answer { result, asked, now: asked, attempt, deadline, draw: 0.0 };
-            let (step, remains) = self
-                .state
-                .change(|state| state.settle(number, answer, &RefreshPolicy::default(), BackOff::default()));
+            let response = Response { result, asked_at: asked, now: asked, attempt, deadline, draw: 0.0 };
+            let (step, displaced) = self.state.change(|state| state.settle(number, response));
             match step {
-                // A failure is tried again only if the token went out of use meanwhile, and then at once.
                 Some(Step::AskAgain) => {}
                 Some(Step::RetryAt(..)) => attempt += 1,
                 Some(Step::Installed(_)) => {
-                    remains.land(Ok(()));
+                    displaced.send(Ok(()));
                     break;
                 }
-                Some(Step::Failed { error, .. }) => {
-                    remains.land(Err(error));
+                Some(Step::Failed { outcome, .. }) => {
+                    displaced.send(outcome);
                     break;
                 }
                 None => break,
             }
         }
-        let remains = self.state.lock().abandon(number);
-        drop(remains);
+        let displaced = self.state.change(|state| state.abandon(number, Instant::now()));
+        drop(displaced);
     }
 }
 
@@ -128,7 +135,9 @@ pub(super) struct TokenCache {
 
 impl TokenCache {
     pub(super) fn new(source: impl Fn(usize, u64) -> Fetch + Send + Sync + 'static) -> Self {
-        let state = Guarded::new(State::new(Budget::new(Budget::DEFAULT)));
+        let (policy, backoff) = (RefreshPolicy::default(), Backoff::default());
+        let config = Config { policy, backoff, flight_timeout: HOUR };
+        let state = Guarded::new(State::new(config, Budget::new(Budget::DEFAULT)));
         let (source, fetches) = (Box::new(source), AtomicUsize::new(0));
         Self { core: Arc::new(Core { state, source, fetches }) }
     }
@@ -139,15 +148,20 @@ impl TokenCache {
     }
 
     pub(super) fn get(&self) -> Result<AccessToken, Error> {
-        block_on(Acquire::new(self.clone())).map(|usable| usable.token)
+        self.acquire(None)
     }
 
-    pub(super) fn refuse(&self, generation: u64) {
-        self.core.state.change(|state| state.refuse(generation, Instant::now()));
+    /// A token other than the one of the generation that was `rejected`.
+    pub(super) fn acquire(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
+        block_on(Acquire::new(self.clone(), rejected)).map(|valid| valid.token)
+    }
+
+    pub(super) fn reject(&self, generation: u64) {
+        self.core.state.change(|state| state.reject(generation, Instant::now(), 0.0));
     }
 
     pub(super) fn invalidate(&self, token: &AccessToken) {
-        self.core.state.change(|state| state.invalidate(token, Instant::now()));
+        self.core.state.change(|state| state.invalidate(token));
     }
 
     pub(super) fn fetches(&self) -> usize {
@@ -159,7 +173,7 @@ impl TokenCache {
         assert_eq!(self.core.epoch(), self.core.state.lock().epoch());
     }
 
-    /// A flight is in the slot.
+    /// A flight is registered.
     pub(super) fn is_fetching(&self) -> bool {
         self.core.state.lock().waiter().is_some()
     }

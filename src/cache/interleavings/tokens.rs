@@ -27,10 +27,10 @@ impl Local {
         if let Some(copy) = self.0.as_ref().filter(|copy| copy.is_current(cache, now)) {
             return Some(copy.token().generation());
         }
-        match cache.lookup(now) {
-            Lookup::Token(usable) => {
-                self.0 = Some(LocalToken::copy_of(&usable));
-                Some(usable.token.generation())
+        match cache.lookup(now, None) {
+            Lookup::Token(valid) => {
+                self.0 = Some(LocalToken::copy_of(&valid));
+                Some(valid.token.generation())
             }
             Lookup::Wait(_) => None,
             Lookup::Failed(error) => panic!("{error}"),
@@ -70,15 +70,15 @@ fn case_23_two_callers_share_one_fetch() {
 }
 
 #[test]
-fn case_24_two_callers_share_one_failure_or_the_second_comes_after_it() {
+fn case_24_two_callers_share_one_failure_or_the_token_of_the_next_fetch() {
     bounded(|| {
         let cache = TokenCache::new(|n, _| if n == 1 { Fetch::Fails } else { Fetch::Token("t".into()) });
         let other = act(&cache, |cache| cache.get().is_ok());
         let succeeded = [cache.get().is_ok(), other.join().unwrap()];
-        // A panic is no reason to back off, so that who comes after it may ask again.
-        let successes = succeeded.into_iter().filter(|&succeeded| succeeded).count();
-        assert!(successes < 2, "the failure was nobody's");
-        assert_eq!(cache.fetches(), 1 + successes);
+        // A first panic costs no pause, so a caller that comes after it asks again. A caller that is polled late gets
+        // that token rather than the older error.
+        let any_succeeded = succeeded.contains(&true);
+        assert_eq!(cache.fetches(), 1 + usize::from(any_succeeded));
         assert!(!cache.is_fetching());
     });
 }
@@ -89,7 +89,7 @@ fn case_26_a_caller_that_goes_takes_nobody_with_it() {
         let cache = TokenCache::of_tokens();
         let other = act(&cache, |cache| {
             let bell = Bell::new();
-            let mut caller = Acquire::new(cache.clone());
+            let mut caller = Acquire::new(cache.clone(), None);
             drop((bell.poll(&mut caller), caller));
         });
         assert_eq!(generation(&cache), 1);
@@ -115,9 +115,11 @@ fn case_30_a_flight_that_is_overdue_changes_nothing_any_more() {
     bounded(|| {
         let cache = TokenCache::new(|_, flight| Fetch::Token(format!("of-flight-{flight}")));
         let now = Instant::now();
-        drop(cache.core.lookup(now));
+        drop(cache.core.lookup(now, None));
         // It may have landed by now, and its token is over; or it lands now, or it is lost.
-        let Found::Wait(second) = cache.core.lookup(now + OVERDUE) else { panic!("nothing to wait for") };
+        let Found::Wait(second) = cache.core.lookup(now + OVERDUE, None) else {
+            panic!("nothing to wait for")
+        };
         assert!(matches!(block_on(second), Ok(Ok(()))));
         assert_eq!(cache.get().unwrap().expose(), "of-flight-2");
     });
@@ -129,7 +131,7 @@ fn case_43_two_refusals_of_one_token_are_one_fetch_and_it_never_comes_back() {
         let cache = warm(TokenCache::of_tokens());
         let refuse = |cache: &TokenCache| {
             let mut local = Local::default();
-            cache.refuse(1);
+            cache.reject(1);
             // By now it is out for everybody, whoever of the two was first.
             assert_ne!(local.sends(cache), Some(1));
             assert_eq!(generation(cache), 2);
@@ -153,7 +155,7 @@ fn copies(primed: bool) {
         }
         let say = Arc::clone(&said);
         let other = act(&cache, move |cache| {
-            cache.refuse(1);
+            cache.reject(1);
             say.store(true, shown::Ordering::Release);
         });
         let _ = local.sends(&cache);
@@ -186,7 +188,7 @@ fn case_45_a_token_that_is_refused_while_its_flight_still_lands_is_out() {
             let mut local = Local::default();
             let is_there = local.sends(cache).is_some();
             if is_there {
-                cache.refuse(1);
+                cache.reject(1);
                 assert_ne!(local.sends(cache), Some(1), "an old copy was used");
             }
             is_there
@@ -204,7 +206,7 @@ fn a_copy_is_replaced_as_soon_as_the_next_token_is_there_and_never_by_an_older_o
         let cache = warm(TokenCache::of_tokens());
         let mut local = Local::default();
         let other = act(&cache, |cache| {
-            cache.refuse(1);
+            cache.reject(1);
             generation(cache)
         });
         let seen: Vec<_> = (0..2).filter_map(|_| local.sends(&cache)).collect();
@@ -238,7 +240,7 @@ fn out_of_use_during_a_renewal(before: fn(usize) -> Fetch, take_out: fn(&TokenCa
             take_out(cache, &token);
             cache.get().unwrap().expose().to_owned()
         });
-        drop(cache.core.lookup(Instant::now() + RENEWAL_DUE));
+        drop(cache.core.lookup(Instant::now() + RENEWAL_DUE, None));
         assert_eq!(other.join().unwrap(), "new");
         assert_eq!(cache.get().unwrap().expose(), "new");
     });
@@ -251,7 +253,7 @@ fn case_31_what_comes_after_an_invalidation_was_fetched_after_it() {
 
 #[test]
 fn case_45_a_renewal_that_repeats_the_token_that_was_refused_meanwhile_asks_again() {
-    out_of_use_during_a_renewal(repeats, |cache, token| cache.refuse(token.generation()));
+    out_of_use_during_a_renewal(repeats, |cache, token| cache.reject(token.generation()));
 }
 
 #[test]
@@ -261,5 +263,5 @@ fn case_31_a_renewal_that_fails_does_not_answer_who_comes_after_an_invalidation(
 
 #[test]
 fn case_45_a_renewal_that_fails_does_not_answer_who_comes_after_a_refusal() {
-    out_of_use_during_a_renewal(fails, |cache, token| cache.refuse(token.generation()));
+    out_of_use_during_a_renewal(fails, |cache, token| cache.reject(token.generation()));
 }

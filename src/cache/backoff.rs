@@ -1,0 +1,258 @@
+//! How long the token source is left alone after a failure: pure arithmetic, no clock.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{ConfigError, Error, error::Recovery};
+
+/// The first pause after a permanent error (keys rejected), and the pause of a caller that waits.
+const PERMANENT: Duration = Duration::from_secs(5);
+
+/// The longest pause: of a background refresh after permanent errors, and of `Retry-After`.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// The longest backoff of a fetch that somebody waits for, so that a recovered endpoint is found again soon.
+const LONGEST_WAITING: Duration = Duration::from_secs(5);
+
+/// Exponential backoff: the cap of the pause doubles from `first` to `longest`, the pause is drawn from all of it
+/// ("full jitter").
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backoff {
+    first: Duration,
+    longest: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        let (first, longest) = Self::DEFAULT;
+        Self { first, longest }
+    }
+}
+
+impl Backoff {
+    pub(crate) const DEFAULT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+    pub(crate) fn new((first, longest): (Duration, Duration)) -> Result<Self, ConfigError> {
+        if first.is_zero() || first > longest || longest > LONGEST {
+            return Err(ConfigError::BackOff);
+        }
+        Ok(Self { first, longest })
+    }
+
+    /// The pause after `failures` in a row, for a `draw` from 0 to 1.
+    fn pause(&self, failures: u32, draw: f64, longest: Duration) -> Duration {
+        let cap = doubled(self.first, failures).min(self.longest).min(longest);
+        cap.mul_f64(draw.clamp(0.0, 1.0))
+    }
+}
+
+/// `first` after one failure, twice that after two, and so on; nothing after none.
+fn doubled(first: Duration, failures: u32) -> Duration {
+    failures.checked_sub(1).map_or(Duration::ZERO, |doublings| first.saturating_mul(1 << doublings.min(31)))
+}
+
+/// On whose behalf a fetch would start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Nobody waits: the current token can be sent.
+    Background,
+    /// Somebody waits for the token.
+    Waiting,
+}
+
+/// The failures in a row of one kind of fetch, and the pause after the last one.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    count: u32,
+    /// How many of the last ones were permanent.
+    permanent: u32,
+    pause: Option<Pause>,
+}
+
+#[derive(Debug)]
+struct Pause {
+    error: Error,
+    background_until: Instant,
+    waiting_until: Instant,
+}
+
+impl Failures {
+    /// Records a failure. Returns the error that is no longer remembered, to be dropped outside of any lock.
+    pub(crate) fn record(
+        &mut self,
+        backoff: Backoff,
+        error: &Error,
+        now: Instant,
+        draw: f64,
+    ) -> Option<Error> {
+        self.count = self.count.saturating_add(1);
+        let is_permanent = error.recovery() == Recovery::Permanent;
+        self.permanent = if is_permanent { self.permanent.saturating_add(1) } else { 0 };
+        let (background, waiting) = match error.recovery() {
+            Recovery::Permanent => (doubled(PERMANENT, self.permanent).min(LONGEST), PERMANENT),
+            Recovery::Transient | Recovery::BackOff | Recovery::Accident => {
+                let failures = self.count - u32::from(error.recovery() == Recovery::Accident);
+                let pause = |longest| backoff.pause(failures, draw, longest);
+                (pause(LONGEST), pause(LONGEST_WAITING))
+            }
+        };
+        // The server asked for it: it holds for everybody.
+        let retry_after = retry_after(error);
+        let (background_until, waiting_until) =
+            (now + background.max(retry_after), now + waiting.max(retry_after));
+        let replaced = self.pause.replace(Pause { error: error.clone(), background_until, waiting_until });
+        replaced.map(|pause| pause.error)
+    }
+
+    /// Takes over the part of the pause after somebody else's failure that binds everybody: what the server asked
+    /// for, and the pause after a permanent error. Returns what [`record`](Self::record) does.
+    pub(crate) fn hold(&mut self, error: &Error, now: Instant) -> Option<Error> {
+        let permanent = if error.recovery() == Recovery::Permanent { PERMANENT } else { Duration::ZERO };
+        let until = now + permanent.max(retry_after(error));
+        if until == now {
+            return None;
+        }
+        let pause = Pause { error: error.clone(), background_until: until, waiting_until: until };
+        self.pause.replace(pause).map(|pause| pause.error)
+    }
+
+    /// Why no fetch may start now, if none may.
+    pub(crate) fn blocking_error(&self, now: Instant, urgency: Urgency) -> Option<&Error> {
+        self.retry_at(urgency).filter(|&at| now < at).and_then(|_| self.last_error())
+    }
+
+    /// When the next fetch may start. `None` if nothing failed.
+    pub(crate) fn retry_at(&self, urgency: Urgency) -> Option<Instant> {
+        self.pause.as_ref().map(|pause| match urgency {
+            Urgency::Background => pause.background_until,
+            Urgency::Waiting => pause.waiting_until,
+        })
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    pub(crate) fn last_error(&self) -> Option<&Error> {
+        self.pause.as_ref().map(|pause| &pause.error)
+    }
+
+    /// After a success. Returns what was remembered, to be dropped outside of any lock.
+    pub(crate) fn reset(&mut self) -> Option<Error> {
+        std::mem::take(self).pause.map(|pause| pause.error)
+    }
+}
+
+fn retry_after(error: &Error) -> Duration {
+    error.retry_after().unwrap_or_default().min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    /// The pauses in seconds, background and waiting, after each of these failures with a draw of 1.
+    fn pauses(errors: impl IntoIterator<Item = Error>) -> Vec<(u64, u64)> {
+        let now = Instant::now();
+        let mut failures = Failures::default();
+        let after = |failures: &Failures, urgency| (failures.retry_at(urgency).unwrap() - now).as_secs();
+        errors
+            .into_iter()
+            .map(|error| {
+                failures.record(Backoff::default(), &error, now, 1.0);
+                (after(&failures, Urgency::Background), after(&failures, Urgency::Waiting))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn case_33_34_the_pause_doubles_to_30_s_in_the_background_and_to_5_s_for_a_waiter() {
+        let expected = [(1, 1), (2, 2), (4, 4), (8, 5), (16, 5), (30, 5), (30, 5)];
+        assert_eq!(pauses(std::iter::repeat_with(Error::timeout).take(7)), expected);
+    }
+
+    #[test]
+    fn case_33_the_pause_is_drawn_from_all_of_it() {
+        let backoff = Backoff::default();
+        assert_eq!(backoff.pause(3, 0.5, LONGEST), secs(2));
+        assert_eq!(backoff.pause(3, 0.0, LONGEST), Duration::ZERO);
+        assert_eq!(backoff.pause(u32::MAX, 1.0, LONGEST), secs(30));
+        assert_eq!(backoff.pause(0, 1.0, LONGEST), Duration::ZERO);
+    }
+
+    #[test]
+    fn case_35_permanent_errors_pause_5_s_to_5_min_in_the_background_and_5_s_for_a_waiter() {
+        let expected = [(5, 5), (10, 5), (20, 5), (40, 5), (80, 5), (160, 5), (300, 5), (300, 5)];
+        assert_eq!(pauses(std::iter::repeat_with(|| Error::permanent("no")).take(8)), expected);
+    }
+
+    #[test]
+    fn case_35_another_kind_of_error_ends_the_row_of_permanent_ones() {
+        let errors =
+            [Error::permanent("no"), Error::permanent("no"), Error::timeout(), Error::permanent("no")];
+        assert_eq!(pauses(errors), [(5, 5), (10, 5), (4, 4), (5, 5)]);
+    }
+
+    #[test]
+    fn case_36_retry_after_binds_everybody_and_is_clamped_to_5_min() {
+        let error = |wait| Error::timeout().with_retry_after(secs(wait));
+        assert_eq!(pauses([error(60)]), [(60, 60)]);
+        assert_eq!(pauses([error(86_400)]), [(300, 300)]);
+        assert_eq!(pauses([error(1), error(1), error(1), error(1)])[3], (8, 5));
+    }
+
+    #[test]
+    fn case_36_only_what_binds_everybody_is_taken_over_from_another_row() {
+        let now = Instant::now();
+        let held = |error: Error| {
+            let mut failures = Failures::default();
+            failures.hold(&error, now);
+            assert_eq!(failures.count(), 0);
+            failures.retry_at(Urgency::Waiting).map(|at| at - now)
+        };
+        assert_eq!(held(Error::timeout()), None);
+        assert_eq!(held(Error::permanent("no")), Some(secs(5)));
+        assert_eq!(held(Error::timeout().with_retry_after(secs(7))), Some(secs(7)));
+    }
+
+    #[test]
+    fn case_28_the_first_panic_costs_no_pause() {
+        let panics = std::iter::repeat_with(|| Error::interrupted("panic")).take(3);
+        assert_eq!(pauses(panics), [(0, 0), (1, 1), (2, 2)]);
+    }
+
+    #[test]
+    fn a_pause_ends_to_the_nanosecond() {
+        let now = Instant::now();
+        let mut failures = Failures::default();
+        failures.record(Backoff::default(), &Error::timeout(), now, 1.0);
+        let end = now + secs(1);
+        assert!(failures.blocking_error(end - Duration::from_nanos(1), Urgency::Waiting).is_some());
+        assert!(failures.blocking_error(end, Urgency::Waiting).is_none());
+        assert!(failures.last_error().is_some());
+    }
+
+    #[test]
+    fn case_37_a_success_clears_everything() {
+        let now = Instant::now();
+        let mut failures = Failures::default();
+        failures.record(Backoff::default(), &Error::timeout(), now, 1.0);
+        assert!(failures.reset().is_some());
+        assert!(failures.last_error().is_none() && failures.count() == 0);
+        failures.record(Backoff::default(), &Error::timeout(), now, 1.0);
+        assert_eq!(failures.retry_at(Urgency::Background), Some(now + secs(1)));
+    }
+
+    #[test]
+    fn a_backoff_that_makes_no_sense_is_a_config_error() {
+        assert!(Backoff::new((secs(1), secs(300))).is_ok());
+        for range in [(secs(0), secs(1)), (secs(2), secs(1)), (secs(1), secs(301))] {
+            assert_eq!(Backoff::new(range).unwrap_err(), ConfigError::BackOff);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! How a flight changes what the cache knows.
+//!
+//! While the source is asked, the token that it is to replace may be rejected, be invalidated or expire. Then:
+//!
+//! * A token that comes back is taken, unless the current one was invalidated since the source was asked, or was rejected
+//!   since then and is that very string: the source is asked again at once.
+//! * A failure to replace a live token says nothing to those who need one now: they share a new flight.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    backoff::Urgency,
+    current::Current,
+    state::{Displaced, Outcome, Standing, State},
+};
+use crate::{Error, NewToken, Predecessor, TokenEndpoint, TokenRequest, error::Recovery};
+
+/// How often a flight asks the source while callers wait.
+const ATTEMPTS: u32 = 3;
+
+/// What a flight does next.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// It ends with a token.
+    Installed(Installed),
+    /// It ends with `error`, and its waiters get `outcome`. `serving`: requests still leave with a token.
+    Failed {
+        error: Error,
+        retry_at: Instant,
+        serving: bool,
+        outcome: Outcome,
+    },
+    RetryAt(Instant, Error),
+    /// At once: what came in is as old as a token that went out of use in between.
+    AskAgain,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Installed {
+    pub(super) generation: u64,
+    pub(super) lifetime: Duration,
+    pub(super) endpoint: Option<TokenEndpoint>,
+    /// The token before it was live.
+    pub(super) renewed: bool,
+    /// It ends a row of failures.
+    pub(super) recovered: bool,
+}
+
+/// What the source returned, and what is needed to judge it.
+#[derive(Debug)]
+pub(super) struct Response {
+    pub(super) result: Result<NewToken, Error>,
+    pub(super) asked_at: Instant,
+    pub(super) now: Instant,
+    /// Of those that count against [`ATTEMPTS`].
+    pub(super) attempt: u32,
+    pub(super) deadline: Instant,
+    pub(super) draw: f64,
+}
+
+impl State {
+    /// A flight is about to ask the source. `None` if it is no longer registered.
+    pub(super) fn ask(&mut self, number: u64, now: Instant) -> Option<TokenRequest> {
+        let standing = self.standing(now);
+        let flight = self.flight.as_mut().filter(|flight| flight.number == number)?;
+        flight.asked = Some(standing);
+        let predecessor = match &self.current {
+            None => Predecessor::None,
+            Some(Current { token, .. }) => match standing {
+                Standing::Live => Predecessor::Live(token.clone()),
+                Standing::Missing | Standing::Expired => Predecessor::Expired(token.clone()),
+                Standing::Rejected | Standing::Invalidated => Predecessor::Refused(token.clone()),
+            },
+        };
+        let failures = self.failures(now);
+        Some(TokenRequest::new(predecessor).after(failures.count(), failures.last_error().cloned()))
+    }
+
+    /// The source responded to the flight. No step if the flight is no longer registered.
+    pub(super) fn settle(&mut self, number: u64, response: Response) -> (Option<Step>, Displaced) {
+        let Response { result, asked_at, now, attempt, deadline, draw } = response;
+        let asked = self.flight.as_ref().filter(|flight| flight.number == number).map(|flight| flight.asked);
+        let Some(asked) = asked else {
+            return (None, Displaced { errors: [result.err(), None], ..Displaced::default() });
+        };
+        let standing = self.standing(now);
+        let is_outdated = |new: &NewToken| match standing {
+            _ if asked == Some(standing) => false,
+            Standing::Invalidated => true,
+            Standing::Rejected => self.current.as_ref().is_some_and(|current| current.has_string_of(new)),
+            Standing::Missing | Standing::Live | Standing::Expired => false,
+        };
+        let error = match result {
+            Ok(new) if is_outdated(&new) => return (Some(Step::AskAgain), Displaced::default()),
+            Ok(new) => match self.install(new, asked_at, now, draw) {
+                Ok(mut installed) => {
+                    let errors = [self.refresh_failures.reset(), self.fetch_failures.reset()];
+                    installed.recovered = errors.iter().any(Option::is_some);
+                    return (
+                        Some(Step::Installed(installed)),
+                        Displaced { flight: self.flight.take(), errors },
+                    );
+                }
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+
+        let refreshed = asked == Some(Standing::Live);
+        let errors = self.record(refreshed, &error, now, draw);
+        let retry_at = self.failures(now).retry_at(Urgency::Waiting).unwrap_or(now);
+        let serving = self.valid_token(now, None).is_some();
+        let is_transient = error.recovery() == Recovery::Transient;
+        if is_transient && !refreshed && !serving && attempt < ATTEMPTS && retry_at < deadline {
+            return (Some(Step::RetryAt(retry_at, error)), Displaced { flight: None, errors });
+        }
+        let (error, outcome) = if refreshed && standing != Standing::Live {
+            (error, Ok(()))
+        } else {
+            let error = self.without_token(now, error);
+            // It could not be replaced.
+            self.suspect();
+            (error.clone(), Err(error))
+        };
+        let serving = self.valid_token(now, None).is_some();
+        let retry_at = self.failures(now).retry_at(self.urgency(now)).unwrap_or(now);
+        let step = Step::Failed { error, retry_at, serving, outcome };
+        (Some(step), Displaced { flight: self.flight.take(), errors })
+    }
+
+    /// Records a failure where it holds back the next fetch. Returns the errors that are no longer remembered.
+    fn record(&mut self, refreshed: bool, error: &Error, now: Instant, draw: f64) -> [Option<Error>; 2] {
+        let (backoff, is_refresh) = (self.config.backoff, error.endpoint() == Some(TokenEndpoint::Refresh));
+        if !refreshed {
+            return [self.fetch_failures.record(backoff, error, now, draw), None];
+        }
+        let replaced = self.refresh_failures.record(backoff, error, now, draw);
+        // What `/refresh` asked for binds refreshes only.
+        [replaced, if is_refresh { None } else { self.fetch_failures.hold(error, now) }]
+    }
+
+    /// Makes `new` the current token, unless it is no better than a live one.
+    fn install(
+        &mut self,
+        new: NewToken,
+        asked_at: Instant,
+        now: Instant,
+        draw: f64,
+    ) -> Result<Installed, Error> {
+        let (lifetime, endpoint) = (new.lifetime(), new.endpoint());
+        let schedule = self.config.policy.schedule(now, lifetime, new.expires_at(asked_at), draw);
+        let next = self.last_generation + 1;
+        let current = Current::following(self.current.as_ref(), new, schedule, next, now)?;
+        let renewed = self.standing(now) == Standing::Live;
+        let generation = current.token.generation();
+        self.last_generation = self.last_generation.max(generation);
+        self.epoch += 1;
+        // ## any => Good
+        self.current = Some(current);
+        Ok(Installed { generation, lifetime, endpoint, renewed, recovered: false })
+    }
+}
