@@ -1,4 +1,5 @@
-//! Pages that belong to no single item: clocks, faults, signals, security, and how all of it is tested. They are only in
+//! Pages that belong to no single item: the life of a token, clocks, faults, signals, security, and how all of it is
+//! tested. They are only in
 //! the documentation.
 
 #[doc = include_str!("docs/clocks.md")]
@@ -9,6 +10,9 @@ pub mod faults {}
 
 #[doc = include_str!("docs/signals.md")]
 pub mod signals {}
+
+#[doc = include_str!("docs/token_life.md")]
+pub mod token_life {}
 
 #[doc = include_str!("../SECURITY.md")]
 pub mod security {}

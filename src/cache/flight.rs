@@ -109,7 +109,10 @@ impl Flight {
             let (step, displaced) = self.core.state.change(|state| state.settle(self.number, response));
             match step {
                 None => return,
-                Some(Step::AskAgain) => {}
+                Some(Step::Outdated) => {
+                    self.finish("outdated", None);
+                    return displaced.send(Ok(()));
+                }
                 Some(Step::RetryAt(moment, error)) => {
                     drop(displaced);
                     let wait = moment.saturating_duration_since(now);

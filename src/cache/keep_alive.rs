@@ -90,9 +90,7 @@ impl Keeper {
             return Some(plan);
         }
         drop((plan, core.lookup(now, None)));
-        // Bound first: the guard must not outlive the core.
-        let plan = core.lock().plan_keeper(self.number, Instant::now());
-        plan
+        core.lock().plan_keeper(self.number, Instant::now())
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! While the source is asked, the token that it is to replace may be rejected, be invalidated or expire. Then:
 //!
-//! * A token that comes back is taken, unless the current one was invalidated since the source was asked, or was rejected
-//!   since then and is that very string: the source is asked again at once.
-//! * A failure to replace a live token says nothing to those who need one now: they share a new flight.
+//! * A token that comes back is taken, unless the current one was invalidated since the source was asked, or was
+//!   rejected since then and is that very string.
+//! * A failure to replace a live token says nothing to those who need one now.
+//!
+//! In both cases the waiters look at the state again and share a new flight.
 
 use std::time::Duration;
 
@@ -33,8 +35,8 @@ pub(super) enum Step {
         outcome: Outcome,
     },
     RetryAt(Instant, Error),
-    /// At once: what came in is as old as a token that went out of use in between.
-    AskAgain,
+    /// It ends with nothing: what came in is as old as a token that went out of use in between.
+    Outdated,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +95,10 @@ impl State {
             Standing::Missing | Standing::Live | Standing::Expired => false,
         };
         let error = match result {
-            Ok(new) if is_outdated(&new) => return (Some(Step::AskAgain), Displaced::default()),
+            Ok(new) if is_outdated(&new) => {
+                let displaced = Displaced { flight: self.flight.take(), ..Displaced::default() };
+                return (Some(Step::Outdated), displaced);
+            }
             Ok(new) => match self.install(new, asked_at, now, draw) {
                 Ok(mut installed) => {
                     let errors = [self.refresh_failures.reset(), self.fetch_failures.reset()];

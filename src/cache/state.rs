@@ -243,16 +243,18 @@ impl State {
         self.take_flight(now, |flight| flight.number == number)
     }
 
-    /// Takes out a flight that is lost. If its token is still live it counts as a failed refresh: otherwise a program
-    /// that makes a runtime for each call would refresh with each call.
+    /// Takes out a flight that is lost. It counts as a failure if nobody has to wait for another one: otherwise a
+    /// program that makes a runtime for each call would fetch with each call.
     fn take_flight(&mut self, now: Instant, is_lost: impl FnOnce(&FlightEntry) -> bool) -> Displaced {
         let flight = self.flight.take_if(|flight| is_lost(flight));
         let asked = flight.as_ref().and_then(|flight| flight.asked);
         let mut displaced = Displaced { flight, ..Displaced::default() };
-        if asked == Some(Standing::Live) && self.is_live(now) {
+        if asked.is_some() && self.valid_token(now, None).is_some() {
+            let failures =
+                if self.is_live(now) { &mut self.refresh_failures } else { &mut self.fetch_failures };
             let error = Error::lost("the runtime of the fetch is gone or stands still");
             // The whole pause, so that no user code draws here.
-            displaced.errors[0] = self.refresh_failures.record(self.config.backoff, &error, now, 1.0);
+            displaced.errors[0] = failures.record(self.config.backoff, &error, now, 1.0);
         }
         displaced
     }

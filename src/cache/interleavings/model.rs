@@ -110,9 +110,8 @@ impl Core {
             let response = Response { result, asked_at: asked, now: asked, attempt, deadline, draw: 0.0 };
             let (step, displaced) = self.state.change(|state| state.settle(number, response));
             match step {
-                Some(Step::AskAgain) => {}
                 Some(Step::RetryAt(..)) => attempt += 1,
-                Some(Step::Installed(_)) => {
+                Some(Step::Installed(_) | Step::Outdated) => {
                     displaced.send(Ok(()));
                     break;
                 }
