@@ -244,10 +244,10 @@ impl Error {
     }
 
     /// Puts a note in the place of a cause that prints, or is caused by something that prints, what `tells` too much.
-    pub(crate) fn without_source_that(self, tells: impl Fn(&str) -> bool) -> Self {
+    pub(crate) fn without_source_that(self, tells: impl Fn(fmt::Arguments<'_>) -> bool) -> Self {
         let cause = std::error::Error::source(&self);
         let mut chain = std::iter::successors(cause, |cause| cause.source());
-        if chain.any(|cause| tells(&cause.to_string()) || tells(&format!("{cause:?}"))) {
+        if chain.any(|cause| tells(format_args!("{cause}")) || tells(format_args!("{cause:?}"))) {
             return self.with_source("the cause repeats a secret and is not shown");
         }
         self

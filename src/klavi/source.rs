@@ -20,6 +20,7 @@ use super::{
     KlaviApi,
     credentials::{Credentials, Keys, Secrets},
     redact::repeats_any,
+    text::printed,
     transport::{self, Transport},
     wire,
 };
@@ -193,7 +194,7 @@ impl KlaviSource {
         // The lifetime began, at the earliest, before the request left.
         outcome.map(|token| token.aged(asked.elapsed()).given_by(endpoint)).map_err(|error| {
             // What a transport says of itself is not ours to word, but must not get out with a secret in it.
-            error.without_source_that(|text| repeats_any(text, secrets)).with_endpoint(endpoint)
+            error.without_source_that(|text| repeats_any(&printed(text), secrets)).with_endpoint(endpoint)
         })
     }
 }

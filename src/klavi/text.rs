@@ -1,6 +1,9 @@
-//! Reading a JSON string without leaving a copy of it behind.
+//! Text that may contain a secret, in buffers that are wiped.
 
-use std::str::Chars;
+use std::{
+    fmt::{self, Write},
+    str::Chars,
+};
 
 use secrecy::zeroize::Zeroizing;
 
@@ -46,9 +49,50 @@ fn unit(rest: &mut Chars<'_>) -> Option<u16> {
     u16::from_str_radix(digits, 16).ok()
 }
 
+/// The formatted text, in a buffer that is wiped.
+pub(super) fn printed(text: fmt::Arguments<'_>) -> Zeroizing<String> {
+    let mut buffer = Buffer::default();
+    // Only a `Display` of the arguments can fail. What it wrote until then is kept.
+    let _ = buffer.write_fmt(text);
+    buffer.0
+}
+
+#[derive(Default)]
+struct Buffer(Zeroizing<String>);
+
+impl Write for Buffer {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        let length = self.0.len() + more.len();
+        if length > self.0.capacity() {
+            // By hand: a `String` that grows leaves a copy behind.
+            let mut roomier = Zeroizing::new(String::with_capacity(length.next_power_of_two()));
+            roomier.push_str(&self.0);
+            self.0 = roomier;
+        }
+        self.0.push_str(more);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn printed_text_is_whole_and_ends_at_an_error() {
+        let long = "x".repeat(1000);
+        assert_eq!(*printed(format_args!("{}-{long}-{:?}", 7, "é")), format!("7-{long}-\"é\""));
+        assert_eq!(*printed(format_args!("")), "");
+
+        struct Failing;
+        impl fmt::Display for Failing {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("as far")?;
+                Err(fmt::Error)
+            }
+        }
+        assert_eq!(*printed(format_args!("{Failing} and no further")), "as far");
+    }
 
     #[test]
     fn a_string_says_what_serde_json_reads_in_it() {

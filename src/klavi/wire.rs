@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header::RETRY_AFTER};
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 
 use super::{
     redact::{is_shown, repeats_any},
@@ -71,11 +71,13 @@ fn new_token(fields: &Fields<'_>) -> Result<NewToken, Error> {
 }
 
 fn lifetime(expire_in: &str) -> Result<Duration, Error> {
-    let seconds = match serde_json::from_str(expire_in) {
-        Ok(Value::Null) => return Ok(DEFAULT_LIFETIME),
-        Ok(Value::Number(number)) => number.as_f64(),
-        Ok(Value::String(text)) => text.trim().parse::<f64>().ok(),
-        _ => None,
+    if expire_in == "null" {
+        return Ok(DEFAULT_LIFETIME);
+    }
+    // serde_json would copy a string, here or into its error.
+    let seconds = match expire_in.starts_with('"') {
+        true => text(expire_in).and_then(|text| text.trim().parse::<f64>().ok()),
+        false => serde_json::from_str::<f64>(expire_in).ok(),
     };
     match seconds {
         // Whole seconds above zero; a huge number saturates here and is cut to a year by `NewToken`.
