@@ -222,6 +222,7 @@
 //! * `metrics`: counters and a histogram through the `metrics` facade.
 #![cfg_attr(feature = "sandbox", doc = "* [`sandbox`]: a look-alike of Klavi for your tests.")]
 #![cfg_attr(not(feature = "sandbox"), doc = "* `sandbox`: a look-alike of Klavi for your tests.")]
+#![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
