@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::{
     AccessToken, KlaviAuthLayer,
-    cache::{LocalToken, Lookup, ValidToken},
+    cache::{Acquire, LocalToken, Lookup, ValidToken},
 };
 
 /// What the service was made of.
@@ -101,7 +101,7 @@ impl<S, R> Handles<S, R> {
     }
 
     /// This thread's handle with the current token in it. If renewal is due, or there is none, what the cache says.
-    pub(crate) fn current(&self, now: Instant) -> (Arc<Handle<S, R>>, Option<Lookup>) {
+    pub(crate) fn current(&self, now: Instant) -> (Arc<Handle<S, R>>, Option<Lookup<Acquire>>) {
         let handle = self.any();
         if handle.is_current(now) {
             return (handle, None);

@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use crate::{
     BoxError, CloneBody, Error, KlaviAuthLayer, Outbound, Replay, ResponseFuture, TokenCache,
-    cache::Lookup,
+    cache::{Acquire, Lookup},
     detour::{Detour, Way},
     handle::{Handle, Handles},
     message::Marks,
@@ -127,7 +127,7 @@ impl<S: Clone, R> KlaviAuth<S, R> {
     }
 
     /// A handle, and the token for a request that leaves now: none besides if it is the one that the handle has.
-    fn look_up(&mut self, own: Option<&TokenCache>) -> (Arc<Handle<S, R>>, Option<Lookup>) {
+    fn look_up(&mut self, own: Option<&TokenCache>) -> (Arc<Handle<S, R>>, Option<Lookup<Acquire>>) {
         let now = Instant::now();
         if let Some(cache) = own {
             let handle = self.handle.get_or_insert_with(|| self.handles.any());

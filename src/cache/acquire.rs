@@ -1,7 +1,6 @@
 //! A caller's wait for a token: look, wait for the flight, look again.
 
 use std::{
-    fmt,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -17,8 +16,8 @@ use tokio::{
 
 use super::{
     TokenCache,
-    state::{Found, ValidToken},
-    waiters::{Lost, Waiter},
+    state::{Lookup, ValidToken},
+    waiters::Waiter,
 };
 use crate::Error;
 
@@ -41,12 +40,12 @@ pub(crate) struct Acquire {
 }
 
 impl Acquire {
-    pub(super) fn new(cache: TokenCache, rejected: Option<u64>) -> Self {
+    pub(crate) fn new(cache: TokenCache, rejected: Option<u64>) -> Self {
         Self { cache, rejected, waiter: None, timer: None, flights: 0 }
     }
 
-    pub(super) fn waiting(cache: TokenCache, rejected: Option<u64>, waiter: Waiter) -> Self {
-        Self { waiter: Some(waiter), ..Self::new(cache, rejected) }
+    pub(super) fn joining(self, waiter: Waiter) -> Self {
+        Self { waiter: Some(waiter), ..self }
     }
 }
 
@@ -59,27 +58,27 @@ impl Future for Acquire {
             if let Some(flight) = waiter {
                 let outcome = match flight.poll_unpin(cx) {
                     Poll::Ready(outcome) => outcome,
-                    Poll::Pending if has_stalled(flight, timer, cx) => Err(Lost),
+                    Poll::Pending if has_stalled(flight, timer, cx) => Ok(()),
                     Poll::Pending => return Poll::Pending,
                 };
                 (*waiter, *timer) = (None, None);
                 *flights += 1;
-                if let Ok(Err(error)) = outcome {
+                if let Err(error) = outcome {
                     // A token that can be sent is better than the error, be it the old one or one that has arrived
                     // before this caller was polled.
-                    let valid = cache.core.valid_token(Instant::now(), *rejected);
+                    let valid = cache.core.state.lock().valid_token(Instant::now(), *rejected);
                     return Poll::Ready(valid.ok_or(error));
                 }
             }
             match cache.core.lookup(Instant::now(), *rejected) {
-                Found::Token(token) => return Poll::Ready(Ok(token)),
-                Found::Failed(error) => return Poll::Ready(Err(error)),
-                Found::Wait(_) if *flights == MAX_FLIGHTS => {
+                Lookup::Token(token) => return Poll::Ready(Ok(token)),
+                Lookup::Failed(error) => return Poll::Ready(Err(error)),
+                Lookup::Wait(_) if *flights == MAX_FLIGHTS => {
                     let cause =
                         Error::interrupted("several fetches in a row left no token that could be used");
-                    return Poll::Ready(Err(cache.core.without_token(cause)));
+                    return Poll::Ready(Err(cache.core.state.lock().without_token(Instant::now(), cause)));
                 }
-                Found::Wait(flight) => *waiter = Some(flight),
+                Lookup::Wait(flight) => *waiter = Some(flight),
             }
         }
     }
@@ -87,11 +86,7 @@ impl Future for Acquire {
 
 /// Whether the flight counts as stalled. Only the sentinel finds out.
 fn has_stalled(waiter: &mut Waiter, timer: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
-    if !waiter.is_sentinel() {
-        return false;
-    }
-    if Handle::try_current().is_err() && timer.is_none() {
-        waiter.resign();
+    if !waiter.is_sentinel() || Handle::try_current().is_err() {
         return false;
     }
     // tokio panics if the runtime has no timer, or if the one that the timer belongs to was shut down.
@@ -112,10 +107,4 @@ fn has_stalled(waiter: &mut Waiter, timer: &mut Option<Pin<Box<Sleep>>>, cx: &mu
         waiter.resign();
         false
     })
-}
-
-impl fmt::Debug for Acquire {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acquire").field("flights", &self.flights).finish_non_exhaustive()
-    }
 }

@@ -6,13 +6,11 @@ use tokio::time::Instant;
 
 use crate::{ConfigError, Error, error::Recovery};
 
-/// The first pause after a permanent error (keys rejected), and the pause of a caller that waits.
-const PERMANENT: Duration = Duration::from_secs(5);
-
 /// The longest pause: of a background refresh after permanent errors, and of `Retry-After`.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// The longest backoff of a fetch that somebody waits for, so that a recovered endpoint is found again soon.
+/// The longest backoff of a fetch that somebody waits for, so that a recovered endpoint is found again soon. It is also
+/// the first pause after a permanent error (keys rejected).
 const LONGEST_WAITING: Duration = Duration::from_secs(5);
 
 /// Exponential backoff: the cap of the pause doubles from `first` to `longest`, the pause is drawn from all of it
@@ -21,13 +19,6 @@ const LONGEST_WAITING: Duration = Duration::from_secs(5);
 pub(crate) struct Backoff {
     first: Duration,
     longest: Duration,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        let (first, longest) = Self::DEFAULT;
-        Self { first, longest }
-    }
 }
 
 impl Backoff {
@@ -64,7 +55,7 @@ pub(crate) enum Urgency {
 /// The failures in a row of one kind of fetch, and the pause after the last one.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
-    count: u32,
+    pub(crate) count: u32,
     /// How many of the last ones were permanent.
     permanent: u32,
     pause: Option<Pause>,
@@ -89,31 +80,32 @@ impl Failures {
         self.count = self.count.saturating_add(1);
         let is_permanent = error.recovery() == Recovery::Permanent;
         self.permanent = if is_permanent { self.permanent.saturating_add(1) } else { 0 };
-        let (background, waiting) = match error.recovery() {
-            Recovery::Permanent => (doubled(PERMANENT, self.permanent).min(LONGEST), PERMANENT),
-            Recovery::Transient | Recovery::BackOff | Recovery::Accident => {
-                let failures = self.count - u32::from(error.recovery() == Recovery::Accident);
-                let pause = |longest| backoff.pause(failures, draw, longest);
-                (pause(LONGEST), pause(LONGEST_WAITING))
-            }
+        // A first accident says nothing about the endpoint.
+        let failures = self.count - u32::from(error.recovery() == Recovery::Accident);
+        let pause = |longest| match self.permanent {
+            0 => backoff.pause(failures, draw, longest),
+            permanent => doubled(LONGEST_WAITING, permanent).min(longest),
         };
-        // The server asked for it: it holds for everybody.
-        let retry_after = retry_after(error);
-        let (background_until, waiting_until) =
-            (now + background.max(retry_after), now + waiting.max(retry_after));
-        let replaced = self.pause.replace(Pause { error: error.clone(), background_until, waiting_until });
-        replaced.map(|pause| pause.error)
+        self.set(error, now, pause(LONGEST), pause(LONGEST_WAITING))
     }
 
-    /// Takes over the part of the pause after somebody else's failure that binds everybody: what the server asked
-    /// for, and the pause after a permanent error. Returns what [`record`](Self::record) does.
+    /// Takes over the part of the pause after a failure of another row that binds everybody: what the server asked for,
+    /// and the pause after a permanent error. Returns what [`record`](Self::record) does.
     pub(crate) fn hold(&mut self, error: &Error, now: Instant) -> Option<Error> {
-        let permanent = if error.recovery() == Recovery::Permanent { PERMANENT } else { Duration::ZERO };
-        let until = now + permanent.max(retry_after(error));
-        if until == now {
-            return None;
-        }
-        let pause = Pause { error: error.clone(), background_until: until, waiting_until: until };
+        let is_permanent = error.recovery() == Recovery::Permanent;
+        let pause = if is_permanent { LONGEST_WAITING } else { Duration::ZERO };
+        let binds = is_permanent || error.retry_after().is_some();
+        binds.then(|| self.set(error, now, pause, pause)).flatten()
+    }
+
+    fn set(&mut self, error: &Error, now: Instant, background: Duration, waiting: Duration) -> Option<Error> {
+        // The server asked for it: it holds for everybody.
+        let retry_after = error.retry_after().unwrap_or_default().min(LONGEST);
+        let pause = Pause {
+            error: error.clone(),
+            background_until: now + background.max(retry_after),
+            waiting_until: now + waiting.max(retry_after),
+        };
         self.pause.replace(pause).map(|pause| pause.error)
     }
 
@@ -130,10 +122,6 @@ impl Failures {
         })
     }
 
-    pub(crate) fn count(&self) -> u32 {
-        self.count
-    }
-
     pub(crate) fn last_error(&self) -> Option<&Error> {
         self.pause.as_ref().map(|pause| &pause.error)
     }
@@ -144,16 +132,16 @@ impl Failures {
     }
 }
 
-fn retry_after(error: &Error) -> Duration {
-    error.retry_after().unwrap_or_default().min(LONGEST)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn secs(n: u64) -> Duration {
         Duration::from_secs(n)
+    }
+
+    fn backoff() -> Backoff {
+        Backoff::new(Backoff::DEFAULT).unwrap()
     }
 
     /// The pauses in seconds, background and waiting, after each of these failures with a draw of 1.
@@ -164,7 +152,7 @@ mod tests {
         errors
             .into_iter()
             .map(|error| {
-                failures.record(Backoff::default(), &error, now, 1.0);
+                failures.record(backoff(), &error, now, 1.0);
                 (after(&failures, Urgency::Background), after(&failures, Urgency::Waiting))
             })
             .collect()
@@ -178,7 +166,7 @@ mod tests {
 
     #[test]
     fn case_33_the_pause_is_drawn_from_all_of_it() {
-        let backoff = Backoff::default();
+        let backoff = backoff();
         assert_eq!(backoff.pause(3, 0.5, LONGEST), secs(2));
         assert_eq!(backoff.pause(3, 0.0, LONGEST), Duration::ZERO);
         assert_eq!(backoff.pause(u32::MAX, 1.0, LONGEST), secs(30));
@@ -212,7 +200,7 @@ mod tests {
         let held = |error: Error| {
             let mut failures = Failures::default();
             failures.hold(&error, now);
-            assert_eq!(failures.count(), 0);
+            assert_eq!(failures.count, 0);
             failures.retry_at(Urgency::Waiting).map(|at| at - now)
         };
         assert_eq!(held(Error::timeout()), None);
@@ -230,7 +218,7 @@ mod tests {
     fn a_pause_ends_to_the_nanosecond() {
         let now = Instant::now();
         let mut failures = Failures::default();
-        failures.record(Backoff::default(), &Error::timeout(), now, 1.0);
+        failures.record(backoff(), &Error::timeout(), now, 1.0);
         let end = now + secs(1);
         assert!(failures.blocking_error(end - Duration::from_nanos(1), Urgency::Waiting).is_some());
         assert!(failures.blocking_error(end, Urgency::Waiting).is_none());
@@ -241,10 +229,10 @@ mod tests {
     fn case_37_a_success_clears_everything() {
         let now = Instant::now();
         let mut failures = Failures::default();
-        failures.record(Backoff::default(), &Error::timeout(), now, 1.0);
+        failures.record(backoff(), &Error::timeout(), now, 1.0);
         assert!(failures.reset().is_some());
-        assert!(failures.last_error().is_none() && failures.count() == 0);
-        failures.record(Backoff::default(), &Error::timeout(), now, 1.0);
+        assert!(failures.last_error().is_none() && failures.count == 0);
+        failures.record(backoff(), &Error::timeout(), now, 1.0);
         assert_eq!(failures.retry_at(Urgency::Background), Some(now + secs(1)));
     }
 

@@ -137,28 +137,18 @@ impl TokenCacheBuilder {
         if self.budget.1.is_zero() {
             return Err(ConfigError::Budget);
         }
-        let back_off = Backoff::new(self.back_off)?;
-        Ok(self.build_with(back_off))
-    }
-
-    /// The defaults, which need no check.
-    pub(super) fn build_default(self) -> TokenCache {
-        self.build_with(Backoff::default())
-    }
-
-    fn build_with(self, back_off: Backoff) -> TokenCache {
+        let (policy, flight_timeout) = (self.policy, self.flight_timeout);
+        let config = Config { policy, backoff: Backoff::new(self.back_off)?, flight_timeout };
         self.events.describe();
-        let config = Config { policy: self.policy, backoff: back_off, flight_timeout: self.flight_timeout };
         let core = Core {
             source: self.source,
-            flight_timeout: self.flight_timeout,
             keep_alive: self.keep_alive,
             randomness: self.randomness,
             events: self.events,
             state: Guarded::new(State::new(config, Budget::new(self.budget))),
             keeper_news: Arc::new(Notify::new()),
         };
-        TokenCache { core: Arc::new(core) }
+        Ok(TokenCache { core: Arc::new(core) })
     }
 }
 

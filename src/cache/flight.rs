@@ -44,10 +44,10 @@ use tracing::{Instrument, Span};
 
 use super::{
     Core, keep_alive,
-    settle::{Installed, Response, Step},
+    settle::{Installed, Step},
     state::Launch,
 };
-use crate::{Arrival, Error, Event, FetchReason, NewToken, TokenEndpoint, TokenRequest, TokenSource, events};
+use crate::{Arrival, Error, Event, NewToken, TokenEndpoint, TokenRequest, TokenSource, events};
 
 /// Starts the flight that the state asked for.
 ///
@@ -55,19 +55,16 @@ use crate::{Arrival, Error, Event, FetchReason, NewToken, TokenEndpoint, TokenRe
 ///
 /// There is no runtime to start it in. Waiters that have joined it in between look at the state again.
 pub(super) fn start(core: &Arc<Core>, launch: Launch) -> Result<(), Error> {
-    let Launch { number, reason } = launch;
     let mut flight = Flight {
         core: Arc::clone(core),
-        number,
-        reason,
+        launch,
         started: Instant::now(),
         attempts: 0,
-        failures: 0,
         span: Span::none(),
         finished: false,
     };
     // Not before the flight: a subscriber is code of a user, and its panic must not leave the entry behind.
-    flight.span = events::token_fetch(core.events.name(), reason);
+    flight.span = events::token_fetch(core.events.name(), launch.reason);
     let Ok(runtime) = Handle::try_current() else {
         return Err(Error::interrupted("there is no tokio runtime to fetch the token in"));
     };
@@ -85,28 +82,23 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch) -> Result<(), Error> {
 
 struct Flight {
     core: Arc<Core>,
-    number: u64,
-    reason: FetchReason,
+    launch: Launch,
     started: Instant,
     /// How often the source was asked.
     attempts: u32,
-    /// How often that failed. It may also bring a token that went out of use in between.
-    failures: u32,
     span: Span,
     finished: bool,
 }
 
 impl Flight {
     async fn run(mut self) {
-        let deadline = self.started + self.core.flight_timeout;
         loop {
-            let asked_at = Instant::now();
-            let Some(request) = self.core.lock().ask(self.number, asked_at) else { return };
+            let Some(request) = self.core.lock().ask(self.launch.number, Instant::now()) else { return };
             self.attempts += 1;
-            let result = ask(&*self.core.source, request, deadline).await;
+            let result = ask(&*self.core.source, request, self.launch.deadline).await;
             let (now, draw) = (Instant::now(), self.core.draw());
-            let response = Response { result, asked_at, now, attempt: self.failures + 1, deadline, draw };
-            let (step, displaced) = self.core.state.change(|state| state.settle(self.number, response));
+            let (step, displaced) =
+                self.core.state.change(|state| state.settle(self.launch.number, result, now, draw));
             match step {
                 None => return,
                 Some(Step::Outdated) => {
@@ -116,14 +108,11 @@ impl Flight {
                 Some(Step::RetryAt(moment, error)) => {
                     drop(displaced);
                     let wait = moment.saturating_duration_since(now);
-                    self.emit(&Event::Retrying { error: &error, attempt: self.attempts, wait });
-                    self.failures += 1;
+                    self.core.events.emit(&Event::Retrying { error: &error, attempt: self.attempts, wait });
                     sleep_until(moment).await;
                 }
                 Some(Step::Installed(installed)) => {
                     self.installed(installed);
-                    // For the keeper, which sleeps until the last token was due.
-                    self.core.keeper_news.notify_one();
                     return displaced.send(Ok(()));
                 }
                 Some(Step::Failed { error, retry_at, serving, outcome }) => {
@@ -136,32 +125,29 @@ impl Flight {
 
     fn installed(&mut self, installed: Installed) {
         let Installed { generation, lifetime, endpoint, renewed, recovered } = installed;
-        let (attempts, latency) = (self.attempts, self.started.elapsed());
+        let (reason, attempts, latency) = (self.launch.reason, self.attempts, self.started.elapsed());
         self.finish("ok", endpoint);
-        let arrival =
-            Arrival { generation, reason: self.reason, endpoint, attempts, lifetime, latency, recovered };
-        self.emit(&if renewed { Event::Renewed(arrival) } else { Event::Fetched(arrival) });
+        let arrival = Arrival { generation, reason, endpoint, attempts, lifetime, latency, recovered };
+        self.core.events.emit(&if renewed { Event::Renewed(arrival) } else { Event::Fetched(arrival) });
     }
 
     fn failed(&mut self, error: &Error, retry_in: Duration, serving: bool) {
-        let (reason, attempts, latency) = (self.reason, self.attempts, self.started.elapsed());
+        let (reason, attempts, latency) = (self.launch.reason, self.attempts, self.started.elapsed());
         self.finish(error.label(), error.endpoint());
-        self.emit(&Event::Failed { error, reason, attempts, latency, serving, retry_in });
+        self.core.events.emit(&Event::Failed { error, reason, attempts, latency, serving, retry_in });
     }
 
     fn finish(&mut self, outcome: &'static str, endpoint: Option<TokenEndpoint>) {
         self.finished = true;
         events::finished(&self.span, outcome, endpoint, self.attempts, self.started.elapsed());
     }
-
-    fn emit(&self, event: &Event<'_>) {
-        self.core.events.emit(event);
-    }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        drop(self.core.state.change(|state| state.abandon(self.number, Instant::now())));
+        drop(self.core.state.change(|state| state.abandon(self.launch.number, Instant::now())));
+        // The keeper finds out what comes next.
+        self.core.keeper_news.notify_one();
         if !self.finished {
             self.finish("lost", None);
         }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{Either, pending, select};
+use futures_util::future::select;
 use tokio::{
     runtime::Handle,
     sync::Notify,
@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     Core,
     backoff::Urgency,
-    state::{KeeperEntry, Standing, State},
+    state::{KeeperEntry, State},
     waiters::Waiter,
 };
 
@@ -48,19 +48,16 @@ impl State {
         Some(self.last_keeper)
     }
 
-    /// When this keeper is to do something, and the flight that may be over before. `None` if another has taken over.
-    fn plan_keeper(&mut self, number: u64, now: Instant) -> Option<(Instant, Option<Waiter>)> {
-        let waiter = self.waiter().cloned();
-        let due = match (&waiter, &self.current) {
-            (Some(waiter), _) => waiter.stalled_at(),
-            (None, Some(current)) if self.standing(now) == Standing::Live => current.schedule.refresh_at,
-            (None, _) => now,
-        };
+    /// When this keeper is to fetch, or to find out that a flight has stalled. `None` if another has taken over.
+    fn plan_keeper(&mut self, number: u64, now: Instant) -> Option<Instant> {
+        let due =
+            self.current.as_ref().filter(|_| self.is_live(now)).map(|current| current.schedule.refresh_at);
         // Nobody waits, whatever the token.
-        let retry_at = self.failures(now).retry_at(Urgency::Background).filter(|_| waiter.is_none());
+        let fetch_at = due.max(self.failures(now).retry_at(Urgency::Background)).unwrap_or(now);
+        let wakes_at = self.waiter().map_or(fetch_at, Waiter::stalled_at);
         let keeper = self.keeper.as_mut().filter(|keeper| keeper.number == number)?;
-        keeper.wakes_at = retry_at.map_or(due, |retry_at| due.max(retry_at));
-        Some((keeper.wakes_at, waiter))
+        keeper.wakes_at = wakes_at;
+        Some(wakes_at)
     }
 }
 
@@ -72,24 +69,22 @@ struct Keeper {
 
 impl Keeper {
     async fn run(self) {
-        while let Some((wakes_at, flight)) = self.next_step() {
-            let flight = flight.map_or(Either::Left(pending()), Either::Right);
-            let (sleep, notified) = (pin!(sleep_until(wakes_at)), pin!(self.news.notified()));
-            // Whatever comes first, the next step finds out what it means.
-            select(select(sleep, flight), notified).await;
+        while let Some(wakes_at) = self.next_step() {
+            // Whichever comes first, the next step finds out what it means.
+            select(pin!(sleep_until(wakes_at)), pin!(self.news.notified())).await;
         }
     }
 
-    /// Fetches if that is due, and says what to wait for. `None` if the last handle is gone, or if another keeper has
-    /// taken over.
-    fn next_step(&self) -> Option<(Instant, Option<Waiter>)> {
+    /// Fetches if that is due, and says when to look again. `None` if the last handle is gone, or if another keeper
+    /// has taken over.
+    fn next_step(&self) -> Option<Instant> {
         let core = self.core.upgrade()?;
         let now = Instant::now();
-        let plan = core.lock().plan_keeper(self.number, now)?;
-        if now < plan.0 {
-            return Some(plan);
+        let wakes_at = core.lock().plan_keeper(self.number, now)?;
+        if now < wakes_at {
+            return Some(wakes_at);
         }
-        drop((plan, core.lookup(now, None)));
+        drop(core.lookup(now, None));
         core.lock().plan_keeper(self.number, Instant::now())
     }
 }

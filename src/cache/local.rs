@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::{
     Acquire, Core, TokenCache,
-    state::{Found, ValidToken},
+    state::{Lookup, ValidToken},
 };
-use crate::{AccessToken, Error};
+use crate::AccessToken;
 
 #[derive(Debug)]
 pub(crate) struct LocalToken(ValidToken);
@@ -36,29 +36,21 @@ impl LocalToken {
     }
 }
 
-/// What a request that leaves now may carry.
-#[derive(Debug)]
-pub(crate) enum Lookup {
-    Token(ValidToken),
-    Wait(Acquire),
-    Failed(Error),
-}
-
 impl TokenCache {
     /// The token for a request that leaves now, or what to wait for. Starts the flight that is needed. `rejected` is
     /// the generation of the token that the API rejected for this request.
-    pub(crate) fn lookup(&self, now: Instant, rejected: Option<u64>) -> Lookup {
+    pub(crate) fn lookup(&self, now: Instant, rejected: Option<u64>) -> Lookup<Acquire> {
         if !Core::has_runtime() {
             // No flight can be started here. The future may be polled inside of a runtime.
             return Lookup::Wait(Acquire::new(self.clone(), rejected));
         }
         match self.core.lookup(now, rejected) {
-            Found::Token(valid) => {
+            Lookup::Token(valid) => {
                 self.core.serve(&valid);
                 Lookup::Token(valid)
             }
-            Found::Wait(waiter) => Lookup::Wait(Acquire::waiting(self.clone(), rejected, waiter)),
-            Found::Failed(error) => Lookup::Failed(error),
+            Lookup::Wait(waiter) => Lookup::Wait(Acquire::new(self.clone(), rejected).joining(waiter)),
+            Lookup::Failed(error) => Lookup::Failed(error),
         }
     }
 }

@@ -22,21 +22,16 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, MutexGuard},
-    time::Duration,
 };
 
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 pub(crate) use self::{
     acquire::Acquire,
-    local::{LocalToken, Lookup},
-    state::ValidToken,
+    local::LocalToken,
+    state::{Lookup, ValidToken},
 };
-use self::{
-    budget::OverBudget,
-    guarded::Guarded,
-    state::{Found, Rejection, State},
-};
+use self::{budget::OverBudget, guarded::Guarded, state::State, waiters::Waiter};
 pub use self::{
     builder::TokenCacheBuilder,
     registry::{CachesInUse, TokenCaches},
@@ -76,7 +71,7 @@ pub struct TokenCache {
 impl TokenCache {
     /// A cache of the tokens of `source`, with the defaults of [`builder`](Self::builder).
     pub fn new(source: impl TokenSource) -> Self {
-        TokenCacheBuilder::new(source).build_default()
+        TokenCacheBuilder::new(source).build().expect("the defaults are valid")
     }
 
     /// A cache of the tokens of `source`, to be configured.
@@ -142,16 +137,13 @@ impl TokenCache {
     /// The budget is used up; the token stays in use.
     pub(crate) fn reject(&self, generation: u64) -> Result<(), Error> {
         let draw = self.core.draw();
-        match self.core.state.change(|state| state.reject(generation, Instant::now(), draw)) {
-            Rejection::Believed { first } => {
-                self.emit(&Event::Rejected { generation, first });
-                Ok(())
-            }
-            Rejection::OverBudget(OverBudget { error, first }) => {
-                self.emit(&Event::BudgetExhausted { generation, first });
-                Err(error)
-            }
-        }
+        let rejected = self.core.state.change(|state| state.reject(generation, Instant::now(), draw));
+        let (event, result) = match rejected {
+            Ok(first) => (Event::Rejected { generation, first }, Ok(())),
+            Err(OverBudget { error, first }) => (Event::BudgetExhausted { generation, first }, Err(error)),
+        };
+        self.emit(&event);
+        result
     }
 
     /// To all who listen. No lock is held.
@@ -165,11 +157,6 @@ impl TokenCache {
         self.core.serve(&valid);
         Ok(valid.token)
     }
-
-    /// The same as a future with a name, which does not count the token as served.
-    pub(crate) fn acquiring(&self, rejected: Option<u64>) -> Acquire {
-        Acquire::new(self.clone(), rejected)
-    }
 }
 
 impl fmt::Debug for TokenCache {
@@ -181,7 +168,6 @@ impl fmt::Debug for TokenCache {
 /// What all handles share. Flights hold it too; a keep-alive task does not.
 struct Core {
     source: Box<dyn TokenSource>,
-    flight_timeout: Duration,
     keep_alive: bool,
     /// Draws from 0 to 1.
     randomness: Box<dyn Fn() -> f64 + Send + Sync>,
@@ -207,28 +193,18 @@ impl Core {
     }
 
     /// The token for a request that leaves now, or what to wait for. Starts the flight that is needed.
-    fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Found {
-        let (found, launch, displaced) = self.state.change(|state| state.lookup(now, rejected));
+    fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Lookup<Waiter> {
+        let (lookup, launch, displaced) = self.state.change(|state| state.lookup(now, rejected));
         drop(displaced);
-        match (launch.map_or(Ok(()), |launch| flight::start(self, launch)), found) {
-            (Err(error), Found::Wait(_)) => Found::Failed(self.without_token(error)),
-            (_, found) => found,
+        match (launch.map_or(Ok(()), |launch| flight::start(self, launch)), lookup) {
+            (Err(error), Lookup::Wait(_)) => Lookup::Failed(self.lock().without_token(now, error)),
+            (_, lookup) => lookup,
         }
     }
 
     /// A flight can be started here.
     fn has_runtime() -> bool {
         Handle::try_current().is_ok()
-    }
-
-    /// A token that can be sent now, other than the one that was `rejected`. Starts nothing.
-    fn valid_token(&self, now: Instant, rejected: Option<u64>) -> Option<ValidToken> {
-        self.lock().valid_token(now, rejected)
-    }
-
-    /// What callers get when there is no token because of `cause`.
-    fn without_token(&self, cause: Error) -> Error {
-        self.lock().without_token(Instant::now(), cause)
     }
 
     /// A caller gets this token.

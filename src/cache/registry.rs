@@ -42,6 +42,7 @@ use super::{Core, TokenCache};
 ///
 /// Keys are hashed, compared and cloned while the registry is locked: a key's `Hash`, `Eq` and `Clone` must not call the
 /// same registry. (Its `Drop` may.)
+#[derive(Clone)]
 pub struct TokenCaches<K> {
     shared: Arc<Shared<K>>,
 }
@@ -92,17 +93,19 @@ impl<K: Eq + Hash + Clone> TokenCaches<K> {
         make: impl FnOnce() -> TokenCache,
     ) -> Result<TokenCache, CachesInUse> {
         let now = Instant::now();
-        if let Some(cache) = self.find(&key, now) {
+        // What is evicted is dropped after the lock is released: its key and its source are the user's.
+        let mut dropped = Vec::new();
+        let mut entries = self.lock();
+        entries.sweep(now, self.shared.idle, &mut dropped);
+        let found = entries.find(&key, now);
+        drop(entries);
+        if let Some(cache) = found {
             return Ok(cache);
         }
         // Made without the lock. If another was quicker, this one is dropped unused.
         let made = make();
-        // What makes room is dropped after the lock is released: its key and its source are the user's.
-        let mut dropped = Vec::new();
         let mut entries = self.lock();
-        if let Some(entry) = entries.by_key.get_mut(&key) {
-            entry.asked_for = now;
-            let cache = entry.cache.clone();
+        if let Some(cache) = entries.find(&key, now) {
             drop(entries);
             return Ok(cache);
         }
@@ -132,25 +135,18 @@ impl<K: Eq + Hash + Clone> TokenCaches<K> {
         self.len() == 0
     }
 
-    fn find(&self, key: &K, now: Instant) -> Option<TokenCache> {
-        // As above.
-        let mut dropped = Vec::new();
-        let mut entries = self.lock();
-        entries.sweep(now, self.shared.idle, &mut dropped);
-        let found = entries.by_key.get_mut(key).map(|entry| {
-            entry.asked_for = now;
-            entry.cache.clone()
-        });
-        drop(entries);
-        found
-    }
-
     fn lock(&self) -> MutexGuard<'_, Entries<K>> {
         self.shared.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<K: Eq + Hash + Clone> Entries<K> {
+    fn find(&mut self, key: &K, now: Instant) -> Option<TokenCache> {
+        let entry = self.by_key.get_mut(key)?;
+        entry.asked_for = now;
+        Some(entry.cache.clone())
+    }
+
     /// Takes out what was idle for long enough. Looks at all of them four times per idle time at the most.
     fn sweep(&mut self, now: Instant, idle: Duration, dropped: &mut Vec<Dropped<K>>) {
         if now < self.next_sweep {
@@ -191,12 +187,6 @@ impl<K: Eq + Hash + Clone> Entries<K> {
                 (key, None)
             }
         }
-    }
-}
-
-impl<K> Clone for TokenCaches<K> {
-    fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
     }
 }
 

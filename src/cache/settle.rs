@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use super::{
     backoff::Urgency,
     current::Current,
-    state::{Displaced, Outcome, Standing, State},
+    state::{Displaced, Errors, Outcome, State},
 };
-use crate::{Error, NewToken, Predecessor, TokenEndpoint, TokenRequest, error::Recovery};
+use crate::{Error, FetchReason, NewToken, Predecessor, TokenEndpoint, TokenRequest, error::Recovery};
 
 /// How often a flight asks the source while callers wait.
 const ATTEMPTS: u32 = 3;
@@ -50,49 +50,46 @@ pub(super) struct Installed {
     pub(super) recovered: bool,
 }
 
-/// What the source returned, and what is needed to judge it.
-#[derive(Debug)]
-pub(super) struct Response {
-    pub(super) result: Result<NewToken, Error>,
-    pub(super) asked_at: Instant,
-    pub(super) now: Instant,
-    /// Of those that count against [`ATTEMPTS`].
-    pub(super) attempt: u32,
-    pub(super) deadline: Instant,
-    pub(super) draw: f64,
-}
-
 impl State {
     /// A flight is about to ask the source. `None` if it is no longer registered.
     pub(super) fn ask(&mut self, number: u64, now: Instant) -> Option<TokenRequest> {
-        let standing = self.standing(now);
-        let flight = self.flight.as_mut().filter(|flight| flight.number == number)?;
-        flight.asked = Some(standing);
-        let predecessor = match &self.current {
-            None => Predecessor::None,
-            Some(Current { token, .. }) => match standing {
-                Standing::Live => Predecessor::Live(token.clone()),
-                Standing::Missing | Standing::Expired => Predecessor::Expired(token.clone()),
-                Standing::Rejected | Standing::Invalidated => Predecessor::Refused(token.clone()),
-            },
+        let reason = self.reason(now);
+        let flight = self.flight.as_mut().filter(|flight| flight.launch.number == number)?;
+        flight.asked = (reason, now);
+        flight.attempts += 1;
+        let predecessor = match (&self.current, reason) {
+            (None, _) => Predecessor::None,
+            (Some(current), FetchReason::Renewal) => Predecessor::Live(current.token.clone()),
+            (Some(current), FetchReason::Rejected | FetchReason::Invalidated) => {
+                Predecessor::Refused(current.token.clone())
+            }
+            (Some(current), _) => Predecessor::Expired(current.token.clone()),
         };
         let failures = self.failures(now);
-        Some(TokenRequest::new(predecessor).after(failures.count(), failures.last_error().cloned()))
+        Some(TokenRequest::new(predecessor).after(failures.count, failures.last_error().cloned()))
     }
 
     /// The source responded to the flight. No step if the flight is no longer registered.
-    pub(super) fn settle(&mut self, number: u64, response: Response) -> (Option<Step>, Displaced) {
-        let Response { result, asked_at, now, attempt, deadline, draw } = response;
-        let asked = self.flight.as_ref().filter(|flight| flight.number == number).map(|flight| flight.asked);
-        let Some(asked) = asked else {
+    pub(super) fn settle(
+        &mut self,
+        number: u64,
+        result: Result<NewToken, Error>,
+        now: Instant,
+        draw: f64,
+    ) -> (Option<Step>, Displaced) {
+        let Some(flight) = self.flight.as_ref().filter(|flight| flight.launch.number == number) else {
             return (None, Displaced { errors: [result.err(), None], ..Displaced::default() });
         };
-        let standing = self.standing(now);
-        let is_outdated = |new: &NewToken| match standing {
-            _ if asked == Some(standing) => false,
-            Standing::Invalidated => true,
-            Standing::Rejected => self.current.as_ref().is_some_and(|current| current.has_string_of(new)),
-            Standing::Missing | Standing::Live | Standing::Expired => false,
+        let (asked, asked_at) = flight.asked;
+        let may_retry = flight.attempts < ATTEMPTS;
+        let deadline = flight.launch.deadline;
+        let reason = self.reason(now);
+        let is_same =
+            |new: &NewToken| self.current.as_ref().is_some_and(|current| current.has_string_of(new));
+        let is_outdated = |new: &NewToken| match reason {
+            FetchReason::Invalidated => asked != reason,
+            FetchReason::Rejected => asked != reason && is_same(new),
+            _ => false,
         };
         let error = match result {
             Ok(new) if is_outdated(&new) => {
@@ -113,15 +110,15 @@ impl State {
             Err(error) => error,
         };
 
-        let refreshed = asked == Some(Standing::Live);
-        let errors = self.record(refreshed, &error, now, draw);
+        let is_refresh = asked == FetchReason::Renewal;
+        let errors = self.record(is_refresh, &error, now, draw);
         let retry_at = self.failures(now).retry_at(Urgency::Waiting).unwrap_or(now);
         let serving = self.valid_token(now, None).is_some();
         let is_transient = error.recovery() == Recovery::Transient;
-        if is_transient && !refreshed && !serving && attempt < ATTEMPTS && retry_at < deadline {
+        if is_transient && !is_refresh && !serving && may_retry && retry_at < deadline {
             return (Some(Step::RetryAt(retry_at, error)), Displaced { flight: None, errors });
         }
-        let (error, outcome) = if refreshed && standing != Standing::Live {
+        let (error, outcome) = if is_refresh && !self.is_live(now) {
             (error, Ok(()))
         } else {
             let error = self.without_token(now, error);
@@ -136,14 +133,14 @@ impl State {
     }
 
     /// Records a failure where it holds back the next fetch. Returns the errors that are no longer remembered.
-    fn record(&mut self, refreshed: bool, error: &Error, now: Instant, draw: f64) -> [Option<Error>; 2] {
-        let (backoff, is_refresh) = (self.config.backoff, error.endpoint() == Some(TokenEndpoint::Refresh));
-        if !refreshed {
-            return [self.fetch_failures.record(backoff, error, now, draw), None];
+    pub(super) fn record(&mut self, is_refresh: bool, error: &Error, now: Instant, draw: f64) -> Errors {
+        if !is_refresh {
+            return [self.fetch_failures.record(self.config.backoff, error, now, draw), None];
         }
-        let replaced = self.refresh_failures.record(backoff, error, now, draw);
+        let replaced = self.refresh_failures.record(self.config.backoff, error, now, draw);
         // What `/refresh` asked for binds refreshes only.
-        [replaced, if is_refresh { None } else { self.fetch_failures.hold(error, now) }]
+        let binds_all = error.endpoint() != Some(TokenEndpoint::Refresh);
+        [replaced, if binds_all { self.fetch_failures.hold(error, now) } else { None }]
     }
 
     /// Makes `new` the current token, unless it is no better than a live one.
@@ -158,7 +155,7 @@ impl State {
         let schedule = self.config.policy.schedule(now, lifetime, new.expires_at(asked_at), draw);
         let next = self.last_generation + 1;
         let current = Current::following(self.current.as_ref(), new, schedule, next, now)?;
-        let renewed = self.standing(now) == Standing::Live;
+        let renewed = self.reason(now) == FetchReason::Renewal;
         let generation = current.token.generation();
         self.last_generation = self.last_generation.max(generation);
         self.epoch += 1;

@@ -60,16 +60,12 @@ impl Snapshot {
 
     /// The token was rejected by the API, or invalidated, and is out of use; a new one is needed.
     pub fn is_refused(&self) -> bool {
-        self.has_status(&[Status::Rejected, Status::Invalidated])
+        self.token.is_some_and(|token| matches!(token.status, Status::Rejected | Status::Invalidated))
     }
 
     /// The token was rejected by the API, and is in use again because its replacement failed.
     pub fn is_suspect(&self) -> bool {
-        self.has_status(&[Status::Suspect])
-    }
-
-    fn has_status(&self, any_of: &[Status]) -> bool {
-        self.token.is_some_and(|token| any_of.contains(&token.status))
+        self.token.is_some_and(|token| token.status == Status::Suspect)
     }
 
     /// The token's number in this cache, counted from 1.

@@ -56,13 +56,14 @@ pub(super) struct State {
 /// The flight in progress.
 #[derive(Debug)]
 pub(super) struct FlightEntry {
-    pub(super) number: u64,
+    pub(super) launch: Launch,
     waiter: Waiter,
     /// Dropped with the entry if the flight is lost: that wakes the waiters.
     sender: Sender,
-    /// What stood with the token when the source was asked last.
-    pub(super) asked: Option<Standing>,
-    stalled_at: Instant,
+    /// Why and when the source was asked last.
+    pub(super) asked: (FetchReason, Instant),
+    /// How often it was asked.
+    pub(super) attempts: u32,
 }
 
 /// The keep-alive task in charge.
@@ -72,22 +73,12 @@ pub(super) struct KeeperEntry {
     pub(super) wakes_at: Instant,
 }
 
-/// Why a token is or is not needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    Missing,
-    Live,
-    Expired,
-    /// And perhaps in use again, as a suspect.
-    Rejected,
-    Invalidated,
-}
-
 /// A flight that the caller must start.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Launch {
     pub(super) number: u64,
     pub(super) reason: FetchReason,
+    pub(super) deadline: Instant,
 }
 
 /// A token that may be sent now.
@@ -101,20 +92,12 @@ pub(crate) struct ValidToken {
     pub(super) is_failing: bool,
 }
 
+/// What a request that leaves now gets: a token, or something to wait for.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(crate) enum Lookup<W> {
     Token(ValidToken),
-    Wait(Waiter),
+    Wait(W),
     Failed(Error),
-}
-
-/// What became of a 401.
-#[derive(Debug)]
-pub(super) enum Rejection {
-    /// `first`: it took the token out of use. Otherwise it was out of use or replaced before.
-    Believed { first: bool },
-    /// The token stays in use.
-    OverBudget(OverBudget),
 }
 
 /// What a transition displaced, to be dropped outside of the lock.
@@ -122,8 +105,12 @@ pub(super) enum Rejection {
 #[must_use]
 pub(super) struct Displaced {
     pub(super) flight: Option<FlightEntry>,
-    pub(super) errors: [Option<Error>; 2],
+    #[expect(dead_code, reason = "they are only dropped")]
+    pub(super) errors: Errors,
 }
+
+/// Errors that are no longer remembered.
+pub(super) type Errors = [Option<Error>; 2];
 
 impl Displaced {
     /// Answers the waiters of the flight that has ended, if one has.
@@ -162,8 +149,8 @@ impl State {
         &mut self,
         now: Instant,
         rejected: Option<u64>,
-    ) -> (Found, Option<Launch>, Displaced) {
-        let displaced = self.take_flight(now, |flight| now >= flight.stalled_at);
+    ) -> (Lookup<Waiter>, Option<Launch>, Displaced) {
+        let displaced = self.take_flight(now, |flight| now >= flight.waiter.stalled_at());
         if self.flight.is_none() && self.fetch_failures.blocking_error(now, Urgency::Waiting).is_some() {
             // No replacement may be fetched now.
             self.suspect();
@@ -174,29 +161,32 @@ impl State {
                 let is_due = now >= token.fresh_until && self.flight.is_none();
                 let is_paused = || self.failures(now).blocking_error(now, self.urgency(now)).is_some();
                 let launch = (is_due && !is_paused()).then(|| self.register_flight(now).0);
-                return (Found::Token(token), launch, displaced);
+                return (Lookup::Token(token), launch, displaced);
             }
             token => token,
         };
         if let Some(flight) = &self.flight {
-            return (Found::Wait(flight.waiter.clone()), None, displaced);
+            return (Lookup::Wait(flight.waiter.clone()), None, displaced);
         }
         if let Some(error) = self.failures(now).blocking_error(now, Urgency::Waiting) {
-            let error = || Found::Failed(self.without_token(now, error.clone()));
-            return (fallback.map_or_else(error, Found::Token), None, displaced);
+            let error = || Lookup::Failed(self.without_token(now, error.clone()));
+            return (fallback.map_or_else(error, Lookup::Token), None, displaced);
         }
         let (launch, waiter) = self.register_flight(now);
-        (Found::Wait(waiter), Some(launch), displaced)
+        (Lookup::Wait(waiter), Some(launch), displaced)
     }
 
     /// The API answered 401 to the token of this generation. A 401 counts for that generation and for no later one.
-    pub(super) fn reject(&mut self, generation: u64, now: Instant, draw: f64) -> Rejection {
+    /// Returns whether this one took the token out of use.
+    ///
+    /// # Errors
+    ///
+    /// The budget is used up; the token stays in use.
+    pub(super) fn reject(&mut self, generation: u64, now: Instant, draw: f64) -> Result<bool, OverBudget> {
         let is_it = |current: &&mut Current| {
             current.token.generation() == generation && current.status == Status::Good
         };
-        let Some(current) = self.current.as_mut().filter(is_it) else {
-            return Rejection::Believed { first: false };
-        };
+        let Some(current) = self.current.as_mut().filter(is_it) else { return Ok(false) };
         let first = !current.is_expired(now);
         // ## Good => Rejected
         current.status = Status::Rejected;
@@ -206,11 +196,11 @@ impl State {
                 current.status = Status::Suspect;
             } else if let Err(over) = self.budget.withdraw(now, draw) {
                 current.status = Status::Good;
-                return Rejection::OverBudget(over);
+                return Err(over);
             }
         }
         self.epoch += 1;
-        Rejection::Believed { first }
+        Ok(first)
     }
 
     /// The program says that this token must not be used any more. Returns whether that is new.
@@ -240,49 +230,43 @@ impl State {
 
     /// The flight ended without a result: its runtime is gone, or there never was one.
     pub(super) fn abandon(&mut self, number: u64, now: Instant) -> Displaced {
-        self.take_flight(now, |flight| flight.number == number)
+        self.take_flight(now, |flight| flight.launch.number == number)
     }
 
     /// Takes out a flight that is lost. It counts as a failure if nobody has to wait for another one: otherwise a
     /// program that makes a runtime for each call would fetch with each call.
     fn take_flight(&mut self, now: Instant, is_lost: impl FnOnce(&FlightEntry) -> bool) -> Displaced {
         let flight = self.flight.take_if(|flight| is_lost(flight));
-        let asked = flight.as_ref().and_then(|flight| flight.asked);
-        let mut displaced = Displaced { flight, ..Displaced::default() };
-        if asked.is_some() && self.valid_token(now, None).is_some() {
-            let failures =
-                if self.is_live(now) { &mut self.refresh_failures } else { &mut self.fetch_failures };
+        let was_asked = flight.as_ref().is_some_and(|flight| flight.attempts > 0);
+        let mut errors = Errors::default();
+        if was_asked && self.valid_token(now, None).is_some() {
             let error = Error::lost("the runtime of the fetch is gone or stands still");
             // The whole pause, so that no user code draws here.
-            displaced.errors[0] = failures.record(self.config.backoff, &error, now, 1.0);
+            errors = self.record(self.is_live(now), &error, now, 1.0);
         }
-        displaced
+        Displaced { flight, errors }
     }
 
     fn register_flight(&mut self, now: Instant) -> (Launch, Waiter) {
         // A flight that is run ends at its timeout; twice that leaves room for a busy runtime.
-        let stalled_at = now + self.config.flight_timeout * 2;
-        let (sender, waiter) = waiters(stalled_at);
+        let deadline = now + self.config.flight_timeout;
+        let (sender, waiter) = waiters(deadline + self.config.flight_timeout);
         self.last_flight += 1;
-        let number = self.last_flight;
-        self.flight = Some(FlightEntry { number, waiter: waiter.clone(), sender, asked: None, stalled_at });
-        let reason = match self.standing(now) {
-            Standing::Missing => FetchReason::First,
-            Standing::Live => FetchReason::Renewal,
-            Standing::Expired => FetchReason::Expired,
-            Standing::Rejected => FetchReason::Rejected,
-            Standing::Invalidated => FetchReason::Invalidated,
-        };
-        (Launch { number, reason }, waiter)
+        let reason = self.reason(now);
+        let launch = Launch { number: self.last_flight, reason, deadline };
+        let asked = (reason, now);
+        self.flight = Some(FlightEntry { launch, waiter: waiter.clone(), sender, asked, attempts: 0 });
+        (launch, waiter)
     }
 
-    pub(super) fn standing(&self, now: Instant) -> Standing {
+    /// Why a fetch that starts now is needed: what the current token is.
+    pub(super) fn reason(&self, now: Instant) -> FetchReason {
         match &self.current {
-            None => Standing::Missing,
-            Some(Current { status: Status::Rejected | Status::Suspect, .. }) => Standing::Rejected,
-            Some(Current { status: Status::Invalidated, .. }) => Standing::Invalidated,
-            Some(current) if current.is_expired(now) => Standing::Expired,
-            Some(_) => Standing::Live,
+            None => FetchReason::First,
+            Some(Current { status: Status::Rejected | Status::Suspect, .. }) => FetchReason::Rejected,
+            Some(Current { status: Status::Invalidated, .. }) => FetchReason::Invalidated,
+            Some(current) if current.is_expired(now) => FetchReason::Expired,
+            Some(_) => FetchReason::Renewal,
         }
     }
 
@@ -291,8 +275,8 @@ impl State {
         if self.is_live(now) { &self.refresh_failures } else { &self.fetch_failures }
     }
 
-    fn is_live(&self, now: Instant) -> bool {
-        self.standing(now) == Standing::Live
+    pub(super) fn is_live(&self, now: Instant) -> bool {
+        self.reason(now) == FetchReason::Renewal
     }
 
     /// The token is live, but callers wait for its successor.
@@ -326,11 +310,11 @@ impl State {
 
     /// What callers get when there is no token because of `cause`.
     pub(super) fn without_token(&self, now: Instant, cause: Error) -> Error {
-        match self.standing(now) {
-            Standing::Missing => Error::no_token(Lost::NeverHad, cause),
-            Standing::Rejected | Standing::Invalidated => Error::no_token(Lost::Refused, cause),
-            Standing::Expired => Error::no_token(Lost::Expired, cause),
-            Standing::Live => cause,
+        match self.reason(now) {
+            FetchReason::First => Error::no_token(Lost::NeverHad, cause),
+            FetchReason::Rejected | FetchReason::Invalidated => Error::no_token(Lost::Refused, cause),
+            FetchReason::Expired => Error::no_token(Lost::Expired, cause),
+            FetchReason::Renewal => cause,
         }
     }
 }

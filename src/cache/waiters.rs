@@ -24,11 +24,7 @@ use super::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-/// The flight was lost before it ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Lost;
-
-/// The end that sends the outcome. Dropped without, it says that the flight is lost.
+/// The end that sends the outcome. Dropped without, it sends the waiters to look at the state again.
 #[derive(Debug)]
 pub(super) struct Sender(Arc<Waiters>);
 
@@ -48,7 +44,7 @@ struct Waiters {
 
 #[derive(Debug, Default)]
 struct List {
-    outcome: Option<Result<Outcome, Lost>>,
+    outcome: Option<Outcome>,
     wakers: Vec<Option<Waker>>,
     free: Vec<usize>,
     has_sentinel: bool,
@@ -65,7 +61,7 @@ impl Waiters {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn finish(&self, outcome: Result<Outcome, Lost>) {
+    fn finish(&self, outcome: Outcome) {
         let wakers = {
             let mut list = self.lock();
             if list.outcome.is_some() {
@@ -85,13 +81,13 @@ fn wake(waker: Waker) {
 
 impl Sender {
     pub(super) fn send(self, outcome: Outcome) {
-        self.0.finish(Ok(outcome));
+        self.0.finish(outcome);
     }
 }
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        self.0.finish(Err(Lost));
+        self.0.finish(Ok(()));
     }
 }
 
@@ -149,7 +145,7 @@ impl Waiter {
 }
 
 impl Future for Waiter {
-    type Output = Result<Outcome, Lost>;
+    type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { waiters, index, is_sentinel } = &mut *self;

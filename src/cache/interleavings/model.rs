@@ -16,8 +16,9 @@ use tokio::time::Instant;
 use super::{
     Acquire,
     guarded::Guarded,
-    settle::{Response, Step},
-    state::{Config, Found, Launch, State, ValidToken},
+    settle::Step,
+    state::{Config, Launch, Lookup, State, ValidToken},
+    waiters::Waiter,
 };
 use crate::{
     AccessToken, Error, NewToken, RefreshPolicy,
@@ -75,42 +76,31 @@ impl Core {
         true
     }
 
-    pub(super) fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Found {
-        let (found, launch, _displaced) = self.state.change(|state| state.lookup(now, rejected));
+    pub(super) fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Lookup<Waiter> {
+        let (lookup, launch, _displaced) = self.state.change(|state| state.lookup(now, rejected));
         if let Some(launch) = launch {
             let core = Arc::clone(self);
             drop(loom::thread::spawn(move || core.fly(launch)));
         }
-        found
+        lookup
     }
 
     /// The real one tells an observer.
     pub(super) fn serve(&self, _: &ValidToken) {}
 
-    pub(super) fn valid_token(&self, now: Instant, rejected: Option<u64>) -> Option<ValidToken> {
-        self.state.lock().valid_token(now, rejected)
-    }
-
-    pub(super) fn without_token(&self, cause: Error) -> Error {
-        self.state.lock().without_token(Instant::now(), cause)
-    }
-
     /// `Flight::run`, with a source that answers at once, and `Flight::drop`.
     fn fly(&self, Launch { number, .. }: Launch) {
-        let mut attempt = 1;
         loop {
             let asked = Instant::now();
-            let deadline = asked + HOUR;
             let Some(_request) = self.state.lock().ask(number, asked) else { break };
             let result = match (self.source)(self.fetches.fetch_add(1, SeqCst) + 1, number) {
                 Fetch::Token(token) => NewToken::new(&token, HOUR),
                 Fetch::Fails => Err(Error::interrupted("the token source panicked")),
                 Fetch::Lost => break,
             };
-            let response = Response { result, asked_at: asked, now: asked, attempt, deadline, draw: 0.0 };
-            let (step, displaced) = self.state.change(|state| state.settle(number, response));
+            let (step, displaced) = self.state.change(|state| state.settle(number, result, asked, 0.0));
             match step {
-                Some(Step::RetryAt(..)) => attempt += 1,
+                Some(Step::RetryAt(..)) => {}
                 Some(Step::Installed(_) | Step::Outdated) => {
                     displaced.send(Ok(()));
                     break;
@@ -134,7 +124,7 @@ pub(super) struct TokenCache {
 
 impl TokenCache {
     pub(super) fn new(source: impl Fn(usize, u64) -> Fetch + Send + Sync + 'static) -> Self {
-        let (policy, backoff) = (RefreshPolicy::default(), Backoff::default());
+        let (policy, backoff) = (RefreshPolicy::default(), Backoff::new(Backoff::DEFAULT).unwrap());
         let config = Config { policy, backoff, flight_timeout: HOUR };
         let state = Guarded::new(State::new(config, Budget::new(Budget::DEFAULT)));
         let (source, fetches) = (Box::new(source), AtomicUsize::new(0));
@@ -156,7 +146,7 @@ impl TokenCache {
     }
 
     pub(super) fn reject(&self, generation: u64) {
-        self.core.state.change(|state| state.reject(generation, Instant::now(), 0.0));
+        self.core.state.change(|state| state.reject(generation, Instant::now(), 0.0)).unwrap();
     }
 
     pub(super) fn invalidate(&self, token: &AccessToken) {

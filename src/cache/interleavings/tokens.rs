@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::{
     Acquire,
-    local::{LocalToken, Lookup},
+    local::LocalToken,
     model::{Bell, Fetch, OVERDUE, RENEWAL_DUE, TokenCache, block_on, bounded},
-    state::Found,
+    state::Lookup,
 };
 use crate::AccessToken;
 
@@ -117,10 +117,10 @@ fn case_30_a_flight_that_is_overdue_changes_nothing_any_more() {
         let now = Instant::now();
         drop(cache.core.lookup(now, None));
         // It may have landed by now, and its token is over; or it lands now, or it is lost.
-        let Found::Wait(second) = cache.core.lookup(now + OVERDUE, None) else {
+        let Lookup::Wait(second) = cache.core.lookup(now + OVERDUE, None) else {
             panic!("nothing to wait for")
         };
-        assert!(matches!(block_on(second), Ok(Ok(()))));
+        assert!(matches!(block_on(second), Ok(())));
         assert_eq!(cache.get().unwrap().expose(), "of-flight-2");
     });
 }

@@ -31,8 +31,8 @@ fn end(sender: Sender, ends: bool) {
 /// What a waiter is to be told, and nothing else.
 fn is_told(told: Poll<<Waiter as Future>::Output>, ends: bool) -> bool {
     match told {
-        Poll::Ready(Ok(Err(_error))) => ends,
-        Poll::Ready(Err(_lost)) => !ends,
+        Poll::Ready(Err(_error)) => ends,
+        Poll::Ready(Ok(())) => !ends,
         _ => false,
     }
 }
