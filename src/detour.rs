@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use crate::{
     BoxError, Event, GivenUp, Inbound, Outbound, Replay, TokenCache,
-    cache::{Acquire, Lookup},
+    cache::{Acquire, Lookup, ValidToken},
     handle::Handle,
     resend::{Rejected, Sent, first_sending, second_sending},
 };
@@ -45,7 +45,7 @@ enum Step<S, Q, A, K> {
     // The request waits for a token. Nothing of the inner service is held.
     Acquiring { acquire: Acquire, waiting: Option<Waiting<Q, A, K>> },
     // There was a token a moment ago; the request waits for the inner service.
-    Readying { service: S, outgoing: Option<Outgoing<Q>> },
+    Readying { service: S, outgoing: Option<Outgoing<Q>>, token: ValidToken },
 }
 
 /// A request that waits for a token.
@@ -128,9 +128,9 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
             let next = match step {
                 // ## Acquiring => Readying | done (the 401 that it began with, or an error)
                 Step::Acquiring { acquire, waiting } => {
-                    let token = ready!(Pin::new(acquire).poll(cx));
-                    let outgoing = match (take(waiting), token) {
-                        (Waiting::Unsent(outgoing), Ok(_)) => outgoing,
+                    let acquired = ready!(Pin::new(acquire).poll(cx));
+                    let (outgoing, token) = match (take(waiting), acquired) {
+                        (Waiting::Unsent(outgoing), Ok(token)) => (outgoing, token),
                         (Waiting::Unsent(outgoing), Err(error)) => {
                             outgoing.give_up(GivenUp::NoToken, way.cache());
                             return answer(Err(error.into()));
@@ -138,19 +138,19 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
                         (Waiting::Rejected(rejected), Err(error)) => {
                             return answer(Ok(rejected.give_up(error, way.cache())));
                         }
-                        (Waiting::Rejected(rejected), Ok(_)) => {
+                        (Waiting::Rejected(rejected), Ok(token)) => {
                             let generation = rejected.generation;
                             match rejected.restore(layer.replay(), way.cache()) {
-                                Ok(request) => Outgoing::Second(request, generation),
+                                Ok(request) => (Outgoing::Second(request, generation), token),
                                 Err(response) => return answer(Ok(response)),
                             }
                         }
                     };
-                    Step::Readying { service: way.handle.not_ready_inner(), outgoing: Some(outgoing) }
+                    Step::Readying { service: way.handle.not_ready_inner(), outgoing: Some(outgoing), token }
                 }
 
                 // ## Readying => Acquiring | done (sent, or an error)
-                Step::Readying { service, outgoing } => {
+                Step::Readying { service, outgoing, token } => {
                     let ready = ready!(service.poll_ready(cx));
                     let outgoing = take(outgoing);
                     if let Err(error) = ready {
@@ -158,9 +158,15 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
                         return answer(Err(error.into()));
                     }
                     // Getting ready may have taken long: the token of before may have expired, or been rejected.
-                    match way.cache().lookup(Instant::now(), outgoing.rejected()) {
-                        Lookup::Token(usable) => {
-                            let (token, send) = (&usable.token, |request| service.call(request));
+                    let now = Instant::now();
+                    let lookup = if way.cache().is_current(token, now) {
+                        Lookup::Token(token.clone())
+                    } else {
+                        way.cache().lookup(now, outgoing.rejected())
+                    };
+                    match lookup {
+                        Lookup::Token(valid) => {
+                            let (token, send) = (&valid.token, |request| service.call(request));
                             let (response, sent) = match outgoing {
                                 Outgoing::First(request) => first_sending(request, token, *once, layer, send),
                                 Outgoing::Second(request, _) => {

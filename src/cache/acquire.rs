@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::FutureExt;
 use tokio::{
-    runtime::Handle,
+    runtime::{Handle, Id},
     time::{Instant, Sleep, sleep_until},
 };
 
@@ -34,8 +34,8 @@ pub(crate) struct Acquire {
     /// The generation of the token that the API rejected for this caller: another one is needed.
     rejected: Option<u64>,
     waiter: Option<Waiter>,
-    /// The sentinel's timer.
-    timer: Option<Pin<Box<Sleep>>>,
+    /// The sentinel's timer, and the runtime that it belongs to.
+    timer: Option<(Id, Pin<Box<Sleep>>)>,
     flights: u8,
 }
 
@@ -63,11 +63,13 @@ impl Future for Acquire {
                 };
                 (*waiter, *timer) = (None, None);
                 *flights += 1;
+                // A token that can be sent is better than an error or another wait, be it the old one or one that has
+                // arrived before this caller was polled.
+                if let Some(valid) = cache.core.state.lock().valid_token(Instant::now(), *rejected) {
+                    return Poll::Ready(Ok(valid));
+                }
                 if let Err(error) = outcome {
-                    // A token that can be sent is better than the error, be it the old one or one that has arrived
-                    // before this caller was polled.
-                    let valid = cache.core.state.lock().valid_token(Instant::now(), *rejected);
-                    return Poll::Ready(valid.ok_or(error));
+                    return Poll::Ready(Err(error));
                 }
             }
             match cache.core.lookup(Instant::now(), *rejected) {
@@ -84,22 +86,24 @@ impl Future for Acquire {
     }
 }
 
-/// Whether the flight counts as stalled. Only the sentinel finds out.
-fn has_stalled(waiter: &mut Waiter, timer: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
-    if !waiter.is_sentinel() || Handle::try_current().is_err() {
-        return false;
-    }
-    // tokio panics if the runtime has no timer, or if the one that the timer belongs to was shut down.
+/// Whether the flight has stalled. Only the sentinel finds out.
+fn has_stalled(waiter: &mut Waiter, timer: &mut Option<(Id, Pin<Box<Sleep>>)>, cx: &mut Context<'_>) -> bool {
+    let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
+    let Some(runtime) = runtime.filter(|_| waiter.is_sentinel()) else { return false };
+    // tokio panics if the runtime has no timer, or has been shut down.
     let polled = catch_unwind(AssertUnwindSafe(|| {
         let stalled_at = waiter.stalled_at();
-        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(stalled_at)));
-        if timer.as_mut().poll(cx).is_pending() {
+        let (_, sleep) = match timer {
+            Some(timer) if timer.0 == runtime => timer,
+            _ => timer.insert((runtime, Box::pin(sleep_until(stalled_at)))),
+        };
+        if sleep.as_mut().poll(cx).is_pending() {
             return false;
         }
-        let had_grace = timer.deadline() > stalled_at;
-        timer.as_mut().reset(Instant::now() + GRACE);
+        let had_grace = sleep.deadline() > stalled_at;
+        sleep.as_mut().reset(Instant::now() + GRACE);
         // Polled in either case, so that the timer is registered.
-        let _ = timer.as_mut().poll(cx);
+        let _ = sleep.as_mut().poll(cx);
         had_grace
     }));
     polled.unwrap_or_else(|_| {

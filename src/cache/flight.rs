@@ -50,11 +50,7 @@ use super::{
 use crate::{Arrival, Error, Event, NewToken, TokenEndpoint, TokenRequest, TokenSource, events};
 
 /// Starts the flight that the state asked for.
-///
-/// # Errors
-///
-/// There is no runtime to start it in. Waiters that have joined it in between look at the state again.
-pub(super) fn start(core: &Arc<Core>, launch: Launch) -> Result<(), Error> {
+pub(super) fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
     let mut flight = Flight {
         core: Arc::clone(core),
         launch,
@@ -65,9 +61,6 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch) -> Result<(), Error> {
     };
     // Not before the flight: a subscriber is code of a user, and its panic must not leave the entry behind.
     flight.span = events::token_fetch(core.events.name(), launch.reason);
-    let Ok(runtime) = Handle::try_current() else {
-        return Err(Error::interrupted("there is no tokio runtime to fetch the token in"));
-    };
     let span = flight.span.clone();
     // Nobody waits for the task itself; it is detached.
     drop(runtime.spawn(flight.run().instrument(span)));
@@ -76,8 +69,7 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch) -> Result<(), Error> {
         // caller goes on to block its worker, that must not be the flight.
         drop(runtime.spawn(async {}));
     }
-    keep_alive::ensure(core, &runtime);
-    Ok(())
+    keep_alive::ensure(core, runtime);
 }
 
 struct Flight {

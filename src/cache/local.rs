@@ -37,20 +37,23 @@ impl LocalToken {
 }
 
 impl TokenCache {
+    /// Whether this token is the current one and can be sent now.
+    pub(crate) fn is_current(&self, valid: &ValidToken, now: Instant) -> bool {
+        valid.is_valid(self.core.epoch(), now)
+    }
+
     /// The token for a request that leaves now, or what to wait for. Starts the flight that is needed. `rejected` is
     /// the generation of the token that the API rejected for this request.
     pub(crate) fn lookup(&self, now: Instant, rejected: Option<u64>) -> Lookup<Acquire> {
-        if !Core::has_runtime() {
-            // No flight can be started here. The future may be polled inside of a runtime.
-            return Lookup::Wait(Acquire::new(self.clone(), rejected));
-        }
         match self.core.lookup(now, rejected) {
             Lookup::Token(valid) => {
                 self.core.serve(&valid);
                 Lookup::Token(valid)
             }
             Lookup::Wait(waiter) => Lookup::Wait(Acquire::new(self.clone(), rejected).joining(waiter)),
-            Lookup::Failed(error) => Lookup::Failed(error),
+            Lookup::Failed(error) if Core::has_runtime() => Lookup::Failed(error),
+            // No flight can be started here. The future may be polled inside of a runtime.
+            Lookup::Failed(_) => Lookup::Wait(Acquire::new(self.clone(), rejected)),
         }
     }
 }

@@ -194,12 +194,14 @@ impl Core {
 
     /// The token for a request that leaves now, or what to wait for. Starts the flight that is needed.
     fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Lookup<Waiter> {
-        let (lookup, launch, displaced) = self.state.change(|state| state.lookup(now, rejected));
-        drop(displaced);
-        match (launch.map_or(Ok(()), |launch| flight::start(self, launch)), lookup) {
-            (Err(error), Lookup::Wait(_)) => Lookup::Failed(self.lock().without_token(now, error)),
-            (_, lookup) => lookup,
+        let runtime = Handle::try_current().ok();
+        let id = runtime.as_ref().map(Handle::id);
+        let (lookup, launch, displaced) = self.state.change(|state| state.lookup(now, rejected, id));
+        if let Some((launch, runtime)) = launch.zip(runtime) {
+            flight::start(self, launch, &runtime);
         }
+        drop(displaced);
+        lookup
     }
 
     /// A flight can be started here.

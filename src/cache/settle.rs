@@ -81,7 +81,7 @@ impl State {
             return (None, Displaced { errors: [result.err(), None], ..Displaced::default() });
         };
         let (asked, asked_at) = flight.asked;
-        let may_retry = flight.attempts < ATTEMPTS;
+        let attempts = flight.attempts;
         let deadline = flight.launch.deadline;
         let reason = self.reason(now);
         let is_same =
@@ -115,15 +115,17 @@ impl State {
         let retry_at = self.failures(now).retry_at(Urgency::Waiting).unwrap_or(now);
         let serving = self.valid_token(now, None).is_some();
         let is_transient = error.recovery() == Recovery::Transient;
-        if is_transient && !is_refresh && !serving && may_retry && retry_at < deadline {
+        // Those who need a token that could not be refreshed share a new flight, unless it would have to wait.
+        let may_retry = attempts < ATTEMPTS && retry_at < deadline && (!is_refresh || retry_at > now);
+        if is_transient && !serving && may_retry {
             return (Some(Step::RetryAt(retry_at, error)), Displaced { flight: None, errors });
         }
-        let (error, outcome) = if is_refresh && !self.is_live(now) {
+        let (error, outcome) = if is_refresh {
             (error, Ok(()))
         } else {
             let error = self.without_token(now, error);
             // It could not be replaced.
-            self.suspect();
+            self.suspect(now);
             (error.clone(), Err(error))
         };
         let serving = self.valid_token(now, None).is_some();

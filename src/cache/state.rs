@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::{runtime::Id, time::Instant};
 
 use super::{
     backoff::{Backoff, Failures, Urgency},
@@ -87,6 +87,7 @@ pub(crate) struct ValidToken {
     pub(crate) token: AccessToken,
     /// Until then, and while the epoch stands, the cache need not be asked again.
     pub(super) fresh_until: Instant,
+    pub(super) expires_at: Instant,
     pub(super) epoch: u64,
     /// It should have been replaced by now, and that failed.
     pub(super) is_failing: bool,
@@ -111,6 +112,13 @@ pub(super) struct Displaced {
 
 /// Errors that are no longer remembered.
 pub(super) type Errors = [Option<Error>; 2];
+
+impl ValidToken {
+    /// The same question, answered without the lock: it may still be sent, and is still the current token.
+    pub(crate) fn is_valid(&self, epoch: u64, now: Instant) -> bool {
+        self.epoch == epoch && now < self.expires_at
+    }
+}
 
 impl Displaced {
     /// Answers the waiters of the flight that has ended, if one has.
@@ -149,30 +157,37 @@ impl State {
         &mut self,
         now: Instant,
         rejected: Option<u64>,
+        runtime: Option<Id>,
     ) -> (Lookup<Waiter>, Option<Launch>, Displaced) {
         let displaced = self.take_flight(now, |flight| now >= flight.waiter.stalled_at());
+        if displaced.flight.is_some() {
+            // Its runtime may stand still too.
+            self.keeper.take_if(|keeper| now >= keeper.wakes_at);
+        }
         if self.flight.is_none() && self.fetch_failures.blocking_error(now, Urgency::Waiting).is_some() {
             // No replacement may be fetched now.
-            self.suspect();
+            self.suspect(now);
         }
         let fallback = match self.valid_token(now, rejected) {
             // Nobody waits.
             Some(token) if !self.is_expiring(now) => {
-                let is_due = now >= token.fresh_until && self.flight.is_none();
+                let is_due = now >= token.fresh_until && self.flight.is_none() && runtime.is_some();
                 let is_paused = || self.failures(now).blocking_error(now, self.urgency(now)).is_some();
-                let launch = (is_due && !is_paused()).then(|| self.register_flight(now).0);
+                let launch = (is_due && !is_paused()).then(|| self.register_flight(now, runtime).0);
                 return (Lookup::Token(token), launch, displaced);
             }
             token => token,
         };
         if let Some(flight) = &self.flight {
-            return (Lookup::Wait(flight.waiter.clone()), None, displaced);
+            return (Lookup::Wait(flight.waiter.in_runtime(runtime)), None, displaced);
         }
-        if let Some(error) = self.failures(now).blocking_error(now, Urgency::Waiting) {
-            let error = || Lookup::Failed(self.without_token(now, error.clone()));
-            return (fallback.map_or_else(error, Lookup::Token), None, displaced);
+        let paused = self.failures(now).blocking_error(now, Urgency::Waiting).cloned();
+        let no_runtime = || Error::interrupted("there is no tokio runtime to fetch the token in");
+        if let Some(error) = paused.or_else(|| runtime.is_none().then(no_runtime)) {
+            let failed = || Lookup::Failed(self.without_token(now, error));
+            return (fallback.map_or_else(failed, Lookup::Token), None, displaced);
         }
-        let (launch, waiter) = self.register_flight(now);
+        let (launch, waiter) = self.register_flight(now, runtime);
         (Lookup::Wait(waiter), Some(launch), displaced)
     }
 
@@ -220,9 +235,11 @@ impl State {
     /// ## Rejected => Suspect
     ///
     /// The token is in use again, until its expiry.
-    pub(super) fn suspect(&mut self) {
+    pub(super) fn suspect(&mut self, now: Instant) {
         let is_rejected = |current: &&mut Current| current.status == Status::Rejected;
-        if let Some(current) = self.current.as_mut().filter(is_rejected) {
+        if let Some(current) =
+            self.current.as_mut().filter(is_rejected).filter(|current| !current.is_expired(now))
+        {
             current.status = Status::Suspect;
             self.epoch += 1;
         }
@@ -247,10 +264,10 @@ impl State {
         Displaced { flight, errors }
     }
 
-    fn register_flight(&mut self, now: Instant) -> (Launch, Waiter) {
+    fn register_flight(&mut self, now: Instant, runtime: Option<Id>) -> (Launch, Waiter) {
         // A flight that is run ends at its timeout; twice that leaves room for a busy runtime.
         let deadline = now + self.config.flight_timeout;
-        let (sender, waiter) = waiters(deadline + self.config.flight_timeout);
+        let (sender, waiter) = waiters(deadline + self.config.flight_timeout, runtime);
         self.last_flight += 1;
         let reason = self.reason(now);
         let launch = Launch { number: self.last_flight, reason, deadline };
@@ -301,7 +318,8 @@ impl State {
         let is_suspect = current.status == Status::Suspect;
         let fresh_until = if is_suspect { now } else { current.schedule.refresh_at };
         let is_failing = is_suspect || now >= fresh_until && self.refresh_failures.last_error().is_some();
-        Some(ValidToken { token, fresh_until, epoch: self.epoch, is_failing })
+        let expires_at = current.schedule.expires_at;
+        Some(ValidToken { token, fresh_until, expires_at, epoch: self.epoch, is_failing })
     }
 
     pub(super) fn waiter(&self) -> Option<&Waiter> {

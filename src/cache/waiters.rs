@@ -5,8 +5,9 @@
 //! panics when it is woken does not keep the others from being woken.
 //!
 //! One waiter is the sentinel: it holds a timer, so that a flight is replaced whose runtime is alive but does not run
-//! it. A timer for each of 100,000 waiters would be too dear. When the sentinel is dropped, another waiter is woken and
-//! takes over.
+//! it. A timer for each of 100,000 waiters would be too dear. The sentinel is in another runtime than the flight, whose
+//! own timers stand still with it; a program with one runtime has none. When the sentinel is dropped, another such
+//! waiter is woken and takes over.
 
 use std::{
     future::Future,
@@ -17,7 +18,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use tokio::time::Instant;
+use tokio::{
+    runtime::{Handle, Id},
+    time::Instant,
+};
 
 use super::{
     state::Outcome,
@@ -32,13 +36,28 @@ pub(super) struct Sender(Arc<Waiters>);
 #[derive(Debug)]
 pub(super) struct Waiter {
     waiters: Arc<Waiters>,
+    /// Where it is polled.
+    runtime: Option<Id>,
     index: Option<usize>,
-    is_sentinel: bool,
+    duty: Duty,
+}
+
+/// What a waiter does about a flight that stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Duty {
+    Nothing,
+    /// It is the sentinel if the present one is dropped.
+    Candidate,
+    Sentinel,
+    /// It has no timer.
+    Unable,
 }
 
 #[derive(Debug)]
 struct Waiters {
     stalled_at: Instant,
+    /// That of the flight.
+    runtime: Option<Id>,
     list: Mutex<List>,
 }
 
@@ -48,12 +67,13 @@ struct List {
     wakers: Vec<Option<Waker>>,
     free: Vec<usize>,
     has_sentinel: bool,
+    candidates: Vec<usize>,
 }
 
-/// For a flight that counts as stalled from `stalled_at` on.
-pub(super) fn waiters(stalled_at: Instant) -> (Sender, Waiter) {
-    let waiters = Arc::new(Waiters { stalled_at, list: Mutex::new(List::default()) });
-    (Sender(Arc::clone(&waiters)), Waiter { waiters, index: None, is_sentinel: false })
+/// For a flight in this runtime that counts as stalled from `stalled_at` on.
+pub(super) fn waiters(stalled_at: Instant, runtime: Option<Id>) -> (Sender, Waiter) {
+    let waiters = Arc::new(Waiters { stalled_at, runtime, list: Mutex::default() });
+    (Sender(Arc::clone(&waiters)), Waiter { waiters, runtime, index: None, duty: Duty::Nothing })
 }
 
 impl Waiters {
@@ -109,26 +129,27 @@ impl List {
         registered.is_some_and(|registered| registered.will_wake(waker))
     }
 
-    /// Frees the place of a waiter that is dropped. Returns its waker, and that of the waiter which is to be the
-    /// sentinel in its place.
-    fn unregister(&mut self, index: usize, was_sentinel: bool) -> (Option<Waker>, Option<Waker>) {
-        let Some(place) = self.wakers.get_mut(index) else { return (None, None) };
-        let waker = place.take();
-        self.free.push(index);
-        self.has_sentinel &= !was_sentinel;
-        // Without a waker it was woken to be the sentinel, and is gone before it was polled.
-        if self.has_sentinel || (!was_sentinel && waker.is_some()) {
-            return (waker, None);
+    /// The sentinel is gone. Returns the waker of its successor.
+    fn pass_on(&mut self) -> Option<Waker> {
+        self.has_sentinel = false;
+        while let Some(index) = self.candidates.pop() {
+            if let Some(waker) = self.wakers.get_mut(index).and_then(Option::take) {
+                return Some(waker);
+            }
         }
-        // From the end: the oldest waiters are usually the first to go.
-        (waker, self.wakers.iter_mut().rev().find_map(Option::take))
+        None
     }
 }
 
 impl Waiter {
+    /// A waiter for the same, to be polled in this runtime.
+    pub(super) fn in_runtime(&self, runtime: Option<Id>) -> Self {
+        Self { waiters: Arc::clone(&self.waiters), runtime, index: None, duty: Duty::Nothing }
+    }
+
     /// Whether this waiter is to watch over the flight, with a timer for [`stalled_at`](Self::stalled_at).
     pub(super) fn is_sentinel(&self) -> bool {
-        self.is_sentinel
+        self.duty == Duty::Sentinel
     }
 
     /// From this instant on the flight counts as lost: its runtime is alive but does not run it.
@@ -136,11 +157,11 @@ impl Waiter {
         self.waiters.stalled_at
     }
 
-    /// This waiter has no timer. The next one to be polled may have.
+    /// The sentinel has no timer.
     pub(super) fn resign(&mut self) {
-        if mem::take(&mut self.is_sentinel) {
-            self.waiters.lock().has_sentinel = false;
-        }
+        self.duty = Duty::Unable;
+        let successor = self.waiters.lock().pass_on();
+        successor.into_iter().for_each(wake);
     }
 }
 
@@ -148,7 +169,7 @@ impl Future for Waiter {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { waiters, index, is_sentinel } = &mut *self;
+        let Self { waiters, runtime, index, duty } = &mut *self;
         {
             let list = waiters.lock();
             if let Some(outcome) = &list.outcome {
@@ -158,6 +179,10 @@ impl Future for Waiter {
                 return Poll::Pending;
             }
         }
+        if index.is_some() {
+            // It may have moved.
+            *runtime = Handle::try_current().ok().map(|runtime| runtime.id());
+        }
         let waker = cx.waker().clone();
         let replaced = {
             let mut list = waiters.lock();
@@ -165,8 +190,18 @@ impl Future for Waiter {
             if let Some(outcome) = &list.outcome {
                 return Poll::Ready(outcome.clone());
             }
-            *is_sentinel |= !mem::replace(&mut list.has_sentinel, true);
-            list.register(index, waker)
+            let replaced = list.register(index, waker);
+            if matches!(duty, Duty::Nothing | Duty::Candidate)
+                && runtime.is_some()
+                && *runtime != waiters.runtime
+            {
+                if !mem::replace(&mut list.has_sentinel, true) {
+                    *duty = Duty::Sentinel;
+                } else if mem::replace(duty, Duty::Candidate) == Duty::Nothing {
+                    list.candidates.extend(*index);
+                }
+            }
+            replaced
         };
         drop(replaced);
         Poll::Pending
@@ -175,17 +210,23 @@ impl Future for Waiter {
 
 impl Clone for Waiter {
     fn clone(&self) -> Self {
-        Self { waiters: Arc::clone(&self.waiters), index: None, is_sentinel: false }
+        self.in_runtime(self.runtime)
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
         let Some(index) = self.index else { return };
-        let (waker, successor) = self.waiters.lock().unregister(index, self.is_sentinel);
+        let (waker, successor) = {
+            let mut list = self.waiters.lock();
+            let Some(place) = list.wakers.get_mut(index) else { return };
+            let waker = place.take();
+            list.free.push(index);
+            // A candidate without a waker was woken to be the sentinel, and is dropped before it was polled.
+            let has_duty = self.is_sentinel() || waker.is_none() && !list.has_sentinel;
+            (waker, if has_duty { list.pass_on() } else { None })
+        };
         drop(waker);
-        if let Some(successor) = successor {
-            wake(successor);
-        }
+        successor.into_iter().for_each(wake);
     }
 }

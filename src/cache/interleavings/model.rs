@@ -4,14 +4,17 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc, LazyLock, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{
+    runtime::{Builder, EnterGuard, Id, Runtime},
+    time::Instant,
+};
 
 use super::{
     Acquire,
@@ -32,6 +35,18 @@ pub(super) const OVERDUE: Duration = HOUR.saturating_mul(2);
 
 /// So long after a token came in its renewal is due, and it is not over.
 pub(super) const RENEWAL_DUE: Duration = Duration::from_secs(3000);
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().build().unwrap());
+
+/// All flights and waiters are in the same runtime, unless a test says otherwise.
+pub(super) fn runtime() -> Id {
+    RUNTIME.handle().id()
+}
+
+/// In that runtime. loom runs its threads on one thread of the system, so this holds for all of them.
+pub(super) fn enter() -> EnterGuard<'static> {
+    RUNTIME.enter()
+}
 
 /// Explores every interleaving.
 pub(super) fn exhaustively(model: impl Fn() + Sync + Send + 'static) {
@@ -77,7 +92,8 @@ impl Core {
     }
 
     pub(super) fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Lookup<Waiter> {
-        let (lookup, launch, _displaced) = self.state.change(|state| state.lookup(now, rejected));
+        let runtime = Some(runtime());
+        let (lookup, launch, _displaced) = self.state.change(|state| state.lookup(now, rejected, runtime));
         if let Some(launch) = launch {
             let core = Arc::clone(self);
             drop(loom::thread::spawn(move || core.fly(launch)));

@@ -13,14 +13,21 @@ use loom::thread;
 use tokio::time::Instant;
 
 use super::{
-    model::{Bell, block_on, exhaustively},
+    model::{Bell, block_on, enter, exhaustively, runtime},
     waiters::{Sender, Waiter},
 };
 use crate::Error;
 
 /// The two ends of a flight.
 fn waiters() -> (Sender, Waiter) {
-    super::waiters::waiters(Instant::now())
+    super::waiters::waiters(Instant::now(), None)
+}
+
+/// The same, and the waiter is in another runtime than the flight.
+fn waiters_elsewhere() -> (Sender, Waiter) {
+    let (sender, waiter) = waiters();
+    let elsewhere = waiter.in_runtime(Some(runtime()));
+    (sender, elsewhere)
 }
 
 /// Ends a flight in one of its ways.
@@ -283,7 +290,7 @@ fn a_waker_that_panics_keeps_nobody_from_being_woken() {
     });
 }
 
-/// The waiters of a flight that is still in progress when the last of these threads has ended.
+/// Of waiters in another runtime than their flight's.
 fn exactly_one_sentinel(waiters: &[&Waiter]) {
     assert_eq!(waiters.iter().filter(|waiter| waiter.is_sentinel()).count(), 1);
 }
@@ -291,7 +298,8 @@ fn exactly_one_sentinel(waiters: &[&Waiter]) {
 #[test]
 fn case_30_two_waiters_have_one_sentinel() {
     exhaustively(|| {
-        let (_sender, mut first) = waiters();
+        let (_sender, mut first) = waiters_elsewhere();
+        let _inside = enter();
         let mut second = first.clone();
         let other = thread::spawn(move || {
             assert!(Bell::new().poll(&mut second).is_pending());
@@ -305,7 +313,8 @@ fn case_30_two_waiters_have_one_sentinel() {
 #[test]
 fn case_30_a_sentinel_that_is_dropped_wakes_one_that_takes_over() {
     exhaustively(|| {
-        let (_sender, mut sentinel) = waiters();
+        let (_sender, mut sentinel) = waiters_elsewhere();
+        let _inside = enter();
         let (mut second, mut third) = (sentinel.clone(), sentinel.clone());
         assert!(Bell::new().poll(&mut sentinel).is_pending());
         let (bell, other) = (Bell::new(), Bell::new());
@@ -327,7 +336,8 @@ fn case_30_a_sentinel_that_is_dropped_wakes_one_that_takes_over() {
 #[test]
 fn case_30_a_waiter_that_is_dropped_before_it_takes_over_wakes_the_next() {
     exhaustively(|| {
-        let (_sender, mut sentinel) = waiters();
+        let (_sender, mut sentinel) = waiters_elsewhere();
+        let _inside = enter();
         let (mut second, mut third) = (sentinel.clone(), sentinel.clone());
         let (of_second, of_third) = (Bell::new(), Bell::new());
         assert!(Bell::new().poll(&mut sentinel).is_pending());
