@@ -16,8 +16,8 @@ pub enum ConfigError {
     InvalidCredential(&'static str),
     /// A product name that is not one segment of a path.
     InvalidProduct,
-    /// A base URL or an origin that is not an absolute `http` or `https` URL, or that has a query or user
-    /// information.
+    /// A base URL or an origin that is not an absolute `http` or `https` URL, or that has user information, a query or a
+    /// fragment; or an origin that has a path.
     InvalidUrl,
     /// A base URL or an origin with plain `http` to a host that is not loopback.
     InsecureUrl,
@@ -53,7 +53,8 @@ impl fmt::Display for ConfigError {
                 f.write_str("a product is one path segment of letters, digits, '-', '_' and '.'")
             }
             Self::InvalidUrl => f.write_str(
-                "a base URL or origin is an absolute http or https URL without user information, query or fragment",
+                "a base URL or origin is an absolute http or https URL without user information, query or fragment, \
+                 and an added origin has no path: the token goes to all of its paths",
             ),
             Self::InsecureUrl => f.write_str(
                 "plain http to a host that is not loopback would send keys and tokens in the clear",

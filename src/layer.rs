@@ -115,14 +115,18 @@ impl<R> KlaviAuthLayer<R> {
         self.with(|settings| settings.scope.overwrite = overwrite)
     }
 
-    /// Sends the token to this origin too, such as `https://files.klavi.ai`. A path in it means nothing.
+    /// Sends the token to this origin too, such as `https://files.klavi.ai`: to all of its paths.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::InvalidUrl`] if it is no absolute `http` or `https` URL; [`ConfigError::InsecureUrl`] for
-    /// plain `http` to a host that is not loopback.
+    /// [`ConfigError::InvalidUrl`] if it is no absolute `http` or `https` URL, or has a path, query or fragment;
+    /// [`ConfigError::InsecureUrl`] for plain `http` to a host that is not loopback.
     pub fn allow_origin(self, origin: &str) -> Result<Self, ConfigError> {
         let uri: Uri = origin.parse().map_err(|_| ConfigError::InvalidUrl)?;
+        // `Uri` silently drops a fragment.
+        if uri.path() != "/" || origin.contains('#') {
+            return Err(ConfigError::InvalidUrl);
+        }
         let origin = Origin::of_base(&uri)?;
         if origin.is_exposed() {
             return Err(ConfigError::InsecureUrl);

@@ -236,6 +236,7 @@ mod events;
 mod freshness;
 mod future;
 mod handle;
+mod host;
 mod klavi;
 mod layer;
 mod message;

@@ -1,45 +1,54 @@
 //! Scheme, host and port: what a token is pinned to.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use http::{
     Uri,
     uri::{Authority, Scheme},
 };
 
-use crate::ConfigError;
+use crate::{ConfigError, host::Host};
 
-/// Scheme, host and port of an `http` or `https` URL.
+/// Scheme, host and port of an `http` or `https` URL, normalised as a browser does (and the `url` crate).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     secure: bool,
-    /// Lower case; an IPv6 address in its brackets.
-    host: Box<str>,
+    host: Host,
     port: u16,
-    /// Host and port as they are mostly written: without a port that goes without saying.
+    /// Host and port as most requests spell them: normalised, without the scheme's default port.
     authority: Box<str>,
 }
 
 impl Origin {
     /// `https` on the default port of a host given in lower case.
     pub(crate) fn https(host: &'static str) -> Self {
-        Self { secure: true, host: host.into(), port: 443, authority: host.into() }
+        Self { secure: true, host: Host::Name(host.into()), port: 443, authority: host.into() }
     }
 
-    /// The origin of a URL that a user configured.
+    /// The origin of a URL that a user configured, which may have a path.
     pub(crate) fn of_base(base: &Uri) -> Result<Self, ConfigError> {
         let target = Target::of(base).ok_or(ConfigError::InvalidUrl)?;
         let userinfo = base.authority().is_some_and(|a| a.as_str().contains('@'));
-        if userinfo || base.query().is_some() || target.host.is_empty() {
+        if userinfo || base.query().is_some() {
             return Err(ConfigError::InvalidUrl);
         }
-        let host = target.host.to_ascii_lowercase();
-        let usual = if target.secure { 443 } else { 80 };
-        let authority = if target.port == usual { host.clone() } else { format!("{host}:{}", target.port) };
-        Ok(Self { secure: target.secure, host: host.into(), port: target.port, authority: authority.into() })
+        let host = Host::parse(target.host).ok_or(ConfigError::InvalidUrl)?;
+        let default_port = if target.secure { 443 } else { 80 };
+        let authority = match target.port {
+            port if port == default_port => host.to_string(),
+            port => format!("{host}:{port}"),
+        };
+        Ok(Self { secure: target.secure, host, port: target.port, authority: authority.into() })
     }
 
-    /// Exactly this scheme, host (in any case) and port.
+    pub(crate) fn scheme(&self) -> Scheme {
+        if self.secure { Scheme::HTTPS } else { Scheme::HTTP }
+    }
+
+    /// Host and port, normalised.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Exactly this scheme, host (however it is spelled) and port.
     pub(crate) fn contains(&self, target: &Target<'_>) -> bool {
         self.secure == target.secure && self.port == target.port && self.same_host(target)
     }
@@ -47,12 +56,12 @@ impl Origin {
     /// It contains the URI, which is written in the usual way: `contains` would say so too, after a closer look.
     #[inline]
     pub(crate) fn contains_at_a_glance(&self, uri: &Uri) -> bool {
-        let scheme = if self.secure { &Scheme::HTTPS } else { &Scheme::HTTP };
-        uri.scheme() == Some(scheme) && uri.authority().is_some_and(|a| a.as_str() == &*self.authority)
+        uri.scheme() == Some(&self.scheme())
+            && uri.authority().is_some_and(|a| a.as_str() == &*self.authority)
     }
 
     pub(crate) fn same_host(&self, target: &Target<'_>) -> bool {
-        self.host.eq_ignore_ascii_case(target.host)
+        self.host.is(target.host)
     }
 
     pub(crate) fn is_secure(&self) -> bool {
@@ -61,7 +70,7 @@ impl Origin {
 
     /// Plain `http` to a host that is not this machine.
     pub(crate) fn is_exposed(&self) -> bool {
-        !self.secure && !is_loopback(&self.host)
+        !self.secure && !self.host.is_loopback()
     }
 }
 
@@ -120,11 +129,4 @@ fn written_port(authority: &Authority) -> Option<Option<u16>> {
             is_number.then(|| digits.parse().ok())?.map(Some)
         }
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    if let Some(inner) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-        return inner.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback());
-    }
-    host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
 }

@@ -87,8 +87,22 @@ fn values_that_make_no_sense_are_config_errors() {
     } else {
         assert_eq!(layer().build().unwrap_err(), ConfigError::MissingTransport);
     }
+    let layer = || KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Data), cache().build().unwrap());
     for origin in ["", "files.klavi.ai", "ftp://files.klavi.ai", "https://user@files.klavi.ai"] {
-        let layer = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Data), cache().build().unwrap());
-        assert_eq!(layer.allow_origin(origin).unwrap_err(), ConfigError::InvalidUrl, "{origin}");
+        assert_eq!(layer().allow_origin(origin).unwrap_err(), ConfigError::InvalidUrl, "{origin}");
+    }
+    for origin in ["https://files.klavi.ai", "https://FILES.klavi.ai:443/", "http://127.0.0.1:8080"] {
+        assert!(layer().allow_origin(origin).is_ok(), "{origin}");
+    }
+}
+
+#[test]
+fn case_59_an_added_origin_has_no_path_query_or_fragment() {
+    for rest in ["/files", "/..", "//", "?a=b", "/?a=b", "#top", "/#top"] {
+        let layer =
+            KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Data), TokenCache::new(Scripted::tokens()));
+        let error = layer.allow_origin(&format!("https://files.klavi.ai{rest}")).unwrap_err();
+        assert_eq!(error, ConfigError::InvalidUrl, "{rest}");
+        assert!(error.to_string().contains("an added origin has no path"));
     }
 }

@@ -2,10 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use http::{
-    Uri,
-    uri::{Authority, Scheme},
-};
+use http::Uri;
 
 use super::credentials::from_env;
 use crate::{ConfigError, origin::Origin};
@@ -93,7 +90,8 @@ impl KlaviApi {
     }
 
     /// Any base URL, with or without a path: `https://klavi.internal/proxy`. Plain `http` is accepted for
-    /// loopback (`localhost`, `127.0.0.0/8`, `[::1]`).
+    /// loopback (`localhost`, `127.0.0.0/8`, `[::1]`). It is normalised as the `url` crate does: see
+    /// [`base_url`](Self::base_url).
     ///
     /// # Errors
     ///
@@ -117,21 +115,11 @@ impl KlaviApi {
     /// [`ConfigError::InvalidUrl`] as for [`at`](Self::at).
     pub fn at_insecure(base_url: &str, product: Product) -> Result<Self, ConfigError> {
         let base = Uri::from_str(base_url).map_err(|_| ConfigError::InvalidUrl)?;
-        let origin = Origin::of_base(&base)?;
         // `Uri` silently drops a fragment, which in a base URL can only be a mistake.
         if base_url.contains('#') {
             return Err(ConfigError::InvalidUrl);
         }
-        let (Some(scheme), Some(authority)) = (base.scheme(), base.authority()) else {
-            return Err(ConfigError::InvalidUrl);
-        };
-        let prefix = base.path().trim_end_matches('/');
-        let endpoint = |name| {
-            let path = format!("{prefix}/{}/v1/{name}", product.as_str());
-            build_uri(scheme.clone(), authority.clone(), &path)
-        };
-        let base_url = format!("{scheme}://{authority}{prefix}").into();
-        Ok(Self { auth: endpoint("auth")?, refresh: endpoint("refresh")?, base_url, origin, product })
+        Self::below(Origin::of_base(&base)?, &normalised_path(base.path()), product)
     }
 
     /// The API that the environment names: `KLAVI_API_URL` if set, else `KLAVI_ENV` (`sandbox` or
@@ -176,29 +164,47 @@ impl KlaviApi {
     }
 
     fn on_host(host: &'static str, product: Product) -> Self {
+        Self::below(Origin::https(host), "", product)
+            .expect("a constant host and a checked segment make a URI")
+    }
+
+    /// `base_path` is empty, or begins with a slash and ends without one.
+    fn below(origin: Origin, base_path: &str, product: Product) -> Result<Self, ConfigError> {
+        let path = format!("{base_path}/{}", product.as_str());
         let endpoint = |name| {
-            let path = format!("/{}/v1/{name}", product.as_str());
-            build_uri(Scheme::HTTPS, Authority::from_static(host), &path)
-                .expect("a constant host and a checked segment make a URI")
+            Uri::builder()
+                .scheme(origin.scheme())
+                .authority(origin.authority())
+                .path_and_query(format!("{path}/v1/{name}"))
+                .build()
+                .map_err(|_| ConfigError::InvalidUrl)
         };
-        let (auth, refresh) = (endpoint("auth"), endpoint("refresh"));
-        Self {
-            base_url: format!("https://{host}").into(),
-            origin: Origin::https(host),
-            auth,
-            refresh,
-            product,
-        }
+        let (auth, refresh) = (endpoint("auth")?, endpoint("refresh")?);
+        let base_url = format!("{}://{}{base_path}", origin.scheme(), origin.authority()).into();
+        Ok(Self { base_url, auth, refresh, origin, product })
     }
 }
 
-fn build_uri(scheme: Scheme, authority: Authority, path: &str) -> Result<Uri, ConfigError> {
-    Uri::builder()
-        .scheme(scheme)
-        .authority(authority)
-        .path_and_query(path)
-        .build()
-        .map_err(|_| ConfigError::InvalidUrl)
+/// A path as the `url` crate writes it: without dot segments, and percent-encoded where `Uri` does not insist on it.
+/// Without a slash at its end.
+fn normalised_path(path: &str) -> String {
+    let mut segments = Vec::new();
+    for segment in path.split(['/', '\\']).skip(1) {
+        match &*segment.to_ascii_lowercase().replace("%2e", ".") {
+            "." => {}
+            ".." => drop(segments.pop()),
+            _ => segments.push(segment),
+        }
+    }
+    let mut normalised = String::new();
+    for byte in segments.iter().flat_map(|segment| "/".bytes().chain(segment.bytes())) {
+        match byte {
+            b'"' | b'{' | b'}' | 0x80.. => normalised.push_str(&format!("%{byte:02X}")),
+            _ => normalised.push(byte.into()),
+        }
+    }
+    normalised.truncate(normalised.trim_end_matches('/').len());
+    normalised
 }
 
 impl fmt::Debug for KlaviApi {
@@ -239,8 +245,31 @@ mod tests {
     }
 
     #[test]
+    fn case_59_a_base_url_is_normalised_as_the_url_crate_does() {
+        for base in [
+            "https://[0:0:0:0:0:0:0:1]",
+            "HTTPS://API.Klavi.ai:443",
+            "https://api.klavi.ai:0443/",
+            "https://api.klavi.ai:0080",
+            "https://0x7f.1:8443",
+            "https://[2001:DB8::0:1]:443/a",
+            "https://gw.example/a/../b//c/./d/",
+            "https://gw.example/a/%2E%2e/b/.%2e/../..",
+            "https://gw.example/a\\b\\..",
+            "https://gw.example/{a}/\"é\"/%2f%zz^|[]",
+            "http://127.1:80",
+        ] {
+            let api = KlaviApi::at(base, Product::Monitor).unwrap();
+            let url = url::Url::parse(base).unwrap().to_string();
+            assert_eq!(api.base_url(), url.trim_end_matches('/'), "{base}");
+            assert_eq!(api.auth_uri().to_string(), format!("{}/monitor/v1/auth", api.base_url()));
+            assert_eq!(api, KlaviApi::at(&url, Product::Monitor).unwrap());
+        }
+    }
+
+    #[test]
     fn case_58_plain_http_is_for_loopback_or_where_the_user_said_so() {
-        for url in ["http://127.0.0.1:80", "http://127.8.9.1", "http://localhost:8080", "http://[::1]:1"] {
+        for url in ["http://127.0.0.1:80", "http://127.1", "http://localhost:8080", "http://[::1]:1"] {
             assert!(KlaviApi::at(url, Product::Monitor).is_ok(), "{url}");
         }
         for url in
@@ -265,6 +294,9 @@ mod tests {
             "https://api.klavi.ai/#top",
             "https://api.klavi.ai:99999",
             "https://api klavi.ai",
+            "https://[::g]",
+            "https://1.2.3.256",
+            "https://1.2.3.4.5",
         ] {
             assert_eq!(KlaviApi::at(url, Product::Monitor), Err(ConfigError::InvalidUrl), "{url}");
         }

@@ -1,0 +1,189 @@
+//! Hosts, in the forms that the URL standard reads as the same one.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+/// The host of a URL that a user configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// Lower case.
+    Name(Box<str>),
+    V4(Ipv4Addr),
+    V6(Ipv6Addr),
+}
+
+impl Host {
+    /// `None` for what is no host, and for what looks like an address and is none.
+    pub(crate) fn parse(host: &str) -> Option<Self> {
+        if host.starts_with('[') {
+            return ipv6(host).map(Self::V6);
+        }
+        if ends_in_number(host) {
+            return ipv4(host).map(Self::V4);
+        }
+        (!host.is_empty()).then(|| Self::Name(host.to_ascii_lowercase().into()))
+    }
+
+    /// Whether `host` is another spelling of this one. Costs no allocation.
+    pub(crate) fn is(&self, host: &str) -> bool {
+        match self {
+            Self::Name(name) => name.eq_ignore_ascii_case(host),
+            Self::V4(ip) => ends_in_number(host) && ipv4(host) == Some(*ip),
+            Self::V6(ip) => ipv6(host) == Some(*ip),
+        }
+    }
+
+    pub(crate) fn is_loopback(&self) -> bool {
+        match self {
+            Self::Name(name) => &**name == "localhost",
+            Self::V4(ip) => ip.is_loopback(),
+            Self::V6(ip) => ip.is_loopback(),
+        }
+    }
+}
+
+/// As URLs spell it.
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::V4(ip) => write!(f, "{ip}"),
+            // `Ipv6Addr` would end it in dotted decimals.
+            Self::V6(ip) if ip.to_ipv4_mapped().is_some() => {
+                let [.., high, low] = ip.segments();
+                write!(f, "[::ffff:{high:x}:{low:x}]")
+            }
+            Self::V6(ip) => write!(f, "[{ip}]"),
+        }
+    }
+}
+
+fn ipv6(host: &str) -> Option<Ipv6Addr> {
+    host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+}
+
+/// Then the host is an IPv4 address or nothing: `127.0.0.1`, `127.1`, `0x7f000001`, with or without a dot at its end.
+fn ends_in_number(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let is_decimal = !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit());
+    is_decimal || number(last).is_some()
+}
+
+/// One to four numbers, of which the last one fills all the bytes that are left.
+fn ipv4(host: &str) -> Option<Ipv4Addr> {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let (front, last) = host.rsplit_once('.').map_or((None, host), |(front, last)| (Some(front), last));
+    let (mut address, mut bits_left) = (0, 32_u32);
+    for part in front.into_iter().flat_map(|front| front.split('.')) {
+        bits_left = bits_left.checked_sub(8).filter(|bits| *bits > 0)?;
+        address |= number(part).filter(|byte| *byte <= 0xff)? << bits_left;
+    }
+    address |= number(last).filter(|rest| rest >> bits_left == 0)?;
+    u32::try_from(address).ok().map(Ipv4Addr::from)
+}
+
+/// Decimal, octal (`017`) or hexadecimal (`0xf`). A number that is too large for an address stays too large.
+fn number(text: &str) -> Option<u64> {
+    let (digits, radix) = match text.as_bytes() {
+        [] => return None,
+        [b'0', b'x' | b'X', ..] => (&text[2..], 16),
+        [b'0', _, ..] => (&text[1..], 8),
+        _ => (text, 10),
+    };
+    digits.chars().try_fold(0_u64, |number, digit| {
+        let digit = digit.to_digit(radix)?;
+        Some(number.saturating_mul(radix.into()).saturating_add(digit.into()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the `url` crate makes of it.
+    fn normalised(host: &str) -> Option<String> {
+        let url = url::Url::parse(&format!("https://{host}/")).ok()?;
+        url.host_str().map(str::to_owned)
+    }
+
+    const HOSTS: [&str; 36] = [
+        "api.klavi.ai",
+        "API.Klavi.ai",
+        "api.klavi.ai.",
+        "localhost",
+        "1e3.example",
+        "1.2.3.4.example",
+        "0x.example",
+        "127.0.0.1",
+        "127.0.0.1.",
+        "127.1",
+        "127.0.1",
+        "2130706433",
+        "0177.0.0.1",
+        "0x7f.1",
+        "0X7F000001",
+        "0x",
+        "0",
+        "00",
+        "1.2.3.256",
+        "1.2.65535",
+        "1.2.65536",
+        "1.256.1",
+        "1.2.3.4.5",
+        "4294967295",
+        "4294967296",
+        "99999999999999999999999",
+        "0xfffffffffffffffffffff",
+        "1.2..4",
+        "1.2.3.08",
+        "a.08",
+        "a.1",
+        "[::1]",
+        "[0:0:0:0:0:0:0:1]",
+        "[2001:DB8:0:0:1:0:0:1]",
+        "[::ffff:127.0.0.1]",
+        "[::127.0.0.1]",
+    ];
+
+    #[test]
+    fn case_59_a_host_is_normalised_as_the_url_crate_does() {
+        for host in HOSTS {
+            assert_eq!(Host::parse(host).map(|host| host.to_string()), normalised(host), "{host}");
+        }
+        for host in ["", "[]", "[", "[::1", "[::1%25eth0]", "[1:2]", "[127.0.0.1]"] {
+            assert_eq!((Host::parse(host), normalised(host)), (None, None), "{host}");
+        }
+    }
+
+    #[test]
+    fn case_59_two_spellings_are_one_host_if_the_url_crate_says_so() {
+        for one in HOSTS {
+            let Some(host) = Host::parse(one) else { continue };
+            for other in HOSTS {
+                assert_eq!(host.is(other), normalised(one) == normalised(other), "{one} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn case_58_loopback_is_loopback_in_every_spelling() {
+        for host in
+            ["localhost", "LOCALHOST", "127.0.0.1", "127.8.9.1", "127.1", "0x7f.1", "[::1]", "[0::01]"]
+        {
+            assert!(Host::parse(host).unwrap().is_loopback(), "{host}");
+        }
+        for host in [
+            "localhost.",
+            "localhost.evil.com",
+            "127.0.0.1.nip.io",
+            "128.0.0.1",
+            "[::]",
+            "[::ffff:127.0.0.1]",
+        ] {
+            assert!(!Host::parse(host).unwrap().is_loopback(), "{host}");
+        }
+    }
+}
