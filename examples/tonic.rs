@@ -36,6 +36,8 @@ async fn main() -> Result<(), BoxError> {
         async move { NewToken::new(&number.to_string(), Duration::from_secs(1800)) }
     }));
     let auth = KlaviAuthLayer::new(&KlaviApi::at(&url, Product::other("health")?)?, tokens.clone())
+        // gRPC's paths begin with the name of a service, not with a product's.
+        .whole_origin()
         .rejected_when(|status, headers| {
             status == 401 || headers.get("grpc-status").is_some_and(|s| s == "16")
         })

@@ -85,7 +85,7 @@ where
                 StateProj::Sending { response, sent, way } => {
                     let response = ready!(response.poll(cx)).map_err(Into::into)?;
                     let way = take(way);
-                    match after_response::<_, Q, _>(response, sent, way.handle.layer(), way.cache()) {
+                    match after_response::<_, Q, _>(response, sent, way.handle.layer(), way.cache.as_ref()) {
                         Err(response) => return Poll::Ready(Ok(response)),
                         Ok(rejected) => State::Waiting { detour: Some(Detour::after(rejected, way)) },
                     }

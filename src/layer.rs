@@ -115,6 +115,16 @@ impl<R> KlaviAuthLayer<R> {
         self.with(|settings| settings.scope.overwrite = overwrite)
     }
 
+    /// Sends the token to all paths of the API's origin, not only to those of the layer's product
+    /// (`{base path}/{product}/…`). For an API whose paths do not begin with the product's name.
+    ///
+    /// Klavi's products have tokens of their own: a layer with this setting gives the wrong one to requests for
+    /// another product, and hides them from the layers inside of it.
+    #[must_use]
+    pub fn whole_origin(self) -> Self {
+        self.with(|settings| settings.scope.widen())
+    }
+
     /// Sends the token to this origin too, such as `https://files.klavi.ai`: to all of its paths.
     ///
     /// # Errors

@@ -48,16 +48,40 @@
 //! | 401 again | that second 401 |
 //! | anything else, or an error | just that |
 //!
-//! A request with an `Authorization` header of its own, with [`SkipAuth`] in its extensions, to a foreign origin or
-//! to the token endpoints goes out as it is.
+//! A request with an `Authorization` header of its own, with [`SkipAuth`] in its extensions, to the token endpoints or
+//! to a place that is not the product's goes out as it is.
 //!
 //! # Where the token goes
 //!
-//! Only to the scheme, host and port of the API's base URL, and to origins added with
-//! [`allow_origin`](KlaviAuthLayer::allow_origin). A URI without an authority (`/monitor/v1/monitors`) counts as the
-//! API's, since it goes wherever the inner service is bound to. Plain `http` to the API's host is an error before
-//! anything leaves, unless the base URL is itself plain `http`: to this machine by [`KlaviApi::at`], elsewhere by
-//! [`KlaviApi::at_insecure`]. The same goes for added origins.
+//! | to | on the paths |
+//! |---|---|
+//! | the scheme, host and port of the API's base URL | of the product: `{base path}/{product}` and all below it |
+//! | the same, with [`whole_origin`](KlaviAuthLayer::whole_origin) | all |
+//! | the same, for a request that brings its own [`TokenCache`] | all |
+//! | an origin added with [`allow_origin`](KlaviAuthLayer::allow_origin) | all |
+//! | a URI without an authority, such as `/monitor/v1/monitors` | as for the API: it goes where the inner service is bound to |
+//!
+//! Anything else goes out without the token, and a 401 from there starts nothing. So layers for several products stack,
+//! in any order, and each serves its own paths:
+//!
+//! ```
+//! # use klavi_auth::{ConfigError, Credentials, KlaviApi, KlaviAuthLayer, Product};
+//! # use tower::ServiceBuilder;
+//! # fn demo<S: Clone>(keys: impl Fn() -> Credentials, http: S) -> Result<(), ConfigError> {
+//! let monitor = KlaviAuthLayer::builder(KlaviApi::production(Product::Monitor), keys()).build()?;
+//! let data = KlaviAuthLayer::builder(KlaviApi::production(Product::Data), keys()).build()?;
+//! let klavi = ServiceBuilder::new().layer(monitor).layer(data).service(http);
+//! # let _ = klavi;
+//! # Ok(()) }
+//! ```
+//!
+//! Hosts are compared as the `url` crate normalises them, paths as they are written: `/Monitor`, `//monitor` and
+//! `/%6donitor` are not the product's. Neither is a path with a `..` segment, however it is encoded
+//! (`/monitor/%2e%2e/data`), since a server may read it as another product's.
+//!
+//! Plain `http` to a place that would get the token over `https` is an error before anything leaves. It is accepted if
+//! the base URL is itself plain `http`: to this machine by [`KlaviApi::at`], elsewhere by [`KlaviApi::at_insecure`]. The
+//! same goes for added origins.
 //!
 //! # Bodies
 //!
@@ -178,6 +202,10 @@
 //! that calls with the keys of many makes the layer with [`without_tokens`](KlaviAuthLayer::without_tokens) and keeps
 //! a cache for each customer in [`TokenCaches`], which is bounded and drops those that are idle.
 //!
+//! Such a request gets its token at the API's origin, on the paths of every product. A redirect that is followed around
+//! the layer loses the extensions of its request. With [`without_tokens`](KlaviAuthLayer::without_tokens) the second hop
+//! fails then; in a layer with a token of its own it would get that token instead of the customer's.
+//!
 //! # Deployment
 //!
 //! * Make one layer per base URL, product and access key, and clone it. Two that are built apart fetch apart.
@@ -243,6 +271,7 @@ mod message;
 #[cfg(feature = "reqwest-middleware")]
 mod middleware;
 mod origin;
+mod product_path;
 mod replay;
 #[cfg(feature = "reqwest")]
 mod reqwest;

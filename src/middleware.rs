@@ -74,7 +74,8 @@ where
         let (response, mut sent) = first_sending(request, &token, marks.once, layer, send);
         let response = response.await?;
 
-        let rejected = match after_response::<_, Request, _>(response, &mut sent, layer, cache) {
+        let rejected = match after_response::<_, Request, _>(response, &mut sent, layer, marks.cache.as_ref())
+        {
             Ok(rejected) => rejected,
             Err(response) => return Ok(response),
         };
@@ -90,7 +91,7 @@ where
         let send = |request| again.run(request, extensions);
         let (response, mut sent) = second_sending(request, &token, cache, send);
         let response = response.await?;
-        match after_response::<_, Request, _>(response, &mut sent, layer, cache) {
+        match after_response::<_, Request, _>(response, &mut sent, layer, marks.cache.as_ref()) {
             Err(response) | Ok(Rejected { response, .. }) => Ok(response),
         }
     }

@@ -25,8 +25,8 @@ use crate::{
 /// the extensions of an `http::Request` that was turned into a `reqwest::Request` with `try_from`.
 ///
 /// The client must not follow redirects to other hosts with the token: reqwest removes the header when the host or
-/// port changes, which is its default behaviour. A 401 from another origin than the request may go to, where a
-/// redirect led to, is none of the API's and starts nothing.
+/// port changes, which is its default behaviour. It keeps the header when only the path changes. A 401 from where a
+/// redirect led to starts nothing if the token may not go there: to another origin, or to another product's path.
 impl<S, R> Service<Request> for KlaviAuth<S, R>
 where
     S: Service<Request, Response = Response> + Clone,

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use http::header::AUTHORIZATION;
+use http::{Uri, header::AUTHORIZATION};
 
 use crate::{AccessToken, Error, Event, GivenUp, Inbound, KlaviAuthLayer, Outbound, Replay, TokenCache};
 
@@ -60,23 +60,29 @@ pub(crate) struct Rejected<A, K> {
     pub(crate) response: A,
 }
 
-/// Takes a rejected token out of use. `Err` is the response for the caller, `Ok` what may be sent again.
+/// Takes a rejected token out of use. `Err` is the response for the caller, `Ok` what may be sent again. `own` is the
+/// cache that the request brought.
+///
+/// A client that follows redirects may get a 401 from a place where the token may not go, another product's path for
+/// one. It says nothing about the token, so it is judged by the path too, as the request was.
 #[inline]
 pub(crate) fn after_response<R, Q, A>(
     response: A,
     sent: &mut Sent<R::Kept>,
     layer: &KlaviAuthLayer<R>,
-    cache: &TokenCache,
+    own: Option<&TokenCache>,
 ) -> Result<Rejected<A, R::Kept>, A>
 where
     R: Replay<Q>,
     A: Inbound,
 {
     let settings = layer.settings();
-    let is_foreign = || response.answered_by().is_some_and(|uri| !settings.scope.contains(&uri));
+    let in_scope = |uri: &Uri| settings.scope.contains(uri, own.is_some());
+    let is_foreign = || response.answered_by().is_some_and(|uri| !in_scope(&uri));
     if !settings.is_rejection(response.status(), response.headers()) || is_foreign() {
         return Err(response);
     }
+    let cache = own.unwrap_or(&settings.cache);
     let generation = sent.generation;
     let kept = match mem::replace(&mut sent.kept, Err(GivenUp::RejectedAgain)) {
         // The token was made for this very request, so the 401 is about the request.

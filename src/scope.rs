@@ -6,6 +6,7 @@ use crate::{
     Error, KlaviApi,
     message::{Destination, Marks},
     origin::{Origin, Target},
+    product_path::ProductPath,
 };
 
 /// In the extensions of a request: it goes out as it is, without a token, and a 401 to it starts nothing.
@@ -28,6 +29,8 @@ pub struct NoResend;
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
     api: Origin,
+    /// Of the API's paths, those of the product. `None`: all of them.
+    product: Option<ProductPath>,
     more: Vec<Origin>,
     token_paths: [Box<str>; 2],
     pub(crate) overwrite: bool,
@@ -47,16 +50,29 @@ pub(crate) enum Treatment {
 impl Scope {
     pub(crate) fn new(api: &KlaviApi) -> Self {
         let token_paths = [api.auth_uri(), api.refresh_uri()].map(|uri| uri.path().into());
-        Self { api: api.origin().clone(), more: Vec::new(), token_paths, overwrite: false }
+        let product = Some(api.product_path().clone());
+        Self { api: api.origin().clone(), product, more: Vec::new(), token_paths, overwrite: false }
     }
 
+    /// The token may go to all paths of the API's origin.
+    pub(crate) fn widen(&mut self) {
+        self.product = None;
+    }
+
+    /// The token may go to all paths of this origin, too.
     pub(crate) fn add(&mut self, origin: Origin) {
+        if origin == self.api {
+            return self.widen();
+        }
         self.more.push(origin);
     }
 
-    /// Whether the token may go there.
-    pub(crate) fn contains(&self, uri: &Uri) -> bool {
-        Target::of(uri).is_some_and(|target| self.origins().any(|origin| origin.contains(&target)))
+    /// Whether the token may go there. A request that brings its own may be for any product: paths say nothing then.
+    pub(crate) fn contains(&self, uri: &Uri, brings_own: bool) -> bool {
+        Target::of(uri).is_some_and(|target| {
+            self.api.contains(&target) && (brings_own || self.is_product(uri.path()))
+                || self.is_added(&target)
+        })
     }
 
     /// Most requests go to the API, and most of them say so in the same way: those are not looked at more closely.
@@ -77,33 +93,39 @@ impl Scope {
         if marks.skip || (!self.overwrite && headers.contains_key(AUTHORIZATION)) {
             return Treatment::Pass;
         }
+        let is_in_scope = || marks.cache.is_some() || self.is_product(path);
         let target = match destination {
-            Destination::Api => return self.at_the_api(path),
             Destination::Elsewhere => return Treatment::Pass,
-            Destination::At(target) => target,
+            Destination::At(target) if !self.api.contains(target) => target,
+            // Calls for the token itself are left alone, so that a token transport with the layer in it does not wait
+            // for itself.
+            Destination::Api | Destination::At(_) => {
+                let authenticate = is_in_scope() && !self.is_token_call(path);
+                return if authenticate { Treatment::Authenticate } else { Treatment::Pass };
+            }
         };
-        if self.api.contains(target) {
-            return self.at_the_api(path);
-        }
-        if self.more.iter().any(|origin| origin.contains(target)) {
+        if self.is_added(target) {
             return Treatment::Authenticate;
         }
-        let downgraded = !target.secure && self.origins().any(|o| o.is_secure() && o.same_host(target));
-        if downgraded { Treatment::Refuse(Error::insecure_uri()) } else { Treatment::Pass }
-    }
-
-    /// Calls for the token itself are left alone, so that a token transport with the layer in it does not wait
-    /// for itself.
-    #[inline]
-    fn at_the_api(&self, path: &str) -> Treatment {
-        if self.token_paths.iter().any(|token_path| **token_path == *path) {
-            return Treatment::Pass;
+        let is_downgrade = |origin: &Origin| !target.secure && origin.is_secure() && origin.same_host(target);
+        if (is_downgrade(&self.api) && is_in_scope()) || self.more.iter().any(is_downgrade) {
+            return Treatment::Refuse(Error::insecure_uri());
         }
-        Treatment::Authenticate
+        Treatment::Pass
     }
 
-    fn origins(&self) -> impl Iterator<Item = &Origin> {
-        std::iter::once(&self.api).chain(&self.more)
+    #[inline]
+    fn is_product(&self, path: &str) -> bool {
+        self.product.as_ref().is_none_or(|product| product.contains(path))
+    }
+
+    #[inline]
+    fn is_token_call(&self, path: &str) -> bool {
+        self.token_paths.iter().any(|token_path| **token_path == *path)
+    }
+
+    fn is_added(&self, target: &Target<'_>) -> bool {
+        self.more.iter().any(|origin| origin.contains(target))
     }
 }
 
@@ -112,7 +134,7 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::Product;
+    use crate::{Product, TokenCache, source_fn};
 
     fn of<B>(scope: &Scope, request: &Request<B>) -> Treatment {
         let (uri, marks) = (request.uri(), Marks::of(request.extensions()));
@@ -139,41 +161,117 @@ mod tests {
     }
 
     #[test]
-    fn case_57_59_the_token_goes_to_exactly_the_apis_own_origin() {
+    fn case_57_59_the_token_goes_to_the_products_paths_at_the_apis_own_origin() {
         for uri in [
             "https://api.klavi.ai/monitor/v1/monitors",
-            "https://api.klavi.ai",
-            "https://API.KLAVI.AI:443/x?y=z",
-            "HTTPS://api.klavi.ai/x",
-            "https://api.klavi.ai:0443/x",
+            "https://api.klavi.ai/monitor",
+            "https://API.KLAVI.AI:443/monitor/x?y=z",
+            "HTTPS://api.klavi.ai/monitor/x",
+            "https://api.klavi.ai:0443/monitor/x",
             "/monitor/v1/monitors",
-            "/",
-            "*",
+            "/monitor?y=z",
         ] {
             assert_eq!(treatment(&scope(), uri), "authenticate", "{uri}");
+        }
+    }
+
+    const OTHER_PATHS: [&str; 9] = [
+        "",
+        "/",
+        "/x",
+        "/monitoring",
+        "/data/v1/links",
+        "//monitor/v1",
+        "/x?/monitor/v1",
+        "/monitor/../x",
+        "/Monitor",
+    ];
+
+    #[test]
+    fn case_57_other_paths_of_the_api_go_out_without_it() {
+        for path in OTHER_PATHS {
+            for origin in ["https://api.klavi.ai", "https://API.klavi.ai:443", "http://api.klavi.ai"] {
+                assert_eq!(treatment(&scope(), &format!("{origin}{path}")), "pass", "{origin}{path}");
+            }
+        }
+        for uri in ["*"].iter().chain(&OTHER_PATHS[1..]) {
+            assert_eq!(treatment(&scope(), uri), "pass", "{uri}");
+        }
+    }
+
+    #[test]
+    fn case_57_all_paths_of_the_api_where_the_user_says_so() {
+        let mut widened = scope();
+        widened.widen();
+        let mut added = scope();
+        added.add(Origin::of_base(&Uri::from_static("https://api.klavi.ai:443/")).unwrap());
+        for scope in [widened, added] {
+            for path in OTHER_PATHS {
+                assert_eq!(
+                    treatment(&scope, &format!("https://api.klavi.ai{path}")),
+                    "authenticate",
+                    "{path}"
+                );
+                assert_eq!(treatment(&scope, &format!("http://api.klavi.ai{path}")), "refuse", "{path}");
+            }
+            assert_eq!(treatment(&scope, "*"), "authenticate");
+            assert_eq!(treatment(&scope, "https://api.klavi.ai/monitor/v1/auth"), "pass");
+        }
+    }
+
+    #[test]
+    fn case_57_a_request_with_its_own_cache_is_bound_to_the_origin_only() {
+        let cache = TokenCache::new(source_fn(async |_| Err(Error::timeout())));
+        let request = |uri: &str| Request::get(uri).extension(cache.clone()).body(()).unwrap();
+        for path in ["/monitor/v1/monitors", "/data/v1/links", "/x", "/monitor/../x"] {
+            for uri in [path.to_owned(), format!("https://api.klavi.ai{path}")] {
+                assert!(matches!(of(&scope(), &request(&uri)), Treatment::Authenticate), "{uri}");
+            }
+            let plain = request(&format!("http://api.klavi.ai{path}"));
+            assert!(matches!(of(&scope(), &plain), Treatment::Refuse(_)), "{path}");
+        }
+        assert!(matches!(of(&scope(), &request("https://evil.com/monitor")), Treatment::Pass));
+        assert!(matches!(of(&scope(), &request("https://api.klavi.ai/monitor/v1/auth")), Treatment::Pass));
+    }
+
+    #[test]
+    fn case_57_a_401_counts_where_the_token_may_go() {
+        for (uri, product, own) in [
+            ("https://api.klavi.ai/monitor/v1/monitors", true, true),
+            ("https://api.klavi.ai/data/v1/links", false, true),
+            ("https://api.klavi.ai/monitor/../data/v1/links", false, true),
+            ("http://api.klavi.ai/monitor/v1/monitors", false, false),
+            ("https://evil.com/monitor/v1/monitors", false, false),
+        ] {
+            let uri = uri.parse().unwrap();
+            assert_eq!(
+                (scope().contains(&uri, false), scope().contains(&uri, true)),
+                (product, own),
+                "{uri}"
+            );
         }
     }
 
     #[test]
     fn case_57_59_everything_else_goes_out_without_it() {
         for uri in [
-            "https://api.klavi.ai.evil.com/",
-            "https://evil-klavi.ai/",
-            "https://klavi.ai/",
-            "https://xapi.klavi.ai/",
-            "https://api.klavi.ai@evil.com/",
-            "https://api.klavi.ai:443@evil.com/",
-            "https://user:api.klavi.ai@evil.com/",
+            "https://api.klavi.ai.evil.com/monitor/v1",
+            "https://evil-klavi.ai/monitor/v1",
+            "https://klavi.ai/monitor/v1",
+            "https://xapi.klavi.ai/monitor/v1",
+            "https://api.klavi.ai@evil.com/monitor/v1",
+            "https://api.klavi.ai:443@evil.com/monitor/v1",
+            "https://user:api.klavi.ai@evil.com/monitor/v1",
             "https://evil.com/?https://api.klavi.ai/",
             "https://evil.com/api.klavi.ai",
-            "https://api.klavi.ai./",
-            "https://api.klavi.ai:8443/",
-            "https://api.klavi.ai:80/",
-            "https://api-sandbox.klavi.ai/",
-            "https://[::1]/",
-            "http://evil.com/",
-            "ftp://api.klavi.ai/",
-            "ws://api.klavi.ai/",
+            "https://api.klavi.ai./monitor/v1",
+            "https://api.klavi.ai:8443/monitor/v1",
+            "https://api.klavi.ai:80/monitor/v1",
+            "https://api-sandbox.klavi.ai/monitor/v1",
+            "https://[::1]/monitor/v1",
+            "http://evil.com/monitor/v1",
+            "ftp://api.klavi.ai/monitor/v1",
+            "ws://api.klavi.ai/monitor/v1",
             "api.klavi.ai:443",
             "api.klavi.ai",
         ] {
@@ -184,7 +282,7 @@ mod tests {
     #[test]
     fn a_port_that_is_no_port_is_a_foreign_origin() {
         for port in ["99999", "65979", "", "+443"] {
-            let uri = format!("https://api.klavi.ai:{port}/");
+            let uri = format!("https://api.klavi.ai:{port}/monitor");
             if uri.parse::<Uri>().is_ok() {
                 assert_eq!(treatment(&scope(), &uri), "pass", "{uri}");
             }
@@ -193,7 +291,11 @@ mod tests {
 
     #[test]
     fn case_58_the_apis_own_host_over_plain_http_is_an_error() {
-        for uri in ["http://api.klavi.ai/monitor", "http://api.klavi.ai:443/", "http://API.klavi.ai:8080/"] {
+        for uri in [
+            "http://api.klavi.ai/monitor",
+            "http://api.klavi.ai:443/monitor/",
+            "http://API.klavi.ai:8080/monitor/v1",
+        ] {
             assert_eq!(treatment(&scope(), uri), "refuse", "{uri}");
         }
     }
@@ -205,21 +307,21 @@ mod tests {
         {
             let scope = Scope::new(&KlaviApi::at(base, Product::Monitor).unwrap());
             for uri in [base, other] {
-                assert_eq!(treatment(&scope, &format!("{uri}/x")), "authenticate", "{base} {uri}");
+                assert_eq!(treatment(&scope, &format!("{uri}/monitor/x")), "authenticate", "{base} {uri}");
             }
-            assert_eq!(treatment(&scope, "http://localhost:443/x"), "pass");
-            assert_eq!(treatment(&scope, "https://localhost:80/x"), "pass");
+            assert_eq!(treatment(&scope, "http://localhost:443/monitor/x"), "pass");
+            assert_eq!(treatment(&scope, "https://localhost:80/monitor/x"), "pass");
         }
     }
 
     #[test]
-    fn case_57_origins_can_be_added() {
+    fn case_57_an_added_origin_gets_the_token_on_all_paths() {
         let mut scope = scope();
         scope.add(Origin::of_base(&Uri::from_static("https://files.klavi.ai:8443")).unwrap());
         assert_eq!(treatment(&scope, "https://files.klavi.ai:8443/a"), "authenticate");
         assert_eq!(treatment(&scope, "https://files.klavi.ai/a"), "pass");
         assert_eq!(treatment(&scope, "http://files.klavi.ai:8443/a"), "refuse");
-        assert_eq!(treatment(&scope, "https://api.klavi.ai/a"), "authenticate");
+        assert_eq!(treatment(&scope, "https://api.klavi.ai/monitor/a"), "authenticate");
     }
 
     #[test]
@@ -231,14 +333,14 @@ mod tests {
         ] {
             assert_eq!(treatment(&scope(), uri), "pass", "{uri}");
         }
-        for uri in ["https://api.klavi.ai/data/v1/auth", "/monitor/v1/authors", "/monitor/v1/auth/x"] {
+        for uri in ["https://api.klavi.ai/monitor/v2/auth", "/monitor/v1/authors", "/monitor/v1/auth/x"] {
             assert_eq!(treatment(&scope(), uri), "authenticate", "{uri}");
         }
     }
 
     #[test]
     fn case_3_4_a_header_of_the_callers_own_and_the_opt_out_are_left_alone() {
-        let request = || Request::get("https://api.klavi.ai/x");
+        let request = || Request::get("https://api.klavi.ai/monitor/x");
         let own = request().header(AUTHORIZATION, "Bearer linkToken").body(()).unwrap();
         assert!(matches!(of(&scope(), &own), Treatment::Pass));
         let skipped = request().extension(SkipAuth).body(()).unwrap();

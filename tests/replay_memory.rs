@@ -29,7 +29,7 @@ fn layer<B>(source: impl TokenSource, construct: fn(ReplayBody<B>) -> B) -> Klav
 }
 
 fn post(body: Own) -> Request<Own> {
-    Request::post("/x").body(body).unwrap()
+    Request::post("/monitor/x").body(body).unwrap()
 }
 
 /// Readies and calls the service and polls the answer, as a caller does.
@@ -39,7 +39,7 @@ where
 {
     let cx = &mut std::task::Context::from_waker(futures_util::task::noop_waker_ref());
     let mut request = Request::new(body);
-    *request.uri_mut() = http::Uri::from_static("/x");
+    *request.uri_mut() = http::Uri::from_static("/monitor/x");
     *request.headers_mut() = http::HeaderMap::with_capacity(16);
     let count = measure(|| {
         assert!(matches!(service.poll_ready(cx), Poll::Ready(Ok(()))));

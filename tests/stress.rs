@@ -290,8 +290,8 @@ fn revocations(rounds: usize, together: bool) -> (usize, usize) {
 
 async fn send(client: &mut KlaviAuth<Api>, number: usize) {
     let response = match number % 2 {
-        0 => client.ready().await.unwrap().call(get("/x")).await,
-        _ => client.clone().oneshot(get("/x")).await,
+        0 => client.ready().await.unwrap().call(get("/monitor/x")).await,
+        _ => client.clone().oneshot(get("/monitor/x")).await,
     };
     assert_eq!(response.unwrap().status(), 200);
 }

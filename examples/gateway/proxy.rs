@@ -15,7 +15,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use klavi_auth::{BoxError, Credentials, Error, KlaviApi, KlaviAuth, KlaviAuthLayer, RecordBody, SkipAuth};
+use klavi_auth::{BoxError, Credentials, Error, KlaviApi, KlaviAuth, KlaviAuthLayer, RecordBody};
 use serde_json::json;
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_http::{
@@ -88,11 +88,8 @@ impl Gateway {
         Router::new().route("/healthz", get(healthz)).fallback(forward).with_state(self).layer(company)
     }
 
-    /// The request as Klavi is to see it, but for the token.
+    /// The request as Klavi is to see it, but for the token. The layer adds that to requests for its product only.
     fn outbound(&self, mut request: Request) -> Result<Request, http::Error> {
-        if !request.uri().path().starts_with(&self.product) {
-            request.extensions_mut().insert(SkipAuth);
-        }
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let path = format!("{}{path}", self.base.path().trim_end_matches('/'));
         // From parts: nothing that a caller sends can become a part of the host.

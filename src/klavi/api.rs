@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use http::Uri;
 
 use super::credentials::from_env;
-use crate::{ConfigError, origin::Origin};
+use crate::{ConfigError, origin::Origin, product_path::ProductPath};
 
 /// A part of Klavi's API with access tokens of its own: the first segment of its paths.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +62,7 @@ pub struct KlaviApi {
     product: Product,
     base_url: Box<str>,
     origin: Origin,
+    product_path: ProductPath,
     auth: Uri,
     refresh: Uri,
 }
@@ -163,6 +164,10 @@ impl KlaviApi {
         &self.origin
     }
 
+    pub(crate) fn product_path(&self) -> &ProductPath {
+        &self.product_path
+    }
+
     fn on_host(host: &'static str, product: Product) -> Self {
         Self::below(Origin::https(host), "", product)
             .expect("a constant host and a checked segment make a URI")
@@ -181,7 +186,7 @@ impl KlaviApi {
         };
         let (auth, refresh) = (endpoint("auth")?, endpoint("refresh")?);
         let base_url = format!("{}://{}{base_path}", origin.scheme(), origin.authority()).into();
-        Ok(Self { base_url, auth, refresh, origin, product })
+        Ok(Self { base_url, product_path: ProductPath::new(&path), auth, refresh, origin, product })
     }
 }
 

@@ -61,7 +61,7 @@ fn case_7_9_36_39_61_any_answer_of_the_token_endpoints_is_read_as_the_contract_s
 }
 
 #[test]
-fn case_57_58_59_any_uri_gets_the_token_at_the_allowed_origins_only() {
+fn case_57_58_59_any_uri_gets_the_token_where_it_may_go_only() {
     let words = [
         "https://",
         "http://",
@@ -94,6 +94,17 @@ fn case_57_58_59_any_uri_gets_the_token_at_the_allowed_origins_only() {
         "%00",
         "/monitor/v1/auth",
         "/monitor/v1/refresh",
+        "/monitor/",
+        "/monitoring",
+        "/data/",
+        "..",
+        "%2f",
+        "%5c",
+        "%25",
+        "%",
+        ";",
+        "0x7f.1",
+        "[0:0:0:0:0:0:0:1]",
         "*",
         "\n",
     ];

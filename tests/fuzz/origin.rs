@@ -1,7 +1,8 @@
-//! Any URI through the layer: the token goes to the API's own origin and to those that were added, and nowhere else.
+//! Any URI through the layer: the token goes to the product's paths at the API's own origin and to the origins that were
+//! added, and nowhere else.
 //!
 //! An input is three lines: the base URL, an origin that is added (or nothing), the URI of a request. What they mean is
-//! read from their text alone, without the `Uri` that the layer looks at.
+//! read from their text alone, without the `Uri` that the layer looks at; hosts are normalised by the `url` crate.
 
 use std::{
     convert::Infallible,
@@ -18,7 +19,7 @@ use klavi_auth::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 
-/// Scheme, host in lower case, and port, as a URL spells them.
+/// Scheme, normalised host, and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     is_secure: bool,
@@ -37,6 +38,14 @@ enum Leads {
 
 /// The `Authorization` of every request that came through.
 type Seen = Arc<Mutex<Vec<Option<http::HeaderValue>>>>;
+
+/// A path of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AtHome {
+    Product,
+    TokenCall,
+    Other,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
@@ -95,7 +104,64 @@ fn place(url: &str) -> Option<Place> {
         Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok()?,
         _ => return None,
     };
-    Some(Place { is_secure, host: host.to_ascii_lowercase(), port })
+    Some(Place { is_secure, host: normalised_host(host)?, port })
+}
+
+/// `None` for what looks like an address and is none.
+fn normalised_host(host: &str) -> Option<String> {
+    if let Ok(url) = url::Url::parse(&format!("https://{host}/")) {
+        if !matches!(url.host(), None | Some(url::Host::Domain(_))) {
+            return url.host_str().map(str::to_owned);
+        }
+    }
+    let last =
+        host.strip_suffix('.').unwrap_or(host).rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+    let is_number = match last.strip_prefix("0x") {
+        Some(digits) => digits.bytes().all(|b| b.is_ascii_hexdigit()),
+        None => !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()),
+    };
+    (!is_number && !host.starts_with('[')).then(|| host.to_ascii_lowercase())
+}
+
+/// The path of a URL, by its letters.
+fn path(url: &str) -> &str {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    match url.split_once("://") {
+        Some((_, rest)) => rest.find('/').map_or("", |at| &rest[at..]),
+        None => url,
+    }
+}
+
+/// Whether a path is one of the product's, and a server cannot read it as another one's.
+fn is_products(path: &str, api: &KlaviApi) -> bool {
+    let product = api.auth_uri().path().strip_suffix("/v1/auth").expect("that is where it is");
+    if path != product && !path.starts_with(&format!("{product}/")) {
+        return false;
+    }
+    let mut path = path[product.len()..].as_bytes().to_vec();
+    for _ in 0..=5 {
+        let leads_up = path.split(|b| matches!(b, b'/' | b'\\')).any(|segment| {
+            segment.starts_with(b"..") && (segment.len() == 2 || matches!(segment[2], b';' | b'?' | b'#'))
+        });
+        let decoded = decoded(&path);
+        if leads_up || decoded == path {
+            return !leads_up;
+        }
+        path = decoded;
+    }
+    false
+}
+
+fn decoded(path: &[u8]) -> Vec<u8> {
+    let (mut decoded, mut at) = (Vec::new(), 0);
+    while at < path.len() {
+        let digits = path.get(at + 1..at + 3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits =
+            digits.filter(|digits| path[at] == b'%' && digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        decoded.push(digits.map_or(path[at], |digits| u8::from_str_radix(digits, 16).unwrap()));
+        at += if digits.is_some() { 3 } else { 1 };
+    }
+    decoded
 }
 
 fn has_user(url: &str) -> bool {
@@ -148,7 +214,11 @@ fn added(layer: KlaviAuthLayer, extra: &str) -> (KlaviAuthLayer, Option<Place>) 
     if extra.is_empty() || extra.parse::<Uri>().is_err() {
         return (layer, None);
     }
-    match (layer.clone().allow_origin(extra), is_acceptable(extra)) {
+    let acceptable = is_acceptable(extra).and_then(|place| match path(extra) {
+        "" | "/" if !extra.contains('#') => Ok(place),
+        _ => Err(ConfigError::InvalidUrl),
+    });
+    match (layer.clone().allow_origin(extra), acceptable) {
         (Ok(layer), Ok(place)) => (layer, Some(place)),
         (Err(_), Err(_)) => (layer, None),
         (got, expected) => panic!("{extra:?}: {got:?}, and {expected:?} was expected"),
@@ -165,18 +235,28 @@ fn leads(target: &str) -> Leads {
 }
 
 fn expectation(allowed: &[Place], target: &str, uri: &Uri, api: &KlaviApi) -> Outcome {
-    let is_token_call = [api.auth_uri(), api.refresh_uri()].iter().any(|call| call.path() == uri.path());
-    judge(allowed, &leads(target), is_token_call)
+    // In the base URL's own words, all the API's paths are allowed if its origin was added.
+    let is_whole = allowed[1..].contains(&allowed[0]);
+    judge(allowed, &leads(target), path_at_home(uri.path(), is_whole, api))
 }
 
-fn judge(allowed: &[Place], leads: &Leads, is_token_call: bool) -> Outcome {
-    let at_home = if is_token_call { Outcome::WithoutToken } else { Outcome::WithToken };
+/// What becomes of a path at the API.
+fn path_at_home(path: &str, is_whole: bool, api: &KlaviApi) -> AtHome {
+    if [api.auth_uri(), api.refresh_uri()].iter().any(|call| call.path() == path) {
+        return AtHome::TokenCall;
+    }
+    if is_whole || is_products(path, api) { AtHome::Product } else { AtHome::Other }
+}
+
+fn judge(allowed: &[Place], leads: &Leads, path: AtHome) -> Outcome {
+    let at_home = if path == AtHome::Product { Outcome::WithToken } else { Outcome::WithoutToken };
     match leads {
         Leads::Home => at_home,
         Leads::Nowhere => Outcome::WithoutToken,
         Leads::To(place) if *place == allowed[0] => at_home,
         Leads::To(place) if allowed.contains(place) => Outcome::WithToken,
         Leads::To(place) => {
+            let allowed = if path == AtHome::Other { &allowed[1..] } else { allowed };
             let downgraded = !place.is_secure && allowed.iter().any(|a| a.is_secure && a.host == place.host);
             if downgraded { Outcome::Refused } else { Outcome::WithoutToken }
         }
@@ -275,8 +355,8 @@ fn through_reqwest(target: &str, allowed: &[Place], api: &KlaviApi) {
         };
         Some(Place { is_secure, host: url.host_str()?.to_owned(), port: url.port_or_known_default()? })
     };
-    let is_token_call = [api.auth_uri(), api.refresh_uri()].iter().any(|call| call.path() == url.path());
-    let expected = judge(allowed, &place().map_or(Leads::Nowhere, Leads::To), is_token_call);
+    let path = path_at_home(url.path(), false, api);
+    let expected = judge(allowed, &place().map_or(Leads::Nowhere, Leads::To), path);
     let request = reqwest::Request::new(reqwest::Method::GET, url.clone());
     let outcome = RUNTIME.with(|runtime| runtime.block_on(layer.layer(inner).oneshot(request)));
     assert_eq!(understood(&layer, outcome.map(drop), &seen), expected, "{url}");

@@ -171,10 +171,10 @@ async fn case_57_a_foreign_origin_gets_no_token_and_its_401_starts_nothing_and_s
     let source = Scripted::tokens();
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
     let service = layer(source.clone()).layer(inner.clone());
-    for host in ["https://api.klavi.ai.evil.com/", "https://evil-klavi.ai/", "https://api.klavi.ai@evil.com/"]
-    {
+    for host in ["https://api.klavi.ai.evil.com", "https://evil-klavi.ai", "https://api.klavi.ai@evil.com"] {
         for _ in 0..10 {
-            let response = service.clone().oneshot(get(host)).await.unwrap();
+            let response =
+                service.clone().oneshot(get(&format!("{host}/monitor/v1/monitors"))).await.unwrap();
             assert_eq!(response.status(), 401);
         }
     }
@@ -184,6 +184,36 @@ async fn case_57_a_foreign_origin_gets_no_token_and_its_401_starts_nothing_and_s
     let response = service.oneshot(get("https://API.KLAVI.AI:443/monitor/v1/monitors")).await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_57_another_products_path_gets_no_token_and_its_401_starts_nothing() {
+    let source = Scripted::tokens();
+    let inner = Api::accepting(|bearer| bearer == "Bearer t2");
+    let service = layer(source.clone()).overwrite_authorization(true).layer(inner.clone());
+    for path in ["/data/v1/links", "/monitoring", "//monitor/v1", "/Monitor/v1", "/monitor/%2e%2e/data/v1"] {
+        for uri in [path.to_owned(), format!("https://api.klavi.ai{path}")] {
+            assert_eq!(service.clone().oneshot(get(&uri)).await.unwrap().status(), 401, "{uri}");
+        }
+    }
+    assert!(inner.seen().iter().all(|seen| seen.headers.is_empty()));
+    assert_eq!(source.fetches(), 0);
+    // The budget is whole: a real 401 is cured.
+    assert_eq!(service.oneshot(get(MONITORS)).await.unwrap().status(), 200);
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_57_all_paths_of_the_api_get_the_token_where_the_user_says_so() {
+    let source = Scripted::tokens();
+    let inner = Api::accepting(|bearer| bearer == "Bearer t2");
+    let service = layer(source.clone()).whole_origin().layer(inner.clone());
+    for uri in ["/data/v1/links", "https://api.klavi.ai", "/monitor/../x", MONITORS] {
+        assert_eq!(service.clone().oneshot(get(uri)).await.unwrap().status(), 200, "{uri}");
+    }
+    assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2", "Bearer t2", "Bearer t2", "Bearer t2"]);
+    let foreign = service.oneshot(get("https://evil.com/monitor/v1")).await.unwrap();
+    assert_eq!((foreign.status().as_u16(), source.fetches()), (401, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,6 +234,15 @@ async fn case_58_plain_http_to_the_api_is_an_error_before_anything_leaves() {
     let error = service.oneshot(get("http://api.klavi.ai/monitor/v1/monitors")).await.unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_insecure_uri());
     assert_eq!((source.fetches(), inner.calls(), inner.held()), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_58_plain_http_to_a_path_without_the_token_goes_out_as_it_is() {
+    let source = Scripted::tokens();
+    let inner = fine();
+    layer(source.clone()).layer(inner.clone()).oneshot(get("http://api.klavi.ai/health")).await.unwrap();
+    assert!(inner.seen()[0].headers.is_empty());
+    assert_eq!(source.fetches(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -314,7 +353,9 @@ fn everything_public_is_clone_send_sync_and_debug() {
     check::<KlaviApi>();
     check::<klavi_auth::RefreshPolicy>();
     check::<(Error, klavi_auth::ConfigError, SkipAuth, NoResend, Tag)>();
-    future(|| layer(Scripted::tokens()).layer(tower::util::BoxCloneSyncService::new(fine())).call(get("/")));
+    future(|| {
+        layer(Scripted::tokens()).layer(tower::util::BoxCloneSyncService::new(fine())).call(get(MONITORS))
+    });
 }
 
 #[tokio::test]

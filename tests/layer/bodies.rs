@@ -95,7 +95,7 @@ async fn case_54_send_once_works_with_every_body_and_sends_it_whole_and_once() {
     let unwrap = inner.clone().map_request(|request: Request<Unclonable>| request.map(|body| body.0));
     let service = layer(source.clone()).send_once().layer(unwrap);
     for expected in [401, 200] {
-        let request = Request::post("/x").body(Unclonable(Full::from("payload"))).unwrap();
+        let request = Request::post("/monitor/x").body(Unclonable(Full::from("payload"))).unwrap();
         assert_eq!(service.clone().oneshot(request).await.unwrap().status(), expected);
     }
     assert_eq!(inner.seen().iter().map(|seen| seen.body.clone()).collect::<Vec<_>>(), ["payload", "payload"]);
@@ -113,9 +113,9 @@ async fn case_55_size_hint_and_end_of_stream_are_the_bodys_own_both_times() {
         request
     });
     let service = layer(Scripted::tokens()).layer(spy);
-    let post = Request::post("/x").body(Full::from("payload")).unwrap();
+    let post = Request::post("/monitor/x").body(Full::from("payload")).unwrap();
     assert_eq!(service.clone().oneshot(post).await.unwrap().status(), 200);
-    service.oneshot(get("/x")).await.unwrap();
+    service.oneshot(get("/monitor/x")).await.unwrap();
     assert_eq!(*hints.lock().unwrap(), [(Some(7), false), (Some(7), false), (Some(0), true)]);
 }
 
@@ -139,7 +139,7 @@ async fn case_55_the_size_of_a_replay_counts_what_was_read_of_the_body_before() 
     });
     let service = layer(Scripted::tokens()).replay_with(Boxed::new).layer(inner);
     let body = Boxed::new(Full::from("payload").map_err(Into::into));
-    let response = service.oneshot(Request::post("/x").body(body).unwrap()).await.unwrap();
+    let response = service.oneshot(Request::post("/monitor/x").body(body).unwrap()).await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(*hints.lock().unwrap(), [Some(7), Some(0), Some(7), Some(0)]);
 }
@@ -177,7 +177,7 @@ async fn case_56_an_endless_401_is_dropped_before_the_resend_leaves() {
         let response = Response::builder().status(if first { 401 } else { 200 }).body(endless);
         std::future::ready(response.map_err(BoxError::from))
     });
-    let response = layer(Scripted::tokens()).layer(inner).oneshot(get("/x")).await.unwrap();
+    let response = layer(Scripted::tokens()).layer(inner).oneshot(get("/monitor/x")).await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }

@@ -32,7 +32,7 @@ impl World {
         let cache = TokenCache::new(source.clone());
         let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone());
         let world = Self { source, cache, newest, client: layer.layer(api.clone()), api };
-        assert_eq!(world.send(get("/x")).await, 200);
+        assert_eq!(world.send(get("/monitor/x")).await, 200);
         world
     }
 
@@ -52,7 +52,7 @@ async fn a_token_that_died_in_a_sleep_costs_one_fetch_and_every_caller_succeeds(
     let world = World::with_a_token().await;
     for sleeps in 1..=4 {
         world.sleep();
-        let statuses = join_all((0..100).map(|_| world.send(get("/x")))).await;
+        let statuses = join_all((0..100).map(|_| world.send(get("/monitor/x")))).await;
         assert_eq!(statuses, [200; 100]);
         assert_eq!(world.source.fetches(), 1 + sleeps);
     }
@@ -63,10 +63,10 @@ async fn after_a_sleep_a_request_that_is_not_resent_gets_its_401_and_the_next_on
     let world = World::with_a_token().await;
     world.sleep();
     assert_eq!(
-        world.send(http::Request::get("/x").extension(NoResend).body(Body::default()).unwrap()).await,
+        world.send(http::Request::get("/monitor/x").extension(NoResend).body(Body::default()).unwrap()).await,
         401
     );
-    assert_eq!(world.send(get("/x")).await, 200);
+    assert_eq!(world.send(get("/monitor/x")).await, 200);
     assert_eq!(world.api.bearers(), ["Bearer t1", "Bearer t1", "Bearer t2"]);
     assert_eq!(world.source.fetches(), 2);
 }
@@ -77,7 +77,7 @@ async fn a_host_that_knows_it_slept_invalidates_the_token_and_spares_the_401() {
     let token = world.cache.get().await.unwrap();
     world.sleep();
     world.cache.invalidate(&token);
-    assert_eq!(world.send(get("/x")).await, 200);
+    assert_eq!(world.send(get("/monitor/x")).await, 200);
     assert_eq!(world.api.bearers(), ["Bearer t1", "Bearer t2"]);
     assert_eq!(world.source.fetches(), 2);
 }

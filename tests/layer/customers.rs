@@ -23,7 +23,7 @@ fn named(name: &'static str) -> Scripted {
 }
 
 fn for_customer(cache: &TokenCache) -> Request<Body> {
-    let mut request = get("/x");
+    let mut request = get("/data/x");
     request.extensions_mut().insert(cache.clone());
     request
 }
@@ -39,13 +39,13 @@ async fn a_request_uses_the_cache_that_it_brings_and_others_use_the_layers() {
     let service = KlaviAuthLayer::new(&api(), TokenCache::new(own.clone())).layer(inner.clone());
     let (cache, other) = (TokenCache::new(bakery.clone()), TokenCache::new(forge.clone()));
     for _ in 0..2 {
-        for request in [get("/x"), for_customer(&cache), for_customer(&other)] {
+        for request in [get("/data/x"), for_customer(&cache), for_customer(&other)] {
             service.clone().oneshot(request).await.unwrap();
         }
     }
     // One instance, many customers: what it remembers of the layer's token is not theirs.
     let mut one = service;
-    for request in [get("/x"), for_customer(&cache), get("/x"), for_customer(&other)] {
+    for request in [get("/data/x"), for_customer(&cache), get("/data/x"), for_customer(&other)] {
         tower::Service::call(one.ready().await.unwrap(), request).await.unwrap();
     }
     let expected =
@@ -67,7 +67,7 @@ async fn a_401_takes_the_customers_token_out_and_the_resend_has_the_customers_ne
     assert_eq!(inner.bearers(), ["Bearer bakery1", "Bearer bakery2"]);
     // All have their generation 1; only the bakery's was rejected.
     for (request, token) in
-        [(get("/x"), "own1"), (for_customer(&other), "forge1"), (for_customer(&cache), "bakery2")]
+        [(get("/data/x"), "own1"), (for_customer(&other), "forge1"), (for_customer(&cache), "bakery2")]
     {
         service.clone().oneshot(request).await.unwrap();
         assert_eq!(inner.bearers().last().unwrap(), &format!("Bearer {token}"));
@@ -99,7 +99,7 @@ async fn the_resend_of_a_recorded_body_is_the_customers_too() {
         if number == 1 { status(401, "no") } else { status(200, "fine") }
     });
     let layer = KlaviAuthLayer::without_tokens(&api()).replay_with(Own::again as fn(ReplayBody<Own>) -> Own);
-    let request = Request::post("/x").extension(cache).body(Own::of(vec![data("one")])).unwrap();
+    let request = Request::post("/data/x").extension(cache).body(Own::of(vec![data("one")])).unwrap();
     assert_eq!(layer.layer(inner.clone()).oneshot(request).await.unwrap().status(), 200);
     assert_eq!(inner.bearers(), ["Bearer bakery1", "Bearer bakery2"]);
 }
@@ -138,7 +138,7 @@ async fn the_budget_for_renewals_is_each_customers_own() {
     assert!(!exhausted(for_customer(&bakery)).await);
     assert!(exhausted(for_customer(&bakery)).await);
     for _ in 0..2 {
-        assert!(!exhausted(get("/x")).await);
+        assert!(!exhausted(get("/data/x")).await);
         assert!(!exhausted(for_customer(&forge)).await);
     }
     assert!(exhausted(for_customer(&bakery)).await);
@@ -150,14 +150,14 @@ async fn a_layer_without_tokens_fails_a_request_without_a_customer_and_calls_nob
     let service = KlaviAuthLayer::without_tokens(&api()).layer(inner.clone());
     // The second one meets an error that is remembered; it is the same.
     for _ in 0..2 {
-        let error = service.clone().oneshot(get("/x")).await.unwrap_err();
+        let error = service.clone().oneshot(get("/data/x")).await.unwrap_err();
         assert!(error_of(&error).is_customer_missing() && error_of(&error).is_no_token());
     }
     assert_eq!((inner.calls(), inner.held()), (0, 0));
     // Neither disturbs a customer, nor what needs no token.
     let cache = TokenCache::new(named("bakery"));
     assert_eq!(service.clone().oneshot(for_customer(&cache)).await.unwrap().status(), 200);
-    let mut open = get("/x");
+    let mut open = get("/data/x");
     open.extensions_mut().insert(SkipAuth);
     service.oneshot(open).await.unwrap();
     assert_eq!(inner.bearers(), ["Bearer bakery1", ""]);

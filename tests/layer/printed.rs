@@ -101,14 +101,16 @@ async fn a_future_prints_what_it_waits_for() {
     let source = Manual::default();
     let mut service =
         KlaviAuthLayer::new(&api(), TokenCache::new(source.clone())).layer(Api::accepting(|_| true));
-    let mut future = Box::pin(service.call(get("/x")));
+    let mut future = Box::pin(service.call(get("/data/x")));
     assert_eq!(format!("{future:?}"), r#"ResponseFuture { state: "acquiring", .. }"#);
     assert!(poll_once(&mut future).is_pending());
     source.next().await.answer(token("t1"));
     assert!(future.as_mut().await.is_ok());
-    for (uri, state) in
-        [("/x", "sending"), ("https://elsewhere.example/", "passing"), ("http://api.klavi.ai/", "failed")]
-    {
+    for (uri, state) in [
+        ("/data/x", "sending"),
+        ("https://elsewhere.example/", "passing"),
+        ("http://api.klavi.ai/data", "failed"),
+    ] {
         let request = Request::get(uri).body(Body::default()).unwrap();
         let future = service.ready().await.unwrap().call(request);
         assert_eq!(format!("{future:?}"), format!("ResponseFuture {{ state: {state:?}, .. }}"));

@@ -29,7 +29,7 @@ fn layer<B>(source: impl TokenSource, construct: fn(ReplayBody<B>) -> B) -> Klav
 }
 
 fn post<B>(body: B) -> Request<B> {
-    Request::post("/x").header("x-mine", "kept").extension(Tag("travels")).body(body).unwrap()
+    Request::post("/monitor/x").header("x-mine", "kept").extension(Tag("travels")).body(body).unwrap()
 }
 
 fn parts() -> Parts {

@@ -43,7 +43,7 @@ fn gated(bearer: &'static str) -> (Api, tokio::sync::watch::Sender<bool>) {
 async fn case_40_one_renewal_one_resend_and_the_second_response() {
     let source = Scripted::tokens();
     let inner = only("Bearer t2");
-    let response = layer(source.clone()).layer(inner.clone()).oneshot(get("/x")).await.unwrap();
+    let response = layer(source.clone()).layer(inner.clone()).oneshot(get("/monitor/x")).await.unwrap();
     assert_eq!(text(response).await, (http::StatusCode::OK, "fine".to_owned()));
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2"]);
     assert_eq!(source.fetches(), 2);
@@ -57,7 +57,7 @@ async fn case_41_a_second_401_is_the_callers_response_intact_after_2_calls_and_1
         let body = ["first", "second"][count.fetch_add(1, Ordering::SeqCst)];
         std::future::ready(status(401, body))
     });
-    let response = layer(source.clone()).layer(inner.clone()).oneshot(get("/x")).await.unwrap();
+    let response = layer(source.clone()).layer(inner.clone()).oneshot(get("/monitor/x")).await.unwrap();
     assert_eq!(response.headers()["x-from"], "api");
     assert_eq!(text(response).await, (http::StatusCode::UNAUTHORIZED, "second".to_owned()));
     assert_eq!((inner.calls(), source.fetches()), (2, 2));
@@ -79,10 +79,10 @@ async fn case_42_a_late_401_is_resent_with_the_newer_token_without_a_fetch() {
         }
     });
     let service = layer(source.clone()).layer(inner.clone());
-    let late = tokio::spawn(service.clone().oneshot(get("/late")));
+    let late = tokio::spawn(service.clone().oneshot(get("/monitor/late")));
     settle().await;
     // Another request's 401 brings T2 while the first one is still under way.
-    assert_eq!(service.oneshot(get("/other")).await.unwrap().status(), 200);
+    assert_eq!(service.oneshot(get("/monitor/other")).await.unwrap().status(), 200);
     assert_eq!(source.fetches(), 2);
     release.send(()).unwrap();
     assert_eq!(late.await.unwrap().unwrap().status(), 200);
@@ -95,12 +95,12 @@ async fn case_43_n_rejected_requests_share_one_fetch_and_new_ones_wait_for_it() 
     let source = Manual::default();
     let (inner, open) = gated("Bearer t2");
     let service = layer(source.clone()).layer(inner.clone());
-    let calls: Vec<_> = (0..50).map(|_| tokio::spawn(service.clone().oneshot(get("/x")))).collect();
+    let calls: Vec<_> = (0..50).map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x")))).collect();
     source.answer(token("t1")).await;
     assert_eq!(inner.calls(), 50);
     open.send(true).unwrap();
     settle().await;
-    let new: Vec<_> = (0..10).map(|_| tokio::spawn(service.clone().oneshot(get("/new")))).collect();
+    let new: Vec<_> = (0..10).map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/new")))).collect();
     settle().await;
     assert_eq!(inner.calls(), 50, "new requests wait for T2 rather than leave with the rejected T1");
     let forced = source.next().await;
@@ -119,7 +119,7 @@ async fn case_44_if_the_renewal_fails_everyone_gets_their_own_401_with_the_reaso
     let source = Manual::default();
     let (inner, open) = gated("nobody");
     let service = layer(source.clone()).layer(inner.clone());
-    let calls: Vec<_> = (0..4).map(|_| tokio::spawn(service.clone().oneshot(get("/x")))).collect();
+    let calls: Vec<_> = (0..4).map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x")))).collect();
     source.answer(token("t1")).await;
     open.send(true).unwrap();
     source.answer(Err(Error::permanent("keys revoked"))).await;
@@ -149,11 +149,11 @@ async fn case_45_a_rejected_token_is_never_used_again_even_if_the_source_repeats
     let source = Scripted::new([token("t1"), token("t1"), token("t2")]);
     let inner = only("Bearer t2");
     let service = layer(source.clone()).layer(inner.clone());
-    let response = service.clone().oneshot(get("/x")).await.unwrap();
+    let response = service.clone().oneshot(get("/monitor/x")).await.unwrap();
     assert_eq!(response.status(), 401);
     assert!(response.extensions().get::<Error>().unwrap().is_bad_answer());
     pass(secs(60)).await;
-    assert_eq!(service.oneshot(get("/x")).await.unwrap().status(), 200);
+    assert_eq!(service.oneshot(get("/monitor/x")).await.unwrap().status(), 200);
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2"]);
 }
 
@@ -162,12 +162,12 @@ async fn case_45_a_rejected_token_does_not_come_back_after_another_either() {
     let source = Scripted::new([token("t1"), token("t2"), token("t1"), token("t3")]);
     let inner = Api::accepting(|_| false);
     let service = layer(source.clone()).layer(inner.clone());
-    assert_eq!(service.clone().oneshot(get("/x")).await.unwrap().status(), 401);
+    assert_eq!(service.clone().oneshot(get("/monitor/x")).await.unwrap().status(), 401);
     // Both t1 and t2 are out.
-    let error = service.clone().oneshot(get("/x")).await.unwrap_err();
+    let error = service.clone().oneshot(get("/monitor/x")).await.unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_bad_answer());
     pass(secs(1)).await;
-    assert_eq!(service.oneshot(get("/x")).await.unwrap().status(), 401);
+    assert_eq!(service.oneshot(get("/monitor/x")).await.unwrap().status(), 401);
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2", "Bearer t3"]);
 }
 
@@ -177,11 +177,11 @@ async fn case_45_a_late_401_to_an_expired_token_reaches_the_flight_that_may_brin
     let (inner, open) = gated("Bearer t2");
     let layer = layer(source.clone());
     let tokens = layer.tokens().clone();
-    let first = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/first")));
+    let first = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/monitor/first")));
     source.answer(token("t1")).await;
     settle().await;
     pass(secs(1800)).await;
-    let second = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/second")));
+    let second = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/monitor/second")));
     let flight = source.next().await;
     assert!(matches!(&flight.predecessor, Predecessor::Expired(token) if token.expose() == "t1"));
     open.send(true).unwrap();
@@ -202,7 +202,7 @@ async fn case_45_a_token_whose_401_came_after_its_successor_does_not_come_back()
     let source = Scripted::new([token("t1"), token("t2"), token("t1"), token("t3")]);
     let (inner, open) = gated("Bearer t2");
     let layer = layer(source.clone());
-    let late = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/late")));
+    let late = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/monitor/late")));
     settle().await;
     pass(secs(1400)).await;
     layer.tokens().warm_up().await.unwrap();
@@ -211,7 +211,7 @@ async fn case_45_a_token_whose_401_came_after_its_successor_does_not_come_back()
     assert_eq!(late.await.unwrap().unwrap().status(), 200);
     assert_eq!(source.fetches(), 2);
     pass(secs(1800)).await;
-    let error = layer.layer(inner.clone()).oneshot(get("/x")).await.unwrap_err();
+    let error = layer.layer(inner.clone()).oneshot(get("/monitor/x")).await.unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_bad_answer());
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2"]);
 }
@@ -221,7 +221,7 @@ async fn case_45_a_late_401_to_a_token_that_is_current_once_more_takes_it_out() 
     let source = Scripted::new([token("t1"), token("t2"), token("t1"), token("t3")]);
     let (inner, open) = gated("Bearer t3");
     let layer = layer(source.clone());
-    let late = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/late")));
+    let late = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/monitor/late")));
     settle().await;
     for generation in [2, 3] {
         pass(secs(1400)).await;
@@ -241,7 +241,7 @@ async fn case_45_a_late_401_to_a_token_that_is_current_once_more_takes_it_out() 
 async fn case_14_after_a_401_a_successor_with_a_shorter_life_is_taken() {
     let source = Scripted::new([token("t1"), token_for("t2", 5)]);
     let inner = only("Bearer t2");
-    assert_eq!(layer(source).layer(inner).oneshot(get("/x")).await.unwrap().status(), 200);
+    assert_eq!(layer(source).layer(inner).oneshot(get("/monitor/x")).await.unwrap().status(), 200);
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,7 +249,7 @@ async fn case_46_every_other_answer_goes_to_the_caller_untouched() {
     for code in [200, 204, 301, 302, 400, 403, 404, 407, 409, 416, 429, 500, 502, 503, 504] {
         let source = Scripted::tokens();
         let inner = Api::new(move |_| std::future::ready(status(code, "body")));
-        let response = layer(source.clone()).layer(inner.clone()).oneshot(get("/x")).await.unwrap();
+        let response = layer(source.clone()).layer(inner.clone()).oneshot(get("/monitor/x")).await.unwrap();
         assert_eq!(response.status(), code);
         assert!(response.extensions().get::<Error>().is_none());
         assert_eq!((inner.calls(), source.fetches()), (1, 1), "{code}");
@@ -260,7 +260,7 @@ async fn case_46_every_other_answer_goes_to_the_caller_untouched() {
 async fn case_46_transport_errors_go_to_the_caller_untouched() {
     let source = Scripted::tokens();
     let inner = Api::new(async |_| Err("connection reset".into()));
-    let error = layer(source.clone()).layer(inner.clone()).oneshot(get("/x")).await.unwrap_err();
+    let error = layer(source.clone()).layer(inner.clone()).oneshot(get("/monitor/x")).await.unwrap_err();
     assert_eq!(error.to_string(), "connection reset");
     assert_eq!((inner.calls(), source.fetches()), (1, 1));
 }
@@ -277,13 +277,13 @@ async fn case_46_a_predicate_decides_what_counts_as_rejected() {
     });
     let layer = layer(source.clone())
         .rejected_when(|_, headers| headers.get("grpc-status").is_some_and(|status| status == "16"));
-    let response = layer.layer(inner.clone()).oneshot(get("/x")).await.unwrap();
+    let response = layer.layer(inner.clone()).oneshot(get("/monitor/x")).await.unwrap();
     assert!(!response.headers().contains_key("grpc-status"));
     assert_eq!((inner.calls(), source.fetches()), (2, 2));
 
     let narrowed = layer.rejected_when(|_, _| false);
     let always = only("nobody");
-    assert_eq!(narrowed.layer(always.clone()).oneshot(get("/x")).await.unwrap().status(), 401);
+    assert_eq!(narrowed.layer(always.clone()).oneshot(get("/monitor/x")).await.unwrap().status(), 401);
     assert_eq!((always.calls(), source.fetches()), (1, 2));
 }
 
@@ -293,16 +293,16 @@ async fn case_47_an_api_that_rejects_everything_cannot_make_us_hammer_the_source
     let inner = only("nobody");
     let service = layer(source.clone()).layer(inner.clone());
     for _ in 0..100 {
-        assert_eq!(service.clone().oneshot(get("/x")).await.unwrap().status(), 401);
+        assert_eq!(service.clone().oneshot(get("/monitor/x")).await.unwrap().status(), 401);
     }
     assert_eq!(source.fetches(), 1 + 5, "the first token, and the budget of 5 in 30 s");
-    let response = service.clone().oneshot(get("/x")).await.unwrap();
+    let response = service.clone().oneshot(get("/monitor/x")).await.unwrap();
     let error = response.extensions().get::<Error>().unwrap();
     assert!(error.is_budget_exhausted() && error.retry_after().is_some());
 
     tokio::time::advance(secs(30)).await;
     for _ in 0..100 {
-        assert_eq!(service.clone().oneshot(get("/x")).await.unwrap().status(), 401);
+        assert_eq!(service.clone().oneshot(get("/monitor/x")).await.unwrap().status(), 401);
     }
     assert_eq!(source.fetches(), 1 + 5 + 5, "the window slides");
 }
@@ -310,12 +310,13 @@ async fn case_47_an_api_that_rejects_everything_cannot_make_us_hammer_the_source
 #[tokio::test(start_paused = true)]
 async fn case_47_past_the_budget_a_broken_endpoint_does_not_take_the_others_down() {
     let source = Scripted::tokens();
-    let inner =
-        Api::new(async |seen| if seen.uri.path() == "/broken" { status(401, "") } else { ok("fine") });
+    let inner = Api::new(
+        async |seen| if seen.uri.path() == "/monitor/broken" { status(401, "") } else { ok("fine") },
+    );
     let service = layer(source.clone()).layer(inner.clone());
     for _ in 0..20 {
-        assert_eq!(service.clone().oneshot(get("/broken")).await.unwrap().status(), 401);
-        assert_eq!(service.clone().oneshot(get("/good")).await.unwrap().status(), 200);
+        assert_eq!(service.clone().oneshot(get("/monitor/broken")).await.unwrap().status(), 401);
+        assert_eq!(service.clone().oneshot(get("/monitor/good")).await.unwrap().status(), 200);
     }
     assert_eq!(source.fetches(), 1 + 5);
 }
@@ -326,18 +327,18 @@ async fn case_48_without_resend_the_401_goes_back_and_the_token_is_replaced_for_
     let sources = [Scripted::tokens(), Scripted::tokens(), Scripted::tokens()];
 
     let service = layer(sources[0].clone()).resend(false).layer(per_layer.clone());
-    assert_eq!(service.clone().oneshot(get("/x")).await.unwrap().status(), 401);
-    assert_eq!(service.oneshot(get("/x")).await.unwrap().status(), 200);
+    assert_eq!(service.clone().oneshot(get("/monitor/x")).await.unwrap().status(), 401);
+    assert_eq!(service.oneshot(get("/monitor/x")).await.unwrap().status(), 200);
 
     let service = layer(sources[1].clone()).layer(per_request.clone());
-    let mut once = get("/x");
+    let mut once = get("/monitor/x");
     once.extensions_mut().insert(NoResend);
     assert_eq!(service.clone().oneshot(once).await.unwrap().status(), 401);
-    assert_eq!(service.oneshot(get("/x")).await.unwrap().status(), 200);
+    assert_eq!(service.oneshot(get("/monitor/x")).await.unwrap().status(), 200);
 
     let service = layer(sources[2].clone()).send_once().layer(send_once.clone());
-    assert_eq!(service.clone().oneshot(get("/x")).await.unwrap().status(), 401);
-    assert_eq!(service.oneshot(get("/x")).await.unwrap().status(), 200);
+    assert_eq!(service.clone().oneshot(get("/monitor/x")).await.unwrap().status(), 401);
+    assert_eq!(service.oneshot(get("/monitor/x")).await.unwrap().status(), 200);
 
     for (inner, source) in [per_layer, per_request, send_once].iter().zip(&sources) {
         assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2"]);
@@ -352,7 +353,7 @@ async fn case_49_every_path_calls_the_readied_instance_and_holds_none_while_it_w
     let mut service = layer(source.clone()).layer(inner.clone());
 
     // Waiting for the first token: the place that was taken is given up meanwhile.
-    let call = tokio::spawn(service.ready().await.unwrap().call(get("/x")));
+    let call = tokio::spawn(service.ready().await.unwrap().call(get("/monitor/x")));
     settle().await;
     assert_eq!((inner.readied(), inner.held(), inner.calls()), (1, 0, 0));
     source.answer(token("t1")).await;
@@ -363,7 +364,7 @@ async fn case_49_every_path_calls_the_readied_instance_and_holds_none_while_it_w
     assert_eq!((inner.readied(), inner.held(), inner.calls()), (3, 0, 2));
 
     // Fresh: the instance that was polled ready is the one that is called.
-    service.ready().await.unwrap().call(get("/x")).await.unwrap();
+    service.ready().await.unwrap().call(get("/monitor/x")).await.unwrap();
     assert_eq!((inner.readied(), inner.held(), inner.calls()), (4, 0, 3));
 
     // Refused before it is sent: nothing is held either.
@@ -372,7 +373,7 @@ async fn case_49_every_path_calls_the_readied_instance_and_holds_none_while_it_w
         klavi_auth::KlaviAuthLayer::new(&KlaviApi::production(Product::Data), TokenCache::new(source));
     drop(token);
     assert_eq!(inner.held(), 1);
-    service.call(get("http://api.klavi.ai/x")).await.unwrap_err();
+    service.call(get("http://api.klavi.ai/monitor/x")).await.unwrap_err();
     assert_eq!(inner.held(), 0);
 }
 
@@ -381,7 +382,7 @@ async fn case_49_a_limit_of_one_does_not_lock_up() {
     let source = Scripted::tokens();
     let inner = only("Bearer t2");
     let service = layer(source.clone()).layer(ConcurrencyLimit::new(inner.clone(), 1));
-    let calls = join_all((0..10).map(|_| service.clone().oneshot(get("/x"))));
+    let calls = join_all((0..10).map(|_| service.clone().oneshot(get("/monitor/x"))));
     let responses = tokio::time::timeout(secs(60), calls).await.expect("no deadlock");
     assert!(responses.into_iter().all(|response| response.unwrap().status() == 200));
     assert_eq!(source.fetches(), 2);
@@ -404,7 +405,7 @@ async fn case_49_a_limit_of_one_that_is_shared_with_the_token_transport_does_not
         async move { call.await.map_err(Error::transient).and_then(|_| token(&format!("t{number}"))) }
     });
     let service = layer(source).layer(limited);
-    let calls = join_all((0..5).map(|_| service.clone().oneshot(get("/x"))));
+    let calls = join_all((0..5).map(|_| service.clone().oneshot(get("/monitor/x"))));
     let responses = tokio::time::timeout(secs(60), calls).await.expect("no deadlock");
     assert!(responses.into_iter().all(|response| response.unwrap().status() == 200));
     assert_eq!(fetches.load(Ordering::SeqCst), 2);
@@ -415,7 +416,7 @@ async fn case_49_a_buffer_of_one_does_not_lock_up() {
     let source = Scripted::tokens();
     let inner = only("Bearer t2");
     let service = layer(source.clone()).layer(Buffer::new(inner.clone(), 1));
-    let calls = join_all((0..10).map(|_| service.clone().oneshot(get("/x"))));
+    let calls = join_all((0..10).map(|_| service.clone().oneshot(get("/monitor/x"))));
     let responses = tokio::time::timeout(secs(60), calls).await.expect("no deadlock");
     assert!(responses.into_iter().all(|response| response.unwrap().status() == 200));
     assert_eq!(source.fetches(), 2);
@@ -427,14 +428,14 @@ async fn case_50_what_the_resend_brings_is_what_the_caller_gets() {
         ["Bearer t1"] => status(401, "no"),
         _ => Err("connection reset".into()),
     });
-    let error = layer(Scripted::tokens()).layer(inner.clone()).oneshot(get("/x")).await.unwrap_err();
+    let error = layer(Scripted::tokens()).layer(inner.clone()).oneshot(get("/monitor/x")).await.unwrap_err();
     assert_eq!((error.to_string(), inner.calls()), ("connection reset".to_owned(), 2));
 
     let inner = Api::new(async |seen| match seen.authorization()[..] {
         ["Bearer t1"] => status(401, "no"),
         _ => status(500, "oops"),
     });
-    let response = layer(Scripted::tokens()).layer(inner.clone()).oneshot(get("/x")).await.unwrap();
+    let response = layer(Scripted::tokens()).layer(inner.clone()).oneshot(get("/monitor/x")).await.unwrap();
     assert_eq!((response.status().as_u16(), inner.calls()), (500, 2));
 }
 
@@ -443,8 +444,8 @@ async fn case_26_a_caller_that_hangs_up_during_the_renewal_disturbs_nobody() {
     let source = Manual::default();
     let (inner, open) = gated("Bearer t2");
     let service = layer(source.clone()).layer(inner.clone());
-    let first = tokio::spawn(service.clone().oneshot(get("/x")));
-    let second = tokio::spawn(service.clone().oneshot(get("/x")));
+    let first = tokio::spawn(service.clone().oneshot(get("/monitor/x")));
+    let second = tokio::spawn(service.clone().oneshot(get("/monitor/x")));
     source.answer(token("t1")).await;
     open.send(true).unwrap();
     let renewal = source.next().await;
@@ -463,7 +464,7 @@ async fn a_token_that_ends_while_the_inner_service_gets_ready_is_not_sent() {
     let limit = ConcurrencyLimit::new(inner.clone(), 1);
     let mut blocker = limit.clone();
     let service = layer(source.clone()).layer(limit);
-    let call = tokio::spawn(service.oneshot(get("/x")));
+    let call = tokio::spawn(service.oneshot(get("/monitor/x")));
     settle().await;
     blocker.ready().await.unwrap();
     source.answer(token_for("t1", 60)).await;
@@ -493,7 +494,7 @@ async fn rejected_during_a_renewal(
     layer.tokens().warm_up().await.unwrap();
     settle().await;
     assert_eq!(source.fetches(), 2);
-    let call = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/x")));
+    let call = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/monitor/x")));
     settle().await;
     assert_eq!((source.fetches(), inner.calls()), (2, 1));
     (layer, inner, call)

@@ -236,6 +236,7 @@ async fn a_client_that_logs_its_connections() {
     let source = source_fn(async |_| NewToken::new(BEARER, LIFETIME));
     let layer = KlaviAuthLayer::new(&klavi.api(), TokenCache::new(source));
     let client = reqwest::Client::builder().no_proxy().connection_verbose(true).build().unwrap();
-    let request = reqwest::Request::new(http::Method::GET, format!("{}/x", klavi.url).parse().unwrap());
+    let request =
+        reqwest::Request::new(http::Method::GET, format!("{}/monitor/x", klavi.url).parse().unwrap());
     assert_eq!(soon(layer.layer(client).oneshot(request)).await.unwrap().status(), 200);
 }

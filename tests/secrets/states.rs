@@ -118,7 +118,7 @@ pub(crate) fn customers() {
     let cache = customers.get_or_insert_with(CUSTOMER_ACCESS, make).unwrap();
     book::show("full", &customers);
     book::error("of a full registry", &customers.get_or_insert_with(ACCESS, make).unwrap_err());
-    let mut request = get("/x");
+    let mut request = get("/data/x");
     request.extensions_mut().insert(cache);
     book::print("a request with a cache", &format!("{request:?}\n{request:#?}"));
 }
@@ -139,7 +139,7 @@ pub(crate) fn services() {
         };
         let mut service = layer.clone().overwrite_authorization(true).layer(Unprinted(inner()));
         book::show("idle", &service);
-        let mut own = get("https://api.klavi.ai/x");
+        let mut own = get("https://api.klavi.ai/monitor/x");
         own.headers_mut().insert("authorization", format!("Bearer {BEARER}").parse().unwrap());
         let mut call = Box::pin(service.ready().await.unwrap().call(own));
         let mut states = Vec::new();
@@ -164,9 +164,9 @@ pub(crate) fn services() {
         states.dedup();
         assert_eq!(states, ["acquiring", "readying", "sending", "acquiring", "readying", "sending"]);
         book::show("after use", &service);
-        let call = service.ready().await.unwrap().call(get("http://api.klavi.ai/x"));
+        let call = service.ready().await.unwrap().call(get("http://api.klavi.ai/monitor/x"));
         book::show("that fails", &call);
-        let mut skipped = get("https://api.klavi.ai/x");
+        let mut skipped = get("https://api.klavi.ai/monitor/x");
         skipped.extensions_mut().insert(SkipAuth);
         skipped.headers_mut().insert("authorization", "none".parse().unwrap());
         book::show("that passes", &service.ready().await.unwrap().call(skipped));
@@ -228,7 +228,7 @@ pub(crate) fn bodies() {
     runtime().block_on(async {
         cache.warm_up().await.unwrap();
         let mut request = request().map(axum::body::Body::new);
-        *request.uri_mut() = "https://api.klavi.ai/x".parse().unwrap();
+        *request.uri_mut() = "https://api.klavi.ai/monitor/x".parse().unwrap();
         request.headers_mut().clear();
         request.extensions_mut().insert(cache);
         let call = service.ready().await.unwrap().call(request);

@@ -113,10 +113,10 @@ fn case_62_requests_of_a_layer_that_are_served_while_failing_are_counted_too() {
     let (lines, ..) = hear(|lines| async move {
         let source = Logged::new(|n| if n == 1 { token("t1") } else { rejected() });
         let service = layer(&lines, source).layer(Api::accepting(|_| true));
-        service.clone().oneshot(get("/x")).await.unwrap();
+        service.clone().oneshot(get("/monitor/x")).await.unwrap();
         pass(secs(1170)).await;
         for _ in 0..3 {
-            service.clone().oneshot(get("/x")).await.unwrap();
+            service.clone().oneshot(get("/monitor/x")).await.unwrap();
             settle().await;
         }
     });
@@ -183,7 +183,7 @@ fn case_62_a_time_out_and_a_panic_are_failures() {
 fn case_62_a_401_is_a_rejection_a_fetch_and_a_resend() {
     let (lines, ..) = hear(|lines| async move {
         let service = layer(&lines, Scripted::tokens()).layer(Api::accepting(|seen| seen == "Bearer t2"));
-        assert_eq!(service.oneshot(get("/x")).await.unwrap().status(), 200);
+        assert_eq!(service.oneshot(get("/monitor/x")).await.unwrap().status(), 200);
     });
     let expected = [
         "token_fetched first none g1 x1 1800s 0ms false",
@@ -213,7 +213,8 @@ fn case_62_of_many_401s_to_one_token_only_the_first_took_it_out_of_use() {
         let warm_up = call(layer.tokens());
         source.answer(token("t1")).await;
         warm_up.await.unwrap().unwrap();
-        let callers: Vec<_> = (0..10).map(|_| tokio::spawn(service.clone().oneshot(get("/x")))).collect();
+        let callers: Vec<_> =
+            (0..10).map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x")))).collect();
         settle().await;
         source.answer(token("t2")).await;
         for caller in callers {
@@ -235,27 +236,32 @@ fn case_62_a_resend_that_is_given_up_says_why() {
     let nobody = || Api::new(|_| ready(status(401, "no")));
 
     let (lines, ..) = hear(|lines| async move {
-        layer(&lines, Scripted::tokens()).layer(nobody()).oneshot(get("/x")).await.unwrap();
+        layer(&lines, Scripted::tokens()).layer(nobody()).oneshot(get("/monitor/x")).await.unwrap();
     });
     assert_eq!(given_up(lines), ["g2 rejected_again"]);
 
     let (lines, ..) = hear(|lines| async move {
         let layer = layer(&lines, Scripted::tokens());
-        layer.clone().resend(false).layer(nobody()).oneshot(get("/x")).await.unwrap();
-        let mut request = get("/x");
+        layer.clone().resend(false).layer(nobody()).oneshot(get("/monitor/x")).await.unwrap();
+        let mut request = get("/monitor/x");
         request.extensions_mut().insert(NoResend);
         layer.layer(nobody()).oneshot(request).await.unwrap();
     });
     assert_eq!(given_up(lines), ["g1 switched_off", "g2 switched_off"]);
 
     let (lines, ..) = hear(|lines| async move {
-        layer(&lines, Scripted::tokens()).send_once().layer(nobody()).oneshot(get("/x")).await.unwrap();
+        layer(&lines, Scripted::tokens())
+            .send_once()
+            .layer(nobody())
+            .oneshot(get("/monitor/x"))
+            .await
+            .unwrap();
     });
     assert_eq!(given_up(lines), ["g1 body_not_kept"]);
 
     let (lines, ..) = hear(|lines| async move {
         let source = Logged::new(|n| if n == 1 { token("t1") } else { rejected() });
-        layer(&lines, source).layer(nobody()).oneshot(get("/x")).await.unwrap();
+        layer(&lines, source).layer(nobody()).oneshot(get("/monitor/x")).await.unwrap();
     });
     assert_eq!(given_up(lines), ["g1 no_token"]);
 }
@@ -295,7 +301,7 @@ fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
             Readied { times: times(), at_second: |_: &mut Context<'_>| Poll::Ready(Err("gone".into())) };
         let layer = layer(&lines, Scripted::tokens());
         layer.tokens().warm_up().await.unwrap();
-        layer.layer(inner).oneshot(get("/x")).await.unwrap_err();
+        layer.layer(inner).oneshot(get("/monitor/x")).await.unwrap_err();
     });
     assert_eq!(given_up(lines), ["g1 not_ready"]);
 
@@ -311,7 +317,7 @@ fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
             tokens.invalidate(&current);
             Poll::Ready(Ok(()))
         };
-        let error = layer.layer(Readied { times: times(), at_second: lose }).oneshot(get("/x")).await;
+        let error = layer.layer(Readied { times: times(), at_second: lose }).oneshot(get("/monitor/x")).await;
         assert!(error.unwrap_err().downcast::<Error>().unwrap().is_no_token());
     });
     assert_eq!(given_up(lines), ["g1 no_token"]);
@@ -333,7 +339,7 @@ fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
             });
             fetch.poll_unpin(cx).map(|_error| Ok(()))
         };
-        let error = layer.layer(Readied { times: times(), at_second: lose }).oneshot(get("/x")).await;
+        let error = layer.layer(Readied { times: times(), at_second: lose }).oneshot(get("/monitor/x")).await;
         assert!(error.unwrap_err().downcast::<Error>().unwrap().is_no_token());
     });
     assert_eq!(given_up(lines), ["g1 no_token"]);
@@ -344,7 +350,7 @@ fn case_62_an_exhausted_budget_is_one_warning_and_a_count_for_each_401() {
     let (lines, counts, log) = hear(|lines| async move {
         let service = layer(&lines, Scripted::tokens()).layer(Api::new(|_| ready(status(401, "no"))));
         for _ in 0..10 {
-            assert_eq!(service.clone().oneshot(get("/x")).await.unwrap().status(), 401);
+            assert_eq!(service.clone().oneshot(get("/monitor/x")).await.unwrap().status(), 401);
         }
     });
     // Five are believed: both answers of two requests, and the first of the third, whose second one is not.

@@ -18,6 +18,7 @@ mod support;
 
 mod axum;
 mod hyper;
+mod products;
 mod reqwest;
 mod reqwest_company;
 mod reqwest_middleware;

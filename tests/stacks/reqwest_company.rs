@@ -84,6 +84,19 @@ async fn case_40_a_401_that_was_made_by_hand_is_taken_for_the_apis() {
 }
 
 #[tokio::test]
+async fn case_57_a_401_from_another_product_behind_a_redirect_starts_nothing() {
+    let world = world().await;
+    let service = world.layer().layer(http());
+    for _ in 0..10 {
+        // reqwest follows it with the token, since the host stays the same.
+        world.sandbox.fail_next(Endpoint::Resource, 1, Fault::redirect("/data/v1/links"));
+        assert_eq!(status(&service, get(&world, "echo")).await, 401);
+    }
+    assert_eq!(status(&service, get(&world, "echo")).await, 200);
+    assert_eq!(world.counts(), [1, 0, 21, 10]);
+}
+
+#[tokio::test]
 async fn case_60_a_redirect_within_the_api_carries_the_token_and_is_resent_from_its_start() {
     let world = world().await;
     let service = world.layer().layer(http());
@@ -111,7 +124,9 @@ async fn case_58_plain_http_to_the_api_is_an_error_before_anything_leaves() {
 async fn a_url_that_cannot_be_sent_is_reqwests_error_and_nothing_leaves() {
     let (sent, inner) = counting();
     let service = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), fixed_tokens()).layer(inner);
-    for url in [format!("https://api.klavi.ai/{}", "x".repeat(70_000)), "data:text/plain,x".to_owned()] {
+    for url in
+        [format!("https://api.klavi.ai/monitor/{}", "x".repeat(70_000)), "data:text/plain,x".to_owned()]
+    {
         let request = Request::new(Method::GET, url.parse().unwrap());
         let error = soon(service.clone().oneshot(request)).await.unwrap_err();
         assert!(error.downcast_ref::<reqwest::Error>().unwrap().is_builder(), "{error:?}");

@@ -88,7 +88,7 @@ async fn case_40_46_53_a_streaming_call_is_resent_whole_and_streams() {
 #[tokio::test]
 async fn case_46_without_the_predicate_status_16_goes_to_the_caller_and_starts_nothing() {
     let server = Server::start(Rejects::WithStatus16).await;
-    let layer = KlaviAuthLayer::new(&server.api(), server.tokens()).replay_with(Body::new);
+    let layer = KlaviAuthLayer::new(&server.api(), server.tokens()).whole_origin().replay_with(Body::new);
     let mut client = client(&server, &layer);
     server.reject(1);
     assert_eq!(client.check(request("a")).await.unwrap_err().code(), Code::Unauthenticated);
@@ -116,7 +116,7 @@ async fn case_41_a_second_rejection_goes_to_the_caller_after_2_calls_and_1_renew
 async fn case_8_without_a_token_the_status_carries_the_reason_and_nothing_is_sent() {
     let server = Server::start(Rejects::FromTheHead).await;
     let tokens = TokenCache::new(source_fn(async |_| Err(Error::permanent("the vault is sealed"))));
-    let layer = KlaviAuthLayer::new(&server.api(), tokens).replay_with(Body::new);
+    let layer = KlaviAuthLayer::new(&server.api(), tokens).whole_origin().replay_with(Body::new);
     let status = client(&server, &layer).check(request("a")).await.unwrap_err();
     let causes = std::iter::successors(std::error::Error::source(&status), |error| error.source());
     assert!(causes.filter_map(|error| error.downcast_ref::<Error>()).any(Error::is_no_token), "{status:?}");
@@ -139,7 +139,7 @@ async fn case_54_a_message_over_the_limit_is_sent_once_and_its_401_goes_back() {
 #[tokio::test]
 async fn case_54_send_once_is_enough_for_who_wants_no_resend() {
     let server = Server::start(Rejects::FromTheHead).await;
-    let layer = KlaviAuthLayer::new(&server.api(), server.tokens()).send_once();
+    let layer = KlaviAuthLayer::new(&server.api(), server.tokens()).whole_origin().send_once();
     let mut client = HealthClient::new(layer.layer(server.channel()));
     server.reject(1);
     assert_eq!(client.check(request("a")).await.unwrap_err().code(), Code::Unauthenticated);
@@ -155,7 +155,7 @@ async fn a_hundred_calls_while_tokens_are_revoked_at_random_are_each_handled_onc
         let tokens = TokenCache::builder(server.source()).renewal_budget(100, Duration::from_secs(1));
         let tokens = tokens.build().unwrap();
         let layer = KlaviAuthLayer::new(&server.api(), tokens.clone());
-        let layer = layer.rejected_when(rejects_status_16).replay_with(Body::new);
+        let layer = layer.whole_origin().rejected_when(rejects_status_16).replay_with(Body::new);
         let client = client(&server, &layer);
         let call = |number| {
             let mut client = client.clone();

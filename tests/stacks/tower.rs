@@ -30,7 +30,7 @@ where
     S: Service<Request<Body>, Response = Response<Body>> + Clone,
     S::Error: Into<BoxError>,
 {
-    let calls = (0..calls).map(|_| service.clone().oneshot(get("/x")));
+    let calls = (0..calls).map(|_| service.clone().oneshot(get("/monitor/x")));
     let answers = join_all(calls).await.into_iter();
     answers.map(|answer| answer.map_err(Into::into).unwrap().status().as_u16()).collect()
 }
@@ -86,9 +86,9 @@ async fn case_49_load_shed_on_either_side_sheds_no_resend_and_nobody_for_who_wai
                 BoxCloneSyncService::new(builder.layer(auth).load_shed().concurrency_limit(1).service(inner))
             }
         };
-        let waiting = tokio::spawn(service.clone().oneshot(get("/x")));
+        let waiting = tokio::spawn(service.clone().oneshot(get("/monitor/x")));
         settle().await;
-        let mut open = get("/open");
+        let mut open = get("/monitor/open");
         open.extensions_mut().insert(SkipAuth);
         assert_eq!(service.clone().oneshot(open).await.unwrap().status(), 401);
         source.answer(token("t1")).await;
@@ -107,7 +107,8 @@ async fn load_shed_around_the_layer_sees_that_the_limit_inside_is_reached() {
     let builder = ServiceBuilder::new().load_shed().layer(layer(Scripted::tokens())).concurrency_limit(1);
     let service = builder.service(always_ready(&slow));
     assert_eq!(statuses(&service, 1).await, [200]);
-    let (first, second) = tokio::join!(service.clone().oneshot(get("/x")), service.oneshot(get("/x")));
+    let (first, second) =
+        tokio::join!(service.clone().oneshot(get("/monitor/x")), service.oneshot(get("/monitor/x")));
     assert_eq!(first.unwrap().status(), 200);
     assert!(second.unwrap_err().is::<Overloaded>());
     assert_eq!(slow.calls(), 2);
@@ -127,7 +128,7 @@ async fn a_rate_limit_inside_counts_the_resend() {
 async fn case_29_a_timeout_around_the_layer_ends_the_callers_wait_and_not_the_fetch() {
     let (api, source) = (Api::accepting(|_| true), Manual::default());
     let service = ServiceBuilder::new().timeout(secs(1)).layer(layer(source.clone())).service(api.clone());
-    let error = service.clone().oneshot(get("/x")).await.unwrap_err();
+    let error = service.clone().oneshot(get("/monitor/x")).await.unwrap_err();
     assert!(error.is::<Elapsed>(), "{error:?}");
     assert_eq!(api.calls(), 0);
     let fetch = source.next().await;
@@ -146,7 +147,7 @@ async fn a_timeout_inside_bounds_each_send_and_not_the_wait_for_the_token() {
         if seen.authorization() == ["Bearer t2"] { ok("fine") } else { status(401, "") }
     });
     let service = ServiceBuilder::new().layer(layer(source.clone())).timeout(secs(1)).service(slow.clone());
-    let call = tokio::spawn(service.clone().oneshot(get("/x")));
+    let call = tokio::spawn(service.clone().oneshot(get("/monitor/x")));
     for number in ["t1", "t2"] {
         tokio::time::sleep(secs(5)).await;
         source.answer(token(number)).await;
@@ -175,5 +176,5 @@ async fn readiness_is_the_inner_services() {
     drop(one);
     assert!(poll_once(&mut two.ready()).is_pending());
     assert!(matches!(poll_once(&mut two.ready()), Poll::Ready(Ok(_))));
-    assert_eq!(StatusCode::OK, two.call(get("/x")).await.unwrap().status());
+    assert_eq!(StatusCode::OK, two.call(get("/monitor/x")).await.unwrap().status());
 }

@@ -58,13 +58,13 @@ async fn retries_on_either_side_cost_no_token_calls() {
     const STATUSES: &[u16] = &[503, 401, 503, 200];
     let (api, source) = (scripted(STATUSES), Scripted::tokens());
     let around = ServiceBuilder::new().retry(Again(3)).layer(layer(source.clone())).service(api.clone());
-    assert_eq!(around.oneshot(get("/x")).await.unwrap().status(), 200);
+    assert_eq!(around.oneshot(get("/monitor/x")).await.unwrap().status(), 200);
     assert_eq!(source.fetches(), 2);
     assert_eq!(api.bearers(), ["Bearer t1", "Bearer t1", "Bearer t2", "Bearer t2"]);
 
     let (api, source) = (scripted(STATUSES), Scripted::tokens());
     let inside = ServiceBuilder::new().layer(layer(source.clone())).retry(Again(3)).service(api.clone());
-    assert_eq!(inside.oneshot(get("/x")).await.unwrap().status(), 200);
+    assert_eq!(inside.oneshot(get("/monitor/x")).await.unwrap().status(), 200);
     assert_eq!(source.fetches(), 2);
     assert_eq!(api.bearers(), ["Bearer t1", "Bearer t1", "Bearer t2", "Bearer t2"]);
 }
@@ -89,10 +89,20 @@ async fn retries_around_the_layer_get_the_token_of_their_moment_and_those_inside
         let builder = ServiceBuilder::new();
         let answer = match around {
             true => {
-                builder.retry(Again(1)).layer(layer_of(cache)).service(api.clone()).oneshot(get("/x")).await
+                builder
+                    .retry(Again(1))
+                    .layer(layer_of(cache))
+                    .service(api.clone())
+                    .oneshot(get("/monitor/x"))
+                    .await
             }
             false => {
-                builder.layer(layer_of(cache)).retry(Again(1)).service(api.clone()).oneshot(get("/x")).await
+                builder
+                    .layer(layer_of(cache))
+                    .retry(Again(1))
+                    .service(api.clone())
+                    .oneshot(get("/monitor/x"))
+                    .await
             }
         };
         assert_eq!(answer.unwrap().status(), 200);
@@ -107,7 +117,7 @@ async fn case_34_35_retries_do_not_multiply_the_calls_of_a_failing_token_endpoin
         let (api, source) = (scripted(&[]), Scripted::new([answer]));
         let auth = layer_of(cache_drawing(1.0, source.clone()));
         let service = ServiceBuilder::new().retry(Again(20)).layer(auth).service(api.clone());
-        let error = service.oneshot(get("/x")).await.unwrap_err();
+        let error = service.oneshot(get("/monitor/x")).await.unwrap_err();
         assert!(error.downcast_ref::<Error>().unwrap().is_no_token());
         assert_eq!((source.fetches(), api.calls()), (fetches, 0));
     }

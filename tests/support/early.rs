@@ -103,7 +103,7 @@ impl Early {
         let layer = KlaviAuthLayer::new(&KlaviApi::at(&self.base, Product::Monitor)?, cache);
         let mut http = Client::builder(TokioExecutor::new());
         http.http2_only(http2);
-        let request = http::Request::post(&self.base);
+        let request = http::Request::post(format!("{}/monitor/v1/upload", self.base));
         if kind == Kind::Whole {
             let klavi = layer.layer(http.build_http::<Full<Bytes>>());
             return finish(klavi.oneshot(request.body(Full::new(body.clone()))?)).await;

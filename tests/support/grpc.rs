@@ -210,7 +210,8 @@ impl Health for Server {
 /// A layer that takes both kinds of rejection for one.
 pub fn layer(server: &Server) -> KlaviAuthLayer<RecordBody<tonic::body::Body>> {
     let layer = KlaviAuthLayer::new(&server.api(), server.tokens());
-    layer.rejected_when(rejects_status_16).replay_with(tonic::body::Body::new)
+    // gRPC's paths begin with the name of a service, not with a product's.
+    layer.whole_origin().rejected_when(rejects_status_16).replay_with(tonic::body::Body::new)
 }
 
 pub fn rejects_status_16(status: StatusCode, headers: &HeaderMap) -> bool {

@@ -1,0 +1,201 @@
+//! Which paths are a product's.
+
+/// `{base path}/{product}`: what all paths of a product begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProductPath(Box<str>);
+
+impl ProductPath {
+    pub(crate) fn new(path: &str) -> Self {
+        Self(path.into())
+    }
+
+    /// Whether a path is the product's, and nobody can read it as another one's. It is compared as it is written: a
+    /// server may take `/MONITOR`, `//monitor` or `/%6donitor` for the product or for something else.
+    #[inline]
+    pub(crate) fn contains(&self, path: &str) -> bool {
+        let Some(rest) = path.strip_prefix(&*self.0) else { return false };
+        (rest.is_empty() || rest.starts_with('/')) && !leads_up(rest)
+    }
+}
+
+/// Whether a server could find a `..` segment in it. Most paths have neither a dot nor a percent sign: all of them is
+/// looked at, since that is faster than to stop early.
+#[inline]
+fn leads_up(path: &str) -> bool {
+    let is_suspicious = path.bytes().fold(false, |found, byte| found | matches!(byte, b'.' | b'%'));
+    is_suspicious && leads_up_decoded(path.as_bytes(), MOST_ROUNDS)
+}
+
+/// A path may be decoded by each server on its way. One that is encoded more often than this is not looked into.
+const MOST_ROUNDS: u32 = 4;
+
+#[cold]
+fn leads_up_decoded(path: &[u8], rounds_left: u32) -> bool {
+    let decoded = Decode(path);
+    if has_parent_segment(decoded.clone()) {
+        return true;
+    }
+    if !decoded.clone().any(|byte| byte == b'%') {
+        return false;
+    }
+    let decoded: Vec<_> = decoded.collect();
+    let is_decoded = decoded.len() == path.len();
+    !is_decoded && (rounds_left == 0 || leads_up_decoded(&decoded, rounds_left - 1))
+}
+
+/// A server may take a backslash for a slash, and a segment to end at its parameters (`..;a=b`).
+fn has_parent_segment(path: impl Iterator<Item = u8>) -> bool {
+    // How many dots the segment consists of, `None` once there is anything else in it.
+    let mut dots = None;
+    for byte in path {
+        match byte {
+            b'/' | b'\\' | b';' | b'?' | b'#' if dots == Some(2) => return true,
+            b'/' | b'\\' => dots = Some(0),
+            b'.' => dots = dots.map(|dots: u32| dots + 1),
+            _ => dots = None,
+        }
+    }
+    dots == Some(2)
+}
+
+/// The characters of a path, decoded once.
+#[derive(Clone)]
+struct Decode<'a>(&'a [u8]);
+
+impl Iterator for Decode<'_> {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        if let [b'%', high, low, rest @ ..] = self.0 {
+            if let (Some(high), Some(low)) = (digit(*high), digit(*low)) {
+                self.0 = rest;
+                return Some((high * 16 + low) as u8);
+            }
+        }
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_monitors(path: &str) -> bool {
+        ProductPath::new("/proxy/monitor").contains(path)
+    }
+
+    #[test]
+    fn case_57_a_products_paths_are_whole_segments_below_the_base_path() {
+        for path in [
+            "/proxy/monitor",
+            "/proxy/monitor/",
+            "/proxy/monitor/v1/monitors",
+            "/proxy/monitor//data/v1",
+            "/proxy/monitor/data/v1",
+        ] {
+            assert!(is_monitors(path), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "*",
+            "/proxy",
+            "/proxy/",
+            "/monitor/v1",
+            "/proxy/monitoring",
+            "/proxy/monitor-2/v1",
+            "/proxy/monitor.v2/v1",
+            "/proxy/monitor;a=b/v1",
+            "/proxy/monitor%2fv1",
+            "/proxy/data/v1",
+            "/data/proxy/monitor/v1",
+        ] {
+            assert!(!is_monitors(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn case_57_another_spelling_of_the_prefix_is_not_the_products() {
+        for path in [
+            "/proxy/Monitor/v1",
+            "/PROXY/monitor/v1",
+            "//proxy/monitor/v1",
+            "/proxy//monitor/v1",
+            "/proxy/./monitor/v1",
+            "/proxy/x/../monitor/v1",
+            "/proxy/%6donitor/v1",
+            "/proxy\\monitor/v1",
+            "/proxy/monitor\\v1",
+        ] {
+            assert!(!is_monitors(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn case_57_a_path_with_a_way_up_is_not_the_products() {
+        for rest in [
+            "/..",
+            "/../",
+            "/../data/v1/links",
+            "/v1/../../data/v1",
+            "/../monitor/v1",
+            "/%2e%2e/data",
+            "/%2E%2E/data",
+            "/.%2e/data",
+            "/%2e./data",
+            "/v1/..",
+            "/v1/%2e%2e",
+            "/..%2fdata",
+            "/..%2Fdata",
+            "/v1%2f..%2f..%2fdata",
+            "/..\\data",
+            "/v1\\..\\..\\data",
+            "/..%5cdata",
+            "/..;/data",
+            "/..;a=b/data",
+            "/..%3b/data",
+            "/..%3f",
+            "/..%23",
+            "/%252e%252e/data",
+            "/%25252e./data",
+            "/..%252fdata",
+            "/%%32%65%2%65/data",
+            "/%25%32%65./data",
+            "/%2525252525252525",
+            "//../data",
+        ] {
+            assert!(!is_monitors(&format!("/proxy/monitor{rest}")), "{rest}");
+        }
+    }
+
+    #[test]
+    fn case_57_dots_and_percent_signs_that_lead_nowhere_are_the_products() {
+        for rest in [
+            "/.",
+            "/./v1",
+            "/...",
+            "/.../v1",
+            "/v1/report.pdf",
+            "/v1/a..b",
+            "/v1/..a",
+            "/v1/a..",
+            "/v1/.hidden",
+            "/v1/a%2fb",
+            "/v1/a%20b",
+            "/v1/100%25",
+            "/v1/100%25%20off",
+            "/v1/%25252525",
+            "/v1/100%",
+            "/v1/%zz",
+            "/v1/%2",
+            "/v1/a;..",
+            "/v1/%2e",
+            "/v1/~..",
+        ] {
+            assert!(is_monitors(&format!("/proxy/monitor{rest}")), "{rest}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Layers for several products over one client: each serves its own paths, in whichever order they stand.
+
+use crate::{
+    requests,
+    sockets::{Body, Caller, Http, World, http1, soon},
+};
+use http::Request;
+use klavi_auth::{BoxError, KlaviAuthLayer, KlaviAuthMiddleware, Product, sandbox::Endpoint};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
+
+type Klavi = BoxCloneSyncService<Request<Body>, <Http as Service<Request<Body>>>::Response, BoxError>;
+
+/// One is the beginning of another.
+const PRODUCTS: [&str; 4] = ["monitor", "data", "monitoring", "data.v2"];
+
+/// All orders of `0..n`.
+fn orders(n: usize) -> Vec<Vec<usize>> {
+    let Some(last) = n.checked_sub(1) else { return vec![Vec::new()] };
+    let insert = |order: Vec<usize>| (0..n).map(move |at| [&order[..at], &[last], &order[at..]].concat());
+    orders(last).into_iter().flat_map(insert).collect()
+}
+
+fn layers(world: &World) -> Vec<KlaviAuthLayer> {
+    let layer = |name| {
+        let product = Product::other(name).unwrap();
+        world.builder_for(product, world.sandbox.credentials()).build().unwrap()
+    };
+    PRODUCTS.into_iter().map(layer).collect()
+}
+
+/// The client with these layers around it, the first one innermost.
+fn stack(layers: &[KlaviAuthLayer], order: &[usize]) -> Klavi {
+    let client = Klavi::new(ServiceExt::<Request<Body>>::map_err(http1(), BoxError::from));
+    order.iter().fold(client, |inner, layer| Klavi::new(layers[*layer].layer(inner)))
+}
+
+fn get(world: &World, path: &str) -> Request<Body> {
+    Request::get(format!("{}{path}", world.sandbox.base_url())).body(Body::default()).unwrap()
+}
+
+/// Calls every product twice, revokes all tokens, and calls every product again.
+async fn each_product_has_its_own_token(layers: usize, orders: Vec<Vec<usize>>) {
+    for order in orders {
+        let world = requests::world().await;
+        let klavi = stack(&self::layers(&world), &order);
+        let call_all = async |world: &World| {
+            for name in PRODUCTS.iter().take(layers) {
+                let status = klavi.status(get(world, &format!("/{name}/v1/monitors"))).await;
+                assert_eq!(status, 200, "{name} in {order:?}");
+            }
+        };
+        let n = layers as u64;
+        call_all(&world).await;
+        call_all(&world).await;
+        assert_eq!(world.counts(), [n, 0, 2 * n, 0], "{order:?}");
+        world.sandbox.revoke_all();
+        call_all(&world).await;
+        assert_eq!(world.counts(), [2 * n, 0, 4 * n, n], "{order:?}");
+    }
+}
+
+#[tokio::test]
+async fn case_57_two_products_layers_serve_their_own_paths_in_either_order() {
+    each_product_has_its_own_token(2, orders(2)).await;
+}
+
+#[tokio::test]
+async fn case_57_three_products_layers_serve_their_own_paths_in_any_order() {
+    each_product_has_its_own_token(3, orders(3)).await;
+}
+
+#[tokio::test]
+async fn case_57_four_products_layers_serve_their_own_paths_in_any_order() {
+    assert_eq!(orders(4).len(), 24);
+    each_product_has_its_own_token(4, orders(4)).await;
+}
+
+#[tokio::test]
+async fn case_57_a_path_of_no_layers_product_has_no_token_and_its_401_starts_nothing() {
+    let world = requests::world().await;
+    let layers = layers(&world);
+    for order in orders(2) {
+        let klavi = stack(&layers, &order);
+        for path in ["/links/v1/echo", "/monitoring/v1/echo", "/data.v2/v1/echo", "/monitor/../links/v1/echo"]
+        {
+            assert_ne!(klavi.status(get(&world, path)).await, 200, "{path}");
+        }
+    }
+    assert_eq!(world.counts()[0], 0);
+    assert!(world.log_of(Endpoint::Resource).iter().all(|entry| entry.token().is_none()));
+}
+
+#[tokio::test]
+async fn case_57_a_layer_for_the_whole_origin_hides_the_layers_inside_of_it() {
+    let world = requests::world().await;
+    let [monitor, data] = <[_; 2]>::try_from(layers(&world).drain(..2).collect::<Vec<_>>()).unwrap();
+    let outside =
+        ServiceBuilder::new().layer(monitor.clone().whole_origin()).layer(data.clone()).service(http1());
+    assert_eq!(outside.status(get(&world, "/monitor/v1/echo")).await, 200);
+    assert_eq!(outside.status(get(&world, "/data/v1/echo")).await, 401);
+    let inside = ServiceBuilder::new().layer(data).layer(monitor.whole_origin()).service(http1());
+    assert_eq!(inside.status(get(&world, "/data/v1/echo")).await, 200);
+    assert_eq!(inside.status(get(&world, "/links/v1/echo")).await, 401);
+}
+
+#[tokio::test]
+async fn case_57_a_customers_request_is_served_by_any_products_layer() {
+    let world = requests::world().await;
+    let monitor = KlaviAuthLayer::without_tokens(&world.sandbox.api(Product::Monitor));
+    let customer = world.builder_for(Product::Data, world.sandbox.credentials()).build().unwrap();
+    let mut request = get(&world, "/data/v1/echo");
+    request.extensions_mut().insert(customer.tokens().clone());
+    assert_eq!(monitor.layer(http1()).status(request).await, 200);
+}
+
+#[tokio::test]
+async fn case_57_two_products_middleware_serve_their_own_paths_in_either_order() {
+    for order in orders(2) {
+        let world = requests::world().await;
+        let layers = layers(&world);
+        let client =
+            order.iter().fold(::reqwest_middleware::ClientBuilder::new(requests::http()), |client, layer| {
+                client.with(KlaviAuthMiddleware::from(&layers[*layer]))
+            });
+        let client = client.build();
+        for revoked in [false, true] {
+            if revoked {
+                world.sandbox.revoke_all();
+            }
+            for name in &PRODUCTS[..2] {
+                let url = format!("{}/{name}/v1/monitors", world.sandbox.base_url());
+                assert_eq!(soon(client.get(url).send()).await.unwrap().status(), 200, "{name} in {order:?}");
+            }
+        }
+        assert_eq!(world.counts(), [4, 0, 6, 2]);
+    }
+}
