@@ -3,6 +3,9 @@
 //! Two handles share one tape. The first is sent: it reads the original and records what it reads. The second is
 //! kept, and is sent if there is a 401: it takes the tape over, gives out what is on it and then goes on with the
 //! rest of the original. So it is whole wherever the first one had got to: unread, half-way or at its end.
+//!
+//! The second announces what the first announced when it was made, though more may be known now: a length that was
+//! unknown stays unknown, so that the resend is framed as the first sending was.
 
 use std::{
     fmt,
@@ -14,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::tape::{Recorded, Tape};
+use super::tape::Tape;
 use crate::BoxError;
 
 /// A body that is recorded while it is sent, up to a limit, and can be sent again. Chunks of bytes are shared
@@ -30,15 +33,20 @@ pub struct ReplayBody<B> {
     tape: Option<Arc<Mutex<Tape<B>>>>,
     /// The second handle, which may take over.
     is_second: bool,
-    /// What this handle gives out next: a frame of the tape, or what comes after it.
+    /// What the second handle gives out next: a frame of the tape, or what comes after it.
     next: usize,
+    /// The bytes that the second handle has given out, `None` until it is read for the first time.
+    given: Option<u64>,
 }
 
 impl<B> ReplayBody<B> {
     /// The first handle: reads `body` and records up to `limit` bytes of it.
-    pub(super) fn recording(body: B, limit: usize) -> Self {
+    pub(super) fn recording(body: B, limit: usize) -> Self
+    where
+        B: Body,
+    {
         let tape = Tape::new(body, limit);
-        Self { tape: Some(Arc::new(Mutex::new(tape))), is_second: false, next: 0 }
+        Self { tape: Some(Arc::new(Mutex::new(tape))), is_second: false, next: 0, given: None }
     }
 
     /// The second handle. There is one at the most.
@@ -46,12 +54,12 @@ impl<B> ReplayBody<B> {
         if let Some(mut tape) = self.tape() {
             tape.wanted = true;
         }
-        Self { tape: self.tape.clone(), is_second: true, next: 0 }
+        Self { tape: self.tape.clone(), is_second: true, next: 0, given: None }
     }
 
     /// A body with nothing in it.
     pub(super) fn empty() -> Self {
-        Self { tape: None, is_second: false, next: 0 }
+        Self { tape: None, is_second: false, next: 0, given: None }
     }
 
     /// Whether all that was read so far is on the tape.
@@ -110,20 +118,27 @@ where
             drop(before);
             return frame;
         }
-        if let Some(frame) = tape.frames.get(this.next) {
-            this.next += 1;
-            return Poll::Ready(Some(Ok(match frame.clone() {
-                Recorded::Data(data) => Frame::data(data),
-                Recorded::Trailers(trailers) => Frame::trailers(trailers),
-            })));
+        let given = this.given.get_or_insert(0);
+        let frame = match tape.frames.get(this.next).cloned() {
+            Some(recorded) => {
+                this.next += 1;
+                Poll::Ready(Some(Ok(recorded.into_frame())))
+            }
+            None => tape.read(cx),
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &frame {
+            *given += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
-        tape.read(cx)
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
         let Some(tape) = self.tape() else { return true };
         if self.is_lost(&tape) {
             return false;
+        }
+        if self.is_second && self.given.is_none() {
+            return tape.announced.is_end_stream;
         }
         let played = !self.is_second || self.next >= tape.frames.len();
         played && tape.original.as_ref().is_none_or(|original| original.is_end_stream())
@@ -134,16 +149,15 @@ where
         if self.is_lost(&tape) {
             return SizeHint::default();
         }
-        let rest = tape.original.as_ref().map(|original| original.size_hint());
-        let rest = rest.unwrap_or_else(|| SizeHint::with_exact(0));
         if !self.is_second {
-            return rest;
+            let hint = tape.original.as_ref().map(|original| original.size_hint());
+            return hint.unwrap_or_else(|| SizeHint::with_exact(0));
         }
-        let recorded = tape.frames.iter().skip(self.next).map(Recorded::data_len).sum::<usize>() as u64;
+        let (announced, given) = (&tape.announced.size_hint, self.given.unwrap_or(0));
         let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower().saturating_add(recorded));
-        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(recorded)) {
-            hint.set_upper(upper);
+        hint.set_lower(announced.lower().saturating_sub(given));
+        if let Some(upper) = announced.upper() {
+            hint.set_upper(upper.saturating_sub(given));
         }
         hint
     }

@@ -19,7 +19,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 
 use crate::BoxError;
 
@@ -29,6 +29,8 @@ const MOST_FRAMES: usize = 4096;
 pub(super) struct Tape<B> {
     /// `None` once it has ended or failed.
     pub(super) original: Option<Pin<Box<B>>>,
+    /// What the original said of itself before it was read.
+    pub(super) announced: Announced,
     pub(super) frames: Vec<Recorded>,
     /// The bytes in `frames`.
     pub(super) recorded: usize,
@@ -42,6 +44,12 @@ pub(super) struct Tape<B> {
     pub(super) waiting: Option<Waker>,
 }
 
+/// What a client frames a body by.
+pub(super) struct Announced {
+    pub(super) size_hint: SizeHint,
+    pub(super) is_end_stream: bool,
+}
+
 #[derive(Clone)]
 pub(super) enum Recorded {
     Data(Bytes),
@@ -49,8 +57,12 @@ pub(super) enum Recorded {
 }
 
 impl<B> Tape<B> {
-    pub(super) fn new(original: B, limit: usize) -> Self {
+    pub(super) fn new(original: B, limit: usize) -> Self
+    where
+        B: Body,
+    {
         Self {
+            announced: Announced { size_hint: original.size_hint(), is_end_stream: original.is_end_stream() },
             original: Some(Box::pin(original)),
             frames: Vec::new(),
             recorded: 0,
@@ -138,10 +150,10 @@ impl Recorded {
         }
     }
 
-    pub(super) fn data_len(&self) -> usize {
+    pub(super) fn into_frame(self) -> Frame<Bytes> {
         match self {
-            Self::Data(data) => data.len(),
-            Self::Trailers(_) => 0,
+            Self::Data(data) => Frame::data(data),
+            Self::Trailers(trailers) => Frame::trailers(trailers),
         }
     }
 }

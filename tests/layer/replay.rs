@@ -291,3 +291,43 @@ async fn case_55_the_length_is_what_it_was_both_times() {
     assert_eq!(service.oneshot(post("payload".into())).await.unwrap().status(), 200);
     assert_eq!(inner.bearers().len(), 2);
 }
+
+/// What a client frames a body by.
+fn announced<B: http_body::Body>(body: &B) -> (u64, Option<u64>, bool) {
+    (body.size_hint().lower(), body.size_hint().upper(), body.is_end_stream())
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_55_a_length_that_was_unknown_stays_so_though_all_is_recorded() {
+    for (parts, expected) in [(vec![], &PARTS[..0]), (parts(), &PARTS)] {
+        let inner = Streams::new(move |number, mut request: Request<Own>| async move {
+            assert_eq!(announced(request.body()), (0, None, false), "sending {number}");
+            assert_eq!(rest(request.body_mut()).await?, expected);
+            if number == 1 { status(401, "no") } else { ok("fine") }
+        });
+        let service = layer(Scripted::tokens(), Own::again).layer(inner.clone());
+        assert_eq!(service.oneshot(post(Own::of(parts))).await.unwrap().status(), 200);
+        assert_eq!(inner.bearers().len(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_55_a_length_that_was_known_is_announced_again_wherever_the_first_got_to() {
+    for read_first in 0..=2 {
+        let inner = Streams::new(move |number, mut request: Request<Own>| async move {
+            assert_eq!(announced(request.body()), (7, Some(7), false), "sending {number}");
+            if number == 1 {
+                for _ in 0..read_first {
+                    next(request.body_mut()).await.transpose()?;
+                }
+                return status(401, "no");
+            }
+            assert_eq!(rest(request.body_mut()).await?, ["payload"]);
+            assert_eq!(announced(request.body()), (0, Some(0), true));
+            ok("fine")
+        });
+        let service = layer(Scripted::tokens(), Own::again).layer(inner.clone());
+        assert_eq!(service.oneshot(post(Own::text("payload"))).await.unwrap().status(), 200);
+        assert_eq!(inner.bearers().len(), 2);
+    }
+}
