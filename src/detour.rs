@@ -44,8 +44,8 @@ pub(crate) struct Detour<S, R, Q, A, K> {
 enum Step<S, Q, A, K> {
     // The request waits for a token. Nothing of the inner service is held.
     Acquiring { acquire: Acquire, waiting: Option<Waiting<Q, A, K>> },
-    // There was a token a moment ago; the request waits for the inner service.
-    Readying { service: S, outgoing: Option<Outgoing<Q>>, token: ValidToken },
+    // There was a token a moment ago; the request waits for the inner service, and for an instance of it before that.
+    Readying { service: Option<S>, outgoing: Option<Outgoing<Q>>, token: ValidToken },
 }
 
 /// A request that waits for a token.
@@ -146,11 +146,15 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
                             }
                         }
                     };
-                    Step::Readying { service: way.handle.not_ready_inner(), outgoing: Some(outgoing), token }
+                    Step::Readying { service: None, outgoing: Some(outgoing), token }
                 }
 
                 // ## Readying => Acquiring | done (sent, or an error)
                 Step::Readying { service, outgoing, token } => {
+                    let service = match service {
+                        Some(service) => service,
+                        None => service.insert(ready!(way.handle.poll_not_ready_inner(cx))),
+                    };
                     let ready = ready!(service.poll_ready(cx));
                     let outgoing = take(outgoing);
                     if let Err(error) = ready {

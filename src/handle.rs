@@ -10,7 +10,8 @@
 
 use std::{
     ptr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
 };
 
 use tokio::time::Instant;
@@ -18,25 +19,15 @@ use tokio::time::Instant;
 use crate::{
     AccessToken, KlaviAuthLayer,
     cache::{Acquire, LocalToken, Lookup, ValidToken},
+    template::Template,
 };
 
 /// What the service was made of.
-pub(crate) struct Shared<S, R> {
+struct Shared<S, R> {
     layer: KlaviAuthLayer<R>,
-    /// A clone that was never polled ready, from which the rare request that needs an instance of its own gets
-    /// one. Cloning the inner service for every request would cost more than all else here. It is cloned under the
-    /// lock, since a service need not be `Sync`: a `Clone` of a user's that waits for another of these would wait
-    /// for ever. After the inner service was changed there is none until one of the
-    /// new ones is readied.
-    pristine: OnceLock<Mutex<S>>,
-}
-
-impl<S: Clone, R> Shared<S, R> {
-    /// An instance that must be polled ready before it is called.
-    fn not_ready_inner(&self) -> S {
-        let pristine = self.pristine.get().expect("no call without a pristine clone");
-        pristine.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
+    /// From which the rare request that needs an instance of its own gets one. Cloning the inner service for every
+    /// request would cost more than all else here.
+    template: Template<S>,
 }
 
 /// What the requests of one thread hold on to.
@@ -66,9 +57,9 @@ impl<S, R> Handle<S, R> {
 }
 
 impl<S: Clone, R> Handle<S, R> {
-    /// As [`Shared::not_ready_inner`].
-    pub(crate) fn not_ready_inner(&self) -> S {
-        self.shared.not_ready_inner()
+    /// As [`Template::poll_clone`].
+    pub(crate) fn poll_not_ready_inner(&self, cx: &mut Context<'_>) -> Poll<S> {
+        self.shared.template.poll_clone(cx)
     }
 }
 
@@ -85,8 +76,9 @@ const SLOTS: usize = 32;
 struct Slot<T>(Mutex<Option<Arc<T>>>);
 
 impl<S, R> Handles<S, R> {
-    pub(crate) fn new(layer: KlaviAuthLayer<R>) -> Self {
-        let shared = Arc::new(Shared { layer, pristine: OnceLock::new() });
+    /// `template` was never polled ready.
+    pub(crate) fn new(layer: KlaviAuthLayer<R>, template: S) -> Self {
+        let shared = Arc::new(Shared { layer, template: Template::new(template) });
         Self { shared, slots: std::array::from_fn(|_| Slot(Mutex::new(None))) }
     }
 
@@ -130,18 +122,9 @@ impl<S, R> Handles<S, R> {
 }
 
 impl<S: Clone, R> Handles<S, R> {
-    /// Before a service is readied: keeps a clone of it, unless there is one.
-    #[inline]
-    pub(crate) fn keep_pristine(&self, inner: &S) {
-        if self.shared.pristine.get().is_none() {
-            // Not in `get_or_init`: a clone is made by a user's code, which may come back here.
-            let _other_was_first = self.shared.pristine.set(Mutex::new(inner.clone()));
-        }
-    }
-
-    /// As [`Shared::not_ready_inner`].
-    pub(crate) fn not_ready_inner(&self) -> S {
-        self.shared.not_ready_inner()
+    /// As [`Template::poll_clone`].
+    pub(crate) fn poll_not_ready_inner(&self, cx: &mut Context<'_>) -> Poll<S> {
+        self.shared.template.poll_clone(cx)
     }
 }
 
@@ -169,7 +152,7 @@ mod tests {
             TokenCache::new(source_fn(|_| async { NewToken::new("token", Duration::from_secs(1800)) }));
         cache.warm_up().await.unwrap();
         let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone());
-        (cache, Handles::new(layer.send_once()))
+        (cache, Handles::new(layer.send_once(), ()))
     }
 
     #[tokio::test(start_paused = true)]
@@ -201,7 +184,7 @@ mod tests {
             async move { NewToken::new(&format!("token-{number}"), Duration::from_secs(1800)) }
         }));
         let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone());
-        let handles: Handles<(), _> = Handles::new(layer.send_once());
+        let handles: Handles<(), _> = Handles::new(layer.send_once(), ());
         let mut copies = Vec::new();
         let refuse = |token: &AccessToken| cache.reject(token.generation()).unwrap();
         let invalidate = |token: &AccessToken| cache.invalidate(token);

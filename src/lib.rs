@@ -282,6 +282,7 @@ pub mod sandbox;
 mod scope;
 mod service;
 mod source;
+mod template;
 mod token;
 mod token_endpoint;
 

@@ -38,7 +38,7 @@ where
     type Future = ResponseFuture<S, R, Request>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner_mut().poll_ready(cx).map_err(Into::into)
+        self.poll_inner_ready(cx)
     }
 
     fn call(&mut self, request: Request) -> Self::Future {

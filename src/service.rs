@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use http::{Request, Response};
@@ -28,6 +28,9 @@ use crate::{
 /// very instance. One that waits for a token gives its place up first and is readied again when the token is
 /// there, so that a limit or a buffer shared with the token transport cannot lock up.
 ///
+/// The instance that is readied then is a clone of the inner service as it was when it was wrapped: configure the inner
+/// service before you wrap it. A panic in its `Clone` reaches the request that needed the clone, and no other.
+///
 /// # Errors
 ///
 /// The inner service's, boxed, or an [`Error`](crate::Error) to be found by downcast. A 401 is not an error; if a
@@ -40,6 +43,8 @@ use crate::{
 /// Dropping the [`ResponseFuture`] drops the request. A fetch that it started goes on for the others.
 pub struct KlaviAuth<S, R = CloneBody> {
     inner: S,
+    /// `inner` is a clone of an instance that was readied and has taken its place. It is replaced before it is readied.
+    is_placeholder: bool,
     handles: Arc<Handles<S, R>>,
     /// The handle of the thread on which this instance was called for the second time. One that is cloned for a single
     /// request does without.
@@ -49,9 +54,8 @@ pub struct KlaviAuth<S, R = CloneBody> {
 
 impl<S: Clone, R> KlaviAuth<S, R> {
     pub(crate) fn new(inner: S, layer: KlaviAuthLayer<R>) -> Self {
-        let handles = Arc::new(Handles::new(layer));
-        handles.keep_pristine(&inner);
-        Self { inner, handles, handle: None, is_called: false }
+        let handles = Arc::new(Handles::new(layer, inner.clone()));
+        Self { inner, is_placeholder: false, handles, handle: None, is_called: false }
     }
 
     /// The layer that it was made with.
@@ -62,18 +66,6 @@ impl<S: Clone, R> KlaviAuth<S, R> {
     /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
-    }
-
-    /// The inner service, to be changed. Changes reach this instance and the clones made of it from now on; those that
-    /// were made before stay as they are, so change it before you hand clones out.
-    pub fn get_mut(&mut self) -> &mut S
-    where
-        R: Clone,
-    {
-        // The clones of before keep theirs. What is shared from now on is empty until one of the new is readied.
-        self.handles = Arc::new(Handles::new(self.layer().clone()));
-        self.handle = None;
-        &mut self.inner
     }
 
     /// The inner service, unwrapped.
@@ -95,7 +87,6 @@ impl<S: Clone, R> KlaviAuth<S, R> {
         R: Replay<Q>,
         Q: Outbound,
     {
-        self.handles.keep_pristine(&self.inner);
         let future = match treatment {
             Treatment::Pass => return ResponseFuture::passing(self.inner.call(request)),
             Treatment::Refuse(error) => ResponseFuture::failed(error),
@@ -121,9 +112,30 @@ impl<S: Clone, R> KlaviAuth<S, R> {
                 }
             }
         };
-        // Nothing was sent: the place that `poll_ready` took is given up, for it may be the only one.
-        self.inner = self.handles.not_ready_inner();
+        self.give_up_place();
         future
+    }
+
+    /// Nothing was sent: the place that `poll_ready` took is given up, for it may be the only one.
+    ///
+    /// A clone takes the place of the instance, and not one of the template, for which this could not wait if another
+    /// thread has it. It is none to be called: some services, such as `tower::steer::Steer`, take over what they know of
+    /// their readiness when they are cloned.
+    fn give_up_place(&mut self) {
+        self.inner = self.inner.clone();
+        self.is_placeholder = true;
+    }
+
+    pub(crate) fn poll_inner_ready<Q>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>
+    where
+        S: Service<Q>,
+        S::Error: Into<BoxError>,
+    {
+        if self.is_placeholder {
+            self.inner = ready!(self.handles.poll_not_ready_inner(cx));
+            self.is_placeholder = false;
+        }
+        self.inner.poll_ready(cx).map_err(Into::into)
     }
 
     /// A handle, and the token for a request that leaves now: none besides if it is the one that the handle has.
@@ -151,16 +163,8 @@ impl<S: Clone, R> KlaviAuth<S, R> {
         S: Service<Q>,
         R: Replay<Q>,
     {
-        self.handles.keep_pristine(&self.inner);
-        self.inner = self.handles.not_ready_inner();
+        self.give_up_place();
         ResponseFuture::failed(error)
-    }
-
-    /// To be readied, not to be changed.
-    #[cfg(feature = "reqwest")]
-    pub(crate) fn inner_mut(&mut self) -> &mut S {
-        self.handles.keep_pristine(&self.inner);
-        &mut self.inner
     }
 }
 
@@ -175,8 +179,7 @@ where
     type Future = ResponseFuture<S, R, Request<B>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.handles.keep_pristine(&self.inner);
-        self.inner.poll_ready(cx).map_err(Into::into)
+        self.poll_inner_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
@@ -189,7 +192,13 @@ where
 
 impl<S: Clone, R> Clone for KlaviAuth<S, R> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), handles: Arc::clone(&self.handles), handle: None, is_called: false }
+        Self {
+            inner: self.inner.clone(),
+            is_placeholder: self.is_placeholder,
+            handles: Arc::clone(&self.handles),
+            handle: None,
+            is_called: false,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use crate::support::{
@@ -277,15 +277,11 @@ async fn case_16_an_aging_token_leaves_at_once_and_is_renewed_behind_the_request
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_changed_inner_service_is_the_one_that_waiting_requests_use() {
-    let source = Manual::default();
-    let (old, new) = (fine(), fine());
-    let mut service = layer(source.clone()).layer(old.clone());
-    *service.get_mut() = new.clone();
-    let (response, ()) = tokio::join!(service.clone().oneshot(get(MONITORS)), source.answer(token("t1")));
-    assert_eq!(response.unwrap().status(), 200);
-    assert_eq!((old.calls(), new.calls(), service.get_ref().calls()), (0, 1, 1));
-    assert_eq!(service.into_inner().calls(), 1);
+async fn the_inner_service_can_be_seen_and_unwrapped() {
+    let inner = fine();
+    let service = layer(Scripted::tokens()).layer(inner.clone());
+    assert_eq!(service.clone().oneshot(get(MONITORS)).await.unwrap().status(), 200);
+    assert_eq!((service.get_ref().calls(), service.into_inner().calls()), (1, 1));
 }
 
 /// A service whose clones take over what it knows of its readiness, as `tower::steer`'s do.
@@ -321,16 +317,56 @@ impl Service<Request<Body>> for Steered {
 #[tokio::test(start_paused = true)]
 async fn case_49_an_instance_that_is_readied_anew_is_no_clone_of_a_readied_one() {
     let mut service = layer(Scripted::tokens()).layer(Steered::default());
-    for changed in [false, true] {
-        if changed {
-            *service.get_mut() = Steered::default();
-        }
+    for _ in 0..2 {
         // There is no token yet: it is sent by an instance that is readied when there is one.
+        let first = service.ready().await.unwrap().call(get(MONITORS));
+        let clone = service.clone();
+        assert_eq!(first.await.unwrap().status(), 200);
         assert_eq!(service.ready().await.unwrap().call(get(MONITORS)).await.unwrap().status(), 200);
-        assert_eq!(service.ready().await.unwrap().call(get(MONITORS)).await.unwrap().status(), 200);
+        assert_eq!(clone.oneshot(get(MONITORS)).await.unwrap().status(), 200);
         let token = service.layer().tokens().get().await.unwrap();
         service.layer().tokens().invalidate(&token);
     }
+}
+
+/// A service whose clones panic once after they were told to.
+struct Fragile(Api, Arc<AtomicBool>);
+
+impl Clone for Fragile {
+    fn clone(&self) -> Self {
+        assert!(!self.1.swap(false, Ordering::SeqCst), "a clone that panics");
+        Self(self.0.clone(), self.1.clone())
+    }
+}
+
+impl Service<Request<Body>> for Fragile {
+    type Response = http::Response<Body>;
+    type Error = BoxError;
+    type Future = <Api as Service<Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.0.call(request)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_64_a_panic_in_the_inner_services_clone_costs_its_own_call_only() {
+    let source = Manual::default();
+    let (inner, panics) = (fine(), Arc::new(AtomicBool::new(false)));
+    let service = layer(source.clone()).layer(Fragile(inner.clone(), panics.clone()));
+    let [first, second] = [(); 2].map(|()| tokio::spawn(service.clone().oneshot(get(MONITORS))));
+    settle().await;
+    panics.store(true, Ordering::SeqCst);
+    source.answer(token("t1")).await;
+    let outcomes = [first.await, second.await];
+    let panicked = outcomes.iter().filter(|outcome| outcome.as_ref().is_err_and(|error| error.is_panic()));
+    assert_eq!(panicked.count(), 1);
+    assert_eq!((inner.calls(), inner.held()), (1, 0));
+    assert_eq!(service.oneshot(get(MONITORS)).await.unwrap().status(), 200);
 }
 
 #[test]
