@@ -38,9 +38,13 @@
 //! | the token is | the request | the token endpoint |
 //! |---|---|---|
 //! | fresh | leaves at once | left alone |
-//! | due for renewal | leaves at once | asked once, in the background |
+//! | due for a refresh | leaves at once | asked once, in the background |
+//! | about to expire | waits; if the fetch fails it leaves with the token | asked once for all who wait |
 //! | expired, rejected, or not there yet | waits | asked once for all who wait |
-//! | not to be had | fails with an [`Error`]; the inner service is not called | left alone until the back-off is over |
+//! | expired or not there yet, and the fetch failed | fails with an [`Error`]; the inner service is not called | left alone until the backoff ends |
+//! | rejected, and the fetch failed | leaves with the rejected token: only the API can say whether it is dead | asked in the background |
+//!
+//! [The life of a token](docs::token_life) has the whole picture.
 //!
 //! | the API answers | the caller gets |
 //! |---|---|

@@ -15,8 +15,7 @@ pub enum Event<'a> {
     Fetched(Arrival),
     /// A token came in while the one before was still good.
     Renewed(Arrival),
-    /// An attempt of a fetch failed in a way that may pass, or while the token that it knew of went out of use; it is
-    /// made again.
+    /// An attempt of a fetch failed in a way that may pass; it is made again.
     #[non_exhaustive]
     Retrying {
         /// What it failed of.
@@ -42,8 +41,8 @@ pub enum Event<'a> {
         /// The earliest moment of the next fetch, from now.
         retry_in: Duration,
     },
-    /// A request, or a call of [`TokenCache::get`](crate::TokenCache::get), got the current token although its
-    /// renewal is due and failed a moment ago.
+    /// A request, or a call of [`TokenCache::get`](crate::TokenCache::get), got a token that should have been replaced:
+    /// its refresh is due and failed, or the API rejected it and it could not be replaced.
     #[non_exhaustive]
     ServedWhileFailing {
         /// The token's.
@@ -57,7 +56,7 @@ pub enum Event<'a> {
         /// This answer took the token out of use. Else it was out already, or there is a newer one.
         first: bool,
     },
-    /// The API answered 401 to a token, and was not believed: too many were rejected of late.
+    /// The API answered 401 to a token, and nothing was fetched for it: the budget is used up.
     #[non_exhaustive]
     BudgetExhausted {
         /// The token's. It stays in use.
@@ -150,7 +149,7 @@ pub enum GivenUp {
     NoToken,
     /// The inner service failed while it was readied.
     NotReady,
-    /// The 401 was not believed: too many tokens were rejected of late.
+    /// The budget for replacing rejected tokens is used up.
     BudgetExhausted,
 }
 
@@ -192,7 +191,13 @@ impl GivenUp {
 /// ```
 ///
 /// It is called where the event happens, in the fetch's task or in the poll of a request, while no lock is held: it
-/// should be quick. What a fetch brought is told before its waiters are.
+/// should be quick. The event of a fetch comes before its waiters are woken.
+///
+/// # Recursion
+///
+/// An observer may call the cache, but what that call causes is an event too, and comes to the same observer before the
+/// call returns: an observer that asks for a token whenever one was served while failing never returns. Send the event to
+/// a task of your own (a channel, `tokio::spawn`) and call the cache there.
 ///
 /// # Panics
 ///
