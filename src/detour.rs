@@ -171,13 +171,16 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
                     match lookup {
                         Lookup::Token(valid) => {
                             let (token, send) = (&valid.token, |request| service.call(request));
-                            let (response, sent) = match outgoing {
+                            let sent = match outgoing {
                                 Outgoing::First(request) => first_sending(request, token, *once, layer, send),
                                 Outgoing::Second(request, _) => {
                                     second_sending(request, token, way.cache(), send)
                                 }
                             };
-                            return Poll::Ready(End::Sent(response, sent));
+                            return Poll::Ready(match sent {
+                                Ok((response, sent)) => End::Sent(response, sent),
+                                Err(error) => End::Answer(Err(error.into())),
+                            });
                         }
                         Lookup::Wait(acquire) => {
                             Step::Acquiring { acquire, waiting: Some(Waiting::Unsent(outgoing)) }

@@ -66,6 +66,7 @@ pub(crate) enum Kind {
     Interrupted(&'static str),
     BudgetExhausted,
     InsecureUri,
+    TooManyHeaders,
     CustomerMissing,
     Source,
 }
@@ -166,6 +167,12 @@ impl Error {
         self.any(|kind| kind == Kind::InsecureUri)
     }
 
+    /// The request has as many headers as the `http` crate allows for (24,576), and no room for the token. Nothing was
+    /// sent.
+    pub fn is_too_many_headers(&self) -> bool {
+        self.any(|kind| kind == Kind::TooManyHeaders)
+    }
+
     /// The layer has no tokens of its own, and the request brought no [`TokenCache`](crate::TokenCache) in its
     /// extensions.
     pub fn is_customer_missing(&self) -> bool {
@@ -235,6 +242,10 @@ impl Error {
         Self::new(Kind::InsecureUri, Recovery::Permanent)
     }
 
+    pub(crate) fn too_many_headers() -> Self {
+        Self::new(Kind::TooManyHeaders, Recovery::Permanent)
+    }
+
     pub(crate) fn customer_missing() -> Self {
         Self::new(Kind::CustomerMissing, Recovery::Permanent)
     }
@@ -288,6 +299,7 @@ impl Error {
             Some(Kind::Interrupted(_)) => "interrupted",
             Some(Kind::BudgetExhausted) => "budget_exhausted",
             Some(Kind::InsecureUri) => "insecure_uri",
+            Some(Kind::TooManyHeaders) => "too_many_headers",
             Some(Kind::CustomerMissing) => "customer_missing",
             Some(Kind::Source) => "source",
         }
@@ -342,6 +354,9 @@ impl fmt::Display for Error {
                 f.write_str("too many tokens were rejected in a short time, no further one is fetched")?;
             }
             Kind::InsecureUri => f.write_str("the request would carry the access token over plain http")?,
+            Kind::TooManyHeaders => {
+                f.write_str("the request has too many headers to add the access token")?
+            }
             Kind::CustomerMissing => {
                 f.write_str("the request brings no token cache, and the layer has none of its own")?;
             }
@@ -416,6 +431,7 @@ mod tests {
             ("interrupted", Error::is_interrupted),
             ("budget_exhausted", Error::is_budget_exhausted),
             ("insecure_uri", Error::is_insecure_uri),
+            ("too_many_headers", Error::is_too_many_headers),
             ("customer_missing", Error::is_customer_missing),
         ];
         let kinds = [
@@ -431,6 +447,7 @@ mod tests {
             Kind::Interrupted("what"),
             Kind::BudgetExhausted,
             Kind::InsecureUri,
+            Kind::TooManyHeaders,
             Kind::CustomerMissing,
             Kind::Source,
         ];

@@ -71,7 +71,8 @@ where
         let token = cache.get().await.map_err(Error::middleware)?;
         let again = next.clone();
         let send = |request| next.run(request, &mut *extensions);
-        let (response, mut sent) = first_sending(request, &token, marks.once, layer, send);
+        let (response, mut sent) =
+            first_sending(request, &token, marks.once, layer, send).map_err(Error::middleware)?;
         let response = response.await?;
 
         let rejected = match after_response::<_, Request, _>(response, &mut sent, layer, marks.cache.as_ref())
@@ -89,7 +90,7 @@ where
         };
 
         let send = |request| again.run(request, extensions);
-        let (response, mut sent) = second_sending(request, &token, cache, send);
+        let (response, mut sent) = second_sending(request, &token, cache, send).map_err(Error::middleware)?;
         let response = response.await?;
         match after_response::<_, Request, _>(response, &mut sent, layer, marks.cache.as_ref()) {
             Err(response) | Ok(Rejected { response, .. }) => Ok(response),

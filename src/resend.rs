@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use http::{Uri, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, Uri, header::AUTHORIZATION};
 
 use crate::{AccessToken, Error, Event, GivenUp, Inbound, KlaviAuthLayer, Outbound, Replay, TokenCache};
 
@@ -12,7 +12,8 @@ pub(crate) struct Sent<K> {
     kept: Result<K, GivenUp>,
 }
 
-/// Sends a request with its token for the first time, and keeps it, if it may and can be sent again.
+/// Sends a request with its token for the first time, and keeps it, if it may and can be sent again. `Err` if there is
+/// no room for the token: nothing was sent.
 #[inline]
 pub(crate) fn first_sending<R, Q, T>(
     mut request: Q,
@@ -20,12 +21,12 @@ pub(crate) fn first_sending<R, Q, T>(
     once: bool,
     layer: &KlaviAuthLayer<R>,
     send: impl FnOnce(Q) -> T,
-) -> (T, Sent<R::Kept>)
+) -> Result<(T, Sent<R::Kept>), Error>
 where
     R: Replay<Q>,
     Q: Outbound,
 {
-    attach(&mut request, token);
+    attach(&mut request, token)?;
     let resend = layer.settings().resend && !once;
     let (response, kept) = if resend {
         let (response, kept) = layer.replay().keep(request, send);
@@ -33,23 +34,35 @@ where
     } else {
         (send(request), Err(GivenUp::SwitchedOff))
     };
-    (response, Sent { generation: token.generation(), kept })
+    Ok((response, Sent { generation: token.generation(), kept }))
 }
 
-/// Sends a request with its token for the second time, after which nothing is kept.
+/// Sends a request with its token for the second time, after which nothing is kept. `Err` as for the first time.
 pub(crate) fn second_sending<Q: Outbound, T, K>(
     mut request: Q,
     token: &AccessToken,
     cache: &TokenCache,
     send: impl FnOnce(Q) -> T,
-) -> (T, Sent<K>) {
+) -> Result<(T, Sent<K>), Error> {
+    attach(&mut request, token)?;
     cache.emit(&Event::Resent { generation: token.generation() });
-    attach(&mut request, token);
-    (send(request), Sent { generation: token.generation(), kept: Err(GivenUp::RejectedAgain) })
+    Ok((send(request), Sent { generation: token.generation(), kept: Err(GivenUp::RejectedAgain) }))
 }
 
-fn attach(request: &mut impl Outbound, token: &AccessToken) {
-    request.headers_mut().insert(AUTHORIZATION, token.header_value().clone());
+#[inline]
+fn attach(request: &mut impl Outbound, token: &AccessToken) -> Result<(), Error> {
+    let (headers, value) = (request.headers_mut(), token.header_value());
+    match headers.try_insert(AUTHORIZATION, value.clone()) {
+        Ok(_) => Ok(()),
+        Err(_) => attach_to_full(headers, value),
+    }
+}
+
+/// A full map takes no value in place of another one either, until that is removed.
+#[cold]
+fn attach_to_full(headers: &mut HeaderMap, value: &HeaderValue) -> Result<(), Error> {
+    headers.remove(AUTHORIZATION);
+    headers.try_insert(AUTHORIZATION, value.clone()).map(drop).map_err(|_| Error::too_many_headers())
 }
 
 /// A request that was sent and may be sent again, and what came back: kept until there is a token for the second

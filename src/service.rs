@@ -100,15 +100,21 @@ impl<S: Clone, R> KlaviAuth<S, R> {
                 };
                 if let Some(token) = token {
                     let send = |request| self.inner.call(request);
-                    let (response, sent) = first_sending(request, token, once, handle.layer(), send);
-                    return ResponseFuture::sending(response, sent, Way { handle, cache });
-                }
-                match found {
-                    Some(Lookup::Wait(acquire)) => {
-                        ResponseFuture::waiting(Detour::before(acquire, request, once, Way { handle, cache }))
+                    match first_sending(request, token, once, handle.layer(), send) {
+                        Ok((response, sent)) => {
+                            return ResponseFuture::sending(response, sent, Way { handle, cache });
+                        }
+                        Err(error) => ResponseFuture::failed(error),
                     }
-                    Some(Lookup::Failed(error)) => ResponseFuture::failed(error),
-                    _ => ResponseFuture::failed(Error::interrupted("the cache was left without a token")),
+                } else {
+                    match found {
+                        Some(Lookup::Wait(acquire)) => {
+                            let way = Way { handle, cache };
+                            ResponseFuture::waiting(Detour::before(acquire, request, once, way))
+                        }
+                        Some(Lookup::Failed(error)) => ResponseFuture::failed(error),
+                        _ => ResponseFuture::failed(Error::interrupted("the cache was left without a token")),
+                    }
                 }
             }
         };

@@ -284,6 +284,46 @@ async fn the_inner_service_can_be_seen_and_unwrapped() {
     assert_eq!((service.get_ref().calls(), service.into_inner().calls()), (1, 1));
 }
 
+/// As many headers as the `http` crate allows for.
+const MOST_HEADERS: usize = 24_576;
+
+fn with_headers(count: usize) -> Request<Body> {
+    let mut request = get(MONITORS);
+    for number in 0..count {
+        let name: http::HeaderName = format!("x-{number}").parse().unwrap();
+        request.headers_mut().append(name, "".parse().unwrap());
+    }
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_with_no_room_for_the_token_is_an_error_and_nothing_leaves() {
+    let source = Manual::default();
+    let inner = fine();
+    let service = layer(source.clone()).layer(inner.clone());
+    let full = || service.clone().oneshot(with_headers(MOST_HEADERS));
+    // It waits for the token first, then there is one.
+    let (waited, ()) = tokio::join!(full(), source.answer(token("t1")));
+    for outcome in [waited, full().await] {
+        assert!(outcome.unwrap_err().downcast_ref::<Error>().unwrap().is_too_many_headers());
+        assert_eq!((inner.calls(), inner.held()), (0, 0));
+    }
+    assert_eq!(service.oneshot(with_headers(10)).await.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_with_room_for_the_token_and_no_more_is_sent_and_resent() {
+    let inner = Api::accepting(|bearer| bearer == "Bearer t2");
+    let service = layer(Scripted::tokens()).overwrite_authorization(true).layer(inner.clone());
+    let mut overwritten = with_headers(MOST_HEADERS - 1);
+    overwritten.headers_mut().append(AUTHORIZATION, "Bearer stale".parse().unwrap());
+    for request in [with_headers(MOST_HEADERS - 1), overwritten] {
+        assert_eq!(service.clone().oneshot(request).await.unwrap().status(), 200);
+    }
+    assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2", "Bearer t2"]);
+    assert!(inner.seen().iter().all(|seen| seen.headers.len() == MOST_HEADERS));
+}
+
 /// A service whose clones take over what it knows of its readiness, as `tower::steer`'s do.
 #[derive(Default)]
 struct Steered {

@@ -146,8 +146,15 @@ pub(crate) fn requests() {
         let source = source_fn(async |_| NewToken::new(TOKENS[0], LIFETIME));
         let own = KlaviAuthLayer::new(&api, TokenCache::new(source));
         let none = KlaviAuthLayer::without_tokens(&api);
-        for (layer, uri) in [(own, "http://api.klavi.ai/monitor/x"), (none, "/monitor/x")] {
-            let error = layer.layer(inner).oneshot(get(uri)).await.unwrap_err();
+        let mut full = get("/monitor/x");
+        for number in 0..24_576 {
+            let name: http::HeaderName = format!("x-{number}").parse().unwrap();
+            full.headers_mut().insert(name, TOKENS[1].parse().unwrap());
+        }
+        for (layer, request) in
+            [(&own, get("http://api.klavi.ai/monitor/x")), (&none, get("/monitor/x")), (&own, full)]
+        {
+            let error = layer.layer(inner).oneshot(request).await.unwrap_err();
             book::error("of a request that stays", error.downcast_ref::<Error>().unwrap());
         }
     });

@@ -66,8 +66,8 @@ async fn case_57_60_a_redirect_to_a_foreign_origin_carries_no_token_and_its_401_
     assert_eq!(here.counts(), [1, 0, 2, 0]);
 }
 
-#[tokio::test]
-async fn case_40_a_401_that_was_made_by_hand_is_taken_for_the_apis() {
+/// Answers 401 to all tokens but the second one.
+fn accepting_the_second() -> impl Service<Request, Response = Response, Error = BoxError> + Clone {
     let inner = service_fn(async |request: Request| {
         let fresh = request.headers()["authorization"] == "Bearer t2";
         let status = if fresh { StatusCode::OK } else { UNAUTHORIZED };
@@ -78,7 +78,12 @@ async fn case_40_a_401_that_was_made_by_hand_is_taken_for_the_apis() {
         let token = NewToken::new(&format!("t{}", number.fetch_add(1, Ordering::SeqCst) + 1), secs(1800));
         async { token }
     }));
-    let service = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), tokens).layer(inner);
+    KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), tokens).layer(inner)
+}
+
+#[tokio::test]
+async fn case_40_a_401_that_was_made_by_hand_is_taken_for_the_apis() {
+    let service = accepting_the_second();
     let url = "https://api.klavi.ai/monitor/v1/monitors".parse().unwrap();
     assert_eq!(status(&service, Request::new(Method::GET, url)).await, 200);
 }
@@ -132,6 +137,23 @@ async fn a_url_that_cannot_be_sent_is_reqwests_error_and_nothing_leaves() {
         assert!(error.downcast_ref::<reqwest::Error>().unwrap().is_builder(), "{error:?}");
     }
     assert_eq!(sent.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_request_with_room_for_the_token_and_no_more_is_sent_and_resent() {
+    let service = accepting_the_second();
+    let with_headers = |count| {
+        let url = "https://api.klavi.ai/monitor/v1/monitors".parse().unwrap();
+        let mut request = Request::new(Method::GET, url);
+        for number in 0..count {
+            let name: http::HeaderName = format!("x-{number}").parse().unwrap();
+            request.headers_mut().append(name, "".parse().unwrap());
+        }
+        request
+    };
+    assert_eq!(status(&service, with_headers(24_575)).await, 200);
+    let error = soon(service.oneshot(with_headers(24_576))).await.unwrap_err();
+    assert!(error.downcast_ref::<Error>().unwrap().is_too_many_headers());
 }
 
 #[tokio::test]
