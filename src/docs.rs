@@ -1,9 +1,11 @@
-//! Pages that belong to no single item: the life of a token, clocks, faults, signals, security, and how all of it is
-//! tested. They are only in
-//! the documentation.
+//! Pages that belong to no single item: the life of a token, clocks, days of outages, faults, signals, security, and how
+//! all of it is tested. They are only in the documentation.
 
 #[doc = include_str!("docs/clocks.md")]
 pub mod clocks {}
+
+#[doc = include_str!("docs/days.md")]
+pub mod days {}
 
 #[doc = include_str!("docs/faults.md")]
 pub mod faults {}
