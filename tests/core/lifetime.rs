@@ -11,8 +11,8 @@ use std::{
 use klavi_auth::{ConfigError, Freshness, RefreshPolicy, TokenCache, source_fn};
 
 use crate::support::{
-    Logged, Manual, NS, Scripted, at_once, cache_drawing, call, held, pass, poll_once, reset, secs, settle,
-    token, token_for, traffic,
+    LIFETIME, Logged, Manual, NS, Scripted, at_once, cache_drawing, call, got, held, pass, poll_once, reset,
+    secs, settle, token, token_for, traffic,
 };
 
 fn millis(n: u64) -> Duration {
@@ -32,8 +32,8 @@ async fn case_10_the_lifetime_counts_from_before_the_source_was_asked() {
 
     let state = cache.snapshot();
     assert_eq!(state.age(), Some(secs(100)));
-    assert_eq!(state.renewal_in(), Some(secs(1250)));
-    assert_eq!(state.expires_in(), Some(secs(1670)));
+    assert_eq!(state.renewal_in(), Some(secs(1275)), "case 14: three quarters of what remains");
+    assert_eq!(state.expires_in(), Some(secs(1700)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,7 +60,7 @@ async fn case_10_an_age_that_the_source_knows_counts_back_from_its_answer() {
     fetch.answer(token("t1").map(|new| new.aged(secs(300))));
     caller.await.unwrap().unwrap();
     assert_eq!(cache.snapshot().age(), Some(secs(300)));
-    assert_eq!(cache.snapshot().expires_in(), Some(secs(1470)));
+    assert_eq!(cache.snapshot().expires_in(), Some(secs(1500)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,7 +73,7 @@ async fn case_10_what_a_source_does_after_it_knew_the_age_makes_the_token_older(
     }));
     cache.warm_up().await.unwrap();
     assert_eq!(cache.snapshot().age(), Some(secs(307)));
-    assert_eq!(cache.snapshot().expires_in(), Some(secs(1463)));
+    assert_eq!(cache.snapshot().expires_in(), Some(secs(1493)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,6 +105,20 @@ async fn case_11_the_boundaries_are_exact_to_the_nanosecond() {
     assert_eq!(source.fetches(), 3);
 
     pass(NS).await;
+    assert_eq!(cache.snapshot().freshness(), Some(Freshness::Expiring));
+    assert!(cache.snapshot().is_ready());
+    let mut waiting = held(&cache);
+    assert!(poll_once(&mut waiting).is_pending(), "case 12: the successor is waited for");
+    source.answer(reset()).await;
+    assert_eq!(got(waiting).unwrap().expose(), "t1", "case 12: it cannot be had");
+    assert_eq!(source.fetches(), 4);
+
+    pass(secs(30) - NS).await;
+    assert_eq!(cache.snapshot().freshness(), Some(Freshness::Expiring));
+    assert_eq!(cache.snapshot().expires_in(), Some(NS));
+    assert!(cache.snapshot().is_ready());
+
+    pass(NS).await;
     assert_eq!(cache.snapshot().freshness(), Some(Freshness::Expired));
     assert!(!cache.snapshot().is_ready());
     assert!(poll_once(&mut held(&cache)).is_pending());
@@ -116,7 +130,11 @@ async fn case_12_the_default_windows_of_1800_s_and_jitter_pulls_renewal_earlier(
         let cache = cache_drawing(draw, Scripted::tokens());
         cache.get().await.unwrap();
         assert_eq!(cache.snapshot().renewal_in(), Some(secs(renewal)), "{draw}");
-        assert_eq!(cache.snapshot().expires_in(), Some(secs(1770)), "{draw}");
+        assert_eq!(cache.snapshot().expires_in(), Some(LIFETIME), "{draw}");
+        pass(secs(1770) - NS).await;
+        assert_eq!(cache.snapshot().freshness(), Some(Freshness::Aging), "{draw}");
+        pass(NS).await;
+        assert_eq!(cache.snapshot().freshness(), Some(Freshness::Expiring), "{draw}");
     }
 }
 
@@ -178,7 +196,11 @@ async fn case_12_the_policy_of_the_builder_is_the_one_that_counts() {
         TokenCache::builder(Scripted::tokens()).refresh_policy(policy).randomness(|| 1.0).build().unwrap();
     cache.get().await.unwrap();
     assert_eq!(cache.snapshot().renewal_in(), Some(secs(900)));
-    assert_eq!(cache.snapshot().expires_in(), Some(secs(1740)));
+    assert_eq!(cache.snapshot().expires_in(), Some(LIFETIME));
+    pass(secs(1740) - NS).await;
+    assert_eq!(cache.snapshot().freshness(), Some(Freshness::Aging));
+    pass(NS).await;
+    assert_eq!(cache.snapshot().freshness(), Some(Freshness::Expiring));
 }
 
 #[test]

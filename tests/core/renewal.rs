@@ -44,24 +44,30 @@ async fn case_16_1000_requests_leave_at_once_during_one_slow_renewal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_16_a_token_that_ends_during_its_renewal_makes_callers_join_that_renewal() {
-    let source = Manual::default();
-    let cache =
-        TokenCache::builder(source.clone()).flight_timeout(secs(600)).randomness(|| 0.0).build().unwrap();
-    let caller = call(&cache);
-    source.answer(token("t1")).await;
-    caller.await.unwrap().unwrap();
-    pass(secs(1350)).await;
-    at_once(&cache).unwrap();
-    let renewal = source.next().await;
-    pass(secs(420)).await;
-    let mut waiting = held(&cache);
-    assert!(poll_once(&mut waiting).is_pending());
-    settle().await;
-    assert_eq!(source.fetches(), 2);
-    renewal.answer(token("t2"));
-    assert_eq!(waiting.await.unwrap().expose(), "t2");
-    assert_eq!(source.fetches(), 2);
+async fn case_12_16_in_the_margin_and_at_its_end_callers_join_the_renewal_under_way() {
+    for joined_at in [1770, 1800] {
+        let source = Manual::default();
+        let cache = TokenCache::builder(source.clone()).flight_timeout(secs(600)).randomness(|| 0.0);
+        let cache = cache.build().unwrap();
+        let caller = call(&cache);
+        source.answer(token("t1")).await;
+        caller.await.unwrap().unwrap();
+        pass(secs(1350)).await;
+        at_once(&cache).unwrap();
+        let renewal = source.next().await;
+        pass(secs(joined_at - 1350) - NS).await;
+        if joined_at == 1770 {
+            assert_eq!(at_once(&cache).unwrap().expose(), "t1", "one nanosecond before the margin");
+        }
+        pass(NS).await;
+        let mut waiting = held(&cache);
+        assert!(poll_once(&mut waiting).is_pending());
+        settle().await;
+        assert_eq!(source.fetches(), 2);
+        renewal.answer(token("t2"));
+        assert_eq!(waiting.await.unwrap().expose(), "t2");
+        assert_eq!(source.fetches(), 2);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,7 +87,7 @@ async fn case_17_19_the_source_learns_which_token_it_replaces_and_whether_it_liv
     renewal.answer(token("t2"));
     settle().await;
 
-    pass(secs(1770)).await;
+    pass(LIFETIME).await;
     let mut waiting = held(&cache);
     assert!(poll_once(&mut waiting).is_pending(), "case 19: an expired token is waited for");
     let after = source.next().await;
@@ -257,6 +263,6 @@ async fn case_37_a_success_after_an_outage_is_believed_at_once() {
     pass(NS).await;
     assert_eq!(cache.get().await.unwrap().expose(), "t1");
     assert!(cache.snapshot().last_error().is_none());
-    assert_eq!(cache.snapshot().expires_in(), Some(LIFETIME - secs(30)));
+    assert_eq!(cache.snapshot().expires_in(), Some(LIFETIME));
     assert_eq!(source.fetches(), 4);
 }

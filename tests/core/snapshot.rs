@@ -29,18 +29,24 @@ async fn case_11_the_snapshot_follows_a_token_through_its_life() {
     assert!(fresh.is_ready() && !fresh.is_fetching() && !fresh.is_refused());
     assert_eq!((fresh.freshness(), fresh.generation()), (Some(Freshness::Fresh), Some(1)));
     assert_eq!(fresh.age(), Some(secs(0)));
-    assert_eq!((fresh.renewal_in(), fresh.expires_in()), (Some(secs(1350)), Some(secs(1770))));
+    assert_eq!((fresh.renewal_in(), fresh.expires_in()), (Some(secs(1350)), Some(secs(1800))));
 
     pass(secs(1400)).await;
     let aging = cache.snapshot();
     assert!(aging.is_ready() && !aging.is_fetching());
     assert_eq!((aging.freshness(), aging.age()), (Some(Freshness::Aging), Some(secs(1400))));
-    assert_eq!((aging.renewal_in(), aging.expires_in()), (Some(secs(0)), Some(secs(370))));
+    assert_eq!((aging.renewal_in(), aging.expires_in()), (Some(secs(0)), Some(secs(400))));
     at_once(&cache).unwrap();
     assert!(cache.snapshot().is_fetching() && cache.snapshot().is_ready());
     source.answer(reset()).await;
 
-    pass(secs(600)).await;
+    pass(secs(375)).await;
+    let expiring = cache.snapshot();
+    assert!(expiring.is_ready() && !expiring.is_refused() && !expiring.is_suspect());
+    assert_eq!((expiring.freshness(), expiring.generation()), (Some(Freshness::Expiring), Some(1)));
+    assert_eq!((expiring.renewal_in(), expiring.expires_in()), (Some(secs(0)), Some(secs(25))));
+
+    pass(secs(225)).await;
     let expired = cache.snapshot();
     assert!(!expired.is_ready() && !expired.is_refused());
     assert_eq!((expired.freshness(), expired.generation()), (Some(Freshness::Expired), Some(1)));
