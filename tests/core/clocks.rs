@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use klavi_auth::{Error, Freshness, TokenCache, TokenSource};
 
 use crate::support::{
-    LIFETIME, Logged, Manual, alive_tasks, at_once, call, held, pass, poll_once, rejected, secs, settle,
-    token,
+    LIFETIME, Logged, Manual, alive_tasks, at_once, cache_drawing, call, held, pass, poll_once, rejected,
+    secs, settle, token,
 };
 
 const HOURS: Duration = Duration::from_secs(8 * 3600);
@@ -30,20 +30,28 @@ async fn herd(cache: &TokenCache, expected: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_jump_past_the_end_keep_alive_fetches_nothing_and_the_first_callers_share_one_fetch() {
+async fn after_a_jump_past_the_end_the_first_callers_share_one_fetch() {
+    let source = numbered();
+    let cache = cache_drawing(0.0, source.clone());
+    herd(&cache, "t1").await;
+    for n in 2..=20 {
+        pass(HOURS).await;
+        assert_eq!((source.fetches(), alive_tasks()), (n - 1, 0), "nobody asks for a token");
+        herd(&cache, &format!("t{n}")).await;
+        settle().await;
+        assert_eq!((source.fetches(), alive_tasks()), (n, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_jump_past_the_end_keep_alive_fetches_once_and_no_caller_waits() {
     let source = numbered();
     let cache = kept_alive(source.clone());
     herd(&cache, "t1").await;
     for n in 2..=20 {
         pass(HOURS).await;
-        assert_eq!(
-            (source.fetches(), alive_tasks()),
-            (n - 1, 0),
-            "the token is lost, and nobody asks for one"
-        );
-        herd(&cache, &format!("t{n}")).await;
-        settle().await;
         assert_eq!((source.fetches(), alive_tasks()), (n, 1));
+        assert_eq!(at_once(&cache).unwrap().expose(), format!("t{n}"));
     }
 }
 
@@ -62,7 +70,7 @@ async fn after_a_jump_that_makes_the_renewal_due_keep_alive_renews_once() {
 #[tokio::test(start_paused = true)]
 async fn a_jump_over_a_fetch_that_has_no_answer_ends_it_for_all_and_the_next_caller_starts_one() {
     let source = Manual::default();
-    let cache = kept_alive(source.clone());
+    let cache = cache_drawing(0.0, source.clone());
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
     let lost = source.next().await;
     pass(HOURS).await;
@@ -80,6 +88,27 @@ async fn a_jump_over_a_fetch_that_has_no_answer_ends_it_for_all_and_the_next_cal
         assert_eq!(joined.unwrap().unwrap().expose(), "t2");
     }
     assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_jump_over_a_fetch_that_has_no_answer_makes_keep_alive_start_one_for_all() {
+    let source = Manual::default();
+    let cache = kept_alive(source.clone());
+    let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
+    let lost = source.next().await;
+    pass(HOURS).await;
+    assert!(lost.is_dropped());
+    for joined in join_all(callers).await {
+        assert!(joined.unwrap().unwrap_err().is_timeout());
+    }
+    assert_eq!(source.fetches(), 2, "case 20: keep-alive goes on after a failure");
+    let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
+    settle().await;
+    source.answer(token("t2")).await;
+    for joined in join_all(callers).await {
+        assert_eq!(joined.unwrap().unwrap().expose(), "t2");
+    }
+    assert_eq!((source.fetches(), alive_tasks()), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,7 +135,9 @@ async fn a_token_that_came_before_the_jump_and_is_over_after_it_is_not_handed_ou
     settle().await;
     let error = caller.await.unwrap().unwrap_err();
     assert!(error.is_no_token() && error.is_bad_answer(), "{error:?}");
-    assert_eq!(source.fetches(), 1);
+    assert_eq!(source.fetches(), 2, "case 20: keep-alive asks for another");
+    source.answer(token("t2")).await;
+    assert_eq!(at_once(&cache).unwrap().expose(), "t2");
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,7 +151,7 @@ async fn a_renewal_that_the_jump_cuts_off_costs_the_callers_one_fetch() {
     let renewal = source.next().await;
     pass(HOURS).await;
     assert!(renewal.is_dropped());
-    assert_eq!((source.fetches(), alive_tasks()), (2, 0));
+    assert_eq!((source.fetches(), alive_tasks()), (3, 2), "case 20: keep-alive fetches at expiry");
 
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
     settle().await;
@@ -131,13 +162,18 @@ async fn a_renewal_that_the_jump_cuts_off_costs_the_callers_one_fetch() {
     assert_eq!(source.fetches(), 3);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_jump_over_the_back_off_makes_room_for_one_fetch_and_no_more() {
-    let source = Logged::new(|n| match n % 2 {
+/// It fails every time, in turns for good and with the longest `Retry-After`.
+fn failing() -> Logged {
+    Logged::new(|n| match n % 2 {
         0 => Err(Error::transient("slow down").with_retry_after(CENTURY)),
         _ => rejected(),
-    });
-    let cache = kept_alive(source.clone());
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_jump_over_the_back_off_makes_room_for_one_fetch_and_no_more() {
+    let source = failing();
+    let cache = cache_drawing(0.0, source.clone());
     cache.get().await.unwrap_err();
     for n in 2..=20 {
         assert!(cache.snapshot().held_back() <= Some(secs(300)));
@@ -155,10 +191,26 @@ async fn a_jump_over_the_back_off_makes_room_for_one_fetch_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_jump_of_a_century_overflows_nothing() {
-    // While the token is fresh, with keep-alive asleep.
-    let source = numbered();
+async fn a_jump_over_the_back_off_makes_room_for_one_fetch_of_keep_alive_and_no_more() {
+    let source = failing();
     let cache = kept_alive(source.clone());
+    cache.get().await.unwrap_err();
+    for n in 2..=20 {
+        pass(HOURS).await;
+        let pause = [secs(300), secs(5)][n % 2];
+        assert_eq!((cache.snapshot().held_back(), source.fetches()), (Some(pause), n));
+        for joined in join_all((0..100).map(|_| call(&cache))).await {
+            assert!(joined.unwrap().unwrap_err().is_no_token());
+        }
+        assert_eq!((source.fetches(), alive_tasks()), (n, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_jump_of_a_century_overflows_nothing() {
+    // While the token is fresh.
+    let source = numbered();
+    let cache = cache_drawing(0.0, source.clone());
     herd(&cache, "t1").await;
     pass(CENTURY).await;
     let snapshot = cache.snapshot();
@@ -170,9 +222,17 @@ async fn a_jump_of_a_century_overflows_nothing() {
     herd(&cache, "t2").await;
     assert_eq!(source.fetches(), 2);
 
+    // While keep-alive is asleep.
+    let source = numbered();
+    let cache = kept_alive(source.clone());
+    herd(&cache, "t1").await;
+    pass(CENTURY).await;
+    assert_eq!(at_once(&cache).unwrap().expose(), "t2");
+    assert_eq!(source.fetches(), 2);
+
     // While a fetch is under way.
     let source = Manual::default();
-    let cache = kept_alive(source.clone());
+    let cache = cache_drawing(0.0, source.clone());
     let mut caller = held(&cache);
     assert!(poll_once(&mut caller).is_pending());
     settle().await;
@@ -182,10 +242,10 @@ async fn a_jump_of_a_century_overflows_nothing() {
 
     // While the source is left alone.
     let source = Logged::new(|n| if n == 1 { rejected() } else { token("t2") });
-    let cache = kept_alive(source.clone());
+    let cache = cache_drawing(0.0, source.clone());
     cache.get().await.unwrap_err();
     pass(CENTURY).await;
     herd(&cache, "t2").await;
     assert_eq!(source.fetches(), 2);
-    assert_eq!(cache.snapshot().expires_in(), Some(LIFETIME - secs(30)));
+    assert_eq!(cache.snapshot().expires_in(), Some(LIFETIME));
 }

@@ -1,4 +1,5 @@
-//! Keep-alive: the token is renewed without traffic, and the task that does it comes and goes with the token.
+//! Keep-alive: the token is refreshed without traffic, by a task that begins with the first fetch and ends with the last
+//! handle.
 
 use std::time::Duration;
 
@@ -20,6 +21,11 @@ async fn quiet(duration: Duration) {
     settle().await;
 }
 
+/// When the source was asked, in whole seconds after `start`.
+fn asked(source: &Logged, start: Instant) -> Vec<u64> {
+    source.seconds_after(start).iter().map(|seconds| seconds.round() as u64).collect()
+}
+
 #[tokio::test(start_paused = true)]
 async fn case_20_keep_alive_renews_without_traffic_and_the_first_request_does_not_wait() {
     let source = Logged::new(|n| token(&format!("t{n}")));
@@ -27,24 +33,26 @@ async fn case_20_keep_alive_renews_without_traffic_and_the_first_request_does_no
     cache.get().await.unwrap();
     let start = Instant::now();
     quiet(secs(7200)).await;
-    let asked: Vec<_> = source.seconds_after(start).iter().map(|s| s.round()).collect();
-    assert_eq!(asked, [0.0, 1350.0, 2700.0, 4050.0, 5400.0, 6750.0]);
+    assert_eq!(asked(&source, start), [0, 1350, 2700, 4050, 5400, 6750]);
     assert_eq!(at_once(&cache).unwrap().expose(), "t6");
     assert_eq!((source.fetches(), alive_tasks()), (6, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_keep_alive_begins_with_the_first_token() {
+async fn case_20_keep_alive_begins_with_the_first_fetch_and_goes_on_when_it_fails() {
     let source = Logged::new(|n| if n == 1 { Err(Error::permanent("no")) } else { token("t") });
     let cache = kept_alive(0.0, source.clone());
     quiet(secs(7200)).await;
     assert_eq!((source.fetches(), alive_tasks()), (0, 0));
+    let start = Instant::now();
     cache.get().await.unwrap_err();
-    quiet(secs(7200)).await;
-    assert_eq!((source.fetches(), alive_tasks()), (1, 0));
-    cache.get().await.unwrap();
-    settle().await;
-    assert_eq!((source.fetches(), alive_tasks()), (2, 1));
+    quiet(secs(4)).await;
+    assert_eq!((source.fetches(), alive_tasks()), (1, 1));
+    quiet(secs(2)).await;
+    assert_eq!(at_once(&cache).unwrap().expose(), "t");
+    quiet(secs(3000)).await;
+    assert_eq!(asked(&source, start), [0, 5, 1355, 2705]);
+    assert_eq!(alive_tasks(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,14 +99,13 @@ async fn case_20_keep_alive_survives_failures_while_the_token_lives() {
     cache.get().await.unwrap();
     let start = Instant::now();
     quiet(secs(1300)).await;
-    let asked: Vec<_> = source.seconds_after(start).iter().map(|s| s.round()).collect();
-    assert_eq!(asked, [0.0, 1170.0, 1171.0, 1172.0, 1176.0, 1236.0]);
+    assert_eq!(asked(&source, start), [0, 1170, 1171, 1172, 1176, 1236]);
     assert_eq!(at_once(&cache).unwrap().expose(), "t6");
     assert_eq!(alive_tasks(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_keep_alive_stops_when_the_token_is_lost_and_starts_again_with_the_next() {
+async fn case_20_36_keep_alive_goes_on_when_the_token_is_lost() {
     let source = Logged::new(|n| match n {
         1 => token("t1"),
         2 => Err(Error::transient("503").with_retry_after(secs(300))),
@@ -106,16 +113,18 @@ async fn case_20_keep_alive_stops_when_the_token_is_lost_and_starts_again_with_t
         _ => token(&format!("t{n}")),
     });
     let cache = kept_alive(0.0, source.clone());
+    let start = Instant::now();
     cache.get().await.unwrap();
-    quiet(secs(3600)).await;
+    quiet(secs(1900)).await;
     assert!(!cache.snapshot().is_ready());
-    assert_eq!((source.fetches(), alive_tasks()), (3, 0));
+    assert_eq!((source.fetches(), alive_tasks()), (3, 1));
 
-    assert_eq!(cache.get().await.unwrap().expose(), "t4");
-    settle().await;
-    assert_eq!(alive_tasks(), 1);
+    quiet(secs(100)).await;
+    assert_eq!(at_once(&cache).unwrap().expose(), "t4");
     quiet(secs(1400)).await;
     assert_eq!(at_once(&cache).unwrap().expose(), "t5");
+    assert_eq!(asked(&source, start), [0, 1350, 1650, 1940, 3290]);
+    assert_eq!(alive_tasks(), 1);
 }
 
 #[tokio::test(start_paused = true)]
