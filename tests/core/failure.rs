@@ -6,8 +6,8 @@ use klavi_auth::{Error, NewToken};
 use tokio::time::Instant;
 
 use crate::support::{
-    Logged, Manual, NS, Scripted, at_once, cache_drawing, call, chain, got, held, pass, poll_once, rejected,
-    reset, secs, settle, token,
+    LIFETIME, Logged, Manual, NS, Scripted, at_once, cache_drawing, call, chain, got, held, in_no_time, pass,
+    poll_once, rejected, reset, secs, settle, token,
 };
 
 fn throttled(seconds: u64) -> Result<NewToken, Error> {
@@ -19,7 +19,7 @@ async fn case_34_an_expired_token_and_a_dead_endpoint_are_a_typed_error_with_its
     let source = Logged::new(|n| if n == 1 { token("t1") } else { rejected() });
     let cache = cache_drawing(1.0, source.clone());
     cache.get().await.unwrap();
-    pass(secs(1770)).await;
+    pass(LIFETIME).await;
     let error = cache.get().await.unwrap_err();
     assert!(error.is_no_token());
     let expected = [
@@ -59,31 +59,42 @@ async fn case_34_the_error_says_what_became_of_the_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33_34_an_aging_token_serves_through_an_outage_to_its_end_and_then_the_error_is_cached() {
+async fn case_33_34_a_token_serves_through_an_outage_to_its_end_and_then_the_error_is_cached() {
     let source = Logged::new(|n| if n == 1 { token("t1") } else { reset() });
     let cache = cache_drawing(1.0, source.clone());
     cache.get().await.unwrap();
     pass(secs(1170)).await;
     let due = Instant::now();
-    let renewals = [0, 1, 3, 7, 15, 31].into_iter().chain((61..600).step_by(30));
     for second in 0..600 {
         assert_eq!(at_once(&cache).unwrap().expose(), "t1", "{second}");
         pass(secs(1)).await;
     }
-    let renewals: Vec<_> = renewals.map(|second| second as f64).collect();
-    assert_eq!(source.seconds_after(due), renewals);
+    // Case 12: callers wait for each attempt, and it fails at once.
+    for second in 600..630 {
+        assert_eq!(in_no_time(&cache).await.unwrap().expose(), "t1", "{second}");
+        pass(secs(1)).await;
+    }
+    let background = [0, 1, 3, 7, 15, 31].into_iter().chain((61..600).step_by(30));
+    let attempts: Vec<_> = background.chain((600..630).step_by(5)).map(|second| second as f64).collect();
+    assert_eq!(source.seconds_after(due), attempts);
 
-    // The last renewal failed at 571 s: until 601 s nobody is asked.
+    // Case 34: what failed before holds nobody back at expiry.
     let before = source.fetches();
-    let error = at_once(&cache).unwrap_err();
-    assert_eq!(chain(&error)[0], "the access token has expired and no new one could be fetched");
-    assert_eq!(chain(&error)[2], "connection reset");
-    pass(secs(1) - NS).await;
+    let error = cache.get().await.unwrap_err();
+    let asked: Vec<_> = source.seconds_after(due)[attempts.len()..].iter().map(|s| s.round()).collect();
+    assert_eq!(asked, [630.0, 631.0, 633.0]);
+    for cached in [error, at_once(&cache).unwrap_err()] {
+        assert_eq!(chain(&cached)[0], "the access token has expired and no new one could be fetched");
+        assert_eq!(chain(&cached)[2], "connection reset");
+    }
+    assert_eq!(cache.snapshot().held_back(), Some(secs(4)));
+    pass(secs(4) - NS).await;
     assert!(at_once(&cache).is_err());
-    assert_eq!(source.fetches(), before);
+    assert_eq!(source.fetches(), before + 3);
     pass(NS).await;
     assert!(cache.get().await.is_err());
-    assert_eq!(source.fetches(), before + 1, "30 s do not fit into the flight");
+    assert_eq!(source.fetches(), before + 5, "the second pause of 5 s does not fit into the flight");
+    assert_eq!(cache.snapshot().held_back(), Some(secs(5)), "never more than 5 s");
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,8 +14,8 @@ use klavi_auth::{FetchFuture, NewToken, Predecessor, TokenCache, TokenRequest, T
 use tokio::time::timeout;
 
 use crate::support::{
-    Fetch, Manual, NS, Scripted, at_once, cache_drawing, call, got, held, pass, poll_once, reset, secs,
-    settle, token,
+    Fetch, LIFETIME, Manual, NS, Scripted, at_once, cache_drawing, call, got, held, pass, poll_once, reset,
+    secs, settle, token,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -276,15 +276,21 @@ async fn case_36_invalidated_during_a_flight_that_is_asked_to_wait_the_source_is
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_29_invalidated_during_a_flight_that_times_out_it_ends() {
+async fn case_29_a_refresh_that_times_out_is_no_answer_after_an_invalidation() {
     let source = Manual::default();
-    let (cache, first, fetch) = renewing(&source).await;
+    let (cache, first, refresh) = renewing(&source).await;
     cache.invalidate(&first);
-    let waiting = call(&cache);
+    let mut waiting = held(&cache);
+    assert!(poll_once(&mut waiting).is_pending());
     pass(secs(10)).await;
-    assert!(waiting.await.unwrap().unwrap_err().is_timeout());
+    assert!(refresh.is_dropped());
+    assert!(poll_once(&mut waiting).is_pending(), "a flight of its own");
+    let fetch = source.next().await;
+    pass(secs(10)).await;
     assert!(fetch.is_dropped());
-    assert_eq!(source.fetches(), 2);
+    let error = got(waiting).unwrap_err();
+    assert!(error.is_no_token() && error.is_timeout(), "that one is the answer");
+    assert_eq!(source.fetches(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -296,15 +302,15 @@ async fn case_31_a_failure_that_knew_nothing_of_an_invalidation_holds_nobody_bac
     let hangs = source.next().await;
     pass(secs(9)).await;
     cache.invalidate(&first);
-    let mut waiting = held(&cache);
-    assert!(poll_once(&mut waiting).is_pending());
+    let waiting: Vec<_> = (0..100).map(|_| call(&cache)).collect();
     pass(secs(1)).await;
-    assert!(got(waiting).unwrap_err().is_timeout());
     assert!(hangs.is_dropped());
-    // No back-off: the next one asks at once.
-    let caller = call(&cache);
+    // No backoff, and no error: they share a new flight.
+    assert_eq!(source.fetches(), 3);
     source.answer(token("t2")).await;
-    assert_eq!(caller.await.unwrap().unwrap().expose(), "t2");
+    for caller in waiting {
+        assert_eq!(caller.await.unwrap().unwrap().expose(), "t2");
+    }
     assert_eq!(source.fetches(), 3);
 }
 
@@ -334,7 +340,7 @@ async fn case_36_a_short_pause_that_was_asked_for_is_kept_within_the_flight() {
 async fn case_35_an_invalidation_makes_no_fourth_attempt() {
     let source = Manual::default();
     let (cache, first) = warm_drawing(0.5, &source).await;
-    pass(secs(1770)).await;
+    pass(LIFETIME).await;
     let waiting = call(&cache);
     for attempt in 1..=3 {
         let fetch = source.next().await;
@@ -349,7 +355,21 @@ async fn case_35_an_invalidation_makes_no_fourth_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_31_an_older_token_that_is_invalidated_does_not_come_back() {
+async fn case_45_a_string_that_is_handed_out_after_its_invalidation_is_a_new_token() {
+    let source = Manual::default();
+    let (cache, first) = warm(&source).await;
+    cache.invalidate(&first);
+    let caller = call(&cache);
+    source.answer(token("t1")).await;
+    let again = caller.await.unwrap().unwrap();
+    assert_eq!((again.expose(), again.generation()), ("t1", 2));
+    assert_eq!(at_once(&cache).unwrap().generation(), 2);
+    assert!(cache.snapshot().is_ready() && !cache.snapshot().is_refused());
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_31_45_an_older_token_is_not_invalidated_and_its_string_may_come_back() {
     let source = Manual::default();
     let (cache, first) = warm(&source).await;
     pass(secs(1350)).await;
@@ -357,14 +377,16 @@ async fn case_31_an_older_token_that_is_invalidated_does_not_come_back() {
     source.answer(token("t2")).await;
     cache.invalidate(&first);
     assert_eq!(at_once(&cache).unwrap().expose(), "t2");
-    pass(secs(1770)).await;
+    pass(LIFETIME).await;
     let caller = call(&cache);
     source.answer(token("t1")).await;
-    assert!(caller.await.unwrap().unwrap_err().is_bad_answer());
+    let third = caller.await.unwrap().unwrap();
+    assert_eq!((third.expose(), third.generation()), ("t1", 3));
+    assert_eq!(source.fetches(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_31_a_token_that_is_current_once_more_is_invalidated_by_its_former_handle() {
+async fn case_31_45_a_handle_invalidates_its_own_generation_and_no_later_one_of_its_string() {
     let source = Manual::default();
     let (cache, first) = warm(&source).await;
     for renewal in ["t2", "t1"] {
@@ -372,16 +394,32 @@ async fn case_31_a_token_that_is_current_once_more_is_invalidated_by_its_former_
         at_once(&cache).unwrap();
         source.answer(token(renewal)).await;
     }
-    assert_eq!(cache.snapshot().generation(), Some(3));
+    let third = at_once(&cache).unwrap();
+    assert_eq!((third.expose(), third.generation()), ("t1", 3));
+    cache.invalidate(&first);
+    assert_eq!(at_once(&cache).unwrap().generation(), 3);
+    cache.invalidate(&third);
+    assert!(cache.snapshot().is_refused());
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_15_31_a_handle_from_before_an_extension_invalidates_the_extended_token() {
+    let source = Manual::default();
+    let (cache, first) = warm(&source).await;
+    pass(secs(1350)).await;
+    at_once(&cache).unwrap();
+    source.answer(token("t1")).await;
+    assert_eq!(at_once(&cache).unwrap().generation(), 1);
     cache.invalidate(&first);
     assert!(cache.snapshot().is_refused());
+    assert!(poll_once(&mut held(&cache)).is_pending());
 }
 
 #[tokio::test(start_paused = true)]
 async fn case_31_invalidated_while_a_flight_pauses_its_next_attempt_is_late_enough() {
     let source = Manual::default();
     let (cache, first) = warm_drawing(1.0, &source).await;
-    pass(secs(1770)).await;
+    pass(LIFETIME).await;
     let mut waiting = held(&cache);
     assert!(poll_once(&mut waiting).is_pending());
     source.answer(reset()).await;

@@ -50,6 +50,8 @@ struct ManualInner {
 /// A fetch that is under way.
 pub struct Fetch {
     pub predecessor: Predecessor,
+    pub failures: u32,
+    pub last_error: Option<Error>,
     answer: oneshot::Sender<Result<NewToken, Error>>,
 }
 
@@ -96,7 +98,9 @@ impl TokenSource for Manual {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
         self.0.fetches.fetch_add(1, Ordering::SeqCst);
         let (answer, result) = oneshot::channel();
-        self.0.open.lock().unwrap().push_back(Fetch { predecessor: request.predecessor().clone(), answer });
+        let (failures, last_error) = (request.failures(), request.last_error().cloned());
+        let predecessor = request.predecessor().clone();
+        self.0.open.lock().unwrap().push_back(Fetch { predecessor, failures, last_error, answer });
         Box::pin(async { result.await.expect("the test dropped the fetch: the source panics") })
     }
 }
@@ -234,6 +238,13 @@ pub fn got<F: Future + Unpin>(mut caller: F) -> F::Output {
 /// Calls once and must not have to wait.
 pub fn at_once(cache: &TokenCache) -> Result<AccessToken, Error> {
     got(held(cache))
+}
+
+/// Calls once. The caller may wait for other tasks, but not for time to pass.
+pub async fn in_no_time(cache: &TokenCache) -> Result<AccessToken, Error> {
+    let caller = call(cache);
+    settle().await;
+    got(caller).unwrap()
 }
 
 /// Calls every `step` of paused time for `duration`, never waits, and gives the tokens' strings.
