@@ -1,5 +1,6 @@
-//! The clock jumps: a host that was asleep on a clock that goes on, a process that was stopped, a machine that was paused.
-//! In one step, as those do, and not from timer to timer. (Asleep on a clock that stands still: `layer/clocks.rs`.)
+//! The clock jumps: a host that was asleep on a clock that goes on, a process that was stopped, a
+//! machine that was paused. In one step, as those do, and not from timer to timer. (Asleep on a
+//! clock that stands still: `layer/clocks.rs`.)
 
 use std::time::Duration;
 

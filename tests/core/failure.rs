@@ -1,4 +1,5 @@
-//! The token endpoint fails and there is no token: how often it is asked, and what callers are told meanwhile.
+//! The token endpoint fails and there is no token: how often it is asked, and what callers are told
+//! meanwhile.
 
 use std::{error::Error as _, time::Duration};
 
@@ -7,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::support::{
     LIFETIME, Logged, Manual, NS, Scripted, at_once, cache_drawing, call, chain, got, held, in_no_time, pass,
-    poll_once, rejected, reset, secs, settle, token,
+    poll_once, rejected, reset, secs, settle, token, token_for, traffic,
 };
 
 fn throttled(seconds: u64) -> Result<NewToken, Error> {
@@ -279,4 +280,56 @@ async fn case_36_while_retry_after_runs_not_even_an_invalidated_token_makes_a_ca
     assert_eq!(source.fetches(), 2);
     pass(NS).await;
     assert_eq!(cache.get().await.unwrap().expose(), "t3");
+}
+
+/// A cache with `t1` of a day, whose refresh is due and whose keys are rejected from now on.
+async fn rejecting() -> (klavi_auth::TokenCache, Logged) {
+    let source = Logged::new(|n| if n == 1 { token_for("t1", 86_400) } else { rejected() });
+    // The pauses after rejected keys are not drawn.
+    let cache = cache_drawing(0.0, source.clone());
+    cache.get().await.unwrap();
+    pass(secs(64_800)).await;
+    (cache, source)
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_35_while_the_token_lives_rejected_keys_are_tried_after_5_s_doubling_to_5_min() {
+    let (cache, source) = rejecting().await;
+    let due = Instant::now();
+    assert_eq!(traffic(&cache, secs(1), secs(1300)).await, vec!["t1"; 1300]);
+    assert_eq!(source.seconds_after(due), [0.0, 5.0, 15.0, 35.0, 75.0, 155.0, 315.0, 615.0, 915.0, 1215.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_35_once_the_token_has_expired_rejected_keys_are_tried_5_s_after_the_last_attempt() {
+    let (cache, source) = rejecting().await;
+    traffic(&cache, secs(1), secs(1300)).await;
+    // The last attempt in the background is at 1215 s, the next one would be 5 min later. The
+    // margin is in between.
+    pass(secs(21_600 - 1300 - 32)).await;
+    let first = Instant::now();
+    for _ in 0..50 {
+        let token_ends_in = cache.snapshot().expires_in().unwrap();
+        assert_eq!(in_no_time(&cache).await.is_ok(), token_ends_in > secs(0));
+        pass(secs(1)).await;
+    }
+    // The first is in the background, with a pause of 5 min. In the margin, and after it, callers
+    // wait.
+    let expected = [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0, 40.0, 45.0];
+    assert_eq!(source.seconds_after(first), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_34_fetches_that_callers_wait_for_pause_for_at_most_5_s() {
+    let source = Logged::new(|n| if n == 1 { token("t1") } else { reset() });
+    let cache = cache_drawing(1.0, source.clone());
+    cache.get().await.unwrap();
+    pass(LIFETIME).await;
+    let end = Instant::now();
+    for _ in 0..40 {
+        drop(call(&cache));
+        pass(secs(1)).await;
+    }
+    let asked: Vec<_> = source.seconds_after(end).iter().map(|second| second.round()).collect();
+    assert_eq!(asked, [0.0, 1.0, 3.0, 7.0, 12.0, 17.0, 22.0, 27.0, 32.0, 37.0]);
 }

@@ -1,14 +1,17 @@
-//! Keep-alive: the token is refreshed without traffic, by a task that begins with the first fetch and ends with the last
-//! handle.
+//! Keep-alive: the token is refreshed without traffic, by a task that begins with the first fetch
+//! and ends with the last handle.
 
 use std::time::Duration;
 
 use klavi_auth::{Error, TokenCache, TokenSource};
 use tokio::time::Instant;
 
-use crate::support::{
-    Logged, Manual, alive_tasks, at_once, call, held, pass, poll_once, reset, runtime, secs, settle, token,
-    token_for,
+use crate::{
+    klavi::{self, Answer, Klavi},
+    support::{
+        Logged, Manual, alive_tasks, at_once, call, held, pass, poll_once, reset, runtime, secs, settle,
+        token, token_for,
+    },
 };
 
 fn kept_alive(draw: f64, source: impl TokenSource) -> TokenCache {
@@ -186,5 +189,95 @@ fn case_20_30_keep_alive_that_was_lost_with_its_runtime_comes_back_with_the_next
         assert_eq!((source.fetches(), alive_tasks()), (2, 1));
         quiet(secs(1400)).await;
         assert_eq!(source.fetches(), 3);
+    });
+}
+
+/// A cache with keep-alive, whose jitter and backoff are full, over a source with keys.
+fn kept_alive_by(klavi: &Klavi) -> TokenCache {
+    kept_alive(1.0, klavi.source())
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_20_33a_keep_alive_goes_to_auth_while_refresh_is_down() {
+    for (failure, calls) in [
+        (Answer::Http(500, ""), "A0 R1170 R1171 A1173 R2343 R2344 A2346"),
+        (Answer::Rest, "A0 R1170 R1171 A1173 R2343 R2344 A2346"),
+        (Answer::Silence, "A0 R1170 R1176 A1183 R2353 R2359 A2366"),
+        (Answer::Http(404, ""), "A0 R1170 A1170 A2340"),
+    ] {
+        let klavi = Klavi::new(move |endpoint, number| match endpoint {
+            'A' => klavi::token('A', number),
+            _ => failure.clone(),
+        });
+        let cache = kept_alive_by(&klavi);
+        cache.get().await.unwrap();
+        quiet(secs(2400)).await;
+        assert_eq!(klavi.calls(), calls);
+        assert_eq!(at_once(&cache).unwrap().expose(), "a3");
+        assert_eq!(alive_tasks(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_20_34_keep_alive_goes_on_through_an_outage_of_everything() {
+    let klavi = Klavi::new(|endpoint, number| match (endpoint, number) {
+        ('A', 1 | 12) => klavi::token('A', number),
+        _ => Answer::Http(500, ""),
+    });
+    let cache = kept_alive_by(&klavi);
+    cache.get().await.unwrap();
+    // While the token lives.
+    quiet(secs(1760)).await;
+    let turns = "A0 R1170 R1171 A1173 R1177 A1185 R1201 A1231 R1261 A1291 R1321 A1351";
+    assert!(klavi.calls().starts_with(turns), "{}", klavi.calls());
+    assert!(cache.snapshot().is_ready());
+    // After its end.
+    quiet(secs(1000)).await;
+    let calls = klavi.calls();
+    assert!(cache.snapshot().is_ready(), "{calls}");
+    assert_eq!((at_once(&cache).unwrap().expose(), alive_tasks()), ("a12", 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_20_35_keep_alive_without_a_token_pauses_for_5_s_to_5_min_while_keys_are_rejected() {
+    let source = Logged::new(|_| crate::support::rejected());
+    let cache = kept_alive(0.0, source.clone());
+    let start = Instant::now();
+    cache.get().await.unwrap_err();
+    quiet(secs(950)).await;
+    assert_eq!(asked(&source, start), [0, 5, 15, 35, 75, 155, 315, 615, 915]);
+    assert_eq!(alive_tasks(), 1);
+    // A caller is held back for 5 s after the last attempt, and no longer.
+    assert!(call(&cache).await.unwrap().is_err());
+    assert_eq!(asked(&source, start)[9..], [950]);
+}
+
+#[test]
+fn case_20_30_keep_alive_goes_on_in_the_runtime_of_the_next_caller() {
+    let source = Logged::new(|n| token(&format!("t{n}")));
+    let cache = kept_alive(0.0, source.clone());
+    let (still, second) = (runtime(), runtime());
+    still.block_on(async {
+        cache.get().await.unwrap();
+        settle().await;
+        assert_eq!(alive_tasks(), 1);
+    });
+    second.block_on(async {
+        pass(secs(1360)).await;
+        assert_eq!((source.fetches(), alive_tasks()), (1, 0), "its runtime stands still");
+        assert_eq!(at_once(&cache).unwrap().expose(), "t1");
+        settle().await;
+        assert_eq!((source.fetches(), alive_tasks()), (2, 1));
+        quiet(secs(2710)).await;
+        assert_eq!((source.fetches(), alive_tasks()), (4, 1));
+    });
+    still.block_on(async {
+        quiet(secs(1400)).await;
+        assert_eq!(alive_tasks(), 0, "it finds another in charge");
+    });
+    assert_eq!(source.fetches(), 4);
+    second.block_on(async {
+        quiet(secs(1350)).await;
+        assert_eq!((source.fetches(), alive_tasks()), (5, 1));
     });
 }

@@ -1,4 +1,5 @@
-//! No lock is held while code of a user runs: a source, an error, a waker that call back into the cache.
+//! No lock is held while code of a user runs: a source, an error, a waker that call back into the
+//! cache.
 
 use std::{
     fmt,
@@ -132,8 +133,8 @@ fn case_32_an_error_that_calls_back_when_it_is_dropped_does_not_deadlock() {
             runtime().block_on(async {
                 let first = cache.get().await.unwrap();
                 back.0.token.set(first.clone()).unwrap();
-                // Errors replace errors, in flights that renew and in flights that are waited for; a success
-                // replaces the last.
+                // Errors replace errors, in flights that renew and in flights that are waited for;
+                // a success replaces the last.
                 pass(secs(1170)).await;
                 while source.fetches() < 9 {
                     let _ = cache.get().await;
@@ -171,6 +172,60 @@ fn case_32_an_error_of_a_flight_that_was_given_up_is_dropped_outside_of_the_lock
 }
 
 #[test]
+fn case_30_32_an_error_that_a_lost_refresh_replaces_is_dropped_outside_of_the_lock() {
+    for stands_still in [false, true] {
+        without_deadlock(move || {
+            let (back, source) = (CallBack::default(), Manual::default());
+            let cache = cache_drawing(0.0, source.clone());
+            back.connect(&cache);
+            let first = runtime();
+            let lost = first.block_on(async {
+                let caller = crate::support::call(&cache);
+                source.answer(token("t1")).await;
+                caller.await.unwrap().unwrap();
+                pass(secs(1350)).await;
+                crate::support::at_once(&cache).unwrap();
+                source.answer(Err(Error::transient(Cause(back.clone())))).await;
+                crate::support::at_once(&cache).unwrap();
+                let mut fetch = source.next().await;
+                assert!(fetch.last_error.take().is_some());
+                fetch
+            });
+            assert_eq!(back.calls(), 0, "it is remembered");
+            let first = stands_still.then_some(first);
+            runtime().block_on(async {
+                pass(secs(1350 + 30)).await;
+                crate::support::at_once(&cache).unwrap();
+            });
+            assert_eq!((back.calls(), source.fetches()), (1, 3));
+            drop((first, lost));
+        });
+    }
+}
+
+#[test]
+fn case_30_32_a_waker_that_is_woken_to_be_the_sentinel_may_call_back() {
+    without_deadlock(|| {
+        let (back, source) = (CallBack::default(), Manual::default());
+        let cache = cache_drawing(0.0, source.clone());
+        back.connect(&cache);
+        runtime().block_on(async {
+            let mut callers: Vec<_> = (0..3).map(|_| held(&cache)).collect();
+            for caller in &mut callers {
+                let waker = Waker::from(Arc::new(Alarm(back.clone())));
+                assert!(caller.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            }
+            assert_eq!(back.calls(), 0);
+            // The first is the sentinel: its waker is dropped. The third one's wakes and is
+            // dropped. Its call is a sentinel that goes, so that the second one's wakes and is
+            // dropped.
+            drop(callers.remove(0));
+            assert_eq!(back.calls(), 5);
+        });
+    });
+}
+
+#[test]
 fn case_32_wakers_that_call_back_do_not_deadlock() {
     without_deadlock(|| {
         let (back, source) = (CallBack::default(), Manual::default());
@@ -193,7 +248,8 @@ fn case_32_wakers_that_call_back_do_not_deadlock() {
 
 type Callers = Arc<Mutex<Vec<std::pin::Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>>>>;
 
-/// Drops every other caller when it wakes, as an executor does that is shut down by what it wakes for.
+/// Drops every other caller when it wakes, as an executor does that is shut down by what it wakes
+/// for.
 struct Sweeper(Callers);
 
 impl Wake for Sweeper {

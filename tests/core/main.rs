@@ -3,15 +3,22 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bearer;
 mod clocks;
+mod due_on_arrival;
+mod endpoints;
 mod failure;
 mod flight;
 mod flight_end;
 mod keep_alive;
+mod klavi;
 mod lifetime;
 mod locks;
+mod margin;
 mod observers;
+mod randomness;
 mod registry;
 mod renewal;
 mod runtimes;
 mod snapshot;
+mod stalled;

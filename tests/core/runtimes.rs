@@ -1,10 +1,12 @@
 //! One cache, several runtimes: gone, not driven, or none at all. Nobody panics, nobody hangs.
 
+use std::{sync::mpsc, time::Duration};
+
 use klavi_auth::TokenCache;
 
 use crate::support::{
     Logged, Manual, at_once, cache_drawing, call, got, held, pass, poll_once, reset, runtime, secs, settle,
-    token,
+    token, token_for,
 };
 
 fn cache(source: &Manual) -> TokenCache {
@@ -130,6 +132,68 @@ fn case_30_the_runtime_goes_with_a_renewal_and_the_token_is_used_and_renewed_els
         assert_eq!(at_once(&cache).unwrap().expose(), "t2");
     });
     assert_eq!(source.fetches(), 3);
+}
+
+#[test]
+fn case_30_a_program_with_a_runtime_for_each_call_refreshes_by_backoff() {
+    let source = Manual::default();
+    // Long enough that it does not matter how long 50 runtimes take to make.
+    let cache = TokenCache::builder(source.clone()).back_off(secs(100), secs(300)).randomness(|| 1.0);
+    let cache = cache.build().unwrap();
+    runtime().block_on(async {
+        let caller = call(&cache);
+        source.answer(token_for("t1", 36_000)).await;
+        caller.await.unwrap().unwrap();
+    });
+    let mut calls_with_a_fetch = Vec::new();
+    for number in 0..50 {
+        let before = source.fetches();
+        // Each of them goes, with the refresh that it began.
+        runtime().block_on(async {
+            pass(secs(23_400 + 10 * number)).await;
+            assert_eq!(at_once(&cache).unwrap().expose(), "t1");
+            settle().await;
+        });
+        if source.fetches() > before {
+            calls_with_a_fetch.push(number);
+        }
+    }
+    // A pause of 100 s, one of 200 s, and one of 300 s that has not ended.
+    assert_eq!(calls_with_a_fetch, [0, 10, 30]);
+    assert!(cache.snapshot().last_error().unwrap().is_interrupted());
+}
+
+/// Only ever waited for in full by a test that fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn case_29a_a_flight_starts_while_the_caller_that_caused_it_blocks_its_worker() {
+    for keep_alive in [false, true] {
+        let source = Logged::new(|n| token(&format!("t{n}")));
+        // No sentinel comes to help within the test's patience.
+        let cache = TokenCache::builder(source.clone()).flight_timeout(secs(3600)).keep_alive(keep_alive);
+        let cache = cache.build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+        let (has_started, started) = mpsc::channel();
+        let (release, released) = mpsc::channel();
+        let (own, other) = (cache.clone(), cache.clone());
+        let starter = runtime.spawn(async move {
+            let mut starter = held(&own);
+            assert!(poll_once(&mut starter).is_pending());
+            has_started.send(()).unwrap();
+            released.recv_timeout(PATIENCE).expect("nobody got the token meanwhile");
+            starter.await
+        });
+        started.recv_timeout(PATIENCE).unwrap();
+        let (has_token, tokens) = mpsc::channel();
+        runtime.spawn(async move { has_token.send(other.get().await.unwrap()) });
+        let got = tokens.recv_timeout(PATIENCE);
+        let _ = release.send(());
+        assert_eq!(got.expect("the flight waits for the caller that blocks").expose(), "t1");
+        assert_eq!(runtime.block_on(starter).unwrap().unwrap().expose(), "t1");
+        assert_eq!(source.fetches(), 1);
+    }
 }
 
 #[test]

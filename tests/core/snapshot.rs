@@ -1,8 +1,13 @@
 //! What a snapshot says in each state of the cache. Taking one fetches nothing.
 
-use klavi_auth::Freshness;
+use klavi_auth::{Freshness, KlaviApi, KlaviAuthLayer, Product};
+use tower::{Layer, ServiceExt};
 
-use crate::support::{Manual, at_once, cache_drawing, call, pass, rejected, reset, runtime, secs, token};
+use crate::support::{
+    Manual, NS,
+    api::{Api, get},
+    at_once, cache_drawing, call, pass, rejected, reset, runtime, secs, token,
+};
 
 #[test]
 fn case_11_the_snapshot_of_a_cache_without_a_token_needs_no_runtime() {
@@ -87,6 +92,61 @@ async fn case_11_34_the_snapshot_of_a_refused_token_and_of_a_failure() {
     let mended = cache.snapshot();
     assert!(mended.is_ready() && !mended.is_refused() && mended.last_error().is_none());
     assert_eq!(mended.generation(), Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_44a_the_snapshot_of_a_rejected_token_and_of_a_suspect() {
+    let source = Manual::default();
+    let cache = cache_drawing(0.0, source.clone());
+    let caller = call(&cache);
+    source.answer(token("t1")).await;
+    caller.await.unwrap().unwrap();
+    let api = Api::accepting(|bearer| bearer != "Bearer t1");
+    let service = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone()).layer(api);
+    let request = tokio::spawn(service.oneshot(get("/monitor/v1/x")));
+    let replacement = source.next().await;
+    let rejected = cache.snapshot();
+    assert!(rejected.is_refused() && !rejected.is_suspect());
+    assert!(!rejected.is_ready() && rejected.is_fetching());
+    assert_eq!((rejected.freshness(), rejected.generation()), (Some(Freshness::Fresh), Some(1)));
+
+    replacement.answer(crate::support::rejected());
+    assert_eq!(request.await.unwrap().unwrap().status(), 401);
+    let suspect = cache.snapshot();
+    assert!(suspect.is_suspect() && !suspect.is_refused());
+    assert!(suspect.is_ready() && !suspect.is_fetching());
+    assert_eq!((suspect.freshness(), suspect.generation()), (Some(Freshness::Fresh), Some(1)));
+    assert!(suspect.last_error().is_some());
+    assert_eq!(suspect.held_back(), Some(secs(5)));
+
+    pass(secs(5)).await;
+    assert_eq!(at_once(&cache).unwrap().expose(), "t1");
+    let fetching = cache.snapshot();
+    assert!(fetching.is_suspect() && fetching.is_ready() && fetching.is_fetching());
+    source.answer(token("t2")).await;
+    let replaced = cache.snapshot();
+    assert!(replaced.is_ready() && !replaced.is_suspect() && !replaced.is_refused());
+    assert_eq!((replaced.generation(), replaced.last_error().is_none()), (Some(2), true));
+    assert_eq!(source.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_44a_a_suspect_is_ready_to_its_very_end() {
+    let source = Manual::default();
+    let cache = cache_drawing(0.0, source.clone());
+    let caller = call(&cache);
+    source.answer(token("t1")).await;
+    caller.await.unwrap().unwrap();
+    let api = Api::accepting(|_| false);
+    let service = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone()).layer(api);
+    let request = tokio::spawn(service.oneshot(get("/monitor/v1/x")));
+    source.answer(rejected()).await;
+    request.await.unwrap().unwrap();
+    pass(secs(1800) - NS).await;
+    assert!(cache.snapshot().is_ready() && cache.snapshot().is_suspect());
+    pass(NS).await;
+    assert!(!cache.snapshot().is_ready());
+    assert_eq!(cache.snapshot().freshness(), Some(Freshness::Expired));
 }
 
 #[test]

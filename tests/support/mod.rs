@@ -25,7 +25,7 @@ use tokio::{runtime::Runtime, sync::oneshot, task::JoinHandle, time::Instant};
 pub const LIFETIME: Duration = Duration::from_secs(1800);
 pub const NS: Duration = Duration::from_nanos(1);
 
-pub fn secs(n: u64) -> Duration {
+pub const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
