@@ -1,6 +1,6 @@
 //! One cache, several runtimes: gone, not driven, or none at all. Nobody panics, nobody hangs.
 
-use std::{sync::mpsc, time::Duration};
+use std::{sync::mpsc, task::Poll, time::Duration};
 
 use klavi_auth::TokenCache;
 
@@ -180,10 +180,11 @@ fn case_29a_a_flight_starts_while_the_caller_that_caused_it_blocks_its_worker() 
         let (own, other) = (cache.clone(), cache.clone());
         let starter = runtime.spawn(async move {
             let mut starter = held(&own);
-            assert!(poll_once(&mut starter).is_pending());
+            // The other worker may be that quick.
+            let at_once = poll_once(&mut starter);
             has_started.send(()).unwrap();
             released.recv_timeout(PATIENCE).expect("nobody got the token meanwhile");
-            starter.await
+            if let Poll::Ready(result) = at_once { result } else { starter.await }
         });
         started.recv_timeout(PATIENCE).unwrap();
         let (has_token, tokens) = mpsc::channel();
