@@ -13,7 +13,7 @@ pub(crate) struct Day {
 }
 
 /// How many token calls there may be.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Most {
     /// In a day of 24 hours.
     pub(crate) auth: u64,
@@ -63,14 +63,14 @@ pub(crate) fn all(length: Duration) -> Vec<Day> {
     days.add("both down 24 × 10 min", most(436, 504, 32), |day| {
         day.both(HOUR, 10 * MINUTE, Fault::Status(500));
     });
-    days.add("keys rejected 24 × 10 min", most(105, 105, 12), |day| {
+    days.add("keys rejected 24 × 10 min", most(105, 105, 16), |day| {
         day.both(HOUR, 10 * MINUTE, Fault::Status(401));
     });
-    days.add("a spurious 401 a minute, `/auth` repeats its live token", most(1_441, 24, 4), |day| {
+    days.add("a spurious 401 a minute, `/auth` repeats its live token", most(1_441, 50, 3), |day| {
         day.script.auth_repeats = true;
         day.script.spurious = day.moments(MINUTE);
     });
-    days.add("both down 48 × 2 min, a spurious 401 in each", most(680, 70, 18), |day| {
+    days.add("both down 48 × 2 min, a spurious 401 in each", most(1_500, 70, 32), |day| {
         let down = day.both(HOUR / 2, 2 * MINUTE, Fault::Status(500));
         day.script.spurious = down.iter().map(|(from, ..)| *from + day.chance.seconds(100)).collect();
     });
@@ -94,7 +94,7 @@ pub(crate) fn all(length: Duration) -> Vec<Day> {
         (", `/auth` repeats its live token", true, false),
         (", a new token kills the old one", false, true),
     ] {
-        for (mood, bound) in [("busy", most(6_000, 600, 40)), ("quiet", most(2_000, 1_000, 40))] {
+        for (mood, bound) in [("busy", most(8_500, 70, 35)), ("quiet", most(1_000, 100, 35))] {
             days.add(&format!("{mood} at random{what}"), bound, |day| {
                 day.script.auth_repeats = auth_repeats;
                 day.script.new_kills_old = new_kills_old;
@@ -159,8 +159,8 @@ impl Plan {
         windows
     }
 
-    /// An outage every 10 minutes, of one endpoint or both, revocations and spurious 401s. If busy, these are many, and there
-    /// is a path that always answers 401.
+    /// An outage every 10 minutes, of one endpoint or both, revocations and spurious 401s. If busy,
+    /// these are many, and there is a path that always answers 401.
     fn at_random(&mut self, busy: bool) {
         let (mut auth, mut refresh) = (Vec::new(), Vec::new());
         for start in self.moments(10 * MINUTE) {

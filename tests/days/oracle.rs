@@ -1,4 +1,5 @@
-//! Could a request that failed have succeeded? Decided from what the look-alike knows and the client does not.
+//! Could a request that failed have succeeded? Decided from what the look-alike knows and the
+//! client does not.
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ const REFILL: Duration = Duration::from_millis(6_000 + 45);
 pub(crate) enum Verdict {
     /// There was no way to serve it.
     Impossible,
-    /// It could have succeeded, and one of the two delays that the contract allows is why it did not.
+    /// It could have succeeded, and one of the two delays that the contract allows is why it did
+    /// not.
     Delayed,
     /// It could have succeeded.
     Wrong,
@@ -58,31 +60,46 @@ impl<'a> Oracle<'a> {
         if delayed { Verdict::Delayed } else { Verdict::Wrong }
     }
 
-    /// The client had, while the request was patient, a token that the API would have taken. A token that the API rejected
-    /// for this very request does not count.
+    /// Before it failed, the client's latest token was one that the API would have taken. A token
+    /// that the API rejected for this very request does not count.
     fn was_in_hand(&self, failed: &Failed, rejected: &[usize]) -> bool {
-        // Tokens die in the order in which they were issued.
-        let recent = self.tokens.partition_point(|token| token.dead_at() <= failed.start);
-        self.tokens.iter().enumerate().skip(recent).any(|(id, token)| {
-            let Some(delivered) = token.delivered else { return false };
-            let sent = failed.start.max(delivered);
-            !rejected.contains(&id)
-                && sent + API_LEG < token.dead_at()
-                && sent + API_LEG <= failed.start + PATIENCE
-        })
-    }
-
-    /// `/auth` would have issued one in time.
-    fn was_obtainable(&self, failed: &Failed) -> bool {
-        let mut arrived = failed.start + TOKEN_LEG;
-        loop {
-            let up = self.klavi.script().auth.up_from(arrived);
-            let asked_to_wait = self.throttled.iter().filter(|(from, until)| (*from..*until).contains(&up));
-            match asked_to_wait.map(|(_, until)| *until).max() {
-                Some(until) => arrived = until,
-                None => return up + TOKEN_LEG + API_LEG <= failed.start + PATIENCE,
+        let issued = self.tokens.partition_point(|token| token.issued <= failed.end);
+        for (id, token) in self.tokens[..issued].iter().enumerate().rev() {
+            let Some(delivered) = token.delivered.filter(|at| *at <= failed.end) else { continue };
+            let arrived = failed.start.max(delivered) + API_LEG;
+            let in_time = arrived <= failed.start + PATIENCE;
+            if in_time && arrived < token.dead_at() && !rejected.contains(&id) {
+                return true;
+            }
+            if delivered <= failed.start {
+                // Those before it were replaced.
+                return false;
             }
         }
+        false
+    }
+
+    /// `/auth` would have issued one in time. It does not count if the request failed while the
+    /// `Retry-After` of `/auth` ran.
+    fn was_obtainable(&self, failed: &Failed) -> bool {
+        let mut asked = failed.start;
+        while let Some(later) = self.not_before(asked) {
+            asked = later;
+        }
+        let served = asked + TOKEN_LEG * 2 + API_LEG;
+        self.throttled_at(failed.end).is_none() && served <= failed.start + PATIENCE
+    }
+
+    /// If a call that is made at `asked` does not bring a token: when the next one should be made.
+    fn not_before(&self, asked: Duration) -> Option<Duration> {
+        let up = self.klavi.script().auth.up_from(asked + TOKEN_LEG) - TOKEN_LEG;
+        self.throttled_at(up).or_else(|| (up > asked).then_some(up))
+    }
+
+    /// Until when the `Retry-After` of `/auth` runs.
+    fn throttled_at(&self, now: Duration) -> Option<Duration> {
+        let running = self.throttled.iter().filter(|(from, until)| (*from..*until).contains(&now));
+        running.map(|(_, until)| *until).max()
     }
 
     /// A call of `/auth` has failed within the last 5 s, or will fail.
@@ -92,7 +109,8 @@ impl<'a> Oracle<'a> {
         last.is_some_and(|call| call.ended.is_none_or(|ended| failed.end <= ended + BACK_OFF))
     }
 
-    /// Its token was revoked less than a refill ago, or is not revoked: then the 401 was about this request.
+    /// Its token was revoked less than a refill ago, or is not revoked: then the 401 was about this
+    /// request.
     fn is_within_a_refill(&self, failed: &Failed, rejected: &[usize]) -> bool {
         rejected.iter().all(|id| {
             let dead_at = self.tokens[*id].dead_at();

@@ -1,5 +1,6 @@
-//! Outages, and what they cost: no request fails that could have succeeded, and the token endpoints are left in peace.
-//! The load is steady, the counts are exact, and time is paused wherever no socket or thread is needed.
+//! Outages, and what they cost: no request fails that could have succeeded, and the token endpoints
+//! are left in peace. The load is steady, the counts are exact, and time is paused wherever no
+//! socket or thread is needed.
 
 #[path = "../support/klavi.rs"]
 mod klavi;

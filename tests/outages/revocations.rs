@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use crate::{Load, Script, outside, secs, world};
 
-/// One refill of the budget, and what a request takes: 45 ms at the API twice, and 50 ms at `/auth`.
+/// One refill of the budget, and what a request takes: 45 ms at the API twice, and 50 ms at
+/// `/auth`.
 const REFILL: Duration = Duration::from_millis(6_140);
 
-/// 12,000 healthy requests in 20 minutes, with a revocation every other minute, and calls of a poisoned path.
+/// 12,000 healthy requests in 20 minutes, with a revocation every other minute, and calls of a
+/// poisoned path.
 async fn poisoned(every: u64) -> (usize, usize, String) {
     // Out of step with the calls of the poisoned path.
     let revocations: Vec<_> = (0..10).map(|n| secs(73) + Duration::from_millis(113_700) * n).collect();

@@ -31,8 +31,8 @@ fn case_30_a_runtime_for_every_call_refreshes_by_back_off() {
         cache.get().await.unwrap();
         (klavi, cache)
     });
-    // Each call is in a runtime of its own, which is dropped when the call returns, and with it the refresh. They come
-    // every 20 ms; the clock of a paused runtime begins at the real one.
+    // Each call is in a runtime of its own, which is dropped when the call returns, and with it the
+    // refresh. They come every 20 ms; the clock of a paused runtime begins at the real one.
     let mut in_the_first_second = 0;
     for number in 0..100_u32 {
         runtime().block_on(async {
@@ -62,7 +62,8 @@ fn case_29a_a_flight_starts_while_its_starter_blocks_the_worker() {
     assert!(*best <= Duration::from_millis(100), "others waited {waits:?} for a fetch of 50 ms");
 }
 
-/// How long another caller waits for a fetch of 50 ms whose starter blocks one of two workers, for 2 s at most.
+/// How long another caller waits for a fetch of 50 ms whose starter blocks one of two workers, for
+/// 2 s at most.
 fn wait_beside_a_blocked_worker() -> Duration {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
     let cache = TokenCache::new(source_fn(async |_| {

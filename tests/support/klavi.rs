@@ -1,4 +1,5 @@
-//! A look-alike of Klavi in memory: `/auth`, `/refresh` and an API as tower services that fail by a script. Paused time.
+//! A look-alike of Klavi in memory: `/auth`, `/refresh` and an API as tower services that fail by a
+//! script. Paused time.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses its own part of it")]
 
 use std::{
@@ -371,7 +372,7 @@ impl<'a> Running<'a> {
     fn delivers(&mut self, token: usize) {
         let mut state = self.klavi.state();
         state.calls[self.index].succeeded = true;
-        state.tokens[token].delivered.get_or_insert(self.klavi.now());
+        state.tokens[token].delivered.get_or_insert_with(|| self.klavi.now());
     }
 }
 
