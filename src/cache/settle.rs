@@ -111,9 +111,11 @@ impl State {
         };
 
         let is_refresh = asked == FetchReason::Renewal;
+        let serving = self.valid_token(now, None).is_some();
+        // Nobody waits while there is a suspect: the whole pause.
+        let draw = if serving && !is_refresh { 1.0 } else { draw };
         let errors = self.record(is_refresh, &error, now, draw);
         let retry_at = self.failures(now).retry_at(Urgency::Waiting).unwrap_or(now);
-        let serving = self.valid_token(now, None).is_some();
         let is_transient = error.recovery() == Recovery::Transient;
         // Those who need a token that could not be refreshed share a new flight, unless it would have to wait.
         let may_retry = attempts < ATTEMPTS && retry_at < deadline && (!is_refresh || retry_at > now);

@@ -36,7 +36,7 @@ const WELL: Most = most(1, 70, 1);
 const NO_REFRESH: Most = most(72, 144, 3);
 
 /// One forced refresh for each refill of the budget, 4.8 to 6 s, and the bucket at the start.
-const BUDGET: Most = most(16_300, 70, 18);
+const BUDGET: Most = most(15_300, 70, 16);
 
 /// All days, cut to `length`.
 pub(crate) fn all(length: Duration) -> Vec<Day> {
@@ -70,7 +70,7 @@ pub(crate) fn all(length: Duration) -> Vec<Day> {
         day.script.auth_repeats = true;
         day.script.spurious = day.moments(MINUTE);
     });
-    days.add("both down 48 × 2 min, a spurious 401 in each", most(1_500, 70, 32), |day| {
+    days.add("both down 48 × 2 min, a spurious 401 in each", most(700, 70, 16), |day| {
         let down = day.both(HOUR / 2, 2 * MINUTE, Fault::Status(500));
         day.script.spurious = down.iter().map(|(from, ..)| *from + day.chance.seconds(100)).collect();
     });
