@@ -18,12 +18,18 @@ impl ProductPath {
     }
 }
 
-/// Whether a server could find a `..` segment in it. Most paths have neither a dot nor a percent sign: all of them is
-/// looked at, since that is faster than to stop early.
+/// Whether a server could find a `..` segment in it. Most paths have neither a dot nor a percent sign.
 #[inline]
 fn leads_up(path: &str) -> bool {
-    let is_suspicious = path.bytes().fold(false, |found, byte| found | matches!(byte, b'.' | b'%'));
-    is_suspicious && leads_up_decoded(path.as_bytes(), MOST_ROUNDS)
+    has_dot_or_percent(path.as_bytes()) && leads_up_decoded(path.as_bytes(), MOST_ROUNDS)
+}
+
+/// Eight at a time and without stopping early, which takes a fraction of the instructions: every request is looked at.
+#[inline]
+fn has_dot_or_percent(path: &[u8]) -> bool {
+    let has = |bytes: &[u8]| bytes.iter().fold(false, |found, byte| found | matches!(byte, b'.' | b'%'));
+    let chunks = path.chunks_exact(8);
+    has(chunks.remainder()) | chunks.fold(false, |found, chunk| found | has(chunk))
 }
 
 /// A path may be decoded by each server on its way. One that is encoded more often than this is not looked into.

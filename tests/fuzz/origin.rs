@@ -138,7 +138,7 @@ fn is_products(path: &str, api: &KlaviApi) -> bool {
     if path != product && !path.starts_with(&format!("{product}/")) {
         return false;
     }
-    let mut path = path[product.len()..].as_bytes().to_vec();
+    let mut path = path.as_bytes()[product.len()..].to_vec();
     for _ in 0..=5 {
         let leads_up = path.split(|b| matches!(b, b'/' | b'\\')).any(|segment| {
             segment.starts_with(b"..") && (segment.len() == 2 || matches!(segment[2], b';' | b'?' | b'#'))
