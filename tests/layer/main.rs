@@ -5,10 +5,14 @@ mod support;
 
 mod attach;
 mod bodies;
+mod budget;
 mod clocks;
 mod customers;
+mod helpers;
+mod margin;
 mod printed;
 mod replay;
+mod same_string;
 mod stalled;
 mod successor;
 mod unauthorized;

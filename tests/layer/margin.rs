@@ -1,0 +1,121 @@
+//! BEHAVIOUR 12: in the margin a request waits for the successor of its token, and leaves with the token if there is none.
+
+use futures_util::future::join_all;
+use klavi_auth::Predecessor;
+use tower::{Layer, ServiceExt, limit::ConcurrencyLimit};
+
+use crate::{
+    helpers::{GOOD, layer, layer_of},
+    support::{
+        Manual,
+        api::{Api, get, ok},
+        cache_drawing, call, pass, reset, secs, settle, token, token_for,
+    },
+};
+
+/// A layer whose token T1 expires in 25 s.
+async fn expiring(draw: f64, source: &Manual) -> klavi_auth::KlaviAuthLayer {
+    let layer = layer_of(cache_drawing(draw, source.clone()));
+    let first = call(layer.tokens());
+    source.answer(token("t1")).await;
+    first.await.unwrap().unwrap();
+    pass(secs(1775)).await;
+    layer
+}
+
+fn fine() -> Api {
+    Api::new(async |_| ok("fine"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_in_the_margin_requests_wait_for_the_successor_and_share_its_fetch() {
+    let (source, inner) = (Manual::default(), fine());
+    let service = expiring(1.0, &source).await.layer(inner.clone());
+    let calls: Vec<_> = (0..3).map(|_| tokio::spawn(service.clone().oneshot(get(GOOD)))).collect();
+    let fetch = source.next().await;
+    assert!(matches!(&fetch.predecessor, Predecessor::Live(token) if token.expose() == "t1"));
+    assert_eq!(inner.calls(), 0);
+    fetch.answer(token("t2"));
+    for response in join_all(calls).await {
+        assert_eq!(response.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!((source.fetches(), inner.bearers()), (2, vec!["Bearer t2".to_owned(); 3]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_if_the_fetch_fails_they_leave_with_the_token_and_wait_no_second_time() {
+    // With a draw of 0 there is no pause, and the next fetch could start at once.
+    for draw in [0.0, 1.0] {
+        let (source, inner) = (Manual::default(), fine());
+        let service = expiring(draw, &source).await.layer(inner.clone());
+        let calls: Vec<_> = (0..3).map(|_| tokio::spawn(service.clone().oneshot(get(GOOD)))).collect();
+        settle().await;
+        assert_eq!((source.fetches(), inner.calls()), (2, 0));
+        source.answer(reset()).await;
+        for response in join_all(calls).await {
+            assert_eq!(response.unwrap().unwrap().status(), 200);
+        }
+        assert_eq!((source.fetches(), inner.bearers()), (2, vec!["Bearer t1".to_owned(); 3]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_nor_do_they_wait_again_if_the_inner_service_gets_ready_after_the_pause() {
+    for draw in [0.0, 1.0] {
+        let (source, inner) = (Manual::default(), fine());
+        let limit = ConcurrencyLimit::new(inner.clone(), 1);
+        let mut blocker = limit.clone();
+        let service = expiring(draw, &source).await.layer(limit);
+        let call = tokio::spawn(service.oneshot(get(GOOD)));
+        settle().await;
+        blocker.ready().await.unwrap();
+        source.answer(reset()).await;
+        pass(secs(20)).await;
+        assert_eq!((source.fetches(), inner.calls()), (2, 0));
+        drop(blocker);
+        assert_eq!(call.await.unwrap().unwrap().status(), 200);
+        assert_eq!((source.fetches(), inner.bearers()), (2, vec!["Bearer t1".to_owned()]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_while_the_pause_runs_requests_in_the_margin_leave_at_once() {
+    let (source, inner) = (Manual::default(), fine());
+    let service = expiring(1.0, &source).await.layer(inner.clone());
+    let first = tokio::spawn(service.clone().oneshot(get(GOOD)));
+    source.answer(reset()).await;
+    first.await.unwrap().unwrap();
+    for _ in 0..3 {
+        assert_eq!(service.clone().oneshot(get(GOOD)).await.unwrap().status(), 200);
+    }
+    assert_eq!((source.fetches(), inner.bearers()), (2, vec!["Bearer t1".to_owned(); 4]));
+    // It is 1 s. The next request after it waits again.
+    pass(secs(1)).await;
+    let second = tokio::spawn(service.oneshot(get(GOOD)));
+    settle().await;
+    assert_eq!((source.fetches(), inner.calls()), (3, 4));
+    source.answer(token("t2")).await;
+    assert_eq!(second.await.unwrap().unwrap().status(), 200);
+    assert_eq!(inner.bearers().last().unwrap(), "Bearer t2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_8_a_token_that_expires_while_the_inner_service_gets_ready_is_not_sent() {
+    let source = Manual::default();
+    let inner = fine();
+    let limit = ConcurrencyLimit::new(inner.clone(), 1);
+    let mut blocker = limit.clone();
+    let service = layer(source.clone()).layer(limit);
+    let call = tokio::spawn(service.oneshot(get(GOOD)));
+    settle().await;
+    blocker.ready().await.unwrap();
+    source.answer(token_for("t1", 60)).await;
+    // The token is there, the place is not: it comes free when the token is over.
+    pass(secs(60)).await;
+    assert_eq!(inner.calls(), 0);
+    drop(blocker);
+    source.answer(token("t2")).await;
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    assert_eq!(inner.bearers(), ["Bearer t2"]);
+    assert_eq!(source.fetches(), 2);
+}
