@@ -15,4 +15,5 @@ mod replay;
 mod same_string;
 mod stalled;
 mod successor;
+mod suspect;
 mod unauthorized;
