@@ -10,6 +10,7 @@ mod clocks;
 mod customers;
 mod helpers;
 mod margin;
+mod outside;
 mod printed;
 mod replay;
 mod same_string;

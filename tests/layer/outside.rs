@@ -1,0 +1,152 @@
+//! BEHAVIOUR 30: requests that are called, or awaited, where there is no tokio runtime.
+
+use std::task::{Context, Poll};
+
+use futures_util::task::noop_waker_ref;
+use klavi_auth::{
+    CloneBody, Error, Freshness, KlaviAuth, RefreshPolicy, ResponseFuture, TokenCache, TokenSource,
+};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tower::{Layer, Service, ServiceExt};
+
+use crate::{
+    helpers::{BAD, GOOD, error_of, layer_of, picky},
+    support::{
+        Manual, Scripted,
+        api::{Answer, Api, Body, get},
+        poll_once, settle, token, without_deadlock,
+    },
+};
+
+type Call = ResponseFuture<Api, CloneBody, http::Request<Body>>;
+
+/// A runtime with the clock of the outside.
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_time().build().unwrap()
+}
+
+/// A service, and the token T1 fetched in a runtime that is gone.
+fn warm(cache: TokenCache) -> KlaviAuth<Api> {
+    runtime().block_on(cache.warm_up()).unwrap();
+    layer_of(cache).layer(picky("nobody"))
+}
+
+/// A cache whose tokens are aging as soon as they are there.
+fn aging(source: impl TokenSource) -> TokenCache {
+    let policy = RefreshPolicy::default().jitter(0.0).unwrap().renew_after(1e-9).unwrap();
+    TokenCache::builder(source).refresh_policy(policy).build().unwrap()
+}
+
+/// Calls the service here, where there is no runtime.
+fn call(service: &KlaviAuth<Api>, path: &str) -> Call {
+    assert!(Handle::try_current().is_err());
+    let mut service = service.clone();
+    while service.poll_ready(&mut Context::from_waker(noop_waker_ref())).is_pending() {}
+    service.call(get(path))
+}
+
+/// Awaits a request here, where there is no runtime. It must not wait for more than the API, which is ready at the
+/// second look.
+fn await_outside(call: Call) -> Answer {
+    assert!(Handle::try_current().is_err());
+    let mut call = Box::pin(call);
+    for _ in 0..3 {
+        if let Poll::Ready(answer) = poll_once(&mut call) {
+            return answer;
+        }
+    }
+    panic!("the request waits")
+}
+
+#[test]
+fn case_30_a_call_outside_of_a_runtime_fetches_the_token_inside_of_one() {
+    let (source, inner) = (Scripted::tokens(), picky("nobody"));
+    let service = layer_of(TokenCache::new(source.clone())).layer(inner.clone());
+    let calls = [call(&service, GOOD), call(&service, GOOD)];
+    assert_eq!((source.fetches(), inner.calls(), inner.held()), (0, 0, 0));
+    for call in calls {
+        assert_eq!(runtime().block_on(call).unwrap().status(), 200);
+    }
+    assert_eq!((source.fetches(), inner.bearers()), (1, vec!["Bearer t1".to_owned(); 2]));
+}
+
+#[test]
+fn case_30_a_call_outside_of_a_runtime_leaves_at_once_with_a_fresh_token() {
+    let source = Scripted::tokens();
+    let service = warm(TokenCache::new(source.clone()));
+    let call = call(&service, GOOD);
+    assert_eq!((source.fetches(), service.get_ref().bearers()), (1, vec!["Bearer t1".to_owned()]));
+    assert_eq!(runtime().block_on(call).unwrap().status(), 200);
+    assert_eq!((source.fetches(), service.get_ref().calls()), (1, 1));
+}
+
+#[test]
+fn case_30_a_call_outside_of_a_runtime_leaves_at_once_with_an_aging_token() {
+    let source = Scripted::tokens();
+    let service = warm(aging(source.clone()));
+    while service.layer().tokens().snapshot().freshness() != Some(Freshness::Aging) {}
+    let call = call(&service, GOOD);
+    assert_eq!(service.get_ref().bearers(), ["Bearer t1"]);
+    let runtime = runtime();
+    assert_eq!(runtime.block_on(call).unwrap().status(), 200);
+    // Nobody could start the refresh yet. The next request inside of a runtime does.
+    assert_eq!((source.fetches(), service.layer().tokens().snapshot().is_fetching()), (1, false));
+    runtime.block_on(async {
+        assert_eq!(service.clone().oneshot(get(GOOD)).await.unwrap().status(), 200);
+        settle().await;
+    });
+    assert_eq!((source.fetches(), service.get_ref().bearers()), (2, vec!["Bearer t1".to_owned(); 2]));
+    assert_eq!(service.layer().tokens().snapshot().generation(), Some(2));
+}
+
+#[test]
+fn case_30_a_request_that_is_awaited_outside_of_any_runtime_is_sent_if_there_is_a_token() {
+    without_deadlock(|| {
+        for cache in [TokenCache::new(Scripted::tokens()), aging(Scripted::tokens())] {
+            let service = warm(cache);
+            for _ in 0..2 {
+                assert_eq!(await_outside(call(&service, GOOD)).unwrap().status(), 200);
+            }
+            assert_eq!(service.get_ref().bearers(), ["Bearer t1", "Bearer t1"]);
+        }
+    });
+}
+
+#[test]
+fn case_30_a_request_that_is_awaited_outside_of_any_runtime_gets_a_typed_error_if_there_is_no_token() {
+    without_deadlock(|| {
+        let (source, inner) = (Manual::default(), picky("nobody"));
+        let service = layer_of(TokenCache::new(source.clone())).layer(inner.clone());
+        let (early, late) = (call(&service, GOOD), call(&service, GOOD));
+        let error = await_outside(early).unwrap_err();
+        let error = error.downcast_ref::<Error>().unwrap();
+        assert!(error.is_no_token() && error.is_interrupted(), "{error:?}");
+        assert_eq!((source.fetches(), inner.calls(), inner.held()), (0, 0, 0));
+
+        // It is no lasting failure: the token comes in elsewhere, before the other one is polled.
+        let runtime = runtime();
+        let fetch = runtime.block_on(async {
+            let fetched = tokio::spawn(service.clone().oneshot(get(GOOD)));
+            source.answer(token("t1")).await;
+            fetched.await.unwrap().unwrap().status()
+        });
+        assert_eq!(fetch, 200);
+        assert_eq!(await_outside(late).unwrap().status(), 200);
+        assert_eq!((source.fetches(), inner.bearers()), (1, vec!["Bearer t1".to_owned(); 2]));
+    });
+}
+
+#[test]
+fn case_44_a_401_that_is_awaited_outside_of_any_runtime_goes_to_its_caller_with_the_error() {
+    without_deadlock(|| {
+        let source = Scripted::tokens();
+        let service = warm(TokenCache::new(source.clone()));
+        let response = await_outside(call(&service, BAD)).unwrap();
+        assert_eq!(response.status(), 401);
+        assert!(error_of(&response).unwrap().is_interrupted());
+        assert_eq!((source.fetches(), service.get_ref().calls()), (1, 1));
+        // The next request inside of a runtime has the token replaced.
+        assert_eq!(runtime().block_on(service.clone().oneshot(get(GOOD))).unwrap().status(), 200);
+        assert_eq!((source.fetches(), service.get_ref().bearers()[1].as_str()), (2, "Bearer t2"));
+    });
+}
