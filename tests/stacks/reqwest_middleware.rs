@@ -164,13 +164,15 @@ async fn case_44_if_the_renewal_fails_the_401_comes_back_with_the_reason() {
 #[tokio::test]
 async fn case_47_past_the_budget_401s_go_back_and_the_token_endpoint_is_left_alone() {
     let world = world().await;
-    let client = client(&world.layer());
+    // None is refilled while the test runs.
+    let layer = world.builder().configure_tokens(|tokens| tokens.renewal_budget(5, secs(5 * 3600)));
+    let client = client(&layer.build().unwrap());
     world.sandbox.fail_next(Endpoint::Resource, 100, Fault::status(StatusCode::UNAUTHORIZED));
     for _ in 0..10 {
         assert_eq!(status(echo(&client, &world)).await, 401);
     }
-    // Five tokens were given up, each by one of the first five sends; the sixth is kept.
-    assert_eq!(world.counts(), [6, 0, 13, 13]);
+    // The first five requests replaced a token and were resent; the sixth token stays.
+    assert_eq!(world.counts(), [6, 0, 15, 15]);
     let response = send(echo(&client, &world)).await;
     assert!(response.extensions().get::<Error>().unwrap().is_budget_exhausted());
 }
