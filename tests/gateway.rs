@@ -66,8 +66,9 @@ async fn healthz_follows_the_state_of_the_cache() {
     })
     .await;
     assert_eq!((&report["ready"], &report["rejected"]), (&true.into(), &false.into()));
+    assert_eq!(report["suspect"], false);
     assert!(report["lastError"].is_null() && report["heldBackSeconds"].is_null(), "{report}");
-    assert!((1760..=1770).contains(&report["expiresInSeconds"].as_u64().unwrap()), "{report}");
+    assert!((1790..=1800).contains(&report["expiresInSeconds"].as_u64().unwrap()), "{report}");
     assert!((1150..=1350).contains(&report["renewalInSeconds"].as_u64().unwrap()), "{report}");
     assert_eq!(front.sandbox.counts().auth, 2);
 }
@@ -82,6 +83,16 @@ async fn rejected_keys_are_a_502_without_a_key_in_it() {
     assert!(message.contains("the access key and secret key were rejected"), "{message}");
     assert!(!message.contains("q1w2e") && !message.contains("z9x8c"), "{message}");
     assert_eq!(front.sandbox.counts().resource, 0);
+}
+
+#[tokio::test]
+async fn a_token_call_that_is_not_understood_is_a_502_and_says_nothing_of_the_keys() {
+    let sandbox = Sandbox::start().await.unwrap();
+    sandbox.fail_next(Endpoint::Auth, 1, status(400));
+    let front = Front::before(sandbox).await;
+    let (code, _, message) = told(&front.get("/monitor/v1/monitors").await);
+    assert_eq!(code, 502);
+    assert!(message.contains("(status 400)") && !message.contains("keys"), "{message}");
 }
 
 #[tokio::test]
@@ -127,11 +138,31 @@ async fn case_44_a_rejected_token_that_cannot_be_replaced_is_no_401_to_a_caller_
     assert_eq!(front.get("/monitor/v1/echo").await.status(), 200);
     front.sandbox.revoke_all();
     front.sandbox.fail_next(Endpoint::Auth, 1, status(503).retry_after(Duration::from_secs(100)));
-    let (code, retry_after, _) = told(&front.get("/monitor/v1/echo").await);
-    assert_eq!(code, 503);
-    assert!((40..=100).contains(&retry_after.unwrap()), "{retry_after:?}");
+    for resource_calls in [2, 3] {
+        let (code, retry_after, _) = told(&front.get("/monitor/v1/echo").await);
+        assert_eq!(code, 503);
+        assert!((40..=100).contains(&retry_after.unwrap()), "{retry_after:?}");
+        // Klavi is asked each time: nobody else can say whether the token is dead.
+        assert_eq!((front.sandbox.counts().auth, front.sandbox.counts().resource), (2, resource_calls));
+    }
     let (code, report) = front.healthz().await;
-    assert_eq!((code.as_u16(), &report["rejected"]), (503, &true.into()));
+    assert_eq!((code.as_u16(), &report["ready"], &report["rejected"]), (200, &true.into(), &false.into()));
+    assert_eq!(report["suspect"], true);
+    assert!(report["lastError"].as_str().unwrap().contains("(status 503)"), "{report}");
+}
+
+#[tokio::test]
+async fn case_44a_after_a_spurious_401_in_an_outage_all_other_requests_come_through() {
+    let front = Front::start().await;
+    assert_eq!(front.get("/monitor/v1/echo").await.status(), 200);
+    front.sandbox.fail_next(Endpoint::Resource, 1, status(401));
+    front.sandbox.fail_next(Endpoint::Auth, 1, status(503).retry_after(Duration::from_secs(100)));
+    assert_eq!(told(&front.get("/monitor/v1/echo").await).0, 503);
+    for _ in 0..5 {
+        assert_eq!(front.get("/monitor/v1/echo").await.status(), 200);
+    }
+    let counts = front.sandbox.counts();
+    assert_eq!((counts.auth, counts.refresh, counts.resource), (2, 0, 7));
 }
 
 #[tokio::test]

@@ -14,8 +14,9 @@
 //!   an `Authorization` of its own, a `linkToken`, goes out as it is.
 //! * Whoever can connect can use the keys: so it is bound to 127.0.0.1, and refuses what a web page could make a
 //!   browser send (403).
-//! * Without a token the answer is 502 if that takes somebody to mend (keys rejected, nonsense from Klavi), 504 if Klavi
-//!   was too slow, else 503; with `Retry-After` where it is known. 502 also if Klavi's API cannot be reached.
+//! * Without a token the response is 502 if somebody has to fix that (keys rejected, a token call or its response that
+//!   makes no sense), 504 if Klavi was too slow, else 503; with `Retry-After` where it is known. 502 also if Klavi's API
+//!   cannot be reached.
 //! * A 401 comes from Klavi: it turned a new token down, or the body was too long to be kept (64 KiB); then send it again.
 #![allow(clippy::print_stdout, reason = "it says how to call it")]
 

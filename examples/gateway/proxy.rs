@@ -109,7 +109,7 @@ impl Gateway {
         warn!("{}", chain(error));
         let status = if error.is_timeout() {
             StatusCode::GATEWAY_TIMEOUT
-        } else if error.is_keys_rejected() || error.is_keys_needed() || error.is_bad_answer() {
+        } else if needs_somebody(error) {
             StatusCode::BAD_GATEWAY
         } else {
             StatusCode::SERVICE_UNAVAILABLE
@@ -132,6 +132,7 @@ async fn healthz(State(gateway): State<Gateway>) -> Response {
         "renewalInSeconds": seconds(now.renewal_in()),
         "expiresInSeconds": seconds(now.expires_in()),
         "rejected": now.is_refused(),
+        "suspect": now.is_suspect(),
         "lastError": now.last_error().map(|error| chain(error)),
         "heldBackSeconds": seconds(now.held_back()),
     });
@@ -165,6 +166,11 @@ async fn forward(State(gateway): State<Gateway>, request: Request) -> Response {
     }
     remove_hop_by_hop(response.headers_mut());
     response.into_response()
+}
+
+/// It does not pass by itself.
+fn needs_somebody(error: &Error) -> bool {
+    error.is_keys_rejected() || error.is_keys_needed() || error.is_bad_request() || error.is_bad_answer()
 }
 
 /// Not of a web page: that has an `Origin`, or the name of its own host if that was made to lead here.
