@@ -90,7 +90,7 @@ async fn the_state_has_what_the_page_draws_and_tells_only_what_is_new() {
     for sample in samples {
         assert!(sample["seconds"].is_f64() && sample["phase"].is_u64(), "{sample}");
         for (group, names) in [
-            ("token", "usable rejected generation age renewalIn expiresIn heldBack lastError"),
+            ("token", "usable rejected suspect generation age renewalIn expiresIn heldBack lastError"),
             (
                 "counts",
                 "fetched renewedByRefresh renewedByAuth retried failed servedWhileFailing rejected budgetExhausted \
@@ -170,11 +170,13 @@ async fn in_every_turn_the_observer_the_metrics_and_the_callers_agree() {
     assert_eq!(timed.map(value).sum::<u64>(), count("fetched") + renewed + count("failed"));
     assert!(text.contains(r#"klavi_auth_token_fetch_duration_seconds_bucket{"#));
 
-    // Every 401 went to its caller, or was followed by a second sending, unless that caller waited no longer.
+    // Every 401 went to its caller, or was followed by a resend, unless that caller waited no longer. The 401 to a resend
+    // says nothing about the token, and is neither believed nor over the budget.
     let callers = |name: &str| last["callers"][name].as_u64().unwrap();
     assert_eq!(callers("failed"), 0, "{last}");
     assert_eq!(count("givenUp"), callers("unauthorized"));
-    let unauthorized = count("rejected") + count("budgetExhausted");
+    let rejected_again = last["counts"]["givenUpBecause"]["rejected_again"].as_u64().unwrap();
+    let unauthorized = count("rejected") + count("budgetExhausted") + rejected_again;
     let followed = count("resent") + count("givenUp");
     assert!((followed..=followed + callers("timedOut")).contains(&unauthorized), "{last}");
     for reason in ["body_not_kept", "rejected_again"] {

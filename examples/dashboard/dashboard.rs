@@ -123,6 +123,7 @@ impl Dashboard {
             "token": {
                 "usable": token.is_ready(),
                 "rejected": token.is_refused(),
+                "suspect": token.is_suspect(),
                 "generation": token.generation(),
                 "age": seconds(token.age()),
                 "renewalIn": seconds(token.renewal_in()),

@@ -57,28 +57,31 @@ impl Phase {
     pub(crate) fn story(self) -> &'static str {
         match self {
             Self::Healthy => {
-                "Nothing fails. Tokens are renewed ahead of their end, and no request waits for that."
+                "Nothing fails. Tokens are refreshed before they expire, and no request waits for that."
             }
             Self::RefreshDown => {
-                "/refresh answers 503. The token is used up to its end; after the back-off /auth gives a new one."
+                "/refresh answers 503. After two failures /auth gives the new token, and no request waits or fails."
             }
             Self::Throttled => {
-                "/auth and /refresh answer 429 with Retry-After, and are left alone for that long."
+                "/auth and /refresh answer 429 with Retry-After. Each is left alone for that long, even in the next turn."
             }
             Self::Slow => {
-                "The API takes 600 ms, a new token 900 ms. Renewals add nothing to the latency of requests."
+                "The API takes 600 ms, a new token 900 ms. Refreshes add nothing to the latency of requests."
             }
             Self::NoNewTokens => {
-                "/auth and /refresh answer 503. The token is used up to its end, then requests fail."
+                "/auth and /refresh answer 503, and the API rejects a good token now and then. The token is used until it \
+                 expires, then requests fail."
             }
             Self::Revoked => {
                 "Every token is revoked now and then. Requests whose bodies were kept are resent."
             }
             Self::KeysRejected => {
-                "/auth and /refresh answer 401. That is remembered for 5 s at a time, even into the next turn."
+                "/auth and /refresh answer 401. The token is used until it expires, then /auth is called every 5 s, even \
+                 in the next turn."
             }
             Self::AlwaysUnauthorized => {
-                "The API answers 401 to everything. After 5 new tokens in 30 s the 401s are no longer believed."
+                "The API answers 401 to everything. Up to five new tokens at once and one every 6 s, then the 401s \
+                 are not believed."
             }
         }
     }
@@ -104,8 +107,10 @@ impl Phase {
 
     /// What happens three times within a phase.
     fn again(self, sandbox: &Sandbox) {
-        if self == Self::Revoked {
-            sandbox.revoke_all();
+        match self {
+            Self::Revoked => sandbox.revoke_all(),
+            Self::NoNewTokens => sandbox.fail_next(Endpoint::Resource, 1, status(401)),
+            _ => {}
         }
     }
 }

@@ -34,17 +34,19 @@ let latest = null;
 /** Name, value and remark of each tile. */
 function tiles(now) {
   const { token, counts, latency } = now;
-  const state = token.usable ? 'in use' : token.rejected ? 'rejected' : token.generation ? 'expired' : 'none yet';
+  const inUse = token.suspect ? 'suspect' : 'in use';
+  const state = token.usable ? inUse : token.rejected ? 'rejected' : token.generation ? 'expired' : 'none yet';
   const before = samples.findLast((sample) => sample.seconds < now.seconds - 0.9) ?? now;
   const errors = ({ callers: c }) => c.unauthorized + c.withoutToken + c.timedOut + c.failed;
   const renewed = counts.renewedByRefresh + counts.renewedByAuth;
+  const unauthorized = counts.rejected + counts.budgetExhausted + (counts.givenUpBecause.rejected_again ?? 0);
   return [
     ['Token', seconds(token.usable ? token.age : null), `no. ${token.generation ?? 0}, ${state}`],
     ['Renewal due in', token.usable ? seconds(token.renewalIn) : '–', token.heldBack ? `held back ${seconds(token.heldBack)}` : 'in the background'],
     ['Expires in', token.usable ? seconds(token.expiresIn) : '–', 'then requests wait'],
     ['Tokens', `${counts.fetched + renewed}`, `${counts.fetched} fetched, ${renewed} renewed`],
     ['Fetches failed', `${counts.failed}`, `${counts.servedWhileFailing} served meanwhile`],
-    ['401s', `${counts.rejected + counts.budgetExhausted}`, `${counts.resent} resent, ${counts.givenUp} given up`],
+    ['401s', `${unauthorized}`, `${counts.resent} resent, ${counts.givenUp} given up`],
     ['Latency p50', millis(latency.p50), `p99 ${millis(latency.p99)}`],
     ['Callers’ errors', `${errors(now) - errors(before)}/s`, `${errors(now)} in all`],
   ];
