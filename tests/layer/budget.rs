@@ -111,8 +111,9 @@ async fn case_47_a_path_that_always_rejects_does_not_take_the_others_down() {
     assert_eq!((source.fetches(), inner.calls()), (1 + 5, 20 + 5 + 20));
 }
 
-/// Ten requests a second for a minute, beside a path that always answers 401 and is called once in `bad` steps. All
-/// tokens are revoked `revocations` times, one second apart, from 33.1 s on. Which steps had a 401.
+/// Ten requests a second for a minute, beside a path that always answers 401 and is called once in
+/// `bad` steps. All tokens are revoked `revocations` times, one second apart, from 33.1 s on. Which
+/// steps had a 401.
 async fn rejected_steps(bad: usize, revocations: usize) -> (Vec<usize>, usize) {
     let revoked = Arc::new(AtomicU64::new(0));
     let last_revoked = Arc::clone(&revoked);
@@ -140,20 +141,21 @@ async fn rejected_steps(bad: usize, revocations: usize) -> (Vec<usize>, usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_47_beside_a_path_that_always_rejects_a_revocation_costs_one_refill() {
+async fn case_47_beside_a_rejecting_path_a_revocation_costs_one_refill() {
     // From the revocation at 33.1 s to the refill at 36 s.
     assert_eq!(rejected_steps(1, 1).await, (Vec::from_iter(331..360), 1 + 5 + 9));
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_47_beside_a_path_that_rejects_now_and_then_a_revocation_costs_nothing() {
+async fn case_47_beside_a_path_that_rejects_seldom_it_costs_nothing() {
     // Every ten seconds: six times, and one for the revocation.
     assert_eq!(rejected_steps(100, 1).await, (vec![], 1 + 6 + 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_47_after_ten_revocations_in_a_row_all_is_well_within_one_refill() {
-    // The burst is for the first five, the refills at 39.1 s and 45.1 s for the others. The last one is at 42.1 s.
+async fn case_47_ten_revocations_in_a_row_heal_within_one_refill() {
+    // The burst is for the first five, the refills at 39.1 s and 45.1 s for the others. The last
+    // one is at 42.1 s.
     let rejected = (381..391).chain(401..451).collect();
     assert_eq!(rejected_steps(usize::MAX, 10).await, (rejected, 1 + 1 + 5 + 2));
 }

@@ -27,7 +27,8 @@ pub(crate) fn layer_of(cache: TokenCache) -> KlaviAuthLayer {
     KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache)
 }
 
-/// A cache whose draws are all 1 and whose budget is `burst`; nothing is refilled while a test runs.
+/// A cache whose draws are all 1 and whose budget is `burst`; nothing is refilled while a test
+/// runs.
 pub(crate) fn frugal(burst: u32, source: impl TokenSource) -> TokenCache {
     let year = secs(365 * 24 * 60 * 60);
     TokenCache::builder(source).randomness(|| 1.0).renewal_budget(burst, year).build().unwrap()

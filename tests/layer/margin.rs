@@ -1,4 +1,5 @@
-//! BEHAVIOUR 12: in the margin a request waits for the successor of its token, and leaves with the token if there is none.
+//! BEHAVIOUR 12: in the margin a request waits for the successor of its token, and leaves with the
+//! token if there is none.
 
 use futures_util::future::join_all;
 use klavi_auth::Predecessor;
@@ -28,7 +29,7 @@ fn fine() -> Api {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_in_the_margin_requests_wait_for_the_successor_and_share_its_fetch() {
+async fn case_12_in_the_margin_requests_wait_for_one_fetch() {
     let (source, inner) = (Manual::default(), fine());
     let service = expiring(1.0, &source).await.layer(inner.clone());
     let calls: Vec<_> = (0..3).map(|_| tokio::spawn(service.clone().oneshot(get(GOOD)))).collect();
@@ -43,7 +44,7 @@ async fn case_12_in_the_margin_requests_wait_for_the_successor_and_share_its_fet
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_if_the_fetch_fails_they_leave_with_the_token_and_wait_no_second_time() {
+async fn case_12_if_the_fetch_fails_they_leave_with_the_token_at_once() {
     // With a draw of 0 there is no pause, and the next fetch could start at once.
     for draw in [0.0, 1.0] {
         let (source, inner) = (Manual::default(), fine());
@@ -60,7 +61,7 @@ async fn case_12_if_the_fetch_fails_they_leave_with_the_token_and_wait_no_second
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_nor_do_they_wait_again_if_the_inner_service_gets_ready_after_the_pause() {
+async fn case_12_nor_do_they_wait_again_after_a_long_wait_for_readiness() {
     for draw in [0.0, 1.0] {
         let (source, inner) = (Manual::default(), fine());
         let limit = ConcurrencyLimit::new(inner.clone(), 1);
@@ -79,7 +80,7 @@ async fn case_12_nor_do_they_wait_again_if_the_inner_service_gets_ready_after_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_while_the_pause_runs_requests_in_the_margin_leave_at_once() {
+async fn case_12_while_the_pause_runs_requests_leave_at_once() {
     let (source, inner) = (Manual::default(), fine());
     let service = expiring(1.0, &source).await.layer(inner.clone());
     let first = tokio::spawn(service.clone().oneshot(get(GOOD)));
@@ -100,7 +101,7 @@ async fn case_12_while_the_pause_runs_requests_in_the_margin_leave_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_8_a_token_that_expires_while_the_inner_service_gets_ready_is_not_sent() {
+async fn case_8_a_token_that_expires_during_readiness_is_not_sent() {
     let source = Manual::default();
     let inner = fine();
     let limit = ConcurrencyLimit::new(inner.clone(), 1);

@@ -45,8 +45,8 @@ fn call(service: &KlaviAuth<Api>, path: &str) -> Call {
     service.call(get(path))
 }
 
-/// Awaits a request here, where there is no runtime. It must not wait for more than the API, which is ready at the
-/// second look.
+/// Awaits a request here, where there is no runtime. It must not wait for more than the API, which
+/// is ready at the second look.
 fn await_outside(call: Call) -> Answer {
     assert!(Handle::try_current().is_err());
     let mut call = Box::pin(call);
@@ -59,7 +59,7 @@ fn await_outside(call: Call) -> Answer {
 }
 
 #[test]
-fn case_30_a_call_outside_of_a_runtime_fetches_the_token_inside_of_one() {
+fn case_30_called_outside_of_a_runtime_the_token_is_fetched_inside() {
     let (source, inner) = (Scripted::tokens(), picky("nobody"));
     let service = layer_of(TokenCache::new(source.clone())).layer(inner.clone());
     let calls = [call(&service, GOOD), call(&service, GOOD)];
@@ -71,7 +71,7 @@ fn case_30_a_call_outside_of_a_runtime_fetches_the_token_inside_of_one() {
 }
 
 #[test]
-fn case_30_a_call_outside_of_a_runtime_leaves_at_once_with_a_fresh_token() {
+fn case_30_called_outside_of_a_runtime_a_fresh_token_leaves_at_once() {
     let source = Scripted::tokens();
     let service = warm(TokenCache::new(source.clone()));
     let call = call(&service, GOOD);
@@ -81,7 +81,7 @@ fn case_30_a_call_outside_of_a_runtime_leaves_at_once_with_a_fresh_token() {
 }
 
 #[test]
-fn case_30_a_call_outside_of_a_runtime_leaves_at_once_with_an_aging_token() {
+fn case_30_called_outside_of_a_runtime_an_aging_token_leaves_at_once() {
     let source = Scripted::tokens();
     let service = warm(aging(source.clone()));
     while service.layer().tokens().snapshot().freshness() != Some(Freshness::Aging) {}
@@ -100,7 +100,7 @@ fn case_30_a_call_outside_of_a_runtime_leaves_at_once_with_an_aging_token() {
 }
 
 #[test]
-fn case_30_a_request_that_is_awaited_outside_of_any_runtime_is_sent_if_there_is_a_token() {
+fn case_30_awaited_outside_of_any_runtime_a_token_is_sent() {
     without_deadlock(|| {
         for cache in [TokenCache::new(Scripted::tokens()), aging(Scripted::tokens())] {
             let service = warm(cache);
@@ -113,7 +113,7 @@ fn case_30_a_request_that_is_awaited_outside_of_any_runtime_is_sent_if_there_is_
 }
 
 #[test]
-fn case_30_a_request_that_is_awaited_outside_of_any_runtime_gets_a_typed_error_if_there_is_no_token() {
+fn case_30_awaited_outside_of_any_runtime_no_token_is_a_typed_error() {
     without_deadlock(|| {
         let (source, inner) = (Manual::default(), picky("nobody"));
         let service = layer_of(TokenCache::new(source.clone())).layer(inner.clone());
@@ -137,7 +137,7 @@ fn case_30_a_request_that_is_awaited_outside_of_any_runtime_gets_a_typed_error_i
 }
 
 #[test]
-fn case_44_a_401_that_is_awaited_outside_of_any_runtime_goes_to_its_caller_with_the_error() {
+fn case_44_awaited_outside_of_any_runtime_a_401_has_the_error() {
     without_deadlock(|| {
         let source = Scripted::tokens();
         let service = warm(TokenCache::new(source.clone()));

@@ -1,5 +1,5 @@
-//! BEHAVIOUR 45: a 401 counts for the generation that it was sent with, and what the source hands out after it is good,
-//! even if it is the same string.
+//! BEHAVIOUR 45: a 401 counts for the generation that it was sent with, and what the source hands
+//! out after it is good, even if it is the same string.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -28,7 +28,8 @@ fn rejecting_once() -> Api {
 
 const LATE: &str = "/monitor/late";
 
-/// Answers 401 to the first request to [`LATE`], and not before the test says so, and 200 to all others.
+/// Answers 401 to the first request to [`LATE`], and not before the test says so, and 200 to all
+/// others.
 fn with_a_late_401() -> (Api, watch::Sender<bool>) {
     let (open, gate) = watch::channel(false);
     let count = AtomicUsize::new(0);
@@ -68,7 +69,7 @@ async fn case_45_the_same_string_is_resent_once_and_nobody_else_notices() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_a_spurious_401_with_an_auth_that_repeats_its_token_fails_no_request() {
+async fn case_45_a_spurious_401_with_an_idempotent_auth_fails_no_request() {
     let start = Instant::now();
     // The token of the endpoint lives on, whatever the API answers.
     let source = Logged::new(move |_| token("t1").map(|new| new.aged(start.elapsed())));
@@ -90,7 +91,7 @@ async fn case_45_a_spurious_401_with_an_auth_that_repeats_its_token_fails_no_req
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_a_late_401_of_an_older_generation_spends_and_changes_nothing() {
+async fn case_45_a_late_401_of_an_older_generation_changes_nothing() {
     let source = Scripted::new([token("t1"), token("t1"), token("t2"), token("t3")]);
     let (inner, open) = with_a_late_401();
     let layer = layer_of(frugal(2, source.clone()));
@@ -135,7 +136,7 @@ async fn case_45_a_late_401_counts_for_no_later_generation_of_its_string() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_a_string_that_was_rejected_before_its_successor_is_good_again() {
+async fn case_45_a_string_rejected_before_its_successor_is_good_again() {
     let source = Scripted::new([token("t1"), token("t2"), token("t1"), token("t3")]);
     let inner = only("nobody");
     let service = layer(source.clone()).layer(inner.clone());
@@ -149,7 +150,7 @@ async fn case_45_a_string_that_was_rejected_before_its_successor_is_good_again()
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_a_401_that_came_after_the_successor_is_not_remembered_against_its_string() {
+async fn case_45_a_401_after_the_successor_is_not_held_against_its_string() {
     let source = Scripted::new([token("t1"), token("t2"), token("t1")]);
     let (inner, open) = with_a_late_401();
     let layer = layer(source.clone());
@@ -168,7 +169,7 @@ async fn case_45_a_401_that_came_after_the_successor_is_not_remembered_against_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_a_late_401_to_an_expired_token_reaches_the_flight_that_may_bring_it_back() {
+async fn case_45_nor_is_the_string_of_an_expired_token_after_a_late_401() {
     let source = Manual::default();
     let (inner, open) = gated("Bearer t2");
     let layer = layer(source.clone());
@@ -193,7 +194,8 @@ async fn case_45_a_late_401_to_an_expired_token_reaches_the_flight_that_may_brin
     assert_eq!((source.fetches(), tokens.snapshot().generation()), (3, Some(2)));
 }
 
-/// A layer with an aging token T1 and a renewal under way, and a request that was just rejected with T1.
+/// A layer with an aging token T1 and a refresh in progress, and a request that was just rejected
+/// with T1.
 async fn rejected_during_a_renewal(source: &Manual) -> (KlaviAuthLayer, Api, JoinHandle<Answer>) {
     let inner = only("Bearer t2");
     let layer = layer(source.clone());
@@ -214,7 +216,7 @@ async fn rejected_during_a_renewal(source: &Manual) -> (KlaviAuthLayer, Api, Joi
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_a_renewal_that_brings_the_token_that_was_rejected_meanwhile_asks_again() {
+async fn case_45_a_string_asked_for_before_its_401_is_not_taken() {
     let source = Manual::default();
     let (_layer, inner, call) = rejected_during_a_renewal(&source).await;
     source.answer(token_for("t1", 3600)).await;
@@ -226,7 +228,7 @@ async fn case_45_a_renewal_that_brings_the_token_that_was_rejected_meanwhile_ask
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_a_renewal_that_fails_does_not_answer_those_whose_token_was_rejected_meanwhile() {
+async fn case_45_a_failed_refresh_is_no_answer_to_a_401_since_it_asked() {
     let source = Manual::default();
     let (_layer, inner, call) = rejected_during_a_renewal(&source).await;
     source.answer(NewToken::new("", secs(1))).await;
@@ -238,7 +240,7 @@ async fn case_45_a_renewal_that_fails_does_not_answer_those_whose_token_was_reje
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_31_a_token_that_was_asked_for_before_an_invalidation_is_fetched_again_even_after_a_401() {
+async fn case_31_a_token_asked_for_before_an_invalidation_is_not_taken() {
     let source = Manual::default();
     let (layer, inner, call) = rejected_during_a_renewal(&source).await;
     let renewal = source.next().await;

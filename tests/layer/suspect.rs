@@ -46,7 +46,8 @@ fn spawn(service: &KlaviAuth<Api>, path: &str) -> JoinHandle<Answer> {
     tokio::spawn(service.clone().oneshot(get(path)))
 }
 
-/// A layer whose token T1 was rejected once and could not be replaced. The next fetch may start in 5 s.
+/// A layer whose token T1 was rejected once and could not be replaced. The next fetch may start in
+/// 5 s.
 async fn with_a_suspect(source: &Manual, inner: &Api) -> KlaviAuth<Api> {
     let service = layer_of(frugal(1, source.clone())).layer(inner.clone());
     let call = spawn(&service, BAD);
@@ -59,7 +60,7 @@ async fn with_a_suspect(source: &Manual, inner: &Api) -> KlaviAuth<Api> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_44_each_rejected_request_gets_its_401_and_the_unsent_ones_leave_with_the_token() {
+async fn case_44_each_gets_its_own_401_and_the_unsent_leave_with_the_token() {
     let source = Manual::default();
     let (inner, gate) = late();
     let layer = layer_of(frugal(1, source.clone()));
@@ -88,7 +89,7 @@ async fn case_44_each_rejected_request_gets_its_401_and_the_unsent_ones_leave_wi
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_44a_one_spurious_401_in_an_outage_of_a_minute_fails_no_other_request() {
+async fn case_44a_one_spurious_401_in_an_outage_fails_no_other_request() {
     let start = Instant::now();
     let source = Logged::new(|n| if n == 1 { token("t1") } else { reset() });
     let inner = picky("nobody");
@@ -124,7 +125,8 @@ async fn case_44a_the_401s_and_the_fetches_of_a_suspect_spend_no_budget() {
         pass(secs(5)).await;
     }
     let expected = [
-        // The first 401 of T1 takes one of two. T1 is a suspect, and each further request has it replaced if it can be.
+        // The first 401 of T1 takes one of two. T1 is a suspect, and each further request has it
+        // replaced if it can be.
         (2, Some(false)),
         (3, Some(false)),
         (4, Some(false)),
@@ -137,7 +139,7 @@ async fn case_44a_the_401s_and_the_fetches_of_a_suspect_spend_no_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_44a_while_the_pause_runs_a_401_comes_back_at_once_with_the_error() {
+async fn case_44a_while_the_pause_runs_a_401_comes_back_at_once() {
     let (source, inner) = (Manual::default(), picky("nobody"));
     let service = with_a_suspect(&source, &inner).await;
     for _ in 0..3 {
@@ -196,7 +198,7 @@ async fn case_44a_a_401_that_may_start_a_fetch_starts_it_and_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_44a_a_first_401_while_retry_after_runs_makes_a_suspect_and_calls_nothing() {
+async fn case_44a_a_first_401_while_retry_after_runs_calls_nothing() {
     let source = Logged::new(|n| match n {
         2 => reset().map_err(|error| error.with_retry_after(secs(60))),
         n => token(&format!("t{n}")),
