@@ -228,6 +228,16 @@ async fn case_45_a_string_asked_for_before_its_401_is_not_taken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn case_45_another_string_asked_for_before_the_401_is_taken() {
+    let source = Manual::default();
+    let (layer, inner, call) = rejected_during_a_renewal(&source).await;
+    source.answer(token("t2")).await;
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2"]);
+    assert_eq!((source.fetches(), layer.tokens().snapshot().generation()), (2, Some(2)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn case_45_a_failed_refresh_is_no_answer_to_a_401_since_it_asked() {
     let source = Manual::default();
     let (_layer, inner, call) = rejected_during_a_renewal(&source).await;
