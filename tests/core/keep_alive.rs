@@ -281,3 +281,30 @@ fn case_20_30_keep_alive_goes_on_in_the_runtime_of_the_next_caller() {
         assert_eq!((source.fetches(), alive_tasks()), (5, 1));
     });
 }
+
+#[test]
+fn case_20_30_keep_alive_that_stood_still_with_its_fetch_goes_on_with_the_next() {
+    let source = Manual::default();
+    let cache = kept_alive(0.0, source.clone());
+    let (still, second) = (runtime(), runtime());
+    let _stalled = still.block_on(async {
+        assert!(poll_once(&mut held(&cache)).is_pending());
+        source.next().await
+    });
+    second.block_on(async {
+        pass(secs(20)).await;
+        let caller = call(&cache);
+        source.answer(token("t2")).await;
+        assert_eq!(caller.await.unwrap().unwrap().expose(), "t2");
+        settle().await;
+        assert_eq!((source.fetches(), alive_tasks()), (2, 1));
+        quiet(secs(1351)).await;
+        source.answer(token("t3")).await;
+        assert_eq!(at_once(&cache).unwrap().expose(), "t3");
+    });
+    still.block_on(async {
+        quiet(secs(60)).await;
+        assert_eq!(alive_tasks(), 0, "neither the flight nor the keeper has anything to do");
+    });
+    assert_eq!(source.fetches(), 3);
+}

@@ -209,6 +209,9 @@ fn case_30_32_a_waker_that_is_woken_to_be_the_sentinel_may_call_back() {
         let (back, source) = (CallBack::default(), Manual::default());
         let cache = cache_drawing(0.0, source.clone());
         back.connect(&cache);
+        // The flight's runtime, in which no waiter is the sentinel.
+        let still = runtime();
+        still.block_on(async { assert!(poll_once(&mut held(&cache)).is_pending()) });
         runtime().block_on(async {
             let mut callers: Vec<_> = (0..3).map(|_| held(&cache)).collect();
             for caller in &mut callers {

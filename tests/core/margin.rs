@@ -120,6 +120,33 @@ async fn case_12_a_token_that_the_fetch_could_not_replace_is_given_to_its_very_e
     assert_eq!(source.fetches(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn case_29_a_caller_that_is_polled_after_the_end_looks_again() {
+    let (cache, source) = warm(1.0, 1795).await;
+    let mut late = held(&cache);
+    assert!(poll_once(&mut late).is_pending());
+    source.answer(reset()).await;
+    pass(secs(5)).await;
+    assert!(poll_once(&mut late).is_pending(), "the failure of a refresh is no answer to it");
+    source.answer(token("t2")).await;
+    assert_eq!(got(late).unwrap().expose(), "t2");
+    assert_eq!(source.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_29_a_caller_that_is_polled_after_an_invalidation_looks_again() {
+    let (cache, source) = warm(1.0, 1795).await;
+    let mut late = held(&cache);
+    assert!(poll_once(&mut late).is_pending());
+    let caller = call(&cache);
+    source.answer(reset()).await;
+    cache.invalidate(&got(caller).unwrap().unwrap());
+    assert!(poll_once(&mut late).is_pending());
+    source.answer(token("t2")).await;
+    assert_eq!(got(late).unwrap().expose(), "t2");
+    assert_eq!(source.fetches(), 3);
+}
+
 /// A fetch that began in the margin and outlasts the token. One caller waits since the margin, one
 /// since expiry.
 async fn over_the_end() -> (Manual, crate::support::Fetch, [JoinHandle<Result<AccessToken, Error>>; 2]) {

@@ -254,6 +254,27 @@ fn case_30_what_a_given_up_flight_brings_back_does_not_disturb_the_next_one() {
 }
 
 #[test]
+fn case_12_30_in_the_margin_a_runtime_that_has_shut_down_gives_the_token() {
+    let source = Manual::default();
+    let cache = cache(&source);
+    let gone = runtime();
+    gone.block_on(async {
+        let caller = call(&cache);
+        source.answer(token("t1")).await;
+        caller.await.unwrap().unwrap();
+        pass(secs(1775)).await;
+    });
+    let handle = gone.handle().clone();
+    drop(gone);
+    let _entered = handle.enter();
+    for _ in 0..10 {
+        assert_eq!(at_once(&cache).unwrap().expose(), "t1");
+    }
+    assert!(cache.snapshot().is_ready() && !cache.snapshot().is_fetching());
+    assert_eq!(source.fetches(), 1);
+}
+
+#[test]
 fn case_30_without_a_runtime_there_is_a_typed_error_and_the_next_call_works() {
     let source = Manual::default();
     let cache = cache(&source);

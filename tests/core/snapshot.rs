@@ -56,6 +56,8 @@ async fn case_11_the_snapshot_follows_a_token_through_its_life() {
     assert!(!expired.is_ready() && !expired.is_refused());
     assert_eq!((expired.freshness(), expired.generation()), (Some(Freshness::Expired), Some(1)));
     assert_eq!((expired.age(), expired.expires_in()), (Some(secs(2000)), Some(secs(0))));
+    assert!(expired.last_error().is_some(), "the refresh that failed is the last fetch");
+    assert!(expired.held_back().is_none(), "case 34: and holds nobody back");
     assert_eq!(source.fetches(), 2);
     assert_eq!(fresh.freshness(), Some(Freshness::Fresh), "a snapshot does not change");
 }

@@ -1,12 +1,17 @@
-//! Case 30: a flight whose runtime is alive but not run. One waiter, the sentinel, has a timer and
-//! starts another.
+//! Case 30: a flight whose runtime is alive but not run. One waiter in another runtime, the
+//! sentinel, has a timer and starts another.
+
+use std::{
+    sync::Arc,
+    task::{Context, Wake, Waker},
+};
 
 use klavi_auth::TokenCache;
 use tokio::{runtime::Runtime, time::sleep};
 
 use crate::support::{
-    Fetch, Manual, at_once, cache_drawing, call, got, held, pass, poll_once, reset, runtime, secs, settle,
-    token,
+    Caller, Fetch, Manual, at_once, cache_drawing, call, got, held, pass, poll_once, reset, runtime, secs,
+    settle, token,
 };
 
 /// A cache, and a runtime that stands still with a flight in it. Its starter is gone.
@@ -21,6 +26,16 @@ fn stalled() -> (TokenCache, Manual, Runtime, Fetch) {
     (cache, source, still, fetch)
 }
 
+/// Polls a caller, which still waits, in another runtime than that of the test's thread.
+fn in_thread(runtime: &Runtime, caller: &mut Caller) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _entered = runtime.enter();
+            assert!(poll_once(caller).is_pending());
+        });
+    });
+}
+
 #[test]
 fn case_30_a_lone_waiter_starts_its_own_flight_after_twice_the_timeout() {
     let (cache, source, _still, _fetch) = stalled();
@@ -33,6 +48,85 @@ fn case_30_a_lone_waiter_starts_its_own_flight_after_twice_the_timeout() {
         assert_eq!(got(caller).unwrap().unwrap().expose(), "t2");
     });
     assert_eq!(source.fetches(), 2);
+}
+
+#[test]
+fn case_30_a_waiter_in_the_runtime_that_stands_still_is_not_the_sentinel() {
+    let source = Manual::default();
+    let cache = cache_drawing(0.0, source.clone());
+    let still = runtime();
+    let (starter, _fetch) = still.block_on(async { (call(&cache), source.next().await) });
+    runtime().block_on(async {
+        let caller = call(&cache);
+        sleep(secs(21)).await;
+        source.answer(token("t2")).await;
+        assert_eq!(got(caller).unwrap().unwrap().expose(), "t2");
+    });
+    assert_eq!(still.block_on(starter).unwrap().unwrap().expose(), "t2");
+    assert_eq!(source.fetches(), 2);
+}
+
+#[test]
+fn case_30_a_sentinel_that_moves_to_another_runtime_has_its_timer_there() {
+    for is_gone in [false, true] {
+        let (cache, source, _still, _fetch) = stalled();
+        let mut caller = held(&cache);
+        let second = runtime();
+        {
+            let _entered = second.enter();
+            assert!(poll_once(&mut caller).is_pending());
+        }
+        let second = (!is_gone).then_some(second);
+        runtime().block_on(async {
+            let caller = tokio::spawn(caller);
+            sleep(secs(21)).await;
+            source.answer(token("t2")).await;
+            assert_eq!(got(caller).unwrap().unwrap().expose(), "t2");
+        });
+        assert_eq!(source.fetches(), 2);
+        drop(second);
+    }
+}
+
+#[test]
+fn case_30_after_a_jump_of_the_clock_the_flight_ends_by_its_own_timeout() {
+    let (cache, source, other, _fetch) = stalled();
+    let here = runtime();
+    let caller = here.block_on(async {
+        let caller = call(&cache);
+        // In one step. The timer of the sentinel is over, and the flight has not been run yet.
+        pass(secs(3600)).await;
+        caller
+    });
+    other.block_on(pass(secs(3600)));
+    here.block_on(settle());
+    assert!(got(caller).unwrap().unwrap_err().is_timeout());
+    assert_eq!(source.fetches(), 1);
+}
+
+#[test]
+fn case_26_30_a_sentinel_that_is_dropped_leaves_nothing_behind() {
+    struct Idle;
+    impl Wake for Idle {
+        fn wake(self: Arc<Self>) {}
+    }
+    let (cache, _source, _still, _fetch) = stalled();
+    let task = Arc::new(Idle);
+    let waker = Waker::from(Arc::clone(&task));
+    runtime().block_on(async {
+        let mut waiters: Vec<_> = (0..3).map(|_| held(&cache)).collect();
+        for (waiting, left) in [(3, 6), (1, 4), (0, 2)] {
+            waiters.truncate(waiting);
+            for waiter in &mut waiters {
+                assert!(waiter.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            }
+            assert_eq!(
+                Arc::strong_count(&task),
+                left,
+                "one for each that waits, one for the timer of the first, and two here"
+            );
+        }
+    });
 }
 
 #[test]
@@ -103,6 +197,26 @@ fn case_30_a_waiter_outside_of_any_runtime_leaves_the_duty_to_the_next() {
         assert_eq!(got(caller).unwrap().unwrap().expose(), "t2");
     });
     assert_eq!(got(outside).unwrap().expose(), "t2");
+    assert_eq!(source.fetches(), 2);
+}
+
+#[test]
+fn case_30_a_sentinel_that_is_dropped_passes_the_duty_over_one_without_a_timer() {
+    let (cache, source, _still, _fetch) = stalled();
+    let without_timer = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut unable = held(&cache);
+    runtime().block_on(async {
+        let mut first = held(&cache);
+        assert!(poll_once(&mut first).is_pending());
+        let patient = call(&cache);
+        settle().await;
+        in_thread(&without_timer, &mut unable);
+        drop(first);
+        in_thread(&without_timer, &mut unable);
+        sleep(secs(21)).await;
+        source.answer(token("t2")).await;
+        assert_eq!(got(patient).unwrap().unwrap().expose(), "t2");
+    });
     assert_eq!(source.fetches(), 2);
 }
 

@@ -222,7 +222,9 @@ pub fn call(cache: &TokenCache) -> JoinHandle<Result<AccessToken, Error>> {
 }
 
 /// A caller that is polled by hand.
-pub fn held(cache: &TokenCache) -> Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>> {
+pub type Caller = Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>;
+
+pub fn held(cache: &TokenCache) -> Caller {
     let cache = cache.clone();
     Box::pin(async move { cache.get().await })
 }
