@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::sockets::{Caller, TO_RENEWAL, chain, client, drawing, landed, pass, reason, secs, through_each};
+use crate::sockets::{Caller, TO_RENEWAL, chain, client, drawing, landed, pass, secs, through_each};
 use http::StatusCode;
 use klavi_auth::{
     KlaviAuthLayer, Product,
@@ -50,31 +50,6 @@ async fn case_36_retry_after_is_honoured_in_seconds_and_as_a_date_and_clamped_to
             assert_eq!(client.status(world.get("echo")).await, 200, "{fault:?}");
             assert_eq!(world.counts()[0], auth + 2, "{fault:?}");
         }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn case_36_while_retry_after_runs_no_call_is_made_not_even_after_a_401() {
-    through_each(async |world| {
-        let layer = world.layer();
-        let client = client(&layer);
-        assert_eq!(client.status(world.get("echo")).await, 200);
-        pass(TO_RENEWAL).await;
-        world.sandbox.fail_next(Endpoint::Refresh, 1, status(429).retry_after(secs(200)));
-        assert_eq!(client.status(world.get("echo")).await, 200);
-        landed(&layer).await;
-        world.sandbox.revoke_all();
-        let response = client.answer(world.get("echo")).await;
-        assert_eq!(response.status(), 401);
-        assert!(reason(&response).unwrap().is_throttled());
-        for _ in 0..5 {
-            assert!(client.failure(world.get("echo")).await.is_throttled());
-        }
-        assert_eq!(world.counts(), [1, 1, 3, 1]);
-        pass(secs(201)).await;
-        assert_eq!(client.status(world.get("echo")).await, 200);
-        assert_eq!(world.counts(), [2, 1, 4, 1]);
     })
     .await;
 }

@@ -1,14 +1,16 @@
 //! BEHAVIOUR, case 22, over real sockets: a bearer that somebody else obtained, and no keys.
 
 use crate::sockets::{
-    Caller, LIFETIME, TO_RENEWAL, World, chain, client, drawing, landed, pass, reason, secs, soon,
-    through_each,
+    Caller, LIFETIME, TO_RENEWAL, Transport, World, chain, client, drawing, http1, landed, pass, reason,
+    secs, soon, through_each,
 };
+use std::sync::Arc;
+
 use futures_util::future::join_all;
 use http::StatusCode;
 use klavi_auth::{
-    Credentials, KlaviAuthLayer, Product,
-    sandbox::{Endpoint, Fault},
+    Credentials, KlaviAuthLayer, KlaviSource, Product, TokenCache,
+    sandbox::{Endpoint, Fault, Sandbox},
 };
 
 /// A layer that has a token of the sandbox's and nothing else.
@@ -42,14 +44,39 @@ async fn case_22_a_bearer_is_used_without_a_call_and_renewed_by_refresh() {
 }
 
 #[tokio::test]
-async fn case_22_the_time_before_its_first_use_counts() {
+async fn case_14_22_the_time_before_its_first_use_counts() {
     through_each(async |world| {
         let layer = with_bearer(&world);
         let client = client(&layer);
-        pass(TO_RENEWAL).await;
+        pass(secs(1400)).await;
+        assert_eq!(client.status(world.get("echo")).await, 200);
+        assert!(layer.tokens().snapshot().expires_in().unwrap() <= secs(400));
+        // It is due at 75 % of the 400 s that were left.
+        pass(secs(250)).await;
         assert_eq!(client.status(world.get("echo")).await, 200);
         landed(&layer).await;
-        assert_eq!(world.counts(), [0, 1, 1, 0]);
+        assert_eq!(world.counts(), [0, 0, 2, 0]);
+        pass(secs(50)).await;
+        assert_eq!(client.status(world.get("echo")).await, 200);
+        landed(&layer).await;
+        assert_eq!(world.counts(), [0, 1, 3, 0]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn case_22_a_bearer_first_used_near_its_end_is_used_to_its_end() {
+    through_each(async |world| {
+        let layer = with_bearer(&world);
+        let client = client(&layer);
+        world.sandbox.fail_next(Endpoint::Refresh, 9, Fault::status(StatusCode::BAD_GATEWAY));
+        // Well inside of the 30 s before the end of a life of 1800 s.
+        pass(secs(1780)).await;
+        assert_eq!(client.status(world.get("echo")).await, 200);
+        assert_eq!(world.counts(), [0, 0, 1, 0]);
+        pass(secs(20)).await;
+        assert!(client.failure(world.get("echo")).await.is_keys_needed());
+        assert_eq!(world.counts(), [0, 0, 1, 0]);
     })
     .await;
 }
@@ -93,7 +120,7 @@ async fn case_22_a_bearer_that_was_over_before_its_first_use_is_an_error_that_as
 }
 
 #[tokio::test]
-async fn case_22_45_a_rejected_bearer_is_refreshed_once_and_then_keys_are_asked_for() {
+async fn case_22_44a_a_rejected_bearer_is_refreshed_once_and_then_keys_are_needed() {
     through_each(async |world| {
         let layer = with_bearer(&world);
         let client = client(&layer);
@@ -105,11 +132,18 @@ async fn case_22_45_a_rejected_bearer_is_refreshed_once_and_then_keys_are_asked_
             assert!(reason(&response).unwrap().is_keys_needed());
         }
         assert_eq!(world.counts(), [0, 1, 20, 20]);
-        for _ in 0..3 {
-            assert!(client.failure(world.get("echo")).await.is_keys_needed());
+        // Now a suspect: what is sent with it gets the API's own answer, and nobody is called again.
+        for requests in 21..=23 {
+            let response = client.answer(world.get("echo")).await;
+            assert_eq!(response.status(), 401);
+            assert!(reason(&response).unwrap().is_keys_needed());
+            assert_eq!(world.counts(), [0, 1, requests, requests]);
             pass(secs(5)).await;
         }
-        assert_eq!(world.counts(), [0, 1, 20, 20]);
+        pass(LIFETIME).await;
+        let error = client.failure(world.get("echo")).await;
+        assert!(error.is_no_token() && error.is_keys_needed(), "{error:?}");
+        assert_eq!(world.counts(), [0, 1, 23, 23]);
     })
     .await;
 }
@@ -142,4 +176,46 @@ async fn case_22_a_live_bearer_that_refresh_denies_is_used_to_its_end() {
         assert_eq!(world.counts(), [0, 1, 6, 0]);
     })
     .await;
+}
+
+/// Two layers with a cache each, over one source that has a bearer and nothing else.
+async fn two_caches() -> (World, [KlaviAuthLayer; 2]) {
+    let world = World { sandbox: Sandbox::start().await.unwrap(), transport: Transport::Hyper };
+    let token = world.sandbox.issue_token(&Product::Monitor);
+    let credentials = Credentials::bearer(&token, LIFETIME).unwrap();
+    let api = world.sandbox.api(Product::Monitor);
+    let source = Arc::new(KlaviSource::new(api.clone(), credentials, http1()));
+    let layer = || KlaviAuthLayer::new(&api, TokenCache::new(Arc::clone(&source)));
+    let layers = [layer(), layer()];
+    (world, layers)
+}
+
+#[tokio::test]
+async fn case_22_each_cache_over_one_source_has_its_one_refresh_after_a_rejection() {
+    let (world, layers) = two_caches().await;
+    world.sandbox.revoke_all();
+    for (refreshes, layer) in (1..).zip(&layers) {
+        let response = client(layer).answer(world.get("echo")).await;
+        assert_eq!(response.status(), 401);
+        assert!(reason(&response).unwrap().is_keys_needed());
+        assert_eq!(world.counts(), [0, refreshes, refreshes, refreshes]);
+    }
+    // And no other one.
+    pass(secs(5)).await;
+    for layer in &layers {
+        assert!(reason(&client(layer).answer(world.get("echo")).await).unwrap().is_keys_needed());
+        landed(layer).await;
+    }
+    assert_eq!(world.counts(), [0, 2, 4, 4]);
+}
+
+#[tokio::test]
+async fn case_22_a_rejection_in_one_cache_takes_no_refresh_from_another() {
+    let (world, layers) = two_caches().await;
+    for (refreshes, layer) in (1..).zip(&layers) {
+        world.sandbox.fail_next(Endpoint::Resource, 1, unauthorized());
+        assert_eq!(client(layer).status(world.get("echo")).await, 200);
+        assert_eq!(world.counts(), [0, refreshes, 2 * refreshes, refreshes]);
+    }
+    assert_eq!(world.tokens_sent(), [1, 2, 1, 3]);
 }

@@ -129,21 +129,22 @@ async fn case_33_while_renewals_fail_requests_go_on_with_the_current_token() {
 }
 
 #[tokio::test]
-async fn case_33_a_renewal_that_nobody_waits_for_is_one_attempt_and_the_next_request_makes_the_next() {
+async fn case_33_33a_a_refresh_is_one_attempt_and_the_third_in_a_row_goes_to_auth() {
     through_each(async |world| {
         let layer = world.layer();
         let client = client(&layer);
         assert_eq!(client.status(world.get("echo")).await, 200);
         pass(TO_RENEWAL).await;
         world.sandbox.fail_next(Endpoint::Refresh, 2, status(500));
-        for (attempts, generation) in [(1, 1), (2, 1), (3, 2)] {
+        for (counts, generation) in [([1, 1, 2, 0], 1), ([1, 2, 3, 0], 1), ([2, 2, 4, 0], 2)] {
             assert_eq!(client.status(world.get("echo")).await, 200);
             landed(&layer).await;
             assert_eq!(layer.tokens().snapshot().generation(), Some(generation));
-            assert_eq!(world.counts(), [1, attempts, attempts + 1, 0]);
+            assert_eq!(world.counts(), counts);
         }
         assert_eq!(client.status(world.get("echo")).await, 200);
-        assert_eq!(world.counts(), [1, 3, 5, 0]);
+        assert_eq!(world.counts(), [2, 2, 5, 0]);
+        assert_eq!(world.tokens_sent(), [1, 1, 1, 1, 2]);
     })
     .await;
 }
@@ -277,7 +278,7 @@ async fn case_35_rejected_keys_are_not_tried_again_and_remembered_for_5_s_by_all
 }
 
 #[tokio::test]
-async fn case_35_400_401_and_403_of_auth_are_permanent_and_pass_all_the_same() {
+async fn case_35_400_401_and_403_of_auth_are_not_retried_for_5_s() {
     through_each(async |world| {
         for code in [400, 401, 403] {
             let auth = world.counts()[0];
@@ -286,8 +287,11 @@ async fn case_35_400_401_and_403_of_auth_are_permanent_and_pass_all_the_same() {
             world.sandbox.fail_next(Endpoint::Auth, 1, status(code));
             for _ in 0..3 {
                 let error = client.failure(world.get("echo")).await;
-                assert!(error.is_keys_rejected(), "{error:?}");
+                let is_bad_request = code == 400;
+                assert_eq!(error.is_bad_request(), is_bad_request, "{error:?}");
+                assert_eq!(error.is_keys_rejected(), !is_bad_request, "{error:?}");
                 assert_eq!(error.status().unwrap().as_u16(), code);
+                assert_eq!(error.message(), Some("The sandbox was told to fail"));
             }
             assert_eq!(world.counts()[0], auth + 1);
             pass(secs(5)).await;
@@ -322,7 +326,7 @@ async fn case_37_one_success_clears_the_back_off_and_the_remembered_error() {
         pass(TO_RENEWAL).await;
         world.sandbox.fail_next(Endpoint::Refresh, 1, status(500));
         assert!(held_back().await.is_some_and(|left| left <= secs(60)));
-        assert_eq!(world.counts(), [1, 4, 5, 0]);
+        assert_eq!(world.counts(), [2, 3, 5, 0]);
     })
     .await;
 }

@@ -13,6 +13,7 @@ mod early_401;
 mod failures;
 mod flow;
 mod limits;
+mod outages;
 mod renewal;
 mod unauthorized;
 mod vanished;

@@ -166,9 +166,12 @@ async fn case_44_if_the_renewal_fails_everyone_gets_their_own_401_with_the_reaso
         }
         assert_eq!(seen, names);
         assert_eq!(world.counts(), [4, 0, 31, 30]);
+        // The token is in use meanwhile, and replaced in the background.
         pass(secs(240)).await;
         assert_eq!(client.status(world.get("echo")).await, 200);
+        landed(&layer).await;
         assert_eq!(world.counts(), [5, 0, 32, 30]);
+        assert_eq!(layer.tokens().snapshot().generation(), Some(2));
     })
     .await;
 }
