@@ -118,7 +118,7 @@ async fn token_call(state: &Mutex<State>) -> Response<Body> {
             let token = {
                 let mut state = state.lock().unwrap();
                 state.issued += 1;
-                // Never the same again: one that was rejected is not accepted.
+                // Never the same again, so that a revoked one stays bad.
                 let (round, number) = ((state.issued - 1) / TOKENS.len(), (state.issued - 1) % TOKENS.len());
                 let token = format!("{}.{round}", TOKENS[number]);
                 state.good.push(token.clone());

@@ -129,11 +129,16 @@ async fn walk(kind: Kind) {
     walk.klavi.revoke();
     walk.klavi.will([Answer::Says(401, format!(r#"{{"message":{}}}"#, everything()))]);
     assert_eq!(walk.status("x").await, Some(401));
-    assert_eq!(walk.status("x").await, None);
+    assert!(walk.layer.tokens().snapshot().is_suspect());
+    assert_eq!(walk.status("x").await, Some(401));
     pass(Duration::from_secs(60)).await;
+    assert_eq!(walk.status("x").await, Some(200));
 
-    // Until there is no more budget.
-    for _ in 0..4 {
+    // Until there is no more budget: the token stays.
+    let generation = || walk.layer.tokens().snapshot().generation();
+    let mut before = None;
+    while before != generation() {
+        before = generation();
         assert_eq!(walk.status("never-good").await, Some(401));
     }
     assert!(recorder::has_said("observer", "BudgetExhausted"));
@@ -182,8 +187,11 @@ async fn walk(kind: Kind) {
     let walk = Walk { send: kind.around(&walk.layer), ..walk };
     assert_eq!(walk.status("x").await, Some(200));
     walk.klavi.revoke();
-    walk.klavi.will(vec![Answer::Says(401, everything()); 2]);
-    assert_eq!(walk.status("x").await, Some(401));
+    walk.klavi.will([Answer::Says(401, everything())]);
+    for _ in 0..2 {
+        assert_eq!(walk.status("x").await, Some(401));
+    }
+    pass(LIFETIME).await;
     assert_eq!(walk.status("x").await, None);
 
     // Nobody is there.

@@ -73,7 +73,9 @@ pub(crate) fn caches() {
         look("a renewal under way");
         requested(&source, "live", Err(Error::transient("not now"))).await;
         look("a renewal failed");
-        pass(secs(400)).await;
+        pass(secs(375)).await;
+        look("expiring");
+        pass(secs(25)).await;
         look("expired");
         let caller = support::call(&cache);
         requested(&source, "expired", token(TOKENS[1])).await;
@@ -92,7 +94,9 @@ async fn requested(source: &Manual, state: &str, answer: Result<NewToken, Error>
     let fetch = source.next().await;
     let predecessor = fetch.predecessor.clone();
     book::show(state, &predecessor);
-    book::show(state, &TokenRequest::new(predecessor.clone()));
+    let request = TokenRequest::new(predecessor.clone());
+    book::show(state, &request);
+    book::show(state, &request.after(2, Some(Error::transient("not now"))));
     fetch.answer(answer);
     settle().await;
     predecessor
