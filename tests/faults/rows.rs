@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::LocalBoxFuture};
-use klavi_auth::Error;
+use klavi_auth::{Error, TokenEndpoint};
 use tokio::time::Instant;
 
 use crate::{
@@ -51,9 +51,15 @@ impl Section {
             Self::Raw(Place::Auth) => {
                 &["the caller sees", "*cause*", "attempts", "*took*", "next request", "left behind"]
             }
-            Self::Raw(Place::Refresh) => {
-                &["the caller sees", "*took*", "the renewal", "*cause*", "next request", "left behind"]
-            }
+            Self::Raw(Place::Refresh) => &[
+                "the caller sees",
+                "*took*",
+                "the renewal",
+                "*cause*",
+                "the third in a row",
+                "next request",
+                "left behind",
+            ],
             Self::Raw(Place::Api) => &["the caller sees", "*cause*", "*took*", "next request", "left behind"],
             Self::Sandbox => &["at", "the caller sees", "*took*", "the fetch", "next request", "left behind"],
         }
@@ -139,14 +145,34 @@ async fn at_refresh(fault: &Fault, world: World) -> Vec<Cell> {
     let cause = error.as_ref().map_or_else(String::new, cause);
     let reaches = usize::from(!fault.is_before_the_request());
     assert_eq!(world.calls(), [1 + usize::from(is_denied), reaches, 1]);
-    let generation = 1 + u64::from(error.is_none());
-    assert_eq!(world.layer.tokens().snapshot().generation(), Some(generation));
+    let generation = || world.layer.tokens().snapshot().generation();
+    assert_eq!(generation(), Some(if error.is_some() { 1 } else { 2 }));
+    let third = if error.is_some() { third_refresh(fault, &world).await } else { String::new() };
+    let before = generation().unwrap();
     world.heal();
     back_off(&world.layer).await;
     let next = world.next(fault, Place::Refresh).await;
-    assert_eq!(world.layer.tokens().snapshot().generation(), Some(generation + 1));
+    assert_eq!(generation(), Some(before + 1));
     let left = world.leave().await;
-    vec![Same(seen.describe_fine()), Measured(took), Same(text), Measured(cause), Same(next), Same(left)]
+    let seen = seen.describe_fine();
+    vec![Same(seen), Measured(took), Same(text), Measured(cause), Same(third), Same(next), Same(left)]
+}
+
+/// The first refresh has failed, and so does the second. The third goes to `/auth`. No caller notices.
+async fn third_refresh(fault: &Fault, world: &World) -> String {
+    let mut outcome = None;
+    for _ in 0..2 {
+        back_off(&world.layer).await;
+        world.struck_is_gone(fault).await;
+        let seen = world.ask(&world.layered).await;
+        assert!(seen.is_fine(), "the caller noticed: {seen:?}");
+        outcome = landed(&world.layer).await;
+    }
+    let reaches = usize::from(!fault.is_before_the_request());
+    assert_eq!(world.calls(), [1 + reaches, 2 * reaches, 3]);
+    let Some(error) = outcome else { return "succeeds, at `/auth`".to_owned() };
+    assert_eq!(error.endpoint(), Some(TokenEndpoint::Auth));
+    format!("{}, at `/auth`", describe(&error))
 }
 
 /// There is a fresh token, and the request itself fails: with the layer as without.
@@ -215,6 +241,7 @@ pub(crate) fn describe(error: &Error) -> String {
         ("is_bad_answer", error.is_bad_answer()),
         ("is_server_error", error.is_server_error()),
         ("is_throttled", error.is_throttled()),
+        ("is_bad_request", error.is_bad_request()),
         ("is_keys_rejected", error.is_keys_rejected()),
         ("is_keys_needed", error.is_keys_needed()),
         ("is_interrupted", error.is_interrupted()),

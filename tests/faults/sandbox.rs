@@ -26,6 +26,7 @@ fn faults() -> Vec<(&'static str, Fault)> {
         ("the answer breaks off", Fault::truncated()),
         (SILENCE, Fault::never()),
         ("a redirect", Fault::redirect("/monitor/v1/elsewhere")),
+        ("400", Fault::status(StatusCode::BAD_REQUEST)),
         ("500", Fault::status(StatusCode::INTERNAL_SERVER_ERROR)),
         (
             "503 with `Retry-After: 1`",

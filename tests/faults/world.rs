@@ -133,14 +133,19 @@ impl World {
         [Place::Auth, Place::Refresh, Place::Api].map(|place| self.server.calls(place))
     }
 
-    /// Sends a request that must succeed, and says how it came.
-    pub(crate) async fn next(&self, fault: &Fault, place: Place) -> String {
+    /// Waits until the connection that had the fault is gone, if it is to go.
+    pub(crate) async fn struck_is_gone(&self, fault: &Fault) {
         if !fault.leaves_the_connection_open() {
             // All clients are there still, and what was struck is gone all the same.
             until(|| self.server.open_and_struck() == 0).await;
             // A reset has reached the system on this side, and in the next turns of this runtime the client.
             sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Sends a request that must succeed, and says how it came.
+    pub(crate) async fn next(&self, fault: &Fault, place: Place) -> String {
+        self.struck_is_gone(fault).await;
         let seen = self.ask(&self.layered).await;
         assert!(seen.is_fine(), "the next request: {seen:?}");
         if place == Place::Refresh {
