@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn case_63_each_kind_has_one_predicate_and_one_label() {
         type Predicate = fn(&Error) -> bool;
-        let predicates: [(&str, Predicate); 13] = [
+        let predicates: [(&str, Predicate); 14] = [
             ("no_token", Error::is_no_token),
             ("keys_rejected", Error::is_keys_rejected),
             ("keys_needed", Error::is_keys_needed),

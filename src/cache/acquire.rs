@@ -34,7 +34,7 @@ pub(crate) struct Acquire {
     /// The generation of the token that the API rejected for this caller: another one is needed.
     rejected: Option<u64>,
     waiter: Option<Waiter>,
-    /// The sentinel's timer, and the runtime that it belongs to.
+    /// For a flight that stands still in another runtime, and the runtime that the timer belongs to.
     timer: Option<(Id, Pin<Box<Sleep>>)>,
     flights: u8,
 }
@@ -58,7 +58,11 @@ impl Future for Acquire {
             if let Some(flight) = waiter {
                 let outcome = match flight.poll_unpin(cx) {
                     Poll::Ready(outcome) => outcome,
-                    Poll::Pending if has_stalled(flight, timer, cx) => Ok(()),
+                    // The lookup takes the flight out, which wakes the others.
+                    Poll::Pending if has_stalled(flight, timer, cx) => {
+                        drop(cache.core.lookup(Instant::now(), *rejected));
+                        continue;
+                    }
                     Poll::Pending => return Poll::Pending,
                 };
                 (*waiter, *timer) = (None, None);
@@ -86,10 +90,11 @@ impl Future for Acquire {
     }
 }
 
-/// Whether the flight has stalled. Only the sentinel finds out.
-fn has_stalled(waiter: &mut Waiter, timer: &mut Option<(Id, Pin<Box<Sleep>>)>, cx: &mut Context<'_>) -> bool {
+/// Whether the flight has stalled. Its own runtime cannot tell, since its timers stand still with it, so only waiters
+/// in other runtimes have a timer: a program with one runtime has none.
+fn has_stalled(waiter: &Waiter, timer: &mut Option<(Id, Pin<Box<Sleep>>)>, cx: &mut Context<'_>) -> bool {
     let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
-    let Some(runtime) = runtime.filter(|_| waiter.is_sentinel()) else { return false };
+    let Some(runtime) = runtime.filter(|_| runtime != waiter.runtime()) else { return false };
     // tokio panics if the runtime has no timer, or has been shut down.
     let polled = catch_unwind(AssertUnwindSafe(|| {
         let stalled_at = waiter.stalled_at();
@@ -106,9 +111,5 @@ fn has_stalled(waiter: &mut Waiter, timer: &mut Option<(Id, Pin<Box<Sleep>>)>, c
         let _ = sleep.as_mut().poll(cx);
         had_grace
     }));
-    polled.unwrap_or_else(|_| {
-        *timer = None;
-        waiter.resign();
-        false
-    })
+    polled.unwrap_or(false)
 }

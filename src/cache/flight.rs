@@ -33,7 +33,7 @@
 //! 7. Between two awaits a flight holds no lock, and its source runs under none. So a flight that stands still,
 //!    wherever, holds up nobody but those who wait for it.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{
@@ -85,9 +85,10 @@ struct Flight {
 impl Flight {
     async fn run(mut self) {
         loop {
-            let Some(request) = self.core.lock().ask(self.launch.number, Instant::now()) else { return };
+            let asked = self.core.lock().ask(self.launch.number, Instant::now());
+            let Some((request, awaited_until)) = asked else { return };
             self.attempts += 1;
-            let result = ask(&*self.core.source, request, self.launch.deadline).await;
+            let result = self.response(request, awaited_until).await;
             let (now, draw) = (Instant::now(), self.core.draw());
             let (step, displaced) =
                 self.core.state.change(|state| state.settle(self.launch.number, result, now, draw));
@@ -113,6 +114,23 @@ impl Flight {
                 }
             }
         }
+    }
+
+    /// Asks the source. Callers that have a live token wait until shortly before its expiry, then they send it.
+    async fn response(
+        &self,
+        request: TokenRequest,
+        awaited_until: Option<Instant>,
+    ) -> Result<NewToken, Error> {
+        let mut response = pin!(ask(&*self.core.source, request, self.launch.deadline));
+        if let Some(until) = awaited_until {
+            if let Ok(result) = timeout_at(until, &mut response).await {
+                return result;
+            }
+            let released = self.core.lock().release_waiters(self.launch.number);
+            drop(released);
+        }
+        response.await
     }
 
     fn installed(&mut self, installed: Installed) {

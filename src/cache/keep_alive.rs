@@ -1,12 +1,11 @@
 //! Keep-alive: refreshes without traffic. Off unless asked for.
 //!
 //! One task, the keeper, does what a caller would do, at the moment when a fetch is due. It runs in the runtime of the
-//! caller that caused it. A keeper that is late has a runtime that stands still: another one takes over.
+//! caller that caused it. When somebody else does what it should have done, another keeper takes over there.
 
 use std::{
     pin::pin,
     sync::{Arc, Weak},
-    time::Duration,
 };
 
 use futures_util::future::select;
@@ -24,9 +23,6 @@ use super::{
     waiters::Waiter,
 };
 
-/// A keeper that did not wake for so long has a runtime that stands still.
-const LATE: Duration = Duration::from_secs(1);
-
 /// Starts the keeper if one is wanted and none runs. Called with every flight that starts.
 pub(super) fn ensure(core: &Arc<Core>, runtime: &Handle) {
     if !core.keep_alive {
@@ -41,7 +37,8 @@ pub(super) fn ensure(core: &Arc<Core>, runtime: &Handle) {
 impl State {
     /// The number of the keeper to be started, if none is on time.
     fn register_keeper(&mut self, now: Instant) -> Option<u64> {
-        if self.keeper.is_some_and(|keeper| now < keeper.wakes_at + LATE) {
+        // One that should be awake by now has a runtime that may stand still.
+        if self.keeper.is_some_and(|keeper| now < keeper.wakes_at) {
             return None;
         }
         self.last_keeper += 1;
@@ -51,10 +48,11 @@ impl State {
 
     /// When this keeper is to fetch, or to find out that a flight has stalled. `None` if another has taken over.
     fn plan_keeper(&mut self, number: u64, now: Instant) -> Option<Instant> {
-        let due =
-            self.current.as_ref().filter(|_| self.is_live(now)).map(|current| current.schedule.refresh_at);
-        // Nobody waits, whatever the token.
-        let fetch_at = due.max(self.failures(now).retry_at(Urgency::Background)).unwrap_or(now);
+        let live = self.current.as_ref().filter(|_| self.is_live(now)).map(|current| &current.schedule);
+        // Nobody waits, whatever the token. What holds back a refresh ends with the token.
+        let retry_at = self.failures(now).retry_at(Urgency::Background).unwrap_or(now);
+        let fetch_at =
+            live.map_or(retry_at, |schedule| retry_at.max(schedule.refresh_at).min(schedule.expires_at));
         let wakes_at = self.waiter().map_or(fetch_at, Waiter::stalled_at);
         let keeper = self.keeper.as_mut().filter(|keeper| keeper.number == number)?;
         keeper.wakes_at = wakes_at;

@@ -99,6 +99,7 @@ impl<K: Eq + Hash + Clone> TokenCaches<K> {
         entries.sweep(now, self.shared.idle, &mut dropped);
         let found = entries.find(&key, now);
         drop(entries);
+        dropped.clear();
         if let Some(cache) = found {
             return Ok(cache);
         }

@@ -51,9 +51,10 @@ pub(super) struct Installed {
 }
 
 impl State {
-    /// A flight is about to ask the source. `None` if it is no longer registered.
-    pub(super) fn ask(&mut self, number: u64, now: Instant) -> Option<TokenRequest> {
-        let reason = self.reason(now);
+    /// A flight is about to ask the source, and callers that have a live token wait until then. `None` if it is no
+    /// longer registered.
+    pub(super) fn ask(&mut self, number: u64, now: Instant) -> Option<(TokenRequest, Option<Instant>)> {
+        let (reason, awaited_until) = (self.reason(now), self.awaited_until(now));
         let flight = self.flight.as_mut().filter(|flight| flight.launch.number == number)?;
         flight.asked = (reason, now);
         flight.attempts += 1;
@@ -66,7 +67,8 @@ impl State {
             (Some(current), _) => Predecessor::Expired(current.token.clone()),
         };
         let failures = self.failures(now);
-        Some(TokenRequest::new(predecessor).after(failures.count, failures.last_error().cloned()))
+        let request = TokenRequest::new(predecessor).after(failures.count, failures.last_error().cloned());
+        Some((request, awaited_until))
     }
 
     /// The source responded to the flight. No step if the flight is no longer registered.

@@ -11,7 +11,7 @@
 //! 5. A failed refresh never holds back a fetch that somebody waits for: each has failures of its own. What an
 //!    endpoint asked for (`Retry-After`) and rejected keys hold back both.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use tokio::{runtime::Id, time::Instant};
 
@@ -64,6 +64,8 @@ pub(super) struct FlightEntry {
     pub(super) asked: (FetchReason, Instant),
     /// How often it was asked.
     pub(super) attempts: u32,
+    /// Callers that have a live token wait for it.
+    is_awaited: bool,
 }
 
 /// The keep-alive task in charge.
@@ -160,12 +162,9 @@ impl State {
         runtime: Option<Id>,
     ) -> (Lookup<Waiter>, Option<Launch>, Displaced) {
         let displaced = self.take_flight(now, |flight| now >= flight.waiter.stalled_at());
-        if displaced.flight.is_some() {
-            // Its runtime may stand still too.
-            self.keeper.take_if(|keeper| now >= keeper.wakes_at);
-        }
-        if self.flight.is_none() && self.fetch_failures.blocking_error(now, Urgency::Waiting).is_some() {
-            // No replacement may be fetched now.
+        let is_paused = self.fetch_failures.blocking_error(now, Urgency::Waiting).is_some();
+        if self.flight.is_none() && (is_paused || runtime.is_none()) {
+            // No replacement can be fetched now.
             self.suspect(now);
         }
         let fallback = match self.valid_token(now, rejected) {
@@ -179,7 +178,7 @@ impl State {
             token => token,
         };
         if let Some(flight) = &self.flight {
-            return (Lookup::Wait(flight.waiter.in_runtime(runtime)), None, displaced);
+            return (Lookup::Wait(flight.waiter.clone()), None, displaced);
         }
         let paused = self.failures(now).blocking_error(now, Urgency::Waiting).cloned();
         let no_runtime = || Error::interrupted("there is no tokio runtime to fetch the token in");
@@ -266,13 +265,24 @@ impl State {
 
     fn register_flight(&mut self, now: Instant, runtime: Option<Id>) -> (Launch, Waiter) {
         // A flight that is run ends at its timeout; twice that leaves room for a busy runtime.
-        let deadline = now + self.config.flight_timeout;
-        let (sender, waiter) = waiters(deadline + self.config.flight_timeout, runtime);
+        let timeout = self.config.flight_timeout;
+        let live = self.current.as_ref().filter(|_| self.is_live(now)).map(|current| &current.schedule);
+        // A refresh that fails leaves time to send the token.
+        let deadline =
+            now + live.map_or(timeout, |schedule| timeout.min((schedule.expires_at - now) / 8 * 7));
+        let (sender, waiter) = waiters(now + timeout * 2, runtime);
         self.last_flight += 1;
         let reason = self.reason(now);
         let launch = Launch { number: self.last_flight, reason, deadline };
         let asked = (reason, now);
-        self.flight = Some(FlightEntry { launch, waiter: waiter.clone(), sender, asked, attempts: 0 });
+        self.flight = Some(FlightEntry {
+            launch,
+            waiter: waiter.clone(),
+            sender,
+            asked,
+            attempts: 0,
+            is_awaited: true,
+        });
         (launch, waiter)
     }
 
@@ -299,7 +309,24 @@ impl State {
     /// The token is live, but callers wait for its successor.
     fn is_expiring(&self, now: Instant) -> bool {
         let freshness = self.current.as_ref().map(|current| current.schedule.freshness(now));
-        self.is_live(now) && freshness == Some(Freshness::Expiring)
+        let is_awaited = self.flight.as_ref().is_none_or(|flight| flight.is_awaited);
+        self.is_live(now) && freshness == Some(Freshness::Expiring) && is_awaited
+    }
+
+    /// Until when callers wait for the successor of a live token, so that they can still send it.
+    pub(super) fn awaited_until(&self, now: Instant) -> Option<Instant> {
+        let live = self.current.as_ref().filter(|_| self.is_live(now))?;
+        let until = now + (live.schedule.expires_at - now) / 8 * 7;
+        Some(until).filter(|&until| until < now + self.config.flight_timeout)
+    }
+
+    /// That moment has come, and the flight goes on. Returns those that waited.
+    pub(super) fn release_waiters(&mut self, number: u64) -> Option<Sender> {
+        let flight = self.flight.as_mut().filter(|flight| flight.launch.number == number)?;
+        flight.is_awaited = false;
+        let (sender, waiter) = waiters(flight.waiter.stalled_at(), flight.waiter.runtime());
+        flight.waiter = waiter;
+        Some(mem::replace(&mut flight.sender, sender))
     }
 
     /// On whose behalf the next fetch starts. Nobody waits while there is a suspect either, but every request that is

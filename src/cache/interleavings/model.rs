@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    runtime::{Builder, EnterGuard, Id, Runtime},
+    runtime::{Builder, Id, Runtime},
     time::Instant,
 };
 
@@ -39,13 +39,8 @@ pub(super) const RENEWAL_DUE: Duration = Duration::from_secs(3000);
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().build().unwrap());
 
 /// All flights and waiters are in the same runtime, unless a test says otherwise.
-pub(super) fn runtime() -> Id {
+fn runtime() -> Id {
     RUNTIME.handle().id()
-}
-
-/// In that runtime. loom runs its threads on one thread of the system, so this holds for all of them.
-pub(super) fn enter() -> EnterGuard<'static> {
-    RUNTIME.enter()
 }
 
 /// Explores every interleaving.

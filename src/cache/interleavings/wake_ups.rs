@@ -13,7 +13,7 @@ use loom::thread;
 use tokio::time::Instant;
 
 use super::{
-    model::{Bell, block_on, enter, exhaustively, runtime},
+    model::{Bell, block_on, exhaustively},
     waiters::{Sender, Waiter},
 };
 use crate::Error;
@@ -21,13 +21,6 @@ use crate::Error;
 /// The two ends of a flight.
 fn waiters() -> (Sender, Waiter) {
     super::waiters::waiters(Instant::now(), None)
-}
-
-/// The same, and the waiter is in another runtime than the flight.
-fn waiters_elsewhere() -> (Sender, Waiter) {
-    let (sender, waiter) = waiters();
-    let elsewhere = waiter.in_runtime(Some(runtime()));
-    (sender, elsewhere)
 }
 
 /// Ends a flight in one of its ways.
@@ -287,67 +280,5 @@ fn a_waker_that_panics_keeps_nobody_from_being_woken() {
         has_heard(first, &bad, one, ends);
         has_heard(second, &worse, two, ends);
         has_heard(third, &bell, polled, ends);
-    });
-}
-
-/// Of waiters in another runtime than their flight's.
-fn exactly_one_sentinel(waiters: &[&Waiter]) {
-    assert_eq!(waiters.iter().filter(|waiter| waiter.is_sentinel()).count(), 1);
-}
-
-#[test]
-fn case_30_two_waiters_have_one_sentinel() {
-    exhaustively(|| {
-        let (_sender, mut first) = waiters_elsewhere();
-        let _inside = enter();
-        let mut second = first.clone();
-        let other = thread::spawn(move || {
-            assert!(Bell::new().poll(&mut second).is_pending());
-            second
-        });
-        assert!(Bell::new().poll(&mut first).is_pending());
-        exactly_one_sentinel(&[&first, &other.join().unwrap()]);
-    });
-}
-
-#[test]
-fn case_30_a_sentinel_that_is_dropped_wakes_one_that_takes_over() {
-    exhaustively(|| {
-        let (_sender, mut sentinel) = waiters_elsewhere();
-        let _inside = enter();
-        let (mut second, mut third) = (sentinel.clone(), sentinel.clone());
-        assert!(Bell::new().poll(&mut sentinel).is_pending());
-        let (bell, other) = (Bell::new(), Bell::new());
-        assert!(bell.poll(&mut second).is_pending());
-        let dropper = thread::spawn(move || drop(sentinel));
-        let polled = other.poll(&mut third);
-        dropper.join().unwrap();
-        assert!(polled.is_pending());
-        // Whoever was woken is polled again, as its task would be.
-        for (bell, waiter) in [(&bell, &mut second), (&other, &mut third)] {
-            if bell.rung() > 0 {
-                assert!(bell.poll(waiter).is_pending());
-            }
-        }
-        exactly_one_sentinel(&[&second, &third]);
-    });
-}
-
-#[test]
-fn case_30_a_waiter_that_is_dropped_before_it_takes_over_wakes_the_next() {
-    exhaustively(|| {
-        let (_sender, mut sentinel) = waiters_elsewhere();
-        let _inside = enter();
-        let (mut second, mut third) = (sentinel.clone(), sentinel.clone());
-        let (of_second, of_third) = (Bell::new(), Bell::new());
-        assert!(Bell::new().poll(&mut sentinel).is_pending());
-        assert!(of_third.poll(&mut third).is_pending());
-        assert!(of_second.poll(&mut second).is_pending());
-        let dropper = thread::spawn(move || drop(sentinel));
-        drop(second);
-        dropper.join().unwrap();
-        assert_eq!(of_third.rung(), 1);
-        assert!(of_third.poll(&mut third).is_pending());
-        exactly_one_sentinel(&[&third]);
     });
 }
