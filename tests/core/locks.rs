@@ -206,8 +206,8 @@ fn case_30_32_an_error_that_a_lost_refresh_replaces_is_dropped_outside_of_the_lo
 #[test]
 fn case_30_32_a_waker_that_is_woken_to_be_the_sentinel_may_call_back() {
     without_deadlock(|| {
-        let (back, source) = (CallBack::default(), Manual::default());
-        let cache = cache_drawing(0.0, source.clone());
+        let back = CallBack::default();
+        let cache = cache_drawing(0.0, Manual::default());
         back.connect(&cache);
         // The flight's runtime, in which no waiter is the sentinel.
         let still = runtime();

@@ -92,12 +92,12 @@ fn case_30_a_sentinel_that_moves_to_another_runtime_has_its_timer_there() {
 fn case_30_after_a_jump_of_the_clock_the_flight_ends_by_its_own_timeout() {
     let (cache, source, other, _fetch) = stalled();
     let here = runtime();
-    let caller = here.block_on(async {
-        let caller = call(&cache);
-        // In one step. The timer of the sentinel is over, and the flight has not been run yet.
-        pass(secs(3600)).await;
-        caller
-    });
+    let caller = {
+        let _entered = here.enter();
+        call(&cache)
+    };
+    // In one step. The timer of the sentinel is over, and the flight has not been run yet.
+    here.block_on(pass(secs(3600)));
     other.block_on(pass(secs(3600)));
     here.block_on(settle());
     assert!(got(caller).unwrap().unwrap_err().is_timeout());
