@@ -265,12 +265,8 @@ impl State {
 
     fn register_flight(&mut self, now: Instant, runtime: Option<Id>) -> (Launch, Waiter) {
         // A flight that is run ends at its timeout; twice that leaves room for a busy runtime.
-        let timeout = self.config.flight_timeout;
-        let live = self.current.as_ref().filter(|_| self.is_live(now)).map(|current| &current.schedule);
-        // A refresh that fails leaves time to send the token.
-        let deadline =
-            now + live.map_or(timeout, |schedule| timeout.min((schedule.expires_at - now) / 8 * 7));
-        let (sender, waiter) = waiters(now + timeout * 2, runtime);
+        let deadline = now + self.config.flight_timeout;
+        let (sender, waiter) = waiters(deadline + self.config.flight_timeout, runtime);
         self.last_flight += 1;
         let reason = self.reason(now);
         let launch = Launch { number: self.last_flight, reason, deadline };

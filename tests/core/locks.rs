@@ -204,31 +204,6 @@ fn case_30_32_an_error_that_a_lost_refresh_replaces_is_dropped_outside_of_the_lo
 }
 
 #[test]
-fn case_30_32_a_waker_that_is_woken_to_be_the_sentinel_may_call_back() {
-    without_deadlock(|| {
-        let back = CallBack::default();
-        let cache = cache_drawing(0.0, Manual::default());
-        back.connect(&cache);
-        // The flight's runtime, in which no waiter is the sentinel.
-        let still = runtime();
-        still.block_on(async { assert!(poll_once(&mut held(&cache)).is_pending()) });
-        runtime().block_on(async {
-            let mut callers: Vec<_> = (0..3).map(|_| held(&cache)).collect();
-            for caller in &mut callers {
-                let waker = Waker::from(Arc::new(Alarm(back.clone())));
-                assert!(caller.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-            }
-            assert_eq!(back.calls(), 0);
-            // The first is the sentinel: its waker is dropped. The third one's wakes and is
-            // dropped. Its call is a sentinel that goes, so that the second one's wakes and is
-            // dropped.
-            drop(callers.remove(0));
-            assert_eq!(back.calls(), 5);
-        });
-    });
-}
-
-#[test]
 fn case_32_wakers_that_call_back_do_not_deadlock() {
     without_deadlock(|| {
         let (back, source) = (CallBack::default(), Manual::default());

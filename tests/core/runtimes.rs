@@ -170,7 +170,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn case_29a_a_flight_starts_while_the_caller_that_caused_it_blocks_its_worker() {
     for keep_alive in [false, true] {
         let source = Logged::new(|n| token(&format!("t{n}")));
-        // No sentinel comes to help within the test's patience.
+        // No waiter's timer comes to help within the test's patience.
         let cache = TokenCache::builder(source.clone()).flight_timeout(secs(3600)).keep_alive(keep_alive);
         let cache = cache.build().unwrap();
         let runtime =

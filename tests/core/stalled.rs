@@ -1,5 +1,4 @@
-//! Case 30: a flight whose runtime is alive but not run. One waiter in another runtime, the
-//! sentinel, has a timer and starts another.
+//! Case 30: a flight whose runtime is alive but not run. A waiter in another runtime has a timer and starts another.
 
 use std::{
     sync::Arc,
@@ -51,7 +50,7 @@ fn case_30_a_lone_waiter_starts_its_own_flight_after_twice_the_timeout() {
 }
 
 #[test]
-fn case_30_a_waiter_in_the_runtime_that_stands_still_is_not_the_sentinel() {
+fn case_30_a_waiter_in_the_runtime_that_stands_still_does_not_hinder_others() {
     let source = Manual::default();
     let cache = cache_drawing(0.0, source.clone());
     let still = runtime();
@@ -67,7 +66,7 @@ fn case_30_a_waiter_in_the_runtime_that_stands_still_is_not_the_sentinel() {
 }
 
 #[test]
-fn case_30_a_sentinel_that_moves_to_another_runtime_has_its_timer_there() {
+fn case_30_a_waiter_that_moves_to_another_runtime_has_its_timer_there() {
     for is_gone in [false, true] {
         let (cache, source, _still, _fetch) = stalled();
         let mut caller = held(&cache);
@@ -96,7 +95,7 @@ fn case_30_after_a_jump_of_the_clock_the_flight_ends_by_its_own_timeout() {
         let _entered = here.enter();
         call(&cache)
     };
-    // In one step. The timer of the sentinel is over, and the flight has not been run yet.
+    // In one step. The timer of the waiter is over, and the flight has not been run yet.
     here.block_on(pass(secs(3600)));
     other.block_on(pass(secs(3600)));
     here.block_on(settle());
@@ -105,7 +104,7 @@ fn case_30_after_a_jump_of_the_clock_the_flight_ends_by_its_own_timeout() {
 }
 
 #[test]
-fn case_26_30_a_sentinel_that_is_dropped_leaves_nothing_behind() {
+fn case_26_30_a_waiter_that_is_dropped_leaves_no_timer_behind() {
     struct Idle;
     impl Wake for Idle {
         fn wake(self: Arc<Self>) {}
@@ -115,7 +114,7 @@ fn case_26_30_a_sentinel_that_is_dropped_leaves_nothing_behind() {
     let waker = Waker::from(Arc::clone(&task));
     runtime().block_on(async {
         let mut waiters: Vec<_> = (0..3).map(|_| held(&cache)).collect();
-        for (waiting, left) in [(3, 6), (1, 4), (0, 2)] {
+        for (waiting, left) in [(3, 8), (1, 4), (0, 2)] {
             waiters.truncate(waiting);
             for waiter in &mut waiters {
                 assert!(waiter.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
@@ -123,7 +122,7 @@ fn case_26_30_a_sentinel_that_is_dropped_leaves_nothing_behind() {
             assert_eq!(
                 Arc::strong_count(&task),
                 left,
-                "one for each that waits, one for the timer of the first, and two here"
+                "two for each that waits, one of them for its timer, and two here"
             );
         }
     });
@@ -144,13 +143,12 @@ fn case_30_of_a_hundred_waiters_one_starts_a_flight_for_all() {
 }
 
 #[test]
-fn case_30_a_sentinel_that_is_dropped_passes_the_duty_on() {
+fn case_30_whichever_waiter_is_dropped_the_others_start_a_flight() {
     for dropped in [0, 1, 2] {
         let (cache, source, _still, _fetch) = stalled();
         runtime().block_on(async {
             let mut callers: Vec<_> = (0..3).map(|_| call(&cache)).collect();
             settle().await;
-            // One after the other: the next sentinel is polled before it is dropped.
             for _ in 0..dropped {
                 callers.remove(0).abort();
                 settle().await;
@@ -166,7 +164,7 @@ fn case_30_a_sentinel_that_is_dropped_passes_the_duty_on() {
 }
 
 #[test]
-fn case_30_a_sentinel_that_is_dropped_before_it_was_polled_passes_the_duty_on() {
+fn case_30_of_many_that_are_dropped_at_once_the_last_starts_a_flight() {
     let (cache, source, _still, _fetch) = stalled();
     runtime().block_on(async {
         let mut first = held(&cache);
@@ -186,7 +184,7 @@ fn case_30_a_sentinel_that_is_dropped_before_it_was_polled_passes_the_duty_on() 
 }
 
 #[test]
-fn case_30_a_waiter_outside_of_any_runtime_leaves_the_duty_to_the_next() {
+fn case_30_a_waiter_outside_of_any_runtime_does_not_hinder_the_next() {
     let (cache, source, _still, _fetch) = stalled();
     let mut outside = held(&cache);
     assert!(poll_once(&mut outside).is_pending());
@@ -201,7 +199,7 @@ fn case_30_a_waiter_outside_of_any_runtime_leaves_the_duty_to_the_next() {
 }
 
 #[test]
-fn case_30_a_sentinel_that_is_dropped_passes_the_duty_over_one_without_a_timer() {
+fn case_30_a_waiter_that_is_dropped_and_one_without_a_timer_hinder_nobody() {
     let (cache, source, _still, _fetch) = stalled();
     let without_timer = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut unable = held(&cache);
@@ -236,7 +234,7 @@ fn case_30_a_waiter_in_a_runtime_without_a_timer_does_not_panic_and_gets_the_tok
 }
 
 #[test]
-fn case_30_a_waiter_in_a_runtime_without_a_timer_leaves_the_duty_to_the_next() {
+fn case_30_a_waiter_in_a_runtime_without_a_timer_does_not_hinder_the_next() {
     let (cache, source, _still, _fetch) = stalled();
     let without_timer = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut first = held(&cache);
