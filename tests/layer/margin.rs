@@ -3,6 +3,7 @@
 
 use futures_util::future::join_all;
 use klavi_auth::Predecessor;
+use tokio::time::Instant;
 use tower::{Layer, ServiceExt, limit::ConcurrencyLimit};
 
 use crate::{
@@ -98,6 +99,50 @@ async fn case_12_while_the_pause_runs_requests_leave_at_once() {
     source.answer(token("t2")).await;
     assert_eq!(second.await.unwrap().unwrap().status(), 200);
     assert_eq!(inner.bearers().last().unwrap(), "Bearer t2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_a_silent_endpoint_leaves_time_to_send_the_token() {
+    let (source, inner) = (Manual::default(), fine());
+    let service = expiring(1.0, &source).await.layer(inner.clone());
+    pass(secs(20)).await;
+    let start = Instant::now();
+    let calls = (0..3).map(|_| service.clone().oneshot(get(GOOD)));
+    for response in join_all(calls).await {
+        assert_eq!(response.unwrap().status(), 200);
+    }
+    // Of the five seconds that are left, one eighth.
+    assert_eq!(start.elapsed(), secs(5) / 8 * 7);
+    assert_eq!((source.fetches(), inner.bearers()), (2, vec!["Bearer t1".to_owned(); 3]));
+    assert!(source.next().await.is_dropped());
+
+    // Once the token has expired the next fetch starts at once, and is waited for.
+    pass(start + secs(5) - Instant::now()).await;
+    let call = tokio::spawn(service.oneshot(get(GOOD)));
+    let fetch = source.next().await;
+    assert!(matches!(&fetch.predecessor, Predecessor::Expired(token) if token.expose() == "t1"));
+    fetch.answer(token("t2"));
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    assert_eq!((source.fetches(), &*inner.bearers()[3]), (3, "Bearer t2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_so_does_a_fetch_that_began_before_the_margin() {
+    let (source, inner) = (Manual::default(), fine());
+    let layer = layer_of(cache_drawing(0.0, source.clone()));
+    let service = layer.layer(inner.clone());
+    let first = call(layer.tokens());
+    source.answer(token_for("t1", 60)).await;
+    first.await.unwrap().unwrap();
+    let start = Instant::now();
+    // The token is due after 45 s, and expiring after 52.5 s.
+    pass(secs(52)).await;
+    assert_eq!(service.clone().oneshot(get(GOOD)).await.unwrap().status(), 200);
+    pass(secs(1)).await;
+    assert_eq!((source.fetches(), inner.calls(), start.elapsed()), (2, 1, secs(53)));
+    assert_eq!(service.oneshot(get(GOOD)).await.unwrap().status(), 200);
+    assert_eq!((source.fetches(), start.elapsed()), (2, secs(59)));
+    assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t1"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -137,16 +137,28 @@ fn case_30_awaited_outside_of_any_runtime_no_token_is_a_typed_error() {
 }
 
 #[test]
-fn case_44_awaited_outside_of_any_runtime_a_401_has_the_error() {
+fn case_44a_awaited_outside_of_any_runtime_a_401_makes_a_suspect() {
     without_deadlock(|| {
         let source = Scripted::tokens();
         let service = warm(TokenCache::new(source.clone()));
-        let response = await_outside(call(&service, BAD)).unwrap();
-        assert_eq!(response.status(), 401);
-        assert!(error_of(&response).unwrap().is_interrupted());
-        assert_eq!((source.fetches(), service.get_ref().calls()), (1, 1));
-        // The next request inside of a runtime has the token replaced.
-        assert_eq!(runtime().block_on(service.clone().oneshot(get(GOOD))).unwrap().status(), 200);
-        assert_eq!((source.fetches(), service.get_ref().bearers()[1].as_str()), (2, "Bearer t2"));
+        for _ in 0..2 {
+            let response = await_outside(call(&service, BAD)).unwrap();
+            assert_eq!(response.status(), 401);
+            assert!(error_of(&response).unwrap().is_interrupted());
+            assert!(service.layer().tokens().snapshot().is_suspect());
+            // It cannot be replaced here: all others leave with it.
+            assert_eq!(await_outside(call(&service, GOOD)).unwrap().status(), 200);
+        }
+        assert_eq!((source.fetches(), service.get_ref().bearers()), (1, vec!["Bearer t1".to_owned(); 4]));
+        // The next request inside of a runtime leaves with it too, and has it replaced.
+        runtime().block_on(async {
+            assert_eq!(service.clone().oneshot(get(GOOD)).await.unwrap().status(), 200);
+            settle().await;
+        });
+        assert_eq!(await_outside(call(&service, GOOD)).unwrap().status(), 200);
+        assert_eq!(
+            (source.fetches(), service.get_ref().bearers()[4..].join(", ")),
+            (2, "Bearer t1, Bearer t2".to_owned())
+        );
     });
 }

@@ -14,7 +14,7 @@ use crate::{
     support::{
         Logged, Manual, NS, Scripted,
         api::{Answer, Api, get, ok, status},
-        at_once, pass, rejected, reset, secs, settle, token, token_for,
+        at_once, cache_drawing, pass, rejected, reset, secs, settle, token, token_for,
     },
 };
 
@@ -109,6 +109,20 @@ async fn case_44a_one_spurious_401_in_an_outage_fails_no_other_request() {
     let asked = [0.0, 0.0, 1.0, 3.0, 7.0, 12.0, 17.0, 22.0, 27.0, 32.0, 37.0, 42.0, 47.0, 52.0, 57.0];
     assert_eq!(source.seconds_after(start), asked);
     assert_eq!(inner.bearers(), vec!["Bearer t1".to_owned(); 3 + 570]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_44a_while_there_is_a_suspect_the_pause_is_not_drawn() {
+    let start = Instant::now();
+    let source = Logged::new(|n| if n == 1 { token("t1") } else { reset() });
+    let service = layer_of(cache_drawing(0.0, source.clone())).layer(picky("nobody"));
+    assert_eq!(in_no_time(&service, BAD).await.0, 401);
+    while start.elapsed() < secs(20) {
+        assert_eq!(in_no_time(&service, GOOD).await.0, 200);
+        pass(Duration::from_millis(100)).await;
+    }
+    // The first token, three attempts for the 401 and one for the next request; then every 5 s.
+    assert_eq!(source.seconds_after(start), [0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 10.0, 15.0]);
 }
 
 #[tokio::test(start_paused = true)]
