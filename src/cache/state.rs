@@ -312,7 +312,8 @@ impl State {
     /// Until when callers wait for the successor of a live token, so that they can still send it.
     pub(super) fn awaited_until(&self, now: Instant) -> Option<Instant> {
         let live = self.current.as_ref().filter(|_| self.is_live(now))?;
-        let until = now + (live.schedule.expires_at - now) / 8 * 7;
+        let left = live.schedule.expires_at - now.max(live.schedule.expiring_at);
+        let until = live.schedule.expires_at - left / 8;
         Some(until).filter(|&until| until < now + self.config.flight_timeout)
     }
 
