@@ -94,7 +94,7 @@ impl Chaos {
         let status = |code| (format!("{code}"), Fault::status(StatusCode::from_u16(code).unwrap()));
         let second = Duration::from_secs(1);
         // The last kinds are for the token endpoints alone: to a resource they would be answers of a wrong server.
-        let kinds = if endpoint == Endpoint::Resource { 6 } else { 9 };
+        let kinds = if endpoint == Endpoint::Resource { 6 } else { 10 };
         let (name, fault) = match (endpoint, self.chance.below(kinds)) {
             (_, 0) => ("reset".into(), Fault::reset()),
             (_, 1) => ("truncated".into(), Fault::truncated()),
@@ -105,6 +105,7 @@ impl Chaos {
             (_, 5) => ("garbage".into(), Fault::body(StatusCode::OK, "text/html", "<h1>1t w0rks</h1>")),
             (_, 6) => ("silence".into(), Fault::never()),
             (_, 7) => ("redirect".into(), Fault::redirect("https://evil.example/")),
+            (_, 8) => status(400),
             _ => status(403),
         };
         let times = self.chance.between(1, 3);
