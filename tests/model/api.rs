@@ -110,7 +110,8 @@ impl Api {
         true
     }
 
-    /// Reads on in the body of a request that was answered: it may be the one that is sent again meanwhile.
+    /// Reads on in the body of a request that was answered: it may be the one that is sent again
+    /// meanwhile.
     pub(crate) fn read_on(&self, which: u8) {
         let mut model = self.shared.model();
         let mut table = self.table.lock().unwrap();
@@ -229,15 +230,8 @@ fn number_of(authorization: &[&http::HeaderValue]) -> Option<u32> {
     authorization.first()?.to_str().ok()?.strip_prefix("Bearer token-")?.parse().ok()
 }
 
-impl<B> Service<Request<B>> for Api
-where
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
-    type Response = Response<()>;
-    type Error = BoxError;
-    type Future = Answering;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+impl Api {
+    fn poll_readiness(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let readiness = self.shared.model().env.readiness;
         match readiness {
             Readiness::Broken => return Poll::Ready(Err(NOT_READY.into())),
@@ -250,11 +244,65 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Answering {
+    fn use_readiness(&mut self) {
         let ready = self.ready.take().is_some();
         self.shared.check(ready, || "the API was called without having been polled ready".to_owned());
+    }
+
+    /// A request of reqwest's, from a middleware, which has no readiness.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn receive(&self, request: reqwest::Request) -> OfReqwest {
+        let (head, body) = Request::<reqwest::Body>::try_from(request).unwrap().into_parts();
+        OfReqwest(self.received(&head, body.map_err(Into::into).boxed_unsync()))
+    }
+}
+
+impl<B> Service<Request<B>> for Api
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Response = Response<()>;
+    type Error = BoxError;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.poll_readiness(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Answering {
+        self.use_readiness();
         let (head, body) = request.into_parts();
         self.received(&head, body.map_err(Into::into).boxed_unsync())
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl Service<reqwest::Request> for Api {
+    type Response = reqwest::Response;
+    type Error = BoxError;
+    type Future = OfReqwest;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.poll_readiness(cx)
+    }
+
+    fn call(&mut self, request: reqwest::Request) -> OfReqwest {
+        self.use_readiness();
+        self.receive(request)
+    }
+}
+
+/// The future of a response in reqwest's types.
+#[cfg(feature = "reqwest")]
+pub(crate) struct OfReqwest(Answering);
+
+#[cfg(feature = "reqwest")]
+impl Future for OfReqwest {
+    type Output = Result<reqwest::Response, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = Pin::new(&mut self.0).poll(cx);
+        answer.map_ok(|response| response.map(|()| Bytes::new()).into())
     }
 }
 

@@ -1,9 +1,12 @@
 //! The reference: the way of one caller, from one `poll` to the next.
 
+use std::collections::VecDeque;
+
 use crate::{
-    cache::{Cache, Cause, End, Failure, Found, Lost},
+    cache::{Cache, Cause, Failure, Found, Lost},
+    flight::End,
     ops::{Call, Kind, Mark, Readiness, Reply, SMALL_LIMIT, What},
-    time::Ns,
+    time::{Ns, Ticks},
 };
 
 /// How many flights a caller waits for in a row before it gives up.
@@ -21,17 +24,28 @@ pub(crate) enum Outcome {
 pub(crate) enum Phase {
     New,
     /// For a token. Nothing of the API's is held, except for a 401 that may have to be returned.
-    Waiting {
-        flight: usize,
-        flights: u8,
-        holds_401: bool,
-    },
+    Waiting(Wait),
     /// There was a token; the API is not ready.
-    Readying,
+    Readying {
+        /// Of the token that there was.
+        epoch: u64,
+    },
     /// The API has the request.
     Sent,
     Over(Outcome),
     Dropped,
+}
+
+/// A caller's wait for a flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wait {
+    pub(crate) flight: usize,
+    /// How many it has waited for before.
+    flights: u8,
+    /// The generation that its 401 was about. The 401 may have to be returned.
+    rejected: Option<u64>,
+    /// In which it was polled last.
+    pub(crate) runtime: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -57,16 +71,34 @@ pub(crate) struct Caller {
 #[derive(Debug)]
 pub(crate) struct Env {
     pub(crate) now: Ns,
+    /// The one that runs, and the ticks of all, by their numbers.
     pub(crate) runtime: usize,
+    pub(crate) runtimes: Vec<Ticks>,
     pub(crate) readiness: Readiness,
     pub(crate) always: Option<Reply>,
     pub(crate) revoked: Vec<u32>,
     pub(crate) last_seen: Option<u32>,
     pub(crate) small_limit: bool,
+    /// What is drawn, over and over, and how often that was done.
+    pub(crate) draws: Vec<u8>,
+    pub(crate) drawn: usize,
+    /// What was drawn for 401s that the cache has not heard of yet.
+    pub(crate) drawn_for_401s: VecDeque<u8>,
 }
 
 impl Env {
-    /// Whether the API says yes or no is settled when the request arrives or is answered, whichever is later.
+    pub(crate) fn ticks(&self) -> Ticks {
+        self.runtimes[self.runtime]
+    }
+
+    pub(crate) fn draw(&mut self) -> u8 {
+        let draw = self.draws[self.drawn % self.draws.len()];
+        self.drawn += 1;
+        draw
+    }
+
+    /// Whether the API says yes or no is settled when the request arrives or is answered, whichever
+    /// is later.
     pub(crate) fn settle(&self, reply: Reply, bearer: Option<u32>) -> Reply {
         let what = match (reply.what, bearer) {
             (What::Honest, Some(text)) if !self.revoked.contains(&text) => What::Status(200),
@@ -94,94 +126,134 @@ impl Caller {
         }
     }
 
+    /// It has no readiness to wait for.
+    fn is_always_ready(&self) -> bool {
+        self.call.kind == Kind::Token || self.call.face.is_middleware()
+    }
+
     /// It can go on: who does not hold it must have polled it.
     pub(crate) fn is_runnable(&self, env: &Env, cache: &Cache) -> bool {
         match &self.phase {
-            Phase::New => self.call.kind == Kind::Token || env.readiness != Readiness::Busy,
-            Phase::Waiting { flight, .. } => cache.flights[*flight].end.is_some(),
-            Phase::Readying => env.readiness != Readiness::Busy,
+            Phase::New => self.is_always_ready() || env.readiness != Readiness::Busy,
+            Phase::Waiting(wait) => cache.flights[wait.flight].end.is_some(),
+            Phase::Readying { .. } => env.readiness != Readiness::Busy,
             Phase::Sent => self.sendings.last().is_some_and(|sending| sending.reply.is_some()),
             Phase::Over(_) | Phase::Dropped => false,
         }
     }
 
-    pub(crate) fn poll(&mut self, env: &mut Env, cache: &mut Cache) {
-        while self.is_runnable(env, cache) {
+    /// [30] It goes on, for its flight is overdue.
+    fn notices_stall(&mut self, number: usize, env: &Env, cache: &mut Cache) -> bool {
+        let Phase::Waiting(wait) = &mut self.phase else { return false };
+        wait.runtime = env.runtime;
+        cache.flights[wait.flight].watched(number, env.runtime, env.now, &env.ticks())
+    }
+
+    pub(crate) fn poll(&mut self, number: usize, env: &mut Env, cache: &mut Cache) {
+        while self.is_runnable(env, cache) || self.notices_stall(number, env, cache) {
             self.phase = match self.phase.clone() {
                 Phase::New => self.begin(env, cache),
-                Phase::Waiting { flight, flights, holds_401 } => {
-                    self.landed(flight, flights + 1, holds_401, env, cache)
-                }
-                Phase::Readying => self.ready(env, cache),
+                Phase::Waiting(wait) => self.landed(wait, env, cache),
+                Phase::Readying { epoch } => self.ready(Some(epoch), env, cache),
                 Phase::Sent => self.answered(env, cache),
                 Phase::Over(_) | Phase::Dropped => return,
             };
         }
     }
 
+    /// It goes away.
+    pub(crate) fn leave(&mut self, number: usize, cache: &mut Cache) {
+        if let Phase::Waiting(wait) = self.phase {
+            let flight = &mut cache.flights[wait.flight];
+            flight.sentinel = flight.sentinel.filter(|sentinel| sentinel.caller != number);
+        }
+        self.phase = Phase::Dropped;
+    }
+
     fn begin(&mut self, env: &mut Env, cache: &mut Cache) -> Phase {
         if self.call.kind == Kind::Token {
-            return self.look(0, false, env, cache);
+            return self.look(0, None, env, cache);
         }
-        if env.readiness == Readiness::Broken {
+        if env.readiness == Readiness::Broken && !self.is_always_ready() {
             return failed(NOT_READY);
         }
         if matches!(self.call.mark, Mark::SkipAuth | Mark::OwnAuthorization) {
             return self.send(None, 0, env);
         }
-        self.ready(env, cache)
+        if self.is_always_ready() { self.look(0, None, env, cache) } else { self.ready(None, env, cache) }
     }
 
-    fn landed(
-        &mut self,
-        flight: usize,
-        flights: u8,
-        holds_401: bool,
-        env: &mut Env,
-        cache: &mut Cache,
-    ) -> Phase {
-        match &cache.flights[flight].end {
+    fn landed(&mut self, wait: Wait, env: &mut Env, cache: &mut Cache) -> Phase {
+        let failed = match &cache.flights[wait.flight].end {
+            Some(End::Failed(failure)) => Some(failure.clone()),
+            Some(End::Installed | End::NoAnswer | End::Lost) => None,
+            // [30] It is overdue.
+            None => return self.look(wait.flights + 1, wait.rejected, env, cache),
+        };
+        // [12, 44a] A token that can be sent is worth more than an error, or another wait.
+        if cache.has_valid(env.now, wait.rejected) {
+            return self.token(wait.rejected, env, cache);
+        }
+        match failed {
             // [24] All who wait get the same error; [44] or their own 401 with it.
-            Some(End::Landed(Err(failure))) => self.without_token(failure.clone(), holds_401),
-            _ => self.look(flights, holds_401, env, cache),
+            Some(failure) => self.without_token(failure, wait.rejected),
+            // [29] The flight was not for those who need another token by now.
+            None => self.look(wait.flights + 1, wait.rejected, env, cache),
         }
     }
 
-    fn look(&mut self, flights: u8, holds_401: bool, env: &mut Env, cache: &mut Cache) -> Phase {
-        match cache.lookup(env.now, env.runtime) {
-            Found::Failed(failure) => self.without_token(failure, holds_401),
-            Found::Wait(_) if flights == MOST_FLIGHTS => {
+    fn look(&mut self, flights: u8, rejected: Option<u64>, env: &mut Env, cache: &mut Cache) -> Phase {
+        match cache.lookup(env.now, env.runtime, rejected) {
+            Found::Failed(failure) => self.without_token(failure, rejected),
+            Found::Wait(_) if flights == MOST_FLIGHTS && !cache.has_valid(env.now, rejected) => {
                 let failure = cache.without_token(env.now, Cause::TooManyFlights);
-                self.without_token(failure, holds_401)
+                self.without_token(failure, rejected)
             }
-            Found::Wait(flight) => Phase::Waiting { flight, flights, holds_401 },
-            Found::Token if self.call.kind == Kind::Token => {
-                let Some(token) = &cache.token else { return failed("no token") };
-                Phase::Over(Outcome::Token { text: text(token.text), generation: token.generation })
+            Found::Wait(flight) if flights < MOST_FLIGHTS => {
+                Phase::Waiting(Wait { flight, flights, rejected, runtime: env.runtime })
             }
-            // [54] More was read meanwhile than is kept.
-            Found::Token if holds_401 && !self.is_whole(env) => self.rejected(None),
-            Found::Token => {
-                self.taken_over |= holds_401;
-                Phase::Readying
-            }
+            Found::Wait(_) | Found::Token => self.token(rejected, env, cache),
         }
     }
 
-    fn without_token(&self, failure: Failure, holds_401: bool) -> Phase {
-        if holds_401 { self.rejected(Some(describe(&failure))) } else { failed(failure) }
+    /// There is a token.
+    fn token(&mut self, rejected: Option<u64>, env: &mut Env, cache: &mut Cache) -> Phase {
+        let Some(token) = &cache.token else { return failed("no token") };
+        if self.call.kind == Kind::Token {
+            return Phase::Over(Outcome::Token { text: text(token.text), generation: token.generation });
+        }
+        // [54] More was read meanwhile than is kept.
+        if rejected.is_some() && !self.is_whole(env) {
+            return self.rejected(None);
+        }
+        self.taken_over |= rejected.is_some();
+        if self.is_always_ready() {
+            return self.send(Some(token.text), token.generation, env);
+        }
+        Phase::Readying { epoch: cache.epoch }
     }
 
-    fn ready(&mut self, env: &mut Env, cache: &mut Cache) -> Phase {
+    fn without_token(&self, failure: Failure, rejected: Option<u64>) -> Phase {
+        if rejected.is_some() { self.rejected(Some(describe(&failure))) } else { failed(failure) }
+    }
+
+    fn ready(&mut self, epoch: Option<u64>, env: &mut Env, cache: &mut Cache) -> Phase {
         if env.readiness == Readiness::Broken {
             return failed(NOT_READY);
         }
-        match cache.lookup(env.now, env.runtime) {
+        // [12] The token that it has got is still what it was.
+        let found = match epoch == Some(cache.epoch) && cache.has_valid(env.now, None) {
+            true => Found::Token,
+            false => cache.lookup(env.now, env.runtime, None),
+        };
+        match found {
             Found::Token => {
                 let Some(token) = &cache.token else { return failed("no token") };
                 self.send(Some(token.text), token.generation, env)
             }
-            Found::Wait(flight) => Phase::Waiting { flight, flights: 0, holds_401: false },
+            Found::Wait(flight) => {
+                Phase::Waiting(Wait { flight, flights: 0, rejected: None, runtime: env.runtime })
+            }
             Found::Failed(failure) => failed(failure),
         }
     }
@@ -209,15 +281,19 @@ impl Caller {
         if status != 401 || bearer.is_none() {
             return self.response(status, None);
         }
-        match cache.refuse(generation, env.now) {
-            // [41] The second 401 is the caller's.
-            _ if is_second => self.rejected(None),
+        // [41] The second 401 is the caller's, and says nothing of the token.
+        if is_second {
+            return self.rejected(None);
+        }
+        let draw = env.draw();
+        env.drawn_for_401s.push_back(draw);
+        match cache.reject(generation, env.now, draw) {
             // [47] It is not believed.
             Err(cause) => self.rejected(Some(describe(&Failure { lost: None, cause }))),
             // [48, 54]
             Ok(()) if self.call.mark == Mark::NoResend || !self.is_whole(env) => self.rejected(None),
             // [40, 42, 43]
-            Ok(()) => self.look(0, true, env, cache),
+            Ok(()) => self.look(0, Some(generation), env, cache),
         }
     }
 
@@ -258,7 +334,7 @@ fn describe(failure: &Failure) -> String {
         None => None,
         Some(Lost::NeverHad) => Some("no access token could be fetched"),
         Some(Lost::Expired) => Some("the access token has expired and no new one could be fetched"),
-        Some(Lost::Refused) => Some("the access token was rejected and no new one could be fetched"),
+        Some(Lost::Rejected) => Some("the access token was rejected and no new one could be fetched"),
     };
     let cause = describe_cause(&failure.cause);
     lost.into_iter().map(str::to_owned).chain([cause]).collect::<Vec<_>>().join(": ")
@@ -273,6 +349,7 @@ pub(crate) fn describe_cause(cause: &Cause) -> String {
         }
         Cause::Bad(what) => what.to_owned(),
         Cause::Panicked => "the token source panicked".to_owned(),
+        Cause::FlightLost => "the runtime of the fetch is gone or stands still".to_owned(),
         Cause::TimedOut => "fetching the token timed out".to_owned(),
         Cause::OverBudget { free_in } => {
             let what = "too many tokens were rejected in a short time, no further one is fetched";

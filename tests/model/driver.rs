@@ -1,25 +1,26 @@
-//! Runs a case: each op is done to the crate and to the reference, then everybody runs until nobody can.
+//! Runs a case: each op is done to the crate and to the reference, then everybody runs until nobody
+//! can.
 
 use std::{
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use futures_util::FutureExt;
-use http_body_util::combinators::UnsyncBoxBody;
-use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
+use klavi_auth::TokenCache;
 use tokio::{runtime::Runtime, task::yield_now, time::Instant};
-use tower_layer::Layer;
 
 use crate::{
     api::Api,
-    cache::{OVERDUE, Stage, WINDOW},
+    budget::FULL_REFILL,
     callers::Caller,
-    ops::{Call, Case, Edge, Moment, Op, Readiness, Reply, SMALL_LIMIT, Token, What},
-    seat::{Clonable, Handles, Recorded, Seat, of_kind},
+    flight::{OVERDUE, Stage},
+    ops::{Call, Case, Edge, Moment, Op, Readiness, Reply, Token, What},
+    seat::Seat,
     shared::Shared,
     snapshot::check_snapshot,
     source::Source,
+    stack::Stack,
     time::{HEAD_START, MS, Ns, Ticks},
 };
 
@@ -27,11 +28,10 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     source: Source,
     api: Api,
-    cache: TokenCache,
-    clonable: [Arc<Mutex<Clonable>>; 2],
-    recorded: [Arc<Mutex<Recorded>>; 2],
+    /// All that holds the cache, together with the seats, until the end.
+    stack: Option<Stack>,
+    keep_alive: bool,
     seats: Vec<Arc<Seat>>,
-    handles: Handles,
     /// The one that runs, and the one that stands still, with their numbers.
     runtime: Option<(usize, Runtime)>,
     still: Option<(usize, Runtime)>,
@@ -51,26 +51,24 @@ impl Driver {
         let drawing = Arc::clone(&shared);
         let cache = TokenCache::builder(source.clone())
             .randomness(move || drawing.draw())
-            .renewal_budget(case.budget, Duration::from_secs(30))
+            .renewal_budget(case.burst, Duration::from_nanos(FULL_REFILL))
+            .keep_alive(case.keep_alive)
             .build()
             .unwrap();
-        let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone());
-        let mut recording = layer.clone().replay_with(UnsyncBoxBody::new);
-        if case.small_limit {
-            recording = recording.replay_limit(SMALL_LIMIT);
-        }
         Self {
-            clonable: [0, 1].map(|_| Arc::new(Mutex::new(layer.layer(api.clone())))),
-            recorded: [0, 1].map(|_| Arc::new(Mutex::new(recording.layer(api.clone())))),
+            stack: Some(Stack::new(cache, &api, case.small_limit)),
+            keep_alive: case.keep_alive,
             seats: Vec::new(),
-            handles: Handles::default(),
             runtime: Some((0, runtime)),
             still: None,
             shared,
             source,
             api,
-            cache,
         }
+    }
+
+    fn stack(&self) -> &Stack {
+        self.stack.as_ref().expect("the case has not ended")
     }
 
     /// Runs an op.
@@ -81,6 +79,9 @@ impl Driver {
     pub(crate) fn run(&mut self, op: &Op) -> Result<(), String> {
         match *op {
             Op::Restart => self.restart(),
+            // Where the task of keep-alive goes from a runtime that stands still is not part of the
+            // model.
+            Op::Switch if self.keep_alive => {}
             Op::Switch => self.switch(),
             ref op => self.inside(|driver| driver.act(op)),
         }
@@ -130,15 +131,9 @@ impl Driver {
     fn call(&mut self, call: Call) {
         let number = self.seats.len();
         self.shared.model().callers.push(Caller::new(call));
-        let of = usize::from(call.client);
-        let (mut clonable, mut recorded) =
-            (Arc::clone(&self.clonable[of % 2]), Arc::clone(&self.recorded[of % 2]));
-        if of >= 2 {
-            clonable = fresh(&clonable);
-            recorded = fresh(&recorded);
-        }
-        let running = of_kind(number, call, &self.cache, &self.handles, clonable, recorded);
-        self.seats.push(Seat::new(number, call, &self.shared, (&self.cache, &self.api), running));
+        let running = self.stack().run(number, call);
+        let seat = Seat::new(number, call, &self.shared, (&self.stack().cache, &self.api), running);
+        self.seats.push(seat);
     }
 
     /// One of the callers that still wait.
@@ -150,20 +145,22 @@ impl Driver {
 
     fn hold(&self, seat: &Seat, held: bool) {
         seat.held.store(held, Ordering::SeqCst);
+        seat.was_held.fetch_or(held, Ordering::SeqCst);
         self.shared.model().callers[seat.number()].held = held;
     }
 
-    /// Takes a token that some caller got out of use, the newest or one of `back` before.
+    /// Invalidates a token that some caller got, the newest or one of `back` before.
     fn invalidate(&self, back: u8) {
-        let handle = self.handles.lock().unwrap().values().nth_back(back.into()).cloned();
+        let handle = self.stack().handles.lock().unwrap().values().nth_back(back.into()).cloned();
         let Some(token) = handle else { return };
         let text = token.expose().strip_prefix("token-").unwrap().parse().unwrap();
-        {
-            let model = &mut *self.shared.model();
-            model.cache.invalidate(text, model.env.now);
+        let cache = &self.stack().cache;
+        let is_current = cache.snapshot().generation() == Some(token.generation());
+        self.shared.model().cache.invalidate(text, token.generation());
+        cache.invalidate(&token);
+        if is_current {
+            self.shared.model().audit.invalidated(token.generation());
         }
-        self.cache.invalidate(&token);
-        self.shared.model().audit.invalidated(text);
     }
 
     fn find(&self, moment: Moment, edge: Edge) -> Option<Ns> {
@@ -172,23 +169,20 @@ impl Driver {
         let flight = cache.flight.map(|number| &cache.flights[number]);
         let token = cache.token.as_ref();
         let (at, step) = match moment {
-            Moment::Renewal => (token?.due, 1),
-            Moment::Expiry => (token?.over, 1),
+            Moment::Refresh => (token?.refresh_at, 1),
+            Moment::Expiring => (token?.expiring_at, 1),
             Moment::End => (token?.end, 1),
-            Moment::BackOffOver => (cache.gate.until, 1),
+            Moment::RefreshBackoffOver(asker) => (cache.refreshes.until(asker), 1),
+            Moment::FetchBackoffOver(asker) => (cache.fetches.until(asker), 1),
             Moment::FlightTimeout => (flight?.deadline?, MS),
             Moment::NextAttempt => match flight?.stage {
                 Stage::Pausing { until } => (until, MS),
                 _ => return None,
             },
             Moment::FlightOverdue => (flight?.begun + OVERDUE, 1),
-            Moment::BudgetFree => (cache.believed.iter().find(|&&at| at + WINDOW > now)? + WINDOW, 1),
+            Moment::Refill => (cache.bucket.refill_at, 1),
         };
-        let at = match edge {
-            Edge::Before => at.saturating_sub(step),
-            Edge::At => at,
-            Edge::After => at + step,
-        };
+        let at = edge.of(at, step);
         (at >= now).then_some(at)
     }
 
@@ -230,11 +224,13 @@ impl Driver {
 
     fn go_on(&mut self, (number, runtime): (usize, Runtime), now: Ns) {
         self.shared.set_runtime(number);
-        {
-            let _entered = runtime.enter();
-            self.pass_to(now);
-        }
+        self.move_clock(&runtime, now);
         self.runtime = Some((number, runtime));
+    }
+
+    fn move_clock(&self, runtime: &Runtime, now: Ns) {
+        let _entered = runtime.enter();
+        self.pass_to(now);
     }
 
     fn now_in(&self, runtime: &Runtime) -> Ns {
@@ -269,9 +265,10 @@ impl Driver {
                     break;
                 }
             }
+            let snapshot = self.stack().cache.snapshot();
             self.shared.check_settled();
             self.source.check(1 + usize::from(self.still.is_some()));
-            check_snapshot(&self.cache.snapshot(), &self.shared);
+            check_snapshot(&snapshot, &self.shared);
         });
         let faults = self.shared.faults();
         if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
@@ -285,7 +282,10 @@ impl Driver {
     pub(crate) fn finish(&mut self) -> Result<(), String> {
         let reply = Reply { what: What::Honest, read: u8::MAX };
         let token = Token::New { life: 1_800_000, age: None };
-        if let Some((number, runtime)) = self.still.take() {
+        if let (Some((number, runtime)), Some((_, current))) = (self.still.take(), &self.runtime) {
+            // It is dropped now, not when it stopped.
+            let now = self.now_in(current);
+            self.move_clock(&runtime, now);
             self.shared.no_eagerness.store(true, Ordering::SeqCst);
             drop(runtime);
             self.shared.no_eagerness.store(false, Ordering::SeqCst);
@@ -306,7 +306,14 @@ impl Driver {
         if !pending.is_empty() {
             return Err(format!("callers {pending:?} were never answered"));
         }
+        // [20] With the last handle even keep-alive ends.
+        drop((self.seats.split_off(0), self.stack.take()));
         let Some((_, runtime)) = &self.runtime else { return Ok(()) };
+        runtime.block_on(async {
+            for _ in 0..4 {
+                yield_now().await;
+            }
+        });
         match runtime.metrics().num_alive_tasks() {
             0 => Ok(()),
             tasks => Err(format!("{tasks} tasks are left")),
@@ -324,10 +331,6 @@ impl Drop for Driver {
     }
 }
 
-fn fresh<S: Clone>(service: &Mutex<S>) -> Arc<Mutex<S>> {
-    Arc::new(Mutex::new(service.lock().unwrap().clone()))
-}
-
-fn paused() -> Runtime {
+pub(crate) fn paused() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }

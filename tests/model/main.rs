@@ -1,26 +1,39 @@
 //! The whole layer against a plain reference, through thousands of random lives.
 //!
-//! A case is a list of ops ([`ops`]): callers come, the source and the API answer, time passes, callers go away or are
-//! not polled, tokens are revoked and invalidated, runtimes are dropped or stand still. Each is done to the crate and
-//! to a reference ([`cache`], [`callers`]) that was written from the documented behaviour. Both run in lock-step: at
-//! every poll, every call of the source and every answer it is compared what became of it. So the reference says
-//! exactly which token leaves, who waits for which flight, what everybody is told, and how often the source is asked.
-//! What must hold whatever the reference says is checked apart from it ([`audit`]).
+//! A case is a list of ops ([`ops`], [`cases`]): callers come, the source and the API answer, time
+//! passes, callers go away or are not polled, tokens are revoked and invalidated, runtimes are
+//! dropped or stand still. Each is done to the crate and to a reference ([`cache`], [`flight`],
+//! [`callers`]) that was written from the documented behaviour. Both run in lock-step: at every
+//! poll, every call of the source and every answer it is compared what became of it. So the
+//! reference says exactly which token leaves, who waits for which flight, which error a caller
+//! gets, and how often the source is asked. Callers come through the cache itself, through the
+//! layer's services of either kind, and through reqwest-middleware ([`stack`]). What must hold
+//! whatever the reference says is checked apart from it ([`audit`]). [`registry`] does the same
+//! with the caches of many customers.
 //!
-//! More cases: `MODEL_CASES=100000 cargo test --all-features --test model`. Failing ones are kept in
-//! `proptest-regressions/model.txt` and run first from then on.
+//! More cases: `MODEL_CASES=100000 cargo test --all-features --test model`. Failing ones are kept
+//! in `proptest-regressions/model.txt` and run first from then on.
 
 mod api;
 mod audit;
+mod backoff;
+mod budget;
 mod cache;
 mod callers;
+mod cases;
 mod driver;
+mod flight;
+mod keeper;
+#[cfg(feature = "reqwest-middleware")]
+mod middleware;
 mod ops;
+mod registry;
 mod requests;
 mod seat;
 mod shared;
 mod snapshot;
 mod source;
+mod stack;
 mod time;
 
 use std::{
@@ -52,23 +65,28 @@ fn run(case: &Case) -> Result<(), TestCaseError> {
 
 /// With an op a line.
 fn show(case: &Case) -> String {
-    let Case { draws, budget, small_limit, ops } = case;
+    let Case { draws, burst, keep_alive, small_limit, ops } = case;
     let lines = ops.iter().map(|op| format!("\n  {op:?}")).collect::<String>();
-    format!("draws {draws:?}, budget {budget}, small limit {small_limit}:{lines}")
+    format!("draws {draws:?}, burst {burst}, keep-alive {keep_alive}, small limit {small_limit}:{lines}")
 }
 
-fn run_all(begun: &Sender<Option<Case>>) {
+/// As many cases as are wanted. Failing ones are kept under this name.
+fn runner(name: &str) -> TestRunner {
     let cases = std::env::var("MODEL_CASES").ok().map(|cases| cases.parse().expect("a number of cases"));
-    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/model.txt");
-    let config = ProptestConfig {
+    // It is kept for as long as the process lives, which proptest wants of a path.
+    let kept = format!("{}/proptest-regressions/{name}.txt", env!("CARGO_MANIFEST_DIR")).leak();
+    TestRunner::new(ProptestConfig {
         cases: cases.unwrap_or(CASES),
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(kept))),
         source_file: Some(file!()),
         ..ProptestConfig::default()
-    };
+    })
+}
+
+fn run_all(begun: &Sender<Option<Case>>) {
     // How many went well before the first that did not: shrinking begins there.
     let (well, failed) = (Cell::new(0), Cell::new(false));
-    let outcome = TestRunner::new(config).run(&ops::case(), |case| {
+    let outcome = runner("model").run(&cases::case(), |case| {
         begun.send(Some(case.clone())).unwrap();
         let result = run(&case);
         failed.set(failed.get() || result.is_err());

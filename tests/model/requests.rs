@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header::AUTHORIZATION};
-use http_body::Frame;
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use klavi_auth::{BoxError, NoResend, SkipAuth};
 
@@ -46,7 +46,8 @@ fn trailers_of(caller: usize) -> HeaderMap {
 /// A caller's request, still without its body.
 pub(crate) fn request(caller: usize, call: Call) -> Request<()> {
     let method = if call.kind == Kind::Bare { Method::GET } else { Method::POST };
-    let request = Request::builder().method(method).uri(format!("/monitors/{caller}?q=1"));
+    let origin = if call.face.is_absolute() { "https://api.klavi.ai" } else { "" };
+    let request = Request::builder().method(method).uri(format!("{origin}/monitor/v1/monitors/{caller}?q=1"));
     let mut request = request.header("x-caller", caller).extension(Number(caller)).body(()).unwrap();
     match call.mark {
         Mark::None => {}
@@ -64,8 +65,27 @@ pub(crate) fn clonable(caller: usize, call: Call) -> Full<Bytes> {
 }
 
 pub(crate) fn streamed(caller: usize, call: Call) -> Streamed {
+    frames(caller, call).boxed_unsync()
+}
+
+fn frames(caller: usize, call: Call) -> impl Body<Data = Bytes, Error = BoxError> + Send + Sync + 'static {
     let Kind::Stream(chunks, trailers) = call.kind else { unreachable!("{call:?}") };
     let chunks = (0..chunks).map(move |chunk| Ok(Frame::data(chunk_of(caller, chunk).into())));
     let trailers = trailers.then(|| Ok(Frame::trailers(trailers_of(caller))));
-    StreamBody::new(futures_util::stream::iter(chunks.chain(trailers))).boxed_unsync()
+    StreamBody::new(futures_util::stream::iter(chunks.chain(trailers)))
+}
+
+/// The same in reqwest's types, with its body.
+#[cfg(feature = "reqwest")]
+pub(crate) fn of_reqwest(caller: usize, call: Call) -> reqwest::Request {
+    let body = match call.kind {
+        Kind::Bare | Kind::Token => reqwest::Body::default(),
+        Kind::Clonable => frames_of(caller, call).concat().into(),
+        Kind::Stream(..) => reqwest::Body::wrap(frames(caller, call)),
+    };
+    let mut request: reqwest::Request = request(caller, call).map(|()| body).try_into().unwrap();
+    if call.kind == Kind::Bare {
+        *request.body_mut() = None;
+    }
+    request
 }

@@ -1,35 +1,26 @@
 //! A caller: its future, polled by hand, next to its reference.
 
 use std::{
-    collections::BTreeMap,
-    future::{Future, poll_fn},
+    future::Future,
     pin::Pin,
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, Wake, Waker, ready},
+    task::{Context, Poll, Wake, Waker},
 };
 
-use http::{Request, Response};
-use klavi_auth::{AccessToken, BoxError, Error, KlaviAuth, RecordBody, TokenCache};
-use tower_service::Service;
+use klavi_auth::{Error, TokenCache};
 
 use crate::{
     api::Api,
-    callers::{Outcome, Phase},
-    ops::{Call, Kind},
-    requests::{self, Streamed},
+    audit::Failed,
+    callers::{NOT_READY, Outcome, Phase},
+    ops::Call,
     shared::Shared,
 };
 
-pub(crate) type Clonable = KlaviAuth<Api>;
-pub(crate) type Recorded = KlaviAuth<Api, RecordBody<Streamed>>;
-
-type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
-
-/// The tokens that callers have got, by generation.
-pub(crate) type Handles = Arc<Mutex<BTreeMap<u64, AccessToken>>>;
+pub(crate) type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 pub(crate) struct Seat {
     number: usize,
@@ -39,6 +30,8 @@ pub(crate) struct Seat {
     /// To be polled.
     pub(crate) woken: AtomicBool,
     pub(crate) held: AtomicBool,
+    /// It was held at some time.
+    pub(crate) was_held: AtomicBool,
     /// Only the waker of the last poll counts.
     polls: AtomicU64,
     cache: TokenCache,
@@ -60,6 +53,7 @@ impl Seat {
             eager: call.eager,
             woken: AtomicBool::new(true),
             held: AtomicBool::new(false),
+            was_held: AtomicBool::new(false),
             polls: AtomicU64::new(0),
             cache: cache.clone(),
             api: api.clone(),
@@ -76,22 +70,25 @@ impl Seat {
 
     /// Goes away.
     pub(crate) fn leave(&self) {
+        {
+            let model = &mut *self.shared.model();
+            model.callers[self.number].leave(self.number, &mut model.cache);
+        }
         let running = self.running.lock().unwrap().take();
         drop(running);
-        self.shared.model().callers[self.number].phase = Phase::Dropped;
         self.compare(None);
     }
 
     /// Polls once, and then looks whether it is where the reference is.
     pub(crate) fn poll(self: &Arc<Self>) {
-        let before = self.shared.no_eagerness.swap(true, Ordering::SeqCst);
+        let no_eagerness = self.shared.no_eagerness.swap(true, Ordering::SeqCst);
         self.shared.happened();
         self.woken.store(false, Ordering::SeqCst);
         let version = 1 + self.polls.fetch_add(1, Ordering::SeqCst);
-        let refused = self.refused();
+        let before = Current::of(&self.cache);
         {
             let model = &mut *self.shared.model();
-            model.callers[self.number].poll(&mut model.env, &mut model.cache);
+            model.callers[self.number].poll(self.number, &mut model.env, &mut model.cache);
         }
         let waker = Waker::from(Arc::new(SeatWaker { seat: Arc::downgrade(self), version }));
         let mut running = self.running.lock().unwrap();
@@ -104,9 +101,12 @@ impl Seat {
             _ => None,
         };
         drop(running);
-        self.notice_refusal(refused);
+        self.notice_rejection(before);
+        if let Some(Outcome::Failed(what)) = &outcome {
+            self.notice_failure(what);
+        }
         self.compare(outcome.as_ref());
-        self.shared.no_eagerness.store(before, Ordering::SeqCst);
+        self.shared.no_eagerness.store(no_eagerness, Ordering::SeqCst);
     }
 
     fn compare(&self, outcome: Option<&Outcome>) {
@@ -126,37 +126,59 @@ impl Seat {
         });
     }
 
-    /// The generation that is refused, and whether its life is over.
-    fn refused(&self) -> Refusal {
-        let snapshot = self.cache.snapshot();
-        let over = snapshot.freshness() == Some(klavi_auth::Freshness::Expired);
-        Refusal { generation: snapshot.generation(), refused: snapshot.is_refused(), over }
-    }
-
-    /// A 401 was believed just now. To the audit this says which token is dead, whatever the reference thinks.
-    fn notice_refusal(&self, before: Refusal) {
-        let now = self.refused();
-        if before.refused || !now.refused || before.generation != now.generation {
+    /// A 401 was acted upon just now. To the audit this says which token is out of use, whatever
+    /// the reference thinks.
+    fn notice_rejection(&self, before: Current) {
+        let now = Current::of(&self.cache);
+        if before.rejected || !now.rejected || before.generation != now.generation {
             return;
         }
         let Some(text) = self.api.last_bearer(self.number) else {
-            return self.shared.fault("a token was refused without a 401");
+            return self.shared.fault("a token was rejected without a 401");
         };
+        // [41]
+        let (sendings, _) = self.api.state_of(self.number);
+        self.shared.check(sendings == 1, || format!("caller {}: a second 401 was acted upon", self.number));
         let mut model = self.shared.model();
         let at = model.env.now;
-        if before.over {
-            model.audit.invalidated(text);
-        } else if let Err(fault) = model.audit.refused(text, at) {
+        if let Err(fault) = model.audit.rejected(text, at, before.expired) {
             self.shared.fault(fault);
+        }
+    }
+
+    fn notice_failure(&self, what: &str) {
+        let (sendings, _) = self.api.state_of(self.number);
+        if sendings > 0 || what == NOT_READY {
+            return;
+        }
+        let ready = self.cache.snapshot().is_ready();
+        let was_held = self.was_held.load(Ordering::SeqCst);
+        let model = self.shared.model();
+        let failed = Failed { ready, was_held, what: what.to_owned() };
+        if let Err(fault) = model.audit.failed_unsent(model.env.now, &failed) {
+            self.shared.fault(format!("caller {}: {fault}", self.number));
         }
     }
 }
 
+/// What the cache says of its token.
 #[derive(Clone, Copy)]
-struct Refusal {
+struct Current {
     generation: Option<u64>,
-    refused: bool,
-    over: bool,
+    rejected: bool,
+    expired: bool,
+}
+
+impl Current {
+    fn of(cache: &TokenCache) -> Self {
+        let snapshot = cache.snapshot();
+        let expired = snapshot.freshness() == Some(klavi_auth::Freshness::Expired);
+        Self {
+            generation: snapshot.generation(),
+            rejected: snapshot.is_refused() || snapshot.is_suspect(),
+            expired,
+        }
+    }
 }
 
 struct SeatWaker {
@@ -179,72 +201,10 @@ impl Wake for SeatWaker {
     }
 }
 
-/// `cache.get()`.
-pub(crate) fn token(cache: TokenCache, handles: Handles) -> Running {
-    Box::pin(async move {
-        match cache.get().await {
-            Err(error) => Outcome::Failed(describe(&error)),
-            Ok(token) => {
-                let (text, generation) = (token.expose().to_owned(), token.generation());
-                handles.lock().unwrap().insert(generation, token);
-                Outcome::Token { text, generation }
-            }
-        }
-    })
-}
-
-/// A request, through a service that others use too.
-pub(crate) fn request<S, B>(service: Arc<Mutex<S>>, request: Request<B>) -> Running
-where
-    S: Service<Request<B>, Response = Response<()>, Error = BoxError> + Send + 'static,
-    S::Future: Send,
-    B: Send + 'static,
-{
-    let mut request = Some(request);
-    Box::pin(async move {
-        let call = poll_fn(|cx| {
-            let mut service = service.lock().unwrap();
-            ready!(service.poll_ready(cx))?;
-            Poll::Ready(Ok::<_, BoxError>(service.call(request.take().expect("ready once"))))
-        });
-        let answer = match call.await {
-            Ok(response) => response.await,
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok(response) => Outcome::Response {
-                status: response.status().as_u16(),
-                sending: response.headers()["x-sending"].to_str().unwrap().parse().unwrap(),
-                reason: response.extensions().get::<Error>().map(describe),
-            },
-            Err(error) => Outcome::Failed(match error.downcast_ref::<Error>() {
-                Some(error) => describe(error),
-                None => error.to_string(),
-            }),
-        }
-    })
-}
-
 /// The lines of an error and its causes, with the time that it asks for.
 pub(crate) fn describe(error: &Error) -> String {
     let first: &dyn std::error::Error = error;
     let lines = std::iter::successors(Some(first), |e| e.source()).map(ToString::to_string);
     let wait = error.retry_after().map(|wait| format!(" [{}]", wait.as_nanos()));
     lines.collect::<Vec<_>>().join(": ") + &wait.unwrap_or_default()
-}
-
-pub(crate) fn of_kind(
-    number: usize,
-    call: Call,
-    cache: &TokenCache,
-    handles: &Handles,
-    clonable: Arc<Mutex<Clonable>>,
-    recorded: Arc<Mutex<Recorded>>,
-) -> Running {
-    let head = requests::request(number, call);
-    match call.kind {
-        Kind::Token => token(cache.clone(), Arc::clone(handles)),
-        Kind::Bare | Kind::Clonable => request(clonable, head.map(|()| requests::clonable(number, call))),
-        Kind::Stream(..) => request(recorded, head.map(|()| requests::streamed(number, call))),
-    }
 }

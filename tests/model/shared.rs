@@ -1,6 +1,8 @@
-//! What the doubles, the callers and the driver share: the reference, and what was found wrong so far.
+//! What the doubles, the callers and the driver share: the reference, and what was found wrong so
+//! far.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -13,22 +15,25 @@ use tokio::time::Instant;
 
 use crate::{
     audit::Audit,
-    cache::{self, Answer, Cache, Cause, Nature},
-    callers::{Caller, Env, text},
-    ops::{Case, Readiness, Token},
+    cache::{Answer, Cache, Cause, Nature},
+    callers::{Caller, Env, Phase, Wait, describe_cause, text},
+    flight::{self, OVERDUE},
+    ops::{Case, Later, Readiness, Token},
+    seat::describe,
     time::{MS, Ns, Ticks},
 };
+
+/// A flight, the runtime in which it is watched over, and by which caller.
+type Watch = (usize, usize, Option<usize>);
 
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) cache: Cache,
     pub(crate) env: Env,
     pub(crate) callers: Vec<Caller>,
-    /// The runtimes' ticks, by the number of the runtime.
-    pub(crate) ticks: Vec<Ticks>,
+    /// Since when this sentinel should notice that this flight is overdue.
+    overdue: Option<(Watch, Ns)>,
     pub(crate) audit: Audit,
-    draws: Vec<u8>,
-    drawn: usize,
     /// What the source says, by the number of the fetch. `None`: not yet.
     pub(crate) replies: Vec<Option<Token>>,
     pub(crate) source_always: Option<Token>,
@@ -42,8 +47,6 @@ impl Model {
     /// The source has its answer to a fetch. Says it in the cache's own types.
     pub(crate) fn reply(&mut self, fetch: usize, reply: Token) -> Result<NewToken, Error> {
         let (answer, result) = self.translate(reply);
-        let flight = self.cache.open_fetches().get(&fetch).copied();
-        self.audit.answered(fetch, self.env.now, &answer, flight.is_some() && flight == self.cache.flight);
         self.ended = Some((fetch, answer));
         result
     }
@@ -60,12 +63,18 @@ impl Model {
                 let current = self.cache.token.as_ref().map(|token| token.text);
                 (current.unwrap_or_else(|| self.new_text()), life, age)
             }
-            Token::Again => {
-                let Some(token) = self.cache.token.as_ref().filter(|token| self.env.now < token.end) else {
+            Token::Again(later) => {
+                let now = self.env.now;
+                let Some(token) = self.cache.token.as_ref().filter(|token| now < token.end) else {
                     return self.translate(Token::Bad);
                 };
-                // By its age its life began when that of the current one did.
-                let (text, life, age) = (token.text, token.life, self.env.now + token.life - token.end);
+                let (text, life) = (token.text, token.life);
+                let later = match later {
+                    Later::Never => 0,
+                    Later::Tenth(edge) => edge.of(life / 10, 1),
+                };
+                // By its age its life began when that of the current one did, or somewhat later.
+                let age = (now + life).saturating_sub(token.end + later);
                 return (Answer::Token { text, life, age: Some(age) }, new_token(text, life, Some(age)));
             }
             Token::Former { back, life } => (self.texts.saturating_sub(back.into()).max(1), life, None),
@@ -106,13 +115,38 @@ impl Model {
         (Answer::Failed { cause: Cause::Source { number, retry_after }, nature }, Err(error))
     }
 
+    /// [30] A caller that waits in the runtime that runs notices that its flight is overdue.
+    fn check_sentinel(&mut self) -> Result<(), String> {
+        let (now, runtime, ticks) = (self.env.now, self.env.runtime, self.env.ticks());
+        let overdue = self.overdue.take();
+        let Some(number) = self.cache.flight else { return Ok(()) };
+        let flight = &mut self.cache.flights[number];
+        if let Some(sentinel) = &mut flight.sentinel {
+            sentinel.look_at_timer(runtime, now, &ticks);
+        }
+        let is_overdue = flight.runtime != runtime && ticks.is_due(flight.begun + OVERDUE, now);
+        let waits_here = |caller: &&Caller| {
+            let is_it = |wait: &Wait| wait.flight == number && wait.runtime == runtime;
+            matches!(&caller.phase, Phase::Waiting(wait) if is_it(wait))
+        };
+        let mut waiting = self.callers.iter().filter(waits_here).peekable();
+        // One that is held may be the sentinel: it was woken and does not come.
+        if !is_overdue || waiting.peek().is_none() || waiting.any(|caller| caller.held) {
+            return Ok(());
+        }
+        let watch = (number, runtime, flight.sentinel.map(|sentinel| sentinel.caller));
+        let since = overdue.filter(|overdue| overdue.0 == watch).map_or(now, |overdue| overdue.1);
+        self.overdue = Some((watch, since));
+        if now >= since + 2 * MS {
+            Err(format!("nobody noticed that flight {number} is overdue"))
+        } else {
+            Ok(())
+        }
+    }
+
     fn new_text(&mut self) -> u32 {
         self.texts += 1;
         self.texts
-    }
-
-    pub(crate) fn ticks(&self) -> Ticks {
-        self.ticks[self.env.runtime]
     }
 }
 
@@ -135,20 +169,22 @@ impl Shared {
         let env = Env {
             now: 0,
             runtime: 0,
+            runtimes: vec![Ticks::default()],
             readiness: Readiness::Ready,
             always: None,
             revoked: Vec::new(),
             last_seen: None,
             small_limit: case.small_limit,
-        };
-        let model = Model {
-            cache: Cache::new(case.budget),
-            env,
-            callers: Vec::new(),
-            ticks: vec![Ticks::default()],
-            audit: Audit::new(case.budget),
             draws: case.draws.clone(),
             drawn: 0,
+            drawn_for_401s: VecDeque::new(),
+        };
+        let model = Model {
+            cache: Cache::new(case.burst, case.keep_alive),
+            env,
+            callers: Vec::new(),
+            overdue: None,
+            audit: Audit::new(case.burst),
             replies: Vec::new(),
             source_always: None,
             texts: 0,
@@ -210,17 +246,20 @@ impl Shared {
         let fetch = model.replies.len();
         let always = model.source_always;
         model.replies.push(always);
-        let (now, runtime, ticks) = (model.env.now, model.env.runtime, model.ticks());
+        let (now, runtime, ticks) = (model.env.now, model.env.runtime, model.env.ticks());
         let predecessor = match request.predecessor() {
-            Predecessor::None => cache::Predecessor::None,
-            Predecessor::Live(token) => cache::Predecessor::Live(token.generation()),
-            Predecessor::Expired(token) => cache::Predecessor::Expired(token.generation()),
-            Predecessor::Refused(token) => cache::Predecessor::Refused(token.generation()),
+            Predecessor::None => flight::Predecessor::None,
+            Predecessor::Live(token) => flight::Predecessor::Live(token.generation()),
+            Predecessor::Expired(token) => flight::Predecessor::Expired(token.generation()),
+            Predecessor::Refused(token) => flight::Predecessor::Refused(token.generation()),
             other => unreachable!("{other:?}"),
         };
-        let expected = model.cache.asked(fetch, runtime, now, &ticks);
-        self.check(expected == Ok(predecessor), || {
-            format!("fetch {fetch} to follow {predecessor:?}, not {expected:?}")
+        let expected = model.cache.asked(fetch, runtime, now, &ticks).map(|question| {
+            (question.predecessor, question.failures, question.cause.as_ref().map(describe_cause))
+        });
+        let seen = (predecessor, request.failures(), request.last_error().map(describe));
+        self.check(expected.as_ref() == Ok(&seen), || {
+            format!("fetch {fetch} asks {seen:?}, not {expected:?}")
         });
         if let Err(fault) = model.audit.asked(now, predecessor) {
             self.fault(fault);
@@ -230,34 +269,43 @@ impl Shared {
         fetch
     }
 
-    /// The cache draws once for every answer of the source, before it makes anything of it: so that is when the
-    /// reference hears of the answer.
+    /// The cache draws once for every answer of the source, before it makes anything of it: so that
+    /// is when the reference hears of the answer. And it draws once for every first 401, of which
+    /// the reference has heard by then.
     pub(crate) fn draw(&self) -> f64 {
         self.happened();
         let mut model = self.model();
-        let draw = model.draws[model.drawn % model.draws.len()];
-        model.drawn += 1;
-        let Some((fetch, answer)) = model.ended.take() else {
-            self.fault("a draw without an answer");
-            return 0.0;
+        let draw = match model.ended.take() {
+            Some((fetch, answer)) => self.fetch_ended(&mut model, fetch, answer),
+            None => model.env.drawn_for_401s.pop_front().unwrap_or_else(|| {
+                self.fault("a draw without an answer and without a 401");
+                0
+            }),
         };
-        let (now, ticks) = (model.env.now, model.ticks());
+        f64::from(draw) / 4.0
+    }
+
+    fn fetch_ended(&self, model: &mut Model, fetch: usize, answer: Answer) -> u8 {
+        let draw = model.env.draw();
+        let (now, ticks) = (model.env.now, model.env.ticks());
+        let flight = model.cache.open_fetches().get(&fetch).copied();
         if matches!(answer, Answer::Failed { cause: Cause::TimedOut, .. }) {
-            let number = model.cache.open_fetches().get(&fetch).copied();
-            let deadline = number.and_then(|number| model.cache.flights[number].deadline);
+            let deadline = flight.and_then(|number| model.cache.flights[number].deadline);
             self.check(deadline.is_some_and(|deadline| ticks.is_due(deadline, now)), || {
                 format!("fetch {fetch} was dropped before its time")
             });
         }
+        let counts = flight.is_some() && flight == model.cache.flight;
+        model.audit.answered(fetch, now, &answer, counts);
         model.cache.answered(fetch, answer, now, draw);
-        f64::from(draw) / 4.0
+        draw
     }
 
     /// A runtime more. Returns its number.
     pub(crate) fn add_runtime(&self, ticks: Ticks) -> usize {
         let mut model = self.model.lock().unwrap();
-        model.ticks.push(ticks);
-        model.ticks.len() - 1
+        model.env.runtimes.push(ticks);
+        model.env.runtimes.len() - 1
     }
 
     pub(crate) fn set_runtime(&self, number: usize) {
@@ -268,20 +316,26 @@ impl Shared {
     pub(crate) fn runtime_lost(&self, runtime: usize) {
         let mut model = self.model();
         model.ended = None;
-        model.cache.runtime_lost(runtime);
+        let now = model.env.now;
+        model.cache.runtime_lost(runtime, now);
     }
 
     /// Everybody who can run has run.
     pub(crate) fn check_settled(&self) {
-        let model = self.model();
-        let (now, runtime, ticks) = (model.env.now, model.env.runtime, model.ticks());
+        let mut model = self.model();
+        let (now, runtime, ticks) = (model.env.now, model.env.runtime, model.env.ticks());
         if let Err(fault) = model.cache.check_settled(runtime, now, &ticks) {
+            self.fault(fault);
+        }
+        if let Err(fault) = model.check_sentinel() {
             self.fault(fault);
         }
         // [49] Whoever waits for a token holds no place that somebody else may need.
         let readied = self.readied.load(Ordering::SeqCst);
         self.check(readied == 0, || format!("{readied} instances of the API are kept ready"));
         self.check(model.ended.is_none(), || "an answer of the source was lost".to_owned());
+        let undrawn = model.env.drawn_for_401s.len();
+        self.check(undrawn == 0, || format!("nothing was drawn for {undrawn} 401s"));
         for (number, caller) in model.callers.iter().enumerate() {
             let forgotten = !caller.held && caller.is_runnable(&model.env, &model.cache);
             self.check(!forgotten, || format!("caller {number} was not woken: {caller:?}"));

@@ -2,7 +2,7 @@
 
 use klavi_auth::{Freshness, Snapshot};
 
-use crate::{callers::describe_cause, seat::describe, shared::Shared, time::Ns};
+use crate::{cache::Status, callers::describe_cause, seat::describe, shared::Shared, time::Ns};
 
 pub(crate) fn check_snapshot(snapshot: &Snapshot, shared: &Shared) {
     let model = shared.model();
@@ -10,24 +10,36 @@ pub(crate) fn check_snapshot(snapshot: &Snapshot, shared: &Shared) {
     let until = |moment: Ns| moment.saturating_sub(now);
     let expected = cache.token.as_ref().map(|token| {
         let freshness = match now {
-            now if now >= token.over => Freshness::Expired,
-            now if now >= token.due => Freshness::Aging,
+            now if now >= token.end => Freshness::Expired,
+            now if now >= token.expiring_at => Freshness::Expiring,
+            now if now >= token.refresh_at => Freshness::Aging,
             _ => Freshness::Fresh,
         };
-        let times = [until(token.due), until(token.over), now + token.life - token.end];
-        (token.generation, freshness, token.refused, times)
+        let times = [until(token.refresh_at), until(token.end), now + token.life - token.end];
+        (token.generation, freshness, token.status, times)
     });
     let seen = snapshot.generation().map(|generation| {
         let times = [snapshot.renewal_in(), snapshot.expires_in(), snapshot.age()]
             .map(|time| u64::try_from(time.unwrap_or_default().as_nanos()).unwrap());
-        (generation, snapshot.freshness().unwrap(), snapshot.is_refused(), times)
+        // Rejected or invalidated is the same from outside, and good is what is neither.
+        let status = match (snapshot.is_refused(), snapshot.is_suspect()) {
+            (true, _) if expected.is_some_and(|expected| expected.2 == Status::Invalidated) => {
+                Status::Invalidated
+            }
+            (true, false) => Status::Rejected,
+            (_, true) => Status::Suspect,
+            (false, false) => Status::Good,
+        };
+        (generation, snapshot.freshness().unwrap(), status, times)
     });
     shared.check(seen == expected, || format!("the token is {seen:?}, not {expected:?}"));
 
-    let expected = (cache.flight.is_some(), until(cache.gate.until), cache.gate.cause.as_ref());
-    let expected = (expected.0, expected.1, expected.2.map(describe_cause));
-    let held_back = snapshot.held_back().unwrap_or_default().as_nanos();
-    let seen =
-        (snapshot.is_fetching(), u64::try_from(held_back).unwrap(), snapshot.last_error().map(describe));
+    let (backoff, asker) = cache.next_backoff(now);
+    let held_back = Some(until(backoff.until(asker))).filter(|&wait| wait > 0);
+    let last_error = backoff.cause.as_ref().or(cache.refreshes.cause.as_ref()).map(describe_cause);
+    let expected = (cache.flight.is_some(), cache.has_valid(now, None), held_back, last_error);
+    let held_back = snapshot.held_back().map(|wait| u64::try_from(wait.as_nanos()).unwrap());
+    let last_error = snapshot.last_error().map(describe);
+    let seen = (snapshot.is_fetching(), snapshot.is_ready(), held_back, last_error);
     shared.check(seen == expected, || format!("the cache is {seen:?}, not {expected:?}"));
 }

@@ -1,11 +1,13 @@
 //! The model's time: nanoseconds since the first runtime of a case began.
 //!
-//! A paused runtime of tokio's starts at the real moment of its making and moves only when it is told to; its `Instant`s
-//! are ordinary ones. So a second runtime that is moved on to the moment at which the first one stands continues its
-//! time exactly. For that the first one is moved an hour ahead of real time before anything happens.
+//! A paused runtime of tokio's starts at the real moment of its making and moves only when it is
+//! told to; its `Instant`s are ordinary ones. So a second runtime that is moved on to the moment at
+//! which the first one stands continues its time exactly. For that the first one is moved an hour
+//! ahead of real time before anything happens.
 //!
-//! Timers of tokio's have ticks of 1 ms, counted from the beginning of their runtime: a timer is due at the first tick
-//! at or after its deadline. [`Ticks`] says when that is. Everything else is exact to the nanosecond.
+//! Timers of tokio's have ticks of 1 ms, counted from the beginning of their runtime: a timer is
+//! due at the first tick at or after its deadline. [`Ticks`] says when that is. Everything else is
+//! exact to the nanosecond.
 
 pub(crate) type Ns = u64;
 

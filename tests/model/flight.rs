@@ -1,0 +1,344 @@
+//! The reference: a flight, from its beginning to its end, and what it changes.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    backoff::{Asker, Backoff, PERMANENT, retry_after},
+    cache::{Answer, Cache, Cause, Failure, Nature, Phase, Status, Token},
+    time::{MS, Ns, S, Ticks},
+};
+
+/// How long a flight may take [29].
+const TIMEOUT: Ns = 10 * S;
+
+/// When a flight is overdue: its runtime stands still [30].
+pub(crate) const OVERDUE: Ns = 2 * TIMEOUT;
+
+/// How often a flight may fail while nothing can be sent [35].
+const MOST_ATTEMPTS: u32 = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It will ask as soon as its runtime runs it.
+    Ready,
+    Asking {
+        fetch: usize,
+        asked: Ns,
+        predecessor: Predecessor,
+        /// The predecessor was rejected, and is out of use until this flight has ended.
+        of_rejected: bool,
+    },
+    Pausing {
+        until: Ns,
+    },
+    Over,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Flight {
+    pub(crate) runtime: usize,
+    pub(crate) stage: Stage,
+    pub(crate) deadline: Option<Ns>,
+    pub(crate) begun: Ns,
+    failures: u32,
+    /// Since it asked, the token was invalidated.
+    pub(crate) invalidated_since: bool,
+    /// Since it asked, the token was rejected.
+    pub(crate) rejected_since: bool,
+    pub(crate) sentinel: Option<Sentinel>,
+    pub(crate) end: Option<End>,
+}
+
+/// The caller that notices if the flight is overdue [30].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sentinel {
+    pub(crate) caller: usize,
+    /// The runtime of its timer.
+    pub(crate) runtime: usize,
+    deadline: Ns,
+    is_due: bool,
+    /// The flight's own timeout goes first, if both are due at the same moment.
+    had_grace: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum End {
+    Installed,
+    Failed(Failure),
+    /// It asked with a live token and failed, or brought one that is out of use by now: no answer
+    /// to those who need another one.
+    NoAnswer,
+    Lost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Predecessor {
+    None,
+    Live(u64),
+    Expired(u64),
+    Refused(u64),
+}
+
+/// What a flight asks the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Question {
+    pub(crate) predecessor: Predecessor,
+    /// How often in a row it was asked in vain.
+    pub(crate) failures: u32,
+    pub(crate) cause: Option<Cause>,
+}
+
+impl Flight {
+    /// A caller that waits for it is polled. Says whether the flight is overdue for all it knows.
+    pub(crate) fn watched(&mut self, caller: usize, runtime: usize, now: Ns, ticks: &Ticks) -> bool {
+        // In the flight's own runtime timers stand still with it.
+        if self.sentinel.is_none() && runtime != self.runtime {
+            self.sentinel = Some(Sentinel::new(caller, runtime, self.begun + OVERDUE));
+        }
+        let Some(sentinel) = self.sentinel.as_mut().filter(|sentinel| sentinel.caller == caller) else {
+            return false;
+        };
+        if sentinel.runtime != runtime {
+            *sentinel = Sentinel::new(caller, runtime, self.begun + OVERDUE);
+        }
+        sentinel.look_at_timer(runtime, now, ticks);
+        if !sentinel.is_due {
+            return false;
+        }
+        let had_grace = sentinel.had_grace;
+        *sentinel = Sentinel { had_grace: true, ..Sentinel::new(caller, runtime, now + MS) };
+        had_grace
+    }
+}
+
+impl Sentinel {
+    fn new(caller: usize, runtime: usize, deadline: Ns) -> Self {
+        Self { caller, runtime, deadline, is_due: false, had_grace: false }
+    }
+
+    /// Timers fire while their runtime runs.
+    pub(crate) fn look_at_timer(&mut self, runtime: usize, now: Ns, ticks: &Ticks) {
+        self.is_due |= self.runtime == runtime && ticks.is_due(self.deadline, now);
+    }
+}
+
+impl Cache {
+    pub(crate) fn begin_unnoticed(&mut self, now: Ns, runtime: usize) -> usize {
+        self.flights.push(Flight {
+            runtime,
+            stage: Stage::Ready,
+            deadline: None,
+            begun: now,
+            failures: 0,
+            invalidated_since: false,
+            rejected_since: false,
+            sentinel: None,
+            end: None,
+        });
+        self.flight = Some(self.flights.len() - 1);
+        self.flights.len() - 1
+    }
+
+    /// The source is asked, as fetch number `fetch`, from a task of this runtime. Returns what.
+    pub(crate) fn asked(
+        &mut self,
+        fetch: usize,
+        runtime: usize,
+        now: Ns,
+        ticks: &Ticks,
+    ) -> Result<Question, &'static str> {
+        self.let_keeper_begin(runtime, now);
+        let number = self.flight.ok_or("a fetch without a flight")?;
+        let flight = &mut self.flights[number];
+        if flight.runtime != runtime {
+            return Err("a fetch from another runtime than its flight's");
+        }
+        match flight.stage {
+            Stage::Ready => {}
+            Stage::Pausing { until } if ticks.is_due(until, now) => {}
+            _ => return Err("a fetch out of turn"),
+        }
+        let (predecessor, of_rejected) = match &self.token {
+            None => (Predecessor::None, false),
+            Some(token) if token.status != Status::Good => {
+                (Predecessor::Refused(token.generation), token.status == Status::Rejected)
+            }
+            Some(token) if now < token.end => (Predecessor::Live(token.generation), false),
+            Some(token) => (Predecessor::Expired(token.generation), false),
+        };
+        flight.deadline.get_or_insert(now + TIMEOUT);
+        flight.stage = Stage::Asking { fetch, asked: now, predecessor, of_rejected };
+        (flight.invalidated_since, flight.rejected_since) = (false, false);
+        // [33a]
+        let row = self.row(predecessor);
+        Ok(Question { predecessor, failures: row.failures, cause: row.cause.clone() })
+    }
+
+    fn row(&mut self, predecessor: Predecessor) -> &mut Backoff {
+        match predecessor {
+            Predecessor::Live(_) => &mut self.refreshes,
+            _ => &mut self.fetches,
+        }
+    }
+
+    /// A fetch has come to its end.
+    pub(crate) fn answered(&mut self, fetch: usize, answer: Answer, now: Ns, draw: u8) {
+        let asked_it =
+            |flight: &Flight| matches!(flight.stage, Stage::Asking { fetch: id, .. } if id == fetch);
+        let Some(number) = self.flights.iter().position(asked_it) else { return };
+        let Stage::Asking { asked, predecessor, of_rejected, .. } = self.flights[number].stage else {
+            return;
+        };
+        if self.flight != Some(number) {
+            // [30] It was overdue.
+            self.flights[number].stage = Stage::Over;
+            return;
+        }
+        let failed = match answer {
+            Answer::Failed { cause, nature } => Err((cause, nature)),
+            Answer::Token { text, .. } if self.is_outdated(number, text) => {
+                return self.land(number, End::NoAnswer);
+            }
+            Answer::Token { text, life, age } => {
+                let end = age.map_or(asked + life, |age| now + life.saturating_sub(age));
+                self.install(text, life, end, now, draw).map_err(|what| (Cause::Bad(what), Nature::BackOff))
+            }
+        };
+        let end = match failed {
+            Ok(()) => End::Installed,
+            Err((cause, nature)) => {
+                self.record(predecessor, &cause, nature, now, draw);
+                if let Some(until) = self.retry_at(number, predecessor, nature, now) {
+                    self.flights[number].stage = Stage::Pausing { until };
+                    self.flights[number].failures += 1;
+                    return;
+                }
+                // [44a] It could not be replaced.
+                if of_rejected && self.phase(now) == Phase::Rejected {
+                    self.set_status(Status::Suspect);
+                }
+                match predecessor {
+                    Predecessor::Live(_) => End::NoAnswer,
+                    _ => End::Failed(self.without_token(now, cause)),
+                }
+            }
+        };
+        self.land(number, end);
+    }
+
+    fn land(&mut self, number: usize, end: End) {
+        self.flights[number].stage = Stage::Over;
+        self.flights[number].end = Some(end);
+        self.flight = None;
+    }
+
+    /// [31, 45] A token was on its way already when the current one was invalidated, or is the very
+    /// string that was rejected meanwhile.
+    fn is_outdated(&self, number: usize, text: u32) -> bool {
+        let flight = &self.flights[number];
+        let is_current = self.token.as_ref().is_some_and(|token| token.text == text);
+        flight.invalidated_since || flight.rejected_since && is_current
+    }
+
+    /// When a flight asks again that has just failed, if it does [35].
+    fn retry_at(&self, number: usize, predecessor: Predecessor, nature: Nature, now: Ns) -> Option<Ns> {
+        let flight = &self.flights[number];
+        let until = self.fetches.until(Asker::Waiter);
+        // After a refresh, those who need a token now share a new flight, unless it would have to
+        // wait.
+        let is_refresh = matches!(predecessor, Predecessor::Live(_));
+        let may = nature == Nature::Transient
+            && (!is_refresh || until > now)
+            && !self.has_valid(now, None)
+            && flight.failures + 1 < MOST_ATTEMPTS
+            && until < flight.deadline.unwrap_or(now);
+        may.then_some(until)
+    }
+
+    /// A failure in its row. [35, 36] The source knows no endpoints: what it asks for binds both
+    /// rows.
+    fn record(&mut self, predecessor: Predecessor, cause: &Cause, nature: Nature, now: Ns, draw: u8) {
+        self.row(predecessor).record(cause, nature, now, draw);
+        if let Some(wait) = retry_after(cause) {
+            self.refreshes.bind(now + wait, cause);
+            self.fetches.bind(now + wait, cause);
+        }
+        if nature == Nature::Permanent && matches!(predecessor, Predecessor::Live(_)) {
+            self.fetches.bind(now + PERMANENT, cause);
+        }
+    }
+
+    /// Takes a token over, if that is no step back [14, 15, 45].
+    fn install(&mut self, text: u32, life: Ns, end: Ns, now: Ns, draw: u8) -> Result<(), &'static str> {
+        if end <= now {
+            return Err("the new access token has already expired");
+        }
+        let mut generation = 1 + self.token.as_ref().map_or(0, |token| token.generation);
+        if let Some(token) = self.token.as_ref().filter(|token| token.is_live(now)) {
+            let same = token.text == text;
+            if end < token.end {
+                return Err("the new access token ends before the current one");
+            }
+            if same && end < token.end + life / 10 {
+                return Err("the new access token is the current one, no longer");
+            }
+            if same {
+                generation = token.generation;
+            }
+        }
+        let [refresh_at, expiring_at] = schedule(life.min(end - now), end, draw);
+        self.token =
+            Some(Token { text, generation, refresh_at, expiring_at, end, life, status: Status::Good });
+        self.epoch += 1;
+        // [37]
+        (self.refreshes, self.fetches) = Default::default();
+        Ok(())
+    }
+
+    /// [30] All flights of that runtime are gone.
+    pub(crate) fn runtime_lost(&mut self, runtime: usize, now: Ns) {
+        if self.flight.is_some_and(|number| self.flights[number].runtime == runtime) {
+            self.lose_flight(now);
+        }
+        for flight in self.flights.iter_mut().filter(|flight| flight.runtime == runtime) {
+            flight.stage = Stage::Over;
+        }
+        self.keeper.runtime_lost(runtime);
+    }
+
+    /// The flight ends without an answer. [30] If nobody has to wait for another one, that counts
+    /// as a failure.
+    pub(crate) fn lose_flight(&mut self, now: Ns) {
+        let Some(number) = self.flight.take() else { return };
+        self.flights[number].end = Some(End::Lost);
+        let has_asked = matches!(self.flights[number].stage, Stage::Asking { .. });
+        if has_asked && self.has_valid(now, None) {
+            let is_live = self.token.as_ref().is_some_and(|token| token.is_live(now));
+            let row = if is_live { &mut self.refreshes } else { &mut self.fetches };
+            row.record(&Cause::FlightLost, Nature::Transient, now, 4);
+        }
+    }
+
+    /// The fetches that are open, by their number.
+    pub(crate) fn open_fetches(&self) -> BTreeMap<usize, usize> {
+        let open = self.flights.iter().enumerate();
+        open.filter_map(|(number, flight)| match flight.stage {
+            Stage::Asking { fetch, .. } => Some((fetch, number)),
+            _ => None,
+        })
+        .collect()
+    }
+}
+
+/// When a token with so much of its life before it is to be refreshed, and when it is expiring [12,
+/// 14].
+fn schedule(remaining: Ns, end: Ns, draw: u8) -> [Ns; 2] {
+    let part = |fraction: f64| {
+        let part = Duration::from_nanos(remaining).mul_f64(fraction);
+        u64::try_from(part.as_nanos()).unwrap()
+    };
+    let window = part(0.25);
+    let expiring_at = end - (30 * S).min(window / 2);
+    let refresh_at = end - window - part(0.1 * f64::from(draw) / 4.0);
+    [refresh_at.min(expiring_at), expiring_at]
+}

@@ -1,0 +1,87 @@
+//! The clients of reqwest-middleware: the layer's middleware around one that answers for the API.
+
+use std::{fmt, sync::OnceLock};
+
+use http::Extensions;
+use klavi_auth::{Error, KlaviAuthLayer, KlaviAuthMiddleware, RecordBody};
+use reqwest::{Body, Request, Response};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
+
+use crate::{
+    api::Api,
+    callers::Outcome,
+    ops::{Call, Kind},
+    requests::of_reqwest,
+    seat::{Running, describe},
+    stack::Answer,
+};
+
+pub(crate) struct Clients {
+    clonable: ClientWithMiddleware,
+    recorded: ClientWithMiddleware,
+}
+
+impl Clients {
+    pub(crate) fn new(
+        clonable: &KlaviAuthLayer,
+        recorded: &KlaviAuthLayer<RecordBody<Body>>,
+        api: &Api,
+    ) -> Self {
+        Self {
+            clonable: client(KlaviAuthMiddleware::from(clonable), api),
+            recorded: client(KlaviAuthMiddleware::from(recorded), api),
+        }
+    }
+
+    pub(crate) fn run(&self, number: usize, call: Call) -> Running {
+        let is_stream = matches!(call.kind, Kind::Stream(..));
+        let client = if is_stream { &self.recorded } else { &self.clonable };
+        let (client, request) = (client.clone(), of_reqwest(number, call));
+        Box::pin(async move {
+            match client.execute(request).await {
+                Ok(response) => response.outcome(),
+                Err(reqwest_middleware::Error::Middleware(error)) => {
+                    Outcome::Failed(match error.downcast_ref::<Error>() {
+                        Some(error) => describe(error),
+                        None => error.to_string(),
+                    })
+                }
+                Err(error) => Outcome::Failed(error.to_string()),
+            }
+        })
+    }
+}
+
+fn client(auth: impl Middleware, api: &Api) -> ClientWithMiddleware {
+    // It is never called. Making one takes long.
+    static UNUSED: OnceLock<reqwest::Client> = OnceLock::new();
+    let client = UNUSED.get_or_init(|| reqwest::Client::builder().no_proxy().build().unwrap());
+    ClientBuilder::new(client.clone()).with(auth).with(Answers(api.clone())).build()
+}
+
+/// Answers, instead of passing the request on.
+struct Answers(Api);
+
+#[async_trait::async_trait]
+impl Middleware for Answers {
+    async fn handle(
+        &self,
+        request: Request,
+        _: &mut Extensions,
+        _: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        let answer = self.0.receive(request).await;
+        answer.map_err(|error| reqwest_middleware::Error::middleware(Broke(error.to_string())))
+    }
+}
+
+#[derive(Debug)]
+struct Broke(String);
+
+impl fmt::Display for Broke {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Broke {}
