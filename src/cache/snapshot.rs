@@ -43,7 +43,7 @@ impl Snapshot {
             token,
             is_ready: state.valid_token(now, None).is_some(),
             fetching: state.waiter().is_some(),
-            last_error: failures.last_error().or(state.refresh_failures.last_error()).cloned(),
+            last_error: failures.last_error().or_else(|| state.refresh_failures.last_error()).cloned(),
             held_back: held_back.filter(|wait| !wait.is_zero()),
         }
     }
