@@ -34,8 +34,8 @@ enum Outage {
     As(Fault),
     /// Only the end of the call's own time ends it.
     Silence,
-    /// It answers with the living token and what is left of its life.
-    Repeats,
+    /// It responds with the live token, and with what is left of its life plus so much.
+    Repeats(Duration),
 }
 
 /// Five lives of 60 s, with a request a second from when a refresh is due, and the back-off at its longest.
@@ -53,7 +53,7 @@ async fn five_lives(world: &World, name: &str, outage: &Outage) {
         let fault = match outage {
             Outage::As(fault) => fault.clone(),
             Outage::Silence => Fault::never(),
-            Outage::Repeats => good(&token, layer.tokens().snapshot().expires_in().unwrap()),
+            Outage::Repeats(more) => good(&token, layer.tokens().snapshot().expires_in().unwrap() + *more),
         };
         world.sandbox.fail_next(Endpoint::Refresh, 1, fault);
         let asked = world.counts()[1];
@@ -85,7 +85,8 @@ async fn five_lives(world: &World, name: &str, outage: &Outage) {
 async fn case_33a_an_outage_of_refresh_in_any_way_costs_no_request() {
     let outages = [
         ("silence", Outage::Silence),
-        ("the living token", Outage::Repeats),
+        ("the live token", Outage::Repeats(secs(0))),
+        ("the live token, a second longer", Outage::Repeats(secs(1))),
         ("reset", Outage::As(Fault::reset())),
         ("truncated", Outage::As(Fault::truncated())),
         ("400", Outage::As(status(400))),
