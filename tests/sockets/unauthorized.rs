@@ -48,7 +48,7 @@ async fn case_45_an_aging_token_that_is_rejected_is_not_refreshed() {
         world.sandbox.fail_next(Endpoint::Refresh, 1, status(500));
         assert_eq!(client.status(world.get("echo")).await, 200);
         landed(&layer).await;
-        // The 401 ends the back-off.
+        // The back-off of the refresh does not hold back this fetch.
         world.sandbox.fail_next(Endpoint::Resource, 1, unauthorized("no"));
         assert_eq!(client.status(world.get("echo")).await, 200);
         assert_eq!(world.counts(), [2, 1, 4, 1]);
