@@ -70,7 +70,7 @@ pub(crate) fn all(length: Duration) -> Vec<Day> {
         day.script.auth_repeats = true;
         day.script.spurious = day.moments(MINUTE);
     });
-    days.add("both down 48 × 2 min, a spurious 401 in each", most(700, 70, 16), |day| {
+    days.add("both down 48 × 2 min, a spurious 401 in each", most(850, 70, 16), |day| {
         let down = day.both(HOUR / 2, 2 * MINUTE, Fault::Status(500));
         day.script.spurious = down.iter().map(|(from, ..)| *from + day.chance.seconds(100)).collect();
     });
