@@ -96,6 +96,9 @@ impl Drop for Keeper {
         let mut state = core.lock();
         if state.keeper.is_some_and(|keeper| keeper.number == self.number) {
             state.keeper = None;
+        } else {
+            // It may have taken the news that its successor waits for.
+            self.news.notify_one();
         }
     }
 }

@@ -17,7 +17,7 @@ const MOST_AT_ONCE: usize = 50;
 const LONGEST_BACKOFF: Ns = 5 * S;
 
 /// Of one 401, in the fractions in which [`Budget`] counts.
-const COST: u64 = 4 * FULL_REFILL;
+const COST: u64 = 9 * FULL_REFILL;
 
 /// Counts what happens: the order of what happens in one moment.
 type Stamp = u64;
@@ -199,8 +199,8 @@ impl Audit {
 
 impl Budget {
     fn withdraw(&mut self, now: Ns) -> Result<(), String> {
-        // A refill takes four fifths of its usual time at the least.
-        let filled = (now - self.at) * self.burst * 5;
+        // A refill takes nine tenths of its usual time at the least.
+        let filled = (now - self.at) * self.burst * 10;
         self.level = (self.level + filled).min(self.burst * COST);
         self.at = now;
         self.level = self.level.checked_sub(COST).ok_or("more 401s are believed than the budget has")?;

@@ -27,7 +27,7 @@ impl Bucket {
         if self.burst == 0 {
             return Err(FULL_REFILL);
         }
-        let interval = FULL_REFILL / Ns::from(self.burst) / 20 * (16 + Ns::from(draw));
+        let interval = FULL_REFILL / Ns::from(self.burst) / 40 * (36 + Ns::from(draw));
         while self.left < self.burst && self.refill_at <= now {
             self.left += 1;
             self.refill_at += interval;

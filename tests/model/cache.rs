@@ -158,7 +158,8 @@ impl Cache {
                 }
                 Found::Token
             }
-            // [12] The successor, if there can be one.
+            // [12] The successor, if there can be one soon enough.
+            Phase::Expiring if flight.is_some_and(|flight| self.flights[flight].is_released) => Found::Token,
             Phase::Expiring => match flight {
                 Some(flight) => Found::Wait(flight),
                 None if self.refreshes.is_over(Asker::Waiter, now) => Found::Wait(self.begin(now, runtime)),
@@ -253,8 +254,10 @@ impl Cache {
 
     /// What holds back the next fetch, and on whose behalf that would be.
     pub(crate) fn next_backoff(&self, now: Ns) -> (&Backoff, Asker) {
+        let is_released = self.flight.is_some_and(|flight| self.flights[flight].is_released);
         match self.phase(now) {
             Phase::Fresh | Phase::Aging => (&self.refreshes, Asker::Background),
+            Phase::Expiring if is_released => (&self.refreshes, Asker::Background),
             Phase::Expiring => (&self.refreshes, Asker::Waiter),
             Phase::Suspect | Phase::Rejected | Phase::Gone => (&self.fetches, Asker::Waiter),
         }

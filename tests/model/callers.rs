@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use crate::{
     cache::{Cache, Cause, Failure, Found, Lost},
-    flight::End,
+    flight::{End, OVERDUE},
     ops::{Call, Kind, Mark, Readiness, Reply, SMALL_LIMIT, What},
-    time::{Ns, Ticks},
+    time::{MS, Ns, Ticks},
 };
 
 /// How many flights a caller waits for in a row before it gives up.
@@ -44,8 +44,55 @@ pub(crate) struct Wait {
     flights: u8,
     /// The generation that its 401 was about. The 401 may have to be returned.
     rejected: Option<u64>,
-    /// In which it was polled last.
-    pub(crate) runtime: usize,
+    /// The flight had released its waiters before.
+    is_released: bool,
+    /// It notices if the flight is overdue [30].
+    timer: Option<Timer>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Timer {
+    runtime: usize,
+    deadline: Ns,
+    /// The flight's own timeout goes first, if both are due at the same moment.
+    had_grace: bool,
+}
+
+impl Wait {
+    fn new(flight: usize, flights: u8, rejected: Option<u64>, cache: &Cache) -> Self {
+        let is_released = cache.flights[flight].is_released;
+        Self { flight, flights, rejected, is_released, timer: None }
+    }
+
+    /// The flight is of no use to it any more.
+    fn is_over(&self, cache: &Cache) -> bool {
+        let flight = &cache.flights[self.flight];
+        flight.end.is_some() || flight.is_released && !self.is_released
+    }
+
+    /// Its timer fires, in the runtime that runs.
+    fn is_timer_due(&self, env: &Env) -> bool {
+        let here = self.timer.filter(|timer| timer.runtime == env.runtime);
+        here.is_some_and(|timer| env.ticks().is_due(timer.deadline, env.now))
+    }
+
+    /// It is polled while it waits. Says whether the flight is overdue for all it knows. In the
+    /// flight's own runtime timers stand still with it.
+    fn notices_stall(&mut self, env: &Env, cache: &Cache) -> bool {
+        let flight = &cache.flights[self.flight];
+        if flight.runtime == env.runtime {
+            return false;
+        }
+        let Env { runtime, now, .. } = *env;
+        let fresh = Timer { runtime, deadline: flight.begun + OVERDUE, had_grace: false };
+        let timer = *self.timer.filter(|timer| timer.runtime == runtime).get_or_insert(fresh);
+        self.timer = Some(timer);
+        if !self.is_timer_due(env) {
+            return false;
+        }
+        self.timer = Some(Timer { deadline: now + MS, had_grace: true, ..timer });
+        timer.had_grace
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -135,39 +182,42 @@ impl Caller {
     pub(crate) fn is_runnable(&self, env: &Env, cache: &Cache) -> bool {
         match &self.phase {
             Phase::New => self.is_always_ready() || env.readiness != Readiness::Busy,
-            Phase::Waiting(wait) => cache.flights[wait.flight].end.is_some(),
+            Phase::Waiting(wait) => wait.is_over(cache),
             Phase::Readying { .. } => env.readiness != Readiness::Busy,
             Phase::Sent => self.sendings.last().is_some_and(|sending| sending.reply.is_some()),
             Phase::Over(_) | Phase::Dropped => false,
         }
     }
 
-    /// [30] It goes on, for its flight is overdue.
-    fn notices_stall(&mut self, number: usize, env: &Env, cache: &mut Cache) -> bool {
-        let Phase::Waiting(wait) = &mut self.phase else { return false };
-        wait.runtime = env.runtime;
-        cache.flights[wait.flight].watched(number, env.runtime, env.now, &env.ticks())
+    /// It was woken, and is to be polled.
+    pub(crate) fn is_woken(&self, env: &Env, cache: &Cache) -> bool {
+        let is_timer_due = matches!(&self.phase, Phase::Waiting(wait) if wait.is_timer_due(env));
+        self.is_runnable(env, cache) || is_timer_due
     }
 
-    pub(crate) fn poll(&mut self, number: usize, env: &mut Env, cache: &mut Cache) {
-        while self.is_runnable(env, cache) || self.notices_stall(number, env, cache) {
-            self.phase = match self.phase.clone() {
-                Phase::New => self.begin(env, cache),
-                Phase::Waiting(wait) => self.landed(wait, env, cache),
-                Phase::Readying { epoch } => self.ready(Some(epoch), env, cache),
-                Phase::Sent => self.answered(env, cache),
-                Phase::Over(_) | Phase::Dropped => return,
-            };
+    pub(crate) fn poll(&mut self, env: &mut Env, cache: &mut Cache) {
+        loop {
+            if self.is_runnable(env, cache) {
+                self.phase = self.go_on(env, cache);
+                continue;
+            }
+            let Phase::Waiting(wait) = &mut self.phase else { return };
+            if !wait.notices_stall(env, cache) {
+                return;
+            }
+            // [30] This takes the flight out.
+            let _found = cache.lookup(env.now, env.runtime, wait.rejected);
         }
     }
 
-    /// It goes away.
-    pub(crate) fn leave(&mut self, number: usize, cache: &mut Cache) {
-        if let Phase::Waiting(wait) = self.phase {
-            let flight = &mut cache.flights[wait.flight];
-            flight.sentinel = flight.sentinel.filter(|sentinel| sentinel.caller != number);
+    fn go_on(&mut self, env: &mut Env, cache: &mut Cache) -> Phase {
+        match self.phase.clone() {
+            Phase::New => self.begin(env, cache),
+            Phase::Waiting(wait) => self.landed(wait, env, cache),
+            Phase::Readying { epoch } => self.ready(Some(epoch), env, cache),
+            Phase::Sent => self.answered(env, cache),
+            over => over,
         }
-        self.phase = Phase::Dropped;
     }
 
     fn begin(&mut self, env: &mut Env, cache: &mut Cache) -> Phase {
@@ -186,9 +236,8 @@ impl Caller {
     fn landed(&mut self, wait: Wait, env: &mut Env, cache: &mut Cache) -> Phase {
         let failed = match &cache.flights[wait.flight].end {
             Some(End::Failed(failure)) => Some(failure.clone()),
-            Some(End::Installed | End::NoAnswer | End::Lost) => None,
-            // [30] It is overdue.
-            None => return self.look(wait.flights + 1, wait.rejected, env, cache),
+            // Or it was lost, or has released its waiters.
+            Some(End::Installed | End::NoAnswer | End::Lost) | None => None,
         };
         // [12, 44a] A token that can be sent is worth more than an error, or another wait.
         if cache.has_valid(env.now, wait.rejected) {
@@ -210,7 +259,7 @@ impl Caller {
                 self.without_token(failure, rejected)
             }
             Found::Wait(flight) if flights < MOST_FLIGHTS => {
-                Phase::Waiting(Wait { flight, flights, rejected, runtime: env.runtime })
+                Phase::Waiting(Wait::new(flight, flights, rejected, cache))
             }
             Found::Wait(_) | Found::Token => self.token(rejected, env, cache),
         }
@@ -251,9 +300,7 @@ impl Caller {
                 let Some(token) = &cache.token else { return failed("no token") };
                 self.send(Some(token.text), token.generation, env)
             }
-            Found::Wait(flight) => {
-                Phase::Waiting(Wait { flight, flights: 0, rejected: None, runtime: env.runtime })
-            }
+            Found::Wait(flight) => Phase::Waiting(Wait::new(flight, 0, None, cache)),
             Found::Failed(failure) => failed(failure),
         }
     }

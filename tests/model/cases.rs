@@ -40,6 +40,14 @@ fn phrase() -> impl Strategy<Value = Vec<Op>> {
             vec![Op::PassTo(Moment::Expiring, edge), Op::Call(2, call), Op::Source(token)]
         }),
         1 => edge().prop_map(move |edge| vec![Op::PassTo(Moment::End, edge), Op::Call(1, plain(Kind::Bare))]),
+        // There is one that lives for a short time, and its successor does not come in time.
+        2 => (edge(), call(), token()).prop_map(move |(edge, call, token)| {
+            let short = Op::Source(Token::New { life: 20_000, age: None });
+            let before = [Op::PassTo(Moment::End, Edge::At), Op::Call(1, plain(Kind::Token)), short];
+            let expiring = [Op::PassTo(Moment::Expiring, Edge::At), Op::Call(2, call)];
+            let after = [Op::PassTo(Moment::Release, edge), Op::Call(1, call), Op::Source(token)];
+            before.into_iter().chain(expiring).chain(after).collect()
+        }),
         // It is rejected, perhaps while it is being refreshed.
         2 => (1..4_u8, call(), 0..3_u8).prop_map(move |(times, call, read)| {
             vec![Op::Call(times, call), Op::Api(u8::MAX, rejection(read))]
@@ -176,6 +184,7 @@ fn moment() -> impl Strategy<Value = Moment> {
         3 => Just(Moment::End),
         2 => asker().prop_map(Moment::RefreshBackoffOver),
         3 => asker().prop_map(Moment::FetchBackoffOver),
+        2 => Just(Moment::Release),
         2 => Just(Moment::FlightTimeout),
         2 => Just(Moment::NextAttempt),
         1 => Just(Moment::FlightOverdue),

@@ -174,6 +174,7 @@ impl Driver {
             Moment::End => (token?.end, 1),
             Moment::RefreshBackoffOver(asker) => (cache.refreshes.until(asker), 1),
             Moment::FetchBackoffOver(asker) => (cache.fetches.until(asker), 1),
+            Moment::Release => (flight?.release_at?, MS),
             Moment::FlightTimeout => (flight?.deadline?, MS),
             Moment::NextAttempt => match flight?.stage {
                 Stage::Pausing { until } => (until, MS),
@@ -251,8 +252,9 @@ impl Driver {
         runtime.block_on(async {
             loop {
                 let before = self.shared.events();
-                // A task that is due needs one of them to be found, and one to run.
-                for _ in 0..4 {
+                // A task that is due needs one of them to be found, and one to run. That of
+                // keep-alive lets others go first, and begins a flight.
+                for _ in 0..8 {
                     yield_now().await;
                 }
                 for seat in &self.seats {

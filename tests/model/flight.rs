@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     backoff::{Asker, Backoff, PERMANENT, retry_after},
     cache::{Answer, Cache, Cause, Failure, Nature, Phase, Status, Token},
-    time::{MS, Ns, S, Ticks},
+    time::{Ns, S, Ticks},
 };
 
 /// How long a flight may take [29].
@@ -45,20 +45,10 @@ pub(crate) struct Flight {
     pub(crate) invalidated_since: bool,
     /// Since it asked, the token was rejected.
     pub(crate) rejected_since: bool,
-    pub(crate) sentinel: Option<Sentinel>,
+    /// Callers that have a live token wait until then, and then send it [12].
+    pub(crate) release_at: Option<Ns>,
+    pub(crate) is_released: bool,
     pub(crate) end: Option<End>,
-}
-
-/// The caller that notices if the flight is overdue [30].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sentinel {
-    pub(crate) caller: usize,
-    /// The runtime of its timer.
-    pub(crate) runtime: usize,
-    deadline: Ns,
-    is_due: bool,
-    /// The flight's own timeout goes first, if both are due at the same moment.
-    had_grace: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -88,40 +78,6 @@ pub(crate) struct Question {
     pub(crate) cause: Option<Cause>,
 }
 
-impl Flight {
-    /// A caller that waits for it is polled. Says whether the flight is overdue for all it knows.
-    pub(crate) fn watched(&mut self, caller: usize, runtime: usize, now: Ns, ticks: &Ticks) -> bool {
-        // In the flight's own runtime timers stand still with it.
-        if self.sentinel.is_none() && runtime != self.runtime {
-            self.sentinel = Some(Sentinel::new(caller, runtime, self.begun + OVERDUE));
-        }
-        let Some(sentinel) = self.sentinel.as_mut().filter(|sentinel| sentinel.caller == caller) else {
-            return false;
-        };
-        if sentinel.runtime != runtime {
-            *sentinel = Sentinel::new(caller, runtime, self.begun + OVERDUE);
-        }
-        sentinel.look_at_timer(runtime, now, ticks);
-        if !sentinel.is_due {
-            return false;
-        }
-        let had_grace = sentinel.had_grace;
-        *sentinel = Sentinel { had_grace: true, ..Sentinel::new(caller, runtime, now + MS) };
-        had_grace
-    }
-}
-
-impl Sentinel {
-    fn new(caller: usize, runtime: usize, deadline: Ns) -> Self {
-        Self { caller, runtime, deadline, is_due: false, had_grace: false }
-    }
-
-    /// Timers fire while their runtime runs.
-    pub(crate) fn look_at_timer(&mut self, runtime: usize, now: Ns, ticks: &Ticks) {
-        self.is_due |= self.runtime == runtime && ticks.is_due(self.deadline, now);
-    }
-}
-
 impl Cache {
     pub(crate) fn begin_unnoticed(&mut self, now: Ns, runtime: usize) -> usize {
         self.flights.push(Flight {
@@ -132,7 +88,8 @@ impl Cache {
             failures: 0,
             invalidated_since: false,
             rejected_since: false,
-            sentinel: None,
+            release_at: None,
+            is_released: false,
             end: None,
         });
         self.flight = Some(self.flights.len() - 1);
@@ -167,6 +124,13 @@ impl Cache {
             Some(token) => (Predecessor::Expired(token.generation), false),
         };
         flight.deadline.get_or_insert(now + TIMEOUT);
+        flight.release_at = match (predecessor, &self.token) {
+            (Predecessor::Live(_), Some(token)) => {
+                let left = token.end - now.max(token.expiring_at);
+                Some(token.end - left / 8).filter(|&release| release < now + TIMEOUT)
+            }
+            _ => None,
+        };
         flight.stage = Stage::Asking { fetch, asked: now, predecessor, of_rejected };
         (flight.invalidated_since, flight.rejected_since) = (false, false);
         // [33a]
@@ -179,6 +143,22 @@ impl Cache {
             Predecessor::Live(_) => &mut self.refreshes,
             _ => &mut self.fetches,
         }
+    }
+
+    /// Time has passed in this runtime. [12] A flight that asked with a live token releases its
+    /// waiters while they can still send that token. `is_open`: the fetch has no answer yet.
+    pub(crate) fn release(
+        &mut self,
+        is_open: impl Fn(usize) -> bool,
+        runtime: usize,
+        now: Ns,
+        ticks: &Ticks,
+    ) {
+        let Some(number) = self.flight else { return };
+        let flight = &mut self.flights[number];
+        let is_due = flight.release_at.is_some_and(|release| ticks.is_due(release, now));
+        let is_asking = matches!(flight.stage, Stage::Asking { fetch, .. } if is_open(fetch));
+        flight.is_released |= is_due && is_asking && flight.runtime == runtime;
     }
 
     /// A fetch has come to its end.
@@ -207,6 +187,9 @@ impl Cache {
         let end = match failed {
             Ok(()) => End::Installed,
             Err((cause, nature)) => {
+                let is_refresh = matches!(predecessor, Predecessor::Live(_));
+                // [44a] Nobody waits while there is a suspect: the whole pause.
+                let draw = if self.has_valid(now, None) && !is_refresh { 4 } else { draw };
                 self.record(predecessor, &cause, nature, now, draw);
                 if let Some(until) = self.retry_at(number, predecessor, nature, now) {
                     self.flights[number].stage = Stage::Pausing { until };

@@ -54,6 +54,8 @@ impl Cache {
     pub(crate) fn keeper_moment(&self, now: Ns) -> Ns {
         let refresh = self.token.as_ref().map_or(0, |token| token.refresh_at);
         let refresh = refresh.max(self.refreshes.until(Asker::Background));
+        // What holds back a refresh ends with the token.
+        let refresh = refresh.min(self.token.as_ref().map_or(refresh, |token| token.end));
         match &self.token {
             Some(token) if token.is_live(now) => refresh,
             // It may sleep, and not know that the token is out of use.

@@ -192,6 +192,8 @@ pub(crate) enum Moment {
     /// The source may be asked again.
     RefreshBackoffOver(Asker),
     FetchBackoffOver(Asker),
+    /// Callers no longer wait for the flight.
+    Release,
     FlightTimeout,
     NextAttempt,
     FlightOverdue,

@@ -70,10 +70,7 @@ impl Seat {
 
     /// Goes away.
     pub(crate) fn leave(&self) {
-        {
-            let model = &mut *self.shared.model();
-            model.callers[self.number].leave(self.number, &mut model.cache);
-        }
+        self.shared.model().callers[self.number].phase = Phase::Dropped;
         let running = self.running.lock().unwrap().take();
         drop(running);
         self.compare(None);
@@ -88,7 +85,7 @@ impl Seat {
         let before = Current::of(&self.cache);
         {
             let model = &mut *self.shared.model();
-            model.callers[self.number].poll(self.number, &mut model.env, &mut model.cache);
+            model.callers[self.number].poll(&mut model.env, &mut model.cache);
         }
         let waker = Waker::from(Arc::new(SeatWaker { seat: Arc::downgrade(self), version }));
         let mut running = self.running.lock().unwrap();

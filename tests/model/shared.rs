@@ -16,23 +16,18 @@ use tokio::time::Instant;
 use crate::{
     audit::Audit,
     cache::{Answer, Cache, Cause, Nature},
-    callers::{Caller, Env, Phase, Wait, describe_cause, text},
-    flight::{self, OVERDUE},
+    callers::{Caller, Env, describe_cause, text},
+    flight,
     ops::{Case, Later, Readiness, Token},
     seat::describe,
     time::{MS, Ns, Ticks},
 };
-
-/// A flight, the runtime in which it is watched over, and by which caller.
-type Watch = (usize, usize, Option<usize>);
 
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) cache: Cache,
     pub(crate) env: Env,
     pub(crate) callers: Vec<Caller>,
-    /// Since when this sentinel should notice that this flight is overdue.
-    overdue: Option<(Watch, Ns)>,
     pub(crate) audit: Audit,
     /// What the source says, by the number of the fetch. `None`: not yet.
     pub(crate) replies: Vec<Option<Token>>,
@@ -115,35 +110,6 @@ impl Model {
         (Answer::Failed { cause: Cause::Source { number, retry_after }, nature }, Err(error))
     }
 
-    /// [30] A caller that waits in the runtime that runs notices that its flight is overdue.
-    fn check_sentinel(&mut self) -> Result<(), String> {
-        let (now, runtime, ticks) = (self.env.now, self.env.runtime, self.env.ticks());
-        let overdue = self.overdue.take();
-        let Some(number) = self.cache.flight else { return Ok(()) };
-        let flight = &mut self.cache.flights[number];
-        if let Some(sentinel) = &mut flight.sentinel {
-            sentinel.look_at_timer(runtime, now, &ticks);
-        }
-        let is_overdue = flight.runtime != runtime && ticks.is_due(flight.begun + OVERDUE, now);
-        let waits_here = |caller: &&Caller| {
-            let is_it = |wait: &Wait| wait.flight == number && wait.runtime == runtime;
-            matches!(&caller.phase, Phase::Waiting(wait) if is_it(wait))
-        };
-        let mut waiting = self.callers.iter().filter(waits_here).peekable();
-        // One that is held may be the sentinel: it was woken and does not come.
-        if !is_overdue || waiting.peek().is_none() || waiting.any(|caller| caller.held) {
-            return Ok(());
-        }
-        let watch = (number, runtime, flight.sentinel.map(|sentinel| sentinel.caller));
-        let since = overdue.filter(|overdue| overdue.0 == watch).map_or(now, |overdue| overdue.1);
-        self.overdue = Some((watch, since));
-        if now >= since + 2 * MS {
-            Err(format!("nobody noticed that flight {number} is overdue"))
-        } else {
-            Ok(())
-        }
-    }
-
     fn new_text(&mut self) -> u32 {
         self.texts += 1;
         self.texts
@@ -183,7 +149,6 @@ impl Shared {
             cache: Cache::new(case.burst, case.keep_alive),
             env,
             callers: Vec::new(),
-            overdue: None,
             audit: Audit::new(case.burst),
             replies: Vec::new(),
             source_always: None,
@@ -205,6 +170,8 @@ impl Shared {
     pub(crate) fn model(&self) -> MutexGuard<'_, Model> {
         let mut model = self.model.lock().unwrap();
         model.env.now = self.now();
+        let Model { cache, env, replies, .. } = &mut *model;
+        cache.release(|fetch| replies[fetch].is_none(), env.runtime, env.now, &env.ticks());
         model
     }
 
@@ -322,12 +289,9 @@ impl Shared {
 
     /// Everybody who can run has run.
     pub(crate) fn check_settled(&self) {
-        let mut model = self.model();
+        let model = self.model();
         let (now, runtime, ticks) = (model.env.now, model.env.runtime, model.env.ticks());
         if let Err(fault) = model.cache.check_settled(runtime, now, &ticks) {
-            self.fault(fault);
-        }
-        if let Err(fault) = model.check_sentinel() {
             self.fault(fault);
         }
         // [49] Whoever waits for a token holds no place that somebody else may need.
@@ -337,7 +301,7 @@ impl Shared {
         let undrawn = model.env.drawn_for_401s.len();
         self.check(undrawn == 0, || format!("nothing was drawn for {undrawn} 401s"));
         for (number, caller) in model.callers.iter().enumerate() {
-            let forgotten = !caller.held && caller.is_runnable(&model.env, &model.cache);
+            let forgotten = !caller.held && caller.is_woken(&model.env, &model.cache);
             self.check(!forgotten, || format!("caller {number} was not woken: {caller:?}"));
         }
     }
