@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
 use secrecy::zeroize::Zeroizing;
@@ -18,6 +18,7 @@ use tower::{
 };
 use tower_service::Service;
 
+use super::wire::is_success;
 use crate::{BoxError, Error};
 
 /// The most that is read of an answer.
@@ -70,7 +71,7 @@ pub(super) async fn exchange(
     match body.unwrap_or_else(|_| Err(Error::timeout())) {
         Ok(body) => Ok(Response::from_parts(head, body)),
         // What such a status says, and its `Retry-After`, do not hang on the body.
-        Err(_) if head.status != StatusCode::OK => Ok(Response::from_parts(head, Bytes::new())),
+        Err(_) if !is_success(head.status) => Ok(Response::from_parts(head, Bytes::new())),
         Err(error) => Err(error.with_status(head.status)),
     }
 }

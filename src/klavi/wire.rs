@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header::RETRY_AFTER};
+use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 
 use super::{
@@ -33,7 +34,7 @@ pub(super) fn token(answer: &Response<Bytes>, secrets: &[&str]) -> Result<NewTok
     let status = answer.status();
     let fields = serde_json::from_slice::<Fields<'_>>(answer.body()).ok();
     let message = fields.as_ref().and_then(|fields| message(fields, secrets));
-    if status != StatusCode::OK {
+    if !is_success(status) {
         return Err(refusal(status, answer.headers()).with_message(message));
     }
     let outcome = match fields {
@@ -43,7 +44,12 @@ pub(super) fn token(answer: &Response<Bytes>, secrets: &[&str]) -> Result<NewTok
     outcome.map_err(|error| error.with_status(status).with_message(message))
 }
 
-/// What an answer other than 200 means.
+/// A token comes with one of these. A `POST` may be answered 201.
+pub(super) fn is_success(status: StatusCode) -> bool {
+    matches!(status, StatusCode::OK | StatusCode::CREATED)
+}
+
+/// What an answer without a token means.
 fn refusal(status: StatusCode, headers: &HeaderMap) -> Error {
     let wait = retry_after(headers);
     let error = match status {
@@ -90,7 +96,7 @@ fn lifetime(expire_in: &str) -> Result<Duration, Error> {
 
 /// Klavi's `message`, if it can be shown: short, on one line, and without a piece of a secret.
 fn message(fields: &Fields<'_>, secrets: &[&str]) -> Option<String> {
-    let mut shown = text(fields.get("message").or_else(|| fields.get("error"))?.get())?;
+    let mut shown = joined(fields.get("message").or_else(|| fields.get("error"))?.get())?;
     shown.retain(is_shown);
     let end = shown.char_indices().nth(LONGEST_MESSAGE).map_or(shown.len(), |(end, _)| end);
     let shown = &shown[..end];
@@ -103,6 +109,24 @@ fn message(fields: &Fields<'_>, secrets: &[&str]) -> Option<String> {
         return Some("(the message repeats a secret and is not shown)".to_owned());
     }
     Some(shown.to_owned())
+}
+
+/// What a string says, or a list of strings: one of these for each thing that is wrong.
+fn joined(raw: &str) -> Option<Zeroizing<String>> {
+    // serde_json would copy a string into its error.
+    if !raw.starts_with('[') {
+        return text(raw);
+    }
+    let list = serde_json::from_str::<Vec<&RawValue>>(raw).ok()?;
+    // Nothing in it is longer than in the answer, so that this never grows.
+    let mut joined = Zeroizing::new(String::with_capacity(2 * raw.len()));
+    for part in list {
+        if !joined.is_empty() {
+            joined.push_str("; ");
+        }
+        joined.push_str(&text(part.get())?);
+    }
+    Some(joined)
 }
 
 /// `Retry-After` in seconds or as a date.
@@ -210,6 +234,43 @@ mod tests {
         let error = token(&answer(200, body), &[]).unwrap_err();
         assert!(error.is_bad_answer());
         assert_eq!(error.to_string(), "the answer has no accessToken (status 200): customer is blocked");
+    }
+
+    #[test]
+    fn case_39_a_message_that_is_a_list_is_joined() {
+        let message = |json: &str| {
+            let body = format!(r#"{{"statusCode":400,"error":"Bad Request","message":{json}}}"#);
+            token(&answer(400, &body), &[]).unwrap_err().message().map(str::to_owned)
+        };
+        for (json, expected) in [
+            (
+                r#"["accessKey must be a string","secretKey should not be empty"]"#,
+                Some("accessKey must be a string; secretKey should not be empty"),
+            ),
+            (r#"["one"]"#, Some("one")),
+            (r#"[]"#, Some("")),
+            (r#"["a",{"b":"c"}]"#, None),
+            (r#"{"a":"b"}"#, None),
+        ] {
+            assert_eq!(message(json).as_deref(), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn case_61_a_list_that_repeats_a_piece_of_a_secret_is_not_shown() {
+        let body = r#"{"message":["no customer has","the key qwert-9981"]}"#;
+        assert!(!token(&answer(400, body), &["qwert-9981"]).unwrap_err().to_string().contains("qwert"));
+    }
+
+    #[test]
+    fn case_39_a_201_is_an_answer_as_a_200_is() {
+        let body = r#"{"accessToken":"t-o-k","expireIn":60}"#;
+        assert_eq!(token(&answer(201, body), &[]).unwrap().lifetime().as_secs(), 60);
+        let error = token(&answer(201, "{}"), &[]).unwrap_err();
+        assert_eq!(error.to_string(), "the answer has no accessToken (status 201)");
+        for status in [202, 204] {
+            assert!(token(&answer(status, body), &[]).unwrap_err().is_bad_answer());
+        }
     }
 
     #[test]
