@@ -305,6 +305,10 @@ impl Error {
         }
     }
 
+    pub(crate) fn is_clone_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn recovery(&self) -> Recovery {
         self.0.recovery
     }

@@ -32,6 +32,12 @@ impl<T: TokenSource + ?Sized> TokenSource for Arc<T> {
     }
 }
 
+impl<T: TokenSource + ?Sized> TokenSource for Box<T> {
+    fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
+        (**self).fetch(request)
+    }
+}
+
 /// One request for a token.
 #[derive(Clone, Debug, Default)]
 pub struct TokenRequest {

@@ -1,6 +1,6 @@
 //! Tokens: as a source hands them over, and as the cache keeps them.
 
-use std::{fmt, time::Duration};
+use std::{fmt, hint::black_box, time::Duration};
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -55,11 +55,24 @@ impl AccessToken {
         Self { header, generation: self.generation }
     }
 
-    /// The same token string, whatever its generation and cache.
+    /// The same token string, whatever its generation and its cache.
     pub(crate) fn same_string(&self, header: &HeaderValue) -> bool {
         self.header == *header
     }
 }
+
+/// The same token string, whatever its generation and its cache. It is compared in constant time: how long that takes
+/// says nothing of where two tokens of one length differ.
+impl PartialEq for AccessToken {
+    fn eq(&self, other: &Self) -> bool {
+        let (one, other) = (self.header.as_bytes(), other.header.as_bytes());
+        // Every byte is looked at. `black_box` keeps the compiler from stopping at the first difference.
+        let differences = one.iter().zip(other).fold(0, |bits, (a, b)| black_box(bits | (a ^ b)));
+        one.len() == other.len() && differences == 0
+    }
+}
+
+impl Eq for AccessToken {}
 
 impl fmt::Debug for AccessToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -178,6 +191,16 @@ mod tests {
         assert_eq!(token.header(), "Bearer abc.def");
         assert!(token.header().is_sensitive());
         assert_eq!(AccessToken::new(token.into_header(), 1).expose(), "abc.def");
+    }
+
+    #[test]
+    fn tokens_are_equal_if_their_strings_are() {
+        let token =
+            |text, generation| AccessToken::new(NewToken::new(text, HOUR).unwrap().into_header(), generation);
+        assert_eq!(token("abc.def", 1), token("abc.def", 2));
+        for other in ["Abc.def", "abc.deF", "abc_def", "abc.de", "abc.deff"] {
+            assert_ne!(token("abc.def", 1), token(other, 1), "{other}");
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@ use super::{current::Status, state::State};
 use crate::{Error, Freshness};
 
 /// The state of a [`TokenCache`](crate::TokenCache) at one moment. Taking it fetches nothing.
+///
+/// Two are equal if they say the same, and if their errors are clones of one error.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     token: Option<TokenTimes>,
@@ -17,7 +19,7 @@ pub struct Snapshot {
     held_back: Option<Duration>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct TokenTimes {
     generation: u64,
     status: Status,
@@ -25,6 +27,20 @@ struct TokenTimes {
     age: Duration,
     renewal_in: Duration,
     expires_in: Duration,
+}
+
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { token, is_ready, fetching, last_error, held_back } = self;
+        let has_same_error = match (last_error, &other.last_error) {
+            (Some(error), Some(other)) => error.is_clone_of(other),
+            (None, None) => true,
+            _ => false,
+        };
+        has_same_error
+            && (token, is_ready, fetching, held_back)
+                == (&other.token, &other.is_ready, &other.fetching, &other.held_back)
+    }
 }
 
 impl Snapshot {

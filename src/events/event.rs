@@ -1,6 +1,6 @@
 //! What happens to tokens and requests, in the words of operators.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{Error, TokenEndpoint};
 
@@ -135,6 +135,12 @@ impl FetchReason {
     }
 }
 
+impl fmt::Display for FetchReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// Why a request that got a 401 is not sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -164,6 +170,12 @@ impl GivenUp {
             Self::NotReady => "not_ready",
             Self::BudgetExhausted => "budget_exhausted",
         }
+    }
+}
+
+impl fmt::Display for GivenUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
