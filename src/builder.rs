@@ -94,7 +94,7 @@ impl KlaviAuthLayerBuilder {
         let mut source = KlaviSource::over(self.api.clone(), self.credentials, transport);
         if let Some(timeout) = self.request_timeout {
             if timeout.is_zero() {
-                return Err(ConfigError::Timeout);
+                return Err(ConfigError::Timeout("request_timeout"));
             }
             source = source.request_timeout(timeout);
         }

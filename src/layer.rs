@@ -2,12 +2,15 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, StatusCode};
 use tower_layer::Layer;
 
 use crate::{
     CloneBody, ConfigError, Credentials, Error, KlaviApi, KlaviAuth, KlaviAuthLayerBuilder, RecordBody,
-    ReplayBody, SendOnce, TokenCache, origin::Origin, scope::Scope, source_fn,
+    ReplayBody, SendOnce, TokenCache,
+    configured_url::{self, Purpose},
+    scope::Scope,
+    source_fn,
 };
 
 /// A [`Layer`] that keeps requests to Klavi authenticated. See the [crate docs](crate) for what it does.
@@ -129,18 +132,10 @@ impl<R> KlaviAuthLayer<R> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::InvalidUrl`] if it is no absolute `http` or `https` URL, or has a path, query or fragment;
-    /// [`ConfigError::InsecureUrl`] for plain `http` to a host that is not loopback.
+    /// [`ConfigError::InvalidUrl`] if it is no absolute `http` or `https` URL, or has user information, a path, a query or
+    /// a fragment; [`ConfigError::InsecureUrl`] for plain `http` to a host that is not loopback.
     pub fn allow_origin(self, origin: &str) -> Result<Self, ConfigError> {
-        let uri: Uri = origin.parse().map_err(|_| ConfigError::InvalidUrl)?;
-        // `Uri` silently drops a fragment.
-        if uri.path() != "/" || origin.contains('#') {
-            return Err(ConfigError::InvalidUrl);
-        }
-        let origin = Origin::of_base(&uri)?;
-        if origin.is_exposed() {
-            return Err(ConfigError::InsecureUrl);
-        }
+        let (origin, _) = configured_url::parse_secure(origin, Purpose::AddedOrigin)?;
         Ok(self.with(|settings| settings.scope.add(origin)))
     }
 

@@ -260,6 +260,7 @@
 mod builder;
 mod cache;
 mod config_error;
+mod configured_url;
 mod detour;
 #[cfg(any(doc, doctest))]
 pub mod docs;
@@ -292,12 +293,12 @@ mod token_endpoint;
 
 pub use builder::KlaviAuthLayerBuilder;
 pub use cache::{CachesInUse, Snapshot, TokenCache, TokenCacheBuilder, TokenCaches};
-pub use config_error::ConfigError;
+pub use config_error::{ConfigError, TransportError};
 pub use error::{BoxError, Error};
 pub use events::{Arrival, Event, FetchReason, GivenUp, Observer};
 pub use freshness::{Freshness, RefreshPolicy};
 pub use future::ResponseFuture;
-pub use klavi::{Credentials, KlaviApi, KlaviSource, Product, ProductName};
+pub use klavi::{Credentials, Environment, KlaviApi, KlaviSource, Product, ProductName};
 pub use layer::KlaviAuthLayer;
 pub use message::{Inbound, Outbound};
 #[cfg(feature = "reqwest-middleware")]

@@ -5,7 +5,7 @@ use http::{
     uri::{Authority, Scheme},
 };
 
-use crate::{ConfigError, host::Host};
+use crate::host::Host;
 
 /// Scheme, host and port of an `http` or `https` URL, normalised as a browser does (and the `url` crate).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,20 +23,16 @@ impl Origin {
         Self { secure: true, host: Host::Name(host.into()), port: 443, authority: host.into() }
     }
 
-    /// The origin of a URL that a user configured, which may have a path.
-    pub(crate) fn of_base(base: &Uri) -> Result<Self, ConfigError> {
-        let target = Target::of(base).ok_or(ConfigError::InvalidUrl)?;
-        let userinfo = base.authority().is_some_and(|a| a.as_str().contains('@'));
-        if userinfo || base.query().is_some() {
-            return Err(ConfigError::InvalidUrl);
-        }
-        let host = Host::parse(target.host).ok_or(ConfigError::InvalidUrl)?;
+    /// The origin of a URL that a user configured, which may have a path. `None` if it has none.
+    pub(crate) fn of_base(base: &Uri) -> Option<Self> {
+        let target = Target::of(base)?;
+        let host = Host::parse(target.host)?;
         let default_port = if target.secure { 443 } else { 80 };
         let authority = match target.port {
             port if port == default_port => host.to_string(),
             port => format!("{host}:{port}"),
         };
-        Ok(Self { secure: target.secure, host, port: target.port, authority: authority.into() })
+        Some(Self { secure: target.secure, host, port: target.port, authority: authority.into() })
     }
 
     pub(crate) fn scheme(&self) -> Scheme {

@@ -175,6 +175,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn case_57_the_paths_of_a_product_of_two_segments_begin_with_both() {
+        let scope = Scope::new(&KlaviApi::at("https://gw.example/klavi", Product::PaymentCustomer).unwrap());
+        for (path, expected) in [
+            ("/klavi/payment/customer", "authenticate"),
+            ("/klavi/payment/customer/v1/payments", "authenticate"),
+            ("/klavi/payment/customer/v1/auth", "pass"),
+            ("/klavi/payment/customer/v1/refresh", "pass"),
+            ("/klavi/payment", "pass"),
+            ("/klavi/payment/v1/x", "pass"),
+            ("/klavi/payment/management/v1/merchants", "pass"),
+            ("/klavi/payment/customers/v1/x", "pass"),
+            ("/klavi/payment/customer/../management/v1/x", "pass"),
+            ("/klavi/payment%2Fcustomer/v1/x", "pass"),
+            ("/payment/customer/v1/x", "pass"),
+        ] {
+            assert_eq!(treatment(&scope, &format!("https://gw.example{path}")), expected, "{path}");
+        }
+    }
+
     const OTHER_PATHS: [&str; 9] = [
         "",
         "/",

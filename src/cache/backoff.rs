@@ -26,7 +26,7 @@ impl Backoff {
 
     pub(crate) fn new((first, longest): (Duration, Duration)) -> Result<Self, ConfigError> {
         if first.is_zero() || first > longest || longest > LONGEST {
-            return Err(ConfigError::BackOff);
+            return Err(ConfigError::Backoff);
         }
         Ok(Self { first, longest })
     }
@@ -240,7 +240,7 @@ mod tests {
     fn a_backoff_that_makes_no_sense_is_a_config_error() {
         assert!(Backoff::new((secs(1), secs(300))).is_ok());
         for range in [(secs(0), secs(1)), (secs(2), secs(1)), (secs(1), secs(301))] {
-            assert_eq!(Backoff::new(range).unwrap_err(), ConfigError::BackOff);
+            assert_eq!(Backoff::new(range).unwrap_err(), ConfigError::Backoff);
         }
     }
 }

@@ -128,11 +128,11 @@ impl TokenCacheBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Timeout`], [`ConfigError::BackOff`] or [`ConfigError::Budget`] for a value that makes no
+    /// [`ConfigError::Timeout`], [`ConfigError::Backoff`] or [`ConfigError::Budget`] for a value that makes no
     /// sense.
     pub fn build(self) -> Result<TokenCache, ConfigError> {
         if self.flight_timeout.is_zero() || self.flight_timeout > LONGEST_TIMEOUT {
-            return Err(ConfigError::Timeout);
+            return Err(ConfigError::Timeout("flight_timeout"));
         }
         if self.budget.1.is_zero() {
             return Err(ConfigError::Budget);

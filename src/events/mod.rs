@@ -8,7 +8,7 @@ mod trace;
 use std::fmt;
 
 pub use self::event::{Arrival, Event, FetchReason, GivenUp, Observer};
-pub(crate) use self::trace::{finished, token_call, token_fetch};
+pub(crate) use self::trace::{api_from_env, finished, token_call, token_fetch};
 
 /// Where the events of one cache go.
 #[derive(Default)]

@@ -42,6 +42,17 @@ pub(crate) fn finished(
     span.record("outcome", outcome).record("attempt", attempt).record("latency_ms", millis(latency));
 }
 
+/// The environment variables were read.
+pub(crate) fn api_from_env(base_url: &str, from: &'static str) {
+    tracing::info!(
+        name: "klavi_api_from_env",
+        target: "klavi_auth",
+        base_url,
+        from,
+        "Klavi's base URL taken from the environment"
+    );
+}
+
 /// One of Klavi's endpoints is about to be called.
 pub(crate) fn token_call(endpoint: TokenEndpoint, reason: &'static str) {
     tracing::debug!(

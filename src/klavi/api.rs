@@ -1,51 +1,17 @@
 //! Which Klavi: the base URL, the product, and the two endpoints that follow from them.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 use http::Uri;
 
-use super::credentials::from_env;
-use crate::{ConfigError, origin::Origin, product_path::ProductPath};
-
-/// A part of Klavi's API with access tokens of its own: the first segment of its paths.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Product {
-    /// Klavi Monitor, `/monitor/v1/…`.
-    Monitor,
-    /// Klavi Link and open-finance data, `/data/v1/…`.
-    Data,
-    /// Any other, made with [`Product::other`].
-    Other(ProductName),
-}
-
-/// The name of a product as it stands in a path: letters, digits, `-`, `_` and `.`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ProductName(Box<str>);
-
-impl Product {
-    /// A product by the segment that it has in paths.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::InvalidProduct`] if `name` is not one segment of letters, digits, `-`, `_` and `.`.
-    pub fn other(name: &str) -> Result<Self, ConfigError> {
-        let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-        if name.is_empty() || name.bytes().all(|b| b == b'.') || !name.bytes().all(legal) {
-            return Err(ConfigError::InvalidProduct);
-        }
-        Ok(Self::Other(ProductName(name.into())))
-    }
-
-    /// The path segment.
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::Monitor => "monitor",
-            Self::Data => "data",
-            Self::Other(name) => &name.0,
-        }
-    }
-}
+use super::{Environment, Product, credentials::from_env};
+use crate::{
+    ConfigError,
+    configured_url::{self, Purpose},
+    events,
+    origin::Origin,
+    product_path::ProductPath,
+};
 
 /// One product of Klavi's API at one base URL.
 ///
@@ -68,26 +34,20 @@ pub struct KlaviApi {
 }
 
 impl KlaviApi {
+    /// A product in an environment of Klavi's.
+    pub fn new(environment: Environment, product: Product) -> Self {
+        Self::below(Origin::https(environment.host()), "", product)
+            .expect("a constant host and a checked path make a URI")
+    }
+
     /// Klavi's sandbox, `https://api-sandbox.klavi.ai`.
     pub fn sandbox(product: Product) -> Self {
-        Self::on_host("api-sandbox.klavi.ai", product)
+        Self::new(Environment::Sandbox, product)
     }
 
     /// Production, `https://api.klavi.ai`.
     pub fn production(product: Product) -> Self {
-        Self::on_host("api.klavi.ai", product)
-    }
-
-    /// The sandbox's host for clients with a certificate, `https://mtls-api-sandbox.klavi.ai`. The
-    /// certificate is the business of the transport and of the inner service.
-    pub fn sandbox_mtls(product: Product) -> Self {
-        Self::on_host("mtls-api-sandbox.klavi.ai", product)
-    }
-
-    /// Production's host for clients with a certificate, `https://mtls-api.klavi.ai`. The certificate is the
-    /// business of the transport and of the inner service.
-    pub fn production_mtls(product: Product) -> Self {
-        Self::on_host("mtls-api.klavi.ai", product)
+        Self::new(Environment::Production, product)
     }
 
     /// Any base URL, with or without a path: `https://klavi.internal/proxy`. Plain `http` is accepted for
@@ -99,11 +59,8 @@ impl KlaviApi {
     /// [`ConfigError::InvalidUrl`] if it is not an absolute `http` or `https` URL or has user information or
     /// a query; [`ConfigError::InsecureUrl`] for plain `http` to any other host.
     pub fn at(base_url: &str, product: Product) -> Result<Self, ConfigError> {
-        let api = Self::at_insecure(base_url, product)?;
-        if api.origin.is_exposed() {
-            return Err(ConfigError::InsecureUrl);
-        }
-        Ok(api)
+        let (origin, uri) = configured_url::parse_secure(base_url, Purpose::BaseUrl)?;
+        Self::below(origin, &normalised_path(uri.path()), product)
     }
 
     /// As [`at`](Self::at), and plain `http` is accepted for every host.
@@ -115,29 +72,30 @@ impl KlaviApi {
     ///
     /// [`ConfigError::InvalidUrl`] as for [`at`](Self::at).
     pub fn at_insecure(base_url: &str, product: Product) -> Result<Self, ConfigError> {
-        let base = Uri::from_str(base_url).map_err(|_| ConfigError::InvalidUrl)?;
-        // `Uri` silently drops a fragment, which in a base URL can only be a mistake.
-        if base_url.contains('#') {
-            return Err(ConfigError::InvalidUrl);
-        }
-        Self::below(Origin::of_base(&base)?, &normalised_path(base.path()), product)
+        let (origin, uri) = configured_url::parse(base_url, Purpose::BaseUrl)?;
+        Self::below(origin, &normalised_path(uri.path()), product)
     }
 
-    /// The API that the environment names: `KLAVI_API_URL` if set, else `KLAVI_ENV` (`sandbox` or
-    /// `production`), else the sandbox.
+    /// The API that the environment variables name: `KLAVI_API_URL` if set, else `KLAVI_ENV` (the name of an
+    /// [`Environment`]), else the sandbox.
+    ///
+    /// An event says which base URL it is and which variable it comes from: `klavi_api_from_env`, see
+    /// [the page on signals](crate::docs::signals).
     ///
     /// # Errors
     ///
-    /// [`ConfigError::InvalidEnv`] with the name of the variable, or what [`at`](Self::at) says of the URL.
+    /// [`ConfigError::InvalidEnv`] with the name of the variable and what is wrong with its value.
     pub fn from_env(product: Product) -> Result<Self, ConfigError> {
-        if let Some(url) = from_env("KLAVI_API_URL")? {
-            return Self::at(&url, product);
-        }
-        match from_env("KLAVI_ENV")?.as_deref() {
-            None | Some("sandbox") => Ok(Self::sandbox(product)),
-            Some("production") => Ok(Self::production(product)),
-            Some(_) => Err(ConfigError::InvalidEnv("KLAVI_ENV")),
-        }
+        let (api, from) = if let Some(url) = from_env("KLAVI_API_URL")? {
+            (Self::at(&url, product).map_err(|error| error.of_env("KLAVI_API_URL"))?, "KLAVI_API_URL")
+        } else if let Some(name) = from_env("KLAVI_ENV")? {
+            let environment = name.parse().map_err(|error: ConfigError| error.of_env("KLAVI_ENV"))?;
+            (Self::new(environment, product), "KLAVI_ENV")
+        } else {
+            (Self::sandbox(product), "default")
+        };
+        events::api_from_env(api.base_url(), from);
+        Ok(api)
     }
 
     /// The product.
@@ -168,11 +126,6 @@ impl KlaviApi {
         &self.product_path
     }
 
-    fn on_host(host: &'static str, product: Product) -> Self {
-        Self::below(Origin::https(host), "", product)
-            .expect("a constant host and a checked segment make a URI")
-    }
-
     /// `base_path` is empty, or begins with a slash and ends without one.
     fn below(origin: Origin, base_path: &str, product: Product) -> Result<Self, ConfigError> {
         let path = format!("{base_path}/{}", product.as_str());
@@ -182,7 +135,7 @@ impl KlaviApi {
                 .authority(origin.authority())
                 .path_and_query(format!("{path}/v1/{name}"))
                 .build()
-                .map_err(|_| ConfigError::InvalidUrl)
+                .map_err(|_| ConfigError::InvalidUrl("the base URL is too long".into()))
         };
         let (auth, refresh) = (endpoint("auth")?, endpoint("refresh")?);
         let base_url = format!("{}://{}{base_path}", origin.scheme(), origin.authority()).into();
@@ -229,16 +182,25 @@ mod tests {
     #[test]
     fn every_host_has_its_endpoints() {
         let hosts = [
-            (KlaviApi::sandbox(Product::Data), "https://api-sandbox.klavi.ai"),
-            (KlaviApi::production(Product::Data), "https://api.klavi.ai"),
-            (KlaviApi::sandbox_mtls(Product::Data), "https://mtls-api-sandbox.klavi.ai"),
-            (KlaviApi::production_mtls(Product::Data), "https://mtls-api.klavi.ai"),
+            (Environment::Sandbox, "https://api-sandbox.klavi.ai"),
+            (Environment::Production, "https://api.klavi.ai"),
+            (Environment::Testing, "https://api-testing.klavi.ai"),
+            (Environment::SandboxMtls, "https://mtls-api-sandbox.klavi.ai"),
+            (Environment::ProductionMtls, "https://mtls-api.klavi.ai"),
+            (Environment::TestingMtls, "https://mtls-api-testing.klavi.ai"),
         ];
-        for (api, base) in hosts {
-            assert_eq!(api.auth_uri().to_string(), format!("{base}/data/v1/auth"));
-            assert_eq!(api.refresh_uri().to_string(), format!("{base}/data/v1/refresh"));
-            assert_eq!(KlaviApi::at(base, Product::Data).unwrap(), api);
+        assert_eq!(hosts.map(|(environment, _)| environment), Environment::ALL);
+        for (environment, base) in hosts {
+            for product in [Product::Data, Product::PaymentCustomer] {
+                let api = KlaviApi::new(environment, product.clone());
+                assert_eq!(api.base_url(), base);
+                assert_eq!(api.auth_uri().to_string(), format!("{base}/{product}/v1/auth"));
+                assert_eq!(api.refresh_uri().to_string(), format!("{base}/{product}/v1/refresh"));
+                assert_eq!(KlaviApi::at(base, product).unwrap(), api);
+            }
         }
+        assert_eq!(KlaviApi::sandbox(Product::Data), KlaviApi::new(hosts[0].0, Product::Data));
+        assert_eq!(KlaviApi::production(Product::Data), KlaviApi::new(hosts[1].0, Product::Data));
     }
 
     #[test]
@@ -280,13 +242,14 @@ mod tests {
         for url in
             ["http://api.klavi.ai", "http://10.0.0.1", "http://localhost.evil.com", "http://127.0.0.1.nip.io"]
         {
-            assert_eq!(KlaviApi::at(url, Product::Monitor), Err(ConfigError::InsecureUrl), "{url}");
+            let error = KlaviApi::at(url, Product::Monitor).unwrap_err();
+            assert!(matches!(error, ConfigError::InsecureUrl(_)), "{url}");
             assert!(KlaviApi::at_insecure(url, Product::Monitor).is_ok(), "{url}");
         }
     }
 
     #[test]
-    fn what_is_no_base_url_is_refused() {
+    fn what_is_no_base_url_is_a_config_error() {
         for url in [
             "",
             "/",
@@ -303,14 +266,8 @@ mod tests {
             "https://1.2.3.256",
             "https://1.2.3.4.5",
         ] {
-            assert_eq!(KlaviApi::at(url, Product::Monitor), Err(ConfigError::InvalidUrl), "{url}");
-        }
-    }
-
-    #[test]
-    fn a_product_is_one_segment() {
-        for name in ["", "a/b", "..", ".", "a b", "ä", "a?b", "a#b", "%2e"] {
-            assert_eq!(Product::other(name), Err(ConfigError::InvalidProduct), "{name}");
+            let error = KlaviApi::at(url, Product::Monitor).unwrap_err();
+            assert!(matches!(error, ConfigError::InvalidUrl(_)), "{url}");
         }
     }
 }

@@ -55,11 +55,14 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::MissingEnv`] or [`ConfigError::InvalidEnv`] with the name of the variable.
+    /// [`ConfigError::MissingEnv`] or [`ConfigError::InvalidEnv`], with the name of the variable.
     pub fn from_env() -> Result<Self, ConfigError> {
-        let key = |name| from_env(name)?.map(Zeroizing::new).ok_or(ConfigError::MissingEnv(name));
-        let (access, secret) = (key("KLAVI_ACCESS_KEY")?, key("KLAVI_SECRET_KEY")?);
-        Self::new(access.as_str(), secret.as_str())
+        let read = |name, which| {
+            let text = Zeroizing::new(from_env(name)?.ok_or(ConfigError::MissingEnv(name))?);
+            key(&text, which).map_err(|error| error.of_env(name))
+        };
+        let access = read("KLAVI_ACCESS_KEY", "access key")?;
+        Ok(Self(Secrets::Keys(Keys { access, secret: read("KLAVI_SECRET_KEY", "secret key")? })))
     }
 
     /// A bearer that somebody else obtained, valid for `remaining` from now, and no keys.
@@ -71,15 +74,25 @@ impl Credentials {
     ///
     /// [`ConfigError::InvalidCredential`] if it cannot be the value of a header, or if nothing remains of it.
     pub fn bearer(token: &str, remaining: Duration) -> Result<Self, ConfigError> {
-        let token =
-            NewToken::new(token, remaining).map_err(|_: Error| ConfigError::InvalidCredential("bearer"))?;
+        let token = NewToken::new(token, remaining).map_err(|error| cannot_be_used("bearer", &error))?;
         Ok(Self(Secrets::Bearer { token, since: Instant::now() }))
     }
 }
 
+/// A token that the user configured cannot be one.
+pub(crate) fn cannot_be_used(which: &'static str, error: &Error) -> ConfigError {
+    ConfigError::InvalidCredential(which, format!("cannot be used: {error}").into())
+}
+
 fn key(text: &str, which: &'static str) -> Result<SecretString, ConfigError> {
-    if text.is_empty() || text.chars().any(char::is_control) {
-        return Err(ConfigError::InvalidCredential(which));
+    let problem = match text {
+        "" => Some("is empty"),
+        _ if text.ends_with(['\r', '\n']) => Some("ends with a line break: trim it"),
+        _ if text.contains(char::is_control) => Some("has a control character in it"),
+        _ => None,
+    };
+    if let Some(problem) = problem {
+        return Err(ConfigError::InvalidCredential(which, problem.into()));
     }
     // A copy of just its length. Cutting the caller's `String` to that could move it and leave it behind.
     Ok(SecretString::from(Box::<str>::from(text)))
@@ -88,10 +101,10 @@ fn key(text: &str, which: &'static str) -> Result<SecretString, ConfigError> {
 /// The value of an environment variable, `None` if it is not set.
 pub(crate) fn from_env(name: &'static str) -> Result<Option<String>, ConfigError> {
     match env::var(name) {
-        Ok(value) if value.is_empty() => Err(ConfigError::InvalidEnv(name)),
+        Ok(value) if value.is_empty() => Err(ConfigError::InvalidEnv(name, "it is empty".into())),
         Ok(value) => Ok(Some(value)),
         Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => Err(ConfigError::InvalidEnv(name)),
+        Err(env::VarError::NotUnicode(_)) => Err(ConfigError::InvalidEnv(name, "it is not UTF-8".into())),
     }
 }
 
@@ -109,24 +122,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_that_cannot_be_keys_are_refused() {
-        for (access, secret, which) in [
-            ("", "s", "access key"),
-            ("a", "", "secret key"),
-            ("a\n", "s", "access key"),
-            ("a", "s\0", "secret key"),
+    fn keys_that_cannot_be_keys_are_config_errors_that_say_why() {
+        for (access, secret, says) in [
+            ("", "s", "the access key is empty"),
+            ("a", "", "the secret key is empty"),
+            ("a\n", "s", "the access key ends with a line break: trim it"),
+            ("a", "s\0", "the secret key has a control character in it"),
         ] {
             let error = Credentials::new(access, secret).unwrap_err();
-            assert_eq!(error, ConfigError::InvalidCredential(which));
+            assert!(matches!(error, ConfigError::InvalidCredential(..)));
+            assert_eq!(error.to_string(), says);
         }
     }
 
     #[test]
-    fn a_bearer_that_cannot_be_a_header_or_is_over_is_refused() {
+    fn a_bearer_that_cannot_be_a_header_or_is_over_is_a_config_error() {
         let hour = Duration::from_secs(3600);
-        for (token, remaining) in [("", hour), ("a b", hour), ("a\r\nx: y", hour), ("ok", Duration::ZERO)] {
+        for (token, remaining, why) in [
+            ("", hour, "is empty"),
+            ("a b", hour, "has characters that a header cannot have"),
+            ("a\r\nx: y", hour, "has characters that a header cannot have"),
+            ("ok", Duration::ZERO, "has no lifetime"),
+        ] {
             let error = Credentials::bearer(token, remaining).unwrap_err();
-            assert_eq!(error, ConfigError::InvalidCredential("bearer"));
+            assert_eq!(error.to_string(), format!("the bearer cannot be used: the access token {why}"));
         }
     }
 }

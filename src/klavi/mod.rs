@@ -2,6 +2,8 @@
 
 mod api;
 mod credentials;
+mod environment;
+mod product;
 mod redact;
 #[cfg(feature = "reqwest")]
 mod reqwest;
@@ -14,8 +16,10 @@ mod wire;
 pub(crate) use self::reqwest::{default_transport, over_reqwest};
 pub(crate) use self::transport::{Transport, erase};
 pub use self::{
-    api::{KlaviApi, Product, ProductName},
+    api::KlaviApi,
     credentials::Credentials,
+    environment::Environment,
+    product::{Product, ProductName},
     source::KlaviSource,
 };
 

@@ -1,13 +1,13 @@
 //! The token transport over reqwest.
 
-use std::{error::Error as StdError, fmt};
+use std::{any::Any, error::Error as StdError, fmt};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use tower::service_fn;
 
 use super::transport::{Transport, erase};
-use crate::{BoxError, ConfigError};
+use crate::{BoxError, ConfigError, TransportError};
 
 /// A client of reqwest's as a transport.
 pub(crate) fn over_reqwest(client: ::reqwest::Client) -> Transport {
@@ -54,11 +54,33 @@ impl StdError for NoTls {
 /// A client with no redirects, built here and now.
 pub(crate) fn default_transport() -> Result<Transport, ConfigError> {
     // Without a crypto provider, rustls panics inside of `build`.
-    let client = std::panic::catch_unwind(|| {
+    let built = std::panic::catch_unwind(|| {
         ::reqwest::Client::builder().redirect(::reqwest::redirect::Policy::none()).build()
     });
-    match client {
-        Ok(Ok(client)) => Ok(over_reqwest(client)),
-        _ => Err(ConfigError::Transport),
+    let client = built.map_err(|panic| said(&*panic).into()).and_then(|built| built.map_err(BoxError::from));
+    client.map(over_reqwest).map_err(|cause| ConfigError::Transport(TransportError::new(cause)))
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("reqwest panicked").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_panic_said_is_kept() {
+        let panics: [(fn(), &str); 3] = [
+            (|| panic!("no provider"), "no provider"),
+            (|| panic!("no provider for {}", 7), "no provider for 7"),
+            (|| std::panic::panic_any(7), "reqwest panicked"),
+        ];
+        for (panic, text) in panics {
+            assert_eq!(said(&*std::panic::catch_unwind(panic).unwrap_err()), text);
+        }
     }
 }

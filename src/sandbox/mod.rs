@@ -37,7 +37,7 @@
 //!
 //! # What it has
 //!
-//! Under every product, that is to say after `/{product}/v1/`:
+//! Under every product, that is to say after `/{product}/v1/`, be it `monitor` or `payment/customer`:
 //!
 //! | path | method | answer |
 //! |---|---|---|

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::Endpoint;
+use crate::Product;
 
 /// A path, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
-    /// `/{product}/v1/...`.
+    /// `/{product}/v1/...`, for a product of one to three segments.
     Product(Arc<str>, Target),
     /// Anything else.
     Nowhere,
@@ -26,13 +27,9 @@ pub(super) enum Target {
 
 impl Route {
     pub(super) fn of(path: &str) -> Self {
-        let mut segments = path.splitn(4, '/');
-        let (Some(""), Some(product), Some("v1"), Some(rest)) =
-            (segments.next(), segments.next(), segments.next(), segments.next())
-        else {
-            return Self::Nowhere;
-        };
-        if product.is_empty() {
+        let split = path.strip_prefix('/').and_then(|path| path.split_once("/v1/"));
+        let Some((product, rest)) = split else { return Self::Nowhere };
+        if product.parse::<Product>().is_err() {
             return Self::Nowhere;
         }
         let target = match rest {
@@ -73,6 +70,9 @@ mod tests {
             ("/monitor/v1/auth", Target::Auth),
             ("/data/v1/refresh", Target::Refresh),
             ("/any.thing/v1/monitors", Target::Monitors),
+            ("/payment/customer/v1/auth", Target::Auth),
+            ("/a/b/c/v1/echo", Target::Echo),
+            ("/a/v1/v1/auth", Target::Unknown),
             ("/data/v1/echo", Target::Echo),
             ("/data/v1/echo/raw", Target::EchoRaw),
             ("/data/v1/echo/", Target::Unknown),
@@ -82,8 +82,20 @@ mod tests {
             let Route::Product(_, got) = Route::of(path) else { panic!("{path} leads nowhere") };
             assert_eq!(got, target, "{path}");
         }
-        for path in ["", "/", "*", "/v1/auth", "//v1/auth", "/data/v1", "/data/v2/auth", "/a/data/v1/auth"] {
+        for path in [
+            "",
+            "/",
+            "*",
+            "/v1/auth",
+            "//v1/auth",
+            "/data/v1",
+            "/data/v2/auth",
+            "/a//v1/auth",
+            "/../v1/auth",
+            "/a/b/c/d/v1/auth",
+        ] {
             assert_eq!(Route::of(path), Route::Nowhere, "{path}");
         }
+        assert_eq!(Route::of("/payment/customer/v1/echo").product(), Some("payment/customer"));
     }
 }

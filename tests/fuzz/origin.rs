@@ -176,32 +176,49 @@ fn is_this_machine(host: &str) -> bool {
     }
 }
 
+/// What is wrong with a URL.
+#[derive(Debug, PartialEq)]
+enum Wrong {
+    Url,
+    Insecure,
+}
+
+impl Wrong {
+    fn of(error: &ConfigError) -> Self {
+        match error {
+            ConfigError::InvalidUrl(_) => Self::Url,
+            ConfigError::InsecureUrl(_) => Self::Insecure,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 /// A URL that tokens may be configured for.
-fn is_acceptable(url: &str) -> Result<Place, ConfigError> {
-    let place = place(url).filter(|place| !place.host.is_empty()).ok_or(ConfigError::InvalidUrl)?;
+fn is_acceptable(url: &str) -> Result<Place, Wrong> {
+    let place = place(url).filter(|place| !place.host.is_empty()).ok_or(Wrong::Url)?;
     let query = url.split('#').next().is_some_and(|url| url.contains('?'));
     if has_user(url) || query {
-        return Err(ConfigError::InvalidUrl);
+        return Err(Wrong::Url);
     }
     if !place.is_secure && !is_this_machine(&place.host) {
-        return Err(ConfigError::InsecureUrl);
+        return Err(Wrong::Insecure);
     }
     Ok(place)
 }
 
 fn base_url(url: &str) -> Option<(KlaviApi, Place)> {
-    let got = KlaviApi::at(url, Product::Monitor);
+    let got = KlaviApi::at(url, Product::Monitor).map_err(|error| Wrong::of(&error));
     if url.parse::<Uri>().is_err() {
-        assert_eq!(got, Err(ConfigError::InvalidUrl));
+        assert_eq!(got, Err(Wrong::Url));
         return None;
     }
     let expected = is_acceptable(url).and_then(|place| match url.contains('#') {
-        true => Err(ConfigError::InvalidUrl),
+        true => Err(Wrong::Url),
         false => Ok(place),
     });
     match (got, expected) {
         (Ok(api), Ok(place)) => Some((api, place)),
-        (Err(ConfigError::InvalidUrl), Err(_)) => None,
+        (Err(Wrong::Url), Err(_)) => None,
         (Err(got), Err(expected)) => {
             assert_eq!(got, expected, "case 58");
             None
@@ -216,7 +233,7 @@ fn added(layer: KlaviAuthLayer, extra: &str) -> (KlaviAuthLayer, Option<Place>) 
     }
     let acceptable = is_acceptable(extra).and_then(|place| match path(extra) {
         "" | "/" if !extra.contains('#') => Ok(place),
-        _ => Err(ConfigError::InvalidUrl),
+        _ => Err(Wrong::Url),
     });
     match (layer.clone().allow_origin(extra), acceptable) {
         (Ok(layer), Ok(place)) => (layer, Some(place)),

@@ -1,11 +1,15 @@
 //! Layers for several products over one client: each serves its own paths, in whichever order they stand.
 
+use std::sync::Arc;
+
 use crate::{
     requests,
     sockets::{Body, Caller, Http, World, http1, soon},
 };
 use http::Request;
-use klavi_auth::{BoxError, KlaviAuthLayer, KlaviAuthMiddleware, Product, sandbox::Endpoint};
+use klavi_auth::{
+    BoxError, KlaviAuthLayer, KlaviAuthMiddleware, KlaviSource, Product, TokenCache, sandbox::Endpoint,
+};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 
 type Klavi = BoxCloneSyncService<Request<Body>, <Http as Service<Request<Body>>>::Response, BoxError>;
@@ -20,12 +24,12 @@ fn orders(n: usize) -> Vec<Vec<usize>> {
     orders(last).into_iter().flat_map(insert).collect()
 }
 
-fn layers(world: &World) -> Vec<KlaviAuthLayer> {
-    let layer = |name| {
-        let product = Product::other(name).unwrap();
+fn layers(world: &World, products: &[&str]) -> Vec<KlaviAuthLayer> {
+    let layer = |path: &&str| {
+        let product = path.parse().unwrap();
         world.builder_for(product, world.sandbox.credentials()).build().unwrap()
     };
-    PRODUCTS.into_iter().map(layer).collect()
+    products.iter().map(layer).collect()
 }
 
 /// The client with these layers around it, the first one innermost.
@@ -39,17 +43,17 @@ fn get(world: &World, path: &str) -> Request<Body> {
 }
 
 /// Calls every product twice, revokes all tokens, and calls every product again.
-async fn each_product_has_its_own_token(layers: usize, orders: Vec<Vec<usize>>) {
-    for order in orders {
+async fn each_product_has_its_own_token(products: &[&str]) {
+    for order in orders(products.len()) {
         let world = requests::world().await;
-        let klavi = stack(&self::layers(&world), &order);
+        let klavi = stack(&layers(&world, products), &order);
         let call_all = async |world: &World| {
-            for name in PRODUCTS.iter().take(layers) {
-                let status = klavi.status(get(world, &format!("/{name}/v1/monitors"))).await;
-                assert_eq!(status, 200, "{name} in {order:?}");
+            for path in products {
+                let status = klavi.status(get(world, &format!("/{path}/v1/monitors"))).await;
+                assert_eq!(status, 200, "{path} in {order:?}");
             }
         };
-        let n = layers as u64;
+        let n = products.len() as u64;
         call_all(&world).await;
         call_all(&world).await;
         assert_eq!(world.counts(), [n, 0, 2 * n, 0], "{order:?}");
@@ -61,24 +65,44 @@ async fn each_product_has_its_own_token(layers: usize, orders: Vec<Vec<usize>>) 
 
 #[tokio::test]
 async fn case_57_two_products_layers_serve_their_own_paths_in_either_order() {
-    each_product_has_its_own_token(2, orders(2)).await;
+    each_product_has_its_own_token(&PRODUCTS[..2]).await;
 }
 
 #[tokio::test]
 async fn case_57_three_products_layers_serve_their_own_paths_in_any_order() {
-    each_product_has_its_own_token(3, orders(3)).await;
+    each_product_has_its_own_token(&PRODUCTS[..3]).await;
 }
 
 #[tokio::test]
 async fn case_57_four_products_layers_serve_their_own_paths_in_any_order() {
     assert_eq!(orders(4).len(), 24);
-    each_product_has_its_own_token(4, orders(4)).await;
+    each_product_has_its_own_token(&PRODUCTS).await;
+}
+
+#[tokio::test]
+async fn case_57_products_of_two_segments_serve_their_own_paths_in_any_order() {
+    let payment = [Product::PaymentCustomer, Product::PaymentManagement, Product::Monitor];
+    each_product_has_its_own_token(&payment.each_ref().map(Product::as_str)).await;
+}
+
+#[tokio::test]
+async fn payments_with_a_cache_each_cost_an_auth_each_and_no_401() {
+    let world = requests::world().await;
+    let api = world.sandbox.api(Product::PaymentCustomer);
+    let source = Arc::new(KlaviSource::new(api.clone(), world.sandbox.credentials(), http1()));
+    let klavi = KlaviAuthLayer::without_tokens(&api).layer(http1());
+    for payments in 1..=3 {
+        let mut request = get(&world, "/payment/customer/v1/echo");
+        request.extensions_mut().insert(TokenCache::new(Arc::clone(&source)));
+        assert_eq!(klavi.status(request).await, 200);
+        assert_eq!(world.counts(), [payments, 0, payments, 0]);
+    }
 }
 
 #[tokio::test]
 async fn case_57_a_path_of_no_layers_product_has_no_token_and_its_401_starts_nothing() {
     let world = requests::world().await;
-    let layers = layers(&world);
+    let layers = layers(&world, &PRODUCTS);
     for order in orders(2) {
         let klavi = stack(&layers, &order);
         for path in ["/links/v1/echo", "/monitoring/v1/echo", "/data.v2/v1/echo", "/monitor/../links/v1/echo"]
@@ -93,7 +117,7 @@ async fn case_57_a_path_of_no_layers_product_has_no_token_and_its_401_starts_not
 #[tokio::test]
 async fn case_57_a_layer_for_the_whole_origin_hides_the_layers_inside_of_it() {
     let world = requests::world().await;
-    let [monitor, data] = <[_; 2]>::try_from(layers(&world).drain(..2).collect::<Vec<_>>()).unwrap();
+    let [monitor, data] = <[_; 2]>::try_from(layers(&world, &PRODUCTS[..2])).unwrap();
     let outside =
         ServiceBuilder::new().layer(monitor.clone().whole_origin()).layer(data.clone()).service(http1());
     assert_eq!(outside.status(get(&world, "/monitor/v1/echo")).await, 200);
@@ -117,7 +141,7 @@ async fn case_57_a_customers_request_is_served_by_any_products_layer() {
 async fn case_57_two_products_middleware_serve_their_own_paths_in_either_order() {
     for order in orders(2) {
         let world = requests::world().await;
-        let layers = layers(&world);
+        let layers = layers(&world, &PRODUCTS);
         let client =
             order.iter().fold(::reqwest_middleware::ClientBuilder::new(requests::http()), |client, layer| {
                 client.with(KlaviAuthMiddleware::from(&layers[*layer]))

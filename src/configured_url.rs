@@ -1,0 +1,236 @@
+//! URLs that a user configured: read, or rejected with words that help.
+
+use http::Uri;
+
+use crate::{ConfigError, host::Host, origin::Origin};
+
+/// What a URL is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    BaseUrl,
+    AddedOrigin,
+}
+
+/// The origin of a URL, and the URL as it is written.
+///
+/// # Errors
+///
+/// [`ConfigError::InvalidUrl`].
+pub(crate) fn parse(url: &str, purpose: Purpose) -> Result<(Origin, Uri), ConfigError> {
+    let parsed = url.parse::<Uri>().ok().and_then(|uri| {
+        let userinfo = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        let has_path = uri.path() != "/" && purpose == Purpose::AddedOrigin;
+        // `Uri` silently drops a fragment, which here can only be a mistake.
+        let has_more = userinfo || has_path || uri.query().is_some() || url.contains('#');
+        let origin = Origin::of_base(&uri).filter(|_| !has_more)?;
+        Some((origin, uri))
+    });
+    parsed.ok_or_else(|| ConfigError::InvalidUrl(problem_with(url, purpose).into()))
+}
+
+/// As [`parse`], and plain `http` is accepted for loopback only.
+///
+/// # Errors
+///
+/// [`ConfigError::InvalidUrl`], or [`ConfigError::InsecureUrl`].
+pub(crate) fn parse_secure(url: &str, purpose: Purpose) -> Result<(Origin, Uri), ConfigError> {
+    let (origin, uri) = parse(url, purpose)?;
+    if origin.is_exposed() {
+        let (name, authority) = (purpose.name(), origin.authority());
+        let instead = match purpose {
+            Purpose::BaseUrl => ", or use `KlaviApi::at_insecure` if something else encrypts the connection",
+            Purpose::AddedOrigin => "",
+        };
+        return Err(ConfigError::InsecureUrl(
+            format!(
+                "{name} `http://{authority}` would carry secrets in the clear: write `https://{authority}`{instead}"
+            )
+            .into(),
+        ));
+    }
+    Ok((origin, uri))
+}
+
+impl Purpose {
+    fn name(self) -> &'static str {
+        match self {
+            Self::BaseUrl => "base URL",
+            Self::AddedOrigin => "added origin",
+        }
+    }
+}
+
+/// Why `url` was rejected. Of the URL it shows the scheme, the host and the port: user information, path, query and
+/// fragment may have a secret in them.
+fn problem_with(url: &str, purpose: Purpose) -> String {
+    let name = purpose.name();
+    if url.is_empty() {
+        return format!("the {name} is empty");
+    }
+    if url.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return format!("the {name} has a space, a line break or another blank in it");
+    }
+    let Some((scheme, rest)) = url.split_once("://") else {
+        let authority = authority(url);
+        // Without a scheme it may be anything, a key for one.
+        return match is_host_of_a_network(authority) {
+            true if Host::parse(host(authority)).is_some_and(|host| host.is_loopback()) => {
+                format!("{name} `{authority}` has no scheme: write `http://{authority}`")
+            }
+            true => format!("{name} `{authority}` has no scheme: write `https://{authority}`"),
+            false => format!("the {name} has no scheme: it must begin with `https://`"),
+        };
+    };
+    let full_authority = authority(rest);
+    let (user, authority) =
+        full_authority.rsplit_once('@').map_or(("", full_authority), |(_, rest)| ("***@", rest));
+    let authority = if is_printable(authority) { authority } else { "…" };
+    if !["https", "http"].iter().any(|known| known.eq_ignore_ascii_case(scheme)) {
+        return format!(
+            "the scheme of {name} `…://{authority}` is neither https nor http: write `https://{authority}`"
+        );
+    }
+    let tail = &rest[full_authority.len()..];
+    let problem = if !user.is_empty() {
+        "has user information: leave it out"
+    } else if tail.contains('#') {
+        "has a fragment: leave it out"
+    } else if tail.contains('?') {
+        "has a query: leave it out"
+    } else if purpose == Purpose::AddedOrigin && !matches!(tail, "" | "/") {
+        "has a path: leave it out, since the token goes to all paths of an added origin"
+    } else {
+        "has a host, a port or a path that is not valid"
+    };
+    let more = if matches!(tail, "" | "/") { "" } else { "/…" };
+    format!("{name} `{}://{user}{authority}{more}` {problem}", scheme.to_ascii_lowercase())
+}
+
+/// All before the path.
+fn authority(rest: &str) -> &str {
+    rest.split(['/', '\\', '?', '#']).next().unwrap_or_default()
+}
+
+fn host(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+fn is_printable(authority: &str) -> bool {
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    !authority.is_empty() && authority.len() <= 253 && authority.bytes().all(is_legal)
+}
+
+/// It looks like the name of a host and like nothing else: `localhost`, an address, or labels of which the last one has
+/// only letters.
+fn is_host_of_a_network(authority: &str) -> bool {
+    let host = host(authority);
+    let labels = || host.strip_suffix('.').unwrap_or(host).split('.');
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    let has_top_level = labels().count() > 1
+        && labels()
+            .next_back()
+            .is_some_and(|last| last.len() <= 24 && last.bytes().all(|b| b.is_ascii_alphabetic()));
+    let is_name = has_top_level || host.eq_ignore_ascii_case("localhost");
+    is_name && labels().all(is_label) || matches!(Host::parse(host), Some(Host::V4(_) | Host::V6(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(url: &str, purpose: Purpose) -> String {
+        let error = parse_secure(url, purpose).unwrap_err();
+        assert!(matches!(error, ConfigError::InvalidUrl(_) | ConfigError::InsecureUrl(_)));
+        error.to_string()
+    }
+
+    #[test]
+    fn the_problem_with_a_base_url_says_what_to_do() {
+        for (url, says) in [
+            ("", "the base URL is empty"),
+            ("api.klavi.ai", "base URL `api.klavi.ai` has no scheme: write `https://api.klavi.ai`"),
+            (
+                "api.klavi.ai:443/x",
+                "base URL `api.klavi.ai:443` has no scheme: write `https://api.klavi.ai:443`",
+            ),
+            ("localhost:8080", "base URL `localhost:8080` has no scheme: write `http://localhost:8080`"),
+            ("127.0.0.1:8080", "base URL `127.0.0.1:8080` has no scheme: write `http://127.0.0.1:8080`"),
+            ("/v1", "the base URL has no scheme: it must begin with `https://`"),
+            ("https:/api.klavi.ai", "the base URL has no scheme: it must begin with `https://`"),
+            ("https://api.klavi.ai\n", "the base URL has a space, a line break or another blank in it"),
+            (
+                "ftp://api.klavi.ai",
+                "the scheme of base URL `…://api.klavi.ai` is neither https nor http: write `https://api.klavi.ai`",
+            ),
+            ("https://api.klavi.ai/a?b=c", "base URL `https://api.klavi.ai/…` has a query: leave it out"),
+            ("HTTPS://api.klavi.ai#top", "base URL `https://api.klavi.ai/…` has a fragment: leave it out"),
+            (
+                "https://user@api.klavi.ai",
+                "base URL `https://***@api.klavi.ai` has user information: leave it out",
+            ),
+            (
+                "https://1.2.3.256",
+                "base URL `https://1.2.3.256` has a host, a port or a path that is not valid",
+            ),
+            (
+                "https://api.klavi.ai:x",
+                "base URL `https://api.klavi.ai:x` has a host, a port or a path that is not valid",
+            ),
+            ("https://", "base URL `https://…` has a host, a port or a path that is not valid"),
+            (
+                "http://gw.example/k",
+                "base URL `http://gw.example` would carry secrets in the clear: write `https://gw.example`, or use \
+                 `KlaviApi::at_insecure` if something else encrypts the connection",
+            ),
+        ] {
+            assert_eq!(problem(url, Purpose::BaseUrl), says);
+        }
+    }
+
+    #[test]
+    fn the_problem_with_an_added_origin_says_what_to_do() {
+        for (url, says) in [
+            ("files.klavi.ai", "added origin `files.klavi.ai` has no scheme: write `https://files.klavi.ai`"),
+            (
+                "https://files.klavi.ai/a",
+                "added origin `https://files.klavi.ai/…` has a path: leave it out, since the token goes to all paths of an \
+                 added origin",
+            ),
+            (
+                "http://files.klavi.ai",
+                "added origin `http://files.klavi.ai` would carry secrets in the clear: write `https://files.klavi.ai`",
+            ),
+        ] {
+            assert_eq!(problem(url, Purpose::AddedOrigin), says);
+        }
+    }
+
+    #[test]
+    fn case_61_no_part_of_a_url_that_may_be_a_secret_is_shown() {
+        for url in [
+            "https://user:hush@api.klavi.ai",
+            "https://hush@user:hush@api.klavi.ai/hush",
+            "https://hush:x@/",
+            "ftp://user:hush@api.klavi.ai/hush",
+            "hush://api.klavi.ai",
+            "https://api.klavi.ai/hush?hush#hush",
+            "https://api.klavi.ai\\hush?hush",
+            "https://api.klavi.ai#hush",
+            // Keys and tokens in the place of a URL.
+            "hush7Zx4Vn2Kw9Tj3",
+            "hush.hush-hush.h7sh",
+            "user:hush@api.klavi.ai",
+            "hush:hush",
+        ] {
+            for purpose in [Purpose::BaseUrl, Purpose::AddedOrigin] {
+                let problem = problem(url, purpose);
+                assert!(!problem.contains("hush"), "{url}: {problem}");
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The products of Klavi's API.
+
+use std::{fmt, str::FromStr};
+
+use crate::ConfigError;
+
+/// A part of Klavi's API with access tokens of its own: what its paths begin with.
+///
+/// Parsing and [`Display`](fmt::Display) use the path, so that code and a configuration file say the same:
+///
+/// ```
+/// use klavi_auth::Product;
+///
+/// assert_eq!("payment/customer".parse(), Ok(Product::PaymentCustomer));
+/// assert_eq!(Product::other("monitor"), Ok(Product::Monitor));
+/// assert_eq!(Product::Data.to_string(), "data");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Product {
+    /// Klavi Monitor, `/monitor/v1/…`.
+    Monitor,
+    /// Klavi Link and open-finance data, `/data/v1/…`.
+    Data,
+    /// Klavi Payment, the customer API: `/payment/customer/v1/…`.
+    PaymentCustomer,
+    /// Klavi Payment, the management API: `/payment/management/v1/…`. Its keys are not those of the customer API.
+    PaymentManagement,
+    /// Any other, made with [`Product::other`] or by parsing.
+    Other(ProductName),
+}
+
+/// The path of a product that has no variant of its own in [`Product`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ProductName(Box<str>);
+
+/// The most segments that a product has.
+const MOST_SEGMENTS: usize = 3;
+
+impl Product {
+    /// A product by its path: one to three segments of letters, digits, `-`, `_` and `.`, without a slash at either end.
+    /// The path of a known product is that product.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::InvalidProduct`] for any other path.
+    pub fn other(path: &str) -> Result<Self, ConfigError> {
+        path.parse()
+    }
+
+    /// The path, such as `monitor` or `payment/customer`.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Monitor => "monitor",
+            Self::Data => "data",
+            Self::PaymentCustomer => "payment/customer",
+            Self::PaymentManagement => "payment/management",
+            Self::Other(name) => &name.0,
+        }
+    }
+}
+
+/// As [`Product::other`].
+impl FromStr for Product {
+    type Err = ConfigError;
+
+    fn from_str(path: &str) -> Result<Self, ConfigError> {
+        let known = [Self::Monitor, Self::Data, Self::PaymentCustomer, Self::PaymentManagement];
+        if let Some(known) = known.into_iter().find(|known| known.as_str() == path) {
+            return Ok(known);
+        }
+        match problem_with(path) {
+            Some(problem) => Err(ConfigError::InvalidProduct(problem.into())),
+            None => Ok(Self::Other(ProductName(path.into()))),
+        }
+    }
+}
+
+/// Why a path cannot be a product's. What it says is not repeated, but for one character.
+fn problem_with(path: &str) -> Option<String> {
+    let count = path.split('/').count();
+    if count > MOST_SEGMENTS {
+        return Some(format!("it has {count} segments, and {MOST_SEGMENTS} are possible"));
+    }
+    path.split('/').zip(1..).find_map(|(segment, number)| {
+        let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if segment.is_empty() {
+            return Some(format!("segment {number} of {count} is empty"));
+        }
+        if let Some(illegal) = segment.chars().find(|c| !is_legal(*c)) {
+            return Some(format!("segment {number} of {count} has the character {illegal:?}"));
+        }
+        let is_dots = segment.bytes().all(|byte| byte == b'.');
+        is_dots.then(|| format!("segment {number} of {count} has only dots"))
+    })
+}
+
+impl fmt::Display for Product {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_path_of_a_known_product_is_that_product() {
+        let known = [
+            ("monitor", Product::Monitor),
+            ("data", Product::Data),
+            ("payment/customer", Product::PaymentCustomer),
+            ("payment/management", Product::PaymentManagement),
+        ];
+        for (path, product) in known {
+            assert_eq!(Product::other(path), Ok(product.clone()));
+            assert_eq!(path.parse(), Ok(product.clone()));
+            assert_eq!(product.to_string(), path);
+            assert_eq!(HashSet::from([product, Product::other(path).unwrap()]).len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_product_has_one_to_three_segments() {
+        for path in ["payments.v2", "a/b", "A-1/b_2/c.3", "monitor/x", "payment", "...a", "v1"] {
+            let product: Product = path.parse().unwrap();
+            assert!(matches!(product, Product::Other(_)), "{path}");
+            assert_eq!((product.as_str(), product.to_string()), (path, path.to_owned()));
+        }
+    }
+
+    #[test]
+    fn any_other_path_is_a_config_error_that_says_why() {
+        for (path, why) in [
+            ("", "segment 1 of 1 is empty"),
+            ("/", "segment 1 of 2 is empty"),
+            ("/monitor", "segment 1 of 2 is empty"),
+            ("monitor/", "segment 2 of 2 is empty"),
+            ("a//b", "segment 2 of 3 is empty"),
+            ("a/b/c/d", "it has 4 segments"),
+            (".", "segment 1 of 1 has only dots"),
+            ("a/..", "segment 2 of 2 has only dots"),
+            ("a b", "segment 1 of 1 has the character ' '"),
+            ("a/ä", "segment 2 of 2 has the character 'ä'"),
+            ("a?b", "has the character '?'"),
+            ("a#b", "has the character '#'"),
+            ("%2e", "has the character '%'"),
+            ("a\\b", "has the character '\\\\'"),
+        ] {
+            let error = Product::other(path).unwrap_err();
+            assert!(matches!(error, ConfigError::InvalidProduct(_)));
+            assert!(error.to_string().contains(why), "{path}: {error}");
+        }
+    }
+}
