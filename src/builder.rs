@@ -1,34 +1,101 @@
-//! From an API and credentials to a layer.
+//! From an API and credentials to a layer: everything that can be configured, in one place.
 
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    BoxError, ConfigError, Credentials, KlaviApi, KlaviAuthLayer, KlaviSource, TokenCache, TokenCacheBuilder,
+    Backoff, BoxError, Budget, ConfigError, Credentials, KlaviApi, KlaviAuthLayer, KlaviSource, Observer,
+    RefreshPolicy,
+    cache::{TokenSettings, check_timeout},
     klavi::{self, Transport},
+    layer::Options,
 };
 
 /// Builds a [`KlaviAuthLayer`] with tokens from Klavi's own endpoints.
+///
+/// ```
+/// # use http::{HeaderValue, header::USER_AGENT};
+/// # use klavi_auth::{Credentials, KlaviApi, KlaviAuthLayer, Product, RefreshPolicy};
+/// # use std::time::Duration;
+/// # fn demo(credentials: Credentials) {
+/// let builder = KlaviAuthLayer::builder(KlaviApi::sandbox(Product::Monitor), credentials)
+///     // The token calls,
+///     .token_call_header(USER_AGENT, HeaderValue::from_static("acme-billing/1.4"))
+///     .request_timeout(Duration::from_secs(3))
+///     // the token cache,
+///     .refresh_policy(RefreshPolicy::default().renew_after(0.5))
+///     .keep_alive(true)
+///     .name("monitor")
+///     // and the layer.
+///     .allow_origin("https://files.klavi.ai")
+///     .rejected_when(|status, _| status == 401 || status == 419);
+/// # let _ = builder; }
+/// ```
+///
+/// How bodies are kept for the resend is said to the layer itself, since it changes its type:
+/// [`replay_with`](KlaviAuthLayer::replay_with).
 #[must_use]
 pub struct KlaviAuthLayerBuilder {
     api: KlaviApi,
     credentials: Credentials,
     transport: Option<Transport>,
     request_timeout: Option<Duration>,
-    configure: Vec<Box<dyn FnOnce(TokenCacheBuilder) -> TokenCacheBuilder + Send>>,
+    headers: HeaderMap,
+    tokens: TokenSettings,
+    options: Options,
+    /// The first of the values that cannot be, told when the layer is built.
+    error: Option<ConfigError>,
 }
 
 impl KlaviAuthLayerBuilder {
     pub(crate) fn new(api: KlaviApi, credentials: Credentials) -> Self {
-        Self { api, credentials, transport: None, request_timeout: None, configure: Vec::new() }
+        Self {
+            options: Options::new(&api),
+            api,
+            credentials,
+            transport: None,
+            request_timeout: None,
+            headers: HeaderMap::new(),
+            tokens: TokenSettings::default(),
+            error: None,
+        }
     }
 
+    /// Builds the layer. Needs no runtime, calls nobody.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::MissingTransport`] if no transport was given and the feature `reqwest` is off;
+    /// [`ConfigError::Transport`] if reqwest's client cannot be built; and another [`ConfigError`] for a value that makes
+    /// no sense.
+    pub fn build(self) -> Result<KlaviAuthLayer, ConfigError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let transport = match self.transport {
+            Some(transport) => transport,
+            None => klavi::default_transport()?,
+        };
+        let mut source = KlaviSource::over(self.api, self.credentials, transport).headers(self.headers);
+        if let Some(timeout) = self.request_timeout {
+            check_timeout("request_timeout", timeout)?;
+            source = source.request_timeout(timeout);
+        }
+        Ok(KlaviAuthLayer::with_options(self.tokens.build(Box::new(source))?, self.options))
+    }
+}
+
+/// # The token calls
+impl KlaviAuthLayerBuilder {
     /// Carries the token calls over this tower HTTP service: a client of hyper-util, a test double, anything
     /// whose request body can be made from [`Bytes`]. It must not follow redirects.
+    ///
+    /// A proxy, a client certificate and TLS settings are the client's business, not the layer's. Give the same client to
+    /// the layer and it serves the token calls and the requests.
     ///
     /// Without it, and with the feature `reqwest`, a client of reqwest's own is used.
     pub fn transport<T, B, A>(mut self, transport: T) -> Self
@@ -45,9 +112,24 @@ impl KlaviAuthLayerBuilder {
         self
     }
 
-    /// Carries the token calls over this client: for a proxy, a client certificate or TLS settings of your own.
+    /// Carries the token calls over this client: for a proxy, a client certificate or TLS settings of your own, which
+    /// are the transport's business.
     ///
     /// It must be built with [`reqwest::redirect::Policy::none`]: the keys go wherever it follows a redirect to.
+    ///
+    /// ```
+    /// # use klavi_auth::{BoxError, Credentials, KlaviApi, KlaviAuthLayer, Product};
+    /// use reqwest::{Client, Proxy, redirect::Policy};
+    ///
+    /// # fn demo(credentials: Credentials) -> Result<(), BoxError> {
+    /// let proxy = Proxy::all("http://proxy.internal:3128")?;
+    /// let client = Client::builder().proxy(proxy).redirect(Policy::none()).build()?;
+    /// let builder = KlaviAuthLayer::builder(KlaviApi::sandbox(Product::Monitor), credentials).reqwest(client);
+    /// # let _ = builder;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// The client that is used without this call takes the proxy from the environment (`HTTPS_PROXY`), as reqwest does.
     #[cfg(feature = "reqwest")]
     #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
     pub fn reqwest(mut self, client: reqwest::Client) -> Self {
@@ -56,51 +138,111 @@ impl KlaviAuthLayerBuilder {
     }
 
     /// How long one call to `/auth` or `/refresh` may take. Default: 5 s, within the 10 s that a whole fetch may
-    /// take ([`TokenCacheBuilder::flight_timeout`]).
+    /// take ([`flight_timeout`](Self::flight_timeout)).
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = Some(timeout);
         self
     }
 
-    /// Configures the token cache.
-    ///
-    /// ```
-    /// # use klavi_auth::{Credentials, KlaviApi, KlaviAuthLayer, Product};
-    /// # fn demo(credentials: Credentials) {
-    /// let builder = KlaviAuthLayer::builder(KlaviApi::sandbox(Product::Monitor), credentials)
-    ///     .configure_tokens(|tokens| tokens.keep_alive(true));
-    /// # let _ = builder; }
-    /// ```
-    pub fn configure_tokens(
-        mut self,
-        configure: impl FnOnce(TokenCacheBuilder) -> TokenCacheBuilder + Send + 'static,
-    ) -> Self {
-        self.configure.push(Box::new(configure));
+    /// See [`KlaviSource::token_call_header`].
+    pub fn token_call_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+}
+
+/// # The token cache
+impl KlaviAuthLayerBuilder {
+    /// See [`TokenCacheBuilder::refresh_policy`](crate::TokenCacheBuilder::refresh_policy).
+    pub fn refresh_policy(mut self, policy: RefreshPolicy) -> Self {
+        self.tokens.policy = policy;
         self
     }
 
-    /// Builds the layer. Needs no runtime, calls nobody.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::MissingTransport`] if no transport was given and the feature `reqwest` is off;
-    /// [`ConfigError::Transport`] if reqwest's client cannot be built; [`ConfigError::Timeout`] for a time-out of
-    /// zero; and what [`TokenCacheBuilder::build`] finds.
-    pub fn build(self) -> Result<KlaviAuthLayer, ConfigError> {
-        let transport = match self.transport {
-            Some(transport) => transport,
-            None => klavi::default_transport()?,
-        };
-        let mut source = KlaviSource::over(self.api.clone(), self.credentials, transport);
-        if let Some(timeout) = self.request_timeout {
-            if timeout.is_zero() {
-                return Err(ConfigError::Timeout("request_timeout"));
-            }
-            source = source.request_timeout(timeout);
+    /// See [`TokenCacheBuilder::flight_timeout`](crate::TokenCacheBuilder::flight_timeout).
+    pub fn flight_timeout(mut self, timeout: Duration) -> Self {
+        self.tokens.flight_timeout = timeout;
+        self
+    }
+
+    /// See [`TokenCacheBuilder::attempts`](crate::TokenCacheBuilder::attempts).
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.tokens.attempts = attempts;
+        self
+    }
+
+    /// See [`TokenCacheBuilder::backoff`](crate::TokenCacheBuilder::backoff).
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.tokens.backoff = backoff;
+        self
+    }
+
+    /// See [`TokenCacheBuilder::budget`](crate::TokenCacheBuilder::budget).
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.tokens.budget = budget;
+        self
+    }
+
+    /// See [`TokenCacheBuilder::keep_alive`](crate::TokenCacheBuilder::keep_alive).
+    pub fn keep_alive(mut self, keep_alive: bool) -> Self {
+        self.tokens.keep_alive = keep_alive;
+        self
+    }
+
+    /// See [`TokenCacheBuilder::name`](crate::TokenCacheBuilder::name).
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.tokens.events.name = Some(name.into().into_boxed_str());
+        self
+    }
+
+    /// See [`TokenCacheBuilder::observer`](crate::TokenCacheBuilder::observer).
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.tokens.events.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// See [`TokenCacheBuilder::randomness`](crate::TokenCacheBuilder::randomness).
+    pub fn randomness(mut self, draw: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
+        self.tokens.randomness = Box::new(draw);
+        self
+    }
+}
+
+/// # The layer
+impl KlaviAuthLayerBuilder {
+    /// See [`KlaviAuthLayer::resend`].
+    pub fn resend(mut self, resend: bool) -> Self {
+        self.options.resend = resend;
+        self
+    }
+
+    /// See [`KlaviAuthLayer::overwrite_authorization`].
+    pub fn overwrite_authorization(mut self, overwrite: bool) -> Self {
+        self.options.scope.overwrite = overwrite;
+        self
+    }
+
+    /// See [`KlaviAuthLayer::whole_origin`].
+    pub fn whole_origin(mut self) -> Self {
+        self.options.scope.widen();
+        self
+    }
+
+    /// See [`KlaviAuthLayer::allow_origin`]. A mistake is an error of [`build`](Self::build).
+    pub fn allow_origin(mut self, origin: &str) -> Self {
+        if let Err(error) = self.options.allow_origin(origin) {
+            self.error.get_or_insert(error);
         }
-        let tokens = TokenCache::builder(source);
-        let cache = self.configure.into_iter().fold(tokens, |tokens, configure| configure(tokens)).build()?;
-        Ok(KlaviAuthLayer::new(&self.api, cache))
+        self
+    }
+
+    /// See [`KlaviAuthLayer::rejected_when`].
+    pub fn rejected_when(
+        mut self,
+        predicate: impl Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.options.reject_when(predicate);
+        self
     }
 }
 
@@ -110,6 +252,9 @@ impl fmt::Debug for KlaviAuthLayerBuilder {
             .field("api", &self.api)
             .field("credentials", &self.credentials)
             .field("request_timeout", &self.request_timeout)
+            .field("tokens", &self.tokens)
+            .field("scope", &self.options.scope)
+            .field("resend", &self.options.resend)
             .finish_non_exhaustive()
     }
 }

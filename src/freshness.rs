@@ -1,6 +1,6 @@
 //! When a token is fresh, when its refresh is due, when it expires: pure arithmetic, no clock.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use tokio::time::Instant;
 
@@ -25,14 +25,15 @@ const NOMINAL_LIFETIME: Duration = Duration::from_secs(1800);
 ///
 /// ```
 /// use std::time::Duration;
-/// use klavi_auth::{ConfigError, RefreshPolicy};
+/// use klavi_auth::RefreshPolicy;
 ///
-/// let policy = RefreshPolicy::default().renew_after(0.5)?.expiry_margin(Duration::from_secs(60))?;
-/// assert_eq!(RefreshPolicy::default().renew_after(1.5), Err(ConfigError::RenewAfter));
+/// let policy = RefreshPolicy::default().renew_after(0.5).expiry_margin(Duration::from_secs(60));
 /// # let _ = policy;
-/// # Ok::<_, ConfigError>(())
 /// ```
+///
+/// It is checked as a whole when a cache is built with it.
 #[derive(Clone, Debug, PartialEq)]
+#[must_use]
 pub struct RefreshPolicy {
     renew_after: f64,
     jitter: f64,
@@ -46,44 +47,32 @@ impl Default for RefreshPolicy {
 }
 
 impl RefreshPolicy {
-    /// Renewal is due at this fraction of the lifetime. Default: 0.75.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::RenewAfter`] unless it lies strictly between 0 and 1; [`ConfigError::Jitter`] or
-    /// [`ConfigError::ExpiryMargin`] if another window no longer fits (set that one first).
-    pub fn renew_after(mut self, fraction: f64) -> Result<Self, ConfigError> {
+    /// A refresh is due at this fraction of the lifetime, strictly between 0 and 1. Default: 0.75.
+    pub fn renew_after(mut self, fraction: f64) -> Self {
         self.renew_after = fraction;
-        self.checked()
+        self
     }
 
-    /// Pulls the renewal earlier by a random part of up to this fraction of the lifetime, drawn once per token,
-    /// so that a fleet that started together does not renew together. Default: 0.10.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::Jitter`] unless it is at least 0 and below the renewal fraction.
-    pub fn jitter(mut self, fraction: f64) -> Result<Self, ConfigError> {
+    /// Pulls the refresh earlier by a random part of up to this fraction of the lifetime, drawn once per token,
+    /// so that a fleet that started together does not refresh together. At least 0, and below
+    /// [`renew_after`](Self::renew_after). Default: 0.10.
+    pub fn jitter(mut self, fraction: f64) -> Self {
         self.jitter = fraction;
-        self.checked()
+        self
     }
 
     /// From this long before its expiry, callers wait for the token's successor: a request that is sent with the token
     /// might arrive after its expiry. Default: 30 s.
     ///
     /// For a token that lives less than Klavi's usual 1800 s it shrinks to at most half of the time between refresh
-    /// and expiry.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::ExpiryMargin`] if even 1800 s would make it shrink: with the default renewal at 75 %,
-    /// everything above 225 s.
-    pub fn expiry_margin(mut self, margin: Duration) -> Result<Self, ConfigError> {
+    /// and expiry. A margin that would shrink for 1800 s is an error: with the default refresh at 75 %, everything above
+    /// 225 s.
+    pub fn expiry_margin(mut self, margin: Duration) -> Self {
         self.expiry_margin = margin;
-        self.checked()
+        self
     }
 
-    fn checked(self) -> Result<Self, ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         if !(self.renew_after > 0.0 && self.renew_after < 1.0) {
             return Err(ConfigError::RenewAfter);
         }
@@ -93,7 +82,7 @@ impl RefreshPolicy {
         if self.expiry_margin > self.widest_margin(NOMINAL_LIFETIME) {
             return Err(ConfigError::ExpiryMargin);
         }
-        Ok(self)
+        Ok(())
     }
 
     /// The schedule of a token that arrives `now`, was declared to live for `lifetime` and expires at `expires_at`.
@@ -143,6 +132,24 @@ pub enum Freshness {
     Expiring,
     /// No request leaves with it.
     Expired,
+}
+
+impl Freshness {
+    /// `fresh`, `aging`, `expiring` or `expired`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Aging => "aging",
+            Self::Expiring => "expiring",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl fmt::Display for Freshness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// The moments at which a token changes its [`Freshness`].
@@ -258,17 +265,25 @@ mod tests {
     fn case_13_windows_that_make_no_sense_are_config_errors() {
         let policy = RefreshPolicy::default;
         for fraction in [0.0, 1.0, -0.5, 1.5, f64::NAN, f64::INFINITY] {
-            assert_eq!(policy().renew_after(fraction), Err(ConfigError::RenewAfter), "{fraction}");
+            assert_eq!(policy().renew_after(fraction).check(), Err(ConfigError::RenewAfter), "{fraction}");
         }
         for fraction in [-0.01, 0.75, 2.0, f64::NAN] {
-            assert_eq!(policy().jitter(fraction), Err(ConfigError::Jitter), "{fraction}");
+            assert_eq!(policy().jitter(fraction).check(), Err(ConfigError::Jitter), "{fraction}");
         }
-        assert!(policy().jitter(0.0).is_ok());
-        assert_eq!(policy().renew_after(0.05), Err(ConfigError::Jitter));
-        assert_eq!(policy().expiry_margin(secs(225) + NS), Err(ConfigError::ExpiryMargin));
-        assert_eq!(policy().expiry_margin(Duration::MAX), Err(ConfigError::ExpiryMargin));
-        assert!(policy().expiry_margin(secs(225)).is_ok());
-        assert_eq!(policy().renew_after(0.999), Err(ConfigError::ExpiryMargin));
+        assert_eq!(policy().jitter(0.0).check(), Ok(()));
+        assert_eq!(policy().renew_after(0.05).check(), Err(ConfigError::Jitter));
+        let margin = |margin| policy().expiry_margin(margin).check();
+        assert_eq!(margin(secs(225) + NS), Err(ConfigError::ExpiryMargin));
+        assert_eq!(margin(Duration::MAX), Err(ConfigError::ExpiryMargin));
+        assert_eq!(margin(secs(225)), Ok(()));
+        assert_eq!(policy().renew_after(0.999).check(), Err(ConfigError::ExpiryMargin));
+    }
+
+    #[test]
+    fn case_13_windows_are_checked_as_a_whole_whatever_the_order_they_are_set_in() {
+        let policy = RefreshPolicy::default().renew_after(0.05).jitter(0.01);
+        assert_eq!(policy.check(), Ok(()));
+        assert_eq!(RefreshPolicy::default().jitter(0.01).renew_after(0.05), policy);
     }
 
     #[test]

@@ -30,6 +30,12 @@ pub struct KlaviAuthLayer<R = CloneBody> {
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) cache: TokenCache,
+    pub(crate) options: Options,
+}
+
+/// All that can be set of a layer, but for its tokens and for how it keeps bodies.
+#[derive(Clone)]
+pub(crate) struct Options {
     pub(crate) scope: Scope,
     pub(crate) resend: bool,
     rejected_when: Option<Arc<Predicate>>,
@@ -37,7 +43,24 @@ pub(crate) struct Settings {
 
 type Predicate = dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync;
 
-impl Settings {
+impl Options {
+    pub(crate) fn new(api: &KlaviApi) -> Self {
+        Self { scope: Scope::new(api), resend: true, rejected_when: None }
+    }
+
+    pub(crate) fn allow_origin(&mut self, origin: &str) -> Result<(), ConfigError> {
+        let (origin, _) = configured_url::parse_secure(origin, Purpose::AddedOrigin)?;
+        self.scope.add(origin);
+        Ok(())
+    }
+
+    pub(crate) fn reject_when(
+        &mut self,
+        predicate: impl Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
+    ) {
+        self.rejected_when = Some(Arc::new(predicate));
+    }
+
     /// Whether a response says that the token was rejected.
     pub(crate) fn is_rejection(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         match &self.rejected_when {
@@ -63,8 +86,11 @@ impl KlaviAuthLayer {
 
     /// A layer for `api` with tokens from any cache. Layers made from clones of one cache share its token.
     pub fn new(api: &KlaviApi, cache: TokenCache) -> Self {
-        let settings = Settings { cache, scope: Scope::new(api), resend: true, rejected_when: None };
-        Self { settings: Arc::new(settings), replay: CloneBody }
+        Self::with_options(cache, Options::new(api))
+    }
+
+    pub(crate) fn with_options(cache: TokenCache, options: Options) -> Self {
+        Self { settings: Arc::new(Settings { cache, options }), replay: CloneBody }
     }
 }
 
@@ -108,14 +134,14 @@ impl<R> KlaviAuthLayer<R> {
     /// out with [`NoResend`](crate::NoResend) in its extensions.
     #[must_use]
     pub fn resend(self, resend: bool) -> Self {
-        self.with(|settings| settings.resend = resend)
+        self.with(|options| options.resend = resend)
     }
 
     /// Whether an `Authorization` header that the request already has is replaced. Default: no, such a request
     /// goes out as it is.
     #[must_use]
     pub fn overwrite_authorization(self, overwrite: bool) -> Self {
-        self.with(|settings| settings.scope.overwrite = overwrite)
+        self.with(|options| options.scope.overwrite = overwrite)
     }
 
     /// Sends the token to all paths of the API's origin, not only to those of the layer's product
@@ -125,7 +151,7 @@ impl<R> KlaviAuthLayer<R> {
     /// another product, and hides them from the layers inside of it.
     #[must_use]
     pub fn whole_origin(self) -> Self {
-        self.with(|settings| settings.scope.widen())
+        self.with(|options| options.scope.widen())
     }
 
     /// Sends the token to this origin too, such as `https://files.klavi.ai`: to all of its paths.
@@ -134,9 +160,9 @@ impl<R> KlaviAuthLayer<R> {
     ///
     /// [`ConfigError::InvalidUrl`] if it is no absolute `http` or `https` URL, or has user information, a path, a query or
     /// a fragment; [`ConfigError::InsecureUrl`] for plain `http` to a host that is not loopback.
-    pub fn allow_origin(self, origin: &str) -> Result<Self, ConfigError> {
-        let (origin, _) = configured_url::parse_secure(origin, Purpose::AddedOrigin)?;
-        Ok(self.with(|settings| settings.scope.add(origin)))
+    pub fn allow_origin(mut self, origin: &str) -> Result<Self, ConfigError> {
+        Arc::make_mut(&mut self.settings).options.allow_origin(origin)?;
+        Ok(self)
     }
 
     /// Which responses say that the token was rejected. Default: those with status 401.
@@ -159,11 +185,11 @@ impl<R> KlaviAuthLayer<R> {
         self,
         predicate: impl Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.with(|settings| settings.rejected_when = Some(Arc::new(predicate)))
+        self.with(|options| options.reject_when(predicate))
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(Arc::make_mut(&mut self.settings));
+    fn with(mut self, change: impl FnOnce(&mut Options)) -> Self {
+        change(&mut Arc::make_mut(&mut self.settings).options);
         self
     }
 
@@ -196,8 +222,8 @@ impl<R: fmt::Debug> fmt::Debug for KlaviAuthLayer<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KlaviAuthLayer")
             .field("tokens", &self.settings.cache)
-            .field("scope", &self.settings.scope)
-            .field("resend", &self.settings.resend)
+            .field("scope", &self.settings.options.scope)
+            .field("resend", &self.settings.options.resend)
             .field("replay", &self.replay)
             .finish_non_exhaustive()
     }

@@ -292,7 +292,7 @@ mod token;
 mod token_endpoint;
 
 pub use builder::KlaviAuthLayerBuilder;
-pub use cache::{CachesInUse, Snapshot, TokenCache, TokenCacheBuilder, TokenCaches};
+pub use cache::{Backoff, Budget, CachesInUse, Snapshot, TokenCache, TokenCacheBuilder, TokenCaches};
 pub use config_error::{ConfigError, TransportError};
 pub use error::{BoxError, Error};
 pub use events::{Arrival, Event, FetchReason, GivenUp, Observer};

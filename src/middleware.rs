@@ -61,7 +61,7 @@ where
         let (request, own) = read_marks(request)?;
         let marks = Marks::of(extensions).or(own);
         let (settings, url) = (layer.settings(), request.url());
-        match settings.scope.treatment(&destination(url), url.path(), request.headers(), &marks) {
+        match settings.options.scope.treatment(&destination(url), url.path(), request.headers(), &marks) {
             Treatment::Authenticate => {}
             Treatment::Pass => return next.run(request, extensions).await,
             Treatment::Refuse(error) => return Err(Error::middleware(error)),

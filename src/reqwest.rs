@@ -47,7 +47,7 @@ where
             Err(error) => return self.refuse(error),
         };
         let url = request.url();
-        let scope = &self.layer().settings().scope;
+        let scope = &self.layer().settings().options.scope;
         let treatment = scope.treatment(&destination(url), url.path(), request.headers(), &marks);
         self.send(request, treatment, marks)
     }

@@ -27,7 +27,7 @@ where
     Q: Outbound,
 {
     attach(&mut request, token)?;
-    let resend = layer.settings().resend && !once;
+    let resend = layer.settings().options.resend && !once;
     let (response, kept) = if resend {
         let (response, kept) = layer.replay().keep(request, send);
         (response, kept.ok_or(GivenUp::BodyNotKept))
@@ -90,9 +90,9 @@ where
     A: Inbound,
 {
     let settings = layer.settings();
-    let in_scope = |uri: &Uri| settings.scope.contains(uri, own.is_some());
+    let in_scope = |uri: &Uri| settings.options.scope.contains(uri, own.is_some());
     let is_foreign = || response.answered_by().is_some_and(|uri| !in_scope(&uri));
-    if !settings.is_rejection(response.status(), response.headers()) || is_foreign() {
+    if !settings.options.is_rejection(response.status(), response.headers()) || is_foreign() {
         return Err(response);
     }
     let cache = own.unwrap_or(&settings.cache);

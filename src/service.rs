@@ -190,7 +190,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (uri, marks) = (request.uri(), Marks::of(request.extensions()));
-        let scope = &self.layer().settings().scope;
+        let scope = &self.layer().settings().options.scope;
         let treatment = scope.treatment(&scope.destination(uri), uri.path(), request.headers(), &marks);
         self.send(request, treatment, marks)
     }

@@ -16,7 +16,7 @@ use std::{
 
 use futures_util::FutureExt;
 use klavi_auth::{
-    FetchFuture, KlaviApi, KlaviAuth, KlaviAuthLayer, NewToken, Product, TokenCache, TokenRequest,
+    Budget, FetchFuture, KlaviApi, KlaviAuth, KlaviAuthLayer, NewToken, Product, TokenCache, TokenRequest,
     TokenSource,
 };
 use support::{
@@ -255,7 +255,7 @@ fn revocations(rounds: usize, together: bool) -> (usize, usize) {
     let source = Counting::default();
     // No token is refused for nothing, so that no budget is needed.
     let cache = TokenCache::builder(source.clone())
-        .renewal_budget(u32::MAX, Duration::from_secs(30))
+        .budget(Budget::default().burst(u32::MAX).full_refill(Duration::from_secs(30)))
         .build()
         .unwrap();
     let newest = Arc::new(Newest {

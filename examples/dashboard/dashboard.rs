@@ -4,7 +4,7 @@ use std::{error, iter::successors, sync::Arc, time::Duration};
 
 use axum::{body::Body, response::IntoResponse};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use klavi_auth::{BoxError, KlaviAuthLayer, Product, sandbox::Sandbox};
+use klavi_auth::{Backoff, BoxError, KlaviAuthLayer, Product, sandbox::Sandbox};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -56,11 +56,11 @@ impl Dashboard {
         let observer = Arc::clone(&tally);
         let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
             .transport(http.clone())
-            .configure_tokens(|tokens| {
-                // Short, as the tokens' lives are. That callers are more patient than the fetch is as it should be.
-                let tokens = tokens.flight_timeout(PATIENCE / 2).back_off(PATIENCE / 10, PATIENCE / 2);
-                tokens.name("dashboard").observer(observer)
-            })
+            // Short, as the tokens' lives are. That callers are more patient than the fetch is as it should be.
+            .flight_timeout(PATIENCE / 2)
+            .backoff(Backoff::default().first(PATIENCE / 10).longest(PATIENCE / 2))
+            .name("dashboard")
+            .observer(observer)
             .build()?;
         let klavi = ServiceBuilder::new()
             .layer(BoxCloneSyncService::layer())

@@ -43,10 +43,8 @@ impl Gateway {
         let tls = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1();
         let http = Client::builder(TokioExecutor::new()).build::<_, Body>(tls.wrap_connector(tcp));
 
-        let auth = KlaviAuthLayer::builder(api.clone(), keys)
-            .transport(http.clone())
-            .configure_tokens(|tokens| tokens.keep_alive(true))
-            .build()?;
+        let auth =
+            KlaviAuthLayer::builder(api.clone(), keys).transport(http.clone()).keep_alive(true).build()?;
         let klavi = auth.clone().replay_with(Body::new).layer(http);
         let product = format!("/{}/", api.product().as_str());
         let base = api.base_url().parse()?;

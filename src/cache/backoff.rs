@@ -13,22 +13,50 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// the first pause after a permanent error (keys rejected).
 const LONGEST_WAITING: Duration = Duration::from_secs(5);
 
-/// Exponential backoff: the cap of the pause doubles from `first` to `longest`, the pause is drawn from all of it
-/// ("full jitter").
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Backoff {
+/// How long the token source is left alone after a failure: an exponential backoff with full jitter.
+///
+/// The pause is a random part of its cap, and the cap doubles with every failure in a row, from
+/// [`first`](Self::first) to [`longest`](Self::longest). Default: 1 s to 30 s.
+///
+/// A fetch that callers wait for is held back for 5 s at most, so that a recovered endpoint is found again soon. The
+/// backoff of refreshes ends with the token: then a fetch starts at once.
+///
+/// ```
+/// use std::time::Duration;
+/// use klavi_auth::Backoff;
+///
+/// let backoff = Backoff::default().first(Duration::from_millis(500)).longest(Duration::from_secs(60));
+/// # let _ = backoff;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Backoff {
     first: Duration,
     longest: Duration,
 }
 
-impl Backoff {
-    pub(crate) const DEFAULT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), longest: Duration::from_secs(30) }
+    }
+}
 
-    pub(crate) fn new((first, longest): (Duration, Duration)) -> Result<Self, ConfigError> {
-        if first.is_zero() || first > longest || longest > LONGEST {
-            return Err(ConfigError::Backoff);
-        }
-        Ok(Self { first, longest })
+impl Backoff {
+    /// The cap of the pause after a first failure. Above zero. Default: 1 s.
+    pub fn first(mut self, pause: Duration) -> Self {
+        self.first = pause;
+        self
+    }
+
+    /// The cap of any pause. At most five minutes. Default: 30 s.
+    pub fn longest(mut self, pause: Duration) -> Self {
+        self.longest = pause;
+        self
+    }
+
+    pub(crate) fn check(self) -> Result<(), ConfigError> {
+        let is_valid = !self.first.is_zero() && self.first <= self.longest && self.longest <= LONGEST;
+        if is_valid { Ok(()) } else { Err(ConfigError::Backoff) }
     }
 
     /// The pause after `failures` in a row, for a `draw` from 0 to 1.
@@ -140,10 +168,6 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    fn backoff() -> Backoff {
-        Backoff::new(Backoff::DEFAULT).unwrap()
-    }
-
     /// The pauses in seconds, background and waiting, after each of these failures with a draw of 1.
     fn pauses(errors: impl IntoIterator<Item = Error>) -> Vec<(u64, u64)> {
         let now = Instant::now();
@@ -152,7 +176,7 @@ mod tests {
         errors
             .into_iter()
             .map(|error| {
-                failures.record(backoff(), &error, now, 1.0);
+                failures.record(Backoff::default(), &error, now, 1.0);
                 (after(&failures, Urgency::Background), after(&failures, Urgency::Waiting))
             })
             .collect()
@@ -166,7 +190,7 @@ mod tests {
 
     #[test]
     fn case_33_the_pause_is_drawn_from_all_of_it() {
-        let backoff = backoff();
+        let backoff = Backoff::default();
         assert_eq!(backoff.pause(3, 0.5, LONGEST), secs(2));
         assert_eq!(backoff.pause(3, 0.0, LONGEST), Duration::ZERO);
         assert_eq!(backoff.pause(u32::MAX, 1.0, LONGEST), secs(30));
@@ -218,7 +242,7 @@ mod tests {
     fn a_pause_ends_to_the_nanosecond() {
         let now = Instant::now();
         let mut failures = Failures::default();
-        failures.record(backoff(), &Error::timeout(), now, 1.0);
+        failures.record(Backoff::default(), &Error::timeout(), now, 1.0);
         let end = now + secs(1);
         assert!(failures.blocking_error(end - Duration::from_nanos(1), Urgency::Waiting).is_some());
         assert!(failures.blocking_error(end, Urgency::Waiting).is_none());
@@ -229,18 +253,19 @@ mod tests {
     fn case_37_a_success_clears_everything() {
         let now = Instant::now();
         let mut failures = Failures::default();
-        failures.record(backoff(), &Error::timeout(), now, 1.0);
+        failures.record(Backoff::default(), &Error::timeout(), now, 1.0);
         assert!(failures.reset().is_some());
         assert!(failures.last_error().is_none() && failures.count == 0);
-        failures.record(backoff(), &Error::timeout(), now, 1.0);
+        failures.record(Backoff::default(), &Error::timeout(), now, 1.0);
         assert_eq!(failures.retry_at(Urgency::Background), Some(now + secs(1)));
     }
 
     #[test]
     fn a_backoff_that_makes_no_sense_is_a_config_error() {
-        assert!(Backoff::new((secs(1), secs(300))).is_ok());
-        for range in [(secs(0), secs(1)), (secs(2), secs(1)), (secs(1), secs(301))] {
-            assert_eq!(Backoff::new(range).unwrap_err(), ConfigError::Backoff);
+        let check = |first, longest| Backoff::default().first(secs(first)).longest(secs(longest)).check();
+        assert_eq!(check(1, 300), Ok(()));
+        for (first, longest) in [(0, 1), (2, 1), (1, 301)] {
+            assert_eq!(check(first, longest), Err(ConfigError::Backoff));
         }
     }
 }

@@ -5,13 +5,85 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
-    Error,
+    ConfigError, Error,
     error::{Kind, Recovery},
 };
 
+/// How often 401s may replace the token: a token bucket.
+///
+/// The first 401 to a token takes one out; the others to the same token are free. [`burst`](Self::burst) times the token
+/// is replaced at once, and again as the bucket refills, one at a time, until it is full after
+/// [`full_refill`](Self::full_refill) at most. While it is empty, a 401 goes to its caller, the token stays in use, and
+/// the source is left alone. Default: 5, full again after 30 s, which is one every 6 s.
+///
+/// So a server that answers 401 to everything cannot make a program call `/auth` with every request.
+///
+/// # Payment
+///
+/// A page of Klavi's documentation once said that an access token for Payment is valid for one payment initiation. The
+/// current text does not say so. If it holds for you, each payment but the first costs a 401, a call of `/auth` and a
+/// resend, and the budget bounds the payments: with the default five at once, then ten per minute. To allow for a
+/// hundred per second, one after the other:
+///
+/// ```
+/// # use klavi_auth::{ConfigError, Credentials, KlaviApi, KlaviAuthLayer, Product};
+/// use std::time::Duration;
+/// use klavi_auth::Budget;
+///
+/// # fn demo(keys: Credentials) {
+/// let payment = KlaviAuthLayer::builder(KlaviApi::production(Product::PaymentCustomer), keys)
+///     .budget(Budget::default().burst(100).full_refill(Duration::from_secs(1)));
+/// # let _ = payment; }
+/// ```
+///
+/// Payments that are initiated at the same time would share one token, and all but one of them would get a second 401,
+/// which goes to the caller. There, give each its own cache: one call of `/auth`, and no 401.
+///
+/// ```
+/// # use http::Request;
+/// use std::sync::Arc;
+/// use klavi_auth::{KlaviSource, TokenCache};
+///
+/// # fn demo(source: KlaviSource, initiate_payment: Request<String>) {
+/// let source = Arc::new(source); // once
+/// # let mut request = initiate_payment;
+/// request.extensions_mut().insert(TokenCache::new(Arc::clone(&source))); // for each initiation
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Budget {
+    burst: u32,
+    full_refill: Duration,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { burst: 5, full_refill: Duration::from_secs(30) }
+    }
+}
+
+impl Budget {
+    /// How often the token may be replaced at once. With 0 a 401 never replaces it. Default: 5.
+    pub fn burst(mut self, times: u32) -> Self {
+        self.burst = times;
+        self
+    }
+
+    /// How long an empty bucket takes to be full again, at most. Above zero. Default: 30 s.
+    pub fn full_refill(mut self, time: Duration) -> Self {
+        self.full_refill = time;
+        self
+    }
+
+    pub(crate) fn check(self) -> Result<(), ConfigError> {
+        if self.full_refill.is_zero() { Err(ConfigError::Budget) } else { Ok(()) }
+    }
+}
+
 /// A bucket that starts full and refills one at a time.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct Bucket {
     burst: u32,
     /// The longest time until one is refilled.
     refill: Duration,
@@ -31,11 +103,8 @@ pub(crate) struct OverBudget {
     pub(crate) first: bool,
 }
 
-impl Budget {
-    pub(crate) const DEFAULT: (u32, Duration) = (5, Duration::from_secs(30));
-
-    /// A bucket of `burst` that is full again after `full_refill` at most.
-    pub(crate) fn new((burst, full_refill): (u32, Duration)) -> Self {
+impl Bucket {
+    pub(crate) fn new(Budget { burst, full_refill }: Budget) -> Self {
         let refill = (full_refill / burst.max(1)).max(Duration::from_nanos(1));
         Self { burst, refill, left: burst, next_refill: None, is_over: false }
     }
@@ -74,9 +143,9 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    /// A budget of which nothing is left at `now`.
-    fn spent(now: Instant) -> Budget {
-        let mut budget = Budget::new(Budget::DEFAULT);
+    /// A bucket in which nothing is left at `now`.
+    fn spent(now: Instant) -> Bucket {
+        let mut budget = Bucket::new(Budget::default());
         (0..5).for_each(|_| budget.withdraw(now, 1.0).unwrap());
         budget
     }
@@ -109,7 +178,7 @@ mod tests {
     fn case_47_a_refill_may_come_a_tenth_earlier_and_never_later() {
         let start = Instant::now();
         for (draw, millis) in [(0.0, 5_400), (0.5, 5_700), (1.0, 6_000)] {
-            let mut budget = Budget::new(Budget::DEFAULT);
+            let mut budget = Bucket::new(Budget::default());
             (0..5).for_each(|_| budget.withdraw(start, draw).unwrap());
             let wait = budget.withdraw(start, draw).unwrap_err().error.retry_after();
             assert_eq!(wait, Some(Duration::from_millis(millis)));
@@ -118,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_budget_of_nothing_allows_nothing() {
-        let mut budget = Budget::new((0, secs(30)));
+        let mut budget = Bucket::new(Budget::default().burst(0));
         for later in [0, 1_000] {
             let over = budget.withdraw(Instant::now() + secs(later), 0.0).unwrap_err();
             assert_eq!(over.error.retry_after(), Some(secs(30)));
@@ -128,7 +197,7 @@ mod tests {
     #[test]
     fn a_budget_without_bounds_is_never_over() {
         let start = Instant::now();
-        let mut budget = Budget::new((u32::MAX, Duration::from_nanos(1)));
+        let mut budget = Bucket::new(Budget::default().burst(u32::MAX).full_refill(Duration::from_nanos(1)));
         assert!((0..10_000).all(|n| budget.withdraw(start + secs(n), 0.0).is_ok()));
     }
 }

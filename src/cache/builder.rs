@@ -10,26 +10,25 @@ use tokio::sync::Notify;
 use tower::util::rng::{HasherRng, Rng};
 
 use super::{
-    Core, TokenCache,
-    backoff::Backoff,
-    budget::Budget,
+    Backoff, Budget, Core, TokenCache,
+    budget::Bucket,
     guarded::Guarded,
     state::{Config, State},
 };
 use crate::{ConfigError, Observer, RefreshPolicy, TokenSource, events::Events};
 
-const FLIGHT_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Configures a [`TokenCache`].
 ///
 /// ```
 /// use std::time::Duration;
-/// use klavi_auth::{NewToken, RefreshPolicy, TokenCache, source_fn};
+/// use klavi_auth::{Backoff, NewToken, RefreshPolicy, TokenCache, source_fn};
 ///
 /// let source = source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)));
 /// let cache = TokenCache::builder(source)
-///     .refresh_policy(RefreshPolicy::default().renew_after(0.5)?)
+///     .refresh_policy(RefreshPolicy::default().renew_after(0.5))
+///     .backoff(Backoff::default().longest(Duration::from_secs(10)))
 ///     .flight_timeout(Duration::from_secs(5))
 ///     .keep_alive(true)
 ///     .build()?;
@@ -39,59 +38,99 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 #[must_use]
 pub struct TokenCacheBuilder {
     source: Box<dyn TokenSource>,
-    policy: RefreshPolicy,
-    flight_timeout: Duration,
-    back_off: (Duration, Duration),
-    budget: (u32, Duration),
-    keep_alive: bool,
-    randomness: Box<dyn Fn() -> f64 + Send + Sync>,
-    events: Events,
+    settings: TokenSettings,
 }
 
-impl TokenCacheBuilder {
-    pub(super) fn new(source: impl TokenSource) -> Self {
+/// All that can be set of a cache.
+pub(crate) struct TokenSettings {
+    pub(crate) policy: RefreshPolicy,
+    pub(crate) flight_timeout: Duration,
+    pub(crate) attempts: u32,
+    pub(crate) backoff: Backoff,
+    pub(crate) budget: Budget,
+    pub(crate) keep_alive: bool,
+    pub(crate) randomness: Box<dyn Fn() -> f64 + Send + Sync>,
+    pub(crate) events: Events,
+}
+
+impl Default for TokenSettings {
+    fn default() -> Self {
         let rng = Mutex::new(HasherRng::new());
         Self {
-            source: Box::new(source),
             policy: RefreshPolicy::default(),
-            flight_timeout: FLIGHT_TIMEOUT,
-            back_off: Backoff::DEFAULT,
-            budget: Budget::DEFAULT,
+            flight_timeout: Duration::from_secs(10),
+            attempts: 3,
+            backoff: Backoff::default(),
+            budget: Budget::default(),
             keep_alive: false,
             randomness: Box::new(move || rng.lock().unwrap_or_else(PoisonError::into_inner).next_f64()),
             events: Events::default(),
         }
     }
+}
 
-    /// When tokens are renewed and when they count as expired. Default: see [`RefreshPolicy`].
+impl TokenSettings {
+    pub(crate) fn build(self, source: Box<dyn TokenSource>) -> Result<TokenCache, ConfigError> {
+        let Self { policy, flight_timeout, attempts, backoff, budget, keep_alive, randomness, events } = self;
+        policy.check()?;
+        check_timeout("flight_timeout", flight_timeout)?;
+        backoff.check()?;
+        budget.check()?;
+        if attempts == 0 {
+            return Err(ConfigError::Attempts);
+        }
+        events.describe();
+        let config = Config { policy, backoff, flight_timeout, attempts };
+        let state = Guarded::new(State::new(config, Bucket::new(budget)));
+        let keeper_news = Arc::new(Notify::new());
+        let core = Core { source, keep_alive, randomness, events, state, keeper_news };
+        Ok(TokenCache { core: Arc::new(core) })
+    }
+}
+
+/// A timeout that can be waited for.
+pub(crate) fn check_timeout(which: &'static str, timeout: Duration) -> Result<(), ConfigError> {
+    if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
+        return Err(ConfigError::Timeout(which));
+    }
+    Ok(())
+}
+
+impl TokenCacheBuilder {
+    pub(super) fn new(source: impl TokenSource) -> Self {
+        Self { source: Box::new(source), settings: TokenSettings::default() }
+    }
+
+    /// When a token is refreshed, and from when on callers wait for its successor. Default: see [`RefreshPolicy`].
     pub fn refresh_policy(mut self, policy: RefreshPolicy) -> Self {
-        self.policy = policy;
+        self.settings.policy = policy;
         self
     }
 
     /// How long one fetch may take, with its retries. Then all who wait for it get an error for which
     /// [`is_timeout`](crate::Error::is_timeout) holds. Default: 10 s. It is well chosen below the callers' own
-    /// time-outs: then they see why there is no token, rather than that it took long.
+    /// timeouts: then they see why there is no token, rather than that it took long.
     pub fn flight_timeout(mut self, timeout: Duration) -> Self {
-        self.flight_timeout = timeout;
+        self.settings.flight_timeout = timeout;
         self
     }
 
-    /// The cap of the delay after a first failure, and the cap that it doubles up to; the delay itself is a
-    /// random part of the cap. Default: 1 s to 30 s; at most five minutes.
-    ///
-    /// A fetch that callers wait for is held back for 5 s at most, so that a recovered endpoint is found again soon. The
-    /// backoff of refreshes ends with the token: then a fetch starts at once.
-    pub fn back_off(mut self, first: Duration, longest: Duration) -> Self {
-        self.back_off = (first, longest);
+    /// How often one fetch asks the source at most, while callers wait and it fails in a way that may pass. The pauses
+    /// in between are those of the [`backoff`](Self::backoff). Default: 3. A refresh in the background asks once.
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.settings.attempts = attempts;
         self
     }
 
-    /// How often a 401 may replace the token: `burst` times at once, and again as the bucket refills, one at a time,
-    /// until it is full after `full_refill` at most. While it is empty, a 401 goes to its caller, the token stays in
-    /// use, and the source is left alone. Default: 5, full again after 30 s: one every 6 s.
-    pub fn renewal_budget(mut self, burst: u32, full_refill: Duration) -> Self {
-        self.budget = (burst, full_refill);
+    /// How long the source is left alone after a failure. Default: see [`Backoff`].
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.settings.backoff = backoff;
+        self
+    }
+
+    /// How often 401s may replace the token. Default: see [`Budget`], also for what Payment may need.
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.settings.budget = budget;
         self
     }
 
@@ -100,27 +139,27 @@ impl TokenCacheBuilder {
     /// dropped. Its task runs in the runtime of a caller; when that is gone or stands still, the next caller whose
     /// request needs a fetch starts another. Default: off.
     pub fn keep_alive(mut self, keep_alive: bool) -> Self {
-        self.keep_alive = keep_alive;
+        self.settings.keep_alive = keep_alive;
         self
     }
 
     /// What tells this cache from others in traces and metrics: the field and the label `cache`. Default:
     /// `default`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.events.name = Some(name.into().into_boxed_str());
+        self.settings.events.name = Some(name.into().into_boxed_str());
         self
     }
 
     /// Who hears of the [events](crate::Event) of this cache, and of the layers that use it. Default: nobody.
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.events.observer = Some(Box::new(observer));
+        self.settings.events.observer = Some(Box::new(observer));
         self
     }
 
-    /// Where back-off and jitter draw their random numbers from 0 to 1, for tests that need to know them.
+    /// Where backoff and jitter draw their random numbers from 0 to 1, for tests that need to know them.
     /// Values outside of that are clamped. Default: seeded by the operating system.
     pub fn randomness(mut self, draw: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
-        self.randomness = Box::new(draw);
+        self.settings.randomness = Box::new(draw);
         self
     }
 
@@ -128,38 +167,28 @@ impl TokenCacheBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Timeout`], [`ConfigError::Backoff`] or [`ConfigError::Budget`] for a value that makes no
-    /// sense.
+    /// A [`ConfigError`] for a value that makes no sense.
     pub fn build(self) -> Result<TokenCache, ConfigError> {
-        if self.flight_timeout.is_zero() || self.flight_timeout > LONGEST_TIMEOUT {
-            return Err(ConfigError::Timeout("flight_timeout"));
-        }
-        if self.budget.1.is_zero() {
-            return Err(ConfigError::Budget);
-        }
-        let (policy, flight_timeout) = (self.policy, self.flight_timeout);
-        let config = Config { policy, backoff: Backoff::new(self.back_off)?, flight_timeout };
-        self.events.describe();
-        let core = Core {
-            source: self.source,
-            keep_alive: self.keep_alive,
-            randomness: self.randomness,
-            events: self.events,
-            state: Guarded::new(State::new(config, Budget::new(self.budget))),
-            keeper_news: Arc::new(Notify::new()),
-        };
-        Ok(TokenCache { core: Arc::new(core) })
+        self.settings.build(self.source)
+    }
+}
+
+impl fmt::Debug for TokenSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenSettings")
+            .field("refresh_policy", &self.policy)
+            .field("flight_timeout", &self.flight_timeout)
+            .field("attempts", &self.attempts)
+            .field("backoff", &self.backoff)
+            .field("budget", &self.budget)
+            .field("keep_alive", &self.keep_alive)
+            .field("events", &self.events)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for TokenCacheBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenCacheBuilder")
-            .field("refresh_policy", &self.policy)
-            .field("flight_timeout", &self.flight_timeout)
-            .field("back_off", &self.back_off)
-            .field("renewal_budget", &self.budget)
-            .field("keep_alive", &self.keep_alive)
-            .finish_non_exhaustive()
+        f.debug_struct("TokenCacheBuilder").field("settings", &self.settings).finish_non_exhaustive()
     }
 }

@@ -26,17 +26,20 @@ use std::{
 
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
+pub(crate) use self::builder::{TokenSettings, check_timeout};
 pub(crate) use self::{
     acquire::Acquire,
     local::LocalToken,
     state::{Lookup, ValidToken},
 };
-use self::{budget::OverBudget, guarded::Guarded, state::State, waiters::Waiter};
 pub use self::{
+    backoff::Backoff,
+    budget::Budget,
     builder::TokenCacheBuilder,
     registry::{CachesInUse, TokenCaches},
     snapshot::Snapshot,
 };
+use self::{budget::OverBudget, guarded::Guarded, state::State, waiters::Waiter};
 use crate::{AccessToken, Error, Event, TokenSource, events::Events};
 
 /// One access token, kept fresh: a handle that is cheap to clone and shares everything with its clones.

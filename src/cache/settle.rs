@@ -19,9 +19,6 @@ use super::{
 };
 use crate::{Error, FetchReason, NewToken, Predecessor, TokenEndpoint, TokenRequest, error::Recovery};
 
-/// How often a flight asks the source while callers wait.
-const ATTEMPTS: u32 = 3;
-
 /// What a flight does next.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -120,7 +117,8 @@ impl State {
         let retry_at = self.failures(now).retry_at(Urgency::Waiting).unwrap_or(now);
         let is_transient = error.recovery() == Recovery::Transient;
         // Those who need a token that could not be refreshed share a new flight, unless it would have to wait.
-        let may_retry = attempts < ATTEMPTS && retry_at < deadline && (!is_refresh || retry_at > now);
+        let may_retry =
+            attempts < self.config.attempts && retry_at < deadline && (!is_refresh || retry_at > now);
         if is_transient && !serving && may_retry {
             return (Some(Step::RetryAt(retry_at, error)), Displaced { flight: None, errors });
         }

@@ -17,7 +17,7 @@ use tokio::{runtime::Id, time::Instant};
 
 use super::{
     backoff::{Backoff, Failures, Urgency},
-    budget::{Budget, OverBudget},
+    budget::{Bucket, OverBudget},
     current::{Current, Status},
     waiters::{Sender, Waiter, waiters},
 };
@@ -33,6 +33,8 @@ pub(super) struct Config {
     pub(super) policy: RefreshPolicy,
     pub(super) backoff: Backoff,
     pub(super) flight_timeout: Duration,
+    /// How often a flight asks the source while callers wait.
+    pub(super) attempts: u32,
 }
 
 #[derive(Debug)]
@@ -48,7 +50,7 @@ pub(super) struct State {
     pub(super) refresh_failures: Failures,
     /// Of all others.
     pub(super) fetch_failures: Failures,
-    budget: Budget,
+    budget: Bucket,
     pub(super) keeper: Option<KeeperEntry>,
     pub(super) last_keeper: u64,
 }
@@ -132,7 +134,7 @@ impl Displaced {
 }
 
 impl State {
-    pub(super) fn new(config: Config, budget: Budget) -> Self {
+    pub(super) fn new(config: Config, budget: Bucket) -> Self {
         Self {
             config,
             current: None,

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Request, StatusCode, Uri,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT},
 };
 use http_body::Body;
@@ -56,6 +56,8 @@ pub struct KlaviSource {
     credentials: Credentials,
     transport: Transport,
     request_timeout: Duration,
+    /// Further headers of the token calls.
+    headers: HeaderMap,
     /// Until when `/refresh` is known to be missing.
     no_refresh_until: Mutex<Option<Instant>>,
 }
@@ -82,6 +84,7 @@ impl KlaviSource {
             credentials,
             transport,
             request_timeout: REQUEST_TIMEOUT,
+            headers: HeaderMap::new(),
             no_refresh_until: Mutex::default(),
         }
     }
@@ -92,6 +95,32 @@ impl KlaviSource {
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
+    }
+
+    /// Adds a header to the token calls: a user agent other than `klavi-auth/…`, or what a gateway before Klavi wants.
+    ///
+    /// `Accept`, `Authorization` and `Content-Type` are the calls' own and cannot be replaced.
+    #[must_use]
+    pub fn token_call_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    pub(crate) fn headers(self, headers: HeaderMap) -> Self {
+        Self { headers, ..self }
+    }
+
+    fn request(&self, method: Method, uri: &Uri, body: Bytes) -> Request<Bytes> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri.clone();
+        let headers = request.headers_mut();
+        headers.clone_from(&self.headers);
+        headers.entry(USER_AGENT).or_insert(AGENT);
+        headers.insert(ACCEPT, JSON);
+        headers.remove(AUTHORIZATION);
+        headers.remove(CONTENT_TYPE);
+        request
     }
 
     async fn fetch_with_keys(&self, keys: &Keys, request: &TokenRequest) -> Result<NewToken, Error> {
@@ -149,7 +178,7 @@ impl KlaviSource {
     }
 
     async fn refresh(&self, bearer: &AccessToken, reason: &'static str) -> Result<NewToken, Error> {
-        let mut request = request(Method::GET, self.api.refresh_uri(), Bytes::new());
+        let mut request = self.request(Method::GET, self.api.refresh_uri(), Bytes::new());
         request.headers_mut().insert(AUTHORIZATION, bearer.header_value().clone());
         let (access, secret) = match &self.credentials.0 {
             Secrets::Keys(keys) => (keys.access.expose_secret(), keys.secret.expose_secret()),
@@ -167,7 +196,7 @@ impl KlaviSource {
     ) -> Result<NewToken, Error> {
         let (access, secret) = (keys.access.expose_secret(), keys.secret.expose_secret());
         let body = auth_body(access, secret)?;
-        let mut request = request(Method::POST, self.api.auth_uri(), body);
+        let mut request = self.request(Method::POST, self.api.auth_uri(), body);
         request.headers_mut().insert(CONTENT_TYPE, JSON);
         let old = old.map_or("", AccessToken::expose);
         let outcome = self.call(request, TokenEndpoint::Auth, reason, &[old, access, secret]).await;
@@ -218,15 +247,6 @@ impl fmt::Debug for KlaviSource {
             .field("request_timeout", &self.request_timeout)
             .finish_non_exhaustive()
     }
-}
-
-fn request(method: Method, uri: &Uri, body: Bytes) -> Request<Bytes> {
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = uri.clone();
-    request.headers_mut().insert(ACCEPT, JSON);
-    request.headers_mut().insert(USER_AGENT, AGENT);
-    request
 }
 
 /// `{"accessKey": …, "secretKey": …}` in a buffer that is wiped when the transport lets go of it.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use klavi_auth::{FetchFuture, NewToken, Predecessor, TokenCache, TokenRequest, TokenSource};
+use klavi_auth::{Backoff, FetchFuture, NewToken, Predecessor, TokenCache, TokenRequest, TokenSource};
 use tokio::time::timeout;
 
 use crate::support::{
@@ -317,7 +317,9 @@ async fn case_31_a_failure_that_knew_nothing_of_an_invalidation_holds_nobody_bac
 #[tokio::test(start_paused = true)]
 async fn case_36_a_short_pause_that_was_asked_for_is_kept_within_the_flight() {
     let source = Manual::default();
-    let cache = TokenCache::builder(source.clone()).back_off(secs(60), secs(60)).randomness(|| 1.0);
+    let cache = TokenCache::builder(source.clone())
+        .backoff(Backoff::default().first(secs(60)).longest(secs(60)))
+        .randomness(|| 1.0);
     let cache = cache.build().unwrap();
     let caller = call(&cache);
     source.answer(token("t1")).await;

@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use klavi_auth::{ConfigError, Freshness, RefreshPolicy, TokenCache, source_fn};
+use klavi_auth::{
+    Backoff, Budget, ConfigError, Freshness, RefreshPolicy, TokenCache, TokenCacheBuilder, source_fn,
+};
 
 use crate::support::{
     LIFETIME, Logged, Manual, NS, Scripted, at_once, cache_drawing, call, got, held, pass, poll_once, reset,
@@ -190,8 +192,7 @@ async fn case_12_a_token_of_60_s_is_fetched_about_once_per_lifetime_under_consta
 
 #[tokio::test(start_paused = true)]
 async fn case_12_the_policy_of_the_builder_is_the_one_that_counts() {
-    let policy = RefreshPolicy::default().jitter(0.0).unwrap().renew_after(0.5).unwrap();
-    let policy = policy.expiry_margin(secs(60)).unwrap();
+    let policy = RefreshPolicy::default().jitter(0.0).renew_after(0.5).expiry_margin(secs(60));
     let cache =
         TokenCache::builder(Scripted::tokens()).refresh_policy(policy).randomness(|| 1.0).build().unwrap();
     cache.get().await.unwrap();
@@ -206,10 +207,18 @@ async fn case_12_the_policy_of_the_builder_is_the_one_that_counts() {
 #[test]
 fn case_13_a_cache_whose_windows_make_no_sense_is_not_built() {
     let builder = || TokenCache::builder(Scripted::tokens());
-    assert_eq!(builder().flight_timeout(secs(0)).build().unwrap_err(), ConfigError::Timeout);
-    assert_eq!(builder().flight_timeout(secs(3600) + NS).build().unwrap_err(), ConfigError::Timeout);
+    let error = |builder: TokenCacheBuilder| builder.build().unwrap_err();
+    let timeout = ConfigError::Timeout("flight_timeout");
+    assert_eq!(error(builder().flight_timeout(secs(0))), timeout);
+    assert_eq!(error(builder().flight_timeout(secs(3600) + NS)), timeout);
     assert!(builder().flight_timeout(secs(3600)).build().is_ok());
-    assert_eq!(builder().back_off(secs(0), secs(1)).build().unwrap_err(), ConfigError::BackOff);
-    assert_eq!(builder().back_off(secs(2), secs(1)).build().unwrap_err(), ConfigError::BackOff);
-    assert_eq!(builder().renewal_budget(5, secs(0)).build().unwrap_err(), ConfigError::Budget);
+    let backoff = |first, longest| Backoff::default().first(secs(first)).longest(secs(longest));
+    assert_eq!(error(builder().backoff(backoff(0, 1))), ConfigError::Backoff);
+    assert_eq!(error(builder().backoff(backoff(2, 1))), ConfigError::Backoff);
+    assert_eq!(error(builder().budget(Budget::default().full_refill(secs(0)))), ConfigError::Budget);
+    assert_eq!(error(builder().attempts(0)), ConfigError::Attempts);
+    let policy = RefreshPolicy::default;
+    assert_eq!(error(builder().refresh_policy(policy().renew_after(1.0))), ConfigError::RenewAfter);
+    assert_eq!(error(builder().refresh_policy(policy().renew_after(0.05))), ConfigError::Jitter);
+    assert!(builder().refresh_policy(policy().renew_after(0.05).jitter(0.01)).build().is_ok());
 }

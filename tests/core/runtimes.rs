@@ -2,7 +2,7 @@
 
 use std::{sync::mpsc, task::Poll, time::Duration};
 
-use klavi_auth::TokenCache;
+use klavi_auth::{Backoff, TokenCache};
 
 use crate::support::{
     Logged, Manual, at_once, cache_drawing, call, got, held, pass, poll_once, reset, runtime, secs, settle,
@@ -138,7 +138,9 @@ fn case_30_the_runtime_goes_with_a_renewal_and_the_token_is_used_and_renewed_els
 fn case_30_a_program_with_a_runtime_for_each_call_refreshes_by_backoff() {
     let source = Manual::default();
     // Long enough that it does not matter how long 50 runtimes take to make.
-    let cache = TokenCache::builder(source.clone()).back_off(secs(100), secs(300)).randomness(|| 1.0);
+    let cache = TokenCache::builder(source.clone())
+        .backoff(Backoff::default().first(secs(100)).longest(secs(300)))
+        .randomness(|| 1.0);
     let cache = cache.build().unwrap();
     runtime().block_on(async {
         let caller = call(&cache);

@@ -78,10 +78,8 @@ async fn run(
     let road = Road::new(To::Server(([127, 0, 0, 1], 0).into()));
     let is_slow = name == SILENCE;
     let builder = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials());
-    let builder = client.transport(&road, builder).configure_tokens(move |tokens| {
-        let tokens = tokens.randomness(|| 0.0);
-        if endpoint == Endpoint::Refresh { tokens.refresh_policy(at_once()) } else { tokens }
-    });
+    let builder = client.transport(&road, builder).randomness(|| 0.0);
+    let builder = if endpoint == Endpoint::Refresh { builder.refresh_policy(at_once()) } else { builder };
     let layer = if is_slow { builder.request_timeout(SHORT) } else { builder }.build().unwrap();
     let (bare, layered) = (client.bare(&road), client.layered(&road, &layer));
     let world = World { sandbox, bare, layered, layer, is_slow: is_slow && endpoint == Endpoint::Resource };

@@ -57,10 +57,8 @@ impl World {
             _ => client.transport(&to_tokens, builder),
         };
         // No back-off, so that the next request after a failure asks again.
-        let builder = builder.configure_tokens(move |tokens| {
-            let tokens = tokens.randomness(|| 0.0);
-            if place == Place::Refresh { tokens.refresh_policy(at_once()) } else { tokens }
-        });
+        let builder = builder.randomness(|| 0.0);
+        let builder = if place == Place::Refresh { builder.refresh_policy(at_once()) } else { builder };
         let builder = if fault.is_slow { builder.request_timeout(SHORT) } else { builder };
         let layer = builder.build().unwrap();
 
@@ -190,7 +188,7 @@ pub(crate) async fn back_off(layer: &KlaviAuthLayer) {
 
 /// A renewal is due as soon as there is a token.
 pub(crate) fn at_once() -> RefreshPolicy {
-    RefreshPolicy::default().jitter(0.0).and_then(|policy| policy.renew_after(1e-9)).unwrap()
+    RefreshPolicy::default().jitter(0.0).renew_after(1e-9)
 }
 
 pub(crate) fn tasks() -> usize {

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use http::Response;
-use klavi_auth::{Error, KlaviApi, KlaviAuthLayer, Product, TokenCache, TokenSource};
+use klavi_auth::{Budget, Error, KlaviApi, KlaviAuthLayer, Product, TokenCache, TokenSource};
 use tokio::sync::watch;
 
 use crate::support::{
@@ -31,7 +31,11 @@ pub(crate) fn layer_of(cache: TokenCache) -> KlaviAuthLayer {
 /// runs.
 pub(crate) fn frugal(burst: u32, source: impl TokenSource) -> TokenCache {
     let year = secs(365 * 24 * 60 * 60);
-    TokenCache::builder(source).randomness(|| 1.0).renewal_budget(burst, year).build().unwrap()
+    TokenCache::builder(source)
+        .randomness(|| 1.0)
+        .budget(Budget::default().burst(burst).full_refill(year))
+        .build()
+        .unwrap()
 }
 
 pub(crate) fn only(bearer: &'static str) -> Api {

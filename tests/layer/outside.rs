@@ -33,7 +33,7 @@ fn warm(cache: TokenCache) -> KlaviAuth<Api> {
 
 /// A cache whose tokens are aging as soon as they are there.
 fn aging(source: impl TokenSource) -> TokenCache {
-    let policy = RefreshPolicy::default().jitter(0.0).unwrap().renew_after(1e-9).unwrap();
+    let policy = RefreshPolicy::default().jitter(0.0).renew_after(1e-9);
     TokenCache::builder(source).refresh_policy(policy).build().unwrap()
 }
 

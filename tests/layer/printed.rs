@@ -11,8 +11,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use klavi_auth::{
-    BoxError, ConfigError, Credentials, KlaviApi, KlaviAuthLayer, KlaviSource, NewToken, Product, SendOnce,
-    TokenCache, TokenCaches, TokenEndpoint, source_fn,
+    BoxError, ConfigError, Credentials, Environment, FetchReason, Freshness, GivenUp, KlaviApi,
+    KlaviAuthLayer, KlaviSource, NewToken, Product, SendOnce, TokenCache, TokenCaches, TokenEndpoint,
+    source_fn,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -129,9 +130,23 @@ fn endpoints_and_configuration_errors_are_printed_in_words() {
     assert_eq!(names, [("auth", "POST /auth".to_owned()), ("refresh", "GET /refresh".to_owned())]);
     for (error, words) in [
         (ConfigError::MissingEnv("KEY"), "environment variable KEY is not set"),
-        (ConfigError::InvalidUrl, "absolute http or https URL"),
+        (ConfigError::InvalidUrl("no scheme".into()), "no scheme"),
         (ConfigError::MissingTransport, "no transport"),
     ] {
         assert!(error.to_string().contains(words), "{error}");
     }
+}
+
+#[test]
+fn the_small_enums_are_printed_as_signals_say_them() {
+    let reasons = [FetchReason::First, FetchReason::Renewal, FetchReason::Expired, FetchReason::Rejected];
+    assert_eq!(reasons.map(|it| it.to_string()), reasons.map(FetchReason::as_str));
+    assert_eq!(FetchReason::Invalidated.to_string(), "invalidated");
+    assert_eq!(GivenUp::BodyNotKept.to_string(), "body_not_kept");
+    let life = [Freshness::Fresh, Freshness::Aging, Freshness::Expiring, Freshness::Expired];
+    assert_eq!(life.map(|it| it.to_string()), ["fresh", "aging", "expiring", "expired"]);
+    assert_eq!(
+        format!("{} {}", Environment::Sandbox, Product::PaymentManagement),
+        "sandbox payment/management"
+    );
 }

@@ -37,7 +37,7 @@ fn answering(statuses: &'static [u16]) -> (TokenCache, Calls) {
     let credentials = Credentials::new("access-4711", "secret-0815").unwrap();
     let layer = KlaviAuthLayer::builder(KlaviApi::sandbox(Product::Monitor), credentials)
         .transport(transport)
-        .configure_tokens(|tokens| tokens.randomness(|| 0.0))
+        .randomness(|| 0.0)
         .build();
     (layer.unwrap().tokens().clone(), calls)
 }

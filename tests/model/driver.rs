@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use klavi_auth::TokenCache;
+use klavi_auth::{Budget, TokenCache};
 use tokio::{runtime::Runtime, task::yield_now, time::Instant};
 
 use crate::{
@@ -51,7 +51,7 @@ impl Driver {
         let drawing = Arc::clone(&shared);
         let cache = TokenCache::builder(source.clone())
             .randomness(move || drawing.draw())
-            .renewal_budget(case.burst, Duration::from_nanos(FULL_REFILL))
+            .budget(Budget::default().burst(case.burst).full_refill(Duration::from_nanos(FULL_REFILL)))
             .keep_alive(case.keep_alive)
             .build()
             .unwrap();

@@ -37,7 +37,7 @@ async fn one_layer(sandbox: Sandbox) -> usize {
     let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let layer = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
         .transport(http.clone())
-        .configure_tokens(|tokens| tokens.randomness(|| 1.0));
+        .randomness(|| 1.0);
     let client = layer.build().unwrap().layer(http);
     let start = Instant::now();
     let calls = (0..REQUESTS).map(|number| {

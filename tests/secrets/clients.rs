@@ -103,11 +103,9 @@ impl Kind {
 
 /// No jitter, no back-off, and everything told to the recorder.
 pub(crate) fn observed(builder: KlaviAuthLayerBuilder) -> KlaviAuthLayerBuilder {
-    builder.configure_tokens(|tokens| {
-        let tokens = tokens.randomness(|| 0.0).observer(recorder::observe).name("secrets");
-        book::show("configured", &tokens);
-        tokens
-    })
+    let builder = builder.randomness(|| 0.0).observer(recorder::observe).name("secrets");
+    book::show("configured", &builder);
+    builder
 }
 
 fn no_redirects() -> reqwest::Client {

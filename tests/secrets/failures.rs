@@ -6,8 +6,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 use klavi_auth::{
-    BoxError, ConfigError, Credentials, Error, KlaviApi, KlaviAuthLayer, KlaviSource, NewToken, Predecessor,
-    Product, RefreshPolicy, TokenCache, TokenRequest, TokenSource, source_fn,
+    Backoff, BoxError, Budget, ConfigError, Credentials, Environment, Error, KlaviApi, KlaviAuthLayer,
+    KlaviSource, NewToken, Predecessor, Product, RefreshPolicy, TokenCache, TokenRequest, TokenSource,
+    TransportError, source_fn,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -166,35 +167,41 @@ pub(crate) fn configuration() {
     let layer =
         || KlaviAuthLayer::new(&api, TokenCache::new(source_fn(async |_| Err(Error::transient("no")))));
     let builder = || TokenCache::builder(source_fn(async |_| Err(Error::transient("no"))));
+    let policy = |policy| builder().refresh_policy(policy).build().unwrap_err();
     let mut errors = vec![
         Credentials::new(format!("{ACCESS}\n"), SECRET).unwrap_err(),
         Credentials::new(ACCESS, format!("{SECRET}\n")).unwrap_err(),
         Credentials::bearer(&format!("{BEARER}\n"), LIFETIME).unwrap_err(),
         Credentials::bearer(BEARER, Duration::ZERO).unwrap_err(),
-        KlaviAuthLayer::builder(api.clone(), Credentials::new(ACCESS, SECRET).unwrap())
-            .configure_tokens(|tokens| tokens.flight_timeout(Duration::ZERO))
-            .build()
-            .unwrap_err(),
         Product::other(SECRET).unwrap_err(),
-        builder().back_off(secs(0), secs(0)).build().unwrap_err(),
-        builder().renewal_budget(1, Duration::ZERO).build().unwrap_err(),
-        RefreshPolicy::default().renew_after(2.0).unwrap_err(),
-        RefreshPolicy::default().jitter(-1.0).unwrap_err(),
-        RefreshPolicy::default().expiry_margin(secs(1_000_000)).unwrap_err(),
+        SECRET.parse::<Environment>().unwrap_err(),
+        builder().flight_timeout(Duration::ZERO).build().unwrap_err(),
+        builder().attempts(0).build().unwrap_err(),
+        builder().backoff(Backoff::default().first(secs(0))).build().unwrap_err(),
+        builder().budget(Budget::default().full_refill(Duration::ZERO)).build().unwrap_err(),
+        policy(RefreshPolicy::default().renew_after(2.0)),
+        policy(RefreshPolicy::default().jitter(-1.0)),
+        policy(RefreshPolicy::default().expiry_margin(secs(1_000_000))),
     ];
     for url in [
         format!("https://user:{}@api.klavi.ai", TOKENS[1]),
         format!("https://api.klavi.ai/?key={}", TOKENS[1]),
         format!("https://api.klavi.ai/#{}", TOKENS[1]),
         format!("{SECRET}://api.klavi.ai"),
-        format!("http://{}.example", &TOKENS[1][..8]),
+        format!("http://{}@gw.example/{}", TOKENS[1], TOKENS[2]),
+        format!("http://gw.example/{}", TOKENS[1]),
+        SECRET.to_owned(),
+        TOKENS[1].to_owned(),
     ] {
         errors.push(KlaviApi::at(&url, Product::Monitor).unwrap_err());
         errors.push(layer().allow_origin(&url).unwrap_err());
     }
     // What only other features, or another machine, can bring about.
-    errors.extend([ConfigError::MissingTransport, ConfigError::Transport]);
-    errors.extend([ConfigError::MissingEnv("A"), ConfigError::InvalidEnv("A")]);
+    errors.extend([ConfigError::MissingTransport, ConfigError::MissingEnv("A")]);
+    errors.push(ConfigError::InvalidEnv("A", "it is empty".into()));
+    let cause = TransportError::new("no TLS");
+    book::say("of a client", &cause);
+    errors.push(ConfigError::Transport(cause));
     let mut kinds = BTreeSet::new();
     for error in &errors {
         book::error("of a configuration", error);
@@ -238,8 +245,8 @@ fn case_61_what_the_environment_says_is_not_repeated() {
     for (access, secret, url, read) in [
         (ACCESS, SECRET, "https://api.klavi.ai", "Keys([redacted])"),
         (ACCESS, "", "https://api.klavi.ai", "InvalidEnv"),
-        (ACCESS, breaks.as_str(), url.as_str(), "InvalidUrl"),
-        (breaks.as_str(), SECRET, url.as_str(), "InvalidCredential"),
+        (ACCESS, breaks.as_str(), url.as_str(), r#"InvalidEnv("KLAVI_API_URL""#),
+        (breaks.as_str(), SECRET, url.as_str(), r#"InvalidEnv("KLAVI_ACCESS_KEY""#),
     ] {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", "failures::child", "--nocapture"]).env(CHILD, "1").env_remove("KLAVI_ENV");

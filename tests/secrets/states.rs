@@ -6,8 +6,9 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use klavi_auth::{
-    AccessToken, BoxError, Credentials, Error, KlaviApi, KlaviAuthLayer, KlaviSource, NewToken, NoResend,
-    Predecessor, Product, RefreshPolicy, SkipAuth, TokenCache, TokenCaches, TokenRequest, TokenSource,
+    AccessToken, Backoff, BoxError, Budget, Credentials, Environment, Error, KlaviApi, KlaviAuthLayer,
+    KlaviSource, NewToken, NoResend, Predecessor, Product, RefreshPolicy, SkipAuth, TokenCache, TokenCaches,
+    TokenRequest, TokenSource,
     sandbox::{Endpoint, Fault, Sandbox},
     source_fn,
 };
@@ -28,10 +29,16 @@ pub(crate) fn values() {
     book::show("aged", &new.aged(secs(1)));
     let api = KlaviApi::at("https://api.klavi.ai/base", Product::other("payments").unwrap()).unwrap();
     book::show("with a path", &api);
+    book::show("of the environment", &KlaviApi::from_env(Product::Monitor).unwrap());
     book::show("of an API", api.product());
     let Product::Other(name) = api.product() else { panic!("it is another product") };
     book::show("of a product", name);
     book::show("the default", &RefreshPolicy::default());
+    book::show("the default", &Backoff::default());
+    book::show("the default", &Budget::default());
+    book::say("of the environment", &Environment::TestingMtls);
+    book::say("with two segments", &Product::PaymentCustomer);
+    book::show("with a source", &TokenCache::builder(source_fn(async |_| token(TOKENS[0]))));
     let transport =
         service_fn(async |_: Request<Full<Bytes>>| Err::<Response<Full<Bytes>>, _>(BoxError::from("no")));
     book::show("with keys", &KlaviSource::new(api.clone(), credentials.clone(), transport));

@@ -16,8 +16,8 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use klavi_auth::{
-    BoxError, Credentials, Error, KlaviAuth, KlaviAuthLayer, KlaviAuthMiddleware, KlaviSource, Product,
-    RecordBody, TokenCache, TokenCacheBuilder, TokenCaches, sandbox::Sandbox,
+    Backoff, BoxError, Budget, Credentials, Error, KlaviAuth, KlaviAuthLayer, KlaviAuthMiddleware,
+    KlaviSource, Product, RecordBody, TokenCache, TokenCacheBuilder, TokenCaches, sandbox::Sandbox,
 };
 use reqwest_middleware::ClientWithMiddleware;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -78,8 +78,8 @@ fn configured(tokens: TokenCacheBuilder) -> TokenCacheBuilder {
     let draws = std::sync::Mutex::new(crate::chance::Chance::new(7, 7));
     tokens
         .flight_timeout(Duration::from_secs(4))
-        .back_off(BACK_OFF.0, BACK_OFF.1)
-        .renewal_budget(BUDGET.0, BUDGET.1)
+        .backoff(Backoff::default().first(BACK_OFF.0).longest(BACK_OFF.1))
+        .budget(Budget::default().burst(BUDGET.0).full_refill(BUDGET.1))
         .randomness(move || 0.5 + draws.lock().unwrap().below(500) as f64 / 1000.0)
 }
 
@@ -101,12 +101,9 @@ impl World {
         }
         let sandbox = builder.start().await.unwrap();
         let api = sandbox.api(Product::Monitor);
-        let auth = KlaviAuthLayer::builder(api.clone(), sandbox.credentials())
-            .transport(http::<Whole>(false))
-            .request_timeout(Duration::from_secs(1))
-            .configure_tokens(configured)
-            .build()
-            .unwrap();
+        let source = KlaviSource::new(api.clone(), sandbox.credentials(), http::<Whole>(false))
+            .request_timeout(Duration::from_secs(1));
+        let auth = KlaviAuthLayer::new(&api, configured(TokenCache::builder(source)).build().unwrap());
         let reqwest = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(IDLE).build().unwrap();
         let middleware = reqwest_middleware::ClientBuilder::new(reqwest.clone())
             .with(KlaviAuthMiddleware::from(&auth))

@@ -49,7 +49,7 @@ async fn case_29_an_endpoint_that_never_answers_ends_in_a_timeout_for_all_and_a_
 async fn case_29_the_flight_ends_at_its_own_timeout_also_within_a_call() {
     through_each(async |world| {
         let builder = world.builder().request_timeout(secs(60));
-        let layer = builder.configure_tokens(|tokens| tokens.flight_timeout(secs(20))).build().unwrap();
+        let layer = builder.flight_timeout(secs(20)).build().unwrap();
         let client = client(&layer);
         world.sandbox.fail_next(Endpoint::Auth, 1, Fault::never());
         let call = tokio::spawn(client.send(world.get("echo")));

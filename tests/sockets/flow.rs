@@ -169,7 +169,7 @@ async fn case_10_the_lifetime_counts_from_before_the_token_was_asked_for() {
     through_each(async |world| {
         world.sandbox.set_latency(Endpoint::Auth, secs(400));
         let builder = world.builder().request_timeout(secs(500));
-        let layer = builder.configure_tokens(|tokens| tokens.flight_timeout(secs(600))).build().unwrap();
+        let layer = builder.flight_timeout(secs(600)).build().unwrap();
         let warm_up = tokio::spawn({
             let tokens = layer.tokens().clone();
             async move { tokens.warm_up().await }

@@ -15,5 +15,6 @@ mod flow;
 mod limits;
 mod outages;
 mod renewal;
+mod token_calls;
 mod unauthorized;
 mod vanished;

@@ -42,7 +42,7 @@ enum Outage {
 async fn five_lives(world: &World, name: &str, outage: &Outage) {
     let [auths, refreshes, _, unauthorized] = world.counts();
     let builder = world.builder().request_timeout(SILENCE);
-    let layer = builder.configure_tokens(|tokens| tokens.randomness(|| 1.0)).build().unwrap();
+    let layer = builder.randomness(|| 1.0).build().unwrap();
     let client = client(&layer);
     world.sandbox.set_token_lifetime(secs(60));
     let mut token = soon(layer.tokens().get()).await.unwrap();

@@ -125,7 +125,7 @@ async fn case_20_without_traffic_no_token_is_fetched() {
 #[tokio::test]
 async fn case_20_keep_alive_renews_without_traffic_until_the_last_handle_is_dropped() {
     through_each(async |world| {
-        let builder = drawing(world.builder(), &[0.0]).configure_tokens(|tokens| tokens.keep_alive(true));
+        let builder = drawing(world.builder(), &[0.0]).keep_alive(true);
         let layer = builder.build().unwrap();
         soon(layer.tokens().warm_up()).await.unwrap();
         for renewals in 1..=3 {

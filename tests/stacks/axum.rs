@@ -16,7 +16,7 @@ use axum::{
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use klavi_auth::{KlaviAuth, KlaviAuthLayer, Product, RecordBody, sandbox::Sandbox};
+use klavi_auth::{Budget, KlaviAuth, KlaviAuthLayer, Product, RecordBody, sandbox::Sandbox};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
 
@@ -55,7 +55,7 @@ async fn case_40_53_a_hundred_posts_through_a_handlers_state_survive_random_revo
         let sandbox = Sandbox::start().await.unwrap();
         let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
             .transport(http())
-            .configure_tokens(|tokens| tokens.renewal_budget(1000, Duration::from_secs(30)));
+            .budget(Budget::default().burst(1000).full_refill(Duration::from_secs(30)));
         let klavi = auth.build().unwrap().replay_with(Body::new).layer(http());
         let uri = format!("{}/monitor/v1/monitors", sandbox.base_url());
         let base = serve(Router::new().fallback(forward).with_state((klavi, uri))).await;

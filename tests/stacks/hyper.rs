@@ -12,7 +12,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use klavi_auth::{BoxError, KlaviAuthLayer, Product, sandbox::Sandbox};
+use klavi_auth::{BoxError, Budget, KlaviAuthLayer, Product, sandbox::Sandbox};
 use tokio::task::yield_now;
 use tower::{Layer, Service, ServiceExt};
 
@@ -32,7 +32,7 @@ where
 fn layer(sandbox: &Sandbox) -> KlaviAuthLayer {
     KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
         .transport(http::<Full<Bytes>>(Version::HTTP_11))
-        .configure_tokens(|tokens| tokens.renewal_budget(1000, Duration::from_secs(30)))
+        .budget(Budget::default().burst(1000).full_refill(Duration::from_secs(30)))
         .build()
         .unwrap()
 }

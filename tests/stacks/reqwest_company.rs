@@ -14,7 +14,7 @@ use crate::sockets::{Caller, World, http1, secs, soon};
 use futures_util::future::join_all;
 use http::StatusCode;
 use klavi_auth::{
-    BoxError, Error, KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache,
+    BoxError, Budget, Error, KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache,
     sandbox::{Endpoint, Fault},
     source_fn,
 };
@@ -236,7 +236,7 @@ async fn a_hundred_posts_while_tokens_are_revoked_at_random_are_each_handled_onc
     for (seed, recorded) in [(3, false), (4, true)] {
         let world = world().await;
         // More revocations than are believed by default.
-        let builder = world.builder().configure_tokens(|tokens| tokens.renewal_budget(100, secs(1)));
+        let builder = world.builder().budget(Budget::default().burst(100).full_refill(secs(1)));
         let layer = builder.build().unwrap();
         let bytes = layer.layer(http());
         let stream = layer.clone().replay_with(reqwest::Body::wrap).layer(unpooled());

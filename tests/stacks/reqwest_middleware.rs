@@ -5,7 +5,7 @@ use crate::revoking::{CALLS, a_hundred_calls, all_of_them, kibibyte};
 use crate::sockets::{Caller, World, http1, secs, soon};
 use http::StatusCode;
 use klavi_auth::{
-    Error, KlaviApi, KlaviAuthLayer, KlaviAuthMiddleware, NoResend, Product, SkipAuth, TokenCache,
+    Budget, Error, KlaviApi, KlaviAuthLayer, KlaviAuthMiddleware, NoResend, Product, SkipAuth, TokenCache,
     sandbox::{Endpoint, Fault},
 };
 use reqwest::{Body, Response};
@@ -165,7 +165,7 @@ async fn case_44_if_the_renewal_fails_the_401_comes_back_with_the_reason() {
 async fn case_47_past_the_budget_401s_go_back_and_the_token_endpoint_is_left_alone() {
     let world = world().await;
     // None is refilled while the test runs.
-    let layer = world.builder().configure_tokens(|tokens| tokens.renewal_budget(5, secs(5 * 3600)));
+    let layer = world.builder().budget(Budget::default().full_refill(secs(5 * 3600)));
     let client = client(&layer.build().unwrap());
     world.sandbox.fail_next(Endpoint::Resource, 100, Fault::status(StatusCode::UNAUTHORIZED));
     for _ in 0..10 {
@@ -211,7 +211,7 @@ async fn case_8_without_a_token_the_client_is_not_called() {
 async fn a_hundred_posts_while_tokens_are_revoked_at_random_are_each_handled_once() {
     let world = world().await;
     // More revocations than are believed by default.
-    let builder = world.builder().configure_tokens(|tokens| tokens.renewal_budget(100, secs(1)));
+    let builder = world.builder().budget(Budget::default().burst(100).full_refill(secs(1)));
     let layer = builder.build().unwrap();
     let client = client(&layer);
     let url = format!("{}/monitor/v1/monitors", world.sandbox.base_url());

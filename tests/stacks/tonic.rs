@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::grpc::{Rejects, Seen, Server, layer, message, rejects_status_16, request};
 use crate::revoking::{CALLS, a_hundred_calls, all_of_them, kibibyte};
 use futures_util::StreamExt;
-use klavi_auth::{Error, KlaviAuth, KlaviAuthLayer, RecordBody, SkipAuth, TokenCache, source_fn};
+use klavi_auth::{Budget, Error, KlaviAuth, KlaviAuthLayer, RecordBody, SkipAuth, TokenCache, source_fn};
 use tonic::{Code, body::Body, transport::Channel};
 use tonic_health::pb::health_client::HealthClient;
 use tower::Layer;
@@ -152,7 +152,8 @@ async fn a_hundred_calls_while_tokens_are_revoked_at_random_are_each_handled_onc
     for (kind, seed) in KINDS.into_iter().zip(6..) {
         let server = Server::start(kind).await;
         // More revocations than are believed by default.
-        let tokens = TokenCache::builder(server.source()).renewal_budget(100, Duration::from_secs(1));
+        let tokens = TokenCache::builder(server.source())
+            .budget(Budget::default().burst(100).full_refill(Duration::from_secs(1)));
         let tokens = tokens.build().unwrap();
         let layer = KlaviAuthLayer::new(&server.api(), tokens.clone());
         let layer = layer.whole_origin().rejected_when(rejects_status_16).replay_with(Body::new);

@@ -23,7 +23,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use klavi_auth::{
-    BoxError, Credentials, Error, KlaviAuth, KlaviAuthLayer, KlaviAuthLayerBuilder, Product,
+    Backoff, BoxError, Credentials, Error, KlaviAuth, KlaviAuthLayer, KlaviAuthLayerBuilder, Product,
     sandbox::{Endpoint, Recorded, Sandbox},
 };
 use tower::{Layer, Service, ServiceExt};
@@ -149,7 +149,7 @@ impl World {
 pub fn drawing(builder: KlaviAuthLayerBuilder, draws: &'static [f64]) -> KlaviAuthLayerBuilder {
     let drawn = AtomicUsize::new(0);
     let draw = move || draws[drawn.fetch_add(1, Ordering::SeqCst).min(draws.len() - 1)];
-    builder.configure_tokens(|tokens| tokens.back_off(secs(60), secs(240)).randomness(draw))
+    builder.backoff(Backoff::default().first(secs(60)).longest(secs(240))).randomness(draw)
 }
 
 pub fn client(layer: &KlaviAuthLayer) -> KlaviAuth<Http> {

@@ -148,7 +148,7 @@ fn client(credentials: Credentials, script: Script) -> Client<impl Inner> {
     });
     let layer = KlaviAuthLayer::builder(KlaviApi::production(Product::Monitor), credentials)
         .transport(transport)
-        .configure_tokens(|tokens| tokens.randomness(|| 0.0))
+        .randomness(|| 0.0)
         .build();
     Client { klavi: layer.unwrap().layer(api), calls }
 }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     AccessToken, Error, NewToken, RefreshPolicy,
-    cache::{backoff::Backoff, budget::Budget},
+    cache::{Backoff, Budget, budget::Bucket},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -135,9 +135,9 @@ pub(super) struct TokenCache {
 
 impl TokenCache {
     pub(super) fn new(source: impl Fn(usize, u64) -> Fetch + Send + Sync + 'static) -> Self {
-        let (policy, backoff) = (RefreshPolicy::default(), Backoff::new(Backoff::DEFAULT).unwrap());
-        let config = Config { policy, backoff, flight_timeout: HOUR };
-        let state = Guarded::new(State::new(config, Budget::new(Budget::DEFAULT)));
+        let (policy, backoff) = (RefreshPolicy::default(), Backoff::default());
+        let config = Config { policy, backoff, flight_timeout: HOUR, attempts: 3 };
+        let state = Guarded::new(State::new(config, Bucket::new(Budget::default())));
         let (source, fetches) = (Box::new(source), AtomicUsize::new(0));
         Self { core: Arc::new(Core { state, source, fetches }) }
     }
