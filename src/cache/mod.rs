@@ -5,6 +5,7 @@ mod backoff;
 mod budget;
 mod builder;
 mod current;
+mod fixed;
 mod flight;
 mod guarded;
 #[cfg(test)]
@@ -40,7 +41,7 @@ pub use self::{
     snapshot::Snapshot,
 };
 use self::{budget::OverBudget, guarded::Guarded, state::State, waiters::Waiter};
-use crate::{AccessToken, Error, Event, TokenSource, events::Events};
+use crate::{AccessToken, ConfigError, Error, Event, TokenSource, events::Events};
 
 /// One access token, kept fresh: a handle that is cheap to clone and shares everything with its clones.
 ///
@@ -80,6 +81,27 @@ impl TokenCache {
     /// A cache of the tokens of `source`, to be configured.
     pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
         TokenCacheBuilder::new(source)
+    }
+
+    /// A cache of this one token, which never expires: for tests and scripts.
+    ///
+    /// It cannot be replaced. When the API rejects it, the caller gets the 401, with an [`Error`] in its extensions, and the
+    /// token stays in use, as only the API can say whether it is dead; nothing is resent. After
+    /// [`invalidate`](Self::invalidate) there is no token, and every request fails.
+    ///
+    /// ```
+    /// use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
+    ///
+    /// let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Monitor), TokenCache::fixed("a-token")?);
+    /// # let _ = auth;
+    /// # Ok::<_, klavi_auth::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::InvalidCredential`] if it cannot be the value of a header.
+    pub fn fixed(token: &str) -> Result<Self, ConfigError> {
+        fixed::Fixed::new(token).map(Self::new)
     }
 
     /// A token that is valid now, fetched if need be.

@@ -14,13 +14,16 @@ mod wire;
 
 #[cfg(feature = "reqwest")]
 pub(crate) use self::reqwest::{default_transport, over_reqwest};
-pub(crate) use self::transport::{Transport, erase};
 pub use self::{
     api::KlaviApi,
     credentials::Credentials,
     environment::Environment,
     product::{Product, ProductName},
     source::KlaviSource,
+};
+pub(crate) use self::{
+    credentials::cannot_be_used,
+    transport::{Transport, erase},
 };
 
 /// There is none without the feature `reqwest`.

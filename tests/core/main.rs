@@ -8,6 +8,7 @@ mod clocks;
 mod due_on_arrival;
 mod endpoints;
 mod failure;
+mod fixed;
 mod flight;
 mod flight_end;
 mod keep_alive;

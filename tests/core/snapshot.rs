@@ -1,10 +1,10 @@
 //! What a snapshot says in each state of the cache. Taking one fetches nothing.
 
-use klavi_auth::{Freshness, KlaviApi, KlaviAuthLayer, Product};
+use klavi_auth::{Freshness, KlaviApi, KlaviAuthLayer, Product, TokenCache, TokenSource, source_fn};
 use tower::{Layer, ServiceExt};
 
 use crate::support::{
-    Manual, NS,
+    Manual, NS, Scripted,
     api::{Api, get},
     at_once, cache_drawing, call, pass, rejected, reset, runtime, secs, token,
 };
@@ -162,4 +162,40 @@ fn case_61_the_debug_of_a_cache_shows_its_state_and_no_token() {
     });
     let printed = format!("{cache:?} {:?}", cache.snapshot());
     assert!(printed.contains("generation: 1") && !printed.contains("hush"), "{printed}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_snapshots_are_equal_if_they_say_the_same_of_the_same_error() {
+    let cache = cache_drawing(1.0, Scripted::new([token("t1"), rejected(), rejected()]));
+    assert_eq!(cache.snapshot(), cache.snapshot());
+    let empty = cache.snapshot();
+    cache.get().await.unwrap();
+    assert_ne!(cache.snapshot(), empty);
+    let fresh = cache.snapshot();
+    pass(secs(1800)).await;
+    assert_ne!(cache.snapshot(), fresh, "it is older");
+    cache.get().await.unwrap_err();
+    let failed = cache.snapshot();
+    assert_eq!(failed, failed.clone());
+    pass(secs(5)).await;
+    cache.get().await.unwrap_err();
+    assert_ne!(cache.snapshot().last_error().map(ToString::to_string), None);
+    assert_ne!(cache.snapshot(), failed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_boxed_source_is_a_source() {
+    let sources: [Box<dyn TokenSource>; 2] =
+        [Box::new(Scripted::tokens()), Box::new(source_fn(async |_| token("t1")))];
+    for source in sources {
+        assert_eq!(TokenCache::new(source).get().await.unwrap().expose(), "t1");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_tokens_are_equal_whatever_cache_they_are_of() {
+    let get = async |cache: TokenCache| cache.get().await.unwrap();
+    let t1 = get(TokenCache::new(Scripted::tokens())).await;
+    assert_eq!(t1, get(TokenCache::fixed("t1").unwrap()).await);
+    assert_ne!(t1, get(TokenCache::fixed("t2").unwrap()).await);
 }

@@ -8,6 +8,7 @@ mod bodies;
 mod budget;
 mod clocks;
 mod customers;
+mod fixed;
 mod helpers;
 mod margin;
 mod outside;
