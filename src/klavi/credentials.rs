@@ -1,13 +1,21 @@
 //! What proves to Klavi who is asking: two keys, or a bearer that somebody else obtained.
 
-use std::{env, fmt, time::Duration};
+use std::{env, fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
-use secrecy::{SecretString, zeroize::Zeroizing};
+use futures_util::FutureExt;
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use tokio::time::Instant;
 
-use crate::{ConfigError, Error, NewToken};
+use super::key_files::KeyFiles;
+use crate::{
+    BoxError, ConfigError, Error, NewToken,
+    error::{Kind, Recovery},
+};
 
 /// The keys of a Klavi customer, or a bearer without keys.
+///
+/// Keys that change while the program runs are read again for every `/auth`: from files with
+/// [`from_files`](Self::from_files), from anywhere else with [`from_fn`](Self::from_fn).
 ///
 /// Both keys count as secrets: neither appears in `Debug`, in an error or in a log, and both are wiped from
 /// memory when the last clone is dropped. [Secrets](crate#secrets) says what
@@ -27,7 +35,13 @@ pub struct Credentials(pub(crate) Secrets);
 pub(crate) enum Secrets {
     Keys(Keys),
     Bearer { token: NewToken, since: Instant },
+    Files(Arc<KeyFiles>),
+    Function(Arc<ReadCredentials>),
 }
+
+pub(crate) type ReadCredentials = dyn Fn() -> Reading + Send + Sync;
+
+type Reading = Pin<Box<dyn Future<Output = Result<Credentials, BoxError>> + Send>>;
 
 #[derive(Clone)]
 pub(crate) struct Keys {
@@ -41,7 +55,7 @@ impl Credentials {
     /// # Errors
     ///
     /// [`ConfigError::InvalidCredential`] if a key is empty or has control characters (a trailing line break
-    /// from a secrets file, for one).
+    /// from a secrets file, for one: [`from_files`](Self::from_files) trims it).
     pub fn new(access_key: impl Into<String>, secret_key: impl Into<String>) -> Result<Self, ConfigError> {
         // Both first, so that the one is wiped when the other is no key.
         let (access, secret) = (Zeroizing::new(access_key.into()), Zeroizing::new(secret_key.into()));
@@ -65,6 +79,56 @@ impl Credentials {
         Ok(Self(Secrets::Keys(Keys { access, secret: read("KLAVI_SECRET_KEY", "secret key")? })))
     }
 
+    /// The keys from two files, which are read again for every `/auth`: for a Kubernetes secret that is mounted, or whatever
+    /// else replaces keys on disk. Line breaks at the end of a file are trimmed.
+    ///
+    /// A file that cannot be read, or has no key in it, is a transient error that names the file: the fetch is tried
+    /// again, and until then the current token stays in use. Nothing is read before the first fetch;
+    /// [`TokenCache::warm_up`](crate::TokenCache::warm_up) finds a wrong path at start-up.
+    ///
+    /// Keys that Klavi rejects are read once more, and sent again if they have changed: they may have been replaced
+    /// between the read and the call.
+    ///
+    /// ```
+    /// use klavi_auth::Credentials;
+    ///
+    /// let credentials = Credentials::from_files("/run/secrets/klavi/access-key", "/run/secrets/klavi/secret-key");
+    /// # let _ = credentials;
+    /// ```
+    pub fn from_files(access_key: impl Into<PathBuf>, secret_key: impl Into<PathBuf>) -> Self {
+        let files = KeyFiles { access: access_key.into(), secret: secret_key.into() };
+        Self(Secrets::Files(Arc::new(files)))
+    }
+
+    /// The keys that `read` returns, which is called again for every `/auth`: for a vault.
+    ///
+    /// What it returns must be made with [`Credentials::new`]. Its error is transient, unless it is an [`Error`] that says
+    /// otherwise, such as [`Error::permanent`]. The error must not have a key in it. As with
+    /// [`from_files`](Self::from_files), keys that Klavi rejects are read once more.
+    ///
+    /// ```
+    /// use klavi_auth::Credentials;
+    ///
+    /// # #[derive(Clone)] struct Vault;
+    /// # impl Vault { async fn read(&self, _: &str) -> std::io::Result<String> { Ok(String::new()) } }
+    /// # let vault = Vault;
+    /// let credentials = Credentials::from_fn(move || {
+    ///     let vault = vault.clone();
+    ///     async move {
+    ///         let (access, secret) = (vault.read("access-key").await?, vault.read("secret-key").await?);
+    ///         Ok(Credentials::new(access, secret)?)
+    ///     }
+    /// });
+    /// # let _ = credentials;
+    /// ```
+    pub fn from_fn<F, Fut>(read: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Self, BoxError>> + Send + 'static,
+    {
+        Self(Secrets::Function(Arc::new(move || read().boxed())))
+    }
+
     /// A bearer that somebody else obtained, valid for `remaining` from now, and no keys.
     ///
     /// It is renewed at `/refresh` for as long as it lives. Once it has expired or was rejected for good,
@@ -79,12 +143,44 @@ impl Credentials {
     }
 }
 
+impl Credentials {
+    /// The keys to send now.
+    pub(super) async fn read_keys(&self) -> Result<Keys, Error> {
+        match &self.0 {
+            Secrets::Keys(keys) => Ok(keys.clone()),
+            Secrets::Files(files) => files.read().await,
+            Secrets::Function(read) => match read().await.map_err(from_user)?.0 {
+                Secrets::Keys(keys) => Ok(keys),
+                _ => Err(Error::permanent("`Credentials::from_fn` returned something else than two keys")),
+            },
+            Secrets::Bearer { .. } => Err(Error::new(Kind::KeysNeeded, Recovery::Permanent)),
+        }
+    }
+
+    /// The next [`read_keys`](Self::read_keys) may have other ones.
+    pub(super) fn may_change(&self) -> bool {
+        matches!(self.0, Secrets::Files(_) | Secrets::Function(_))
+    }
+}
+
+impl Keys {
+    /// The access key and the secret key.
+    pub(super) fn expose(&self) -> (&str, &str) {
+        (self.access.expose_secret(), self.secret.expose_secret())
+    }
+}
+
+/// Any error is transient, unless it says otherwise.
+fn from_user(error: BoxError) -> Error {
+    error.downcast::<Error>().map_or_else(Error::transient, |error| *error)
+}
+
 /// A token that the user configured cannot be one.
 pub(crate) fn cannot_be_used(which: &'static str, error: &Error) -> ConfigError {
     ConfigError::InvalidCredential(which, format!("cannot be used: {error}").into())
 }
 
-fn key(text: &str, which: &'static str) -> Result<SecretString, ConfigError> {
+pub(super) fn key(text: &str, which: &'static str) -> Result<SecretString, ConfigError> {
     let problem = match text {
         "" => Some("is empty"),
         _ if text.ends_with(['\r', '\n']) => Some("ends with a line break: trim it"),
@@ -110,10 +206,14 @@ pub(crate) fn from_env(name: &'static str) -> Result<Option<String>, ConfigError
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Secrets::Keys(_) => "Credentials::Keys([redacted])",
-            Secrets::Bearer { .. } => "Credentials::Bearer([redacted])",
-        })
+        match &self.0 {
+            Secrets::Keys(_) => f.write_str("Credentials::Keys([redacted])"),
+            Secrets::Bearer { .. } => f.write_str("Credentials::Bearer([redacted])"),
+            Secrets::Files(files) => {
+                f.debug_tuple("Credentials::Files").field(&files.access).field(&files.secret).finish()
+            }
+            Secrets::Function(_) => f.write_str("Credentials::Function(..)"),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod api;
 mod credentials;
 mod environment;
+mod key_files;
 mod product;
 mod redact;
 #[cfg(feature = "reqwest")]

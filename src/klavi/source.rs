@@ -12,7 +12,7 @@ use http::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT},
 };
 use http_body::Body;
-use secrecy::{ExposeSecret, zeroize::Zeroizing};
+use secrecy::zeroize::Zeroizing;
 use tokio::time::Instant;
 use tower_service::Service;
 
@@ -60,6 +60,8 @@ pub struct KlaviSource {
     headers: HeaderMap,
     /// Until when `/refresh` is known to be missing.
     no_refresh_until: Mutex<Option<Instant>>,
+    /// The keys that were read last, to be kept out of what is printed.
+    last_keys: Mutex<Option<Keys>>,
 }
 
 impl KlaviSource {
@@ -79,6 +81,10 @@ impl KlaviSource {
     }
 
     pub(crate) fn over(api: KlaviApi, credentials: Credentials, transport: Transport) -> Self {
+        let last_keys = match &credentials.0 {
+            Secrets::Keys(keys) => Some(keys.clone()),
+            _ => None,
+        };
         Self {
             api,
             credentials,
@@ -86,6 +92,7 @@ impl KlaviSource {
             request_timeout: REQUEST_TIMEOUT,
             headers: HeaderMap::new(),
             no_refresh_until: Mutex::default(),
+            last_keys: Mutex::new(last_keys),
         }
     }
 
@@ -123,7 +130,7 @@ impl KlaviSource {
         request
     }
 
-    async fn fetch_with_keys(&self, keys: &Keys, request: &TokenRequest) -> Result<NewToken, Error> {
+    async fn fetch_with_keys(&self, request: &TokenRequest) -> Result<NewToken, Error> {
         let predecessor = request.predecessor();
         let reason = match predecessor {
             Predecessor::Live(_) if self.is_refresh_missing() => "no refresh endpoint",
@@ -144,7 +151,7 @@ impl KlaviSource {
             Predecessor::Expired(_) => "expired",
             Predecessor::Refused(_) => "refused",
         };
-        self.authenticate(keys, predecessor.token(), reason).await
+        self.authenticate(predecessor.token(), reason).await
     }
 
     async fn fetch_with_bearer(
@@ -180,21 +187,45 @@ impl KlaviSource {
     async fn refresh(&self, bearer: &AccessToken, reason: &'static str) -> Result<NewToken, Error> {
         let mut request = self.request(Method::GET, self.api.refresh_uri(), Bytes::new());
         request.headers_mut().insert(AUTHORIZATION, bearer.header_value().clone());
-        let (access, secret) = match &self.credentials.0 {
-            Secrets::Keys(keys) => (keys.access.expose_secret(), keys.secret.expose_secret()),
-            Secrets::Bearer { .. } => ("", ""),
-        };
+        // Not sent, but the server may know them and speak of them.
+        let keys = self.last_keys().clone();
+        let (access, secret) = keys.as_ref().map_or(("", ""), Keys::expose);
         self.call(request, TokenEndpoint::Refresh, reason, &[bearer.expose(), access, secret]).await
     }
 
+    async fn authenticate(&self, old: Option<&AccessToken>, reason: &'static str) -> Result<NewToken, Error> {
+        let keys = self.read_keys().await?;
+        let outcome = self.authenticate_with(&keys, old, reason).await;
+        let is_rejected = outcome.as_ref().is_err_and(Error::is_keys_rejected);
+        if is_rejected && self.credentials.may_change() {
+            // They may have been replaced between the read and the call.
+            if let Ok(newer) = self.read_keys().await {
+                if newer.expose() != keys.expose() {
+                    return self.authenticate_with(&newer, old, "keys changed").await;
+                }
+            }
+        }
+        outcome
+    }
+
+    async fn read_keys(&self) -> Result<Keys, Error> {
+        let keys = self.credentials.read_keys().await?;
+        *self.last_keys() = Some(keys.clone());
+        Ok(keys)
+    }
+
+    fn last_keys(&self) -> MutexGuard<'_, Option<Keys>> {
+        self.last_keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// `old` is the bearer that is replaced: not sent, but the server may know it and speak of it.
-    async fn authenticate(
+    async fn authenticate_with(
         &self,
         keys: &Keys,
         old: Option<&AccessToken>,
         reason: &'static str,
     ) -> Result<NewToken, Error> {
-        let (access, secret) = (keys.access.expose_secret(), keys.secret.expose_secret());
+        let (access, secret) = keys.expose();
         let body = auth_body(access, secret)?;
         let mut request = self.request(Method::POST, self.api.auth_uri(), body);
         request.headers_mut().insert(CONTENT_TYPE, JSON);
@@ -232,8 +263,8 @@ impl TokenSource for KlaviSource {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
         Box::pin(async move {
             match &self.credentials.0 {
-                Secrets::Keys(keys) => self.fetch_with_keys(keys, &request).await,
                 Secrets::Bearer { token, since } => self.fetch_with_bearer(token, *since, &request).await,
+                _ => self.fetch_with_keys(&request).await,
             }
         })
     }

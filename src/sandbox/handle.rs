@@ -69,6 +69,16 @@ impl Sandbox {
         self.0.credentials.clone()
     }
 
+    /// Adds a customer with these keys, or gives one that has this access key another secret key.
+    pub fn add_key(&self, access_key: impl Into<String>, secret_key: impl Into<String>) {
+        self.0.server.lock().add_customer(access_key.into(), secret_key.into());
+    }
+
+    /// Keys with this access key are rejected from now on. Tokens that were issued for them live on.
+    pub fn remove_key(&self, access_key: &str) {
+        self.0.server.lock().remove_customer(access_key);
+    }
+
     /// A new token of the built-in customer, as if another process had obtained it. It is in no count and not
     /// in the log.
     pub fn issue_token(&self, product: &Product) -> String {

@@ -98,6 +98,10 @@ impl State {
         self.customers.insert(access_key, secret_key);
     }
 
+    pub(super) fn remove_customer(&mut self, access_key: &str) {
+        self.customers.remove(access_key);
+    }
+
     pub(super) fn knows(&self, access_key: &str, secret_key: &str) -> bool {
         self.customers.get(access_key).is_some_and(|secret| secret == secret_key)
     }

@@ -38,6 +38,9 @@ pub(crate) fn values() {
     book::show("the default", &Budget::default());
     book::say("of the environment", &Environment::TestingMtls);
     book::say("with two segments", &Product::PaymentCustomer);
+    book::show("in files", &Credentials::from_files("/run/access-key", "/run/secret-key"));
+    book::show("in a vault", &Credentials::from_fn(async || Ok(Credentials::new(ACCESS, SECRET)?)));
+    book::show("of one token", &TokenCache::fixed(TOKENS[0]).unwrap());
     book::show("with a source", &TokenCache::builder(source_fn(async |_| token(TOKENS[0]))));
     let transport =
         service_fn(async |_: Request<Full<Bytes>>| Err::<Response<Full<Bytes>>, _>(BoxError::from("no")));

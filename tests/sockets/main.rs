@@ -12,6 +12,7 @@ mod bodies;
 mod early_401;
 mod failures;
 mod flow;
+mod keys;
 mod limits;
 mod outages;
 mod renewal;

@@ -200,6 +200,36 @@ fn keys_and_tokens_are_wiped_and_replaced_tokens_at_once() {
 }
 
 #[test]
+fn keys_from_files_are_wiped_when_others_are_read() {
+    let folder = std::env::temp_dir().join(format!("klavi-auth-wiping-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let files = ["access-key", "secret-key"].map(|name| folder.join(name));
+    let write = |keys: [&str; 2]| {
+        for (file, key) in files.iter().zip(keys) {
+            std::fs::write(file, key).unwrap();
+        }
+    };
+    let left = left_by(async {
+        write([ACCESS, SECRET]);
+        let client = client(Credentials::from_files(&files[0], &files[1]), |number| {
+            valid([FIRST, REVOKED, THIRD][number])
+        });
+        assert_eq!(client.send().await.unwrap(), 200);
+        assert_eq!(heap::held(), ["access key", "secret key", "first"]);
+
+        write(["another", "another\n"]);
+        pass(1400).await;
+        assert_eq!(client.send().await.unwrap(), 200);
+        pass(0).await;
+        // Rejected: the keys are read again, for `/auth`.
+        assert_eq!((client.send().await.unwrap(), client.send().await.unwrap()), (200, 200));
+        assert_eq!((client.calls(), heap::held()), (3, vec!["third"]));
+    });
+    std::fs::remove_dir_all(folder).unwrap();
+    assert_eq!(left, nothing());
+}
+
+#[test]
 fn a_bearer_without_keys_is_wiped() {
     let left = left_by(async {
         let bearer = Credentials::bearer(BEARER, Duration::from_secs(1800)).unwrap();
@@ -220,10 +250,11 @@ fn a_bearer_without_keys_is_wiped() {
 
 #[test]
 fn what_a_failed_call_carried_is_wiped() {
-    let scripts: [(&str, Script); 10] = [
+    let scripts: [(&str, Script); 11] = [
         ("keys rejected", |_| {
             response(401, r#"{"message":"no customer \" has "#, SECRET, r#""}"#, End::Whole)
         }),
+        ("a list", |_| response(400, r#"{"message":["no key", ""#, SECRET, r#""]}"#, End::Whole)),
         ("server error", |_| response(503, r#"{"message":"retry "#, ACCESS, r#""}"#, End::Whole)),
         ("no life", |_| response(200, r#"{"accessToken":""#, THIRD, r#"","expireIn":-1}"#, End::Whole)),
         ("no number", |_| {

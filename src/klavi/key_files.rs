@@ -1,0 +1,85 @@
+//! Keys in files, read again for every `/auth`.
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use secrecy::zeroize::Zeroizing;
+
+use super::credentials::{Keys, key};
+use crate::{BoxError, Error};
+
+/// The longest file that is read, in bytes.
+const LONGEST_FILE: usize = 8 * 1024;
+
+/// The files of the two keys.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyFiles {
+    pub(super) access: PathBuf,
+    pub(super) secret: PathBuf,
+}
+
+impl KeyFiles {
+    /// Reads both, on a thread for blocking work: the files may be on a network.
+    pub(super) async fn read(&self) -> Result<Keys, Error> {
+        let files = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let access = read_key(&files.access, "access key")?;
+            Ok(Keys { access, secret: read_key(&files.secret, "secret key")? })
+        });
+        match read.await {
+            Ok(keys) => keys.map_err(|error: KeyFileError| Error::transient(error)),
+            Err(_) => Err(Error::interrupted("the runtime of the fetch shuts down")),
+        }
+    }
+}
+
+fn read_key(path: &Path, which: &'static str) -> Result<secrecy::SecretString, KeyFileError> {
+    let error = |cause| KeyFileError { which, path: path.into(), cause };
+    // With room for one byte too many. It never grows, so that no copy is left behind.
+    let mut bytes = Zeroizing::new([0; LONGEST_FILE + 1]);
+    let length = fill(path, &mut *bytes).map_err(|cause| error(cause.into()))?;
+    if length > LONGEST_FILE {
+        return Err(error("it is longer than 8 KiB".into()));
+    }
+    let text = std::str::from_utf8(&bytes[..length]).map_err(|_| error("it is not UTF-8".into()))?;
+    key(text.trim_end_matches(['\r', '\n']), which).map_err(|problem| error(problem.into()))
+}
+
+fn fill(path: &Path, bytes: &mut [u8]) -> io::Result<usize> {
+    let mut file = File::open(path)?;
+    let mut length = 0;
+    while length < bytes.len() {
+        match file.read(&mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+/// A key file that has no key in it. Says which file, and nothing of its content.
+#[derive(Debug)]
+struct KeyFileError {
+    which: &'static str,
+    path: PathBuf,
+    cause: BoxError,
+}
+
+impl fmt::Display for KeyFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} cannot be read from `{}`", self.which, self.path.display())
+    }
+}
+
+impl StdError for KeyFileError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.cause)
+    }
+}
