@@ -69,9 +69,9 @@ impl KlaviAuthLayerBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::MissingTransport`] if no transport was given and the feature `reqwest` is off;
-    /// [`ConfigError::Transport`] if reqwest's client cannot be built; and another [`ConfigError`] for a value that makes
-    /// no sense.
+    /// [`ConfigError::MissingTransport`] if no transport was given and the feature `reqwest` is
+    /// off; [`ConfigError::Transport`] if reqwest's client cannot be built; and another
+    /// [`ConfigError`] for a value that makes no sense.
     pub fn build(self) -> Result<KlaviAuthLayer, ConfigError> {
         if let Some(error) = self.error {
             return Err(error);
@@ -94,8 +94,8 @@ impl KlaviAuthLayerBuilder {
     /// Carries the token calls over this tower HTTP service: a client of hyper-util, a test double, anything
     /// whose request body can be made from [`Bytes`]. It must not follow redirects.
     ///
-    /// A proxy, a client certificate and TLS settings are the client's business, not the layer's. Give the same client to
-    /// the layer and it serves the token calls and the requests.
+    /// A proxy, a client certificate and TLS settings are the client's business, not the layer's.
+    /// Give the same client to the layer and it serves the token calls and the requests.
     ///
     /// Without it, and with the feature `reqwest`, a client of reqwest's own is used.
     pub fn transport<T, B, A>(mut self, transport: T) -> Self
@@ -112,8 +112,8 @@ impl KlaviAuthLayerBuilder {
         self
     }
 
-    /// Carries the token calls over this client: for a proxy, a client certificate or TLS settings of your own, which
-    /// are the transport's business.
+    /// Carries the token calls over this client: for a proxy, a client certificate or TLS settings
+    /// of your own, which are the transport's business.
     ///
     /// It must be built with [`reqwest::redirect::Policy::none`]: the keys go wherever it follows a redirect to.
     ///
@@ -129,7 +129,8 @@ impl KlaviAuthLayerBuilder {
     /// # Ok(()) }
     /// ```
     ///
-    /// The client that is used without this call takes the proxy from the environment (`HTTPS_PROXY`), as reqwest does.
+    /// The client that is used without this call takes the proxy from the environment
+    /// (`HTTPS_PROXY`), as reqwest does.
     #[cfg(feature = "reqwest")]
     #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
     pub fn reqwest(mut self, client: reqwest::Client) -> Self {
@@ -137,8 +138,8 @@ impl KlaviAuthLayerBuilder {
         self
     }
 
-    /// How long one call to `/auth` or `/refresh` may take. Default: 5 s, within the 10 s that a whole fetch may
-    /// take ([`flight_timeout`](Self::flight_timeout)).
+    /// How long one call to `/auth` or `/refresh` may take. Default: 5 s, within the 10 s that a
+    /// whole fetch may take ([`flight_timeout`](Self::flight_timeout)).
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = Some(timeout);
         self

@@ -9,8 +9,9 @@ type Problem = Cow<'static, str>;
 
 /// A mistake in the configuration: something a programmer or operator fixes at start-up.
 ///
-/// The message says which input is wrong and what to do about it. Nothing in here comes from the network, and no message
-/// contains a key, a token or a password: of a URL it shows the scheme, the host and the port.
+/// The message says which input is wrong and what to do about it. Nothing in here comes from the
+/// network, and no message contains a key, a token or a password: of a URL it shows the scheme, the
+/// host and the port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -24,14 +25,15 @@ pub enum ConfigError {
     InvalidProduct(Problem),
     /// The name of an environment that there is not.
     InvalidEnvironment,
-    /// A base URL or an added origin is not an absolute `http` or `https` URL, or has user information, a query or a
-    /// fragment; or an added origin has a path.
+    /// A base URL or an added origin is not an absolute `http` or `https` URL, or has user
+    /// information, a query or a fragment; or an added origin has a path.
     InvalidUrl(Problem),
     /// A base URL or an added origin has plain `http` and a host that is not loopback.
     InsecureUrl(Problem),
     /// The fraction of the lifetime after which a refresh is due is not strictly between 0 and 1.
     RenewAfter,
-    /// The jitter is negative, not a number, or as large as the fraction after which a refresh is due.
+    /// The jitter is negative, not a number, or as large as the fraction after which a refresh is
+    /// due.
     Jitter,
     /// The expiry margin is more than half of the time between the refresh and the expiry.
     ExpiryMargin,
@@ -39,7 +41,8 @@ pub enum ConfigError {
     Timeout(&'static str),
     /// No attempt at all.
     Attempts,
-    /// A backoff whose first pause is zero or above the longest, or whose longest is above five minutes.
+    /// A backoff whose first pause is zero or above the longest, or whose longest is above five
+    /// minutes.
     Backoff,
     /// A budget that is never full again.
     Budget,
@@ -105,7 +108,8 @@ impl Error for ConfigError {
     }
 }
 
-/// Why a transport could not be built: what its client says. Two are equal if one is a clone of the other.
+/// Why a transport could not be built: what its client says. Two are equal if one is a clone of the
+/// other.
 #[derive(Clone, Debug)]
 pub struct TransportError(Arc<dyn Error + Send + Sync>);
 

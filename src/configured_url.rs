@@ -60,8 +60,8 @@ impl Purpose {
     }
 }
 
-/// Why `url` was rejected. Of the URL it shows the scheme, the host and the port: user information, path, query and
-/// fragment may have a secret in them.
+/// Why `url` was rejected. Of the URL it shows the scheme, the host and the port: user information,
+/// path, query and fragment may have a secret in them.
 fn problem_with(url: &str, purpose: Purpose) -> String {
     let name = purpose.name();
     if url.is_empty() {
@@ -123,8 +123,8 @@ fn is_printable(authority: &str) -> bool {
     !authority.is_empty() && authority.len() <= 253 && authority.bytes().all(is_legal)
 }
 
-/// It looks like the name of a host and like nothing else: `localhost`, an address, or labels of which the last one has
-/// only letters.
+/// It looks like the name of a host and like nothing else: `localhost`, an address, or labels of
+/// which the last one has only letters.
 fn is_host_of_a_network(authority: &str) -> bool {
     let host = host(authority);
     let labels = || host.strip_suffix('.').unwrap_or(host).split('.');

@@ -53,9 +53,9 @@ impl RefreshPolicy {
         self
     }
 
-    /// Pulls the refresh earlier by a random part of up to this fraction of the lifetime, drawn once per token,
-    /// so that a fleet that started together does not refresh together. At least 0, and below
-    /// [`renew_after`](Self::renew_after). Default: 0.10.
+    /// Pulls the refresh earlier by a random part of up to this fraction of the lifetime, drawn
+    /// once per token, so that a fleet that started together does not refresh together. At least 0,
+    /// and below [`renew_after`](Self::renew_after). Default: 0.10.
     pub fn jitter(mut self, fraction: f64) -> Self {
         self.jitter = fraction;
         self
@@ -64,9 +64,9 @@ impl RefreshPolicy {
     /// From this long before its expiry, callers wait for the token's successor: a request that is sent with the token
     /// might arrive after its expiry. Default: 30 s.
     ///
-    /// For a token that lives less than Klavi's usual 1800 s it shrinks to at most half of the time between refresh
-    /// and expiry. A margin that would shrink for 1800 s is an error: with the default refresh at 75 %, everything above
-    /// 225 s.
+    /// For a token that lives less than Klavi's usual 1800 s it shrinks to at most half of the time
+    /// between refresh and expiry. A margin that would shrink for 1800 s is an error: with the
+    /// default refresh at 75 %, everything above 225 s.
     pub fn expiry_margin(mut self, margin: Duration) -> Self {
         self.expiry_margin = margin;
         self

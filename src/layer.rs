@@ -158,8 +158,9 @@ impl<R> KlaviAuthLayer<R> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::InvalidUrl`] if it is no absolute `http` or `https` URL, or has user information, a path, a query or
-    /// a fragment; [`ConfigError::InsecureUrl`] for plain `http` to a host that is not loopback.
+    /// [`ConfigError::InvalidUrl`] if it is no absolute `http` or `https` URL, or has user
+    /// information, a path, a query or a fragment; [`ConfigError::InsecureUrl`] for plain `http` to
+    /// a host that is not loopback.
     pub fn allow_origin(mut self, origin: &str) -> Result<Self, ConfigError> {
         Arc::make_mut(&mut self.settings).options.allow_origin(origin)?;
         Ok(self)

@@ -87,6 +87,51 @@
 //! the base URL is itself plain `http`: to this machine by [`KlaviApi::at`], elsewhere by [`KlaviApi::at_insecure`]. The
 //! same goes for added origins.
 //!
+//! # Products and environments
+//!
+//! A [`KlaviApi`] is a [`Product`] in an [`Environment`], or at a base URL of your own. Code, the
+//! environment variables and a configuration file use the same names: both types implement
+//! [`FromStr`](std::str::FromStr) and `Display`.
+//!
+//! ```
+//! use klavi_auth::{KlaviApi, Product};
+//!
+//! # fn main() -> Result<(), klavi_auth::ConfigError> {
+//! let payment = KlaviApi::new("sandbox".parse()?, "payment/customer".parse()?);
+//! assert_eq!(payment, KlaviApi::sandbox(Product::PaymentCustomer));
+//! assert_eq!(payment.auth_uri(), "https://api-sandbox.klavi.ai/payment/customer/v1/auth");
+//! # Ok(()) }
+//! ```
+//!
+//! | variable | read by | says |
+//! |---|---|---|
+//! | `KLAVI_API_URL` | [`KlaviApi::from_env`] | the base URL; if it is set, `KLAVI_ENV` is not looked at |
+//! | `KLAVI_ENV` | [`KlaviApi::from_env`] | the name of an [`Environment`]; `sandbox` if it is not set |
+//! | `KLAVI_ACCESS_KEY`, `KLAVI_SECRET_KEY` | [`Credentials::from_env`] | the keys |
+//!
+//! The payment products may need another [`Budget`](Budget#payment).
+//!
+//! # Where tokens come from
+//!
+//! | you have | use |
+//! |---|---|
+//! | two keys | [`Credentials::new`], [`Credentials::from_env`] |
+//! | two keys in files that change, such as a mounted Kubernetes secret | [`Credentials::from_files`] |
+//! | two keys in a vault | [`Credentials::from_fn`] |
+//! | a bearer and no keys | [`Credentials::bearer`] |
+//! | tokens that come from elsewhere than Klavi | a [`TokenSource`], or [`source_fn`] |
+//! | one token, for a test or a script | [`TokenCache::fixed`] |
+//!
+//! # Configuration
+//!
+//! [`KlaviAuthLayerBuilder`] has every setting: of the token calls, of the token cache and of the
+//! layer. Values are checked when the layer is built. A [`ConfigError`] says which one is wrong and
+//! what to do. For a cache of your own there is [`TokenCacheBuilder`]; the layer around it has the
+//! layer's settings as methods.
+//!
+//! A proxy, client certificates and the trusted authorities are the transport's business: see
+//! [`KlaviAuthLayerBuilder::transport`].
+//!
 //! # Bodies
 //!
 //! To be sent twice, a request is kept while it is under way: its head, and its body in one of these ways. None changes

@@ -61,12 +61,13 @@ impl AccessToken {
     }
 }
 
-/// The same token string, whatever its generation and its cache. It is compared in constant time: how long that takes
-/// says nothing of where two tokens of one length differ.
+/// The same token string, whatever its generation and its cache. It is compared in constant time:
+/// how long that takes says nothing of where two tokens of one length differ.
 impl PartialEq for AccessToken {
     fn eq(&self, other: &Self) -> bool {
         let (one, other) = (self.header.as_bytes(), other.header.as_bytes());
-        // Every byte is looked at. `black_box` keeps the compiler from stopping at the first difference.
+        // Every byte is looked at. `black_box` keeps the compiler from stopping at the first
+        // difference.
         let differences = one.iter().zip(other).fold(0, |bits, (a, b)| black_box(bits | (a ^ b)));
         one.len() == other.len() && differences == 0
     }

@@ -14,7 +14,8 @@ use klavi_auth::{
 use support::{api::Api, secs};
 use tower::{Layer, Service, ServiceExt};
 
-/// What the test `child` of this file reads and tells in a process of its own, with these variables.
+/// What the test `child` of this file reads and tells in a process of its own, with these
+/// variables.
 #[derive(Debug, Default)]
 struct Read {
     api: String,

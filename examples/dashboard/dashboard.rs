@@ -56,7 +56,8 @@ impl Dashboard {
         let observer = Arc::clone(&tally);
         let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
             .transport(http.clone())
-            // Short, as the tokens' lives are. That callers are more patient than the fetch is as it should be.
+            // Short, as the tokens' lives are. That callers are more patient than the fetch is as
+            // it should be.
             .flight_timeout(PATIENCE / 2)
             .backoff(Backoff::default().first(PATIENCE / 10).longest(PATIENCE / 2))
             .name("dashboard")

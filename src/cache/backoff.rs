@@ -13,13 +13,14 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// the first pause after a permanent error (keys rejected).
 const LONGEST_WAITING: Duration = Duration::from_secs(5);
 
-/// How long the token source is left alone after a failure: an exponential backoff with full jitter.
+/// How long the token source is left alone after a failure: an exponential backoff with full
+/// jitter.
 ///
 /// The pause is a random part of its cap, and the cap doubles with every failure in a row, from
 /// [`first`](Self::first) to [`longest`](Self::longest). Default: 1 s to 30 s.
 ///
-/// A fetch that callers wait for is held back for 5 s at most, so that a recovered endpoint is found again soon. The
-/// backoff of refreshes ends with the token: then a fetch starts at once.
+/// A fetch that callers wait for is held back for 5 s at most, so that a recovered endpoint is
+/// found again soon. The backoff of refreshes ends with the token: then a fetch starts at once.
 ///
 /// ```
 /// use std::time::Duration;

@@ -11,19 +11,22 @@ use crate::{
 
 /// How often 401s may replace the token: a token bucket.
 ///
-/// The first 401 to a token takes one out; the others to the same token are free. [`burst`](Self::burst) times the token
-/// is replaced at once, and again as the bucket refills, one at a time, until it is full after
-/// [`full_refill`](Self::full_refill) at most. While it is empty, a 401 goes to its caller, the token stays in use, and
-/// the source is left alone. Default: 5, full again after 30 s, which is one every 6 s.
+/// The first 401 to a token takes one out; the others to the same token are free.
+/// [`burst`](Self::burst) times the token is replaced at once, and again as the bucket refills, one
+/// at a time, until it is full after [`full_refill`](Self::full_refill) at most. While it is empty,
+/// a 401 goes to its caller, the token stays in use, and the source is left alone. Default: 5, full
+/// again after 30 s, which is one every 6 s.
 ///
-/// So a server that answers 401 to everything cannot make a program call `/auth` with every request.
+/// So a server that answers 401 to everything cannot make a program call `/auth` with every
+/// request.
 ///
 /// # Payment
 ///
-/// A page of Klavi's documentation once said that an access token for Payment is valid for one payment initiation. The
-/// current text does not say so. If it holds for you, each payment but the first costs a 401, a call of `/auth` and a
-/// resend, and the budget bounds the payments: with the default five at once, then ten per minute. To allow for a
-/// hundred per second, one after the other:
+/// A page of Klavi's documentation once said that an access token for Payment is valid for one
+/// payment initiation. The current text does not say so. If it holds for you, each payment but the
+/// first costs a 401, a call of `/auth` and a resend, and the budget bounds the payments: with the
+/// default five at once, then ten per minute. To allow for a hundred per second, one after the
+/// other:
 ///
 /// ```
 /// # use klavi_auth::{ConfigError, Credentials, KlaviApi, KlaviAuthLayer, Product};
@@ -36,8 +39,9 @@ use crate::{
 /// # let _ = payment; }
 /// ```
 ///
-/// Payments that are initiated at the same time would share one token, and all but one of them would get a second 401,
-/// which goes to the caller. There, give each its own cache: one call of `/auth`, and no 401.
+/// Payments that are initiated at the same time would share one token, and all but two of them
+/// would get a second 401, which goes to the caller. There, give each its own cache: one call of
+/// `/auth`, and no 401.
 ///
 /// ```
 /// # use http::Request;

@@ -101,22 +101,25 @@ impl TokenCacheBuilder {
         Self { source: Box::new(source), settings: TokenSettings::default() }
     }
 
-    /// When a token is refreshed, and from when on callers wait for its successor. Default: see [`RefreshPolicy`].
+    /// When a token is refreshed, and from when on callers wait for its successor. Default: see
+    /// [`RefreshPolicy`].
     pub fn refresh_policy(mut self, policy: RefreshPolicy) -> Self {
         self.settings.policy = policy;
         self
     }
 
-    /// How long one fetch may take, with its retries. Then all who wait for it get an error for which
-    /// [`is_timeout`](crate::Error::is_timeout) holds. Default: 10 s. It is well chosen below the callers' own
-    /// timeouts: then they see why there is no token, rather than that it took long.
+    /// How long one fetch may take, with its retries. Then all who wait for it get an error for
+    /// which [`is_timeout`](crate::Error::is_timeout) holds. Default: 10 s. It is well chosen below
+    /// the callers' own timeouts: then they see why there is no token, rather than that it took
+    /// long.
     pub fn flight_timeout(mut self, timeout: Duration) -> Self {
         self.settings.flight_timeout = timeout;
         self
     }
 
-    /// How often one fetch asks the source at most, while callers wait and it fails in a way that may pass. The pauses
-    /// in between are those of the [`backoff`](Self::backoff). Default: 3. A refresh in the background asks once.
+    /// How often one fetch asks the source at most, while callers wait and it fails in a way that
+    /// may pass. The pauses in between are those of the [`backoff`](Self::backoff). Default: 3. A
+    /// refresh in the background asks once.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.settings.attempts = attempts;
         self
@@ -128,7 +131,8 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// How often 401s may replace the token. Default: see [`Budget`], also for what Payment may need.
+    /// How often 401s may replace the token. Default: see [`Budget`], also for what Payment may
+    /// need.
     pub fn budget(mut self, budget: Budget) -> Self {
         self.settings.budget = budget;
         self
@@ -156,8 +160,8 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Where backoff and jitter draw their random numbers from 0 to 1, for tests that need to know them.
-    /// Values outside of that are clamped. Default: seeded by the operating system.
+    /// Where backoff and jitter draw their random numbers from 0 to 1, for tests that need to know
+    /// them. Values outside of that are clamped. Default: seeded by the operating system.
     pub fn randomness(mut self, draw: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
         self.settings.randomness = Box::new(draw);
         self

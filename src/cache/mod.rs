@@ -85,9 +85,10 @@ impl TokenCache {
 
     /// A cache of this one token, which never expires: for tests and scripts.
     ///
-    /// It cannot be replaced. When the API rejects it, the caller gets the 401, with an [`Error`] in its extensions, and the
-    /// token stays in use, as only the API can say whether it is dead; nothing is resent. After
-    /// [`invalidate`](Self::invalidate) there is no token, and every request fails.
+    /// It cannot be replaced. When the API rejects it, the caller gets the 401, with an [`Error`]
+    /// in its extensions, and the token stays in use, as only the API can say whether it is dead;
+    /// nothing is resent. After [`invalidate`](Self::invalidate) there is no token, and every
+    /// request fails.
     ///
     /// ```
     /// use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};

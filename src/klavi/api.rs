@@ -76,11 +76,11 @@ impl KlaviApi {
         Self::below(origin, &normalised_path(uri.path()), product)
     }
 
-    /// The API that the environment variables name: `KLAVI_API_URL` if set, else `KLAVI_ENV` (the name of an
-    /// [`Environment`]), else the sandbox.
+    /// The API that the environment variables name: `KLAVI_API_URL` if set, else `KLAVI_ENV` (the
+    /// name of an [`Environment`]), else the sandbox.
     ///
-    /// An event says which base URL it is and which variable it comes from: `klavi_api_from_env`, see
-    /// [the page on signals](crate::docs::signals).
+    /// An event says which base URL it is and which variable it comes from: `klavi_api_from_env`,
+    /// see [the page on signals](crate::docs::signals).
     ///
     /// # Errors
     ///

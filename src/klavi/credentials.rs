@@ -54,8 +54,8 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::InvalidCredential`] if a key is empty or has control characters (a trailing line break
-    /// from a secrets file, for one: [`from_files`](Self::from_files) trims it).
+    /// [`ConfigError::InvalidCredential`] if a key is empty or has control characters (a trailing
+    /// line break from a secrets file, for one: [`from_files`](Self::from_files) trims it).
     pub fn new(access_key: impl Into<String>, secret_key: impl Into<String>) -> Result<Self, ConfigError> {
         // Both first, so that the one is wiped when the other is no key.
         let (access, secret) = (Zeroizing::new(access_key.into()), Zeroizing::new(secret_key.into()));
@@ -79,15 +79,17 @@ impl Credentials {
         Ok(Self(Secrets::Keys(Keys { access, secret: read("KLAVI_SECRET_KEY", "secret key")? })))
     }
 
-    /// The keys from two files, which are read again for every `/auth`: for a Kubernetes secret that is mounted, or whatever
-    /// else replaces keys on disk. Line breaks at the end of a file are trimmed.
+    /// The keys from two files, which are read again for every `/auth`: for a Kubernetes secret
+    /// that is mounted, or whatever else replaces keys on disk. Line breaks at the end of a file
+    /// are trimmed.
     ///
-    /// A file that cannot be read, or has no key in it, is a transient error that names the file: the fetch is tried
-    /// again, and until then the current token stays in use. Nothing is read before the first fetch;
-    /// [`TokenCache::warm_up`](crate::TokenCache::warm_up) finds a wrong path at start-up.
+    /// A file that cannot be read, or has no key in it, is a transient error that names the file:
+    /// the fetch is tried again, and until then the current token stays in use. Nothing is read
+    /// before the first fetch; [`TokenCache::warm_up`](crate::TokenCache::warm_up) finds a wrong
+    /// path at start-up.
     ///
-    /// Keys that Klavi rejects are read once more, and sent again if they have changed: they may have been replaced
-    /// between the read and the call.
+    /// Keys that Klavi rejects are read once more, and sent again if they have changed: they may
+    /// have been replaced between the read and the call.
     ///
     /// ```
     /// use klavi_auth::Credentials;
@@ -102,9 +104,10 @@ impl Credentials {
 
     /// The keys that `read` returns, which is called again for every `/auth`: for a vault.
     ///
-    /// What it returns must be made with [`Credentials::new`]. Its error is transient, unless it is an [`Error`] that says
-    /// otherwise, such as [`Error::permanent`]. The error must not have a key in it. As with
-    /// [`from_files`](Self::from_files), keys that Klavi rejects are read once more.
+    /// What it returns must be made with [`Credentials::new`]. Its error is transient, unless it is
+    /// an [`Error`] that says otherwise, such as [`Error::permanent`]. The error must not have a
+    /// key in it. As with [`from_files`](Self::from_files), keys that Klavi rejects are read once
+    /// more.
     ///
     /// ```
     /// use klavi_auth::Credentials;

@@ -6,8 +6,8 @@ use crate::ConfigError;
 
 /// An environment of Klavi's: which of its hosts is called.
 ///
-/// Parsing and [`Display`](fmt::Display) use the names of the table, so that `KLAVI_ENV`, code and a configuration file
-/// say the same.
+/// Parsing and [`Display`](fmt::Display) use the names of the table, so that `KLAVI_ENV`, code and
+/// a configuration file say the same.
 ///
 /// | name | host |
 /// |---|---|

@@ -6,7 +6,8 @@ use crate::ConfigError;
 
 /// A part of Klavi's API with access tokens of its own: what its paths begin with.
 ///
-/// Parsing and [`Display`](fmt::Display) use the path, so that code and a configuration file say the same:
+/// Parsing and [`Display`](fmt::Display) use the path, so that code and a configuration file say
+/// the same:
 ///
 /// ```
 /// use klavi_auth::Product;
@@ -24,7 +25,8 @@ pub enum Product {
     Data,
     /// Klavi Payment, the customer API: `/payment/customer/v1/…`.
     PaymentCustomer,
-    /// Klavi Payment, the management API: `/payment/management/v1/…`. Its keys are not those of the customer API.
+    /// Klavi Payment, the management API: `/payment/management/v1/…`. Its keys are not those of the
+    /// customer API.
     PaymentManagement,
     /// Any other, made with [`Product::other`] or by parsing.
     Other(ProductName),
@@ -38,8 +40,8 @@ pub struct ProductName(Box<str>);
 const MOST_SEGMENTS: usize = 3;
 
 impl Product {
-    /// A product by its path: one to three segments of letters, digits, `-`, `_` and `.`, without a slash at either end.
-    /// The path of a known product is that product.
+    /// A product by its path: one to three segments of letters, digits, `-`, `_` and `.`, without a
+    /// slash at either end. The path of a known product is that product.
     ///
     /// # Errors
     ///

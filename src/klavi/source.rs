@@ -104,7 +104,8 @@ impl KlaviSource {
         self
     }
 
-    /// Adds a header to the token calls: a user agent other than `klavi-auth/…`, or what a gateway before Klavi wants.
+    /// Adds a header to the token calls: a user agent other than `klavi-auth/…`, or what a gateway
+    /// before Klavi wants.
     ///
     /// `Accept`, `Authorization` and `Content-Type` are the calls' own and cannot be replaced.
     #[must_use]

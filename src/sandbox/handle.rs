@@ -74,7 +74,8 @@ impl Sandbox {
         self.0.server.lock().add_customer(access_key.into(), secret_key.into());
     }
 
-    /// Keys with this access key are rejected from now on. Tokens that were issued for them live on.
+    /// Keys with this access key are rejected from now on. Tokens that were issued for them live
+    /// on.
     pub fn remove_key(&self, access_key: &str) {
         self.0.server.lock().remove_customer(access_key);
     }

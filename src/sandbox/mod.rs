@@ -37,7 +37,8 @@
 //!
 //! # What it has
 //!
-//! Under every product, that is to say after `/{product}/v1/`, be it `monitor` or `payment/customer`:
+//! Under every product, that is to say after `/{product}/v1/`, be it `monitor` or
+//! `payment/customer`:
 //!
 //! | path | method | answer |
 //! |---|---|---|

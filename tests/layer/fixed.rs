@@ -1,4 +1,5 @@
-//! A fixed token that the API rejects: each request gets its own 401, and nobody is called more often for it.
+//! A fixed token that the API rejects: each request gets its own 401, and nobody is called more
+//! often for it.
 
 use klavi_auth::{Error, KlaviApi, KlaviAuthLayer, Product, TokenCache};
 use tower::{Layer, ServiceExt};

@@ -13,8 +13,8 @@ use std::{
 use crate::sockets::{Caller, Transport, World, chain, client, pass, secs, soon, through_each};
 use klavi_auth::{BoxError, Budget, Credentials, Error, KlaviAuthLayer, Product, sandbox::Sandbox};
 
-/// A folder of keys as Kubernetes mounts a secret: the files are links into `..data`, which is itself a link, and is
-/// replaced in one step.
+/// A folder of keys as Kubernetes mounts a secret: the files are links into `..data`, which is
+/// itself a link, and is replaced in one step.
 struct Mounted {
     folder: PathBuf,
     version: AtomicU64,
@@ -118,7 +118,8 @@ async fn keys_rotated_on_disk_under_load_fail_no_request() {
             })
         })
         .collect();
-    // Of every client, so that no request under way has met a revocation: a second one would be a second 401.
+    // Of every client, so that no request under way has met a revocation: a second one would be a
+    // second 401.
     let three_requests_each = async || {
         let counts = || done.each_ref().map(|count| count.load(Ordering::SeqCst));
         let before = counts();
@@ -219,7 +220,8 @@ async fn a_file_without_a_key_is_told_and_nothing_of_its_content() {
     .await;
 }
 
-/// A function that returns these one after the other, the last one again and again, and how often it was called.
+/// A function that returns these one after the other, the last one again and again, and how often
+/// it was called.
 fn in_turns(keys: &'static [&'static str]) -> (Credentials, Arc<Mutex<usize>>) {
     let calls = Arc::new(Mutex::new(0));
     let counted = Arc::clone(&calls);
