@@ -1,10 +1,13 @@
 //! Why there is no token: one opaque, clonable error with predicates.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use crate::TokenEndpoint;
+use crate::{
+    TokenEndpoint,
+    cause::{self, Cause, Mask},
+};
 
 /// Any error, boxed: the error type of tower's own middleware.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -24,6 +27,17 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// # assert!(!is_outage(&"something else".into()));
 /// ```
 ///
+/// What an operator needs is always there, whatever was masked in the texts of its causes: what
+/// went wrong ([`label`](Self::label)), whether it may pass by itself
+/// ([`is_transient`](Self::is_transient)), and of a failed call the [`endpoint`](Self::endpoint),
+/// the [`host`](Self::host), the [`status`](Self::status), the endpoint's own
+/// [`message`](Self::message), and what the connection says ([`is_connect`](Self::is_connect),
+/// [`io_kind`](Self::io_kind)).
+///
+/// A cause that repeats a piece of a secret is replaced by a copy, with `***` for the piece, of
+/// another type: it cannot be downcast. Only texts under Klavi's own source and
+/// [`ClientCredentials`](crate::ClientCredentials) are searched.
+///
 /// Every predicate looks at this error and at the `Error`s that follow it in its chain of sources, up to the first
 /// error of another type, so that [`is_timeout`](Self::is_timeout) also holds for "no token, because the fetch timed
 /// out".
@@ -36,12 +50,14 @@ struct Inner {
     recovery: Recovery,
     /// The token endpoint that answered or was called.
     endpoint: Option<TokenEndpoint>,
+    /// Its host and port, as in its URL.
+    host: Option<Box<str>>,
     status: Option<StatusCode>,
-    /// Klavi's own `message`, already made safe to print.
+    /// The endpoint's own `message`, already made safe to print.
     message: Option<Box<str>>,
     retry_after: Option<Duration>,
     /// Shared, so that an error that others have seen can be changed in a copy.
-    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    source: Option<Cause>,
 }
 
 /// What became of the token that callers can no longer use.
@@ -108,7 +124,8 @@ impl Error {
         self.any(|kind| matches!(kind, Kind::NoToken(_)))
     }
 
-    /// Klavi does not accept the access key and secret key.
+    /// Klavi does not accept the access key and secret key, or an OAuth2 server does not accept the
+    /// client.
     pub fn is_keys_rejected(&self) -> bool {
         self.any(|kind| kind == Kind::KeysRejected)
     }
@@ -179,9 +196,88 @@ impl Error {
         self.any(|kind| kind == Kind::CustomerMissing)
     }
 
-    /// Which of Klavi's token endpoints failed, if it was one.
+    /// A [`TokenSource`](crate::TokenSource) failed with [`Error::transient`] or
+    /// [`Error::permanent`]; the [`source`](std::error::Error::source) says why.
+    pub fn is_source(&self) -> bool {
+        self.any(|kind| kind == Kind::Source)
+    }
+
+    /// The same fetch may succeed if it is tried again: a timeout, a transport error, a 408, 429 or
+    /// 5xx of the token endpoint, or what a source calls [`transient`](Self::transient).
+    ///
+    /// The cache has tried it again already, as far as its time allowed, and does so for the next
+    /// request. See [`retry_after`](Self::retry_after).
+    pub fn is_transient(&self) -> bool {
+        self.0.recovery == Recovery::Transient
+    }
+
+    /// No connection to the token endpoint could be made: it was refused, the host has no address
+    /// or cannot be reached, or the TLS handshake failed. Nothing was sent.
+    ///
+    /// Known of reqwest's and hyper-util's clients, and of I/O errors of these kinds.
+    pub fn is_connect(&self) -> bool {
+        cause::chain(self).any(cause::is_connect)
+    }
+
+    /// The kind of the I/O error behind this error, if there is one: the first that is more than
+    /// [`Other`](io::ErrorKind::Other).
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        let mut kinds = cause::chain(self).filter_map(cause::io_kind);
+        let first = kinds.next()?;
+        Some([first].into_iter().chain(kinds).find(|kind| *kind != io::ErrorKind::Other).unwrap_or(first))
+    }
+
+    /// What went wrong, in a word: the label that metrics have. The word for an error stays the
+    /// same in all versions.
+    ///
+    /// | label | predicate |
+    /// |---|---|
+    /// | `keys_rejected` | [`is_keys_rejected`](Self::is_keys_rejected) |
+    /// | `keys_needed` | [`is_keys_needed`](Self::is_keys_needed) |
+    /// | `bad_request` | [`is_bad_request`](Self::is_bad_request) |
+    /// | `throttled` | [`is_throttled`](Self::is_throttled) |
+    /// | `server_error` | [`is_server_error`](Self::is_server_error) |
+    /// | `timeout` | [`is_timeout`](Self::is_timeout) |
+    /// | `bad_answer` | [`is_bad_answer`](Self::is_bad_answer) |
+    /// | `transport` | [`is_transport`](Self::is_transport) |
+    /// | `interrupted` | [`is_interrupted`](Self::is_interrupted) |
+    /// | `budget_exhausted` | [`is_budget_exhausted`](Self::is_budget_exhausted) |
+    /// | `insecure_uri` | [`is_insecure_uri`](Self::is_insecure_uri) |
+    /// | `too_many_headers` | [`is_too_many_headers`](Self::is_too_many_headers) |
+    /// | `customer_missing` | [`is_customer_missing`](Self::is_customer_missing) |
+    /// | `source` | [`is_source`](Self::is_source) |
+    ///
+    /// For [`is_no_token`](Self::is_no_token) it says why there is none; `no_token` if that is not
+    /// known.
+    pub fn label(&self) -> &'static str {
+        match self.chain().map(|e| e.0.kind).find(|kind| !matches!(kind, Kind::NoToken(_))) {
+            None | Some(Kind::NoToken(_)) => "no_token",
+            Some(Kind::KeysRejected) => "keys_rejected",
+            Some(Kind::KeysNeeded) => "keys_needed",
+            Some(Kind::BadRequest) => "bad_request",
+            Some(Kind::Throttled) => "throttled",
+            Some(Kind::ServerError) => "server_error",
+            Some(Kind::Timeout) => "timeout",
+            Some(Kind::BadAnswer(_)) => "bad_answer",
+            Some(Kind::Transport) => "transport",
+            Some(Kind::Interrupted(_)) => "interrupted",
+            Some(Kind::BudgetExhausted) => "budget_exhausted",
+            Some(Kind::InsecureUri) => "insecure_uri",
+            Some(Kind::TooManyHeaders) => "too_many_headers",
+            Some(Kind::CustomerMissing) => "customer_missing",
+            Some(Kind::Source) => "source",
+        }
+    }
+
+    /// Which token endpoint failed, if it was one.
     pub fn endpoint(&self) -> Option<TokenEndpoint> {
         self.chain().find_map(|e| e.0.endpoint)
+    }
+
+    /// Host and port of the token endpoint that failed, if it was one: `api.klavi.ai`,
+    /// `127.0.0.1:8080`.
+    pub fn host(&self) -> Option<&str> {
+        self.chain().find_map(|e| e.0.host.as_deref())
     }
 
     /// The status that the token endpoint answered with, if it answered.
@@ -189,7 +285,8 @@ impl Error {
         self.chain().find_map(|e| e.0.status)
     }
 
-    /// What Klavi's answer says in its `message`: short, on one line, and without a piece of a secret.
+    /// What Klavi's answer says in its `message`, or an OAuth2 server's in its `error` and
+    /// `error_description`: short, on one line, and with secrets masked.
     pub fn message(&self) -> Option<&str> {
         self.chain().find_map(|e| e.0.message.as_deref())
     }
@@ -205,6 +302,7 @@ impl Error {
             kind,
             recovery,
             endpoint: None,
+            host: None,
             status: None,
             message: None,
             retry_after: None,
@@ -254,14 +352,20 @@ impl Error {
         self.rebuild(|inner| inner.source = Some(source.into().into()))
     }
 
-    /// Puts a note in the place of a cause that prints, or is caused by something that prints, what `tells` too much.
-    pub(crate) fn without_source_that(self, tells: impl Fn(fmt::Arguments<'_>) -> bool) -> Self {
-        let cause = std::error::Error::source(&self);
-        let mut chain = std::iter::successors(cause, |cause| cause.source());
-        if chain.any(|cause| tells(format_args!("{cause}")) || tells(format_args!("{cause:?}"))) {
-            return self.with_source("the cause repeats a secret and is not shown");
+    /// The same, with secrets masked in its message and in what caused it. A cause that repeats
+    /// none stays what it is.
+    pub(crate) fn masked(self, mask: &Mask<'_>) -> Self {
+        let message = self.0.message.as_deref().and_then(|message| mask(format_args!("{message}")));
+        let source = self.0.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static));
+        let source = source.filter(|source| cause::repeats_a_secret(*source, mask));
+        let source = source.map(|source| cause::masked(source, mask));
+        if message.is_none() && source.is_none() {
+            return self;
         }
-        self
+        self.rebuild(|inner| {
+            inner.message = message.map(String::into_boxed_str).or_else(|| inner.message.take());
+            inner.source = source.or_else(|| inner.source.take());
+        })
     }
 
     pub(crate) fn with_status(self, status: StatusCode) -> Self {
@@ -280,29 +384,11 @@ impl Error {
         })
     }
 
-    pub(crate) fn with_endpoint(self, endpoint: TokenEndpoint) -> Self {
-        self.rebuild(|inner| inner.endpoint = Some(endpoint))
-    }
-
-    /// What went wrong, as in the labels of metrics.
-    pub(crate) fn label(&self) -> &'static str {
-        match self.chain().map(|e| e.0.kind).find(|kind| !matches!(kind, Kind::NoToken(_))) {
-            None | Some(Kind::NoToken(_)) => "no_token",
-            Some(Kind::KeysRejected) => "keys_rejected",
-            Some(Kind::KeysNeeded) => "keys_needed",
-            Some(Kind::BadRequest) => "bad_request",
-            Some(Kind::Throttled) => "throttled",
-            Some(Kind::ServerError) => "server_error",
-            Some(Kind::Timeout) => "timeout",
-            Some(Kind::BadAnswer(_)) => "bad_answer",
-            Some(Kind::Transport) => "transport",
-            Some(Kind::Interrupted(_)) => "interrupted",
-            Some(Kind::BudgetExhausted) => "budget_exhausted",
-            Some(Kind::InsecureUri) => "insecure_uri",
-            Some(Kind::TooManyHeaders) => "too_many_headers",
-            Some(Kind::CustomerMissing) => "customer_missing",
-            Some(Kind::Source) => "source",
-        }
+    pub(crate) fn with_endpoint(self, endpoint: TokenEndpoint, host: &str) -> Self {
+        self.rebuild(|inner| {
+            inner.endpoint = Some(endpoint);
+            inner.host = Some(host.into());
+        })
     }
 
     pub(crate) fn is_clone_of(&self, other: &Self) -> bool {
@@ -331,7 +417,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, endpoint, status, message, .. } = &*self.0;
+        let Inner { kind, endpoint, host, status, message, .. } = &*self.0;
         if let Some(endpoint) = endpoint {
             write!(f, "{endpoint}: ")?;
         }
@@ -343,6 +429,9 @@ impl fmt::Display for Error {
             Kind::NoToken(Lost::Refused) => {
                 f.write_str("the access token was rejected and no new one could be fetched")?;
             }
+            Kind::KeysRejected if *endpoint == Some(TokenEndpoint::Token) => {
+                f.write_str("the client id and client secret were rejected")?;
+            }
             Kind::KeysRejected => f.write_str("the access key and secret key were rejected")?,
             Kind::KeysNeeded => {
                 f.write_str("the bearer can no longer be renewed: an access key and a secret key are needed")?
@@ -352,7 +441,10 @@ impl fmt::Display for Error {
             Kind::ServerError => f.write_str("the token endpoint failed")?,
             Kind::Timeout => f.write_str("fetching the token timed out")?,
             Kind::BadAnswer(what) => f.write_str(what)?,
-            Kind::Transport => f.write_str("the token endpoint could not be reached")?,
+            Kind::Transport => match host {
+                Some(host) => write!(f, "the token endpoint at {host} could not be reached")?,
+                None => f.write_str("the token endpoint could not be reached")?,
+            },
             Kind::Interrupted(what) => f.write_str(what)?,
             Kind::BudgetExhausted => {
                 f.write_str("too many tokens were rejected in a short time, no further one is fetched")?;
@@ -378,11 +470,14 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, recovery, endpoint, status, message, retry_after, source } = &*self.0;
+        let Inner { kind, recovery, endpoint, host, status, message, retry_after, source } = &*self.0;
         let mut out = f.debug_struct("Error");
         out.field("kind", kind).field("recovery", recovery);
         if let Some(endpoint) = endpoint {
             out.field("endpoint", endpoint);
+        }
+        if let Some(host) = host {
+            out.field("host", host);
         }
         if let Some(status) = status {
             out.field("status", status);
@@ -422,7 +517,7 @@ mod tests {
     #[test]
     fn case_63_each_kind_has_one_predicate_and_one_label() {
         type Predicate = fn(&Error) -> bool;
-        let predicates: [(&str, Predicate); 14] = [
+        let predicates: [(&str, Predicate); 15] = [
             ("no_token", Error::is_no_token),
             ("keys_rejected", Error::is_keys_rejected),
             ("keys_needed", Error::is_keys_needed),
@@ -437,6 +532,7 @@ mod tests {
             ("insecure_uri", Error::is_insecure_uri),
             ("too_many_headers", Error::is_too_many_headers),
             ("customer_missing", Error::is_customer_missing),
+            ("source", Error::is_source),
         ];
         let kinds = [
             Kind::NoToken(Lost::Expired),
@@ -459,9 +555,8 @@ mod tests {
             let error = Error::new(kind, Recovery::BackOff);
             let held: Vec<_> =
                 predicates.iter().filter(|(_, holds)| holds(&error)).map(|(name, _)| *name).collect();
-            let name = predicates.get(number).map(|(name, _)| *name);
-            assert_eq!(held, name.into_iter().collect::<Vec<_>>(), "{error:?}");
-            assert_eq!(error.label(), name.unwrap_or("source"));
+            assert_eq!(held, [predicates[number].0], "{error:?}");
+            assert_eq!(error.label(), predicates[number].0);
             assert_eq!(Error::no_token(Lost::NeverHad, error.clone()).label(), error.label());
         }
     }
@@ -470,12 +565,13 @@ mod tests {
     fn what_the_endpoint_said_is_found_through_the_chain() {
         let error = Error::no_token(Lost::NeverHad, Error::timeout());
         assert_eq!((error.endpoint(), error.status(), error.message()), (None, None, None));
+        assert_eq!((error.host(), error.io_kind()), (None, None));
         let cause = Error::new(Kind::ServerError, Recovery::Transient)
-            .with_endpoint(TokenEndpoint::Auth)
+            .with_endpoint(TokenEndpoint::Auth, "api.klavi.ai")
             .with_status(StatusCode::BAD_GATEWAY)
             .with_message(Some("later".to_owned()));
         let error = Error::no_token(Lost::NeverHad, cause);
-        assert_eq!(error.endpoint(), Some(TokenEndpoint::Auth));
+        assert_eq!((error.endpoint(), error.host()), (Some(TokenEndpoint::Auth), Some("api.klavi.ai")));
         assert_eq!((error.status(), error.message()), (Some(StatusCode::BAD_GATEWAY), Some("later")));
     }
 

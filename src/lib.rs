@@ -304,6 +304,7 @@
 
 mod builder;
 mod cache;
+mod cause;
 mod config_error;
 mod configured_url;
 mod detour;

@@ -1,8 +1,8 @@
-//! Which of Klavi's two token endpoints something is about.
+//! Which token endpoint something is about.
 
 use std::fmt;
 
-/// One of Klavi's token endpoints.
+/// A token endpoint: one of Klavi's two, or that of an OAuth2 server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenEndpoint {
@@ -10,14 +10,18 @@ pub enum TokenEndpoint {
     Auth,
     /// `GET /{product}/v1/refresh`, with the bearer that is to be replaced.
     Refresh,
+    /// The token endpoint of [`ClientCredentials`](crate::ClientCredentials), with the client's id
+    /// and secret.
+    Token,
 }
 
 impl TokenEndpoint {
-    /// `auth` or `refresh`: as in the labels of metrics.
+    /// `auth`, `refresh` or `token`: as in the labels of metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auth => "auth",
             Self::Refresh => "refresh",
+            Self::Token => "token",
         }
     }
 }
@@ -28,6 +32,7 @@ impl fmt::Display for TokenEndpoint {
         f.write_str(match self {
             Self::Auth => "POST /auth",
             Self::Refresh => "GET /refresh",
+            Self::Token => "POST /token",
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Klavi's side: which API, whose keys, and the source that calls `/refresh` and `/auth`.
 
 mod api;
+mod call;
 mod credentials;
 mod environment;
 mod key_files;

@@ -8,8 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT},
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode,
+    header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use http_body::Body;
 use secrecy::zeroize::Zeroizing;
@@ -18,24 +18,19 @@ use tower_service::Service;
 
 use super::{
     KlaviApi,
+    call::{JSON, REQUEST_TIMEOUT, TokenCall, request},
     credentials::{Credentials, Keys, Secrets},
-    redact::repeats_any,
-    text::printed,
     transport::{self, Transport},
-    wire,
+    wire::{self, Dialect},
 };
 use crate::{
     AccessToken, BoxError, Error, FetchFuture, NewToken, Predecessor, TokenEndpoint, TokenRequest,
     TokenSource,
     error::{Kind, Recovery},
-    events,
 };
 
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// So long a 404 of `/refresh` is remembered.
 const NO_REFRESH: Duration = Duration::from_secs(3600);
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("klavi-auth/", env!("CARGO_PKG_VERSION")));
 
 /// The [`TokenSource`] that asks Klavi's own endpoints.
 ///
@@ -118,19 +113,6 @@ impl KlaviSource {
         Self { headers, ..self }
     }
 
-    fn request(&self, method: Method, uri: &Uri, body: Bytes) -> Request<Bytes> {
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = uri.clone();
-        let headers = request.headers_mut();
-        headers.clone_from(&self.headers);
-        headers.entry(USER_AGENT).or_insert(AGENT);
-        headers.insert(ACCEPT, JSON);
-        headers.remove(AUTHORIZATION);
-        headers.remove(CONTENT_TYPE);
-        request
-    }
-
     async fn fetch_with_keys(&self, request: &TokenRequest) -> Result<NewToken, Error> {
         let predecessor = request.predecessor();
         let reason = match predecessor {
@@ -186,7 +168,7 @@ impl KlaviSource {
     }
 
     async fn refresh(&self, bearer: &AccessToken, reason: &'static str) -> Result<NewToken, Error> {
-        let mut request = self.request(Method::GET, self.api.refresh_uri(), Bytes::new());
+        let mut request = request(Method::GET, self.api.refresh_uri(), &self.headers, Bytes::new());
         request.headers_mut().insert(AUTHORIZATION, bearer.header_value().clone());
         // Not sent, but the server may know them and speak of them.
         let keys = self.last_keys().clone();
@@ -228,17 +210,11 @@ impl KlaviSource {
     ) -> Result<NewToken, Error> {
         let (access, secret) = keys.expose();
         let body = auth_body(access, secret)?;
-        let mut request = self.request(Method::POST, self.api.auth_uri(), body);
+        let mut request = request(Method::POST, self.api.auth_uri(), &self.headers, body);
         request.headers_mut().insert(CONTENT_TYPE, JSON);
         let old = old.map_or("", AccessToken::expose);
         let outcome = self.call(request, TokenEndpoint::Auth, reason, &[old, access, secret]).await;
-        outcome.map_err(|error| match error.status() {
-            Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                error.reclassified(Kind::KeysRejected, Recovery::Permanent)
-            }
-            Some(StatusCode::BAD_REQUEST) => error.reclassified(Kind::BadRequest, Recovery::Permanent),
-            _ => error,
-        })
+        outcome.map_err(wire::refusal_of_keys)
     }
 
     async fn call(
@@ -248,15 +224,9 @@ impl KlaviSource {
         reason: &'static str,
         secrets: &[&str],
     ) -> Result<NewToken, Error> {
-        events::token_call(endpoint, reason);
-        let asked = Instant::now();
-        let answer = transport::exchange(&self.transport, request, self.request_timeout).await;
-        let outcome = answer.and_then(|answer| wire::token(&answer, secrets));
-        // The lifetime began, at the earliest, before the request left.
-        outcome.map(|token| token.aged(asked.elapsed()).given_by(endpoint)).map_err(|error| {
-            // What a transport says of itself is not ours to word, but must not get out with a secret in it.
-            error.without_source_that(|text| repeats_any(&printed(text), secrets)).with_endpoint(endpoint)
-        })
+        let call =
+            TokenCall { endpoint, reason, secrets, dialect: Dialect::Klavi, limit: self.request_timeout };
+        call.send(&self.transport, request).await
     }
 }
 

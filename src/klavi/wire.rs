@@ -1,4 +1,4 @@
-//! What Klavi's token endpoints answer, read with care: typed errors, never the raw body.
+//! What token endpoints answer, read with care: typed errors, never the raw body.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,8 +8,8 @@ use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 
 use super::{
-    redact::{is_shown, repeats_any},
-    text::text,
+    redact::{is_shown, masked},
+    text::{printed, text},
 };
 use crate::{
     Error, NewToken,
@@ -19,26 +19,77 @@ use crate::{
 /// Klavi's documentation: "default 1800 seconds".
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(1800);
 
-/// The longest message of Klavi's that is passed on, in characters.
+/// The longest message of an endpoint's that is passed on, in characters.
 const LONGEST_MESSAGE: usize = 200;
-
-/// Klavi's spelling first, then the one that some versions of its endpoints use.
-const TOKEN: [&str; 2] = ["accessToken", "accesstoken"];
-const LIFETIME: [&str; 2] = ["expireIn", "expirein"];
 
 /// The fields of an answer as they are written in it: nothing is copied that could be a secret.
 type Fields<'a> = BTreeMap<String, &'a RawValue>;
 
+/// Whose answers are read.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Dialect {
+    /// Klavi's `/auth` and `/refresh`.
+    Klavi,
+    /// RFC 6749, 5.1 and 5.2.
+    OAuth2 {
+        /// The lifetime of a token whose answer does not say it.
+        default_lifetime: Option<Duration>,
+    },
+}
+
+impl Dialect {
+    /// Klavi's spelling first, then the one that some versions of its endpoints use.
+    fn token(self) -> &'static [&'static str] {
+        match self {
+            Self::Klavi => &["accessToken", "accesstoken"],
+            Self::OAuth2 { .. } => &["access_token"],
+        }
+    }
+
+    fn lifetime(self) -> &'static [&'static str] {
+        match self {
+            Self::Klavi => &["expireIn", "expirein"],
+            Self::OAuth2 { .. } => &["expires_in"],
+        }
+    }
+
+    fn default_lifetime(self) -> Option<Duration> {
+        match self {
+            Self::Klavi => Some(DEFAULT_LIFETIME),
+            Self::OAuth2 { default_lifetime } => default_lifetime,
+        }
+    }
+
+    /// What the answer says of an error.
+    fn message(self, fields: &Fields<'_>) -> Option<Zeroizing<String>> {
+        match self {
+            Self::Klavi => joined(find(fields, &["message", "error"])?),
+            Self::OAuth2 { .. } => match find(fields, &["error_description"]).and_then(text) {
+                None => text(find(fields, &["error"])?),
+                Some(description) => match find(fields, &["error"]).and_then(text) {
+                    None => Some(description),
+                    Some(error) => Some(printed(format_args!("{}: {}", *error, *description))),
+                },
+            },
+        }
+    }
+}
+
 /// The token in an answer, or what the answer says instead. `secrets` are kept out of the error.
-pub(super) fn token(answer: &Response<Bytes>, secrets: &[&str]) -> Result<NewToken, Error> {
+pub(super) fn token(answer: &Response<Bytes>, dialect: Dialect, secrets: &[&str]) -> Result<NewToken, Error> {
     let status = answer.status();
     let fields = serde_json::from_slice::<Fields<'_>>(answer.body()).ok();
-    let message = fields.as_ref().and_then(|fields| message(fields, secrets));
+    let message = fields.as_ref().and_then(|fields| message(fields, dialect, secrets));
     if !is_success(status) {
-        return Err(refusal(status, answer.headers()).with_message(message));
+        let error = refusal(status, answer.headers());
+        let error = match (dialect, &fields) {
+            (Dialect::OAuth2 { .. }, Some(fields)) => oauth2_refusal(error, fields),
+            _ => error,
+        };
+        return Err(error.with_message(message));
     }
     let outcome = match fields {
-        Some(fields) => new_token(&fields),
+        Some(fields) => new_token(&fields, dialect),
         None => Err(Error::bad_answer("the answer is not a JSON object")),
     };
     outcome.map_err(|error| error.with_status(status).with_message(message))
@@ -67,48 +118,95 @@ fn refusal(status: StatusCode, headers: &HeaderMap) -> Error {
     }
 }
 
-fn new_token(fields: &Fields<'_>) -> Result<NewToken, Error> {
-    let find = |names: [&str; 2]| names.iter().find_map(|name| fields.get(*name)).map(|raw| raw.get());
-    let lifetime = lifetime(find(LIFETIME).unwrap_or("null"))?;
-    let raw = find(TOKEN).filter(|raw| *raw != "null");
-    let raw = raw.ok_or_else(|| Error::bad_answer("the answer has no accessToken"))?;
-    let token = text(raw).ok_or_else(|| Error::bad_answer("the accessToken is not a string"))?;
+/// What the `error` of RFC 6749, 5.2 adds. It says nothing where the endpoint fails or throttles.
+fn oauth2_refusal(error: Error, fields: &Fields<'_>) -> Error {
+    let code = find(fields, &["error"]).and_then(text);
+    match code.as_deref().map(String::as_str) {
+        _ if error.is_transient() => error,
+        Some("invalid_client") => error.reclassified(Kind::KeysRejected, Recovery::Permanent),
+        Some(
+            "invalid_request"
+            | "invalid_grant"
+            | "invalid_scope"
+            | "unauthorized_client"
+            | "unsupported_grant_type",
+        ) => error.reclassified(Kind::BadRequest, Recovery::Permanent),
+        _ => error,
+    }
+}
+
+/// What a status says of a call that sent keys.
+pub(super) fn refusal_of_keys(error: Error) -> Error {
+    match error.status() {
+        _ if error.is_keys_rejected() || error.is_bad_request() => error,
+        Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            error.reclassified(Kind::KeysRejected, Recovery::Permanent)
+        }
+        Some(StatusCode::BAD_REQUEST) => error.reclassified(Kind::BadRequest, Recovery::Permanent),
+        _ => error,
+    }
+}
+
+fn new_token(fields: &Fields<'_>, dialect: Dialect) -> Result<NewToken, Error> {
+    let (no_token, not_a_string) = match dialect {
+        Dialect::Klavi => ("the answer has no accessToken", "the accessToken is not a string"),
+        Dialect::OAuth2 { .. } => ("the answer has no access_token", "the access_token is not a string"),
+    };
+    let lifetime = lifetime(find(fields, dialect.lifetime()).unwrap_or("null"), dialect)?;
+    let raw = find(fields, dialect.token()).filter(|raw| *raw != "null");
+    let raw = raw.ok_or_else(|| Error::bad_answer(no_token))?;
+    let token = text(raw).ok_or_else(|| Error::bad_answer(not_a_string))?;
+    if matches!(dialect, Dialect::OAuth2 { .. }) && !is_bearer(fields) {
+        return Err(Error::bad_answer("the token_type is not bearer"));
+    }
     NewToken::new(&token, lifetime)
 }
 
-fn lifetime(expire_in: &str) -> Result<Duration, Error> {
-    if expire_in == "null" {
-        return Ok(DEFAULT_LIFETIME);
+/// A type that is not said is taken for the only one that is known.
+fn is_bearer(fields: &Fields<'_>) -> bool {
+    match find(fields, &["token_type"]) {
+        None | Some("null") => true,
+        Some(raw) => text(raw).is_some_and(|text| text.eq_ignore_ascii_case("bearer")),
+    }
+}
+
+fn lifetime(raw: &str, dialect: Dialect) -> Result<Duration, Error> {
+    if raw == "null" {
+        let default = dialect.default_lifetime();
+        return default
+            .ok_or_else(|| Error::bad_answer("the answer has no expires_in, and there is no default"));
     }
     // serde_json would copy a string, here or into its error.
-    let seconds = match expire_in.starts_with('"') {
-        true => text(expire_in).and_then(|text| text.trim().parse::<f64>().ok()),
-        false => serde_json::from_str::<f64>(expire_in).ok(),
+    let seconds = match raw.starts_with('"') {
+        true => text(raw).and_then(|text| text.trim().parse::<f64>().ok()),
+        false => serde_json::from_str::<f64>(raw).ok(),
     };
     match seconds {
         // Whole seconds above zero; a huge number saturates here and is cut to a year by `NewToken`.
         Some(seconds) if seconds >= 1.0 && seconds.is_finite() && seconds.fract() == 0.0 => {
             Ok(Duration::from_secs(seconds as u64))
         }
-        _ => Err(Error::bad_answer("the expireIn is not a number of seconds")),
+        _ => Err(Error::bad_answer(match dialect {
+            Dialect::Klavi => "the expireIn is not a number of seconds",
+            Dialect::OAuth2 { .. } => "the expires_in is not a number of seconds",
+        })),
     }
 }
 
-/// Klavi's `message`, if it can be shown: short, on one line, and without a piece of a secret.
-fn message(fields: &Fields<'_>, secrets: &[&str]) -> Option<String> {
-    let mut shown = joined(fields.get("message").or_else(|| fields.get("error"))?.get())?;
-    shown.retain(is_shown);
-    let end = shown.char_indices().nth(LONGEST_MESSAGE).map_or(shown.len(), |(end, _)| end);
-    let shown = &shown[..end];
-    let mut tokens = TOKEN.iter().filter_map(|name| text(fields.get(*name)?.get()));
-    let repeats_token = tokens.any(|mut token| {
-        token.retain(is_shown);
-        repeats_any(shown, &[&token])
-    });
-    if repeats_any(shown, secrets) || repeats_token {
-        return Some("(the message repeats a secret and is not shown)".to_owned());
-    }
-    Some(shown.to_owned())
+/// What the endpoint says, so that it can be shown: short, on one line, and with secrets masked.
+fn message(fields: &Fields<'_>, dialect: Dialect, secrets: &[&str]) -> Option<String> {
+    let mut message = dialect.message(fields)?;
+    message.retain(is_shown);
+    let tokens: Vec<_> = dialect.token().iter().filter_map(|name| text(fields.get(*name)?.get())).collect();
+    let secrets: Vec<_> = secrets.iter().copied().chain(tokens.iter().map(|token| token.as_str())).collect();
+    let message = masked(&message, &secrets).unwrap_or(message);
+    let end = message.char_indices().nth(LONGEST_MESSAGE).map_or(message.len(), |(end, _)| end);
+    Some(message[..end].to_owned())
+}
+
+/// The field with the first of these names, as it is written.
+fn find<'a>(fields: &Fields<'a>, names: &[&str]) -> Option<&'a str> {
+    names.iter().find_map(|name| fields.get(*name)).map(|raw| raw.get())
 }
 
 /// What a string says, or a list of strings: one of these for each thing that is wrong.
@@ -149,6 +247,10 @@ mod tests {
 
     fn answer(status: u16, body: &str) -> Response<Bytes> {
         Response::builder().status(status).body(Bytes::copy_from_slice(body.as_bytes())).unwrap()
+    }
+
+    fn token(answer: &Response<Bytes>, secrets: &[&str]) -> Result<NewToken, Error> {
+        super::token(answer, Dialect::Klavi, secrets)
     }
 
     fn expire_in(json: &str) -> Result<u64, Error> {
@@ -257,9 +359,10 @@ mod tests {
     }
 
     #[test]
-    fn case_61_a_list_that_repeats_a_piece_of_a_secret_is_not_shown() {
+    fn case_61_a_piece_of_a_secret_in_a_list_is_masked() {
         let body = r#"{"message":["no customer has","the key qwert-9981"]}"#;
-        assert!(!token(&answer(400, body), &["qwert-9981"]).unwrap_err().to_string().contains("qwert"));
+        let error = token(&answer(400, body), &["qwert-9981"]).unwrap_err();
+        assert_eq!(error.message(), Some("no customer has; the key ***"));
     }
 
     #[test]
@@ -274,43 +377,44 @@ mod tests {
     }
 
     #[test]
-    fn case_61_a_message_that_repeats_a_piece_of_a_secret_is_not_shown() {
-        let body = r#"{"message":"no customer has the key qwert-9981\r\n"}"#;
+    fn case_61_a_piece_of_a_secret_in_a_message_is_masked() {
+        let body = r#"{"message":"no customer has the key qwert-9981-x\r\n"}"#;
         let printed = |secret: &str| token(&answer(401, body), &[secret]).unwrap_err().to_string();
-        assert!(!printed("qwert-9981").contains("qwert"));
-        assert!(!printed("xx-wert-9-yy").contains("wert-9"));
-        assert_eq!(
-            printed("other"),
-            "the answer is not a token (status 401): no customer has the key qwert-9981"
-        );
+        let shown =
+            |rest: &str| format!("the answer is not a token (status 401): no customer has the key {rest}");
+        assert_eq!(printed("qwert-9981-x"), shown("***"));
+        assert_eq!(printed("xx-wert-9981-yy"), shown("q***x"));
+        assert_eq!(printed("other"), shown("qwert-9981-x"));
     }
 
     #[test]
-    fn case_61_control_characters_do_not_hide_a_piece_of_a_secret() {
-        let body = r#"{"message":"key q\u0000w\u0000e\u0000r\u0000t\u0000-\u00009981"}"#;
-        let printed = token(&answer(401, body), &["qwert-9981"]).unwrap_err().to_string();
-        assert!(!printed.contains("qwert"), "{printed}");
-    }
-
-    #[test]
-    fn case_61_characters_that_cannot_be_seen_do_not_hide_one_either_and_break_no_line() {
-        for hidden in ["\u{200b}", "\u{ad}", "\u{2060}", "\u{feff}", "\u{202e}", "\u{e0041}", "\u{2028}"] {
-            let body = format!(r#"{{"message":"key q{hidden}w{hidden}e{hidden}r{hidden}t-9981"}}"#);
+    fn case_61_characters_that_cannot_be_seen_hide_no_piece_and_break_no_line() {
+        for hidden in
+            ["\\u0000", "\u{200b}", "\u{ad}", "\u{2060}", "\u{feff}", "\u{202e}", "\u{e0041}", "\u{2028}"]
+        {
+            let body = format!(r#"{{"message":"key q{hidden}w{hidden}e{hidden}r{hidden}t-9981-x"}}"#);
             let printed = |secret: &str| token(&answer(401, &body), &[secret]).unwrap_err().to_string();
-            assert!(printed("qwert-9981").ends_with("is not shown)"), "{hidden:?}");
-            assert!(printed("other").ends_with("key qwert-9981"), "{hidden:?}");
+            assert!(printed("qwert-9981-x").ends_with("key ***"), "{hidden:?}");
+            assert!(printed("other").ends_with("key qwert-9981-x"), "{hidden:?}");
         }
     }
 
     #[test]
-    fn case_7_61_a_message_that_repeats_the_new_token_is_not_shown() {
+    fn case_7_61_the_new_token_in_a_message_is_masked() {
         for body in [
             r#"{"accessToken":"hidden-tok","expireIn":-1,"message":"issued hidden-tok"}"#,
             r#"{"accesstoken":"hidden\ntok","message":"issued hidden\ntok"}"#,
         ] {
             let printed = token(&answer(200, body), &[]).unwrap_err().to_string();
-            assert!(!printed.contains("hidde"), "{printed}");
+            assert!(printed.ends_with("issued ***"), "{printed}");
         }
+    }
+
+    #[test]
+    fn case_39_a_message_is_cut_after_it_is_masked() {
+        let body = format!(r#"{{"message":"{}qwert-9981-x{}"}}"#, "m".repeat(190), "n".repeat(100));
+        let error = token(&answer(401, &body), &["qwert-9981-x"]).unwrap_err();
+        assert_eq!(error.message().unwrap(), format!("{}***{}", "m".repeat(190), "n".repeat(7)));
     }
 
     #[test]
@@ -340,5 +444,102 @@ mod tests {
         }
         assert_eq!(wait(429, "Fri, 01 Jan 1999 00:00:00 GMT"), Some(Duration::ZERO));
         assert!(wait(429, "Tue, 01 Jan 2999 00:00:00 GMT").unwrap() > Duration::from_secs(300));
+    }
+
+    fn oauth2(status: u16, body: &str, default: Option<u64>) -> Result<NewToken, Error> {
+        let default_lifetime = default.map(Duration::from_secs);
+        super::token(&answer(status, body), Dialect::OAuth2 { default_lifetime }, &["the-client-secret"])
+            .map_err(refusal_of_keys)
+    }
+
+    #[test]
+    fn an_oauth2_answer_has_its_own_names() {
+        let body = r#"{"access_token":"t-o-k","token_type":"Bearer","expires_in":60,"scope":"a b"}"#;
+        let token = oauth2(200, body, Some(7)).unwrap();
+        assert_eq!((token.header().to_str().unwrap(), token.lifetime().as_secs()), ("Bearer t-o-k", 60));
+        let error = oauth2(200, r#"{"accessToken":"t-o-k","expireIn":60}"#, Some(7)).unwrap_err();
+        assert_eq!(error.to_string(), "the answer has no access_token (status 200)");
+        for body in
+            [r#"{"access_token":null}"#, r#"{"access_token":7}"#, r#"{"access_token":""}"#, "{}", "[]", ""]
+        {
+            let error = oauth2(200, body, Some(7)).unwrap_err();
+            assert!(error.is_bad_answer() && !error.is_transient(), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_oauth2_lifetime_is_a_number_or_a_string_and_else_the_default() {
+        let seconds = |expires_in: &str, default| {
+            let body = format!(r#"{{"access_token":"t"{expires_in}}}"#);
+            oauth2(200, &body, default).map(|token| token.lifetime().as_secs())
+        };
+        assert_eq!(seconds(r#","expires_in":60"#, None).unwrap(), 60);
+        assert_eq!(seconds(r#","expires_in":"60""#, None).unwrap(), 60);
+        assert_eq!(seconds(r#","expires_in":null"#, Some(7)).unwrap(), 7);
+        assert_eq!(seconds("", Some(7)).unwrap(), 7);
+        for (expires_in, default) in [
+            ("", None),
+            (r#","expires_in":null"#, None),
+            (r#","expires_in":0"#, Some(7)),
+            (r#","expires_in":"""#, Some(7)),
+        ] {
+            let error = seconds(expires_in, default).unwrap_err();
+            assert!(error.is_bad_answer() && error.to_string().contains("expires_in"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_oauth2_token_is_a_bearer() {
+        for (token_type, is_bearer) in [
+            (r#""bearer""#, true),
+            (r#""BEARER""#, true),
+            ("null", true),
+            (r#""mac""#, false),
+            (r#""""#, false),
+            ("7", false),
+        ] {
+            let body = format!(r#"{{"access_token":"t","token_type":{token_type}}}"#);
+            assert_eq!(oauth2(200, &body, Some(7)).is_ok(), is_bearer, "{token_type}");
+        }
+    }
+
+    #[test]
+    fn oauth2_errors_have_their_kinds() {
+        for (status, body, label) in [
+            (401, r#"{"error":"invalid_client"}"#, "keys_rejected"),
+            (400, r#"{"error":"invalid_client"}"#, "keys_rejected"),
+            (401, "", "keys_rejected"),
+            (403, "{}", "keys_rejected"),
+            (400, r#"{"error":"invalid_scope"}"#, "bad_request"),
+            (400, r#"{"error":"invalid_request"}"#, "bad_request"),
+            (400, r#"{"error":"invalid_grant"}"#, "bad_request"),
+            (400, r#"{"error":"unsupported_grant_type"}"#, "bad_request"),
+            (401, r#"{"error":"unauthorized_client"}"#, "bad_request"),
+            (400, r#"{"error":"something_else"}"#, "bad_request"),
+            (400, "<html>", "bad_request"),
+            (404, r#"{"error":"something_else"}"#, "bad_answer"),
+            (302, "", "bad_answer"),
+            (200, r#"{"error":"invalid_client"}"#, "bad_answer"),
+        ] {
+            let error = oauth2(status, body, Some(7)).unwrap_err();
+            assert_eq!(error.label(), label, "{status} {body}");
+            assert!(!error.is_transient());
+        }
+        for status in [408, 429, 500, 503] {
+            let error = oauth2(status, r#"{"error":"invalid_client"}"#, Some(7)).unwrap_err();
+            assert!(error.is_transient() && !error.is_keys_rejected(), "{status}");
+        }
+    }
+
+    #[test]
+    fn case_61_what_an_oauth2_error_says_is_masked_and_short() {
+        let says = |body: &str| oauth2(400, body, None).unwrap_err().message().map(str::to_owned);
+        let body = r#"{"error":"invalid_client","error_description":"no \nsecret the-client-secret"}"#;
+        assert_eq!(says(body).as_deref(), Some("invalid_client: no secret ***"));
+        assert_eq!(says(r#"{"error":"invalid_client"}"#).as_deref(), Some("invalid_client"));
+        assert_eq!(says(r#"{"error_description":"no"}"#).as_deref(), Some("no"));
+        assert_eq!(says(r#"{"error":7}"#), None);
+        let long = format!(r#"{{"error":"x","error_description":"{}"}}"#, "y".repeat(1000));
+        assert_eq!(says(&long).unwrap().len(), LONGEST_MESSAGE);
     }
 }

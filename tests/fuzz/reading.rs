@@ -1,9 +1,6 @@
 //! What an answer means: the contract read a second time, so that two readings can be compared.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use http::header::RETRY_AFTER;
 use serde_json::{Value, value::RawValue};
@@ -15,8 +12,8 @@ type Fields = BTreeMap<String, Box<RawValue>>;
 
 const YEAR: u64 = 365 * 24 * 60 * 60;
 
-/// A message that would show a secret is replaced by this.
-pub(crate) const HIDDEN: &str = "(the message repeats a secret and is not shown)";
+/// What stands in the place of a piece of a secret.
+const MASK: &str = "***";
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Token {
@@ -36,8 +33,54 @@ pub(crate) enum Kind {
 pub(crate) struct Refusal {
     pub(crate) kind: Kind,
     pub(crate) status: u16,
-    pub(crate) message: Option<String>,
+    pub(crate) message: Option<Message>,
     pub(crate) wait: Option<Wait>,
+}
+
+/// What the answer says, and what must not be shown of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    text: String,
+    secrets: Vec<String>,
+}
+
+impl Message {
+    /// Case 61: what can be shown of it, with pieces of secrets masked.
+    pub(crate) fn is_shown_as(&self, shown: &str) -> bool {
+        if self.may_be_escaped() || self.secrets.iter().any(|secret| secret.chars().count() < PIECE) {
+            // Which part is a secret is for unit tests to say. At least no other part is missing.
+            let is_cut = shown.chars().count() == 200;
+            return shown
+                .split(MASK)
+                .try_fold(self.text.as_str(), |rest, kept| {
+                    let kept = if is_cut { kept.trim_end_matches('*') } else { kept };
+                    Some(&rest[rest.find(kept)? + kept.len()..])
+                })
+                .is_some();
+        }
+        let chars: Vec<char> = self.text.chars().collect();
+        let lower = |chars: &[char]| chars.iter().collect::<String>().to_ascii_lowercase();
+        let secrets: Vec<_> = self.secrets.iter().map(|secret| secret.to_ascii_lowercase()).collect();
+        let mut is_masked = vec![false; chars.len()];
+        for (at, piece) in chars.windows(PIECE).enumerate() {
+            if secrets.iter().any(|secret| secret.contains(&lower(piece))) {
+                is_masked[at..at + PIECE].fill(true);
+            }
+        }
+        let mut expected = String::new();
+        for (at, c) in chars.iter().enumerate() {
+            match is_masked[at] {
+                false => expected.push(*c),
+                true if at == 0 || !is_masked[at - 1] => expected.push_str(MASK),
+                true => {}
+            }
+        }
+        expected.chars().take(200).collect::<String>() == shown
+    }
+
+    fn may_be_escaped(&self) -> bool {
+        self.text.contains(['\\', '%', '+', '*'])
+    }
 }
 
 /// What `Retry-After` asks for.
@@ -122,13 +165,13 @@ fn lifetime(value: Option<&RawValue>) -> Option<Duration> {
     (whole && seconds < f64::INFINITY).then(|| Duration::from_secs(seconds.min(YEAR as f64) as u64))
 }
 
-fn message(fields: &Fields, secrets: &[&str]) -> Option<String> {
+fn message(fields: &Fields, secrets: &[&str]) -> Option<Message> {
     let text = string(either(fields, "message", "error")?)?;
-    let shown: String = text.chars().filter(|&c| is_visible(c)).take(200).collect();
+    let visible = |text: &str| text.chars().filter(|&c| is_visible(c)).collect::<String>();
     let tokens = ["accessToken", "accesstoken"].iter().filter_map(|name| string(fields.get(*name)?));
-    let hidden =
-        secrets.iter().any(|secret| shows(&shown, secret)) || tokens.into_iter().any(|t| shows(&shown, &t));
-    Some(if hidden { HIDDEN.to_owned() } else { shown })
+    let secrets = secrets.iter().map(|secret| visible(secret)).chain(tokens.map(|token| visible(&token)));
+    let secrets = secrets.filter(|secret| !secret.is_empty()).collect();
+    Some(Message { text: visible(&text), secrets })
 }
 
 fn is_visible(c: char) -> bool {
@@ -144,23 +187,14 @@ fn is_format(c: char) -> bool {
         | 0x1BCA0..=0x1BCA3 | 0x1D173..=0x1D17A | 0xE0000..=0xE0FFF)
 }
 
-/// Whether more than four characters of a secret, or all of a short one, can be read in a text; of a long one also in
-/// other case, or with anything between its letters and digits.
+/// A piece of a secret that must not be shown, in characters.
+const PIECE: usize = 9;
+
+/// Whether more than eight characters of a secret can be read in a text, in any case.
 pub(crate) fn shows(text: &str, secret: &str) -> bool {
-    let secret: String = secret.chars().filter(|&c| is_visible(c)).collect();
-    if secret.len() < 5 {
-        return !secret.is_empty() && text.contains(&secret);
-    }
-    share_a_piece(text, &secret) || share_a_piece(&letters(text), &letters(&secret))
-}
-
-fn share_a_piece(text: &str, secret: &str) -> bool {
-    let pieces: HashSet<_> = secret.as_bytes().windows(5).collect();
-    text.as_bytes().windows(5).any(|piece| pieces.contains(piece))
-}
-
-fn letters(text: &str) -> String {
-    text.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_ascii_lowercase()
+    let (text, secret) = (text.to_ascii_lowercase(), secret.to_ascii_lowercase());
+    let pieces: Vec<char> = secret.chars().collect();
+    pieces.windows(PIECE).any(|piece| text.contains(&piece.iter().collect::<String>()))
 }
 
 fn retry_after(answer: &Answer) -> Option<Wait> {

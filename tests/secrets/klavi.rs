@@ -1,5 +1,5 @@
 //! Token endpoints and an API on a loopback port, over HTTP/1.1 and HTTP/2, that answer as the test says, and that repeat
-//! every secret they know wherever an answer has room for it.
+//! every secret of the caller's wherever an answer has room for it.
 
 use std::{
     collections::VecDeque,
@@ -33,6 +33,17 @@ pub(crate) enum Answer {
     Silence,
 }
 
+impl State {
+    /// The token with this number, if there is one. Never the same again, so that a revoked one
+    /// stays bad.
+    fn token(&self, number: usize) -> String {
+        match number.checked_sub(1) {
+            None => String::new(),
+            Some(number) => format!("{}.{}", TOKENS[number % TOKENS.len()], number / TOKENS.len()),
+        }
+    }
+}
+
 #[derive(Clone)]
 pub(crate) struct Klavi {
     pub(crate) url: String,
@@ -46,14 +57,24 @@ struct State {
     /// The tokens that the API takes.
     good: Vec<String>,
     token_calls: usize,
+    /// The keys came here.
+    knows_keys: bool,
 }
+
+/// Stands in an answer for all secrets of whoever asks for a token.
+const KNOWN: &str = "{known}";
 
 impl Klavi {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let state =
-            State { answers: VecDeque::new(), issued: 0, good: vec![BEARER.to_owned()], token_calls: 0 };
+        let state = State {
+            answers: VecDeque::new(),
+            issued: 0,
+            good: vec![BEARER.to_owned()],
+            token_calls: 0,
+            knows_keys: false,
+        };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         let app =
@@ -88,10 +109,16 @@ pub(crate) fn everything() -> String {
     serde_json::Value::from(needles::all().collect::<Vec<_>>().join(" ")).to_string()
 }
 
+/// A text with every secret in it that the endpoint has from the caller, in quotes and escaped as
+/// JSON wants it.
+pub(crate) fn all_known() -> String {
+    format!("\"{KNOWN}\"")
+}
+
 async fn answer(state: Arc<Mutex<State>>, request: Request<Body>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     if path.ends_with("/auth") || path.ends_with("/refresh") {
-        return token_call(&state).await;
+        return token_call(&state, request).await;
     }
     let sent = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
     let is_good = sent.is_some_and(|sent| {
@@ -106,11 +133,16 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Body>) -> Response<Bo
     response.body(Body::from(everything())).unwrap()
 }
 
-async fn token_call(state: &Mutex<State>) -> Response<Body> {
-    let answer = {
+async fn token_call(state: &Mutex<State>, request: Request<Body>) -> Response<Body> {
+    let (answer, known) = {
         let mut state = state.lock().unwrap();
         state.token_calls += 1;
-        state.answers.pop_front().unwrap_or(Answer::Token)
+        state.knows_keys |= request.uri().path().ends_with("/auth");
+        let sent = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+        let keys = if state.knows_keys { [ACCESS, SECRET] } else { ["", ""] };
+        let known = format!("{} {} {}", sent.unwrap_or_default(), state.token(state.issued), keys.join(" "));
+        let known = serde_json::Value::from(known).to_string().trim_matches('"').to_owned();
+        (state.answers.pop_front().unwrap_or(Answer::Token), known)
     };
     let builder = Response::builder().header("content-type", "application/json");
     match answer {
@@ -118,9 +150,7 @@ async fn token_call(state: &Mutex<State>) -> Response<Body> {
             let token = {
                 let mut state = state.lock().unwrap();
                 state.issued += 1;
-                // Never the same again, so that a revoked one stays bad.
-                let (round, number) = ((state.issued - 1) / TOKENS.len(), (state.issued - 1) % TOKENS.len());
-                let token = format!("{}.{round}", TOKENS[number]);
+                let token = state.token(state.issued);
                 state.good.push(token.clone());
                 token
             };
@@ -130,10 +160,13 @@ async fn token_call(state: &Mutex<State>) -> Response<Body> {
         Answer::Says(status, body) => {
             let builder =
                 builder.status(status).header("x-bearer", TOKENS[0]).header("x-key", SECRET.as_bytes());
-            builder.header("set-cookie", ACCESS.as_bytes()).body(Body::from(body)).unwrap()
+            builder
+                .header("set-cookie", ACCESS.as_bytes())
+                .body(Body::from(body.replace(KNOWN, &known)))
+                .unwrap()
         }
         Answer::Throttled => {
-            let json = format!(r#"{{"message":{}}}"#, everything());
+            let json = format!(r#"{{"message":"{known}"}}"#);
             builder.status(429).header("retry-after", "60").body(Body::from(json)).unwrap()
         }
         Answer::Redirect => {

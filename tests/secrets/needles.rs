@@ -6,6 +6,9 @@ use std::{
     sync::LazyLock,
 };
 
+/// The shortest piece of a secret that nobody may see, in characters.
+const PIECE: usize = 9;
+
 // In every five characters of these there is a digit and a capital letter, so that no word has them. The keys
 // have characters that JSON escapes, that URLs escape, and that are not ASCII.
 pub(crate) const ACCESS: &str = "A7\"Z4V2\\K9É3H8R5Q6Y1G/8X3L+7B2W9J4";
@@ -41,15 +44,16 @@ static NEEDLES: LazyLock<HashMap<[u8; 5], Vec<String>>> = LazyLock::new(|| {
     needles
 });
 
-/// Five characters in a row, in every form that somebody might print them in.
+/// Nine characters in a row, in every form that somebody might print them in.
 fn needles_of(secret: &str) -> Vec<String> {
     let chars: Vec<char> = secret.chars().collect();
     let mut needles: Vec<_> =
-        chars.windows(5).flat_map(|window| forms(&window.iter().collect::<String>())).collect();
-    // Three bytes of text are four of base64, so a piece may begin in any of three ways; seven hold more than five.
+        chars.windows(PIECE).flat_map(|window| forms(&window.iter().collect::<String>())).collect();
+    // Three bytes of text are four of base64, so a piece may begin in any of three ways. Eleven are
+    // of one piece.
     for skip in 0..3 {
         let encoded = base64(&secret.as_bytes()[skip..]);
-        needles.extend(encoded.windows(7).map(|window| window.iter().collect()));
+        needles.extend(encoded.windows(11).map(|window| window.iter().collect()));
     }
     needles
 }
@@ -122,10 +126,10 @@ pub(crate) fn in_text(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_piece_is_found_in_every_form_and_four_characters_are_none() {
+fn a_piece_is_found_in_every_form_and_eight_characters_are_none() {
     for secret in all() {
-        assert!(in_text(&secret.chars().take(4).collect::<String>()).is_empty());
-        let piece: String = secret.chars().skip(7).take(6).collect();
+        assert!(in_text(&secret.chars().take(8).collect::<String>()).is_empty());
+        let piece: String = secret.chars().skip(7).take(12).collect();
         let (json, long) = (serde_json::json!({ "a": piece }), format!("..{piece}.."));
         let encoded: String = base64(long.as_bytes()).into_iter().collect();
         for text in [

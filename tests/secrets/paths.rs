@@ -13,7 +13,7 @@ use crate::{
     book,
     clients::{Kind, Send, once},
     failures,
-    klavi::{Answer, Klavi, everything},
+    klavi::{Answer, Klavi, all_known},
     needles::{ACCESS, BEARER, SECRET, TOKENS},
     recorder, states,
     support::{LIFETIME, settle},
@@ -80,9 +80,9 @@ async fn pass(duration: Duration) {
     settle().await;
 }
 
-/// What a token endpoint may say instead of a token: with every secret in it that there is.
+/// What a token endpoint may say instead of a token: with every secret in it that the endpoint has.
 fn nonsense() -> Vec<(u16, String)> {
-    let (all, token) = (everything(), TOKENS[6]);
+    let (all, token) = (all_known(), TOKENS[6]);
     let object = |fields: &str| format!("{{{fields},\"message\":{all}}}");
     vec![
         (200, format!("<html><title>{token}</title>{all}</html>")),
@@ -114,9 +114,9 @@ async fn walk(kind: Kind) {
     pass(Duration::from_secs(1400)).await;
     assert_eq!(walk.status("x").await, Some(200));
     pass(Duration::from_secs(1400)).await;
-    walk.klavi.will([Answer::Says(500, format!(r#"{{"message":{}}}"#, everything()))]);
+    walk.klavi.will([Answer::Says(500, format!(r#"{{"message":{}}}"#, all_known()))]);
     assert_eq!(walk.status("x").await, Some(200));
-    walk.klavi.will([Answer::Says(403, everything())]);
+    walk.klavi.will([Answer::Says(403, all_known())]);
     assert_eq!(walk.status("x").await, Some(200));
 
     // 401: cured, again, not to be resent, not to be cured.
@@ -127,7 +127,7 @@ async fn walk(kind: Kind) {
     pass(Duration::from_secs(60)).await;
     assert_eq!(walk.status("x").await, Some(200));
     walk.klavi.revoke();
-    walk.klavi.will([Answer::Says(401, format!(r#"{{"message":{}}}"#, everything()))]);
+    walk.klavi.will([Answer::Says(401, format!(r#"{{"message":{}}}"#, all_known()))]);
     assert_eq!(walk.status("x").await, Some(401));
     assert!(walk.layer.tokens().snapshot().is_suspect());
     assert_eq!(walk.status("x").await, Some(401));
@@ -147,7 +147,7 @@ async fn walk(kind: Kind) {
     for (status, body) in nonsense() {
         walk.fails(vec![Answer::Says(status, body); 3]).await;
     }
-    walk.fails(vec![Answer::Says(401, everything())]).await;
+    walk.fails(vec![Answer::Says(401, all_known())]).await;
     for answer in [Answer::Throttled, Answer::Redirect, Answer::Broken] {
         walk.fails(vec![answer; 3]).await;
     }
@@ -155,7 +155,7 @@ async fn walk(kind: Kind) {
     // The token expires, and there is no other.
     assert_eq!(walk.status("x").await, Some(200));
     pass(LIFETIME).await;
-    walk.klavi.will([Answer::Says(400, format!(r#"{{"message":{}}}"#, everything()))]);
+    walk.klavi.will([Answer::Says(400, format!(r#"{{"message":{}}}"#, all_known()))]);
     assert_eq!(walk.status("x").await, None);
     pass(Duration::from_secs(60)).await;
 
@@ -187,7 +187,7 @@ async fn walk(kind: Kind) {
     let walk = Walk { send: kind.around(&walk.layer), ..walk };
     assert_eq!(walk.status("x").await, Some(200));
     walk.klavi.revoke();
-    walk.klavi.will([Answer::Says(401, everything())]);
+    walk.klavi.will([Answer::Says(401, all_known())]);
     for _ in 0..2 {
         assert_eq!(walk.status("x").await, Some(401));
     }

@@ -190,11 +190,19 @@ async fn case_34_an_endpoint_that_is_gone_is_a_transport_error() {
             (world.get("echo"), world.builder())
         };
         let layer = crate::sockets::drawing(builder, &[0.0]).build().unwrap();
+        let host = sandbox.base_url().to_owned();
         drop(sandbox);
         let error = client(&layer).failure(request).await;
         assert!(error.is_no_token() && error.is_transport(), "{error:?}");
         assert_eq!(error.status(), None);
-        assert_eq!(chain(&error)[1], "POST /auth: the token endpoint could not be reached");
+        let host = host.strip_prefix("http://").unwrap();
+        assert_eq!(error.host(), Some(host));
+        assert_eq!(
+            chain(&error)[1],
+            format!("POST /auth: the token endpoint at {host} could not be reached")
+        );
+        assert_eq!(error.io_kind(), Some(std::io::ErrorKind::ConnectionRefused));
+        assert!(error.is_connect() && error.is_transient() && error.label() == "transport", "{error:?}");
     })
     .await;
 }
@@ -331,6 +339,29 @@ async fn case_37_one_success_clears_the_back_off_and_the_remembered_error() {
     .await;
 }
 
+#[tokio::test]
+async fn case_61_a_refused_connection_is_readable_whatever_the_keys_are_called() {
+    through_each(async |world| {
+        let keys =
+            [("a", "b"), ("klavi-connect-dev", "connection-refused"), ("error", "127.0.0.1:1/monitor")];
+        for (access_key, secret_key) in keys {
+            let api = klavi_auth::KlaviApi::at("http://127.0.0.1:1", Product::Monitor).unwrap();
+            let credentials = Credentials::new(access_key, secret_key).unwrap();
+            let builder = world.transport.on(klavi_auth::KlaviAuthLayer::builder(api, credentials));
+            let layer = crate::sockets::drawing(builder, &[0.0]).build().unwrap();
+            let error = soon(layer.tokens().warm_up()).await.unwrap_err();
+            let lines = chain(&error);
+            assert!(lines.last().unwrap().starts_with("Connection refused (os error "), "{lines:?}");
+            assert_eq!(lines[1], "POST /auth: the token endpoint at 127.0.0.1:1 could not be reached");
+            assert_eq!(error.io_kind(), Some(std::io::ErrorKind::ConnectionRefused));
+            assert!(error.is_connect(), "{error:?}");
+            // Masked or not, no line is missing.
+            assert!(lines.len() >= 5, "{lines:?}");
+        }
+    })
+    .await;
+}
+
 #[cfg(feature = "reqwest")]
 #[tokio::test]
 async fn https_through_a_reqwest_that_has_no_tls_is_a_transport_error() {
@@ -341,7 +372,7 @@ async fn https_through_a_reqwest_that_has_no_tls_is_a_transport_error() {
     let error = soon(layer.tokens().warm_up()).await.unwrap_err();
     assert!(error.is_no_token() && error.is_transport(), "{error:?}");
     let lines = chain(&error);
-    assert_eq!(lines[1], "POST /auth: the token endpoint could not be reached");
+    assert_eq!(lines[1], "POST /auth: the token endpoint at 127.0.0.1:9 could not be reached");
     assert_eq!(lines[2], "reqwest was built without TLS: turn on one of its TLS features");
     assert!(lines.len() > 3, "reqwest's own error follows: {lines:?}");
     assert!(!lines.concat().contains("-key"), "{lines:?}");
