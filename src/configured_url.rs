@@ -8,6 +8,8 @@ use crate::{ConfigError, host::Host, origin::Origin};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     BaseUrl,
+    TokenUrl,
+    Origin,
     AddedOrigin,
 }
 
@@ -19,7 +21,7 @@ pub(crate) enum Purpose {
 pub(crate) fn parse(url: &str, purpose: Purpose) -> Result<(Origin, Uri), ConfigError> {
     let parsed = url.parse::<Uri>().ok().and_then(|uri| {
         let userinfo = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-        let has_path = uri.path() != "/" && purpose == Purpose::AddedOrigin;
+        let has_path = uri.path() != "/" && purpose.is_origin();
         // `Uri` silently drops a fragment, which here can only be a mistake.
         let has_more = userinfo || has_path || uri.query().is_some() || url.contains('#');
         let origin = Origin::of_base(&uri).filter(|_| !has_more)?;
@@ -39,7 +41,7 @@ pub(crate) fn parse_secure(url: &str, purpose: Purpose) -> Result<(Origin, Uri),
         let (name, authority) = (purpose.name(), origin.authority());
         let instead = match purpose {
             Purpose::BaseUrl => ", or use `KlaviApi::at_insecure` if something else encrypts the connection",
-            Purpose::AddedOrigin => "",
+            Purpose::TokenUrl | Purpose::Origin | Purpose::AddedOrigin => "",
         };
         return Err(ConfigError::InsecureUrl(
             format!(
@@ -55,8 +57,15 @@ impl Purpose {
     fn name(self) -> &'static str {
         match self {
             Self::BaseUrl => "base URL",
+            Self::TokenUrl => "token URL",
+            Self::Origin => "origin",
             Self::AddedOrigin => "added origin",
         }
+    }
+
+    /// The token goes to all of its paths.
+    fn is_origin(self) -> bool {
+        matches!(self, Self::Origin | Self::AddedOrigin)
     }
 }
 
@@ -97,8 +106,8 @@ fn problem_with(url: &str, purpose: Purpose) -> String {
         "has a fragment: leave it out"
     } else if tail.contains('?') {
         "has a query: leave it out"
-    } else if purpose == Purpose::AddedOrigin && !matches!(tail, "" | "/") {
-        "has a path: leave it out, since the token goes to all paths of an added origin"
+    } else if purpose.is_origin() && !matches!(tail, "" | "/") {
+        "has a path: leave it out, since the token goes to all paths of an origin"
     } else {
         "has a host, a port or a path that is not valid"
     };
@@ -199,7 +208,7 @@ mod tests {
             (
                 "https://files.klavi.ai/a",
                 "added origin `https://files.klavi.ai/…` has a path: leave it out, since the token goes to all paths of an \
-                 added origin",
+                 origin",
             ),
             (
                 "http://files.klavi.ai",
@@ -208,6 +217,23 @@ mod tests {
         ] {
             assert_eq!(problem(url, Purpose::AddedOrigin), says);
         }
+    }
+
+    #[test]
+    fn an_origin_and_a_token_url_are_named_as_such() {
+        for (url, purpose, says) in [
+            (
+                "http://a.example",
+                Purpose::Origin,
+                "origin `http://a.example` would carry secrets in the clear",
+            ),
+            ("https://a.example/b", Purpose::Origin, "origin `https://a.example/…` has a path: leave it out"),
+            ("http://a.example/b", Purpose::TokenUrl, "token URL `http://a.example` would carry secrets"),
+        ] {
+            let problem = problem(url, purpose);
+            assert!(problem.starts_with(says), "{problem}");
+        }
+        assert!(parse_secure("https://a.example/b", Purpose::TokenUrl).is_ok());
     }
 
     #[test]
@@ -227,7 +253,7 @@ mod tests {
             "user:hush@api.klavi.ai",
             "hush:hush",
         ] {
-            for purpose in [Purpose::BaseUrl, Purpose::AddedOrigin] {
+            for purpose in [Purpose::BaseUrl, Purpose::TokenUrl, Purpose::Origin, Purpose::AddedOrigin] {
                 let problem = problem(url, purpose);
                 assert!(!problem.contains("hush"), "{url}: {problem}");
             }

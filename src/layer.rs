@@ -45,7 +45,11 @@ type Predicate = dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync;
 
 impl Options {
     pub(crate) fn new(api: &KlaviApi) -> Self {
-        Self { scope: Scope::new(api), resend: true, rejected_when: None }
+        Self::within(Scope::new(api))
+    }
+
+    fn within(scope: Scope) -> Self {
+        Self { scope, resend: true, rejected_when: None }
     }
 
     pub(crate) fn allow_origin(&mut self, origin: &str) -> Result<(), ConfigError> {
@@ -87,6 +91,18 @@ impl KlaviAuthLayer {
     /// A layer for `api` with tokens from any cache. Layers made from clones of one cache share its token.
     pub fn new(api: &KlaviApi, cache: TokenCache) -> Self {
         Self::with_options(cache, Options::new(api))
+    }
+
+    /// A layer for any API, such as `https://api.example.com`: the token goes to all paths of this
+    /// origin. With [`ClientCredentials`](crate::ClientCredentials) it keeps requests to an OAuth2
+    /// API authenticated.
+    ///
+    /// # Errors
+    ///
+    /// As [`allow_origin`](Self::allow_origin).
+    pub fn for_origin(origin: &str, cache: TokenCache) -> Result<Self, ConfigError> {
+        let (origin, _) = configured_url::parse_secure(origin, Purpose::Origin)?;
+        Ok(Self::with_options(cache, Options::within(Scope::of_origin(origin))))
     }
 
     pub(crate) fn with_options(cache: TokenCache, options: Options) -> Self {

@@ -119,8 +119,12 @@
 //! | two keys in files that change, such as a mounted Kubernetes secret | [`Credentials::from_files`] |
 //! | two keys in a vault | [`Credentials::from_fn`] |
 //! | a bearer and no keys | [`Credentials::bearer`] |
-//! | tokens that come from elsewhere than Klavi | a [`TokenSource`], or [`source_fn`] |
+//! | a client id and secret of an OAuth2 server, such as that of Klavi's Klaas | [`ClientCredentials`] |
+//! | tokens that come from anywhere else | a [`TokenSource`], or [`source_fn`] |
 //! | one token, for a test or a script | [`TokenCache::fixed`] |
+//!
+//! With a [`TokenSource`] the layer serves any API that takes bearer tokens: see
+//! [`KlaviAuthLayer::for_origin`].
 //!
 //! # Configuration
 //!
@@ -274,11 +278,13 @@
 //!
 //! # Secrets
 //!
-//! Keys and tokens appear in no `Debug`, no `Display`, no error, no event and no metric of this crate. The keys, the
-//! cached token, the body of the call to `/auth` and its answer are wiped from memory when they are dropped. The crate
-//! has no say over the copies that an HTTP client makes on the way out and in, nor over what that client logs: reqwest
-//! with `connection_verbose`, for one, shows the token at TRACE level. [The page on security](docs::security) says who
-//! could get at a secret, what stops them, and what does not.
+//! Keys and tokens appear in no `Debug`, no `Display`, no error, no event and no metric of this
+//! crate. Where a transport or an endpoint repeats more than 8 characters of one in its error, they
+//! are masked (`***`), and the rest stays. The keys, the cached token, the body of the call to
+//! `/auth` and its answer are wiped from memory when they are dropped. The crate has no say over
+//! the copies that an HTTP client makes on the way out and in, nor over what that client logs:
+//! reqwest with `connection_verbose`, for one, shows the token at TRACE level. [The page on
+//! security](docs::security) says who could get at a secret, what stops them, and what does not.
 //!
 //! # Features
 //!
@@ -344,7 +350,7 @@ pub use error::{BoxError, Error};
 pub use events::{Arrival, Event, FetchReason, GivenUp, Observer};
 pub use freshness::{Freshness, RefreshPolicy};
 pub use future::ResponseFuture;
-pub use klavi::{Credentials, Environment, KlaviApi, KlaviSource, Product, ProductName};
+pub use klavi::{ClientCredentials, Credentials, Environment, KlaviApi, KlaviSource, Product, ProductName};
 pub use layer::KlaviAuthLayer;
 pub use message::{Inbound, Outbound};
 #[cfg(feature = "reqwest-middleware")]

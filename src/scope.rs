@@ -32,7 +32,7 @@ pub(crate) struct Scope {
     /// Of the API's paths, those of the product. `None`: all of them.
     product: Option<ProductPath>,
     more: Vec<Origin>,
-    token_paths: [Box<str>; 2],
+    token_paths: Vec<Box<str>>,
     pub(crate) overwrite: bool,
 }
 
@@ -49,9 +49,14 @@ pub(crate) enum Treatment {
 
 impl Scope {
     pub(crate) fn new(api: &KlaviApi) -> Self {
-        let token_paths = [api.auth_uri(), api.refresh_uri()].map(|uri| uri.path().into());
+        let token_paths = [api.auth_uri(), api.refresh_uri()].map(|uri| uri.path().into()).into();
         let product = Some(api.product_path().clone());
         Self { api: api.origin().clone(), product, more: Vec::new(), token_paths, overwrite: false }
+    }
+
+    /// An API that is not Klavi's: all paths of an origin.
+    pub(crate) fn of_origin(origin: Origin) -> Self {
+        Self { api: origin, product: None, more: Vec::new(), token_paths: Vec::new(), overwrite: false }
     }
 
     /// The token may go to all paths of the API's origin.
@@ -237,6 +242,19 @@ mod tests {
             assert_eq!(treatment(&scope, "*"), "authenticate");
             assert_eq!(treatment(&scope, "https://api.klavi.ai/monitor/v1/auth"), "pass");
         }
+    }
+
+    #[test]
+    fn case_57_of_an_api_that_is_not_klavis_all_paths_of_its_origin() {
+        let origin = Origin::of_base(&Uri::from_static("https://api.example.com")).unwrap();
+        let scope = Scope::of_origin(origin);
+        for uri in ["https://api.example.com/", "https://API.example.com:443/monitor/v1/auth", "/x", "*"] {
+            assert_eq!(treatment(&scope, uri), "authenticate", "{uri}");
+        }
+        for uri in ["https://api.klavi.ai/monitor/v1/monitors", "https://api.example.com:8443/"] {
+            assert_eq!(treatment(&scope, uri), "pass", "{uri}");
+        }
+        assert_eq!(treatment(&scope, "http://api.example.com/"), "refuse");
     }
 
     #[test]

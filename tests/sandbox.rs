@@ -287,8 +287,67 @@ async fn refresh_and_resources_want_a_live_token_of_that_product() {
         assert_eq!(read(response).await, unauthorized());
         assert_ne!(world.get(path, &live).await, unauthorized());
     }
-    let counts = Counts { auth: 4, refresh: 9, resource: 27, unauthorized: 24 };
+    let counts = Counts { auth: 4, refresh: 9, resource: 27, unauthorized: 24, token: 0 };
     assert_eq!(world.sandbox.counts(), counts);
+}
+
+// ## token
+
+async fn token_for(world: &World, headers: &[(&str, &str)], body: &'static str) -> (StatusCode, Value) {
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let headers: Vec<_> = headers.iter().copied().chain([form]).collect();
+    read(world.send(Method::POST, "/token", &headers, full(body)).await).await
+}
+
+#[tokio::test]
+async fn token_exchanges_client_credentials_for_a_token() {
+    let world = World { sandbox: Sandbox::builder().key("a b", "s/t").start().await.unwrap(), http: http1() };
+    let basic = [("authorization", "Basic YStiOnMlMkZ0")];
+    for (headers, body, product) in [
+        (&[][..], "grant_type=client_credentials&client_id=a+b&client_secret=s%2Ft", "klaas"),
+        (&[], "grant_type=client_credentials&client_id=a%20b&client_secret=s/t&scope=monitor", "monitor"),
+        (&basic, "grant_type=client_credentials&audience=x", "klaas"),
+    ] {
+        let (status, answer) = token_for(&world, headers, body).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        assert_eq!((&answer["token_type"], &answer["expires_in"]), (&json!("Bearer"), &json!(1800)));
+        let token = answer["access_token"].as_str().unwrap();
+        assert_eq!(world.get(&format!("/{product}/v1/monitors"), token).await.0, StatusCode::OK);
+        assert_eq!(world.get("/data/v1/monitors", token).await, unauthorized());
+    }
+    assert_eq!(world.sandbox.counts().token, 3);
+    // What was sent is not shown.
+    let log = world.sandbox.log();
+    assert_eq!(log[0].endpoint(), Some(Endpoint::Token));
+    assert!(log[0].body().starts_with(b"grant_type") && !format!("{:?}", log[0]).contains("client_secret"));
+}
+
+#[tokio::test]
+async fn token_refuses_in_the_words_of_the_rfc() {
+    let world = World { sandbox: Sandbox::builder().key("a", "b").start().await.unwrap(), http: http1() };
+    let basic = [("authorization", "Basic YTpi")];
+    for (headers, body, status, error) in [
+        (&[][..], "grant_type=client_credentials&client_id=a&client_secret=c", 401, "invalid_client"),
+        (&[], "grant_type=client_credentials&client_id=a", 401, "invalid_client"),
+        (&[("authorization", "Bearer YTpi")], "grant_type=client_credentials", 401, "invalid_client"),
+        (&basic, "grant_type=client_credentials&client_id=a&client_secret=b", 400, "invalid_request"),
+        (&basic, "", 400, "invalid_request"),
+        (&basic, "grant_type=client_credentials&scope=a&scope=b", 400, "invalid_request"),
+        (&basic, "grant_type=password", 400, "unsupported_grant_type"),
+        (&basic, "grant_type=client_credentials&scope=a+b", 400, "invalid_scope"),
+    ] {
+        let (got, answer) = token_for(&world, headers, body).await;
+        assert_eq!((got.as_u16(), answer["error"].as_str()), (status, Some(error)), "{body}");
+    }
+    let json = [("content-type", "application/json")];
+    let body = r#"{"grant_type":"client_credentials"}"#;
+    assert_eq!(world.send(Method::POST, "/token", &json, full(body)).await.status(), StatusCode::BAD_REQUEST);
+    let response = world.send(Method::GET, "/token", &[], full("")).await;
+    assert_eq!(
+        (response.status(), &response.headers()["allow"]),
+        (StatusCode::METHOD_NOT_ALLOWED, &"POST".parse().unwrap())
+    );
+    assert_eq!(world.sandbox.live_tokens(), 0);
 }
 
 // ## Resources
@@ -419,7 +478,7 @@ async fn faults_happen_in_order_and_to_their_endpoint_only() {
     assert_eq!(world.get("/monitor/v1/no-such", "x").await, bad_gateway);
     assert_eq!(world.get("/monitor/v1/monitors", &token).await, refused);
     assert_eq!(world.get("/monitor/v1/monitors", &token).await.0, StatusCode::OK);
-    let counts = Counts { auth: 0, refresh: 1, resource: 4, unauthorized: 1 };
+    let counts = Counts { auth: 0, refresh: 1, resource: 4, unauthorized: 1, token: 0 };
     assert_eq!(world.sandbox.counts(), counts);
     world.sandbox.clear_faults(Endpoint::Auth);
     world.token(KEYS, "monitor").await;
@@ -573,7 +632,10 @@ async fn the_log_has_what_came_and_prints_no_secret() {
     }
     world.sandbox.clear_log();
     assert!(world.sandbox.log().is_empty());
-    assert_eq!(world.sandbox.counts(), Counts { auth: 1, refresh: 1, resource: 1, unauthorized: 0 });
+    assert_eq!(
+        world.sandbox.counts(),
+        Counts { auth: 1, refresh: 1, resource: 1, unauthorized: 0, token: 0 }
+    );
 }
 
 fn bearers(entry: &Recorded) -> Vec<String> {

@@ -1,7 +1,8 @@
-//! Klavi's side: which API, whose keys, and the source that calls `/refresh` and `/auth`.
+//! Klavi's side: which API, whose keys, and the sources that call `/refresh`, `/auth` and `/token`.
 
 mod api;
 mod call;
+mod client_credentials;
 mod credentials;
 mod environment;
 mod key_files;
@@ -18,6 +19,7 @@ mod wire;
 pub(crate) use self::reqwest::{default_transport, over_reqwest};
 pub use self::{
     api::KlaviApi,
+    client_credentials::ClientCredentials,
     credentials::Credentials,
     environment::Environment,
     product::{Product, ProductName},

@@ -22,18 +22,24 @@ use super::{
     route::{Route, Target},
     serve::{Keep, read},
     state::{Arrival, Server},
+    token,
     tokens::Owner,
 };
 
-/// The longest body of a call to `/auth`.
-const MAX_KEYS: usize = 16 * 1024;
+/// The longest body of a call to `/auth` or `/token`.
+pub(super) const MAX_KEYS: usize = 16 * 1024;
 
 /// The longest body that a resource takes in whole.
 const MAX_BODY: usize = 8 * 1024 * 1024;
 
 pub(super) async fn answer(server: &Arc<Server>, arrival: &Arrival, parts: &Parts, body: Body) -> Response {
-    let Route::Product(product, target) = &arrival.route else {
-        return not_found();
+    let (product, target) = match &arrival.route {
+        Route::Product(product, target) => (product, target),
+        Route::Token if parts.method == Method::POST => {
+            return token::answer(server, arrival.number, parts, body).await;
+        }
+        Route::Token => return not_allowed("POST"),
+        Route::Nowhere => return not_found(),
     };
     if *target == Target::Auth {
         return match parts.method {
@@ -72,7 +78,7 @@ async fn auth(server: &Server, number: u64, product: Arc<str>, parts: &Parts, bo
         Err(response) => return response,
     };
     let keys = match serde_json::from_slice::<Keys>(&body) {
-        Ok(keys) if is_json(parts) => keys,
+        Ok(keys) if is_of_type(parts, "application/json") => keys,
         _ => return answer::error(StatusCode::BAD_REQUEST, "accessKey and secretKey are expected, as JSON"),
     };
     let mut state = server.lock();
@@ -151,10 +157,11 @@ fn not_allowed(allow: &'static str) -> Response {
     response
 }
 
-fn is_json(parts: &Parts) -> bool {
+/// Whether the body is said to be of this type.
+pub(super) fn is_of_type(parts: &Parts, media_type: &str) -> bool {
     let Some(Ok(value)) = parts.headers.get(CONTENT_TYPE).map(HeaderValue::to_str) else { return false };
     let essence = value.split(';').next().unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("application/json")
+    essence.trim().eq_ignore_ascii_case(media_type)
 }
 
 fn base16(bytes: &[u8]) -> String {

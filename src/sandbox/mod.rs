@@ -50,9 +50,14 @@
 //! | `echo/raw` | any | the body itself, while it is still coming in |
 //! | anything else | any | 404 |
 //!
-//! All but `auth` want `Authorization: Bearer` with a live token of that product, and answer 401 without
-//! waiting for the body. Errors have Klavi's shape, `{"statusCode", "error", "message"}`. What a request gets
-//! is decided on its arrival (on `auth` and `POST monitors`, once its body is there); [latency] comes after that.
+//! And `POST /token`, OAuth2's client credentials grant, whose client id and client secret are the
+//! keys of a customer, in the form or as HTTP `Basic`. `scope` names the product that the token
+//! opens; without one it opens `klaas`.
+//!
+//! All but `auth` want `Authorization: Bearer` with a live token of that product, and answer 401
+//! without waiting for the body. Errors have Klavi's shape, `{"statusCode", "error", "message"}`.
+//! What a request gets is decided on its arrival (on `auth`, `token` and `POST monitors`, once its
+//! body is there); [latency] comes after that.
 //!
 //! [latency]: Sandbox::set_latency
 //!
@@ -73,6 +78,7 @@ mod record;
 mod route;
 mod serve;
 mod state;
+mod token;
 mod tokens;
 
 use handle::Handle;
@@ -92,10 +98,12 @@ pub enum Endpoint {
     Refresh,
     /// Everything else under `/{product}/v1/`, whether the sandbox has it or not.
     Resource,
+    /// `/token`.
+    Token,
 }
 
 impl Endpoint {
-    const ALL: [Self; 3] = [Self::Auth, Self::Refresh, Self::Resource];
+    const ALL: [Self; 4] = [Self::Auth, Self::Refresh, Self::Resource, Self::Token];
 }
 
 /// How many requests the sandbox has received.
@@ -107,6 +115,8 @@ pub struct Counts {
     pub refresh: u64,
     /// To everything else under a product, with any outcome.
     pub resource: u64,
+    /// To `token`, with any outcome.
+    pub token: u64,
     /// Those of `resource` that were answered 401, [faults](Fault) included.
     pub unauthorized: u64,
 }
@@ -117,6 +127,7 @@ impl Counts {
             Endpoint::Auth => self.auth += 1,
             Endpoint::Refresh => self.refresh += 1,
             Endpoint::Resource => self.resource += 1,
+            Endpoint::Token => self.token += 1,
         }
     }
 }

@@ -19,8 +19,9 @@ const MAX_BODY: usize = 64 * 1024;
 
 /// A request that the sandbox has received, and what became of it.
 ///
-/// `Debug` shows neither what was sent to `/auth` nor the headers that are secrets: `Authorization`,
-/// `Proxy-Authorization`, `Cookie`, and those that HTTP/2 marks as sensitive. The accessors show all, as it came.
+/// `Debug` shows neither what was sent to `/auth` and `/token` nor the headers that are secrets:
+/// `Authorization`, `Proxy-Authorization`, `Cookie`, and those that HTTP/2 marks as sensitive. The
+/// accessors show all, as it came.
 #[derive(Clone)]
 pub struct Recorded {
     head: Arc<Head>,
@@ -51,7 +52,7 @@ impl Recorded {
         Self { head, body: Vec::new(), body_len: 0, status: None }
     }
 
-    /// Which endpoint it was for, `None` if the path does not begin with `/{product}/v1/`.
+    /// Which endpoint it was for, `None` if the sandbox has nothing below its path.
     pub fn endpoint(&self) -> Option<Endpoint> {
         self.head.endpoint
     }
@@ -113,7 +114,7 @@ impl fmt::Debug for Recorded {
             .field("headers", self.headers())
             .field("token", &self.token());
         match self.endpoint() {
-            Some(Endpoint::Auth) => out.field("body", &"[redacted]"),
+            Some(Endpoint::Auth | Endpoint::Token) => out.field("body", &"[redacted]"),
             _ => out.field("body", &Bytes::copy_from_slice(&self.body)),
         };
         out.field("body_len", &self.body_len).field("status", &self.status).finish()

@@ -10,6 +10,8 @@ use crate::Product;
 pub(super) enum Route {
     /// `/{product}/v1/...`, for a product of one to three segments.
     Product(Arc<str>, Target),
+    /// `/token`.
+    Token,
     /// Anything else.
     Nowhere,
 }
@@ -27,6 +29,9 @@ pub(super) enum Target {
 
 impl Route {
     pub(super) fn of(path: &str) -> Self {
+        if path == "/token" {
+            return Self::Token;
+        }
         let split = path.strip_prefix('/').and_then(|path| path.split_once("/v1/"));
         let Some((product, rest)) = split else { return Self::Nowhere };
         if product.parse::<Product>().is_err() {
@@ -46,13 +51,14 @@ impl Route {
     pub(super) fn product(&self) -> Option<&str> {
         match self {
             Self::Product(product, _) => Some(product),
-            Self::Nowhere => None,
+            Self::Token | Self::Nowhere => None,
         }
     }
 
     pub(super) fn endpoint(&self) -> Option<Endpoint> {
         match self {
             Self::Nowhere => None,
+            Self::Token => Some(Endpoint::Token),
             Self::Product(_, Target::Auth) => Some(Endpoint::Auth),
             Self::Product(_, Target::Refresh) => Some(Endpoint::Refresh),
             Self::Product(_, _) => Some(Endpoint::Resource),
@@ -82,10 +88,13 @@ mod tests {
             let Route::Product(_, got) = Route::of(path) else { panic!("{path} leads nowhere") };
             assert_eq!(got, target, "{path}");
         }
+        assert_eq!(Route::of("/token"), Route::Token);
         for path in [
             "",
             "/",
             "*",
+            "/token/",
+            "/a/token",
             "/v1/auth",
             "//v1/auth",
             "/data/v1",

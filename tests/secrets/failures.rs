@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 use klavi_auth::{
-    Backoff, BoxError, Budget, ConfigError, Credentials, Environment, Error, KlaviApi, KlaviAuthLayer,
-    KlaviSource, NewToken, Predecessor, Product, RefreshPolicy, TokenCache, TokenRequest, TokenSource,
-    TransportError, source_fn,
+    Backoff, BoxError, Budget, ClientCredentials, ConfigError, Credentials, Environment, Error, KlaviApi,
+    KlaviAuthLayer, KlaviSource, NewToken, Predecessor, Product, RefreshPolicy, TokenCache, TokenRequest,
+    TokenSource, TransportError, source_fn,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -90,6 +90,33 @@ pub(crate) fn a_transport_that_prints_what_it_was_to_send() {
         r#"Talkative(b"{\"accessKey\":\"***\",\"secretKey\":\"***\"}", None)"#,
         r#"Some("Bearer ***")"#,
     ] {
+        assert!(book::has_printed(text), "{text}");
+    }
+}
+
+/// The same under a source for OAuth2, and a server that repeats what it was sent.
+pub(crate) fn client_credentials() {
+    runtime().block_on(async {
+        for (is_basic, is_answered) in [(false, false), (true, false), (false, true), (true, true)] {
+            let transport = service_fn(move |request: Request<Full<Bytes>>| async move {
+                let (mut head, body) = request.into_parts();
+                let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+                head.headers.values_mut().for_each(|value| value.set_sensitive(false));
+                if !is_answered {
+                    return Err(BoxError::from(Talkative(head.headers, body)));
+                }
+                let said = format!("{:?} {body:?} {ACCESS} {SECRET}", head.headers.get("authorization"));
+                let said = serde_json::json!({ "error": "invalid_client", "error_description": said });
+                Ok(Response::builder().status(401).body(Full::<Bytes>::from(said.to_string())).unwrap())
+            });
+            let source = ClientCredentials::new("https://id.example.com/token", ACCESS, SECRET, transport);
+            let source = if is_basic { source.unwrap().basic() } else { source.unwrap() };
+            let error = source.fetch(TokenRequest::default()).await.unwrap_err();
+            book::error("of client credentials", &error);
+            assert_eq!(error.is_keys_rejected(), is_answered);
+        }
+    });
+    for text in ["client_id=***&client_secret=***", "invalid_client: Some(\\\"***\\\")"] {
         assert!(book::has_printed(text), "{text}");
     }
 }
@@ -181,6 +208,8 @@ pub(crate) fn configuration() {
         Credentials::new(ACCESS, format!("{SECRET}\n")).unwrap_err(),
         Credentials::bearer(&format!("{BEARER}\n"), LIFETIME).unwrap_err(),
         Credentials::bearer(BEARER, Duration::ZERO).unwrap_err(),
+        client_error("https://id.example.com/token", ACCESS, &format!("{SECRET}\n")),
+        client_error("https://id.example.com/token", &format!("{ACCESS}\n"), SECRET),
         Product::other(SECRET).unwrap_err(),
         SECRET.parse::<Environment>().unwrap_err(),
         builder().flight_timeout(Duration::ZERO).build().unwrap_err(),
@@ -203,6 +232,7 @@ pub(crate) fn configuration() {
     ] {
         errors.push(KlaviApi::at(&url, Product::Monitor).unwrap_err());
         errors.push(layer().allow_origin(&url).unwrap_err());
+        errors.push(client_error(&url, ACCESS, SECRET));
     }
     // What only other features, or another machine, can bring about.
     errors.extend([ConfigError::MissingTransport, ConfigError::MissingEnv("A")]);
@@ -217,6 +247,12 @@ pub(crate) fn configuration() {
     }
     let all = book::variants(include_str!("../../src/config_error.rs"), "ConfigError");
     assert_eq!(kinds, all.into_iter().collect());
+}
+
+fn client_error(token_url: &str, id: &str, secret: &str) -> ConfigError {
+    let transport =
+        service_fn(async |_: Request<Full<Bytes>>| Err::<Response<Full<Bytes>>, _>(BoxError::from("no")));
+    ClientCredentials::new(token_url, id, secret, transport).unwrap_err()
 }
 
 /// Every kind of error was printed by now.

@@ -209,6 +209,7 @@ fn case_61_nothing_public_and_nothing_recorded_shows_a_piece_of_a_secret() {
     states::services();
     states::bodies();
     failures::a_transport_that_prints_what_it_was_to_send();
+    failures::client_credentials();
     failures::one_secret_at_a_time();
     failures::sources();
     failures::requests();

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use klavi_auth::{
-    AccessToken, Backoff, BoxError, Budget, Credentials, Environment, Error, KlaviApi, KlaviAuthLayer,
-    KlaviSource, NewToken, NoResend, Predecessor, Product, RefreshPolicy, SkipAuth, TokenCache, TokenCaches,
-    TokenRequest, TokenSource,
+    AccessToken, Backoff, BoxError, Budget, ClientCredentials, Credentials, Environment, Error, KlaviApi,
+    KlaviAuthLayer, KlaviSource, NewToken, NoResend, Predecessor, Product, RefreshPolicy, SkipAuth,
+    TokenCache, TokenCaches, TokenRequest, TokenSource,
     sandbox::{Endpoint, Fault, Sandbox},
     source_fn,
 };
@@ -45,6 +45,8 @@ pub(crate) fn values() {
     let transport =
         service_fn(async |_: Request<Full<Bytes>>| Err::<Response<Full<Bytes>>, _>(BoxError::from("no")));
     book::show("with keys", &KlaviSource::new(api.clone(), credentials.clone(), transport));
+    let client = ClientCredentials::new("https://id.example.com/token", ACCESS, SECRET, transport).unwrap();
+    book::show("with a client's secret", &client.basic().scope("a b").audience("c"));
     book::show("of a closure", &source_fn(async |_| token(TOKENS[0])));
     book::show("in a request", &SkipAuth);
     book::show("in a request", &NoResend);

@@ -14,6 +14,7 @@ mod failures;
 mod flow;
 mod keys;
 mod limits;
+mod oauth2;
 mod outages;
 mod renewal;
 mod token_calls;

@@ -11,7 +11,7 @@ use std::{
     sync::OnceLock,
 };
 
-use crate::SECRETS;
+use crate::{ACCESS, SECRET, SECRETS};
 
 /// A secret is found by any piece of this length, anywhere in a block.
 pub(crate) const PIECE: usize = 8;
@@ -109,16 +109,34 @@ static PIECES: OnceLock<Vec<([u8; PIECE], usize)>> = OnceLock::new();
 
 fn pieces() -> Vec<([u8; PIECE], usize)> {
     let mut pieces = Vec::new();
+    let basic = base64(&format!("{}:{}", form(ACCESS), form(SECRET)));
     for (number, (_, secret)) in SECRETS.iter().enumerate() {
-        // Verbatim, and in the form in which the crate compares it with a message: letters and digits in lower case.
-        let folded: String = secret.chars().filter(char::is_ascii_alphanumeric).collect();
-        for text in [(*secret).to_owned(), folded.to_ascii_lowercase()] {
+        // Verbatim, in the form in which the crate compares it with a text, and as it is sent to
+        // OAuth2 servers.
+        let mut forms = vec![(*secret).to_owned(), secret.to_ascii_lowercase(), form(secret)];
+        forms.extend((*secret == SECRET).then(|| basic.clone()));
+        for text in forms {
             let windows = text.as_bytes().windows(PIECE);
             pieces.extend(windows.map(|piece| (piece.try_into().unwrap(), number)));
         }
     }
     pieces.sort_unstable();
     pieces
+}
+
+fn form(text: &str) -> String {
+    let encoded = |byte: u8| match byte.is_ascii_alphanumeric() {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encoded).collect()
+}
+
+fn base64(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let groups = text.as_bytes().chunks_exact(3);
+    let bits = groups.map(|group| group.iter().fold(0, |bits, &byte| bits << 8 | usize::from(byte)));
+    bits.flat_map(|bits| [18, 12, 6, 0].map(|shift| char::from(DIGITS[bits >> shift & 63]))).collect()
 }
 
 /// Adds one to the count of each secret that has a piece in `block`.

@@ -20,7 +20,10 @@ use futures_util::{
 use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use http_body::Frame;
 use http_body_util::{Full, StreamBody};
-use klavi_auth::{BoxError, Credentials, Error, KlaviApi, KlaviAuth, KlaviAuthLayer, NewToken, Product};
+use klavi_auth::{
+    BoxError, ClientCredentials, Credentials, Error, KlaviApi, KlaviAuth, KlaviAuthLayer, NewToken, Product,
+    TokenRequest, TokenSource,
+};
 use secrecy::zeroize::Zeroizing;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -289,6 +292,45 @@ impl std::fmt::Display for Repeating {
 }
 
 impl std::error::Error for Repeating {}
+
+#[test]
+fn what_a_call_of_client_credentials_carried_is_wiped() {
+    let scripts: [(&str, Script); 4] = [
+        ("succeeds", |_| response(200, r#"{"expires_in":1800,"access_token":""#, FIRST, r#""}"#, End::Whole)),
+        ("client rejected", |_| {
+            response(
+                401,
+                r#"{"error":"invalid_client","error_description":"no \" has "#,
+                SECRET,
+                r#""}"#,
+                End::Whole,
+            )
+        }),
+        ("no lifetime", |_| response(200, r#"{"access_token":""#, THIRD, r#""}"#, End::Whole)),
+        ("transport", |_| Err(Repeating.into())),
+    ];
+    for (name, script) in scripts {
+        for is_basic in [false, true] {
+            let left = left_by(async {
+                let transport = service_fn(move |_: Outgoing| async move { script(0) });
+                let url = "https://id.example.com/token";
+                let source = ClientCredentials::new(url, owned(ACCESS), owned(SECRET), transport).unwrap();
+                let source = if is_basic { source.basic() } else { source };
+                match source.fetch(TokenRequest::default()).await {
+                    Ok(token) => assert_eq!((name, token.lifetime().as_secs()), ("succeeds", 1800)),
+                    Err(error) => drop(format!("{error} {error:?} {error:#?}")),
+                }
+                ClientCredentials::new("nowhere", owned(ACCESS), owned(SECRET), service_fn(script_of_none))
+                    .unwrap_err();
+            });
+            assert_eq!(left, nothing(), "{name}");
+        }
+    }
+}
+
+async fn script_of_none(_: Outgoing) -> Result<Response<ResponseBody>, BoxError> {
+    Err("no".into())
+}
 
 #[test]
 fn what_a_call_under_way_carries_is_wiped_with_its_runtime() {

@@ -1,0 +1,529 @@
+//! OAuth2's client credentials grant: tokens for Klaas and for any other API that takes bearer
+//! tokens.
+
+use std::{fmt, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
+use http_body::Body;
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+use tower_service::Service;
+
+use super::{
+    call::{REQUEST_TIMEOUT, TokenCall, request},
+    credentials::key,
+    transport::{self, Transport},
+    wire::{self, Dialect},
+};
+use crate::{
+    AccessToken, BoxError, ConfigError, Error, FetchFuture, NewToken, Predecessor, SkipAuth, TokenEndpoint,
+    TokenRequest, TokenSource,
+    configured_url::{self, Purpose},
+};
+
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+
+/// The [`TokenSource`] for OAuth2's client credentials grant ([RFC 6749, section 4.4]): `POST` to a
+/// token endpoint, with the client's id and secret. Klavi's Klaas has one; so has most any API with
+/// OAuth2.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use bytes::Bytes;
+/// # use http_body_util::Full;
+/// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+/// use klavi_auth::{ClientCredentials, KlaviAuthLayer, TokenCache};
+///
+/// # fn demo() -> Result<(), klavi_auth::ConfigError> {
+/// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+/// let source = ClientCredentials::new("https://id.example.com/token", "my-client", "my-secret", http)?
+///     .scope("invoices:read invoices:write")
+///     .default_lifetime(Duration::from_secs(300));
+/// let auth = KlaviAuthLayer::for_origin("https://api.example.com", TokenCache::new(source))?;
+/// # let _ = auth;
+/// # Ok(()) }
+/// ```
+///
+/// Every fetch asks for a new token: there are no refresh tokens in this grant. There is no
+/// discovery, and no client assertion.
+///
+/// | the endpoint answers | the error is |
+/// |---|---|
+/// | `invalid_client`, 401, 403 | [`is_keys_rejected`](Error::is_keys_rejected) |
+/// | `invalid_request`, `invalid_scope`, `invalid_grant`, `unauthorized_client`, `unsupported_grant_type`, 400 | [`is_bad_request`](Error::is_bad_request) |
+/// | 408, 429, 5xx | transient: [`is_server_error`](Error::is_server_error), [`is_throttled`](Error::is_throttled) |
+/// | anything else that is not a bearer token | [`is_bad_answer`](Error::is_bad_answer) |
+///
+/// [`Error::message`] has the answer's `error` and `error_description`.
+///
+/// Redirects are not followed by this source. A transport that follows them by itself must be told
+/// not to, or the secret may reach a second place.
+///
+/// The token call carries [`SkipAuth`], so that the transport may be a service with the layer in
+/// it.
+///
+/// [RFC 6749, section 4.4]: https://www.rfc-editor.org/rfc/rfc6749#section-4.4
+pub struct ClientCredentials {
+    token_url: Uri,
+    client_id: SecretString,
+    client_secret: SecretString,
+    transport: Transport,
+    is_basic: bool,
+    scope: Option<Box<str>>,
+    audience: Option<Box<str>>,
+    default_lifetime: Option<Duration>,
+    request_timeout: Duration,
+    /// Further headers of the token calls.
+    headers: HeaderMap,
+}
+
+impl ClientCredentials {
+    /// Asks the token endpoint at `token_url` over `transport`: any tower HTTP service whose
+    /// request body can be made from [`Bytes`], and that does not follow redirects.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::InvalidUrl`] if the URL is not an absolute `http` or `https` URL, or has user
+    /// information or a query; [`ConfigError::InsecureUrl`] for plain `http` to a host that is not
+    /// loopback; [`ConfigError::InvalidCredential`] if the id or the secret is empty or has control
+    /// characters.
+    pub fn new<T, B, A>(
+        token_url: &str,
+        client_id: impl Into<String>,
+        client_secret: impl Into<String>,
+        transport: T,
+    ) -> Result<Self, ConfigError>
+    where
+        T: Service<http::Request<B>, Response = http::Response<A>> + Clone + Send + Sync + 'static,
+        T::Future: Send,
+        T::Error: Into<BoxError>,
+        B: From<Bytes> + Send + 'static,
+        A: Body + Send + 'static,
+        A::Data: Send,
+        A::Error: Into<BoxError>,
+    {
+        Self::over(token_url, client_id.into(), client_secret.into(), transport::erase(transport))
+    }
+
+    /// As [`new`](Self::new), over a client of reqwest's.
+    ///
+    /// It must be built with [`reqwest::redirect::Policy::none`]: the secret goes wherever it
+    /// follows a redirect to.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    #[cfg(feature = "reqwest")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+    pub fn with_reqwest(
+        token_url: &str,
+        client_id: impl Into<String>,
+        client_secret: impl Into<String>,
+        client: reqwest::Client,
+    ) -> Result<Self, ConfigError> {
+        Self::over(token_url, client_id.into(), client_secret.into(), super::over_reqwest(client))
+    }
+
+    fn over(
+        token_url: &str,
+        client_id: String,
+        client_secret: String,
+        transport: Transport,
+    ) -> Result<Self, ConfigError> {
+        // First, so that they are wiped whatever is wrong.
+        let (client_id, client_secret) = (Zeroizing::new(client_id), Zeroizing::new(client_secret));
+        let (origin, uri) = configured_url::parse_secure(token_url, Purpose::TokenUrl)?;
+        let token_url = Uri::builder()
+            .scheme(origin.scheme())
+            .authority(origin.authority())
+            .path_and_query(uri.path())
+            .build()
+            .expect("what was an origin and a path makes a URI");
+        Ok(Self {
+            token_url,
+            client_id: key(&client_id, "client id")?,
+            client_secret: key(&client_secret, "client secret")?,
+            transport,
+            is_basic: false,
+            scope: None,
+            audience: None,
+            default_lifetime: None,
+            request_timeout: REQUEST_TIMEOUT,
+            headers: HeaderMap::new(),
+        })
+    }
+
+    /// Sends id and secret as HTTP `Basic` authentication, not as fields of the form: RFC 6749,
+    /// 2.3.1 prefers it, and some servers accept nothing else.
+    #[must_use]
+    pub fn basic(mut self) -> Self {
+        self.is_basic = true;
+        self
+    }
+
+    /// The scopes to ask for, with blanks between them. Default: none, the server has a default of
+    /// its own.
+    #[must_use]
+    pub fn scope(mut self, scope: &str) -> Self {
+        self.scope = Some(scope.into());
+        self
+    }
+
+    /// The API that the token is for, as some servers want it said. Default: not said.
+    #[must_use]
+    pub fn audience(mut self, audience: &str) -> Self {
+        self.audience = Some(audience.into());
+        self
+    }
+
+    /// The lifetime of a token whose answer does not say it. Without one, such an answer is an
+    /// error ([`is_bad_answer`](Error::is_bad_answer)): the server documents what to say here.
+    #[must_use]
+    pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
+        self.default_lifetime = Some(lifetime);
+        self
+    }
+
+    /// How long a call to the token endpoint may take. Default: 5 s. The cache bounds the whole
+    /// fetch, see [`TokenCacheBuilder::flight_timeout`](crate::TokenCacheBuilder::flight_timeout).
+    #[must_use]
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// Adds a header to the token calls: a user agent other than `klavi-auth/…`, or what a
+    /// gateway before the server wants.
+    ///
+    /// `Accept`, `Authorization` and `Content-Type` are the calls' own and cannot be replaced.
+    #[must_use]
+    pub fn token_call_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    async fn ask(&self, old: Option<&AccessToken>, reason: &'static str) -> Result<NewToken, Error> {
+        let (id, secret) = (self.client_id.expose_secret(), self.client_secret.expose_secret());
+        let fields = [
+            ("grant_type", Some("client_credentials")),
+            ("scope", self.scope.as_deref()),
+            ("audience", self.audience.as_deref()),
+            ("client_id", Some(id).filter(|_| !self.is_basic)),
+            ("client_secret", Some(secret).filter(|_| !self.is_basic)),
+        ];
+        let mut request = request(Method::POST, &self.token_url, &self.headers, form(&fields));
+        request.headers_mut().insert(CONTENT_TYPE, FORM);
+        request.extensions_mut().insert(SkipAuth);
+        let mut authorization = Zeroizing::default();
+        if self.is_basic {
+            authorization = basic(id, secret);
+            let value = Zeroizing::new(authorization.as_bytes().to_vec());
+            let mut value =
+                HeaderValue::from_maybe_shared(Bytes::from_owner(value)).map_err(Error::permanent)?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        // The old token is not sent, but the server may know it and speak of it.
+        let old = old.map_or("", AccessToken::expose);
+        let call = TokenCall {
+            endpoint: TokenEndpoint::Token,
+            reason,
+            dialect: Dialect::OAuth2 { default_lifetime: self.default_lifetime },
+            secrets: &[old, id, secret, &authorization],
+            limit: self.request_timeout,
+        };
+        call.send(&self.transport, request).await.map_err(wire::refusal_of_keys)
+    }
+}
+
+impl TokenSource for ClientCredentials {
+    fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
+        Box::pin(async move {
+            let predecessor = request.predecessor();
+            let reason = match predecessor {
+                Predecessor::None => "first token",
+                Predecessor::Live(_) => "renewal",
+                Predecessor::Expired(_) => "expired",
+                Predecessor::Refused(_) => "refused",
+            };
+            self.ask(predecessor.token(), reason).await
+        })
+    }
+}
+
+impl fmt::Debug for ClientCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientCredentials")
+            .field("token_url", &self.token_url)
+            .field("basic", &self.is_basic)
+            .field("scope", &self.scope)
+            .field("audience", &self.audience)
+            .field("default_lifetime", &self.default_lifetime)
+            .field("request_timeout", &self.request_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The fields that there are, as a form, in a buffer that is wiped when the transport lets go of
+/// it.
+fn form(fields: &[(&str, Option<&str>)]) -> Bytes {
+    let room = |(name, value): &(&str, Option<&str>)| name.len() + 2 + 3 * value.map_or(0, str::len);
+    let mut form = Zeroizing::new(Vec::with_capacity(fields.iter().map(room).sum()));
+    for (name, value) in fields {
+        let Some(value) = value else { continue };
+        if !form.is_empty() {
+            form.push(b'&');
+        }
+        form.extend_from_slice(name.as_bytes());
+        form.push(b'=');
+        encode(value, |byte| form.push(byte));
+    }
+    Bytes::from_owner(form)
+}
+
+/// `Basic` and base64 of id and secret, each encoded as in a form: RFC 6749, 2.3.1.
+fn basic(id: &str, secret: &str) -> Zeroizing<String> {
+    const SCHEME: &str = "Basic ";
+    let mut pair = Zeroizing::new(Vec::with_capacity(3 * (id.len() + secret.len()) + 1));
+    encode(id, |byte| pair.push(byte));
+    pair.push(b':');
+    encode(secret, |byte| pair.push(byte));
+    let mut basic = Zeroizing::new(String::with_capacity(SCHEME.len() + pair.len().div_ceil(3) * 4));
+    basic.push_str(SCHEME);
+    basic.extend(pair.chunks(3).flat_map(base64));
+    basic
+}
+
+/// `application/x-www-form-urlencoded`.
+fn encode(text: &str, mut push: impl FnMut(u8)) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'*' | b'-' | b'.' | b'_' => push(byte),
+            b' ' => push(b'+'),
+            _ => {
+                push(b'%');
+                push(DIGITS[usize::from(byte >> 4)]);
+                push(DIGITS[usize::from(byte & 15)]);
+            }
+        }
+    }
+}
+
+/// Up to three bytes as four characters.
+fn base64(bytes: &[u8]) -> [char; 4] {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let byte = |at: usize| bytes.get(at).copied().map_or(0, usize::from);
+    let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+    let digit = |at: usize| match at <= bytes.len() {
+        true => char::from(DIGITS[bits >> (18 - 6 * at) & 63]),
+        false => '=',
+    };
+    [digit(0), digit(1), digit(2), digit(3)]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+    };
+
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use tower::service_fn;
+
+    use super::*;
+
+    const URL: &str = "https://id.example.com/oauth/token";
+
+    type Sent = Arc<Mutex<Vec<Request<Bytes>>>>;
+
+    /// A source whose calls are all answered so, and what it sends.
+    fn source(status: u16, body: &'static str) -> (ClientCredentials, Sent) {
+        let sent = Sent::default();
+        let transport = {
+            let sent = Arc::clone(&sent);
+            service_fn(move |request: Request<Bytes>| {
+                sent.lock().unwrap().push(request);
+                let response = Response::builder().status(status).body(Full::<Bytes>::from(body));
+                std::future::ready(Ok::<_, Infallible>(response.unwrap()))
+            })
+        };
+        (ClientCredentials::new(URL, "my client", "s/cr=t+ü", transport).unwrap(), sent)
+    }
+
+    const TOKEN: &str = r#"{"access_token":"t-o-k","token_type":"bearer","expires_in":60}"#;
+
+    async fn fetch(source: &ClientCredentials) -> Result<NewToken, Error> {
+        source.fetch(TokenRequest::default()).await
+    }
+
+    #[tokio::test]
+    async fn id_and_secret_go_in_the_form() {
+        let (source, sent) = source(200, TOKEN);
+        let token = fetch(&source.scope("a b").audience("https://api.example.com")).await.unwrap();
+        assert_eq!(token.lifetime(), Duration::from_secs(60));
+        assert_eq!(token.endpoint(), Some(TokenEndpoint::Token));
+        let sent = sent.lock().unwrap();
+        let [request] = &sent[..] else { panic!("one call") };
+        assert_eq!((request.method(), request.uri().to_string().as_str()), (&Method::POST, URL));
+        assert_eq!(request.headers()[CONTENT_TYPE], "application/x-www-form-urlencoded");
+        assert_eq!(request.headers()["accept"], "application/json");
+        assert!(!request.headers().contains_key(AUTHORIZATION));
+        assert!(request.extensions().get::<SkipAuth>().is_some());
+        assert_eq!(
+            request.body(),
+            "grant_type=client_credentials&scope=a+b&audience=https%3A%2F%2Fapi.example.com\
+             &client_id=my+client&client_secret=s%2Fcr%3Dt%2B%C3%BC"
+        );
+    }
+
+    #[tokio::test]
+    async fn id_and_secret_go_in_the_header() {
+        let (source, sent) = source(200, TOKEN);
+        let more = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let source = source.basic();
+        let source = [more("user-agent", "shop/1.0"), more("authorization", "no")]
+            .into_iter()
+            .fold(source, |source, (name, value)| source.token_call_header(name, value));
+        fetch(&source).await.unwrap();
+        assert_eq!(sent.lock().unwrap()[0].headers()["user-agent"], "shop/1.0");
+        let sent = sent.lock().unwrap();
+        assert_eq!(sent[0].body(), "grant_type=client_credentials");
+        let value = &sent[0].headers()[AUTHORIZATION];
+        // `printf 'my+client:s%%2Fcr%%3Dt%%2B%%C3%%BC' | base64`
+        assert_eq!(value, "Basic bXkrY2xpZW50OnMlMkZjciUzRHQlMkIlQzMlQkM=");
+        assert!(value.is_sensitive());
+    }
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        for (bytes, encoded) in
+            [("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy"), ("?>~", "Pz5+")]
+        {
+            assert_eq!(bytes.as_bytes().chunks(3).flat_map(base64).collect::<String>(), encoded);
+        }
+    }
+
+    #[tokio::test]
+    async fn errors_say_which_endpoint_and_what_it_says() {
+        for (status, body, printed) in [
+            (
+                401,
+                r#"{"error":"invalid_client","error_description":"no client 'my client' with s/cr=t+ü"}"#,
+                "POST /token: the client id and client secret were rejected (status 401): \
+                 invalid_client: no client '***' with ***",
+            ),
+            (
+                400,
+                r#"{"error":"invalid_scope"}"#,
+                "POST /token: the token call was not understood (status 400): invalid_scope",
+            ),
+            (503, "", "POST /token: the token endpoint failed (status 503)"),
+            (200, r#"{"access_token":"t"}"#, ""),
+        ] {
+            let (source, _) = source(status, body);
+            let error = fetch(&source).await.unwrap_err();
+            assert!(error.to_string().starts_with(printed), "{error}");
+            assert_eq!(
+                (error.endpoint(), error.host()),
+                (Some(TokenEndpoint::Token), Some("id.example.com"))
+            );
+            assert_eq!(error.status().map(|status| status.as_u16()), Some(status));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lifetime_that_is_not_said_is_the_default_or_an_error() {
+        let (source, _) = source(200, r#"{"access_token":"t"}"#);
+        assert!(fetch(&source).await.unwrap_err().is_bad_answer());
+        let token = fetch(&source.default_lifetime(Duration::from_secs(7))).await.unwrap();
+        assert_eq!(token.lifetime(), Duration::from_secs(7));
+    }
+
+    #[tokio::test]
+    async fn case_61_a_transport_that_repeats_the_header_is_masked() {
+        #[derive(Debug)]
+        struct Repeats(String);
+        impl fmt::Display for Repeats {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "cannot send {}", self.0)
+            }
+        }
+        impl std::error::Error for Repeats {}
+        let transport = service_fn(|request: Request<Bytes>| {
+            let header = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap());
+            let sent = format!("{header:?} {:?}", request.body());
+            std::future::ready(Err::<Response<Full<Bytes>>, _>(Repeats(sent)))
+        });
+        for is_basic in [false, true] {
+            let source =
+                ClientCredentials::new(URL, "my-client-id", "s/cret of \"mine\"", transport).unwrap();
+            let source = if is_basic { source.basic() } else { source };
+            let error = fetch(&source).await.unwrap_err();
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            let expected = match is_basic {
+                true => r#"cannot send Some("***") b"grant_type=client_credentials""#,
+                false => {
+                    r#"cannot send None b"grant_type=client_credentials&client_id=***&client_secret=***""#
+                }
+            };
+            assert_eq!(cause, expected);
+            assert!(error.is_transport() && format!("{error:?}").contains("***"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_an_endpoint_or_a_client_is_an_error() {
+        let new = |url: &str, id: &str, secret: &str| {
+            let transport = service_fn(async |_: Request<Bytes>| {
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+            });
+            ClientCredentials::new(url, id, secret, transport)
+        };
+        for (url, id, secret, says) in [
+            (
+                "id.example.com/token",
+                "a",
+                "b",
+                "token URL `id.example.com` has no scheme: write `https://id.example.com`",
+            ),
+            (
+                "https://x.example/t?a=b",
+                "a",
+                "b",
+                "token URL `https://x.example/…` has a query: leave it out",
+            ),
+            (
+                "https://u@x.example/t",
+                "a",
+                "b",
+                "token URL `https://***@x.example/…` has user information: leave it out",
+            ),
+            (
+                "https://x.example/t#a",
+                "a",
+                "b",
+                "token URL `https://x.example/…` has a fragment: leave it out",
+            ),
+            (
+                "http://x.example/t",
+                "a",
+                "b",
+                "token URL `http://x.example` would carry secrets in the clear: write `https://x.example`",
+            ),
+            (URL, "", "b", "the client id is empty"),
+            (URL, "a", "b\n", "the client secret ends with a line break: trim it"),
+        ] {
+            assert_eq!(new(url, id, secret).unwrap_err().to_string(), says);
+        }
+        let source = new("http://127.0.0.1:8080/token", "the-id", "the-secret").unwrap().scope("a");
+        let printed = format!("{source:?}");
+        assert!(printed.contains("http://127.0.0.1:8080/token") && printed.contains("scope"), "{printed}");
+        assert!(!printed.contains("the-id") && !printed.contains("the-secret"), "{printed}");
+    }
+}
