@@ -115,6 +115,31 @@ impl Predecessor {
 /// assert_eq!(cache.get().await?.expose(), "token-from-vault");
 /// # Ok(()) }
 /// ```
+///
+/// The future owns what it uses: a client is cloned for each call. An `async move |_| …` closure
+/// would lend its client to the future, which does not compile.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use klavi_auth::{Error, NewToken, TokenCache, source_fn};
+///
+/// # struct Vault;
+/// # impl Vault {
+/// #     fn open() -> Self { Self }
+/// #     async fn read(&self, path: &str) -> std::io::Result<String> { Ok(path.replace('/', "-")) }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Error> {
+/// let vault = Arc::new(Vault::open());
+/// let cache = TokenCache::new(source_fn(move |_request| {
+///     let vault = Arc::clone(&vault);
+///     async move {
+///         let token = vault.read("klavi/monitor").await.map_err(Error::transient)?;
+///         NewToken::new(&token, Duration::from_secs(1800))
+///     }
+/// }));
+/// assert_eq!(cache.get().await?.expose(), "klavi-monitor");
+/// # Ok(()) }
+/// ```
 pub fn source_fn<F, Fut>(fetch: F) -> SourceFn<F>
 where
     F: Fn(TokenRequest) -> Fut + Send + Sync + 'static,
