@@ -14,11 +14,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{
-    TokenCache,
-    state::{Lookup, ValidToken},
-    waiters::Waiter,
-};
+use super::{TokenCache, current::ValidToken, state::Lookup, waiters::Waiter};
 use crate::Error;
 
 /// How many flights one caller waits for. One is the rule. More follow when a flight was lost with its runtime, when

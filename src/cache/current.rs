@@ -27,6 +27,25 @@ pub(super) enum Status {
     Invalidated,
 }
 
+/// A token that may be sent now.
+#[derive(Clone, Debug)]
+pub(crate) struct ValidToken {
+    pub(crate) token: AccessToken,
+    /// Until then, and while the epoch stands, the cache need not be asked again.
+    pub(super) fresh_until: Instant,
+    pub(super) expires_at: Instant,
+    pub(super) epoch: u64,
+    /// It should have been replaced by now, and that failed.
+    pub(super) is_failing: bool,
+}
+
+impl ValidToken {
+    /// The same question, answered without the lock: it may still be sent, and is still the current token.
+    pub(crate) fn is_valid(&self, epoch: u64, now: Instant) -> bool {
+        self.epoch == epoch && now < self.expires_at
+    }
+}
+
 impl Current {
     /// The token `new` after `before`. A token whose life is extended keeps its generation, any other gets the
     /// `next` one.

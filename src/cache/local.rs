@@ -7,10 +7,7 @@
 
 use tokio::time::Instant;
 
-use super::{
-    Acquire, Core, TokenCache,
-    state::{Lookup, ValidToken},
-};
+use super::{Acquire, Core, TokenCache, current::ValidToken, state::Lookup};
 use crate::AccessToken;
 
 #[derive(Debug)]

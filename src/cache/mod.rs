@@ -28,11 +28,7 @@ use std::{
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 pub(crate) use self::builder::{TokenSettings, check_timeout};
-pub(crate) use self::{
-    acquire::Acquire,
-    local::LocalToken,
-    state::{Lookup, ValidToken},
-};
+pub(crate) use self::{acquire::Acquire, current::ValidToken, local::LocalToken, state::Lookup};
 pub use self::{
     backoff::Backoff,
     budget::Budget,

@@ -18,7 +18,7 @@ use tokio::{runtime::Id, time::Instant};
 use super::{
     backoff::{Backoff, Failures, Urgency},
     budget::{Bucket, OverBudget},
-    current::{Current, Status},
+    current::{Current, Status, ValidToken},
     waiters::{Sender, Waiter, waiters},
 };
 use crate::{AccessToken, Error, FetchReason, Freshness, RefreshPolicy, error::Lost};
@@ -85,18 +85,6 @@ pub(super) struct Launch {
     pub(super) deadline: Instant,
 }
 
-/// A token that may be sent now.
-#[derive(Clone, Debug)]
-pub(crate) struct ValidToken {
-    pub(crate) token: AccessToken,
-    /// Until then, and while the epoch stands, the cache need not be asked again.
-    pub(super) fresh_until: Instant,
-    pub(super) expires_at: Instant,
-    pub(super) epoch: u64,
-    /// It should have been replaced by now, and that failed.
-    pub(super) is_failing: bool,
-}
-
 /// What a request that leaves now gets: a token, or something to wait for.
 #[derive(Debug)]
 pub(crate) enum Lookup<W> {
@@ -116,13 +104,6 @@ pub(super) struct Displaced {
 
 /// Errors that are no longer remembered.
 pub(super) type Errors = [Option<Error>; 2];
-
-impl ValidToken {
-    /// The same question, answered without the lock: it may still be sent, and is still the current token.
-    pub(crate) fn is_valid(&self, epoch: u64, now: Instant) -> bool {
-        self.epoch == epoch && now < self.expires_at
-    }
-}
 
 impl Displaced {
     /// Answers the waiters of the flight that has ended, if one has.

@@ -20,12 +20,12 @@ use super::{
     Acquire,
     guarded::Guarded,
     settle::Step,
-    state::{Config, Launch, Lookup, State, ValidToken},
+    state::{Config, Launch, Lookup, State},
     waiters::Waiter,
 };
 use crate::{
     AccessToken, Error, NewToken, RefreshPolicy,
-    cache::{Backoff, Budget, budget::Bucket},
+    cache::{Backoff, Budget, budget::Bucket, current::ValidToken},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
