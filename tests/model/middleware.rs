@@ -36,9 +36,15 @@ impl Clients {
     pub(crate) fn run(&self, number: usize, call: Call) -> Running {
         let is_stream = matches!(call.kind, Kind::Stream(..));
         let client = if is_stream { &self.recorded } else { &self.clonable };
-        let (client, request) = (client.clone(), of_reqwest(number, call));
+        // What the request says of itself is said in either place.
+        let (request, mut extensions) = if number % 2 == 0 {
+            (of_reqwest(number, call), Extensions::new())
+        } else {
+            (of_reqwest(number, Call { mark: call.mark.in_head(), ..call }), call.mark.extensions())
+        };
+        let client = client.clone();
         Box::pin(async move {
-            match client.execute(request).await {
+            match client.execute_with_extensions(request, &mut extensions).await {
                 Ok(response) => response.outcome(),
                 Err(reqwest_middleware::Error::Middleware(error)) => {
                     Outcome::Failed(match error.downcast_ref::<Error>() {

@@ -1,7 +1,7 @@
 //! The callers' requests: every one is told from the others, to its last frame.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header::AUTHORIZATION};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, header::AUTHORIZATION};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use klavi_auth::{BoxError, NoResend, SkipAuth};
@@ -49,15 +49,29 @@ pub(crate) fn request(caller: usize, call: Call) -> Request<()> {
     let origin = if call.face.is_absolute() { "https://api.klavi.ai" } else { "" };
     let request = Request::builder().method(method).uri(format!("{origin}/monitor/v1/monitors/{caller}?q=1"));
     let mut request = request.header("x-caller", caller).extension(Number(caller)).body(()).unwrap();
-    match call.mark {
-        Mark::None => {}
-        Mark::SkipAuth => drop(request.extensions_mut().insert(SkipAuth)),
-        Mark::NoResend => drop(request.extensions_mut().insert(NoResend)),
-        Mark::OwnAuthorization => {
-            request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static(OWN));
-        }
+    if call.mark == Mark::OwnAuthorization {
+        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static(OWN));
     }
+    request.extensions_mut().extend(call.mark.extensions());
     request
+}
+
+impl Mark {
+    pub(crate) fn extensions(self) -> Extensions {
+        let mut extensions = Extensions::new();
+        match self {
+            Self::SkipAuth => drop(extensions.insert(SkipAuth)),
+            Self::NoResend => drop(extensions.insert(NoResend)),
+            Self::None | Self::OwnAuthorization => {}
+        }
+        extensions
+    }
+
+    /// Without what is said in extensions.
+    #[cfg(feature = "reqwest-middleware")]
+    pub(crate) fn in_head(self) -> Self {
+        if self == Self::OwnAuthorization { self } else { Self::None }
+    }
 }
 
 pub(crate) fn clonable(caller: usize, call: Call) -> Full<Bytes> {
