@@ -48,6 +48,8 @@ pub(crate) struct Wait {
     is_released: bool,
     /// It notices if the flight is overdue [30].
     timer: Option<Timer>,
+    /// In which it was polled last: what wakes it elsewhere counts no more.
+    runtime: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +61,9 @@ struct Timer {
 }
 
 impl Wait {
-    fn new(flight: usize, flights: u8, rejected: Option<u64>, cache: &Cache) -> Self {
+    fn new(flight: usize, flights: u8, rejected: Option<u64>, cache: &Cache, env: &Env) -> Self {
         let is_released = cache.flights[flight].is_released;
-        Self { flight, flights, rejected, is_released, timer: None }
+        Self { flight, flights, rejected, is_released, timer: None, runtime: env.runtime }
     }
 
     /// The flight is of no use to it any more.
@@ -80,6 +82,7 @@ impl Wait {
     /// flight's own runtime timers stand still with it.
     fn notices_stall(&mut self, env: &Env, cache: &Cache) -> bool {
         let flight = &cache.flights[self.flight];
+        self.runtime = env.runtime;
         if flight.runtime == env.runtime {
             return false;
         }
@@ -191,8 +194,8 @@ impl Caller {
 
     /// It was woken, and is to be polled.
     pub(crate) fn is_woken(&self, env: &Env, cache: &Cache) -> bool {
-        let is_timer_due = matches!(&self.phase, Phase::Waiting(wait) if wait.is_timer_due(env));
-        self.is_runnable(env, cache) || is_timer_due
+        let is_due = |wait: &Wait| wait.runtime == env.runtime && wait.is_timer_due(env);
+        self.is_runnable(env, cache) || matches!(&self.phase, Phase::Waiting(wait) if is_due(wait))
     }
 
     pub(crate) fn poll(&mut self, env: &mut Env, cache: &mut Cache) {
@@ -259,7 +262,7 @@ impl Caller {
                 self.without_token(failure, rejected)
             }
             Found::Wait(flight) if flights < MOST_FLIGHTS => {
-                Phase::Waiting(Wait::new(flight, flights, rejected, cache))
+                Phase::Waiting(Wait::new(flight, flights, rejected, cache, env))
             }
             Found::Wait(_) | Found::Token => self.token(rejected, env, cache),
         }
@@ -300,7 +303,7 @@ impl Caller {
                 let Some(token) = &cache.token else { return failed("no token") };
                 self.send(Some(token.text), token.generation, env)
             }
-            Found::Wait(flight) => Phase::Waiting(Wait::new(flight, 0, None, cache)),
+            Found::Wait(flight) => Phase::Waiting(Wait::new(flight, 0, None, cache, env)),
             Found::Failed(failure) => failed(failure),
         }
     }
