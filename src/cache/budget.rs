@@ -179,6 +179,15 @@ mod tests {
     }
 
     #[test]
+    fn case_47_several_refills_are_counted_and_the_next_keeps_its_time() {
+        let start = Instant::now();
+        let mut budget = spent(start);
+        let now = start + secs(20);
+        (0..3).for_each(|_| budget.withdraw(now, 1.0).unwrap());
+        assert_eq!(budget.withdraw(now, 1.0).unwrap_err().error.retry_after(), Some(secs(4)));
+    }
+
+    #[test]
     fn case_47_a_refill_may_come_a_tenth_earlier_and_never_later() {
         let start = Instant::now();
         for (draw, millis) in [(0.0, 5_400), (0.5, 5_700), (1.0, 6_000)] {
