@@ -70,7 +70,7 @@ impl Waiters {
     }
 }
 
-/// Wakes; a panic of the waker has been reported by then, and others are still to be woken.
+/// Wakes one task. Its waker may panic, which must not keep the others from being woken.
 fn wake(waker: Waker) {
     let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
 }
