@@ -1,4 +1,5 @@
-//! What a request with a fresh token takes in memory: allocations, counted, and the size of the future.
+//! What a request with a fresh token takes in memory: allocations, counted, and the size of the
+//! future.
 //!
 //! `cargo bench --bench footprint`
 
@@ -17,7 +18,10 @@ const TABLE: &str = "Memory per request with a fresh token, beyond the inner ser
 
 fn main() {
     let options = Options::of_command_line();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
     check(TOKEN, &runtime);
     let mut tables = Tables::default();
     for variant in variants::all(Api::default(), TOKEN, &runtime) {
@@ -30,12 +34,22 @@ fn main() {
             client.run(2, style);
             let counted = measure(|| client.run(100, style));
             let mut add = |what: &str, value: u64| {
-                tables.add(TABLE, variant.name, &format!("{what}, {}", style.name()), value.to_string());
+                tables.add(
+                    TABLE,
+                    variant.name,
+                    &format!("{what}, {}", style.name()),
+                    value.to_string(),
+                );
             };
             add("allocations", counted.count_total / 100);
             add("bytes", counted.bytes_total / 100);
         }
-        tables.add(TABLE, variant.name, "bytes, future", variant.future.to_string());
+        tables.add(
+            TABLE,
+            variant.name,
+            "bytes, future",
+            variant.future.to_string(),
+        );
     }
     tables.print(options);
 }

@@ -1,7 +1,9 @@
-//! What must not make a request dearer: more clones of the service, more caches in the registry, a longer token.
+//! What must not make a request dearer: more clones of the service, more caches in the registry, a
+//! longer token.
 //!
-//! `cargo bench --bench growth`. Requests go round over the clones, and round over the customers. The more there are, the
-//! less fits into the processor's caches; how AddAuthorization grows with as many clones shows how much that is.
+//! `cargo bench --bench growth`. Requests go round over the clones, and round over the customers.
+//! The more there are, the less fits into the processor's caches; how AddAuthorization grows with
+//! as many clones shows how much that is.
 
 mod support;
 
@@ -11,7 +13,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response, header::AUTHORIZATION};
 use http_body_util::Full;
-use klavi_auth::{BoxError, KlaviApi, KlaviAuth, KlaviAuthLayer, Product, SendOnce, TokenCache, TokenCaches};
+use klavi_auth::{
+    BoxError, KlaviApi, KlaviAuth, KlaviAuthLayer, Product, SendOnce, TokenCache, TokenCaches,
+};
 use support::{
     api::{Api, Recycler},
     client::{Caller, Client, Style},
@@ -29,7 +33,10 @@ const TABLE: &str = "What must not make a request dearer (send once, long-lived 
 
 fn main() {
     let options = Options::of_command_line();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
     let effort = Effort::new(301, 2048, options.quick);
     let mut tables = Tables::default();
 
@@ -70,17 +77,30 @@ struct Size<'a> {
 
 fn report(tables: &mut Tables, sizes: Vec<Size<'_>>, effort: Effort) {
     let names: Vec<_> = sizes.iter().map(|size| size.name.clone()).collect();
-    let (ours, constant): (Vec<_>, Vec<_>) = sizes.into_iter().map(|size| (size.ours, size.constant)).unzip();
-    let cases: Vec<_> = ours.into_iter().chain(constant.into_iter().flatten()).collect();
+    let (ours, constant): (Vec<_>, Vec<_>) = sizes
+        .into_iter()
+        .map(|size| (size.ours, size.constant))
+        .unzip();
+    let cases: Vec<_> = ours
+        .into_iter()
+        .chain(constant.into_iter().flatten())
+        .collect();
     for threads in [1, 2] {
         let times = times(&cases, threads, effort);
         let (ours, constant) = times.split_at(names.len());
         for (size, name) in names.iter().enumerate() {
-            let mut add = |what: &str, value| tables.add(TABLE, name, &format!("{what}, {threads}T"), value);
+            let mut add =
+                |what: &str, value| tables.add(TABLE, name, &format!("{what}, {threads}T"), value);
             add("ns", format!("{:.0}", median(ours[size].iter().copied())));
-            add("÷ the fewest", format!("{:.2}", ratio(&ours[size], &ours[0])));
+            add(
+                "÷ the fewest",
+                format!("{:.2}", ratio(&ours[size], &ours[0])),
+            );
             if let (Some(of), Some(to)) = (constant.get(size), constant.first()) {
-                add("AddAuthorization ÷ its fewest", format!("{:.2}", ratio(of, to)));
+                add(
+                    "AddAuthorization ÷ its fewest",
+                    format!("{:.2}", ratio(of, to)),
+                );
             }
         }
     }
@@ -88,7 +108,9 @@ fn report(tables: &mut Tables, sizes: Vec<Size<'_>>, effort: Effort) {
 
 fn ours(cache: TokenCache, runtime: &Runtime) -> KlaviAuth<Api, SendOnce> {
     runtime.block_on(cache.warm_up()).expect("a token");
-    KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache).send_once().layer(Api::default())
+    KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache)
+        .send_once()
+        .layer(Api::default())
 }
 
 fn constant(length: usize) -> AddAuthorization<Api> {
@@ -100,9 +122,15 @@ where
     S: Service<Request<Body>, Response = Response<()>, Error = BoxError> + Clone + Sync + 'a,
 {
     Box::new(move || {
-        let first = service.clone().oneshot(Recycler::post(Full::new).first()).now_or_never();
+        let first = service
+            .clone()
+            .oneshot(Recycler::post(Full::new).first())
+            .now_or_never();
         let answer = first.expect("at once").expect("an answer");
-        assert!(answer.headers().contains_key(AUTHORIZATION), "it has a token");
+        assert!(
+            answer.headers().contains_key(AUTHORIZATION),
+            "it has a token"
+        );
         let mut caller = Caller::new(service.clone(), Recycler::post(Full::new));
         Box::new(move |calls| caller.run(calls, Style::LongLived))
     })
@@ -117,7 +145,10 @@ struct Round<S> {
 
 impl<S: Clone> Round<S> {
     fn new(service: &S, count: usize) -> Self {
-        Self { services: vec![service.clone(); count], next: 0 }
+        Self {
+            services: vec![service.clone(); count],
+            next: 0,
+        }
     }
 }
 
@@ -127,7 +158,11 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Round<S> {
     type Future = S::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.next = if self.next + 1 == self.services.len() { 0 } else { self.next + 1 };
+        self.next = if self.next + 1 == self.services.len() {
+            0
+        } else {
+            self.next + 1
+        };
         self.services[self.next].poll_ready(cx)
     }
 
@@ -136,7 +171,8 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Round<S> {
     }
 }
 
-/// A service for many customers: looks up the cache of the next one, and hands it over with the request.
+/// A service for many customers: looks up the cache of the next one, and hands it over with the
+/// request.
 #[derive(Clone)]
 struct Customers {
     service: KlaviAuth<Api, SendOnce>,
@@ -149,10 +185,17 @@ impl Customers {
     fn new(service: &KlaviAuth<Api, SendOnce>, count: u32, runtime: &Runtime) -> Self {
         let caches = TokenCaches::new(1000, DAY);
         for customer in 0..count {
-            let cache = caches.get_or_insert_with(customer, || cache(TOKEN)).expect("there is room");
+            let cache = caches
+                .get_or_insert_with(customer, || cache(TOKEN))
+                .expect("there is room");
             runtime.block_on(cache.warm_up()).expect("a token");
         }
-        Self { service: service.clone(), caches, count, next: 0 }
+        Self {
+            service: service.clone(),
+            caches,
+            count,
+            next: 0,
+        }
     }
 }
 
@@ -166,9 +209,17 @@ impl Service<Request<Body>> for Customers {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        self.next = if self.next + 1 == self.count { 0 } else { self.next + 1 };
-        let cache = self.caches.get_or_insert_with(self.next, || unreachable!("all are there"));
-        request.extensions_mut().insert(cache.expect("all are there"));
+        self.next = if self.next + 1 == self.count {
+            0
+        } else {
+            self.next + 1
+        };
+        let cache = self
+            .caches
+            .get_or_insert_with(self.next, || unreachable!("all are there"));
+        request
+            .extensions_mut()
+            .insert(cache.expect("all are there"));
         self.service.call(request)
     }
 }

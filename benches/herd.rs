@@ -1,8 +1,8 @@
-//! 100,000 callers wait for one fetch: how long until the last of them has its token, and how many bytes each
-//! waiting caller holds beyond its own future and its request.
+//! 100,000 callers wait for one fetch: how long until the last of them has its token, and how many
+//! bytes each waiting caller holds beyond its own future and its request.
 //!
-//! All are woken from a task of the runtime: the flight, or one that calls `notify_waiters`. A request goes on to an inner
-//! service that answers at once.
+//! All are woken from a task of the runtime: the flight, or one that calls `notify_waiters`. A
+//! request goes on to an inner service that answers at once.
 //!
 //! `cargo bench --bench herd`
 
@@ -37,16 +37,27 @@ const TABLE: &str = "100,000 callers wait for one fetch";
 
 fn main() {
     let options = Options::of_command_line();
-    let (rounds, callers) = if options.quick { (2, CALLERS / 100) } else { (11, CALLERS) };
+    let (rounds, callers) = if options.quick {
+        (2, CALLERS / 100)
+    } else {
+        (11, CALLERS)
+    };
     let mut tables = Tables::default();
     for threads in [1, 2] {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = runtime.worker_threads(threads).enable_time().build().expect("a runtime");
+        let runtime = runtime
+            .worker_threads(threads)
+            .enable_time()
+            .build()
+            .expect("a runtime");
         // In turns, in one order and in the other, so that whatever the machine does hits all.
         let (mut bare, mut ours, mut requests) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..rounds {
             let mut measured = [
-                (&mut bare, &(|| runtime.block_on(notify(callers))) as &dyn Fn() -> f64),
+                (
+                    &mut bare,
+                    &(|| runtime.block_on(notify(callers))) as &dyn Fn() -> f64,
+                ),
                 (&mut ours, &|| runtime.block_on(cache(callers))),
                 (&mut requests, &|| runtime.block_on(layer(callers))),
             ];
@@ -58,8 +69,12 @@ fn main() {
             }
         }
         let mut add = |name: &str, of: &[f64]| {
-            let mut add = |what: &str, value| tables.add(TABLE, name, &format!("{what}, {threads}T"), value);
-            add("released after, ms", format!("{:.1}", median(of.iter().copied()) * 1e3));
+            let mut add =
+                |what: &str, value| tables.add(TABLE, name, &format!("{what}, {threads}T"), value);
+            add(
+                "released after, ms",
+                format!("{:.1}", median(of.iter().copied()) * 1e3),
+            );
             add("÷ Notify", format!("{:.2}", ratio(of, &bare)));
         };
         add("bare Notify::notify_waiters", &bare);
@@ -67,8 +82,18 @@ fn main() {
         add("request through the layer", &requests);
     }
     let bytes = "bytes per caller beyond its future and request";
-    tables.add(TABLE, "TokenCache::get", bytes, bytes_per_call(callers).to_string());
-    tables.add(TABLE, "request through the layer", bytes, bytes_per_request(callers).to_string());
+    tables.add(
+        TABLE,
+        "TokenCache::get",
+        bytes,
+        bytes_per_call(callers).to_string(),
+    );
+    tables.add(
+        TABLE,
+        "request through the layer",
+        bytes,
+        bytes_per_request(callers).to_string(),
+    );
     tables.print(options);
 }
 
@@ -84,7 +109,10 @@ fn gated() -> (TokenCache, Arc<Notify>, Arc<AtomicUsize>) {
             NewToken::new("token", Duration::from_secs(1800))
         }
     }));
-    let cache = cache.flight_timeout(Duration::from_secs(60)).build().expect("sound values");
+    let cache = cache
+        .flight_timeout(Duration::from_secs(60))
+        .build()
+        .expect("sound values");
     (cache, gate, fetches)
 }
 
@@ -153,7 +181,9 @@ impl<S> Call for S where
 
 fn request() -> Request<Full<Bytes>> {
     let body = Full::new(Bytes::from_static(br#"{"consentId":"0c2f3b6a"}"#));
-    Request::post("/monitor/v1/monitors").body(body).expect("a sound request")
+    Request::post("/monitor/v1/monitors")
+        .body(body)
+        .expect("a sound request")
 }
 
 async fn notify(callers: usize) -> f64 {
@@ -165,10 +195,16 @@ async fn notify(callers: usize) -> f64 {
             waiters.notify_waiters();
         }
     });
-    herd(callers, move || waiters.clone().notified_owned(), || gate.notify_one()).await
+    herd(
+        callers,
+        move || waiters.clone().notified_owned(),
+        || gate.notify_one(),
+    )
+    .await
 }
 
-/// Starts all callers, waits until each has been polled once, opens the gate, and waits for the last.
+/// Starts all callers, waits until each has been polled once, opens the gate, and waits for the
+/// last.
 async fn herd<F>(callers: usize, caller: impl Fn() -> F, open: impl FnOnce()) -> f64
 where
     F: Future<Output = ()> + Send + 'static,
@@ -202,18 +238,24 @@ fn bytes_per_call(callers: usize) -> usize {
     bytes_per_waiter(callers, |_| cache.get())
 }
 
-/// The layer takes a request that has to wait out of the future, into a box: its own bytes are not counted.
+/// The layer takes a request that has to wait out of the future, into a box: its own bytes are not
+/// counted.
 fn bytes_per_request(callers: usize) -> usize {
     let (cache, ..) = gated();
     let mut service = service(cache);
     let mut requests: Vec<_> = (0..callers).map(|_| request()).collect();
-    let held = bytes_per_waiter(callers, move |_| service.call(requests.pop().expect("as many as callers")));
+    let held = bytes_per_waiter(callers, move |_| {
+        service.call(requests.pop().expect("as many as callers"))
+    });
     held - size_of::<Request<Full<Bytes>>>()
 }
 
 /// What the waiters' bookkeeping takes, counted with the allocator.
 fn bytes_per_waiter<F: Future>(callers: usize, mut call: impl FnMut(usize) -> F) -> usize {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
     let _inside = runtime.enter();
     let mut calls = Vec::with_capacity(callers);
     let cx = &mut std::task::Context::from_waker(noop_waker_ref());

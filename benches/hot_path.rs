@@ -1,8 +1,10 @@
 //! A request whose token is fresh: what the layer adds to it, beside what others add.
 //!
-//! `cargo bench --bench hot_path`. All variants run in turns, round after round; the ratios are medians of quotients
-//! within a round. `--threads 1,2,4` for other numbers of threads than 1 and 2. Long-lived: each thread has a clone of the service for all its requests. Cloned:
-//! `service.clone().oneshot(request)`. Allocations are counted by `footprint`, so that no counter is in these times.
+//! `cargo bench --bench hot_path`. All variants run in turns, round after round; the ratios are
+//! medians of quotients within a round. `--threads 1,2,4` for other numbers of threads than 1 and
+//! 2. Long-lived: each thread has a clone of the service for all its requests. Cloned:
+//! `service.clone().oneshot(request)`. Allocations are counted by `footprint`, so that no counter
+//! is in these times.
 
 mod support;
 
@@ -18,13 +20,19 @@ use support::{
 fn main() {
     let options = Options::of_command_line();
     let effort = Effort::new(1001, 1000, options.quick);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
     check(TOKEN, &runtime);
     let variants = variants::all(Api::default(), TOKEN, &runtime);
     let mut tables = Tables::default();
     for style in Style::ALL {
         for threads in options.threads([1, 2]) {
-            let cases: Vec<_> = variants.iter().map(|variant| case(variant, style)).collect();
+            let cases: Vec<_> = variants
+                .iter()
+                .map(|variant| case(variant, style))
+                .collect();
             let times = times(&cases, threads, effort);
             report(&mut tables, style, threads, &variants, &times);
         }
@@ -39,37 +47,71 @@ fn case(variant: &Variant, style: Style) -> Case<'_> {
     })
 }
 
-fn report(tables: &mut Tables, style: Style, threads: usize, variants: &[Variant], times: &[Vec<f64>]) {
+fn report(
+    tables: &mut Tables,
+    style: Style,
+    threads: usize,
+    variants: &[Variant],
+    times: &[Vec<f64>],
+) {
     let title = format!("A request with a fresh token, {} service", style.name());
-    for (variant, of) in variants.iter().zip(times).filter(|(variant, _)| variant.is_shown()) {
+    for (variant, of) in variants
+        .iter()
+        .zip(times)
+        .filter(|(variant, _)| variant.is_shown())
+    {
         let to = |role| &times[variant.baseline(role, variants)];
         let (raw, constant) = (to(Role::Raw), to(Role::Static));
         let above = median(of.iter().zip(raw).map(|(of, raw)| of - raw));
-        let mut add =
-            |what: &str, value| tables.add(&title, variant.name, &format!("{what}, {threads}T"), value);
+        let mut add = |what: &str, value| {
+            tables.add(&title, variant.name, &format!("{what}, {threads}T"), value)
+        };
         add("ns", format!("{:.0}", median(of.iter().copied())));
         add("above raw", format!("{above:.0}"));
         add("÷ AddAuthorization", format!("{:.2}", ratio(of, constant)));
     }
 
-    // What is compared otherwise: with another way of sending twice, and without the look at the clock.
-    let title = format!("The same POST, {} service, compared otherwise", style.name());
+    // What is compared otherwise: with another way of sending twice, and without the look at the
+    // clock.
+    let title = format!(
+        "The same POST, {} service, compared otherwise",
+        style.name()
+    );
     let times_of = |role| {
-        let at = variants.iter().position(|variant| (variant.role, variant.load) == (role, Load::Post));
+        let at = variants
+            .iter()
+            .position(|variant| (variant.role, variant.load) == (role, Load::Post));
         &times[at.expect("there is one")]
     };
-    let (constant, clock, retry) = (times_of(Role::Static), times_of(Role::Clock), times_of(Role::Retry));
+    let (constant, clock, retry) = (
+        times_of(Role::Static),
+        times_of(Role::Clock),
+        times_of(Role::Retry),
+    );
     for (variant, of) in variants.iter().zip(times) {
-        if (variant.role, variant.load) != (Role::Ours, Load::Post) || variant.claim == Claim::NoToken {
+        if (variant.role, variant.load) != (Role::Ours, Load::Post)
+            || variant.claim == Claim::NoToken
+        {
             continue;
         }
-        let mut add =
-            |what: &str, value| tables.add(&title, variant.name, &format!("{what}, {threads}T"), value);
-        let rest = of.iter().zip(clock).zip(constant).map(|((of, clock), constant)| of - (clock - constant));
+        let mut add = |what: &str, value| {
+            tables.add(&title, variant.name, &format!("{what}, {threads}T"), value)
+        };
+        let rest = of
+            .iter()
+            .zip(clock)
+            .zip(constant)
+            .map(|((of, clock), constant)| of - (clock - constant));
         let rest = rest.collect::<Vec<_>>();
-        add("without a clock read ÷ AddAuthorization", format!("{:.2}", ratio(&rest, constant)));
+        add(
+            "without a clock read ÷ AddAuthorization",
+            format!("{:.2}", ratio(&rest, constant)),
+        );
         if variant.claim == Claim::Renewed {
-            add("÷ tower::retry + AddAuthorization", format!("{:.2}", ratio(of, retry)));
+            add(
+                "÷ tower::retry + AddAuthorization",
+                format!("{:.2}", ratio(of, retry)),
+            );
         }
     }
 }

@@ -1,8 +1,10 @@
-//! How many instructions a request with a fresh token takes, counted by callgrind: the same on a noisy machine.
+//! How many instructions a request with a fresh token takes, counted by callgrind: the same on a
+//! noisy machine.
 //!
-//! `cargo bench --bench instructions` runs itself under valgrind, once per variant and number of requests; the
-//! difference of two numbers leaves out what comes before the first request. `cargo bench --bench instructions -- --only
-//! 'send once'` runs the variants with that in their name. Clock reads are counted without the kernel's part.
+//! `cargo bench --bench instructions` runs itself under valgrind, once per variant and number of
+//! requests; the difference of two numbers leaves out what comes before the first request. `cargo
+//! bench --bench instructions -- --only 'send once'` runs the variants with that in their name.
+//! Clock reads are counted without the kernel's part.
 #![expect(clippy::print_stderr, reason = "it says what is missing")]
 
 mod support;
@@ -24,13 +26,29 @@ const RUN: &str = "--run";
 
 fn main() {
     let arguments: Vec<_> = std::env::args().collect();
-    let after = |name| arguments.iter().position(|argument| argument == name).map(|at| &arguments[at + 1..]);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let after = |name| {
+        arguments
+            .iter()
+            .position(|argument| argument == name)
+            .map(|at| &arguments[at + 1..])
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
     if let Some([name, style, calls, ..]) = after(RUN) {
         let variants = variants::all(Api::default(), TOKEN, &runtime);
-        let variant = variants.iter().find(|variant| variant.name == name).expect("its name");
-        let style = Style::ALL.into_iter().find(|known| known.name() == style).expect("a style");
-        return variant.client().run(calls.parse().expect("a number"), style);
+        let variant = variants
+            .iter()
+            .find(|variant| variant.name == name)
+            .expect("its name");
+        let style = Style::ALL
+            .into_iter()
+            .find(|known| known.name() == style)
+            .expect("a style");
+        return variant
+            .client()
+            .run(calls.parse().expect("a number"), style);
     }
     check(TOKEN, &runtime);
     let options = Options::of_command_line();
@@ -47,7 +65,11 @@ fn main() {
     for style in Style::ALL {
         let count = |variant: &Variant| {
             let needed = wanted(variant) || matches!(variant.role, Role::Raw | Role::Static);
-            if needed { instructions(variant.name, style) } else { f64::NAN }
+            if needed {
+                instructions(variant.name, style)
+            } else {
+                f64::NAN
+            }
         };
         let counts: Vec<_> = variants.iter().map(count).collect();
         for (variant, count) in variants.iter().zip(&counts) {
@@ -57,10 +79,18 @@ fn main() {
             let to = |role| counts[variant.baseline(role, &variants)];
             let (raw, constant) = (to(Role::Raw), to(Role::Static));
             let mut add = |what: &str, value| {
-                tables.add(TABLE, variant.name, &format!("{what}, {}", style.name()), value);
+                tables.add(
+                    TABLE,
+                    variant.name,
+                    &format!("{what}, {}", style.name()),
+                    value,
+                );
             };
             add("above raw", format!("{:.0}", count - raw));
-            add("÷ AddAuthorization's", format!("{:.2}", (count - raw) / (constant - raw)));
+            add(
+                "÷ AddAuthorization's",
+                format!("{:.2}", (count - raw) / (constant - raw)),
+            );
         }
     }
     tables.print(options);
@@ -76,11 +106,15 @@ fn instructions(name: &str, style: Style) -> f64 {
 fn collected(name: &str, style: Style, calls: u32) -> u64 {
     let program = std::env::current_exe().expect("a path");
     let mut valgrind = Command::new("valgrind");
-    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
+    valgrind
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(program);
     valgrind.args([RUN, name, style.name(), &calls.to_string()]);
     let output = valgrind.output().expect("valgrind runs");
     let text = String::from_utf8_lossy(&output.stderr);
-    let line = text.lines().find_map(|line| line.split_once("Collected : "));
+    let line = text
+        .lines()
+        .find_map(|line| line.split_once("Collected : "));
     let (_, count) = line.unwrap_or_else(|| panic!("valgrind counts nothing: {text}"));
     count.trim().parse().expect("a number")
 }

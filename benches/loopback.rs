@@ -1,7 +1,8 @@
-//! Requests over loopback HTTP/1.1 with hyper's client and server, with the layer and without: its share of a request.
+//! Requests over loopback HTTP/1.1 with hyper's client and server, with the layer and without: its
+//! share of a request.
 //!
-//! `cargo bench --bench loopback`. Client and server are in this process; so many tasks send one request after the other
-//! over kept-alive connections. Nothing leaves the machine.
+//! `cargo bench --bench loopback`. Client and server are in this process; so many tasks send one
+//! request after the other over kept-alive connections. Nothing leaves the machine.
 
 mod support;
 
@@ -52,7 +53,9 @@ fn main() {
     let options = Options::of_command_line();
     let (rounds, requests) = if options.quick { (3, 4) } else { (61, 250) };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let times = runtime.block_on(measure(rounds, requests)).expect("requests are answered");
+    let times = runtime
+        .block_on(measure(rounds, requests))
+        .expect("requests are answered");
 
     let mut tables = Tables::default();
     let of = |variant: usize| times.iter().map(move |round| round[variant]);
@@ -67,25 +70,34 @@ fn main() {
         let mut add = |column: &str, value| tables.add(TABLE, name, column, value);
         let each = median(of(variant)) / (TASKS * requests) as f64;
         // What it takes longer than without, within a round.
-        let share = |to: usize| 100.0 * (median(of(variant).zip(of(to)).map(|(time, to)| time / to)) - 1.0);
+        let share =
+            |to: usize| 100.0 * (median(of(variant).zip(of(to)).map(|(time, to)| time / to)) - 1.0);
         add("requests/s", format!("{:.0}", 1.0 / each));
         add("µs per request", format!("{:.2}", each * 1e6));
         add("longer than no token, %", format!("{:+.2}", share(0)));
-        add("longer than AddAuthorization, %", format!("{:+.2}", share(1)));
+        add(
+            "longer than AddAuthorization, %",
+            format!("{:+.2}", share(1)),
+        );
     }
     tables.print(options);
 }
 
-/// Seconds per round and variant. All use one pool of connections; the first is there once more as the last, which
-/// shows how much of a difference is noise.
+/// Seconds per round and variant. All use one pool of connections; the first is there once more as
+/// the last, which shows how much of a difference is noise.
 async fn measure(rounds: usize, requests: usize) -> Result<Vec<[f64; VARIANTS]>, BoxError> {
     let at = serve().await?;
-    let http: Http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(TASKS).build_http();
+    let http: Http = Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(TASKS)
+        .build_http();
     let cache = cache(TOKEN);
     cache.warm_up().await?;
     let api = KlaviApi::at(&format!("http://{at}"), Product::Monitor)?;
     let layer = KlaviAuthLayer::new(&api, cache);
-    let (resendable, once) = (layer.layer(http.clone()), layer.send_once().layer(http.clone()));
+    let (resendable, once) = (
+        layer.layer(http.clone()),
+        layer.send_once().layer(http.clone()),
+    );
     let plain = http.map_err(BoxError::from as fn(_) -> _);
     let constant = AddAuthorizationLayer::bearer(&"x".repeat(TOKEN)).layer(plain.clone());
 
@@ -109,15 +121,25 @@ async fn measure(rounds: usize, requests: usize) -> Result<Vec<[f64; VARIANTS]>,
 }
 
 /// So many requests by each task, in seconds.
-async fn all<S, A>(service: &S, at: SocketAddr, path: &'static str, requests: usize) -> Result<f64, BoxError>
+async fn all<S, A>(
+    service: &S,
+    at: SocketAddr,
+    path: &'static str,
+    requests: usize,
+) -> Result<f64, BoxError>
 where
-    S: Service<Request<Full<Bytes>>, Response = Response<A>, Error = BoxError> + Clone + Send + 'static,
+    S: Service<Request<Full<Bytes>>, Response = Response<A>, Error = BoxError>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send,
     A: Body<Error: Into<BoxError>> + Send + 'static,
     A::Data: Send,
 {
     let begun = Instant::now();
-    let tasks: Vec<_> = (0..TASKS).map(|_| tokio::spawn(one(service.clone(), at, path, requests))).collect();
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|_| tokio::spawn(one(service.clone(), at, path, requests)))
+        .collect();
     for task in tasks {
         task.await??;
     }
@@ -158,7 +180,9 @@ async fn serve() -> Result<SocketAddr, BoxError> {
             let connection = async move {
                 stream.set_nodelay(true)?;
                 let service = TowerToHyperService::new(Server);
-                Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await
+                Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await
             };
             tokio::spawn(connection);
         }
@@ -166,7 +190,8 @@ async fn serve() -> Result<SocketAddr, BoxError> {
     Ok(at)
 }
 
-/// Reads the request, and answers with 256 bytes, if it has the one token that its path promises, or none.
+/// Reads the request, and answers with 256 bytes, if it has the one token that its path promises,
+/// or none.
 #[derive(Clone, Copy)]
 struct Server;
 

@@ -1,8 +1,8 @@
 //! A body of 1 MiB in frames of 16 KiB that is recorded while it is sent, beside one that is not.
 //!
-//! `cargo bench --bench replay`. The frames are there already. They go over a loopback socket, both ends of which are this
-//! thread's, or nobody looks at them, which leaves the price of recording alone. Over the limit, recording stops and what
-//! was recorded is forgotten.
+//! `cargo bench --bench replay`. The frames are there already. They go over a loopback socket, both
+//! ends of which are this thread's, or nobody looks at them, which leaves the price of recording
+//! alone. Over the limit, recording stops and what was recorded is forgotten.
 
 mod support;
 
@@ -39,9 +39,15 @@ type Boxed = UnsyncBoxBody<Bytes, BoxError>;
 
 fn main() {
     let options = Options::of_command_line();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let frames: &[Bytes] =
-        Vec::leak((0..FRAMES).map(|number| Bytes::from(vec![number as u8; FRAME])).collect());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    let frames: &[Bytes] = Vec::leak(
+        (0..FRAMES)
+            .map(|number| Bytes::from(vec![number as u8; FRAME]))
+            .collect(),
+    );
     check(frames, &runtime);
     let mut tables = Tables::default();
     for sent in [true, false] {
@@ -51,8 +57,16 @@ fn main() {
     tables.print(options);
 }
 
-fn report(tables: &mut Tables, sent: bool, frames: &'static [Bytes], effort: Effort, runtime: &Runtime) {
-    let reader = Reader { socket: sent.then(|| Arc::new(Socket::new().expect("a loopback socket"))) };
+fn report(
+    tables: &mut Tables,
+    sent: bool,
+    frames: &'static [Bytes],
+    effort: Effort,
+    runtime: &Runtime,
+) {
+    let reader = Reader {
+        socket: sent.then(|| Arc::new(Socket::new().expect("a loopback socket"))),
+    };
     let inner = || reader.clone();
     let body = &Frames(frames.iter());
     let constant = AddAuthorizationLayer::bearer(&"x".repeat(TOKEN)).layer(inner());
@@ -60,12 +74,24 @@ fn report(tables: &mut Tables, sent: bool, frames: &'static [Bytes], effort: Eff
     let variants = [
         variant("not recorded: AddAuthorization", constant, body),
         variant("not recorded: klavi-auth, send once", once, body),
-        variant("klavi-auth, recorded whole (limit 2 MiB)", recording(2 << 20, inner(), runtime), body),
-        variant("klavi-auth, over the limit (64 KiB)", recording(64 << 10, inner(), runtime), body),
+        variant(
+            "klavi-auth, recorded whole (limit 2 MiB)",
+            recording(2 << 20, inner(), runtime),
+            body,
+        ),
+        variant(
+            "klavi-auth, over the limit (64 KiB)",
+            recording(64 << 10, inner(), runtime),
+            body,
+        ),
     ];
     let (names, cases): (Vec<_>, Vec<_>) = variants.into_iter().unzip();
     let times = times(&cases, 1, effort);
-    let what = if sent { "over a loopback socket" } else { "that nobody looks at" };
+    let what = if sent {
+        "over a loopback socket"
+    } else {
+        "that nobody looks at"
+    };
     let table = format!("Sending 1 MiB in 64 frames of 16 KiB, {what}");
     for ((name, case), of) in names.into_iter().zip(&cases).zip(&times) {
         let mut add = |column: &str, value| tables.add(&table, name, column, value);
@@ -87,20 +113,34 @@ fn check(frames: &'static [Bytes], runtime: &Runtime) {
     let seen_by_inner = Arc::clone(&seen);
     let inner = service_fn(move |request: Request<Boxed>| {
         let mut places = Vec::new();
-        read(request.into_body(), |data| places.push((data.as_ptr() as usize, data.len())));
+        read(request.into_body(), |data| {
+            places.push((data.as_ptr() as usize, data.len()))
+        });
         let mut seen = seen_by_inner.lock().expect("nobody panics");
         seen.push(places);
-        let status = if seen.len() == 1 { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
+        let status = if seen.len() == 1 {
+            StatusCode::UNAUTHORIZED
+        } else {
+            StatusCode::OK
+        };
         let mut response = Response::new(());
         *response.status_mut() = status;
         ready(Ok::<_, BoxError>(response))
     });
     let service = recording(2 << 20, inner, runtime);
     let body = Frames(frames.iter());
-    let response = runtime.block_on(service.oneshot(request(&body))).expect("an answer");
+    let response = runtime
+        .block_on(service.oneshot(request(&body)))
+        .expect("an answer");
     assert_eq!(response.status(), StatusCode::OK);
-    let places: Vec<_> = frames.iter().map(|data| (data.as_ptr() as usize, data.len())).collect();
-    assert_eq!(*seen.lock().expect("nobody panics"), [places.clone(), places]);
+    let places: Vec<_> = frames
+        .iter()
+        .map(|data| (data.as_ptr() as usize, data.len()))
+        .collect();
+    assert_eq!(
+        *seen.lock().expect("nobody panics"),
+        [places.clone(), places]
+    );
 }
 
 fn layer(runtime: &Runtime) -> KlaviAuthLayer {
@@ -109,8 +149,15 @@ fn layer(runtime: &Runtime) -> KlaviAuthLayer {
     KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache)
 }
 
-fn recording<S: Clone>(limit: usize, inner: S, runtime: &Runtime) -> KlaviAuth<S, RecordBody<Boxed>> {
-    layer(runtime).replay_with(Boxed::new).replay_limit(limit).layer(inner)
+fn recording<S: Clone>(
+    limit: usize,
+    inner: S,
+    runtime: &Runtime,
+) -> KlaviAuth<S, RecordBody<Boxed>> {
+    layer(runtime)
+        .replay_with(Boxed::new)
+        .replay_limit(limit)
+        .layer(inner)
 }
 
 fn variant<'a, S>(name: &'a str, service: S, body: &Frames) -> (&'a str, Case<'a>)
@@ -134,7 +181,9 @@ where
 }
 
 fn request(body: &Frames) -> Request<Boxed> {
-    Request::post("/monitor/v1/files").body(Boxed::new(body.clone())).expect("a request")
+    Request::post("/monitor/v1/files")
+        .body(Boxed::new(body.clone()))
+        .expect("a request")
 }
 
 /// A body of frames that are there already.
@@ -170,7 +219,10 @@ impl Socket {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let there = TcpStream::connect(listener.local_addr()?)?;
         there.set_nodelay(true)?;
-        Ok(Self { there, here: listener.accept()?.0 })
+        Ok(Self {
+            there,
+            here: listener.accept()?.0,
+        })
     }
 
     /// There and back to this thread. A frame fits into the socket's buffer.
@@ -190,7 +242,10 @@ impl Service<Request<Boxed>> for Reader {
     }
 
     fn call(&mut self, request: Request<Boxed>) -> Self::Future {
-        assert!(request.headers().contains_key(AUTHORIZATION), "it has a token");
+        assert!(
+            request.headers().contains_key(AUTHORIZATION),
+            "it has a token"
+        );
         read(request.into_body(), |data| match &self.socket {
             Some(socket) => socket.send(data).expect("the connection holds"),
             None => drop(black_box(data)),

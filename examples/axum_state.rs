@@ -4,7 +4,8 @@
 //! cargo run --example axum_state --features sandbox
 //! ```
 //!
-//! Offline: the example starts a look-alike of Klavi and the application, and calls the latter itself.
+//! Offline: the example starts a look-alike of Klavi and the application, and calls the latter
+//! itself.
 #![allow(clippy::print_stdout, reason = "it tells its story on the terminal")]
 
 use std::sync::Arc;
@@ -30,8 +31,8 @@ struct App {
     base_url: Arc<str>,
 }
 
-/// The client without its type parameters. `KlaviAuth<Client<HttpConnector, Body>, RecordBody<Body>>`, which is
-/// what it is, would do as well, and saves a box per request.
+/// The client without its type parameters. `KlaviAuth<Client<HttpConnector, Body>,
+/// RecordBody<Body>>`, which is what it is, would do as well, and saves a box per request.
 type Klavi = BoxCloneSyncService<Request<Body>, Response, BoxError>;
 
 pub(crate) fn app(sandbox: &Sandbox) -> Result<Router, BoxError> {
@@ -45,15 +46,25 @@ pub(crate) fn app(sandbox: &Sandbox) -> Result<Router, BoxError> {
         .map_response(IntoResponse::into_response)
         .layer(auth)
         .service(http);
-    let state = App { klavi, base_url: sandbox.base_url().into() };
-    Ok(Router::new().route("/customers/{name}", post(add_customer)).with_state(state))
+    let state = App {
+        klavi,
+        base_url: sandbox.base_url().into(),
+    };
+    Ok(Router::new()
+        .route("/customers/{name}", post(add_customer))
+        .with_state(state))
 }
 
 /// Makes a monitor for a customer. Nothing in here knows of tokens.
 async fn add_customer(State(app): State<App>, Path(name): Path<String>) -> Response {
     let monitor = serde_json::json!({ "name": name }).to_string();
-    let request = Request::post(format!("{}/monitor/v1/monitors", app.base_url)).body(Body::from(monitor));
-    match app.klavi.oneshot(request.expect("a URL made of a URL")).await {
+    let request =
+        Request::post(format!("{}/monitor/v1/monitors", app.base_url)).body(Body::from(monitor));
+    match app
+        .klavi
+        .oneshot(request.expect("a URL made of a URL"))
+        .await
+    {
         Ok(response) => response,
         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }
@@ -68,11 +79,19 @@ async fn main() -> Result<(), BoxError> {
 
     let http = Client::builder(TokioExecutor::new()).build_http::<Body>();
     for name in ["ana", "bruno", "carla"] {
-        let request = Request::post(format!("http://{address}/customers/{name}")).body(Body::empty())?;
+        let request =
+            Request::post(format!("http://{address}/customers/{name}")).body(Body::empty())?;
         let (head, body) = http.request(request).await?.into_parts();
-        println!("POST /customers/{name:5} → {} {:?}", head.status, body.collect().await?.to_bytes());
+        println!(
+            "POST /customers/{name:5} → {} {:?}",
+            head.status,
+            body.collect().await?.to_bytes()
+        );
         sandbox.revoke_all();
     }
-    println!("\nThe token was revoked after each of them. The sandbox saw: {:?}", sandbox.counts());
+    println!(
+        "\nThe token was revoked after each of them. The sandbox saw: {:?}",
+        sandbox.counts()
+    );
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! hyper-util's client, over HTTP/1.1 and HTTP/2: a whole body and a stream, each sent again after a revocation.
+//! hyper-util's client, over HTTP/1.1 and HTTP/2: a whole body and a stream, each sent again after
+//! a revocation.
 //!
 //! ```sh
 //! cargo run --example hyper --features sandbox
@@ -35,37 +36,66 @@ async fn main() -> Result<(), BoxError> {
 
         // `Full` can be cloned: the layer keeps a clone, which shares its bytes.
         let whole = auth.layer(http.build_http::<Full<Bytes>>());
-        post(&sandbox, "a whole body", whole, || Full::from("carga única")).await?;
+        post(&sandbox, "a whole body", whole, || {
+            Full::from("carga única")
+        })
+        .await?;
 
         // A stream cannot: it is recorded while it is sent, and made anew by the constructor.
         let recording = auth.clone().replay_with(UnsyncBoxBody::new);
-        post(&sandbox, "a stream", recording.layer(http.build_http()), stream).await?;
+        post(
+            &sandbox,
+            "a stream",
+            recording.layer(http.build_http()),
+            stream,
+        )
+        .await?;
     }
     Ok(())
 }
 
 fn stream() -> Stream {
-    let pieces = ["peça ", "por ", "peça"].map(|piece| Ok::<_, Infallible>(Frame::data(Bytes::from(piece))));
-    StreamBody::new(stream::iter(pieces).then(ready)).map_err(Into::into).boxed_unsync()
+    let pieces =
+        ["peça ", "por ", "peça"].map(|piece| Ok::<_, Infallible>(Frame::data(Bytes::from(piece))));
+    StreamBody::new(stream::iter(pieces).then(ready))
+        .map_err(Into::into)
+        .boxed_unsync()
 }
 
-/// Two requests with a revocation in between, and what the sandbox and the caller saw of the second.
-async fn post<S, B, A>(sandbox: &Sandbox, what: &str, klavi: S, body: fn() -> B) -> Result<(), BoxError>
+/// Two requests with a revocation in between, and what the sandbox and the caller saw of the
+/// second.
+async fn post<S, B, A>(
+    sandbox: &Sandbox,
+    what: &str,
+    klavi: S,
+    body: fn() -> B,
+) -> Result<(), BoxError>
 where
     S: Service<Request<B>, Response = Response<A>, Error = BoxError> + Clone,
     A: Body<Error: Into<BoxError>>,
 {
-    let request = || Request::post(format!("{}/monitor/v1/echo/raw", sandbox.base_url())).body(body());
+    let request =
+        || Request::post(format!("{}/monitor/v1/echo/raw", sandbox.base_url())).body(body());
     klavi.clone().oneshot(request()?).await?;
     sandbox.revoke_all();
     sandbox.clear_log();
     let (head, answer) = klavi.oneshot(request()?).await?.into_parts();
     let answer = answer.collect().await.map_err(Into::into)?.to_bytes();
 
-    println!("{what} over {:?}, after the token was revoked", head.version);
+    println!(
+        "{what} over {:?}, after the token was revoked",
+        head.version
+    );
     for seen in sandbox.log() {
-        let status = seen.status().map(|status| status.as_u16()).unwrap_or_default();
-        println!("   the sandbox: {:4} {} → {status}", seen.method(), seen.path());
+        let status = seen
+            .status()
+            .map(|status| status.as_u16())
+            .unwrap_or_default();
+        println!(
+            "   the sandbox: {:4} {} → {status}",
+            seen.method(),
+            seen.path()
+        );
     }
     println!(
         "   the caller:  {}, and its own body back: {:?}\n",

@@ -17,12 +17,16 @@ use tower::{Layer, ServiceExt};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let server = Sandbox::builder().key("my-client", "my-secret").start().await?;
+    let server = Sandbox::builder()
+        .key("my-client", "my-secret")
+        .start()
+        .await?;
     let url = |path: &str| format!("{}{path}", server.base_url());
     let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
 
     let source = ClientCredentials::new(&url("/token"), "my-client", "my-secret", http.clone())?;
-    let auth = KlaviAuthLayer::for_origin(server.base_url(), TokenCache::new(source.scope("klaas")))?;
+    let auth =
+        KlaviAuthLayer::for_origin(server.base_url(), TokenCache::new(source.scope("klaas")))?;
     let api = auth.layer(http);
 
     for revoked in [false, true] {

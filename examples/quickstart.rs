@@ -5,8 +5,9 @@
 //! ```
 //!
 //! Offline, against a look-alike of Klavi in this process, with tokens that live 4 seconds. With
-//! `KLAVI_ACCESS_KEY` and `KLAVI_SECRET_KEY` set it calls Klavi itself instead (its sandbox, unless `KLAVI_ENV` or
-//! `KLAVI_API_URL` say otherwise). `RUST_LOG=klavi_auth=debug` shows what the layer reports meanwhile.
+//! `KLAVI_ACCESS_KEY` and `KLAVI_SECRET_KEY` set it calls Klavi itself instead (its sandbox, unless
+//! `KLAVI_ENV` or `KLAVI_API_URL` say otherwise). `RUST_LOG=klavi_auth=debug` shows what the layer
+//! reports meanwhile.
 #![allow(clippy::print_stdout, reason = "it tells its story on the terminal")]
 
 use std::{
@@ -40,24 +41,38 @@ type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .init();
 
     let keys = ["KLAVI_ACCESS_KEY", "KLAVI_SECRET_KEY"];
     if keys.iter().all(|name| std::env::var_os(name).is_none()) {
         return against_the_sandbox().await;
     }
-    against_klavi(KlaviApi::from_env(Product::Monitor)?, Credentials::from_env()?).await
+    against_klavi(
+        KlaviApi::from_env(Product::Monitor)?,
+        Credentials::from_env()?,
+    )
+    .await
 }
 
 /// An ordinary HTTP client. The layer uses it twice: for the API and for the token.
 fn http_client() -> HttpClient {
-    let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
+    let connector = HttpsConnectorBuilder::new()
+        .with_webpki_roots()
+        .https_or_http()
+        .enable_http1()
+        .build();
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
 async fn against_the_sandbox() -> Result<(), BoxError> {
     let sandbox = Sandbox::builder().token_lifetime(LIFETIME).start().await?;
-    println!("A look-alike of Klavi listens on {}. Its tokens live {LIFETIME:?}.\n", sandbox.base_url());
+    println!(
+        "A look-alike of Klavi listens on {}. Its tokens live {LIFETIME:?}.\n",
+        sandbox.base_url()
+    );
 
     let http = http_client();
     let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
@@ -80,9 +95,15 @@ async fn against_the_sandbox() -> Result<(), BoxError> {
         outcome?;
     }
     let after = sandbox.counts();
-    println!("   → 50 answers after {:.0?}, {} POST /auth\n", started.elapsed(), after.auth - before.auth);
+    println!(
+        "   → 50 answers after {:.0?}, {} POST /auth\n",
+        started.elapsed(),
+        after.auth - before.auth
+    );
 
-    println!("3. Requests flow for 7 s; tokens are renewed ahead of their end, behind the requests' back");
+    println!(
+        "3. Requests flow for 7 s; tokens are renewed ahead of their end, behind the requests' back"
+    );
     println!("   /refresh and /auth take 300 ms, so a request that had to wait would show");
     sandbox.set_latency(Endpoint::Refresh, Duration::from_millis(300));
     let (before, started, mut slowest) = (sandbox.counts(), Instant::now(), Duration::ZERO);
@@ -92,13 +113,24 @@ async fn against_the_sandbox() -> Result<(), BoxError> {
         let now = auth.tokens().snapshot().generation();
         if now != generation {
             generation = now;
-            println!("   → {:.1} s: token {} is there", started.elapsed().as_secs_f64(), now.unwrap_or(0));
+            println!(
+                "   → {:.1} s: token {} is there",
+                started.elapsed().as_secs_f64(),
+                now.unwrap_or(0)
+            );
         }
         sleep(Duration::from_millis(20)).await;
     }
     let after = sandbox.counts();
-    println!("   → {} GET /refresh, {} POST /auth", after.refresh - before.refresh, after.auth - before.auth);
-    println!("   → {} requests, the slowest took {slowest:.1?}\n", after.resource - before.resource);
+    println!(
+        "   → {} GET /refresh, {} POST /auth",
+        after.refresh - before.refresh,
+        after.auth - before.auth
+    );
+    println!(
+        "   → {} requests, the slowest took {slowest:.1?}\n",
+        after.resource - before.resource
+    );
 
     println!("4. All tokens are revoked; 20 callers POST a body");
     sandbox.revoke_all();
@@ -107,15 +139,28 @@ async fn against_the_sandbox() -> Result<(), BoxError> {
         outcome?;
     }
     let after = sandbox.counts();
-    println!("   → {} times 401 from the API", after.unauthorized - before.unauthorized);
-    println!("   → {} POST /auth, {} GET /refresh", after.auth - before.auth, after.refresh - before.refresh);
+    println!(
+        "   → {} times 401 from the API",
+        after.unauthorized - before.unauthorized
+    );
+    println!(
+        "   → {} POST /auth, {} GET /refresh",
+        after.auth - before.auth,
+        after.refresh - before.refresh
+    );
     println!("   → every rejected request resent with its body: 20 times 201 for the callers\n");
 
     let counts = sandbox.counts();
     println!("┌──────────────────────────────┬───────┐");
     println!("│ requests by callers          │ {:>5} │", api.requests());
-    println!("│ 401s seen by callers         │ {:>5} │", api.unauthorized());
-    println!("│ 401s answered by the API     │ {:>5} │", counts.unauthorized);
+    println!(
+        "│ 401s seen by callers         │ {:>5} │",
+        api.unauthorized()
+    );
+    println!(
+        "│ 401s answered by the API     │ {:>5} │",
+        counts.unauthorized
+    );
     println!("│ token calls: POST /auth      │ {:>5} │", counts.auth);
     println!("│ token calls: GET /refresh    │ {:>5} │", counts.refresh);
     println!("└──────────────────────────────┴───────┘");
@@ -127,7 +172,9 @@ async fn against_klavi(klavi: KlaviApi, keys: Credentials) -> Result<(), BoxErro
     let base = klavi.base_url().to_owned();
     println!("Calling {base}\n");
     let http = http_client();
-    let auth = KlaviAuthLayer::builder(klavi, keys).transport(http.clone()).build()?;
+    let auth = KlaviAuthLayer::builder(klavi, keys)
+        .transport(http.clone())
+        .build()?;
     let api = Api::new(auth.layer(http), &base);
 
     println!("1. The first token");
@@ -159,7 +206,12 @@ struct Api {
 impl Api {
     fn new(service: KlaviAuth<HttpClient>, base: &str) -> Self {
         let monitors = format!("{base}/monitor/v1/monitors");
-        Self { service, monitors, requests: Arc::default(), unauthorized: Arc::default() }
+        Self {
+            service,
+            monitors,
+            requests: Arc::default(),
+            unauthorized: Arc::default(),
+        }
     }
 
     /// One GET that must succeed, and how long it took.
@@ -175,7 +227,10 @@ impl Api {
     }
 
     async fn send(&self, method: &str, body: String) -> Result<StatusCode, BoxError> {
-        let request = Request::builder().method(method).uri(&self.monitors).body(Full::from(body))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(&self.monitors)
+            .body(Full::from(body))?;
         let status = self.service.clone().oneshot(request).await?.status();
         self.requests.fetch_add(1, Ordering::Relaxed);
         if status == StatusCode::UNAUTHORIZED {
@@ -194,5 +249,9 @@ impl Api {
 }
 
 fn expect(wanted: StatusCode, got: StatusCode) -> Result<(), BoxError> {
-    if got == wanted { Ok(()) } else { Err(format!("expected {wanted}, got {got}").into()) }
+    if got == wanted {
+        Ok(())
+    } else {
+        Err(format!("expected {wanted}, got {got}").into())
+    }
 }

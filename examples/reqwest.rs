@@ -21,8 +21,9 @@ async fn main() -> Result<(), BoxError> {
     let url = |path: &str| format!("{}/monitor/v1/{path}", sandbox.base_url());
     println!("A look-alike of Klavi listens on {}\n", sandbox.base_url());
 
-    // Without `.transport(…)` the token calls go over a reqwest client of the layer's own. `replay_with` is for
-    // streams: without it they are sent once, and everything else works as it does here.
+    // Without `.transport(…)` the token calls go over a reqwest client of the layer's own.
+    // `replay_with` is for streams: without it they are sent once, and everything else works as it
+    // does here.
     let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
         .build()?
         .replay_with(Body::wrap);
@@ -35,20 +36,34 @@ async fn main() -> Result<(), BoxError> {
     tell(&sandbox);
 
     println!("2. A request that opts out, by an extension of the http crate's request");
-    let open = http::Request::get(url("monitors")).extension(SkipAuth).body("")?;
+    let open = http::Request::get(url("monitors"))
+        .extension(SkipAuth)
+        .body("")?;
     let response = klavi.call(Request::try_from(open)?).await?;
-    println!("   → {}: it went out without a token, and its 401 started nothing", response.status());
+    println!(
+        "   → {}: it went out without a token, and its 401 started nothing",
+        response.status()
+    );
     tell(&sandbox);
 
     println!("3. All tokens are revoked, and a body of bytes is posted");
     sandbox.revoke_all();
-    let request = http.post(url("monitors")).body(r#"{"name":"bytes"}"#).build()?;
-    println!("   → {}: renewed and sent again", klavi.call(request).await?.status());
+    let request = http
+        .post(url("monitors"))
+        .body(r#"{"name":"bytes"}"#)
+        .build()?;
+    println!(
+        "   → {}: renewed and sent again",
+        klavi.call(request).await?.status()
+    );
     tell(&sandbox);
 
     println!("4. All tokens are revoked, and a stream is posted");
     sandbox.revoke_all();
-    let request = http.post(url("monitors")).body(streamed([r#"{"name":"#, r#""a stream"}"#])).build()?;
+    let request = http
+        .post(url("monitors"))
+        .body(streamed([r#"{"name":"#, r#""a stream"}"#]))
+        .build()?;
     println!(
         "   → {}: recorded while it was sent, and sent again whole",
         klavi.call(request).await?.status()

@@ -29,26 +29,39 @@ async fn main() -> Result<(), BoxError> {
     let url = serve(Arc::clone(&valid), Arc::clone(&calls)).await?;
     println!("A gRPC server listens on {url}\n");
 
-    // A source of our own, which here is the server itself. `KlaviSource` is the one that asks Klavi.
+    // A source of our own, which here is the server itself. `KlaviSource` is the one that asks
+    // Klavi.
     let issue = Arc::clone(&valid);
     let tokens = TokenCache::new(source_fn(move |_| {
         let number = issue.fetch_add(1, SeqCst) + 1;
         async move { NewToken::new(&number.to_string(), Duration::from_secs(1800)) }
     }));
-    let auth = KlaviAuthLayer::new(&KlaviApi::at(&url, Product::other("health")?)?, tokens.clone())
-        // gRPC's paths begin with the name of a service, not with a product's.
-        .whole_origin()
-        .rejected_when(|status, headers| {
-            status == 401 || headers.get("grpc-status").is_some_and(|s| s == "16")
-        })
-        .replay_with(Body::new);
+    let auth = KlaviAuthLayer::new(
+        &KlaviApi::at(&url, Product::other("health")?)?,
+        tokens.clone(),
+    )
+    // gRPC's paths begin with the name of a service, not with a product's.
+    .whole_origin()
+    .rejected_when(|status, headers| {
+        status == 401 || headers.get("grpc-status").is_some_and(|s| s == "16")
+    })
+    .replay_with(Body::new);
     let channel = Endpoint::from_shared(url)?.connect_lazy();
     let mut health = HealthClient::new(ServiceBuilder::new().layer(auth).service(channel));
 
-    for what in ["The first call", "After a revocation, told by HTTP 401", "After another, told by status 16"]
-    {
-        let answer = health.check(HealthCheckRequest::default()).await?.into_inner();
-        let (calls, token) = (calls.load(SeqCst), tokens.snapshot().generation().unwrap_or(0));
+    for what in [
+        "The first call",
+        "After a revocation, told by HTTP 401",
+        "After another, told by status 16",
+    ] {
+        let answer = health
+            .check(HealthCheckRequest::default())
+            .await?
+            .into_inner();
+        let (calls, token) = (
+            calls.load(SeqCst),
+            tokens.snapshot().generation().unwrap_or(0),
+        );
         println!(
             "{what}\n   → {:?}; {calls} calls have arrived so far, token {token} is in use",
             answer.status()
@@ -62,7 +75,10 @@ async fn main() -> Result<(), BoxError> {
 async fn serve(valid: Arc<AtomicU32>, calls: Arc<AtomicU32>) -> Result<String, BoxError> {
     let check = move |request: Request, next: Next| {
         let bearer = format!("Bearer {}", valid.load(SeqCst));
-        let (call, accepted) = (calls.fetch_add(1, SeqCst), request.headers().get(AUTHORIZATION));
+        let (call, accepted) = (
+            calls.fetch_add(1, SeqCst),
+            request.headers().get(AUTHORIZATION),
+        );
         let accepted = accepted.is_some_and(|sent| *sent == bearer);
         async move {
             match call {
@@ -73,7 +89,9 @@ async fn serve(valid: Arc<AtomicU32>, calls: Arc<AtomicU32>) -> Result<String, B
         }
     };
     let (_, health) = tonic_health::server::health_reporter();
-    let app = Routes::new(health).into_axum_router().layer(axum::middleware::from_fn(check));
+    let app = Routes::new(health)
+        .into_axum_router()
+        .layer(axum::middleware::from_fn(check));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     tokio::spawn(axum::serve(listener, app).into_future());

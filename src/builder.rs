@@ -8,8 +8,8 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    Backoff, BoxError, Budget, ConfigError, Credentials, KlaviApi, KlaviAuthLayer, KlaviSource, Observer,
-    RefreshPolicy,
+    Backoff, BoxError, Budget, ConfigError, Credentials, KlaviApi, KlaviAuthLayer, KlaviSource,
+    Observer, RefreshPolicy,
     cache::{TokenSettings, check_timeout},
     klavi::{self, Transport},
     layer::Options,
@@ -80,19 +80,23 @@ impl KlaviAuthLayerBuilder {
             Some(transport) => transport,
             None => klavi::default_transport()?,
         };
-        let mut source = KlaviSource::over(self.api, self.credentials, transport).headers(self.headers);
+        let mut source =
+            KlaviSource::over(self.api, self.credentials, transport).headers(self.headers);
         if let Some(timeout) = self.request_timeout {
             check_timeout("request_timeout", timeout)?;
             source = source.request_timeout(timeout);
         }
-        Ok(KlaviAuthLayer::with_options(self.tokens.build(Box::new(source))?, self.options))
+        Ok(KlaviAuthLayer::with_options(
+            self.tokens.build(Box::new(source))?,
+            self.options,
+        ))
     }
 }
 
 /// # The token calls
 impl KlaviAuthLayerBuilder {
-    /// Carries the token calls over this tower HTTP service: a client of hyper-util, a test double, anything
-    /// whose request body can be made from [`Bytes`]. It must not follow redirects.
+    /// Carries the token calls over this tower HTTP service: a client of hyper-util, a test double,
+    /// anything whose request body can be made from [`Bytes`]. It must not follow redirects.
     ///
     /// A proxy, a client certificate and TLS settings are the client's business, not the layer's.
     /// Give the same client to the layer and it serves the token calls and the requests.
@@ -115,7 +119,8 @@ impl KlaviAuthLayerBuilder {
     /// Carries the token calls over this client: for a proxy, a client certificate or TLS settings
     /// of your own, which are the transport's business.
     ///
-    /// It must be built with [`reqwest::redirect::Policy::none`]: the keys go wherever it follows a redirect to.
+    /// It must be built with [`reqwest::redirect::Policy::none`]: the keys go wherever it follows a
+    /// redirect to.
     ///
     /// ```
     /// # use klavi_auth::{BoxError, Credentials, KlaviApi, KlaviAuthLayer, Product};

@@ -33,7 +33,10 @@ pub(crate) fn io_kind(link: &(dyn StdError + 'static)) -> Option<io::ErrorKind> 
 /// Whether it says that no connection could be made.
 pub(crate) fn is_connect(link: &(dyn StdError + 'static)) -> bool {
     #[cfg(feature = "reqwest")]
-    if link.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect) {
+    if link
+        .downcast_ref::<reqwest::Error>()
+        .is_some_and(reqwest::Error::is_connect)
+    {
         return true;
     }
     if let Some(masked) = link.downcast_ref::<Masked>() {
@@ -68,16 +71,18 @@ fn prints(link: &dyn StdError, text: &str) -> bool {
 
 /// Whether a cause, or what it was caused by, repeats a secret.
 pub(crate) fn repeats_a_secret(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> bool {
-    chain(cause).filter(|link| !is_of_the_system(*link)).any(|link| {
-        [
-            format_args!("{link}"),
-            format_args!("{link:?}"),
-            format_args!("{link:#}"),
-            format_args!("{link:#?}"),
-        ]
-        .into_iter()
-        .any(|text| mask(text).is_some())
-    })
+    chain(cause)
+        .filter(|link| !is_of_the_system(*link))
+        .any(|link| {
+            [
+                format_args!("{link}"),
+                format_args!("{link:?}"),
+                format_args!("{link:#}"),
+                format_args!("{link:#?}"),
+            ]
+            .into_iter()
+            .any(|text| mask(text).is_some())
+        })
 }
 
 /// A copy of a cause and all that it was caused by, with secrets masked.
@@ -101,7 +106,8 @@ pub(crate) fn masked(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> Cause
 
 /// Whether the system or the standard library wrote its text, which can only look like a secret.
 fn is_of_the_system(link: &(dyn StdError + 'static)) -> bool {
-    link.downcast_ref::<io::Error>().is_some_and(|error| error.get_ref().is_none())
+    link.downcast_ref::<io::Error>()
+        .is_some_and(|error| error.get_ref().is_none())
 }
 
 /// Stands for a cause that repeats a secret.
@@ -162,9 +168,14 @@ mod tests {
     #[test]
     fn case_61_the_chain_its_texts_and_its_kind_survive_the_mask() {
         let cause = Outer("sent hidden", Some(io::ErrorKind::ConnectionRefused.into()));
-        let error = Error::no_token(crate::error::Lost::NeverHad, Error::transport(cause).masked(&mask));
+        let error = Error::no_token(
+            crate::error::Lost::NeverHad,
+            Error::transport(cause).masked(&mask),
+        );
         assert_eq!(lines(&error)[2..], ["sent ***", "connection refused"]);
-        assert!(!format!("{error:?}").contains("hidden") && format!("{error:?}").contains("sent ***"));
+        assert!(
+            !format!("{error:?}").contains("hidden") && format!("{error:?}").contains("sent ***")
+        );
         assert_eq!(error.io_kind(), Some(io::ErrorKind::ConnectionRefused));
         assert!(error.is_connect() && error.is_transport());
     }
@@ -179,7 +190,13 @@ mod tests {
     fn case_61_an_error_of_the_system_looks_like_a_secret_and_is_none() {
         let refused = |_: fmt::Arguments<'_>| Some("***".to_owned());
         let system = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        assert!(Error::transport(system()).masked(&refused).source().unwrap().is::<io::Error>());
+        assert!(
+            Error::transport(system())
+                .masked(&refused)
+                .source()
+                .unwrap()
+                .is::<io::Error>()
+        );
         let error = Error::transport(Outer("sent", Some(system()))).masked(&refused);
         assert_eq!(lines(&error)[1..], ["***", "connection refused"]);
         let said = Error::transport(io::Error::other("hidden")).masked(&mask);
@@ -200,8 +217,14 @@ mod tests {
         for (cause, expected) in [
             (Outer("client error (Connect)", None), true),
             (Outer("client error (SendRequest)", None), false),
-            (Outer("x", Some(io::ErrorKind::HostUnreachable.into())), true),
-            (Outer("x", Some(io::ErrorKind::ConnectionReset.into())), false),
+            (
+                Outer("x", Some(io::ErrorKind::HostUnreachable.into())),
+                true,
+            ),
+            (
+                Outer("x", Some(io::ErrorKind::ConnectionReset.into())),
+                false,
+            ),
         ] {
             assert_eq!(Error::transport(cause).is_connect(), expected);
         }

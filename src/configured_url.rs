@@ -20,7 +20,9 @@ pub(crate) enum Purpose {
 /// [`ConfigError::InvalidUrl`].
 pub(crate) fn parse(url: &str, purpose: Purpose) -> Result<(Origin, Uri), ConfigError> {
     let parsed = url.parse::<Uri>().ok().and_then(|uri| {
-        let userinfo = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        let userinfo = uri
+            .authority()
+            .is_some_and(|authority| authority.as_str().contains('@'));
         let has_path = uri.path() != "/" && purpose.is_origin();
         // `Uri` silently drops a fragment, which here can only be a mistake.
         let has_more = userinfo || has_path || uri.query().is_some() || url.contains('#');
@@ -40,7 +42,9 @@ pub(crate) fn parse_secure(url: &str, purpose: Purpose) -> Result<(Origin, Uri),
     if origin.is_exposed() {
         let (name, authority) = (purpose.name(), origin.authority());
         let instead = match purpose {
-            Purpose::BaseUrl => ", or use `KlaviApi::at_insecure` if something else encrypts the connection",
+            Purpose::BaseUrl => {
+                ", or use `KlaviApi::at_insecure` if something else encrypts the connection"
+            }
             Purpose::TokenUrl | Purpose::Origin | Purpose::AddedOrigin => "",
         };
         return Err(ConfigError::InsecureUrl(
@@ -91,10 +95,18 @@ fn problem_with(url: &str, purpose: Purpose) -> String {
         };
     };
     let full_authority = authority(rest);
-    let (user, authority) =
-        full_authority.rsplit_once('@').map_or(("", full_authority), |(_, rest)| ("***@", rest));
-    let authority = if is_printable(authority) { authority } else { "…" };
-    if !["https", "http"].iter().any(|known| known.eq_ignore_ascii_case(scheme)) {
+    let (user, authority) = full_authority
+        .rsplit_once('@')
+        .map_or(("", full_authority), |(_, rest)| ("***@", rest));
+    let authority = if is_printable(authority) {
+        authority
+    } else {
+        "…"
+    };
+    if !["https", "http"]
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(scheme))
+    {
         return format!(
             "the scheme of {name} `…://{authority}` is neither https nor http: write `https://{authority}`"
         );
@@ -112,7 +124,10 @@ fn problem_with(url: &str, purpose: Purpose) -> String {
         "has a host, a port or a path that is not valid"
     };
     let more = if matches!(tail, "" | "/") { "" } else { "/…" };
-    format!("{name} `{}://{user}{authority}{more}` {problem}", scheme.to_ascii_lowercase())
+    format!(
+        "{name} `{}://{user}{authority}{more}` {problem}",
+        scheme.to_ascii_lowercase()
+    )
 }
 
 /// All before the path.
@@ -138,14 +153,18 @@ fn is_host_of_a_network(authority: &str) -> bool {
     let host = host(authority);
     let labels = || host.strip_suffix('.').unwrap_or(host).split('.');
     let is_label = |label: &str| {
-        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
     let has_top_level = labels().count() > 1
         && labels()
             .next_back()
             .is_some_and(|last| last.len() <= 24 && last.bytes().all(|b| b.is_ascii_alphabetic()));
     let is_name = has_top_level || host.eq_ignore_ascii_case("localhost");
-    is_name && labels().all(is_label) || matches!(Host::parse(host), Some(Host::V4(_) | Host::V6(_)))
+    is_name && labels().all(is_label)
+        || matches!(Host::parse(host), Some(Host::V4(_) | Host::V6(_)))
 }
 
 #[cfg(test)]
@@ -154,7 +173,10 @@ mod tests {
 
     fn problem(url: &str, purpose: Purpose) -> String {
         let error = parse_secure(url, purpose).unwrap_err();
-        assert!(matches!(error, ConfigError::InvalidUrl(_) | ConfigError::InsecureUrl(_)));
+        assert!(matches!(
+            error,
+            ConfigError::InvalidUrl(_) | ConfigError::InsecureUrl(_)
+        ));
         error.to_string()
     }
 
@@ -162,22 +184,46 @@ mod tests {
     fn the_problem_with_a_base_url_says_what_to_do() {
         for (url, says) in [
             ("", "the base URL is empty"),
-            ("api.klavi.ai", "base URL `api.klavi.ai` has no scheme: write `https://api.klavi.ai`"),
+            (
+                "api.klavi.ai",
+                "base URL `api.klavi.ai` has no scheme: write `https://api.klavi.ai`",
+            ),
             (
                 "api.klavi.ai:443/x",
                 "base URL `api.klavi.ai:443` has no scheme: write `https://api.klavi.ai:443`",
             ),
-            ("localhost:8080", "base URL `localhost:8080` has no scheme: write `http://localhost:8080`"),
-            ("127.0.0.1:8080", "base URL `127.0.0.1:8080` has no scheme: write `http://127.0.0.1:8080`"),
-            ("/v1", "the base URL has no scheme: it must begin with `https://`"),
-            ("https:/api.klavi.ai", "the base URL has no scheme: it must begin with `https://`"),
-            ("https://api.klavi.ai\n", "the base URL has a space, a line break or another blank in it"),
+            (
+                "localhost:8080",
+                "base URL `localhost:8080` has no scheme: write `http://localhost:8080`",
+            ),
+            (
+                "127.0.0.1:8080",
+                "base URL `127.0.0.1:8080` has no scheme: write `http://127.0.0.1:8080`",
+            ),
+            (
+                "/v1",
+                "the base URL has no scheme: it must begin with `https://`",
+            ),
+            (
+                "https:/api.klavi.ai",
+                "the base URL has no scheme: it must begin with `https://`",
+            ),
+            (
+                "https://api.klavi.ai\n",
+                "the base URL has a space, a line break or another blank in it",
+            ),
             (
                 "ftp://api.klavi.ai",
                 "the scheme of base URL `…://api.klavi.ai` is neither https nor http: write `https://api.klavi.ai`",
             ),
-            ("https://api.klavi.ai/a?b=c", "base URL `https://api.klavi.ai/…` has a query: leave it out"),
-            ("HTTPS://api.klavi.ai#top", "base URL `https://api.klavi.ai/…` has a fragment: leave it out"),
+            (
+                "https://api.klavi.ai/a?b=c",
+                "base URL `https://api.klavi.ai/…` has a query: leave it out",
+            ),
+            (
+                "HTTPS://api.klavi.ai#top",
+                "base URL `https://api.klavi.ai/…` has a fragment: leave it out",
+            ),
             (
                 "https://user@api.klavi.ai",
                 "base URL `https://***@api.klavi.ai` has user information: leave it out",
@@ -190,7 +236,10 @@ mod tests {
                 "https://api.klavi.ai:x",
                 "base URL `https://api.klavi.ai:x` has a host, a port or a path that is not valid",
             ),
-            ("https://", "base URL `https://…` has a host, a port or a path that is not valid"),
+            (
+                "https://",
+                "base URL `https://…` has a host, a port or a path that is not valid",
+            ),
             (
                 "http://gw.example/k",
                 "base URL `http://gw.example` would carry secrets in the clear: write `https://gw.example`, or use \
@@ -204,7 +253,10 @@ mod tests {
     #[test]
     fn the_problem_with_an_added_origin_says_what_to_do() {
         for (url, says) in [
-            ("files.klavi.ai", "added origin `files.klavi.ai` has no scheme: write `https://files.klavi.ai`"),
+            (
+                "files.klavi.ai",
+                "added origin `files.klavi.ai` has no scheme: write `https://files.klavi.ai`",
+            ),
             (
                 "https://files.klavi.ai/a",
                 "added origin `https://files.klavi.ai/…` has a path: leave it out, since the token goes to all paths of an \
@@ -227,8 +279,16 @@ mod tests {
                 Purpose::Origin,
                 "origin `http://a.example` would carry secrets in the clear",
             ),
-            ("https://a.example/b", Purpose::Origin, "origin `https://a.example/…` has a path: leave it out"),
-            ("http://a.example/b", Purpose::TokenUrl, "token URL `http://a.example` would carry secrets"),
+            (
+                "https://a.example/b",
+                Purpose::Origin,
+                "origin `https://a.example/…` has a path: leave it out",
+            ),
+            (
+                "http://a.example/b",
+                Purpose::TokenUrl,
+                "token URL `http://a.example` would carry secrets",
+            ),
         ] {
             let problem = problem(url, purpose);
             assert!(problem.starts_with(says), "{problem}");
@@ -253,7 +313,12 @@ mod tests {
             "user:hush@api.klavi.ai",
             "hush:hush",
         ] {
-            for purpose in [Purpose::BaseUrl, Purpose::TokenUrl, Purpose::Origin, Purpose::AddedOrigin] {
+            for purpose in [
+                Purpose::BaseUrl,
+                Purpose::TokenUrl,
+                Purpose::Origin,
+                Purpose::AddedOrigin,
+            ] {
                 let problem = problem(url, purpose);
                 assert!(!problem.contains("hush"), "{url}: {problem}");
             }

@@ -1,5 +1,5 @@
-//! The way of a request that cannot leave at once: it waits for a token, then for the inner service. Few requests go
-//! it, so it is kept in a box, and the future of all others is small.
+//! The way of a request that cannot leave at once: it waits for a token, then for the inner
+//! service. Few requests go it, so it is kept in a box, and the future of all others is small.
 
 use std::{
     future::Future,
@@ -43,9 +43,17 @@ pub(crate) struct Detour<S, R, Q, A, K> {
 
 enum Step<S, Q, A, K> {
     // The request waits for a token. Nothing of the inner service is held.
-    Acquiring { acquire: Acquire, waiting: Option<Waiting<Q, A, K>> },
-    // There was a token a moment ago; the request waits for the inner service, and for an instance of it before that.
-    Readying { service: Option<S>, outgoing: Option<Outgoing<Q>>, token: ValidToken },
+    Acquiring {
+        acquire: Acquire,
+        waiting: Option<Waiting<Q, A, K>>,
+    },
+    // There was a token a moment ago; the request waits for the inner service, and for an instance
+    // of it before that.
+    Readying {
+        service: Option<S>,
+        outgoing: Option<Outgoing<Q>>,
+        token: ValidToken,
+    },
 }
 
 /// A request that waits for a token.
@@ -70,7 +78,8 @@ impl<Q> Outgoing<Q> {
         }
     }
 
-    /// It is not sent after all. The 401 of one that was sent before is gone by then; the caller gets an error.
+    /// It is not sent after all. The 401 of one that was sent before is gone by then; the caller
+    /// gets an error.
     fn give_up(self, reason: GivenUp, cache: &TokenCache) {
         if let Self::Second(_, generation) = self {
             cache.emit(&Event::ResendGivenUp { generation, reason });
@@ -79,7 +88,8 @@ impl<Q> Outgoing<Q> {
 }
 
 /// The detour of a request `Q` of a service around `S`.
-pub(crate) type DetourOf<S, R, Q> = Detour<S, R, Q, <S as Service<Q>>::Response, <R as Replay<Q>>::Kept>;
+pub(crate) type DetourOf<S, R, Q> =
+    Detour<S, R, Q, <S as Service<Q>>::Response, <R as Replay<Q>>::Kept>;
 
 /// Where a detour ends.
 pub(crate) enum End<F, A, K> {
@@ -93,14 +103,22 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
     /// For a request that was not sent, because there is no token.
     pub(crate) fn before(acquire: Acquire, request: Q, once: bool, way: Way<S, R>) -> Box<Self> {
         let waiting = Some(Waiting::Unsent(Outgoing::First(request)));
-        Box::new(Self { step: Step::Acquiring { acquire, waiting }, way, once })
+        Box::new(Self {
+            step: Step::Acquiring { acquire, waiting },
+            way,
+            once,
+        })
     }
 
     /// For a request whose token was rejected.
     pub(crate) fn after(rejected: Rejected<A, K>, way: Way<S, R>) -> Box<Self> {
         let acquire = Acquire::new(way.cache().clone(), Some(rejected.generation));
         let waiting = Some(Waiting::Rejected(rejected));
-        Box::new(Self { step: Step::Acquiring { acquire, waiting }, way, once: false })
+        Box::new(Self {
+            step: Step::Acquiring { acquire, waiting },
+            way,
+            once: false,
+        })
     }
 
     pub(crate) fn into_way(self) -> Way<S, R> {
@@ -146,11 +164,19 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
                             }
                         }
                     };
-                    Step::Readying { service: None, outgoing: Some(outgoing), token }
+                    Step::Readying {
+                        service: None,
+                        outgoing: Some(outgoing),
+                        token,
+                    }
                 }
 
                 // ## Readying => Acquiring | done (sent, or an error)
-                Step::Readying { service, outgoing, token } => {
+                Step::Readying {
+                    service,
+                    outgoing,
+                    token,
+                } => {
                     let service = match service {
                         Some(service) => service,
                         None => service.insert(ready!(way.handle.poll_not_ready_inner(cx))),
@@ -161,7 +187,8 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
                         outgoing.give_up(GivenUp::NotReady, way.cache());
                         return answer(Err(error.into()));
                     }
-                    // Getting ready may have taken long: the token of before may have expired, or been rejected.
+                    // Getting ready may have taken long: the token of before may have expired, or
+                    // been rejected.
                     let now = Instant::now();
                     let lookup = if way.cache().is_current(token, now) {
                         Lookup::Token(token.clone())
@@ -172,7 +199,9 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
                         Lookup::Token(valid) => {
                             let (token, send) = (&valid.token, |request| service.call(request));
                             let sent = match outgoing {
-                                Outgoing::First(request) => first_sending(request, token, *once, layer, send),
+                                Outgoing::First(request) => {
+                                    first_sending(request, token, *once, layer, send)
+                                }
                                 Outgoing::Second(request, _) => {
                                     second_sending(request, token, way.cache(), send)
                                 }
@@ -182,9 +211,10 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
                                 Err(error) => End::Answer(Err(error.into())),
                             });
                         }
-                        Lookup::Wait(acquire) => {
-                            Step::Acquiring { acquire, waiting: Some(Waiting::Unsent(outgoing)) }
-                        }
+                        Lookup::Wait(acquire) => Step::Acquiring {
+                            acquire,
+                            waiting: Some(Waiting::Unsent(outgoing)),
+                        },
                         Lookup::Failed(error) => {
                             outgoing.give_up(GivenUp::NoToken, way.cache());
                             return answer(Err(error.into()));
@@ -202,8 +232,8 @@ fn answer<F, A, K>(answer: Result<A, BoxError>) -> Poll<End<F, A, K>> {
     Poll::Ready(End::Answer(answer))
 }
 
-/// Takes what a step holds until it is left: once, for with the next turn of the loop it is another step, and a detour
-/// that has ended is not polled again.
+/// Takes what a step holds until it is left: once, for with the next turn of the loop it is another
+/// step, and a detour that has ended is not polled again.
 fn take<T>(slot: &mut Option<T>) -> T {
     slot.take().expect("a detour polled after its end")
 }

@@ -1,5 +1,5 @@
-//! Pages that belong to no single item: the life of a token, clocks, days of outages, faults, signals, security, and how
-//! all of it is tested. They are only in the documentation.
+//! Pages that belong to no single item: the life of a token, clocks, days of outages, faults,
+//! signals, security, and how all of it is tested. They are only in the documentation.
 
 #[doc = include_str!("docs/clocks.md")]
 pub mod clocks {}

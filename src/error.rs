@@ -14,8 +14,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a request could not be given a token.
 ///
-/// All callers that waited for the same fetch get clones of the same error. It is one pointer wide, prints
-/// no secret, and its `Display` never repeats its [`source`](std::error::Error::source).
+/// All callers that waited for the same fetch get clones of the same error. It is one pointer wide,
+/// prints no secret, and its `Display` never repeats its [`source`](std::error::Error::source).
 ///
 /// The layer's services fail with a [`BoxError`]; this type is found in it by downcast:
 ///
@@ -38,9 +38,9 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// another type: it cannot be downcast. Only texts under Klavi's own source and
 /// [`ClientCredentials`](crate::ClientCredentials) are searched.
 ///
-/// Every predicate looks at this error and at the `Error`s that follow it in its chain of sources, up to the first
-/// error of another type, so that [`is_timeout`](Self::is_timeout) also holds for "no token, because the fetch timed
-/// out".
+/// Every predicate looks at this error and at the `Error`s that follow it in its chain of sources,
+/// up to the first error of another type, so that [`is_timeout`](Self::is_timeout) also holds for
+/// "no token, because the fetch timed out".
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -96,30 +96,33 @@ pub(crate) enum Recovery {
     BackOff,
     /// Stands until somebody mends it: remembered for a fixed while.
     Permanent,
-    /// Says nothing about the token endpoint: the next caller may ask at once. Backed off from if it repeats.
+    /// Says nothing about the token endpoint: the next caller may ask at once. Backed off from if
+    /// it repeats.
     Accident,
 }
 
 impl Error {
-    /// An error of a [`TokenSource`](crate::TokenSource) that may pass by itself: the fetch is tried again.
+    /// An error of a [`TokenSource`](crate::TokenSource) that may pass by itself: the fetch is
+    /// tried again.
     pub fn transient(cause: impl Into<BoxError>) -> Self {
         Self::new(Kind::Source, Recovery::Transient).with_source(cause)
     }
 
-    /// An error of a [`TokenSource`](crate::TokenSource) that trying again cannot mend: it is remembered for
-    /// five seconds and given to every caller meanwhile.
+    /// An error of a [`TokenSource`](crate::TokenSource) that trying again cannot mend: it is
+    /// remembered for five seconds and given to every caller meanwhile.
     pub fn permanent(cause: impl Into<BoxError>) -> Self {
         Self::new(Kind::Source, Recovery::Permanent).with_source(cause)
     }
 
-    /// The source must not be asked again before `wait` has passed (at most five minutes are honoured).
+    /// The source must not be asked again before `wait` has passed (at most five minutes are
+    /// honoured).
     #[must_use]
     pub fn with_retry_after(self, wait: Duration) -> Self {
         self.rebuild(|inner| inner.retry_after = Some(wait))
     }
 
-    /// No usable token: there never was one, or it expired or was rejected and a new one could not be had.
-    /// The [`source`](std::error::Error::source) says why.
+    /// No usable token: there never was one, or it expired or was rejected and a new one could not
+    /// be had. The [`source`](std::error::Error::source) says why.
     pub fn is_no_token(&self) -> bool {
         self.any(|kind| matches!(kind, Kind::NoToken(_)))
     }
@@ -135,8 +138,8 @@ impl Error {
         self.any(|kind| kind == Kind::KeysNeeded)
     }
 
-    /// Klavi, or a proxy before it, does not understand the token call (400): for one, where a client certificate is
-    /// missing. It says nothing about the keys.
+    /// Klavi, or a proxy before it, does not understand the token call (400): for one, where a
+    /// client certificate is missing. It says nothing about the keys.
     pub fn is_bad_request(&self) -> bool {
         self.any(|kind| kind == Kind::BadRequest)
     }
@@ -157,8 +160,8 @@ impl Error {
         self.any(|kind| kind == Kind::Timeout)
     }
 
-    /// The token endpoint's answer is not what it should be: wrong status, not JSON, no token in it, a token
-    /// that cannot be used.
+    /// The token endpoint's answer is not what it should be: wrong status, not JSON, no token in
+    /// it, a token that cannot be used.
     pub fn is_bad_answer(&self) -> bool {
         self.any(|kind| matches!(kind, Kind::BadAnswer(_)))
     }
@@ -168,13 +171,14 @@ impl Error {
         self.any(|kind| kind == Kind::Transport)
     }
 
-    /// The fetch ended without a result: the source panicked, or there is no tokio runtime to run it.
+    /// The fetch ended without a result: the source panicked, or there is no tokio runtime to run
+    /// it.
     pub fn is_interrupted(&self) -> bool {
         self.any(|kind| matches!(kind, Kind::Interrupted(_)))
     }
 
-    /// Too many tokens were rejected in a short time; the 401 went back to the caller, and no token was
-    /// fetched for it.
+    /// Too many tokens were rejected in a short time; the 401 went back to the caller, and no token
+    /// was fetched for it.
     pub fn is_budget_exhausted(&self) -> bool {
         self.any(|kind| kind == Kind::BudgetExhausted)
     }
@@ -184,14 +188,14 @@ impl Error {
         self.any(|kind| kind == Kind::InsecureUri)
     }
 
-    /// The request has as many headers as the `http` crate allows for (24,576), and no room for the token. Nothing was
-    /// sent.
+    /// The request has as many headers as the `http` crate allows for (24,576), and no room for the
+    /// token. Nothing was sent.
     pub fn is_too_many_headers(&self) -> bool {
         self.any(|kind| kind == Kind::TooManyHeaders)
     }
 
-    /// The layer has no tokens of its own, and the request brought no [`TokenCache`](crate::TokenCache) in its
-    /// extensions.
+    /// The layer has no tokens of its own, and the request brought no
+    /// [`TokenCache`](crate::TokenCache) in its extensions.
     pub fn is_customer_missing(&self) -> bool {
         self.any(|kind| kind == Kind::CustomerMissing)
     }
@@ -224,7 +228,13 @@ impl Error {
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         let mut kinds = cause::chain(self).filter_map(cause::io_kind);
         let first = kinds.next()?;
-        Some([first].into_iter().chain(kinds).find(|kind| *kind != io::ErrorKind::Other).unwrap_or(first))
+        Some(
+            [first]
+                .into_iter()
+                .chain(kinds)
+                .find(|kind| *kind != io::ErrorKind::Other)
+                .unwrap_or(first),
+        )
     }
 
     /// What went wrong, in a word: the label that metrics have. The word for an error stays the
@@ -250,7 +260,11 @@ impl Error {
     /// For [`is_no_token`](Self::is_no_token) it says why there is none; `no_token` if that is not
     /// known.
     pub fn label(&self) -> &'static str {
-        match self.chain().map(|e| e.0.kind).find(|kind| !matches!(kind, Kind::NoToken(_))) {
+        match self
+            .chain()
+            .map(|e| e.0.kind)
+            .find(|kind| !matches!(kind, Kind::NoToken(_)))
+        {
             None | Some(Kind::NoToken(_)) => "no_token",
             Some(Kind::KeysRejected) => "keys_rejected",
             Some(Kind::KeysNeeded) => "keys_needed",
@@ -291,8 +305,8 @@ impl Error {
         self.chain().find_map(|e| e.0.message.as_deref())
     }
 
-    /// How long the token endpoint, or the budget, asked to be left alone, measured from when the error
-    /// arose.
+    /// How long the token endpoint, or the budget, asked to be left alone, measured from when the
+    /// error arose.
     pub fn retry_after(&self) -> Option<Duration> {
         self.chain().find_map(|e| e.0.retry_after)
     }
@@ -355,15 +369,25 @@ impl Error {
     /// The same, with secrets masked in its message and in what caused it. A cause that repeats
     /// none stays what it is.
     pub(crate) fn masked(self, mask: &Mask<'_>) -> Self {
-        let message = self.0.message.as_deref().and_then(|message| mask(format_args!("{message}")));
-        let source = self.0.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static));
+        let message = self
+            .0
+            .message
+            .as_deref()
+            .and_then(|message| mask(format_args!("{message}")));
+        let source = self
+            .0
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn std::error::Error + 'static));
         let source = source.filter(|source| cause::repeats_a_secret(*source, mask));
         let source = source.map(|source| cause::masked(source, mask));
         if message.is_none() && source.is_none() {
             return self;
         }
         self.rebuild(|inner| {
-            inner.message = message.map(String::into_boxed_str).or_else(|| inner.message.take());
+            inner.message = message
+                .map(String::into_boxed_str)
+                .or_else(|| inner.message.take());
             inner.source = source.or_else(|| inner.source.take());
         })
     }
@@ -411,13 +435,22 @@ impl Error {
 
     /// This error and the `Error`s it was caused by.
     fn chain(&self) -> impl Iterator<Item = &Self> {
-        std::iter::successors(Some(self), |e| e.0.source.as_deref()?.downcast_ref::<Self>())
+        std::iter::successors(Some(self), |e| {
+            e.0.source.as_deref()?.downcast_ref::<Self>()
+        })
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, endpoint, host, status, message, .. } = &*self.0;
+        let Inner {
+            kind,
+            endpoint,
+            host,
+            status,
+            message,
+            ..
+        } = &*self.0;
         if let Some(endpoint) = endpoint {
             write!(f, "{endpoint}: ")?;
         }
@@ -433,9 +466,9 @@ impl fmt::Display for Error {
                 f.write_str("the client id and client secret were rejected")?;
             }
             Kind::KeysRejected => f.write_str("the access key and secret key were rejected")?,
-            Kind::KeysNeeded => {
-                f.write_str("the bearer can no longer be renewed: an access key and a secret key are needed")?
-            }
+            Kind::KeysNeeded => f.write_str(
+                "the bearer can no longer be renewed: an access key and a secret key are needed",
+            )?,
             Kind::BadRequest => f.write_str("the token call was not understood")?,
             Kind::Throttled => f.write_str("asked to send fewer requests")?,
             Kind::ServerError => f.write_str("the token endpoint failed")?,
@@ -447,14 +480,20 @@ impl fmt::Display for Error {
             },
             Kind::Interrupted(what) => f.write_str(what)?,
             Kind::BudgetExhausted => {
-                f.write_str("too many tokens were rejected in a short time, no further one is fetched")?;
+                f.write_str(
+                    "too many tokens were rejected in a short time, no further one is fetched",
+                )?;
             }
-            Kind::InsecureUri => f.write_str("the request would carry the access token over plain http")?,
+            Kind::InsecureUri => {
+                f.write_str("the request would carry the access token over plain http")?
+            }
             Kind::TooManyHeaders => {
                 f.write_str("the request has too many headers to add the access token")?
             }
             Kind::CustomerMissing => {
-                f.write_str("the request brings no token cache, and the layer has none of its own")?;
+                f.write_str(
+                    "the request brings no token cache, and the layer has none of its own",
+                )?;
             }
             Kind::Source => f.write_str("the token source failed")?,
         }
@@ -470,7 +509,16 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, recovery, endpoint, host, status, message, retry_after, source } = &*self.0;
+        let Inner {
+            kind,
+            recovery,
+            endpoint,
+            host,
+            status,
+            message,
+            retry_after,
+            source,
+        } = &*self.0;
         let mut out = f.debug_struct("Error");
         out.field("kind", kind).field("recovery", recovery);
         if let Some(endpoint) = endpoint {
@@ -553,26 +601,41 @@ mod tests {
         ];
         for (number, kind) in kinds.into_iter().enumerate() {
             let error = Error::new(kind, Recovery::BackOff);
-            let held: Vec<_> =
-                predicates.iter().filter(|(_, holds)| holds(&error)).map(|(name, _)| *name).collect();
+            let held: Vec<_> = predicates
+                .iter()
+                .filter(|(_, holds)| holds(&error))
+                .map(|(name, _)| *name)
+                .collect();
             assert_eq!(held, [predicates[number].0], "{error:?}");
             assert_eq!(error.label(), predicates[number].0);
-            assert_eq!(Error::no_token(Lost::NeverHad, error.clone()).label(), error.label());
+            assert_eq!(
+                Error::no_token(Lost::NeverHad, error.clone()).label(),
+                error.label()
+            );
         }
     }
 
     #[test]
     fn what_the_endpoint_said_is_found_through_the_chain() {
         let error = Error::no_token(Lost::NeverHad, Error::timeout());
-        assert_eq!((error.endpoint(), error.status(), error.message()), (None, None, None));
+        assert_eq!(
+            (error.endpoint(), error.status(), error.message()),
+            (None, None, None)
+        );
         assert_eq!((error.host(), error.io_kind()), (None, None));
         let cause = Error::new(Kind::ServerError, Recovery::Transient)
             .with_endpoint(TokenEndpoint::Auth, "api.klavi.ai")
             .with_status(StatusCode::BAD_GATEWAY)
             .with_message(Some("later".to_owned()));
         let error = Error::no_token(Lost::NeverHad, cause);
-        assert_eq!((error.endpoint(), error.host()), (Some(TokenEndpoint::Auth), Some("api.klavi.ai")));
-        assert_eq!((error.status(), error.message()), (Some(StatusCode::BAD_GATEWAY), Some("later")));
+        assert_eq!(
+            (error.endpoint(), error.host()),
+            (Some(TokenEndpoint::Auth), Some("api.klavi.ai"))
+        );
+        assert_eq!(
+            (error.status(), error.message()),
+            (Some(StatusCode::BAD_GATEWAY), Some("later"))
+        );
     }
 
     #[test]
@@ -609,7 +672,10 @@ mod tests {
         assert_eq!(second.retry_after(), Some(Duration::from_secs(1)));
         for error in [first, second] {
             let cause = std::error::Error::source(&error).expect("has a cause");
-            assert_eq!((cause.to_string().as_str(), cause.source().is_none()), ("connection refused", true));
+            assert_eq!(
+                (cause.to_string().as_str(), cause.source().is_none()),
+                ("connection refused", true)
+            );
         }
     }
 }

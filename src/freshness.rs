@@ -19,9 +19,10 @@ const NOMINAL_LIFETIME: Duration = Duration::from_secs(1800);
 ///
 /// A caller in the margin that gets no successor sends the token, until its real expiry.
 ///
-/// The windows are fractions of the life that *remains* when the token arrives, so that one that arrives late in its
-/// life is not due at once. The margin never takes more than half of the time between the refresh and the expiry: a
-/// token of 60 s or of 2 s works, and is fetched about once per lifetime.
+/// The windows are fractions of the life that *remains* when the token arrives, so that one that
+/// arrives late in its life is not due at once. The margin never takes more than half of the time
+/// between the refresh and the expiry: a token of 60 s or of 2 s works, and is fetched about once
+/// per lifetime.
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,7 +43,11 @@ pub struct RefreshPolicy {
 
 impl Default for RefreshPolicy {
     fn default() -> Self {
-        Self { renew_after: 0.75, jitter: 0.10, expiry_margin: Duration::from_secs(30) }
+        Self {
+            renew_after: 0.75,
+            jitter: 0.10,
+            expiry_margin: Duration::from_secs(30),
+        }
     }
 }
 
@@ -61,8 +66,8 @@ impl RefreshPolicy {
         self
     }
 
-    /// From this long before its expiry, callers wait for the token's successor: a request that is sent with the token
-    /// might arrive after its expiry. Default: 30 s.
+    /// From this long before its expiry, callers wait for the token's successor: a request that is
+    /// sent with the token might arrive after its expiry. Default: 30 s.
     ///
     /// For a token that lives less than Klavi's usual 1800 s it shrinks to at most half of the time
     /// between refresh and expiry. A margin that would shrink for 1800 s is an error: with the
@@ -85,8 +90,8 @@ impl RefreshPolicy {
         Ok(())
     }
 
-    /// The schedule of a token that arrives `now`, was declared to live for `lifetime` and expires at `expires_at`.
-    /// `draw`, from 0 to 1, says how much of the jitter this token gets.
+    /// The schedule of a token that arrives `now`, was declared to live for `lifetime` and expires
+    /// at `expires_at`. `draw`, from 0 to 1, says how much of the jitter this token gets.
     pub(crate) fn schedule(
         &self,
         now: Instant,
@@ -95,7 +100,8 @@ impl RefreshPolicy {
         draw: f64,
     ) -> Schedule {
         let remaining = lifetime.min(expires_at.saturating_duration_since(now));
-        let window = self.renewal_window(remaining) + remaining.mul_f64(self.jitter * draw.clamp(0.0, 1.0));
+        let window =
+            self.renewal_window(remaining) + remaining.mul_f64(self.jitter * draw.clamp(0.0, 1.0));
         let margin = self.expiry_margin.min(self.widest_margin(remaining));
         let expiring_at = before(expires_at, margin);
         Schedule {
@@ -128,7 +134,8 @@ pub enum Freshness {
     Fresh,
     /// A refresh is due; requests leave with the token.
     Aging,
-    /// So near its expiry that callers wait for the successor. If it cannot be had, requests leave with the token.
+    /// So near its expiry that callers wait for the successor. If it cannot be had, requests leave
+    /// with the token.
     Expiring,
     /// No request leaves with it.
     Expired,
@@ -204,7 +211,8 @@ mod tests {
     #[test]
     fn case_11_boundaries_are_exact_to_the_nanosecond() {
         let birth = Instant::now() + secs(10_000);
-        let schedule = RefreshPolicy::default().schedule(birth, secs(1800), birth + secs(1800), 0.0);
+        let schedule =
+            RefreshPolicy::default().schedule(birth, secs(1800), birth + secs(1800), 0.0);
         let boundaries = [
             (secs(1350), Freshness::Fresh, Freshness::Aging),
             (secs(1770), Freshness::Aging, Freshness::Expiring),
@@ -229,8 +237,14 @@ mod tests {
     #[test]
     fn case_12_the_windows_shrink_with_the_lifetime() {
         let policy = RefreshPolicy::default();
-        assert_eq!(windows(&policy, secs(60), 0.0), (secs(45), Duration::from_millis(52_500)));
-        assert_eq!(windows(&policy, secs(60), 1.0), (secs(39), Duration::from_millis(52_500)));
+        assert_eq!(
+            windows(&policy, secs(60), 0.0),
+            (secs(45), Duration::from_millis(52_500))
+        );
+        assert_eq!(
+            windows(&policy, secs(60), 1.0),
+            (secs(39), Duration::from_millis(52_500))
+        );
         assert_eq!(
             windows(&policy, secs(2), 0.0),
             (Duration::from_millis(1500), Duration::from_millis(1750))
@@ -246,17 +260,29 @@ mod tests {
             let expires_at = now + secs(remaining);
             assert_eq!(schedule.expires_at, expires_at);
             assert_eq!(schedule.refresh_at, expires_at - secs(15));
-            assert_eq!(schedule.expiring_at, expires_at - Duration::from_millis(7_500));
+            assert_eq!(
+                schedule.expiring_at,
+                expires_at - Duration::from_millis(7_500)
+            );
         }
     }
 
     #[test]
     fn case_12_every_lifetime_has_a_fresh_and_an_aging_part() {
         let policy = RefreshPolicy::default();
-        for lifetime in [NS * 100, Duration::from_millis(1), secs(1), secs(31), secs(365 * 86400)] {
+        for lifetime in [
+            NS * 100,
+            Duration::from_millis(1),
+            secs(1),
+            secs(31),
+            secs(365 * 86400),
+        ] {
             for draw in [0.0, 0.999, 1.0, f64::MAX, -3.0] {
                 let (due, margin) = windows(&policy, lifetime, draw);
-                assert!(due > Duration::ZERO && due < margin && margin < lifetime, "{lifetime:?} {draw}");
+                assert!(
+                    due > Duration::ZERO && due < margin && margin < lifetime,
+                    "{lifetime:?} {draw}"
+                );
             }
         }
     }
@@ -265,10 +291,18 @@ mod tests {
     fn case_13_windows_that_make_no_sense_are_config_errors() {
         let policy = RefreshPolicy::default;
         for fraction in [0.0, 1.0, -0.5, 1.5, f64::NAN, f64::INFINITY] {
-            assert_eq!(policy().renew_after(fraction).check(), Err(ConfigError::RenewAfter), "{fraction}");
+            assert_eq!(
+                policy().renew_after(fraction).check(),
+                Err(ConfigError::RenewAfter),
+                "{fraction}"
+            );
         }
         for fraction in [-0.01, 0.75, 2.0, f64::NAN] {
-            assert_eq!(policy().jitter(fraction).check(), Err(ConfigError::Jitter), "{fraction}");
+            assert_eq!(
+                policy().jitter(fraction).check(),
+                Err(ConfigError::Jitter),
+                "{fraction}"
+            );
         }
         assert_eq!(policy().jitter(0.0).check(), Ok(()));
         assert_eq!(policy().renew_after(0.05).check(), Err(ConfigError::Jitter));
@@ -276,14 +310,20 @@ mod tests {
         assert_eq!(margin(secs(225) + NS), Err(ConfigError::ExpiryMargin));
         assert_eq!(margin(Duration::MAX), Err(ConfigError::ExpiryMargin));
         assert_eq!(margin(secs(225)), Ok(()));
-        assert_eq!(policy().renew_after(0.999).check(), Err(ConfigError::ExpiryMargin));
+        assert_eq!(
+            policy().renew_after(0.999).check(),
+            Err(ConfigError::ExpiryMargin)
+        );
     }
 
     #[test]
     fn case_13_windows_are_checked_as_a_whole_whatever_the_order_they_are_set_in() {
         let policy = RefreshPolicy::default().renew_after(0.05).jitter(0.01);
         assert_eq!(policy.check(), Ok(()));
-        assert_eq!(RefreshPolicy::default().jitter(0.01).renew_after(0.05), policy);
+        assert_eq!(
+            RefreshPolicy::default().jitter(0.01).renew_after(0.05),
+            policy
+        );
     }
 
     #[test]

@@ -48,19 +48,35 @@ where
     R: Replay<Q>,
 {
     pub(crate) fn passing(response: S::Future) -> Self {
-        Self { state: State::Passing { response } }
+        Self {
+            state: State::Passing { response },
+        }
     }
 
     pub(crate) fn sending(response: S::Future, sent: Sent<R::Kept>, way: Way<S, R>) -> Self {
-        Self { state: State::Sending { response, sent, way: Some(way) } }
+        Self {
+            state: State::Sending {
+                response,
+                sent,
+                way: Some(way),
+            },
+        }
     }
 
     pub(crate) fn waiting(detour: Box<DetourOf<S, R, Q>>) -> Self {
-        Self { state: State::Waiting { detour: Some(detour) } }
+        Self {
+            state: State::Waiting {
+                detour: Some(detour),
+            },
+        }
     }
 
     pub(crate) fn failed(error: impl Into<BoxError>) -> Self {
-        Self { state: State::Failed { error: Some(error.into()) } }
+        Self {
+            state: State::Failed {
+                error: Some(error.into()),
+            },
+        }
     }
 }
 
@@ -82,12 +98,23 @@ where
                 StateProj::Passing { response } => return response.poll(cx).map_err(Into::into),
 
                 // ## Sending => done | Waiting
-                StateProj::Sending { response, sent, way } => {
+                StateProj::Sending {
+                    response,
+                    sent,
+                    way,
+                } => {
                     let response = ready!(response.poll(cx)).map_err(Into::into)?;
                     let way = take(way);
-                    match after_response::<_, Q, _>(response, sent, way.handle.layer(), way.cache.as_ref()) {
+                    match after_response::<_, Q, _>(
+                        response,
+                        sent,
+                        way.handle.layer(),
+                        way.cache.as_ref(),
+                    ) {
                         Err(response) => return Poll::Ready(Ok(response)),
-                        Ok(rejected) => State::Waiting { detour: Some(Detour::after(rejected, way)) },
+                        Ok(rejected) => State::Waiting {
+                            detour: Some(Detour::after(rejected, way)),
+                        },
                     }
                 }
 
@@ -96,7 +123,11 @@ where
                     let end = ready!(as_mut(detour).poll(cx));
                     let way = take(detour).into_way();
                     match end {
-                        End::Sent(response, sent) => State::Sending { response, sent, way: Some(way) },
+                        End::Sent(response, sent) => State::Sending {
+                            response,
+                            sent,
+                            way: Some(way),
+                        },
                         End::Answer(answer) => return Poll::Ready(answer),
                     }
                 }
@@ -104,7 +135,8 @@ where
                 // ## Failed => done
                 StateProj::Failed { error } => return Poll::Ready(Err(take(error))),
             };
-            // This drops the old state first: the future that may hold the inner service's only permit.
+            // This drops the old state first: the future that may hold the inner service's only
+            // permit.
             state.set(next);
         }
     }
@@ -135,10 +167,14 @@ where
         let state = match &self.state {
             State::Passing { .. } => "passing",
             State::Sending { .. } => "sending",
-            State::Waiting { detour: Some(detour) } => detour.state(),
+            State::Waiting {
+                detour: Some(detour),
+            } => detour.state(),
             State::Waiting { detour: None } => "done",
             State::Failed { .. } => "failed",
         };
-        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture")
+            .field("state", &state)
+            .finish_non_exhaustive()
     }
 }

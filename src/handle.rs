@@ -1,12 +1,13 @@
-//! What a service and its requests hold on to, arranged so that a request seldom writes to memory that another core
-//! writes.
+//! What a service and its requests hold on to, arranged so that a request seldom writes to memory
+//! that another core writes.
 //!
-//! A client is used in two ways: one long-lived clone for each task, or a clone for every single request. Either way
-//! the requests of one thread share one [`Handle`], with its own copy of the token and a count that other threads leave
-//! alone. A service finds the handle of the thread that it is called on in [`Handles`], and keeps it from its second
-//! call on until the token changes; a clone begins without one, so that one made for a single request never writes it
-//! down. Which handle a request gets matters for nothing but time: two threads may find the same one, and a service
-//! that moves to another thread takes its handle along.
+//! A client is used in two ways: one long-lived clone for each task, or a clone for every single
+//! request. Either way the requests of one thread share one [`Handle`], with its own copy of the
+//! token and a count that other threads leave alone. A service finds the handle of the thread that
+//! it is called on in [`Handles`], and keeps it from its second call on until the token changes; a
+//! clone begins without one, so that one made for a single request never writes it down. Which
+//! handle a request gets matters for nothing but time: two threads may find the same one, and a
+//! service that moves to another thread takes its handle along.
 
 use std::{
     ptr,
@@ -25,8 +26,8 @@ use crate::{
 /// What the service was made of.
 struct Shared<S, R> {
     layer: KlaviAuthLayer<R>,
-    /// From which the rare request that needs an instance of its own gets one. Cloning the inner service for every
-    /// request would cost more than all else here.
+    /// From which the rare request that needs an instance of its own gets one. Cloning the inner
+    /// service for every request would cost more than all else here.
     template: Template<S>,
 }
 
@@ -48,11 +49,15 @@ impl<S, R> Handle<S, R> {
 
     /// Its copy can be sent now, and the cache need not be asked.
     pub(crate) fn is_current(&self, now: Instant) -> bool {
-        self.token.as_ref().is_some_and(|token| token.is_current(self.shared.layer.tokens(), now))
+        self.token
+            .as_ref()
+            .is_some_and(|token| token.is_current(self.shared.layer.tokens(), now))
     }
 
     fn has(&self, valid: &ValidToken) -> bool {
-        self.token.as_ref().is_some_and(|token| token.is_copy_of(valid))
+        self.token
+            .as_ref()
+            .is_some_and(|token| token.is_copy_of(valid))
     }
 }
 
@@ -78,8 +83,14 @@ struct Slot<T>(Mutex<Option<Arc<T>>>);
 impl<S, R> Handles<S, R> {
     /// `template` was never polled ready.
     pub(crate) fn new(layer: KlaviAuthLayer<R>, template: S) -> Self {
-        let shared = Arc::new(Shared { layer, template: Template::new(template) });
-        Self { shared, slots: std::array::from_fn(|_| Slot(Mutex::new(None))) }
+        let shared = Arc::new(Shared {
+            layer,
+            template: Template::new(template),
+        });
+        Self {
+            shared,
+            slots: std::array::from_fn(|_| Slot(Mutex::new(None))),
+        }
     }
 
     pub(crate) fn layer(&self) -> &KlaviAuthLayer<R> {
@@ -92,22 +103,27 @@ impl<S, R> Handles<S, R> {
         handle.unwrap_or_else(|| self.put(None))
     }
 
-    /// This thread's handle with the current token in it. If renewal is due, or there is none, what the cache says.
+    /// This thread's handle with the current token in it. If renewal is due, or there is none, what
+    /// the cache says.
     pub(crate) fn current(&self, now: Instant) -> (Arc<Handle<S, R>>, Option<Lookup<Acquire>>) {
         let handle = self.any();
         if handle.is_current(now) {
             return (handle, None);
         }
         match self.shared.layer.tokens().lookup(now, None) {
-            Lookup::Token(usable) if !handle.has(&usable) => {
-                (self.put(Some(LocalToken::copy_of(&usable))), Some(Lookup::Token(usable)))
-            }
+            Lookup::Token(usable) if !handle.has(&usable) => (
+                self.put(Some(LocalToken::copy_of(&usable))),
+                Some(Lookup::Token(usable)),
+            ),
             lookup => (handle, Some(lookup)),
         }
     }
 
     fn put(&self, token: Option<LocalToken>) -> Arc<Handle<S, R>> {
-        let handle = Arc::new(Handle { shared: Arc::clone(&self.shared), token });
+        let handle = Arc::new(Handle {
+            shared: Arc::clone(&self.shared),
+            token,
+        });
         self.slot().put(Arc::clone(&handle));
         handle
     }
@@ -130,11 +146,18 @@ impl<S: Clone, R> Handles<S, R> {
 
 impl<T> Slot<T> {
     fn get(&self) -> Option<Arc<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn put(&self, value: Arc<T>) {
-        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(value);
+        let before = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(value);
         // It may be the last of a service, whose drop is a user's: not under the lock.
         drop(before);
     }
@@ -148,8 +171,9 @@ mod tests {
     use crate::{KlaviApi, NewToken, Product, SendOnce, TokenCache, source_fn};
 
     async fn handles() -> (TokenCache, Handles<(), SendOnce>) {
-        let cache =
-            TokenCache::new(source_fn(|_| async { NewToken::new("token", Duration::from_secs(1800)) }));
+        let cache = TokenCache::new(source_fn(|_| async {
+            NewToken::new("token", Duration::from_secs(1800))
+        }));
         cache.warm_up().await.unwrap();
         let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone());
         (cache, Handles::new(layer.send_once(), ()))
@@ -173,7 +197,10 @@ mod tests {
         let (handle, _) = handles.current(Instant::now());
         cache.invalidate(handle.token().unwrap());
         assert!(!handle.is_current(Instant::now()));
-        assert!(matches!(handles.current(Instant::now()).1, Some(Lookup::Wait(_))));
+        assert!(matches!(
+            handles.current(Instant::now()).1,
+            Some(Lookup::Wait(_))
+        ));
     }
 
     #[tokio::test(start_paused = true)]
@@ -188,12 +215,22 @@ mod tests {
         let mut copies = Vec::new();
         let refuse = |token: &AccessToken| cache.reject(token.generation()).unwrap();
         let invalidate = |token: &AccessToken| cache.invalidate(token);
-        for out in [&refuse as &dyn Fn(&_), &invalidate, &invalidate, &refuse, &refuse] {
+        for out in [
+            &refuse as &dyn Fn(&_),
+            &invalidate,
+            &invalidate,
+            &refuse,
+            &refuse,
+        ] {
             let token = cache.get().await.unwrap();
             let (copy, _) = handles.current(Instant::now());
             assert_eq!(copy.token().unwrap().expose(), token.expose());
             assert!(copy.is_current(Instant::now()));
-            assert!(!copies.iter().any(|copy: &Arc<Handle<(), _>>| copy.is_current(Instant::now())));
+            assert!(
+                !copies
+                    .iter()
+                    .any(|copy: &Arc<Handle<(), _>>| copy.is_current(Instant::now()))
+            );
             copies.push(copy);
             out(&token);
             assert!(!copies.iter().any(|copy| copy.is_current(Instant::now())));

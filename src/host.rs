@@ -64,7 +64,8 @@ fn ipv6(host: &str) -> Option<Ipv6Addr> {
     host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
-/// Then the host is an IPv4 address or nothing: `127.0.0.1`, `127.1`, `0x7f000001`, with or without a dot at its end.
+/// Then the host is an IPv4 address or nothing: `127.0.0.1`, `127.1`, `0x7f000001`, with or without
+/// a dot at its end.
 fn ends_in_number(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let last = host.rsplit('.').next().unwrap_or_default();
@@ -75,7 +76,9 @@ fn ends_in_number(host: &str) -> bool {
 /// One to four numbers, of which the last one fills all the bytes that are left.
 fn ipv4(host: &str) -> Option<Ipv4Addr> {
     let host = host.strip_suffix('.').unwrap_or(host);
-    let (front, last) = host.rsplit_once('.').map_or((None, host), |(front, last)| (Some(front), last));
+    let (front, last) = host
+        .rsplit_once('.')
+        .map_or((None, host), |(front, last)| (Some(front), last));
     let (mut address, mut bits_left) = (0, 32_u32);
     for part in front.into_iter().flat_map(|front| front.split('.')) {
         bits_left = bits_left.checked_sub(8).filter(|bits| *bits > 0)?;
@@ -85,7 +88,8 @@ fn ipv4(host: &str) -> Option<Ipv4Addr> {
     u32::try_from(address).ok().map(Ipv4Addr::from)
 }
 
-/// Decimal, octal (`017`) or hexadecimal (`0xf`). A number that is too large for an address stays too large.
+/// Decimal, octal (`017`) or hexadecimal (`0xf`). A number that is too large for an address stays
+/// too large.
 fn number(text: &str) -> Option<u64> {
     let (digits, radix) = match text.as_bytes() {
         [] => return None,
@@ -95,7 +99,11 @@ fn number(text: &str) -> Option<u64> {
     };
     digits.chars().try_fold(0_u64, |number, digit| {
         let digit = digit.to_digit(radix)?;
-        Some(number.saturating_mul(radix.into()).saturating_add(digit.into()))
+        Some(
+            number
+                .saturating_mul(radix.into())
+                .saturating_add(digit.into()),
+        )
     })
 }
 
@@ -151,28 +159,57 @@ mod tests {
     #[test]
     fn case_59_a_host_is_normalised_as_the_url_crate_does() {
         for host in HOSTS {
-            assert_eq!(Host::parse(host).map(|host| host.to_string()), normalised(host), "{host}");
+            assert_eq!(
+                Host::parse(host).map(|host| host.to_string()),
+                normalised(host),
+                "{host}"
+            );
         }
-        for host in ["", "[]", "[", "[::1", "[::1%25eth0]", "[1:2]", "[127.0.0.1]"] {
-            assert_eq!((Host::parse(host), normalised(host)), (None, None), "{host}");
+        for host in [
+            "",
+            "[]",
+            "[",
+            "[::1",
+            "[::1%25eth0]",
+            "[1:2]",
+            "[127.0.0.1]",
+        ] {
+            assert_eq!(
+                (Host::parse(host), normalised(host)),
+                (None, None),
+                "{host}"
+            );
         }
     }
 
     #[test]
     fn case_59_two_spellings_are_one_host_if_the_url_crate_says_so() {
         for one in HOSTS {
-            let Some(host) = Host::parse(one) else { continue };
+            let Some(host) = Host::parse(one) else {
+                continue;
+            };
             for other in HOSTS {
-                assert_eq!(host.is(other), normalised(one) == normalised(other), "{one} {other}");
+                assert_eq!(
+                    host.is(other),
+                    normalised(one) == normalised(other),
+                    "{one} {other}"
+                );
             }
         }
     }
 
     #[test]
     fn case_58_loopback_is_loopback_in_every_spelling() {
-        for host in
-            ["localhost", "LOCALHOST", "127.0.0.1", "127.8.9.1", "127.1", "0x7f.1", "[::1]", "[0::01]"]
-        {
+        for host in [
+            "localhost",
+            "LOCALHOST",
+            "127.0.0.1",
+            "127.8.9.1",
+            "127.1",
+            "0x7f.1",
+            "[::1]",
+            "[0::01]",
+        ] {
             assert!(Host::parse(host).unwrap().is_loopback(), "{host}");
         }
         for host in [

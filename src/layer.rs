@@ -6,21 +6,22 @@ use http::{HeaderMap, StatusCode};
 use tower_layer::Layer;
 
 use crate::{
-    CloneBody, ConfigError, Credentials, Error, KlaviApi, KlaviAuth, KlaviAuthLayerBuilder, RecordBody,
-    ReplayBody, SendOnce, TokenCache,
+    CloneBody, ConfigError, Credentials, Error, KlaviApi, KlaviAuth, KlaviAuthLayerBuilder,
+    RecordBody, ReplayBody, SendOnce, TokenCache,
     configured_url::{self, Purpose},
     scope::Scope,
     source_fn,
 };
 
-/// A [`Layer`] that keeps requests to Klavi authenticated. See the [crate docs](crate) for what it does.
+/// A [`Layer`] that keeps requests to Klavi authenticated. See the [crate docs](crate) for what it
+/// does.
 ///
 /// It is cheap to clone. Clones, and all services that they make, share one token and one fetch.
 ///
 /// `R` says how request bodies are kept for the resend: [`CloneBody`] by default, see
-/// [`replay_with`](Self::replay_with) and [`send_once`](Self::send_once). If the compiler says that a method `call` or
-/// `oneshot` does not exist, or that its bounds are not satisfied, the body cannot be cloned and one of the two is
-/// missing: see [Bodies](crate#bodies).
+/// [`replay_with`](Self::replay_with) and [`send_once`](Self::send_once). If the compiler says that
+/// a method `call` or `oneshot` does not exist, or that its bounds are not satisfied, the body
+/// cannot be cloned and one of the two is missing: see [Bodies](crate#bodies).
 #[derive(Clone)]
 pub struct KlaviAuthLayer<R = CloneBody> {
     settings: Arc<Settings>,
@@ -49,7 +50,11 @@ impl Options {
     }
 
     fn within(scope: Scope) -> Self {
-        Self { scope, resend: true, rejected_when: None }
+        Self {
+            scope,
+            resend: true,
+            rejected_when: None,
+        }
     }
 
     pub(crate) fn allow_origin(&mut self, origin: &str) -> Result<(), ConfigError> {
@@ -80,15 +85,19 @@ impl KlaviAuthLayer {
         KlaviAuthLayerBuilder::new(api, credentials)
     }
 
-    /// A layer for `api` with no token of its own: every request brings the [`TokenCache`] of the customer that it
-    /// is made for in its extensions. See [`TokenCaches`](crate::TokenCaches).
+    /// A layer for `api` with no token of its own: every request brings the [`TokenCache`] of the
+    /// customer that it is made for in its extensions. See [`TokenCaches`](crate::TokenCaches).
     ///
     /// A request without one fails with an error for which [`Error::is_customer_missing`] holds.
     pub fn without_tokens(api: &KlaviApi) -> Self {
-        Self::new(api, TokenCache::new(source_fn(async |_| Err(Error::customer_missing()))))
+        Self::new(
+            api,
+            TokenCache::new(source_fn(async |_| Err(Error::customer_missing()))),
+        )
     }
 
-    /// A layer for `api` with tokens from any cache. Layers made from clones of one cache share its token.
+    /// A layer for `api` with tokens from any cache. Layers made from clones of one cache share its
+    /// token.
     pub fn new(api: &KlaviApi, cache: TokenCache) -> Self {
         Self::with_options(cache, Options::new(api))
     }
@@ -102,11 +111,17 @@ impl KlaviAuthLayer {
     /// As [`allow_origin`](Self::allow_origin).
     pub fn for_origin(origin: &str, cache: TokenCache) -> Result<Self, ConfigError> {
         let (origin, _) = configured_url::parse_secure(origin, Purpose::Origin)?;
-        Ok(Self::with_options(cache, Options::within(Scope::of_origin(origin))))
+        Ok(Self::with_options(
+            cache,
+            Options::within(Scope::of_origin(origin)),
+        ))
     }
 
     pub(crate) fn with_options(cache: TokenCache, options: Options) -> Self {
-        Self { settings: Arc::new(Settings { cache, options }), replay: CloneBody }
+        Self {
+            settings: Arc::new(Settings { cache, options }),
+            replay: CloneBody,
+        }
     }
 }
 
@@ -116,11 +131,11 @@ impl<R> KlaviAuthLayer<R> {
         &self.settings.cache
     }
 
-    /// Records bodies while they are sent, and makes them anew with `construct` for the resend: for bodies that
-    /// cannot be cloned. The inner service still gets the body type that it wants.
+    /// Records bodies while they are sent, and makes them anew with `construct` for the resend: for
+    /// bodies that cannot be cloned. The inner service still gets the body type that it wants.
     ///
-    /// Up to 64 KiB in up to 4,096 frames are recorded ([`replay_limit`](Self::replay_limit)). A longer body is sent once, unbuffered, and
-    /// a 401 to it goes to the caller.
+    /// Up to 64 KiB in up to 4,096 frames are recorded ([`replay_limit`](Self::replay_limit)). A
+    /// longer body is sent once, unbuffered, and a 401 to it goes to the caller.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -135,26 +150,35 @@ impl<R> KlaviAuthLayer<R> {
     /// For other bodies: `tonic::body::Body::new`, `reqwest::Body::wrap`, `UnsyncBoxBody::new`,
     /// `|body| body.map_err(..).boxed()`.
     #[must_use]
-    pub fn replay_with<B>(self, construct: fn(ReplayBody<B>) -> B) -> KlaviAuthLayer<RecordBody<B>> {
-        KlaviAuthLayer { settings: self.settings, replay: RecordBody::new(construct) }
+    pub fn replay_with<B>(
+        self,
+        construct: fn(ReplayBody<B>) -> B,
+    ) -> KlaviAuthLayer<RecordBody<B>> {
+        KlaviAuthLayer {
+            settings: self.settings,
+            replay: RecordBody::new(construct),
+        }
     }
 
-    /// Sends every request once, and keeps nothing of it: for bodies of any type, and for the last nanosecond. A
-    /// 401 goes to the caller, and the token is replaced for the next request.
+    /// Sends every request once, and keeps nothing of it: for bodies of any type, and for the last
+    /// nanosecond. A 401 goes to the caller, and the token is replaced for the next request.
     #[must_use]
     pub fn send_once(self) -> KlaviAuthLayer<SendOnce> {
-        KlaviAuthLayer { settings: self.settings, replay: SendOnce }
+        KlaviAuthLayer {
+            settings: self.settings,
+            replay: SendOnce,
+        }
     }
 
-    /// Whether a request is sent a second time when its token is rejected. Default: yes. A single request opts
-    /// out with [`NoResend`](crate::NoResend) in its extensions.
+    /// Whether a request is sent a second time when its token is rejected. Default: yes. A single
+    /// request opts out with [`NoResend`](crate::NoResend) in its extensions.
     #[must_use]
     pub fn resend(self, resend: bool) -> Self {
         self.with(|options| options.resend = resend)
     }
 
-    /// Whether an `Authorization` header that the request already has is replaced. Default: no, such a request
-    /// goes out as it is.
+    /// Whether an `Authorization` header that the request already has is replaced. Default: no,
+    /// such a request goes out as it is.
     #[must_use]
     pub fn overwrite_authorization(self, overwrite: bool) -> Self {
         self.with(|options| options.scope.overwrite = overwrite)
@@ -163,8 +187,8 @@ impl<R> KlaviAuthLayer<R> {
     /// Sends the token to all paths of the API's origin, not only to those of the layer's product
     /// (`{base path}/{product}/…`). For an API whose paths do not begin with the product's name.
     ///
-    /// Klavi's products have tokens of their own: a layer with this setting gives the wrong one to requests for
-    /// another product, and hides them from the layers inside of it.
+    /// Klavi's products have tokens of their own: a layer with this setting gives the wrong one to
+    /// requests for another product, and hides them from the layers inside of it.
     #[must_use]
     pub fn whole_origin(self) -> Self {
         self.with(|options| options.scope.widen())
@@ -178,7 +202,9 @@ impl<R> KlaviAuthLayer<R> {
     /// information, a path, a query or a fragment; [`ConfigError::InsecureUrl`] for plain `http` to
     /// a host that is not loopback.
     pub fn allow_origin(mut self, origin: &str) -> Result<Self, ConfigError> {
-        Arc::make_mut(&mut self.settings).options.allow_origin(origin)?;
+        Arc::make_mut(&mut self.settings)
+            .options
+            .allow_origin(origin)?;
         Ok(self)
     }
 
@@ -223,7 +249,10 @@ impl<B> KlaviAuthLayer<RecordBody<B>> {
     /// The most that is recorded of a body, in bytes. Default: 64 KiB.
     #[must_use]
     pub fn replay_limit(self, bytes: usize) -> Self {
-        Self { settings: self.settings, replay: self.replay.limit(bytes) }
+        Self {
+            settings: self.settings,
+            replay: self.replay.limit(bytes),
+        }
     }
 }
 

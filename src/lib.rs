@@ -1,14 +1,14 @@
 //! A tower layer that keeps requests to Klavi's open-finance API authenticated.
 //!
-//! Klavi wants `Authorization: Bearer <token>`; a token lives 30 minutes, is renewed at `/refresh` while it lives,
-//! and is made anew at `/auth` with two keys. [`KlaviAuthLayer`] wraps any tower HTTP client and does all of that:
-//! it attaches the token, renews it ahead of its end with one fetch that everybody shares, and sends a request once
-//! more when the API answers 401.
+//! Klavi wants `Authorization: Bearer <token>`; a token lives 30 minutes, is renewed at `/refresh`
+//! while it lives, and is made anew at `/auth` with two keys. [`KlaviAuthLayer`] wraps any tower
+//! HTTP client and does all of that: it attaches the token, renews it ahead of its end with one
+//! fetch that everybody shares, and sends a request once more when the API answers 401.
 //!
 //! # Example
 //!
-//! Against the look-alike of Klavi that the feature `sandbox` brings; with `KlaviApi::from_env` and `Credentials::from_env` the
-//! same code calls Klavi.
+//! Against the look-alike of Klavi that the feature `sandbox` brings; with `KlaviApi::from_env` and
+//! `Credentials::from_env` the same code calls Klavi.
 //!
 #![cfg_attr(feature = "sandbox", doc = "```")]
 #![cfg_attr(not(feature = "sandbox"), doc = "```ignore")]
@@ -52,8 +52,8 @@
 //! | 401 again | that second 401 |
 //! | anything else, or an error | just that |
 //!
-//! A request with an `Authorization` header of its own, with [`SkipAuth`] in its extensions, to the token endpoints or
-//! to a place that is not the product's goes out as it is.
+//! A request with an `Authorization` header of its own, with [`SkipAuth`] in its extensions, to the
+//! token endpoints or to a place that is not the product's goes out as it is.
 //!
 //! # Where the token goes
 //!
@@ -65,8 +65,8 @@
 //! | an origin added with [`allow_origin`](KlaviAuthLayer::allow_origin) | all |
 //! | a URI without an authority, such as `/monitor/v1/monitors` | as for the API: it goes where the inner service is bound to |
 //!
-//! Anything else goes out without the token, and a 401 from there starts nothing. So layers for several products stack,
-//! in any order, and each serves its own paths:
+//! Anything else goes out without the token, and a 401 from there starts nothing. So layers for
+//! several products stack, in any order, and each serves its own paths:
 //!
 //! ```
 //! # use klavi_auth::{ConfigError, Credentials, KlaviApi, KlaviAuthLayer, Product};
@@ -79,13 +79,13 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Hosts are compared as the `url` crate normalises them, paths as they are written: `/Monitor`, `//monitor` and
-//! `/%6donitor` are not the product's. Neither is a path with a `..` segment, however it is encoded
-//! (`/monitor/%2e%2e/data`), since a server may read it as another product's.
+//! Hosts are compared as the `url` crate normalises them, paths as they are written: `/Monitor`,
+//! `//monitor` and `/%6donitor` are not the product's. Neither is a path with a `..` segment,
+//! however it is encoded (`/monitor/%2e%2e/data`), since a server may read it as another product's.
 //!
-//! Plain `http` to a place that would get the token over `https` is an error before anything leaves. It is accepted if
-//! the base URL is itself plain `http`: to this machine by [`KlaviApi::at`], elsewhere by [`KlaviApi::at_insecure`]. The
-//! same goes for added origins.
+//! Plain `http` to a place that would get the token over `https` is an error before anything
+//! leaves. It is accepted if the base URL is itself plain `http`: to this machine by
+//! [`KlaviApi::at`], elsewhere by [`KlaviApi::at_insecure`]. The same goes for added origins.
 //!
 //! # Products and environments
 //!
@@ -138,8 +138,8 @@
 //!
 //! # Bodies
 //!
-//! To be sent twice, a request is kept while it is under way: its head, and its body in one of these ways. None changes
-//! the request type of the inner service.
+//! To be sent twice, a request is kept while it is under way: its head, and its body in one of
+//! these ways. None changes the request type of the inner service.
 //!
 //! | body | layer | after a 401 |
 //! |---|---|---|
@@ -180,14 +180,15 @@
 //! # drop(klavi.oneshot(Request::new(Body::empty()))); }
 //! ```
 //!
-//! Where the inner service takes requests of one body type only, as hyper-util's client does, the compiler may see less and
-//! say only that the method `call`, `ready` or `oneshot` "exists, but its trait bounds were not satisfied" (E0599), or with
-//! the feature `reqwest` that there is no method `call`. It is the same mistake, and the same line mends it.
+//! Where the inner service takes requests of one body type only, as hyper-util's client does, the
+//! compiler may see less and say only that the method `call`, `ready` or `oneshot` "exists, but its
+//! trait bounds were not satisfied" (E0599), or with the feature `reqwest` that there is no method
+//! `call`. It is the same mistake, and the same line mends it.
 //!
 //! # Order of layers
 //!
-//! Every layer works on either side of this one; what it does there differs. The order that we recommend, from the
-//! outside in:
+//! Every layer works on either side of this one; what it does there differs. The order that we
+//! recommend, from the outside in:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -246,35 +247,40 @@
 //! | `ConcurrencyLimit` | inside | it counts what is on the wire, resends too. Who waits for a token holds no place, so that the token calls may be behind the same limit. Around, such a request holds one |
 //! | `RateLimit` | inside, under a `Buffer` | it counts the resends, as Klavi does; it is not [`Clone`], and the buffer is |
 //!
-//! To box a stack, use `BoxCloneSyncService::new`: the futures are not [`Sync`] if the HTTP client's are not, which
-//! `ServiceBuilder::boxed_clone_sync` asks for.
+//! To box a stack, use `BoxCloneSyncService::new`: the futures are not [`Sync`] if the HTTP
+//! client's are not, which `ServiceBuilder::boxed_clone_sync` asks for.
 //!
 //! # More than one customer
 //!
-//! A request that carries a [`TokenCache`] in its extensions uses that one, for the token and for the 401. A platform
-//! that calls with the keys of many makes the layer with [`without_tokens`](KlaviAuthLayer::without_tokens) and keeps
-//! a cache for each customer in [`TokenCaches`], which is bounded and drops those that are idle.
+//! A request that carries a [`TokenCache`] in its extensions uses that one, for the token and for
+//! the 401. A platform that calls with the keys of many makes the layer with
+//! [`without_tokens`](KlaviAuthLayer::without_tokens) and keeps a cache for each customer in
+//! [`TokenCaches`], which is bounded and drops those that are idle.
 //!
-//! Such a request gets its token at the API's origin, on the paths of every product. A redirect that is followed around
-//! the layer loses the extensions of its request. With [`without_tokens`](KlaviAuthLayer::without_tokens) the second hop
-//! fails then; in a layer with a token of its own it would get that token instead of the customer's.
+//! Such a request gets its token at the API's origin, on the paths of every product. A redirect
+//! that is followed around the layer loses the extensions of its request. With
+//! [`without_tokens`](KlaviAuthLayer::without_tokens) the second hop fails then; in a layer with a
+//! token of its own it would get that token instead of the customer's.
 //!
 //! # Deployment
 //!
-//! * Make one layer per base URL, product and access key, and clone it. Two that are built apart fetch apart.
+//! * Make one layer per base URL, product and access key, and clone it. Two that are built apart
+//!   fetch apart.
 //! * [`TokenCache::warm_up`] at start-up moves the first fetch ahead of the first request;
 //!   [`TokenCache::snapshot`] answers a health check.
-//! * A 401 is held, with its body unread, while a new token is fetched; with HTTP/1.1 that holds its connection.
-//! * A server that answers 401 from the headers alone and closes an HTTP/1.1 connection under the upload can take its
-//!   own answer away: then the caller gets the transport's error, as without the layer. One that answers so, keeps the
-//!   connection open and reads no more makes the client wait for it: have a time-out around the layer.
-//! * The lifetime counts on a monotonic clock. Where that stands still while the host sleeps, the first request
-//!   after waking may meet a 401, and is sent again: see [`docs::clocks`].
+//! * A 401 is held, with its body unread, while a new token is fetched; with HTTP/1.1 that holds
+//!   its connection.
+//! * A server that answers 401 from the headers alone and closes an HTTP/1.1 connection under the
+//!   upload can take its own answer away: then the caller gets the transport's error, as without
+//!   the layer. One that answers so, keeps the connection open and reads no more makes the client
+//!   wait for it: have a time-out around the layer.
+//! * The lifetime counts on a monotonic clock. Where that stands still while the host sleeps, the
+//!   first request after waking may meet a 401, and is sent again: see [`docs::clocks`].
 //!
 //! # Signals
 //!
-//! Every event is told once: to `tracing`, to the `metrics` facade (feature `metrics`), and to an [`Observer`]. The
-//! names, fields, levels and labels are on [the page on signals](docs::signals).
+//! Every event is told once: to `tracing`, to the `metrics` facade (feature `metrics`), and to an
+//! [`Observer`]. The names, fields, levels and labels are on [the page on signals](docs::signals).
 //!
 //! # Secrets
 //!
@@ -290,10 +296,11 @@
 //!
 //! None is on by default.
 //!
-//! * `reqwest`: the token calls go over reqwest if no [`transport`](KlaviAuthLayerBuilder::transport) is given.
-//!   It is used without TLS of its own choice: turn on one of reqwest's TLS features in your application, or
-//!   every call to an `https` URL fails with an error for which [`Error::is_transport`] holds.
-//!   It also brings the layer around `reqwest::Client`.
+//! * `reqwest`: the token calls go over reqwest if no
+//!   [`transport`](KlaviAuthLayerBuilder::transport) is given. It is used without TLS of its own
+//!   choice: turn on one of reqwest's TLS features in your application, or every call to an `https`
+//!   URL fails with an error for which [`Error::is_transport`] holds. It also brings the layer
+//!   around `reqwest::Client`.
 #![cfg_attr(
     feature = "reqwest-middleware",
     doc = "* `reqwest-middleware`: [`KlaviAuthMiddleware`], with the tokens of a layer."
@@ -303,8 +310,14 @@
     doc = "* `reqwest-middleware`: `KlaviAuthMiddleware`, with the tokens of a layer."
 )]
 //! * `metrics`: counters and a histogram through the `metrics` facade.
-#![cfg_attr(feature = "sandbox", doc = "* [`sandbox`]: a look-alike of Klavi for your tests.")]
-#![cfg_attr(not(feature = "sandbox"), doc = "* `sandbox`: a look-alike of Klavi for your tests.")]
+#![cfg_attr(
+    feature = "sandbox",
+    doc = "* [`sandbox`]: a look-alike of Klavi for your tests."
+)]
+#![cfg_attr(
+    not(feature = "sandbox"),
+    doc = "* `sandbox`: a look-alike of Klavi for your tests."
+)]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -344,13 +357,17 @@ mod token;
 mod token_endpoint;
 
 pub use builder::KlaviAuthLayerBuilder;
-pub use cache::{Backoff, Budget, CachesInUse, Snapshot, TokenCache, TokenCacheBuilder, TokenCaches};
+pub use cache::{
+    Backoff, Budget, CachesInUse, Snapshot, TokenCache, TokenCacheBuilder, TokenCaches,
+};
 pub use config_error::{ConfigError, TransportError};
 pub use error::{BoxError, Error};
 pub use events::{Arrival, Event, FetchReason, GivenUp, Observer};
 pub use freshness::{Freshness, RefreshPolicy};
 pub use future::ResponseFuture;
-pub use klavi::{ClientCredentials, Credentials, Environment, KlaviApi, KlaviSource, Product, ProductName};
+pub use klavi::{
+    ClientCredentials, Credentials, Environment, KlaviApi, KlaviSource, Product, ProductName,
+};
 pub use layer::KlaviAuthLayer;
 pub use message::{Inbound, Outbound};
 #[cfg(feature = "reqwest-middleware")]

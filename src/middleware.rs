@@ -12,10 +12,12 @@ use crate::{
     scope::Treatment,
 };
 
-/// A [`Middleware`] of reqwest-middleware that does what the layer does, with the layer's tokens and settings.
+/// A [`Middleware`] of reqwest-middleware that does what the layer does, with the layer's tokens
+/// and settings.
 ///
-/// [`SkipAuth`](crate::SkipAuth), [`NoResend`](crate::NoResend) and a [`TokenCache`](crate::TokenCache) are given
-/// with `with_extension`, or in the extensions of an `http::Request` that was turned into a `reqwest::Request`.
+/// [`SkipAuth`](crate::SkipAuth), [`NoResend`](crate::NoResend) and a
+/// [`TokenCache`](crate::TokenCache) are given with `with_extension`, or in the extensions of an
+/// `http::Request` that was turned into a `reqwest::Request`.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -32,8 +34,8 @@ use crate::{
 /// # let _ = open;
 /// ```
 ///
-/// With a middleware that retries, either order works: the token is shared, so a retry costs no token call. Put
-/// the retries first ("outside"), and each try gets the token of its moment.
+/// With a middleware that retries, either order works: the token is shared, so a retry costs no
+/// token call. Put the retries first ("outside"), and each try gets the token of its moment.
 #[derive(Clone, Debug)]
 pub struct KlaviAuthMiddleware<R = CloneBody> {
     layer: KlaviAuthLayer<R>,
@@ -41,7 +43,9 @@ pub struct KlaviAuthMiddleware<R = CloneBody> {
 
 impl<R: Clone> From<&KlaviAuthLayer<R>> for KlaviAuthMiddleware<R> {
     fn from(layer: &KlaviAuthLayer<R>) -> Self {
-        Self { layer: layer.clone() }
+        Self {
+            layer: layer.clone(),
+        }
     }
 }
 
@@ -61,7 +65,12 @@ where
         let (request, own) = read_marks(request)?;
         let marks = Marks::of(extensions).or(own);
         let (settings, url) = (layer.settings(), request.url());
-        match settings.options.scope.treatment(&destination(url), url.path(), request.headers(), &marks) {
+        match settings.options.scope.treatment(
+            &destination(url),
+            url.path(),
+            request.headers(),
+            &marks,
+        ) {
             Treatment::Authenticate => {}
             Treatment::Pass => return next.run(request, extensions).await,
             Treatment::Refuse(error) => return Err(Error::middleware(error)),
@@ -75,11 +84,12 @@ where
             first_sending(request, &token, marks.once, layer, send).map_err(Error::middleware)?;
         let response = response.await?;
 
-        let rejected = match after_response::<_, Request, _>(response, &mut sent, layer, marks.cache.as_ref())
-        {
-            Ok(rejected) => rejected,
-            Err(response) => return Ok(response),
-        };
+        let rejected =
+            match after_response::<_, Request, _>(response, &mut sent, layer, marks.cache.as_ref())
+            {
+                Ok(rejected) => rejected,
+                Err(response) => return Ok(response),
+            };
         let token = match cache.acquire(Some(rejected.generation)).await {
             Ok(token) => token,
             Err(error) => return Ok(rejected.give_up(error, cache)),
@@ -90,7 +100,8 @@ where
         };
 
         let send = |request| again.run(request, extensions);
-        let (response, mut sent) = second_sending(request, &token, cache, send).map_err(Error::middleware)?;
+        let (response, mut sent) =
+            second_sending(request, &token, cache, send).map_err(Error::middleware)?;
         let response = response.await?;
         match after_response::<_, Request, _>(response, &mut sent, layer, marks.cache.as_ref()) {
             Err(response) | Ok(Rejected { response, .. }) => Ok(response),

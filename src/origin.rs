@@ -7,7 +7,8 @@ use http::{
 
 use crate::host::Host;
 
-/// Scheme, host and port of an `http` or `https` URL, normalised as a browser does (and the `url` crate).
+/// Scheme, host and port of an `http` or `https` URL, normalised as a browser does (and the `url`
+/// crate).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     secure: bool,
@@ -20,7 +21,12 @@ pub(crate) struct Origin {
 impl Origin {
     /// `https` on the default port of a host given in lower case.
     pub(crate) fn https(host: &'static str) -> Self {
-        Self { secure: true, host: Host::Name(host.into()), port: 443, authority: host.into() }
+        Self {
+            secure: true,
+            host: Host::Name(host.into()),
+            port: 443,
+            authority: host.into(),
+        }
     }
 
     /// The origin of a URL that a user configured, which may have a path. `None` if it has none.
@@ -32,11 +38,20 @@ impl Origin {
             port if port == default_port => host.to_string(),
             port => format!("{host}:{port}"),
         };
-        Some(Self { secure: target.secure, host, port: target.port, authority: authority.into() })
+        Some(Self {
+            secure: target.secure,
+            host,
+            port: target.port,
+            authority: authority.into(),
+        })
     }
 
     pub(crate) fn scheme(&self) -> Scheme {
-        if self.secure { Scheme::HTTPS } else { Scheme::HTTP }
+        if self.secure {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        }
     }
 
     /// Host and port, normalised.
@@ -49,11 +64,14 @@ impl Origin {
         self.secure == target.secure && self.port == target.port && self.same_host(target)
     }
 
-    /// It contains the URI, which is written in the usual way: `contains` would say so too, after a closer look.
+    /// It contains the URI, which is written in the usual way: `contains` would say so too, after a
+    /// closer look.
     #[inline]
     pub(crate) fn contains_at_a_glance(&self, uri: &Uri) -> bool {
         uri.scheme() == Some(&self.scheme())
-            && uri.authority().is_some_and(|a| a.as_str() == &*self.authority)
+            && uri
+                .authority()
+                .is_some_and(|a| a.as_str() == &*self.authority)
     }
 
     pub(crate) fn same_host(&self, target: &Target<'_>) -> bool {
@@ -79,7 +97,8 @@ pub(crate) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// `None` for everything that is not an absolute `http` or `https` URI with a port that is a port.
+    /// `None` for everything that is not an absolute `http` or `https` URI with a port that is a
+    /// port.
     pub(crate) fn of(uri: &'a Uri) -> Option<Self> {
         let scheme = uri.scheme_str()?;
         let authority = uri.authority()?;
@@ -95,7 +114,11 @@ impl<'a> Target<'a> {
             None if secure => 443,
             None => 80,
         };
-        Some(Self { secure, host: authority.host(), port })
+        Some(Self {
+            secure,
+            host: authority.host(),
+            port,
+        })
     }
 }
 
@@ -108,12 +131,16 @@ impl<'a> Target<'a> {
             "http" => false,
             _ => return None,
         };
-        Some(Self { secure, host: url.host_str()?, port: url.port_or_known_default()? })
+        Some(Self {
+            secure,
+            host: url.host_str()?,
+            port: url.port_or_known_default()?,
+        })
     }
 }
 
-/// `Some(None)` if no port is written, `None` if what is written is no port. `Authority::port` alone cannot
-/// tell the two apart: it has no answer for `host:99999` either.
+/// `Some(None)` if no port is written, `None` if what is written is no port. `Authority::port`
+/// alone cannot tell the two apart: it has no answer for `host:99999` either.
 fn written_port(authority: &Authority) -> Option<Option<u16>> {
     let after_user = authority.as_str().rsplit('@').next()?;
     match after_user.strip_prefix(authority.host())? {

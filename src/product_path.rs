@@ -9,30 +9,40 @@ impl ProductPath {
         Self(path.into())
     }
 
-    /// Whether a path is the product's, and nobody can read it as another one's. It is compared as it is written: a
-    /// server may take `/MONITOR`, `//monitor` or `/%6donitor` for the product or for something else.
+    /// Whether a path is the product's, and nobody can read it as another one's. It is compared as
+    /// it is written: a server may take `/MONITOR`, `//monitor` or `/%6donitor` for the product or
+    /// for something else.
     #[inline]
     pub(crate) fn contains(&self, path: &str) -> bool {
-        let Some(rest) = path.strip_prefix(&*self.0) else { return false };
+        let Some(rest) = path.strip_prefix(&*self.0) else {
+            return false;
+        };
         (rest.is_empty() || rest.starts_with('/')) && !leads_up(rest)
     }
 }
 
-/// Whether a server could find a `..` segment in it. Most paths have neither a dot nor a percent sign.
+/// Whether a server could find a `..` segment in it. Most paths have neither a dot nor a percent
+/// sign.
 #[inline]
 fn leads_up(path: &str) -> bool {
     has_dot_or_percent(path.as_bytes()) && leads_up_decoded(path.as_bytes(), MOST_ROUNDS)
 }
 
-/// Eight at a time and without stopping early, which takes a fraction of the instructions: every request is looked at.
+/// Eight at a time and without stopping early, which takes a fraction of the instructions: every
+/// request is looked at.
 #[inline]
 fn has_dot_or_percent(path: &[u8]) -> bool {
-    let has = |bytes: &[u8]| bytes.iter().fold(false, |found, byte| found | matches!(byte, b'.' | b'%'));
+    let has = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(false, |found, byte| found | matches!(byte, b'.' | b'%'))
+    };
     let chunks = path.chunks_exact(8);
     has(chunks.remainder()) | chunks.fold(false, |found, chunk| found | has(chunk))
 }
 
-/// A path may be decoded by each server on its way. One that is encoded more often than this is not looked into.
+/// A path may be decoded by each server on its way. One that is encoded more often than this is not
+/// looked into.
 const MOST_ROUNDS: u32 = 4;
 
 #[cold]

@@ -18,15 +18,18 @@ use crate::{
 
 /// The same for `reqwest::Client`, and for every service of reqwest's types.
 ///
-/// A request body that reqwest can clone (bytes, a string, a form) is kept for the resend. A streamed one is sent
-/// once, unless the layer records bodies: `layer.replay_with(reqwest::Body::wrap)`.
+/// A request body that reqwest can clone (bytes, a string, a form) is kept for the resend. A
+/// streamed one is sent once, unless the layer records bodies:
+/// `layer.replay_with(reqwest::Body::wrap)`.
 ///
-/// [`SkipAuth`](crate::SkipAuth), [`NoResend`](crate::NoResend) and a [`TokenCache`](crate::TokenCache) reach it in
-/// the extensions of an `http::Request` that was turned into a `reqwest::Request` with `try_from`.
+/// [`SkipAuth`](crate::SkipAuth), [`NoResend`](crate::NoResend) and a
+/// [`TokenCache`](crate::TokenCache) reach it in the extensions of an `http::Request` that was
+/// turned into a `reqwest::Request` with `try_from`.
 ///
-/// The client must not follow redirects to other hosts with the token: reqwest removes the header when the host or
-/// port changes, which is its default behaviour. It keeps the header when only the path changes. A 401 from where a
-/// redirect led to starts nothing if the token may not go there: to another origin, or to another product's path.
+/// The client must not follow redirects to other hosts with the token: reqwest removes the header
+/// when the host or port changes, which is its default behaviour. It keeps the header when only the
+/// path changes. A 401 from where a redirect led to starts nothing if the token may not go there:
+/// to another origin, or to another product's path.
 impl<S, R> Service<Request> for KlaviAuth<S, R>
 where
     S: Service<Request, Response = Response> + Clone,
@@ -130,15 +133,24 @@ pub struct KeptRequest {
 impl Replay<Request> for RecordBody<Body> {
     type Kept = KeptRequest;
 
-    fn keep<T>(&self, mut request: Request, send: impl FnOnce(Request) -> T) -> (T, Option<KeptRequest>) {
+    fn keep<T>(
+        &self,
+        mut request: Request,
+        send: impl FnOnce(Request) -> T,
+    ) -> (T, Option<KeptRequest>) {
         if let Some(head) = request.try_clone() {
             return (send(request), Some(KeptRequest { head, body: None }));
         }
-        let Some(body) = request.body_mut().take() else { return (send(request), None) };
+        let Some(body) = request.body_mut().take() else {
+            return (send(request), None);
+        };
         let head = request.try_clone();
         let (body, kept) = self.keep_body(body);
         *request.body_mut() = Some(body);
-        let kept = head.zip(kept).map(|(head, body)| KeptRequest { head, body: Some(body) });
+        let kept = head.zip(kept).map(|(head, body)| KeptRequest {
+            head,
+            body: Some(body),
+        });
         (send(request), kept)
     }
 

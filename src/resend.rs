@@ -1,10 +1,13 @@
-//! One sending of a request and what follows from its answer: the token attached, the request kept, a 401 judged.
+//! One sending of a request and what follows from its answer: the token attached, the request kept,
+//! a 401 judged.
 
 use std::mem;
 
 use http::{HeaderMap, HeaderValue, Uri, header::AUTHORIZATION};
 
-use crate::{AccessToken, Error, Event, GivenUp, Inbound, KlaviAuthLayer, Outbound, Replay, TokenCache};
+use crate::{
+    AccessToken, Error, Event, GivenUp, Inbound, KlaviAuthLayer, Outbound, Replay, TokenCache,
+};
 
 /// What is remembered of a request that the inner service has.
 pub(crate) struct Sent<K> {
@@ -12,8 +15,8 @@ pub(crate) struct Sent<K> {
     kept: Result<K, GivenUp>,
 }
 
-/// Sends a request with its token for the first time, and keeps it, if it may and can be sent again. `Err` if there is
-/// no room for the token: nothing was sent.
+/// Sends a request with its token for the first time, and keeps it, if it may and can be sent
+/// again. `Err` if there is no room for the token: nothing was sent.
 #[inline]
 pub(crate) fn first_sending<R, Q, T>(
     mut request: Q,
@@ -34,10 +37,17 @@ where
     } else {
         (send(request), Err(GivenUp::SwitchedOff))
     };
-    Ok((response, Sent { generation: token.generation(), kept }))
+    Ok((
+        response,
+        Sent {
+            generation: token.generation(),
+            kept,
+        },
+    ))
 }
 
-/// Sends a request with its token for the second time, after which nothing is kept. `Err` as for the first time.
+/// Sends a request with its token for the second time, after which nothing is kept. `Err` as for
+/// the first time.
 pub(crate) fn second_sending<Q: Outbound, T, K>(
     mut request: Q,
     token: &AccessToken,
@@ -45,8 +55,16 @@ pub(crate) fn second_sending<Q: Outbound, T, K>(
     send: impl FnOnce(Q) -> T,
 ) -> Result<(T, Sent<K>), Error> {
     attach(&mut request, token)?;
-    cache.emit(&Event::Resent { generation: token.generation() });
-    Ok((send(request), Sent { generation: token.generation(), kept: Err(GivenUp::RejectedAgain) }))
+    cache.emit(&Event::Resent {
+        generation: token.generation(),
+    });
+    Ok((
+        send(request),
+        Sent {
+            generation: token.generation(),
+            kept: Err(GivenUp::RejectedAgain),
+        },
+    ))
 }
 
 #[inline]
@@ -62,22 +80,26 @@ fn attach(request: &mut impl Outbound, token: &AccessToken) -> Result<(), Error>
 #[cold]
 fn attach_to_full(headers: &mut HeaderMap, value: &HeaderValue) -> Result<(), Error> {
     headers.remove(AUTHORIZATION);
-    headers.try_insert(AUTHORIZATION, value.clone()).map(drop).map_err(|_| Error::too_many_headers())
+    headers
+        .try_insert(AUTHORIZATION, value.clone())
+        .map(drop)
+        .map_err(|_| Error::too_many_headers())
 }
 
-/// A request that was sent and may be sent again, and what came back: kept until there is a token for the second
-/// time.
+/// A request that was sent and may be sent again, and what came back: kept until there is a token
+/// for the second time.
 pub(crate) struct Rejected<A, K> {
     pub(crate) generation: u64,
     kept: K,
     pub(crate) response: A,
 }
 
-/// Takes a rejected token out of use. `Err` is the response for the caller, `Ok` what may be sent again. `own` is the
-/// cache that the request brought.
+/// Takes a rejected token out of use. `Err` is the response for the caller, `Ok` what may be sent
+/// again. `own` is the cache that the request brought.
 ///
-/// A client that follows redirects may get a 401 from a place where the token may not go, another product's path for
-/// one. It says nothing about the token, so it is judged by the path too, as the request was.
+/// A client that follows redirects may get a 401 from a place where the token may not go, another
+/// product's path for one. It says nothing about the token, so it is judged by the path too, as the
+/// request was.
 #[inline]
 pub(crate) fn after_response<R, Q, A>(
     response: A,
@@ -92,7 +114,11 @@ where
     let settings = layer.settings();
     let in_scope = |uri: &Uri| settings.options.scope.contains(uri, own.is_some());
     let is_foreign = || response.answered_by().is_some_and(|uri| !in_scope(&uri));
-    if !settings.options.is_rejection(response.status(), response.headers()) || is_foreign() {
+    if !settings
+        .options
+        .is_rejection(response.status(), response.headers())
+        || is_foreign()
+    {
         return Err(response);
     }
     let cache = own.unwrap_or(&settings.cache);
@@ -107,7 +133,13 @@ where
         kept => kept,
     };
     let (reason, response) = match (cache.reject(generation), kept) {
-        (Ok(()), Ok(kept)) => return Ok(Rejected { generation, kept, response }),
+        (Ok(()), Ok(kept)) => {
+            return Ok(Rejected {
+                generation,
+                kept,
+                response,
+            });
+        }
         (Ok(()), Err(reason)) => (reason, response),
         (Err(error), Ok(_)) => (GivenUp::BudgetExhausted, with_error(response, error)),
         (Err(error), Err(reason)) => (reason, with_error(response, error)),
@@ -119,18 +151,21 @@ where
 impl<A: Inbound, K> Rejected<A, K> {
     /// There is no token for a second time: the response goes to the caller, with the reason.
     pub(crate) fn give_up(self, error: Error, cache: &TokenCache) -> A {
-        cache.emit(&Event::ResendGivenUp { generation: self.generation, reason: GivenUp::NoToken });
+        cache.emit(&Event::ResendGivenUp {
+            generation: self.generation,
+            reason: GivenUp::NoToken,
+        });
         with_error(self.response, error)
     }
 
-    /// There is one: the request, to be sent again. `Err` is the response for the caller, if more of the body was
-    /// read meanwhile than can be kept.
+    /// There is one: the request, to be sent again. `Err` is the response for the caller, if more
+    /// of the body was read meanwhile than can be kept.
     pub(crate) fn restore<R, Q>(self, replay: &R, cache: &TokenCache) -> Result<Q, A>
     where
         R: Replay<Q, Kept = K>,
     {
-        // The response goes here, before the inner service is readied: its body may hold a place there, or a
-        // connection.
+        // The response goes here, before the inner service is readied: its body may hold a place
+        // there, or a connection.
         replay.restore(self.kept).ok_or_else(|| {
             let (generation, reason) = (self.generation, GivenUp::BodyNotKept);
             cache.emit(&Event::ResendGivenUp { generation, reason });

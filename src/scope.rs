@@ -9,7 +9,8 @@ use crate::{
     product_path::ProductPath,
 };
 
-/// In the extensions of a request: it goes out as it is, without a token, and a 401 to it starts nothing.
+/// In the extensions of a request: it goes out as it is, without a token, and a 401 to it starts
+/// nothing.
 ///
 /// ```
 /// use klavi_auth::SkipAuth;
@@ -20,8 +21,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SkipAuth;
 
-/// In the extensions of a request: it is sent once. A 401 goes to the caller, and the token is replaced for the
-/// next request.
+/// In the extensions of a request: it is sent once. A 401 goes to the caller, and the token is
+/// replaced for the next request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NoResend;
 
@@ -49,14 +50,28 @@ pub(crate) enum Treatment {
 
 impl Scope {
     pub(crate) fn new(api: &KlaviApi) -> Self {
-        let token_paths = [api.auth_uri(), api.refresh_uri()].map(|uri| uri.path().into()).into();
+        let token_paths = [api.auth_uri(), api.refresh_uri()]
+            .map(|uri| uri.path().into())
+            .into();
         let product = Some(api.product_path().clone());
-        Self { api: api.origin().clone(), product, more: Vec::new(), token_paths, overwrite: false }
+        Self {
+            api: api.origin().clone(),
+            product,
+            more: Vec::new(),
+            token_paths,
+            overwrite: false,
+        }
     }
 
     /// An API that is not Klavi's: all paths of an origin.
     pub(crate) fn of_origin(origin: Origin) -> Self {
-        Self { api: origin, product: None, more: Vec::new(), token_paths: Vec::new(), overwrite: false }
+        Self {
+            api: origin,
+            product: None,
+            more: Vec::new(),
+            token_paths: Vec::new(),
+            overwrite: false,
+        }
     }
 
     /// The token may go to all paths of the API's origin.
@@ -72,7 +87,8 @@ impl Scope {
         self.more.push(origin);
     }
 
-    /// Whether the token may go there. A request that brings its own may be for any product: paths say nothing then.
+    /// Whether the token may go there. A request that brings its own may be for any product: paths
+    /// say nothing then.
     pub(crate) fn contains(&self, uri: &Uri, brings_own: bool) -> bool {
         Target::of(uri).is_some_and(|target| {
             self.api.contains(&target) && (brings_own || self.is_product(uri.path()))
@@ -80,10 +96,15 @@ impl Scope {
         })
     }
 
-    /// Most requests go to the API, and most of them say so in the same way: those are not looked at more closely.
+    /// Most requests go to the API, and most of them say so in the same way: those are not looked
+    /// at more closely.
     #[inline]
     pub(crate) fn destination<'a>(&self, uri: &'a Uri) -> Destination<'a> {
-        if self.api.contains_at_a_glance(uri) { Destination::Api } else { Destination::of(uri) }
+        if self.api.contains_at_a_glance(uri) {
+            Destination::Api
+        } else {
+            Destination::of(uri)
+        }
     }
 
     /// `path` is that of the destination.
@@ -102,17 +123,22 @@ impl Scope {
         let target = match destination {
             Destination::Elsewhere => return Treatment::Pass,
             Destination::At(target) if !self.api.contains(target) => target,
-            // Calls for the token itself are left alone, so that a token transport with the layer in it does not wait
-            // for itself.
+            // Calls for the token itself are left alone, so that a token transport with the layer
+            // in it does not wait for itself.
             Destination::Api | Destination::At(_) => {
                 let authenticate = is_in_scope() && !self.is_token_call(path);
-                return if authenticate { Treatment::Authenticate } else { Treatment::Pass };
+                return if authenticate {
+                    Treatment::Authenticate
+                } else {
+                    Treatment::Pass
+                };
             }
         };
         if self.is_added(target) {
             return Treatment::Authenticate;
         }
-        let is_downgrade = |origin: &Origin| !target.secure && origin.is_secure() && origin.same_host(target);
+        let is_downgrade =
+            |origin: &Origin| !target.secure && origin.is_secure() && origin.same_host(target);
         if (is_downgrade(&self.api) && is_in_scope()) || self.more.iter().any(is_downgrade) {
             return Treatment::Refuse(Error::insecure_uri());
         }
@@ -121,12 +147,16 @@ impl Scope {
 
     #[inline]
     fn is_product(&self, path: &str) -> bool {
-        self.product.as_ref().is_none_or(|product| product.contains(path))
+        self.product
+            .as_ref()
+            .is_none_or(|product| product.contains(path))
     }
 
     #[inline]
     fn is_token_call(&self, path: &str) -> bool {
-        self.token_paths.iter().any(|token_path| **token_path == *path)
+        self.token_paths
+            .iter()
+            .any(|token_path| **token_path == *path)
     }
 
     fn is_added(&self, target: &Target<'_>) -> bool {
@@ -144,8 +174,16 @@ mod tests {
     fn of<B>(scope: &Scope, request: &Request<B>) -> Treatment {
         let (uri, marks) = (request.uri(), Marks::of(request.extensions()));
         let closely = scope.treatment(&Destination::of(uri), uri.path(), request.headers(), &marks);
-        let at_a_glance = scope.treatment(&scope.destination(uri), uri.path(), request.headers(), &marks);
-        assert_eq!(std::mem::discriminant(&closely), std::mem::discriminant(&at_a_glance));
+        let at_a_glance = scope.treatment(
+            &scope.destination(uri),
+            uri.path(),
+            request.headers(),
+            &marks,
+        );
+        assert_eq!(
+            std::mem::discriminant(&closely),
+            std::mem::discriminant(&at_a_glance)
+        );
         closely
     }
 
@@ -182,7 +220,9 @@ mod tests {
 
     #[test]
     fn case_57_the_paths_of_a_product_of_two_segments_begin_with_both() {
-        let scope = Scope::new(&KlaviApi::at("https://gw.example/klavi", Product::PaymentCustomer).unwrap());
+        let scope = Scope::new(
+            &KlaviApi::at("https://gw.example/klavi", Product::PaymentCustomer).unwrap(),
+        );
         for (path, expected) in [
             ("/klavi/payment/customer", "authenticate"),
             ("/klavi/payment/customer/v1/payments", "authenticate"),
@@ -196,7 +236,11 @@ mod tests {
             ("/klavi/payment%2Fcustomer/v1/x", "pass"),
             ("/payment/customer/v1/x", "pass"),
         ] {
-            assert_eq!(treatment(&scope, &format!("https://gw.example{path}")), expected, "{path}");
+            assert_eq!(
+                treatment(&scope, &format!("https://gw.example{path}")),
+                expected,
+                "{path}"
+            );
         }
     }
 
@@ -215,8 +259,16 @@ mod tests {
     #[test]
     fn case_57_other_paths_of_the_api_go_out_without_it() {
         for path in OTHER_PATHS {
-            for origin in ["https://api.klavi.ai", "https://API.klavi.ai:443", "http://api.klavi.ai"] {
-                assert_eq!(treatment(&scope(), &format!("{origin}{path}")), "pass", "{origin}{path}");
+            for origin in [
+                "https://api.klavi.ai",
+                "https://API.klavi.ai:443",
+                "http://api.klavi.ai",
+            ] {
+                assert_eq!(
+                    treatment(&scope(), &format!("{origin}{path}")),
+                    "pass",
+                    "{origin}{path}"
+                );
             }
         }
         for uri in ["*"].iter().chain(&OTHER_PATHS[1..]) {
@@ -237,10 +289,17 @@ mod tests {
                     "authenticate",
                     "{path}"
                 );
-                assert_eq!(treatment(&scope, &format!("http://api.klavi.ai{path}")), "refuse", "{path}");
+                assert_eq!(
+                    treatment(&scope, &format!("http://api.klavi.ai{path}")),
+                    "refuse",
+                    "{path}"
+                );
             }
             assert_eq!(treatment(&scope, "*"), "authenticate");
-            assert_eq!(treatment(&scope, "https://api.klavi.ai/monitor/v1/auth"), "pass");
+            assert_eq!(
+                treatment(&scope, "https://api.klavi.ai/monitor/v1/auth"),
+                "pass"
+            );
         }
     }
 
@@ -248,10 +307,18 @@ mod tests {
     fn case_57_of_an_api_that_is_not_klavis_all_paths_of_its_origin() {
         let origin = Origin::of_base(&Uri::from_static("https://api.example.com")).unwrap();
         let scope = Scope::of_origin(origin);
-        for uri in ["https://api.example.com/", "https://API.example.com:443/monitor/v1/auth", "/x", "*"] {
+        for uri in [
+            "https://api.example.com/",
+            "https://API.example.com:443/monitor/v1/auth",
+            "/x",
+            "*",
+        ] {
             assert_eq!(treatment(&scope, uri), "authenticate", "{uri}");
         }
-        for uri in ["https://api.klavi.ai/monitor/v1/monitors", "https://api.example.com:8443/"] {
+        for uri in [
+            "https://api.klavi.ai/monitor/v1/monitors",
+            "https://api.example.com:8443/",
+        ] {
             assert_eq!(treatment(&scope, uri), "pass", "{uri}");
         }
         assert_eq!(treatment(&scope, "http://api.example.com/"), "refuse");
@@ -261,15 +328,32 @@ mod tests {
     fn case_57_a_request_with_its_own_cache_is_bound_to_the_origin_only() {
         let cache = TokenCache::new(source_fn(async |_| Err(Error::timeout())));
         let request = |uri: &str| Request::get(uri).extension(cache.clone()).body(()).unwrap();
-        for path in ["/monitor/v1/monitors", "/data/v1/links", "/x", "/monitor/../x"] {
+        for path in [
+            "/monitor/v1/monitors",
+            "/data/v1/links",
+            "/x",
+            "/monitor/../x",
+        ] {
             for uri in [path.to_owned(), format!("https://api.klavi.ai{path}")] {
-                assert!(matches!(of(&scope(), &request(&uri)), Treatment::Authenticate), "{uri}");
+                assert!(
+                    matches!(of(&scope(), &request(&uri)), Treatment::Authenticate),
+                    "{uri}"
+                );
             }
             let plain = request(&format!("http://api.klavi.ai{path}"));
-            assert!(matches!(of(&scope(), &plain), Treatment::Refuse(_)), "{path}");
+            assert!(
+                matches!(of(&scope(), &plain), Treatment::Refuse(_)),
+                "{path}"
+            );
         }
-        assert!(matches!(of(&scope(), &request("https://evil.com/monitor")), Treatment::Pass));
-        assert!(matches!(of(&scope(), &request("https://api.klavi.ai/monitor/v1/auth")), Treatment::Pass));
+        assert!(matches!(
+            of(&scope(), &request("https://evil.com/monitor")),
+            Treatment::Pass
+        ));
+        assert!(matches!(
+            of(&scope(), &request("https://api.klavi.ai/monitor/v1/auth")),
+            Treatment::Pass
+        ));
     }
 
     #[test]
@@ -340,12 +424,17 @@ mod tests {
 
     #[test]
     fn case_59_default_ports_are_equal_over_plain_http_too() {
-        for (base, other) in
-            [("http://localhost", "http://localhost:80"), ("http://localhost:80", "http://LOCALHOST")]
-        {
+        for (base, other) in [
+            ("http://localhost", "http://localhost:80"),
+            ("http://localhost:80", "http://LOCALHOST"),
+        ] {
             let scope = Scope::new(&KlaviApi::at(base, Product::Monitor).unwrap());
             for uri in [base, other] {
-                assert_eq!(treatment(&scope, &format!("{uri}/monitor/x")), "authenticate", "{base} {uri}");
+                assert_eq!(
+                    treatment(&scope, &format!("{uri}/monitor/x")),
+                    "authenticate",
+                    "{base} {uri}"
+                );
             }
             assert_eq!(treatment(&scope, "http://localhost:443/monitor/x"), "pass");
             assert_eq!(treatment(&scope, "https://localhost:80/monitor/x"), "pass");
@@ -356,10 +445,16 @@ mod tests {
     fn case_57_an_added_origin_gets_the_token_on_all_paths() {
         let mut scope = scope();
         scope.add(Origin::of_base(&Uri::from_static("https://files.klavi.ai:8443")).unwrap());
-        assert_eq!(treatment(&scope, "https://files.klavi.ai:8443/a"), "authenticate");
+        assert_eq!(
+            treatment(&scope, "https://files.klavi.ai:8443/a"),
+            "authenticate"
+        );
         assert_eq!(treatment(&scope, "https://files.klavi.ai/a"), "pass");
         assert_eq!(treatment(&scope, "http://files.klavi.ai:8443/a"), "refuse");
-        assert_eq!(treatment(&scope, "https://api.klavi.ai/monitor/a"), "authenticate");
+        assert_eq!(
+            treatment(&scope, "https://api.klavi.ai/monitor/a"),
+            "authenticate"
+        );
     }
 
     #[test]
@@ -371,7 +466,11 @@ mod tests {
         ] {
             assert_eq!(treatment(&scope(), uri), "pass", "{uri}");
         }
-        for uri in ["https://api.klavi.ai/monitor/v2/auth", "/monitor/v1/authors", "/monitor/v1/auth/x"] {
+        for uri in [
+            "https://api.klavi.ai/monitor/v2/auth",
+            "/monitor/v1/authors",
+            "/monitor/v1/auth/x",
+        ] {
             assert_eq!(treatment(&scope(), uri), "authenticate", "{uri}");
         }
     }
@@ -379,11 +478,17 @@ mod tests {
     #[test]
     fn case_3_4_a_header_of_the_callers_own_and_the_opt_out_are_left_alone() {
         let request = || Request::get("https://api.klavi.ai/monitor/x");
-        let own = request().header(AUTHORIZATION, "Bearer linkToken").body(()).unwrap();
+        let own = request()
+            .header(AUTHORIZATION, "Bearer linkToken")
+            .body(())
+            .unwrap();
         assert!(matches!(of(&scope(), &own), Treatment::Pass));
         let skipped = request().extension(SkipAuth).body(()).unwrap();
         assert!(matches!(of(&scope(), &skipped), Treatment::Pass));
-        let overwriting = Scope { overwrite: true, ..scope() };
+        let overwriting = Scope {
+            overwrite: true,
+            ..scope()
+        };
         assert!(matches!(of(&overwriting, &own), Treatment::Authenticate));
         assert!(matches!(of(&overwriting, &skipped), Treatment::Pass));
     }

@@ -24,30 +24,34 @@ use crate::{
 ///
 /// # Readiness
 ///
-/// [`poll_ready`](Service::poll_ready) is the inner service's. A request that can leave at once is given to that
-/// very instance. One that waits for a token gives its place up first and is readied again when the token is
-/// there, so that a limit or a buffer shared with the token transport cannot lock up.
+/// [`poll_ready`](Service::poll_ready) is the inner service's. A request that can leave at once is
+/// given to that very instance. One that waits for a token gives its place up first and is readied
+/// again when the token is there, so that a limit or a buffer shared with the token transport
+/// cannot lock up.
 ///
-/// The instance that is readied then is a clone of the inner service as it was when it was wrapped: configure the inner
-/// service before you wrap it. A panic in its `Clone` reaches the request that needed the clone, and no other.
+/// The instance that is readied then is a clone of the inner service as it was when it was wrapped:
+/// configure the inner service before you wrap it. A panic in its `Clone` reaches the request that
+/// needed the clone, and no other.
 ///
 /// # Errors
 ///
-/// The inner service's, boxed, or an [`Error`](crate::Error) to be found by downcast. A 401 is not an error; if a
-/// new token could not be had for the resend, the 401 carries the [`Error`](crate::Error) in its extensions. (If the
-/// new token is lost again while the inner service gets ready for the resend, the 401 is gone by then, and the caller
-/// gets the error.)
+/// The inner service's, boxed, or an [`Error`](crate::Error) to be found by downcast. A 401 is not
+/// an error; if a new token could not be had for the resend, the 401 carries the
+/// [`Error`](crate::Error) in its extensions. (If the new token is lost again while the inner
+/// service gets ready for the resend, the 401 is gone by then, and the caller gets the error.)
 ///
 /// # Cancel safety
 ///
-/// Dropping the [`ResponseFuture`] drops the request. A fetch that it started goes on for the others.
+/// Dropping the [`ResponseFuture`] drops the request. A fetch that it started goes on for the
+/// others.
 pub struct KlaviAuth<S, R = CloneBody> {
     inner: S,
-    /// `inner` is a clone of an instance that was readied and has taken its place. It is replaced before it is readied.
+    /// `inner` is a clone of an instance that was readied and has taken its place. It is replaced
+    /// before it is readied.
     is_placeholder: bool,
     handles: Arc<Handles<S, R>>,
-    /// The handle of the thread on which this instance was called for the second time. One that is cloned for a single
-    /// request does without.
+    /// The handle of the thread on which this instance was called for the second time. One that is
+    /// cloned for a single request does without.
     handle: Option<Arc<Handle<S, R>>>,
     is_called: bool,
 }
@@ -55,7 +59,13 @@ pub struct KlaviAuth<S, R = CloneBody> {
 impl<S: Clone, R> KlaviAuth<S, R> {
     pub(crate) fn new(inner: S, layer: KlaviAuthLayer<R>) -> Self {
         let handles = Arc::new(Handles::new(layer, inner.clone()));
-        Self { inner, is_placeholder: false, handles, handle: None, is_called: false }
+        Self {
+            inner,
+            is_placeholder: false,
+            handles,
+            handle: None,
+            is_called: false,
+        }
     }
 
     /// The layer that it was made with.
@@ -113,7 +123,9 @@ impl<S: Clone, R> KlaviAuth<S, R> {
                             ResponseFuture::waiting(Detour::before(acquire, request, once, way))
                         }
                         Some(Lookup::Failed(error)) => ResponseFuture::failed(error),
-                        _ => ResponseFuture::failed(Error::interrupted("the cache was left without a token")),
+                        _ => ResponseFuture::failed(Error::interrupted(
+                            "the cache was left without a token",
+                        )),
                     }
                 }
             }
@@ -124,9 +136,9 @@ impl<S: Clone, R> KlaviAuth<S, R> {
 
     /// Nothing was sent: the place that `poll_ready` took is given up, for it may be the only one.
     ///
-    /// A clone takes the place of the instance, and not one of the template, for which this could not wait if another
-    /// thread has it. It is none to be called: some services, such as `tower::steer::Steer`, take over what they know of
-    /// their readiness when they are cloned.
+    /// A clone takes the place of the instance, and not one of the template, for which this could
+    /// not wait if another thread has it. It is none to be called: some services, such as
+    /// `tower::steer::Steer`, take over what they know of their readiness when they are cloned.
     fn give_up_place(&mut self) {
         self.inner = self.inner.clone();
         self.is_placeholder = true;
@@ -144,8 +156,12 @@ impl<S: Clone, R> KlaviAuth<S, R> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    /// A handle, and the token for a request that leaves now: none besides if it is the one that the handle has.
-    fn look_up(&mut self, own: Option<&TokenCache>) -> (Arc<Handle<S, R>>, Option<Lookup<Acquire>>) {
+    /// A handle, and the token for a request that leaves now: none besides if it is the one that
+    /// the handle has.
+    fn look_up(
+        &mut self,
+        own: Option<&TokenCache>,
+    ) -> (Arc<Handle<S, R>>, Option<Lookup<Acquire>>) {
         let now = Instant::now();
         if let Some(cache) = own {
             let handle = self.handle.get_or_insert_with(|| self.handles.any());
@@ -191,7 +207,12 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (uri, marks) = (request.uri(), Marks::of(request.extensions()));
         let scope = &self.layer().settings().options.scope;
-        let treatment = scope.treatment(&scope.destination(uri), uri.path(), request.headers(), &marks);
+        let treatment = scope.treatment(
+            &scope.destination(uri),
+            uri.path(),
+            request.headers(),
+            &marks,
+        );
         self.send(request, treatment, marks)
     }
 }

@@ -9,20 +9,20 @@ pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<NewToken, Error>> 
 
 /// Where tokens come from.
 ///
-/// [`KlaviSource`](crate::KlaviSource) asks Klavi. Implement this for anything else (a vault, a sidecar, a
-/// store shared by a fleet), or make one from a closure with [`source_fn`].
+/// [`KlaviSource`](crate::KlaviSource) asks Klavi. Implement this for anything else (a vault, a
+/// sidecar, a store shared by a fleet), or make one from a closure with [`source_fn`].
 ///
-/// The cache calls `fetch` from a task of its own and never while it holds a lock; one call at a time, but for a second
-/// one if the runtime of the first stands still for twice the flight's time-out.
-/// It bounds the call with the flight's time-out: then, and when the runtime shuts down, the future is dropped.
-/// A panic is caught and given to the waiting callers as an error.
+/// The cache calls `fetch` from a task of its own and never while it holds a lock; one call at a
+/// time, but for a second one if the runtime of the first stands still for twice the flight's
+/// time-out. It bounds the call with the flight's time-out: then, and when the runtime shuts down,
+/// the future is dropped. A panic is caught and given to the waiting callers as an error.
 pub trait TokenSource: Send + Sync + 'static {
     /// Fetches a token to follow [`request.predecessor()`](TokenRequest::predecessor).
     ///
     /// # Errors
     ///
-    /// [`Error::transient`] is tried again (up to three times if callers wait for the token), then backed off
-    /// from; [`Error::permanent`] is remembered for five seconds.
+    /// [`Error::transient`] is tried again (up to three times if callers wait for the token), then
+    /// backed off from; [`Error::permanent`] is remembered for five seconds.
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_>;
 }
 
@@ -47,16 +47,24 @@ pub struct TokenRequest {
 }
 
 impl TokenRequest {
-    /// A request for a token to follow `predecessor`. The cache makes these; so do tests of a source.
+    /// A request for a token to follow `predecessor`. The cache makes these; so do tests of a
+    /// source.
     pub fn new(predecessor: Predecessor) -> Self {
-        Self { predecessor, ..Self::default() }
+        Self {
+            predecessor,
+            ..Self::default()
+        }
     }
 
-    /// The same, after so many attempts in a row to replace this predecessor have failed, the last one with
-    /// `last_error`.
+    /// The same, after so many attempts in a row to replace this predecessor have failed, the last
+    /// one with `last_error`.
     #[must_use]
     pub fn after(self, failures: u32, last_error: Option<Error>) -> Self {
-        Self { failures, last_error, ..self }
+        Self {
+            failures,
+            last_error,
+            ..self
+        }
     }
 
     /// The token that is to be replaced, and whether it can still be used.
@@ -64,8 +72,9 @@ impl TokenRequest {
         &self.predecessor
     }
 
-    /// How many attempts in a row to replace this predecessor have failed: a source with two ways to a token can take
-    /// the other one. The cache counts, so that a source can serve several caches.
+    /// How many attempts in a row to replace this predecessor have failed: a source with two ways
+    /// to a token can take the other one. The cache counts, so that a source can serve several
+    /// caches.
     pub fn failures(&self) -> u32 {
         self.failures
     }

@@ -7,14 +7,17 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// An instance of the inner service that is never polled: its clones have nothing of the readiness of another.
+/// An instance of the inner service that is never polled: its clones have nothing of the readiness
+/// of another.
 ///
 /// Three rules:
 ///
-/// 1. `Clone` is a user's code and may do anything: no lock is held while it runs. Nor may two threads run it on the same
-///    instance, which need not be [`Sync`]. So the instance is checked out, cloned and put back.
-/// 2. A task that finds it checked out registers its waker. It is put back and the wakers are taken under one lock, so
-///    that no wake-up is lost. All are woken: a task that was dropped meanwhile passes nothing on.
+/// 1. `Clone` is a user's code and may do anything: no lock is held while it runs. Nor may two
+///    threads run it on the same instance, which need not be [`Sync`]. So the instance is checked
+///    out, cloned and put back.
+/// 2. A task that finds it checked out registers its waker. It is put back and the wakers are taken
+///    under one lock, so that no wake-up is lost. All are woken: a task that was dropped meanwhile
+///    passes nothing on.
 /// 3. It is put back if the clone panics, too. The panic is that caller's alone.
 pub(crate) struct Template<S>(Mutex<State<S>>);
 
@@ -26,15 +29,20 @@ struct State<S> {
 
 impl<S> Template<S> {
     pub(crate) fn new(instance: S) -> Self {
-        Self(Mutex::new(State { instance: Some(instance), waiters: Vec::new() }))
+        Self(Mutex::new(State {
+            instance: Some(instance),
+            waiters: Vec::new(),
+        }))
     }
 
-    /// An instance that must be polled ready before it is called. Pending while another thread clones.
+    /// An instance that must be polled ready before it is called. Pending while another thread
+    /// clones.
     pub(crate) fn poll_clone(&self, cx: &mut Context<'_>) -> Poll<S>
     where
         S: Clone,
     {
-        self.poll_check_out(cx).map(|checked_out| checked_out.instance().clone())
+        self.poll_check_out(cx)
+            .map(|checked_out| checked_out.instance().clone())
     }
 
     fn poll_check_out(&self, cx: &mut Context<'_>) -> Poll<CheckedOut<'_, S>> {
@@ -42,7 +50,10 @@ impl<S> Template<S> {
         loop {
             let mut state = self.lock();
             if let Some(instance) = state.instance.take() {
-                return Poll::Ready(CheckedOut { template: self, instance: Some(instance) });
+                return Poll::Ready(CheckedOut {
+                    template: self,
+                    instance: Some(instance),
+                });
             }
             if let Some(waker) = waker.take() {
                 state.waiters.push(waker);
@@ -68,7 +79,9 @@ struct CheckedOut<'a, S> {
 
 impl<S> CheckedOut<'_, S> {
     fn instance(&self) -> &S {
-        self.instance.as_ref().expect("it is put back on drop, not earlier")
+        self.instance
+            .as_ref()
+            .expect("it is put back on drop, not earlier")
     }
 }
 
@@ -118,7 +131,10 @@ mod tests {
 
     impl Alarm {
         fn of_panicking() -> Arc<Self> {
-            Arc::new(Self { panics: true, ..Self::default() })
+            Arc::new(Self {
+                panics: true,
+                ..Self::default()
+            })
         }
 
         fn woken(&self) -> usize {
@@ -152,7 +168,8 @@ mod tests {
                 assert!(poll(template, &alarm).is_pending());
             }
         };
-        let template: &'static _ = Box::leak(Box::new(Template::new(Made(Box::leak(Box::new(make))))));
+        let template: &'static _ =
+            Box::leak(Box::new(Template::new(Made(Box::leak(Box::new(make))))));
         TEMPLATE.set(Some(template));
         assert!(poll(template, &outside).is_ready());
         assert_eq!((within.woken(), outside.woken()), (1, 0));
@@ -165,13 +182,19 @@ mod tests {
         let panics = Cell::new(true);
         let make = || assert!(!panics.replace(false), "a clone that panics");
         let template = Template::new(Made(&make));
-        let alarms = [Arc::new(Alarm::default()), Alarm::of_panicking(), Arc::new(Alarm::default())];
+        let alarms = [
+            Arc::new(Alarm::default()),
+            Alarm::of_panicking(),
+            Arc::new(Alarm::default()),
+        ];
         let checked_out = template.poll_check_out(&mut Context::from_waker(Waker::noop()));
         for alarm in &alarms {
             assert!(poll(&template, alarm).is_pending());
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let Poll::Ready(checked_out) = checked_out else { panic!("nobody else has it") };
+            let Poll::Ready(checked_out) = checked_out else {
+                panic!("nobody else has it")
+            };
             drop(checked_out.instance().clone());
         }));
         assert!(outcome.is_err());
@@ -200,7 +223,12 @@ mod tests {
                     poll_fn(|cx| template.poll_clone(cx)).await;
                 }
             };
-            thread::spawn(|| tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(clones))
+            thread::spawn(|| {
+                tokio::runtime::Builder::new_current_thread()
+                    .build()
+                    .unwrap()
+                    .block_on(clones)
+            })
         });
         for thread in threads {
             thread.join().unwrap();

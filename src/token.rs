@@ -17,7 +17,8 @@ const MAX_TOKEN: usize = 16 * 1024;
 /// The longest lifetime that is believed. Longer ones are cut to it.
 const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// An access token as the cache hands it out: a finished header value and the generation it belongs to.
+/// An access token as the cache hands it out: a finished header value and the generation it belongs
+/// to.
 ///
 /// Cloning is cheap and copies no bytes. `Debug` shows no part of the token.
 #[derive(Clone)]
@@ -41,18 +42,24 @@ impl AccessToken {
         bare(&self.header)
     }
 
-    /// Which token of its cache this is, counted from 1. A token whose life was extended keeps its number.
+    /// Which token of its cache this is, counted from 1. A token whose life was extended keeps its
+    /// number.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The same with bytes of its own, so that cloning the one does not slow down those who clone the other.
+    /// The same with bytes of its own, so that cloning the one does not slow down those who clone
+    /// the other.
     pub(crate) fn copy(&self) -> Self {
         let bytes = Bytes::from_owner(Zeroizing::new(self.header.as_bytes().to_vec()));
         // What was a header value is one again.
-        let mut header = HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| self.header.clone());
+        let mut header =
+            HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| self.header.clone());
         header.set_sensitive(true);
-        Self { header, generation: self.generation }
+        Self {
+            header,
+            generation: self.generation,
+        }
     }
 
     /// The same token string, whatever its generation and its cache.
@@ -68,7 +75,10 @@ impl PartialEq for AccessToken {
         let (one, other) = (self.header.as_bytes(), other.header.as_bytes());
         // Every byte is looked at. `black_box` keeps the compiler from stopping at the first
         // difference.
-        let differences = one.iter().zip(other).fold(0, |bits, (a, b)| black_box(bits | (a ^ b)));
+        let differences = one
+            .iter()
+            .zip(other)
+            .fold(0, |bits, (a, b)| black_box(bits | (a ^ b)));
         one.len() == other.len() && differences == 0
     }
 }
@@ -77,11 +87,14 @@ impl Eq for AccessToken {}
 
 impl fmt::Debug for AccessToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccessToken").field("generation", &self.generation).finish_non_exhaustive()
+        f.debug_struct("AccessToken")
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
     }
 }
 
-/// A token as a [`TokenSource`](crate::TokenSource) hands it over: the string and how long it lives.
+/// A token as a [`TokenSource`](crate::TokenSource) hands it over: the string and how long it
+/// lives.
 ///
 /// `Debug` shows no part of the token.
 #[derive(Clone)]
@@ -94,14 +107,16 @@ pub struct NewToken {
 }
 
 impl NewToken {
-    /// A token that lives for `lifetime`, counted from the moment before the source was asked for it.
+    /// A token that lives for `lifetime`, counted from the moment before the source was asked for
+    /// it.
     ///
     /// Lifetimes above one year are cut to one year.
     ///
     /// # Errors
     ///
-    /// An error for which [`Error::is_bad_answer`] holds if the token is empty, longer than 16 KiB or has
-    /// anything but visible ASCII characters, or if the lifetime is zero. No message contains the token.
+    /// An error for which [`Error::is_bad_answer`] holds if the token is empty, longer than 16 KiB
+    /// or has anything but visible ASCII characters, or if the lifetime is zero. No message
+    /// contains the token.
     pub fn new(token: &str, lifetime: Duration) -> Result<Self, Error> {
         if token.is_empty() {
             return Err(Error::bad_answer("the access token is empty"));
@@ -110,25 +125,35 @@ impl NewToken {
             return Err(Error::bad_answer("the access token is longer than 16 KiB"));
         }
         if !token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(Error::bad_answer("the access token has characters that a header cannot have"));
+            return Err(Error::bad_answer(
+                "the access token has characters that a header cannot have",
+            ));
         }
         if lifetime.is_zero() {
             return Err(Error::bad_answer("the access token has no lifetime"));
         }
-        // The buffer has its final size from the start, so that no copy is left behind when it grows.
+        // The buffer has its final size from the start, so that no copy is left behind when it
+        // grows.
         let mut value = Zeroizing::new(Vec::with_capacity(SCHEME.len() + token.len()));
         value.extend_from_slice(SCHEME.as_bytes());
         value.extend_from_slice(token.as_bytes());
-        let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
-            .map_err(|_| Error::bad_answer("the access token has characters that a header cannot have"))?;
+        let mut header =
+            HeaderValue::from_maybe_shared(Bytes::from_owner(value)).map_err(|_| {
+                Error::bad_answer("the access token has characters that a header cannot have")
+            })?;
         header.set_sensitive(true);
-        Ok(Self { header, lifetime: lifetime.min(MAX_LIFETIME), aged: None, endpoint: None })
+        Ok(Self {
+            header,
+            lifetime: lifetime.min(MAX_LIFETIME),
+            aged: None,
+            endpoint: None,
+        })
     }
 
     /// The token is `age` old at the time of this call: its lifetime is counted from that long ago.
     ///
-    /// For a source that knows better than "since I was asked", such as one that first tried something else
-    /// or that hands on a token from a shared store.
+    /// For a source that knows better than "since I was asked", such as one that first tried
+    /// something else or that hands on a token from a shared store.
     #[must_use]
     pub fn aged(mut self, age: Duration) -> Self {
         self.aged = Some((age, Instant::now()));
@@ -177,7 +202,11 @@ impl fmt::Debug for NewToken {
 }
 
 fn bare(header: &HeaderValue) -> &str {
-    header.to_str().ok().and_then(|value| value.strip_prefix(SCHEME)).unwrap_or_default()
+    header
+        .to_str()
+        .ok()
+        .and_then(|value| value.strip_prefix(SCHEME))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -196,8 +225,9 @@ mod tests {
 
     #[test]
     fn tokens_are_equal_if_their_strings_are() {
-        let token =
-            |text, generation| AccessToken::new(NewToken::new(text, HOUR).unwrap().into_header(), generation);
+        let token = |text, generation| {
+            AccessToken::new(NewToken::new(text, HOUR).unwrap().into_header(), generation)
+        };
         assert_eq!(token("abc.def", 1), token("abc.def", 2));
         for other in ["Abc.def", "abc.deF", "abc_def", "abc.de", "abc.deff"] {
             assert_ne!(token("abc.def", 1), token(other, 1), "{other}");
@@ -207,25 +237,47 @@ mod tests {
     #[test]
     fn case_7_a_token_that_cannot_be_a_header_value_is_a_typed_error_without_the_value() {
         let long = "x".repeat(MAX_TOKEN + 1);
-        for bad in ["", "sec\rret", "sec\nret", "sec\0ret", "secr\u{e9}t", "sec ret", "sec\tret", &long] {
+        for bad in [
+            "",
+            "sec\rret",
+            "sec\nret",
+            "sec\0ret",
+            "secr\u{e9}t",
+            "sec ret",
+            "sec\tret",
+            &long,
+        ] {
             let error = NewToken::new(bad, HOUR).unwrap_err();
             assert!(error.is_bad_answer());
             let printed = format!("{error} {error:?}");
-            assert!(!printed.contains("ret") && !printed.contains("xxxxx"), "{printed}");
+            assert!(
+                !printed.contains("ret") && !printed.contains("xxxxx"),
+                "{printed}"
+            );
         }
         assert!(NewToken::new(&"x".repeat(MAX_TOKEN), HOUR).is_ok());
     }
 
     #[test]
     fn case_9_lifetimes_are_clamped_and_zero_is_refused() {
-        assert_eq!(NewToken::new("t", Duration::MAX).unwrap().lifetime(), MAX_LIFETIME);
-        assert!(NewToken::new("t", Duration::ZERO).unwrap_err().is_bad_answer());
+        assert_eq!(
+            NewToken::new("t", Duration::MAX).unwrap().lifetime(),
+            MAX_LIFETIME
+        );
+        assert!(
+            NewToken::new("t", Duration::ZERO)
+                .unwrap_err()
+                .is_bad_answer()
+        );
     }
 
     #[test]
     fn case_61_debug_shows_no_token() {
         let token = NewToken::new("hush-hush", HOUR).unwrap();
-        let printed = format!("{token:?} {:?}", AccessToken::new(token.header().clone(), 7));
+        let printed = format!(
+            "{token:?} {:?}",
+            AccessToken::new(token.header().clone(), 7)
+        );
         assert!(!printed.contains("hush"), "{printed}");
     }
 }

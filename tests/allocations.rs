@@ -23,23 +23,30 @@ const NAMES: [HeaderName; 7] = [
     header::TE,
 ];
 
-/// A request with headers, and room for one more, so that what is counted is ours. Its parts are constants: the
-/// `http` crate allocates when a URI or a name that was made at run time is cloned for the first time.
+/// A request with headers, and room for one more, so that what is counted is ours. Its parts are
+/// constants: the `http` crate allocates when a URI or a name that was made at run time is cloned
+/// for the first time.
 fn request(headers: usize) -> Request<Body> {
     let mut request = Request::new(Full::from(Bytes::from_static(b"{}")));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = Uri::from_static("/monitor/v1/monitors");
     *request.headers_mut() = HeaderMap::with_capacity(16);
     for name in NAMES.into_iter().take(headers) {
-        request.headers_mut().insert(name, HeaderValue::from_static("value"));
+        request
+            .headers_mut()
+            .insert(name, HeaderValue::from_static("value"));
     }
     request
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "that is what a service takes")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "that is what a service takes"
+)]
 fn respond(request: Request<Body>) -> impl Future<Output = Result<Response<()>, BoxError>> {
     assert!(
-        request.headers().contains_key("authorization") || request.extensions().get::<SkipAuth>().is_some()
+        request.headers().contains_key("authorization")
+            || request.extensions().get::<SkipAuth>().is_some()
     );
     std::future::ready(Ok(Response::new(())))
 }
@@ -51,7 +58,10 @@ where
 {
     let cx = &mut std::task::Context::from_waker(noop_waker_ref());
     assert!(matches!(service.poll_ready(cx), Poll::Ready(Ok(()))));
-    assert!(matches!(pin!(service.call(request)).poll(cx), Poll::Ready(Ok(_))));
+    assert!(matches!(
+        pin!(service.call(request)).poll(cx),
+        Poll::Ready(Ok(_))
+    ));
 }
 
 /// The allocations of the second of two calls.
@@ -66,8 +76,10 @@ where
 
 #[tokio::test]
 async fn the_fresh_path_allocates_nothing_beyond_the_copy_for_the_resend() {
-    let layer =
-        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(Scripted::tokens()));
+    let layer = KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Monitor),
+        TokenCache::new(Scripted::tokens()),
+    );
     layer.tokens().warm_up().await.unwrap();
 
     let inner = || tower::service_fn(respond);
@@ -93,8 +105,10 @@ fn skipped() -> Request<Body> {
 
 #[tokio::test]
 async fn a_clone_for_every_request_allocates_no_more_than_one_for_all() {
-    let layer =
-        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(Scripted::tokens()));
+    let layer = KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Monitor),
+        TokenCache::new(Scripted::tokens()),
+    );
     layer.tokens().warm_up().await.unwrap();
     let cloning = layer.layer(tower::service_fn(respond));
     let once = layer.clone().send_once().layer(tower::service_fn(respond));
@@ -102,7 +116,10 @@ async fn a_clone_for_every_request_allocates_no_more_than_one_for_all() {
     call(&mut cloning.clone(), request(7));
     call(&mut once.clone(), request(7));
     let (second, third) = (request(7), request(7));
-    assert_eq!(measure(|| call(&mut cloning.clone(), second)).count_total, 1);
+    assert_eq!(
+        measure(|| call(&mut cloning.clone(), second)).count_total,
+        1
+    );
     assert_eq!(measure(|| call(&mut once.clone(), third)).count_total, 0);
 }
 
@@ -119,13 +136,18 @@ async fn a_request_of_a_customer_allocates_no_more_than_others() {
     };
     assert_eq!(allocations(&mut service.clone(), marked), 0);
     let request = marked();
-    assert_eq!(measure(|| call(&mut service.clone(), request)).count_total, 0);
+    assert_eq!(
+        measure(|| call(&mut service.clone(), request)).count_total,
+        0
+    );
 }
 
 #[test]
 fn the_future_is_at_most_128_bytes_larger_than_the_inner_one() {
-    let layer =
-        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(Scripted::tokens()));
+    let layer = KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Monitor),
+        TokenCache::new(Scripted::tokens()),
+    );
     fn beyond<S: Service<Request<Body>>, T: Service<Request<Body>>>(_: &S, _: &T) -> usize {
         size_of::<S::Future>() - size_of::<T::Future>()
     }
@@ -141,8 +163,10 @@ fn the_future_is_at_most_128_bytes_larger_than_the_inner_one() {
 
 #[tokio::test]
 async fn cloning_the_service_allocates_nothing() {
-    let layer =
-        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(Scripted::tokens()));
+    let layer = KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Monitor),
+        TokenCache::new(Scripted::tokens()),
+    );
     let service = layer.layer(tower::service_fn(respond));
     service.clone().oneshot(request(7)).await.unwrap();
     assert_eq!(measure(|| drop(service.clone())).count_total, 0);
@@ -153,6 +177,7 @@ async fn handing_out_a_token_allocates_nothing() {
     let cache = TokenCache::new(Scripted::tokens());
     cache.warm_up().await.unwrap();
     let cx = &mut std::task::Context::from_waker(noop_waker_ref());
-    let count = measure(|| assert!(matches!(pin!(cache.get()).poll(cx), Poll::Ready(Ok(_))))).count_total;
+    let count =
+        measure(|| assert!(matches!(pin!(cache.get()).poll(cx), Poll::Ready(Ok(_))))).count_total;
     assert_eq!(count, 0);
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use klavi_auth::{
-    Backoff, BoxError, Budget, ConfigError, Credentials, KlaviApi, KlaviAuthLayer, KlaviAuthLayerBuilder,
-    Product, RefreshPolicy, TransportError,
+    Backoff, BoxError, Budget, ConfigError, Credentials, KlaviApi, KlaviAuthLayer,
+    KlaviAuthLayerBuilder, Product, RefreshPolicy, TransportError,
 };
 use support::{api::Api, secs};
 use tower::{Layer, Service, ServiceExt};
@@ -25,8 +25,15 @@ struct Read {
 
 fn read_with(variables: &[(&str, &str)]) -> Read {
     let mut child = Command::new(env::current_exe().unwrap());
-    child.args(["--exact", "child", "--nocapture"]).env("KLAVI_TEST_CHILD", "1");
-    for name in ["KLAVI_ENV", "KLAVI_API_URL", "KLAVI_ACCESS_KEY", "KLAVI_SECRET_KEY"] {
+    child
+        .args(["--exact", "child", "--nocapture"])
+        .env("KLAVI_TEST_CHILD", "1");
+    for name in [
+        "KLAVI_ENV",
+        "KLAVI_API_URL",
+        "KLAVI_ACCESS_KEY",
+        "KLAVI_SECRET_KEY",
+    ] {
         child.env_remove(name);
     }
     let output = child.envs(variables.iter().copied()).output().unwrap();
@@ -49,7 +56,10 @@ fn child() {
     if env::var_os("KLAVI_TEST_CHILD").is_none() {
         return;
     }
-    tracing_subscriber::fmt().with_ansi(false).without_time().init();
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .without_time()
+        .init();
     match KlaviApi::from_env(Product::Monitor) {
         Ok(api) => println!("api: {}", api.base_url()),
         Err(error) => println!("api: {error}"),
@@ -67,8 +77,17 @@ fn the_environment_names_the_api() {
         (&[("KLAVI_ENV", "sandbox")], "https://api-sandbox.klavi.ai"),
         (&[("KLAVI_ENV", "production")], "https://api.klavi.ai"),
         (&[("KLAVI_ENV", "testing")], "https://api-testing.klavi.ai"),
-        (&[("KLAVI_ENV", "production-mtls")], "https://mtls-api.klavi.ai"),
-        (&[("KLAVI_ENV", "production"), ("KLAVI_API_URL", "https://gw.example/k/")], "https://gw.example/k"),
+        (
+            &[("KLAVI_ENV", "production-mtls")],
+            "https://mtls-api.klavi.ai",
+        ),
+        (
+            &[
+                ("KLAVI_ENV", "production"),
+                ("KLAVI_API_URL", "https://gw.example/k/"),
+            ],
+            "https://gw.example/k",
+        ),
     ] {
         assert_eq!(read_with(variables).api, api, "{variables:?}");
     }
@@ -78,9 +97,16 @@ fn the_environment_names_the_api() {
 fn one_event_says_which_base_url_the_environment_named() {
     for (variables, base_url, from) in [
         (&[][..], "https://api-sandbox.klavi.ai", "default"),
-        (&[("KLAVI_ENV", "testing")], "https://api-testing.klavi.ai", "KLAVI_ENV"),
         (
-            &[("KLAVI_ENV", "testing"), ("KLAVI_API_URL", "http://127.1:80")],
+            &[("KLAVI_ENV", "testing")],
+            "https://api-testing.klavi.ai",
+            "KLAVI_ENV",
+        ),
+        (
+            &[
+                ("KLAVI_ENV", "testing"),
+                ("KLAVI_API_URL", "http://127.1:80"),
+            ],
             "http://127.0.0.1",
             "KLAVI_API_URL",
         ),
@@ -99,7 +125,10 @@ fn a_variable_with_a_mistake_is_named_and_the_mistake_is_told() {
                         `sandbox-mtls`, `production-mtls` or `testing-mtls`";
     for (variable, error) in [
         (("KLAVI_ENV", "Production"), environments),
-        (("KLAVI_ENV", ""), "environment variable KLAVI_ENV: it is empty"),
+        (
+            ("KLAVI_ENV", ""),
+            "environment variable KLAVI_ENV: it is empty",
+        ),
         (
             ("KLAVI_API_URL", "api.klavi.ai"),
             "environment variable KLAVI_API_URL: base URL `api.klavi.ai` has no scheme: write `https://api.klavi.ai`",
@@ -116,18 +145,31 @@ fn a_variable_with_a_mistake_is_named_and_the_mistake_is_told() {
 
 #[test]
 fn the_environment_has_the_keys() {
-    let (access, secret) = (("KLAVI_ACCESS_KEY", "qwert-1"), ("KLAVI_SECRET_KEY", "asdfg-2"));
+    let (access, secret) = (
+        ("KLAVI_ACCESS_KEY", "qwert-1"),
+        ("KLAVI_SECRET_KEY", "asdfg-2"),
+    );
     for (variables, credentials) in [
         (&[][..], "environment variable KLAVI_ACCESS_KEY is not set"),
-        (&[access], "environment variable KLAVI_SECRET_KEY is not set"),
-        (&[access, ("KLAVI_SECRET_KEY", "")], "environment variable KLAVI_SECRET_KEY: it is empty"),
+        (
+            &[access],
+            "environment variable KLAVI_SECRET_KEY is not set",
+        ),
+        (
+            &[access, ("KLAVI_SECRET_KEY", "")],
+            "environment variable KLAVI_SECRET_KEY: it is empty",
+        ),
         (
             &[access, ("KLAVI_SECRET_KEY", "asdfg\n")],
             "environment variable KLAVI_SECRET_KEY: the secret key ends with a line break: trim it",
         ),
         (&[access, secret], "Credentials::Keys([redacted])"),
     ] {
-        assert_eq!(read_with(variables).credentials, credentials, "{variables:?}");
+        assert_eq!(
+            read_with(variables).credentials,
+            credentials,
+            "{variables:?}"
+        );
     }
 }
 
@@ -149,16 +191,42 @@ fn layer() -> KlaviAuthLayerBuilder {
 fn values_that_make_no_sense_are_config_errors_of_the_layers_builder() {
     let error = |builder: KlaviAuthLayerBuilder| builder.transport(inner()).build().unwrap_err();
     let zero = Duration::ZERO;
-    assert_eq!(error(layer().request_timeout(zero)), ConfigError::Timeout("request_timeout"));
-    assert_eq!(error(layer().flight_timeout(secs(3601))), ConfigError::Timeout("flight_timeout"));
+    assert_eq!(
+        error(layer().request_timeout(zero)),
+        ConfigError::Timeout("request_timeout")
+    );
+    assert_eq!(
+        error(layer().flight_timeout(secs(3601))),
+        ConfigError::Timeout("flight_timeout")
+    );
     assert_eq!(error(layer().attempts(0)), ConfigError::Attempts);
-    assert_eq!(error(layer().backoff(Backoff::default().first(secs(60)))), ConfigError::Backoff);
-    assert_eq!(error(layer().budget(Budget::default().full_refill(zero))), ConfigError::Budget);
+    assert_eq!(
+        error(layer().backoff(Backoff::default().first(secs(60)))),
+        ConfigError::Backoff
+    );
+    assert_eq!(
+        error(layer().budget(Budget::default().full_refill(zero))),
+        ConfigError::Budget
+    );
     let policy = RefreshPolicy::default;
-    assert_eq!(error(layer().refresh_policy(policy().renew_after(1.5))), ConfigError::RenewAfter);
-    assert_eq!(error(layer().refresh_policy(policy().jitter(0.8))), ConfigError::Jitter);
-    assert_eq!(error(layer().refresh_policy(policy().expiry_margin(secs(226)))), ConfigError::ExpiryMargin);
-    let first_of_two = error(layer().allow_origin("files.klavi.ai").allow_origin("").attempts(0));
+    assert_eq!(
+        error(layer().refresh_policy(policy().renew_after(1.5))),
+        ConfigError::RenewAfter
+    );
+    assert_eq!(
+        error(layer().refresh_policy(policy().jitter(0.8))),
+        ConfigError::Jitter
+    );
+    assert_eq!(
+        error(layer().refresh_policy(policy().expiry_margin(secs(226)))),
+        ConfigError::ExpiryMargin
+    );
+    let first_of_two = error(
+        layer()
+            .allow_origin("files.klavi.ai")
+            .allow_origin("")
+            .attempts(0),
+    );
     assert_eq!(
         first_of_two.to_string(),
         "added origin `files.klavi.ai` has no scheme: write `https://files.klavi.ai`"
@@ -178,20 +246,38 @@ fn a_layer_without_a_transport_needs_the_feature_reqwest() {
 fn the_cause_of_a_transport_that_cannot_be_built_is_its_source() {
     let cause = TransportError::new("no process-level CryptoProvider available");
     let error = ConfigError::Transport(cause.clone());
-    assert_eq!(error.source().unwrap().to_string(), "no process-level CryptoProvider available");
-    assert!(!error.to_string().contains("CryptoProvider"), "it is not printed twice");
+    assert_eq!(
+        error.source().unwrap().to_string(),
+        "no process-level CryptoProvider available"
+    );
+    assert!(
+        !error.to_string().contains("CryptoProvider"),
+        "it is not printed twice"
+    );
     assert_eq!(error, ConfigError::Transport(cause));
-    assert_ne!(error, ConfigError::Transport(TransportError::new("another")));
+    assert_ne!(
+        error,
+        ConfigError::Transport(TransportError::new("another"))
+    );
 }
 
 #[test]
 fn an_added_origin_is_an_absolute_url_of_an_origin() {
     let layer = || layer().transport(inner()).build().unwrap();
-    for origin in ["", "files.klavi.ai", "ftp://files.klavi.ai", "https://user@files.klavi.ai"] {
+    for origin in [
+        "",
+        "files.klavi.ai",
+        "ftp://files.klavi.ai",
+        "https://user@files.klavi.ai",
+    ] {
         let error = layer().allow_origin(origin).unwrap_err();
         assert!(matches!(error, ConfigError::InvalidUrl(_)), "{origin}");
     }
-    for origin in ["https://files.klavi.ai", "https://FILES.klavi.ai:443/", "http://127.0.0.1:8080"] {
+    for origin in [
+        "https://files.klavi.ai",
+        "https://FILES.klavi.ai:443/",
+        "http://127.0.0.1:8080",
+    ] {
         assert!(layer().allow_origin(origin).is_ok(), "{origin}");
     }
 }
@@ -208,9 +294,16 @@ fn case_59_an_added_origin_has_no_path_query_or_fragment() {
         ("/#top", "fragment"),
     ] {
         let layer = layer().transport(inner()).build().unwrap();
-        let error = layer.allow_origin(&format!("https://files.klavi.ai{rest}")).unwrap_err();
+        let error = layer
+            .allow_origin(&format!("https://files.klavi.ai{rest}"))
+            .unwrap_err();
         assert!(matches!(error, ConfigError::InvalidUrl(_)), "{rest}");
-        assert!(error.to_string().contains(&format!("has a {what}: leave it out")), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("has a {what}: leave it out")),
+            "{error}"
+        );
     }
 }
 
@@ -230,11 +323,23 @@ async fn what_the_layers_builder_is_told_is_what_the_layer_does() {
         .build()
         .unwrap();
     let call = async |uri: &str| {
-        let request = Request::get(uri).header("authorization", "Bearer mine").body(Full::default()).unwrap();
-        layer.layer(api.clone()).oneshot(request).await.unwrap().status()
+        let request = Request::get(uri)
+            .header("authorization", "Bearer mine")
+            .body(Full::default())
+            .unwrap();
+        layer
+            .layer(api.clone())
+            .oneshot(request)
+            .await
+            .unwrap()
+            .status()
     };
     for uri in ["https://files.klavi.ai/x", "/data/x"] {
-        assert_eq!(call(uri).await, 401, "which is none that says the token was rejected");
+        assert_eq!(
+            call(uri).await,
+            401,
+            "which is none that says the token was rejected"
+        );
     }
     assert_eq!(api.bearers(), ["Bearer t", "Bearer t"]);
     assert!(layer.tokens().snapshot().is_ready());

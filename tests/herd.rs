@@ -40,10 +40,14 @@ async fn case_23_100_000_requests_through_the_layer_share_one_fetch() {
         assert_eq!(request.headers()["authorization"], "Bearer t1");
         std::future::ready(Ok::<_, BoxError>(Response::new(())))
     });
-    let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(source.clone()));
+    let layer = KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Monitor),
+        TokenCache::new(source.clone()),
+    );
     let service = layer.layer(inner);
-    let calls: Vec<_> =
-        (0..CALLERS).map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x")))).collect();
+    let calls: Vec<_> = (0..CALLERS)
+        .map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x"))))
+        .collect();
     while source.fetches() == 0 {
         tokio::task::yield_now().await;
     }

@@ -1,4 +1,5 @@
-//! What a body that is recorded costs: copies and allocations that are made, and memory that is freed.
+//! What a body that is recorded costs: copies and allocations that are made, and memory that is
+//! freed.
 
 mod support;
 
@@ -14,7 +15,8 @@ use allocation_counter::measure;
 use bytes::Bytes;
 use http::{Request, Response};
 use klavi_auth::{
-    BoxError, KlaviApi, KlaviAuthLayer, NoResend, Product, RecordBody, ReplayBody, TokenCache, TokenSource,
+    BoxError, KlaviApi, KlaviAuthLayer, NoResend, Product, RecordBody, ReplayBody, TokenCache,
+    TokenSource,
 };
 use support::{
     Scripted,
@@ -23,9 +25,15 @@ use support::{
 };
 use tower::{Layer, Service, ServiceExt};
 
-fn layer<B>(source: impl TokenSource, construct: fn(ReplayBody<B>) -> B) -> KlaviAuthLayer<RecordBody<B>> {
-    KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(source))
-        .replay_with(construct)
+fn layer<B>(
+    source: impl TokenSource,
+    construct: fn(ReplayBody<B>) -> B,
+) -> KlaviAuthLayer<RecordBody<B>> {
+    KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Monitor),
+        TokenCache::new(source),
+    )
+    .replay_with(construct)
 }
 
 fn post(body: Own) -> Request<Own> {
@@ -43,7 +51,10 @@ where
     *request.headers_mut() = http::HeaderMap::with_capacity(16);
     let count = measure(|| {
         assert!(matches!(service.poll_ready(cx), Poll::Ready(Ok(()))));
-        assert!(matches!(std::pin::pin!(service.call(request)).poll(cx), Poll::Ready(Ok(_))));
+        assert!(matches!(
+            std::pin::pin!(service.call(request)).poll(cx),
+            Poll::Ready(Ok(_))
+        ));
     });
     count.count_total
 }
@@ -61,8 +72,13 @@ async fn case_53_an_empty_body_allocates_nothing_and_another_one_does() {
     assert_eq!(count(axum::body::Body::from("x")), 1 + 3);
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "that is what a service takes")]
-fn respond(request: Request<axum::body::Body>) -> std::future::Ready<Result<Response<()>, BoxError>> {
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "that is what a service takes"
+)]
+fn respond(
+    request: Request<axum::body::Body>,
+) -> std::future::Ready<Result<Response<()>, BoxError>> {
     assert!(request.headers().contains_key("authorization"));
     std::future::ready(Ok(Response::new(())))
 }
@@ -81,9 +97,19 @@ async fn case_48_what_is_not_to_be_resent_is_not_recorded() {
     let response = layer.layer(inner.clone()).oneshot(request).await.unwrap();
     assert_eq!(response.status(), 401);
     let never = layer.clone().resend(false).layer(inner.clone());
-    assert_eq!(never.oneshot(post(Own::of(vec![data("one"), data("two")]))).await.unwrap().status(), 401);
-    let once =
-        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), layer.tokens().clone()).send_once();
+    assert_eq!(
+        never
+            .oneshot(post(Own::of(vec![data("one"), data("two")])))
+            .await
+            .unwrap()
+            .status(),
+        401
+    );
+    let once = KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Monitor),
+        layer.tokens().clone(),
+    )
+    .send_once();
     assert_eq!(
         once.layer(inner.clone())
             .oneshot(post(Own::of(vec![data("one"), data("two")])))
@@ -102,9 +128,19 @@ async fn case_54_what_is_known_to_be_too_long_is_not_recorded() {
         assert_eq!(request.body().is_original(), number == 2);
         ok("fine")
     });
-    let service = layer(Scripted::tokens(), Own::again).replay_limit(3).layer(inner.clone());
+    let service = layer(Scripted::tokens(), Own::again)
+        .replay_limit(3)
+        .layer(inner.clone());
     for text in ["fit", "long"] {
-        assert_eq!(service.clone().oneshot(post(Own::text(text))).await.unwrap().status(), 200);
+        assert_eq!(
+            service
+                .clone()
+                .oneshot(post(Own::text(text)))
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
     }
     assert_eq!(inner.bearers().len(), 2);
 }
@@ -126,7 +162,12 @@ impl Drop for Chunk {
 
 fn chunks(count: usize) -> (Parts, Arc<AtomicUsize>) {
     let alive = Arc::new(AtomicUsize::new(count));
-    ((0..count).map(|_| data(Bytes::from_owner(Chunk(alive.clone())))).collect(), alive)
+    (
+        (0..count)
+            .map(|_| data(Bytes::from_owner(Chunk(alive.clone()))))
+            .collect(),
+        alive,
+    )
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,7 +179,11 @@ async fn the_recordings_memory_is_freed_with_the_answer() {
         let (seen, kept) = (seen.clone(), kept.clone());
         async move {
             assert_eq!(rest(request.body_mut()).await?.len(), 3);
-            assert_eq!(seen.load(Ordering::SeqCst), 3, "recorded as long as there may be a 401");
+            assert_eq!(
+                seen.load(Ordering::SeqCst),
+                3,
+                "recorded as long as there may be a 401"
+            );
             // The body outlives the answer, as in a connection's task.
             *kept.lock().unwrap() = Some(request.into_body());
             ok("fine")
@@ -167,6 +212,15 @@ async fn case_54_over_the_cap_the_recordings_memory_is_freed_at_once() {
             ok("fine")
         }
     });
-    let service = layer(Scripted::tokens(), Own::again).replay_limit(25).layer(inner);
-    assert_eq!(service.oneshot(post(Own::of(parts))).await.unwrap().status(), 200);
+    let service = layer(Scripted::tokens(), Own::again)
+        .replay_limit(25)
+        .layer(inner);
+    assert_eq!(
+        service
+            .oneshot(post(Own::of(parts)))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
 }

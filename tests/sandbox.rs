@@ -38,11 +38,15 @@ fn http1() -> Http {
 }
 
 fn h2c() -> Http {
-    Client::builder(TokioExecutor::new()).http2_only(true).build_http()
+    Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http()
 }
 
 fn full(body: impl Into<Bytes>) -> Body {
-    Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(body.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 fn channel() -> (mpsc::UnboundedSender<&'static str>, Body) {
@@ -57,7 +61,10 @@ fn channel() -> (mpsc::UnboundedSender<&'static str>, Body) {
 async fn read(response: Response<Answer>) -> (StatusCode, Value) {
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    (status, serde_json::from_slice(&body).unwrap_or_else(|_| panic!("no JSON: {body:?}")))
+    (
+        status,
+        serde_json::from_slice(&body).unwrap_or_else(|_| panic!("no JSON: {body:?}")),
+    )
 }
 
 /// Klavi's shape for errors, as pairs of names and values in order.
@@ -67,7 +74,11 @@ fn error(status: u16, error: &str, message: &str) -> (StatusCode, Value) {
 }
 
 fn unauthorized() -> (StatusCode, Value) {
-    error(401, "Unauthorized", "The access token is invalid or has expired")
+    error(
+        401,
+        "Unauthorized",
+        "The access token is invalid or has expired",
+    )
 }
 
 fn not_found() -> (StatusCode, Value) {
@@ -76,7 +87,9 @@ fn not_found() -> (StatusCode, Value) {
 
 /// So that a test that hangs says so.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(10), future).await.expect("it takes too long")
+    timeout(Duration::from_secs(10), future)
+        .await
+        .expect("it takes too long")
 }
 
 /// A sandbox with the customers `KEYS` and `OTHER_KEYS`, and a client.
@@ -87,8 +100,13 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let builder = Sandbox::builder().key(KEYS.0, KEYS.1).key(OTHER_KEYS.0, OTHER_KEYS.1);
-        Self { sandbox: builder.start().await.unwrap(), http: http1() }
+        let builder = Sandbox::builder()
+            .key(KEYS.0, KEYS.1)
+            .key(OTHER_KEYS.0, OTHER_KEYS.1);
+        Self {
+            sandbox: builder.start().await.unwrap(),
+            http: http1(),
+        }
     }
 
     async fn send(
@@ -108,7 +126,9 @@ impl World {
         headers: &[(&str, &str)],
         body: Body,
     ) -> Result<Response<Answer>, hyper_util::client::legacy::Error> {
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.sandbox.base_url()));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.sandbox.base_url()));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -132,17 +152,31 @@ impl World {
 
     async fn get(&self, path: &str, token: &str) -> (StatusCode, Value) {
         let bearer = format!("Bearer {token}");
-        read(self.send(Method::GET, path, &[("authorization", &bearer)], full("")).await).await
+        read(
+            self.send(Method::GET, path, &[("authorization", &bearer)], full(""))
+                .await,
+        )
+        .await
     }
 
     async fn post(&self, path: &str, token: &str, body: impl Into<Bytes>) -> (StatusCode, Value) {
         let bearer = format!("Bearer {token}");
-        read(self.send(Method::POST, path, &[("authorization", &bearer)], full(body)).await).await
+        read(
+            self.send(
+                Method::POST,
+                path,
+                &[("authorization", &bearer)],
+                full(body),
+            )
+            .await,
+        )
+        .await
     }
 
     async fn raw(&self, bytes: &str) -> TcpStream {
-        let mut raw =
-            TcpStream::connect(self.sandbox.base_url().strip_prefix("http://").unwrap()).await.unwrap();
+        let mut raw = TcpStream::connect(self.sandbox.base_url().strip_prefix("http://").unwrap())
+            .await
+            .unwrap();
         raw.write_all(bytes.as_bytes()).await.unwrap();
         raw
     }
@@ -160,7 +194,10 @@ async fn auth_exchanges_keys_for_a_token() {
     let token = answer["accessToken"].as_str().unwrap();
     assert_eq!(token.split('.').count(), 3);
     assert_eq!(answer.as_object().unwrap().len(), 2);
-    assert_eq!(world.get("/monitor/v1/monitors", token).await.0, StatusCode::OK);
+    assert_eq!(
+        world.get("/monitor/v1/monitors", token).await.0,
+        StatusCode::OK
+    );
     assert_eq!(world.sandbox.live_tokens(), 1);
 }
 
@@ -168,48 +205,99 @@ async fn auth_exchanges_keys_for_a_token() {
 async fn auth_checks_the_keys() {
     let world = World::new().await;
     let refused = error(401, "Unauthorized", "Invalid accessKey or secretKey");
-    for (access, secret) in [("nobody", KEYS.1), (KEYS.0, "wrong"), (KEYS.0, OTHER_KEYS.1), ("", "")] {
+    for (access, secret) in [
+        ("nobody", KEYS.1),
+        (KEYS.0, "wrong"),
+        (KEYS.0, OTHER_KEYS.1),
+        ("", ""),
+    ] {
         let body = json!({ "accessKey": access, "secretKey": secret }).to_string();
         assert_eq!(world.auth_with("monitor", body).await, refused);
     }
     assert_eq!(world.sandbox.live_tokens(), 0);
-    assert_eq!(world.sandbox.counts(), Counts { auth: 4, ..Counts::default() });
+    assert_eq!(
+        world.sandbox.counts(),
+        Counts {
+            auth: 4,
+            ..Counts::default()
+        }
+    );
 }
 
 #[tokio::test]
 async fn auth_refuses_what_it_cannot_read() {
     let world = World::new().await;
-    let malformed = error(400, "Bad Request", "accessKey and secretKey are expected, as JSON");
-    for body in ["", "{", "[]", r#"{"accessKey":"ada"}"#, r#"{"accessKey":1,"secretKey":2}"#] {
+    let malformed = error(
+        400,
+        "Bad Request",
+        "accessKey and secretKey are expected, as JSON",
+    );
+    for body in [
+        "",
+        "{",
+        "[]",
+        r#"{"accessKey":"ada"}"#,
+        r#"{"accessKey":1,"secretKey":2}"#,
+    ] {
         assert_eq!(world.auth_with("monitor", body).await, malformed);
     }
     let keys = json!({ "accessKey": KEYS.0, "secretKey": KEYS.1 }).to_string();
     let text = [("content-type", "text/plain")];
-    let response = world.send(Method::POST, "/monitor/v1/auth", &text, full(keys)).await;
+    let response = world
+        .send(Method::POST, "/monitor/v1/auth", &text, full(keys))
+        .await;
     assert_eq!(read(response).await, malformed);
 
-    let long = error(413, "Payload Too Large", "The body is too long for the sandbox");
+    let long = error(
+        413,
+        "Payload Too Large",
+        "The body is too long for the sandbox",
+    );
     assert_eq!(world.auth_with("monitor", vec![b' '; 20_000]).await, long);
 
-    let response = world.send(Method::GET, "/monitor/v1/auth", &[], full("")).await;
+    let response = world
+        .send(Method::GET, "/monitor/v1/auth", &[], full(""))
+        .await;
     assert_eq!(response.headers()[ALLOW], "POST");
-    assert_eq!(read(response).await, error(405, "Method Not Allowed", "The method is not allowed here"));
+    assert_eq!(
+        read(response).await,
+        error(405, "Method Not Allowed", "The method is not allowed here")
+    );
 }
 
 #[tokio::test]
 async fn a_token_issued_out_of_band_is_as_good_as_any() {
     let world = World::new().await;
     let token = world.sandbox.issue_token(&Product::Data);
-    assert_eq!(world.get("/data/v1/monitors", &token).await.0, StatusCode::OK);
-    assert_eq!(world.sandbox.counts(), Counts { resource: 1, ..Counts::default() });
+    assert_eq!(
+        world.get("/data/v1/monitors", &token).await.0,
+        StatusCode::OK
+    );
+    assert_eq!(
+        world.sandbox.counts(),
+        Counts {
+            resource: 1,
+            ..Counts::default()
+        }
+    );
     let api = world.sandbox.api(Product::Data);
-    assert_eq!(api.auth_uri().to_string(), format!("{}/data/v1/auth", world.sandbox.base_url()));
+    assert_eq!(
+        api.auth_uri().to_string(),
+        format!("{}/data/v1/auth", world.sandbox.base_url())
+    );
 }
 
 #[tokio::test]
 async fn expire_in_says_the_lifetime_or_what_it_is_told() {
-    let sandbox = Sandbox::builder().token_lifetime(Duration::from_millis(90_999)).start().await.unwrap();
-    let world = World { sandbox, http: http1() };
+    let sandbox = Sandbox::builder()
+        .token_lifetime(Duration::from_millis(90_999))
+        .start()
+        .await
+        .unwrap();
+    let world = World {
+        sandbox,
+        http: http1(),
+    };
     let token = world.sandbox.issue_token(&Product::Monitor);
     let refresh = async || world.get("/monitor/v1/refresh", &token).await.1;
     assert_eq!(refresh().await["expireIn"], json!(90));
@@ -233,7 +321,10 @@ async fn refresh_gives_the_same_customer_a_new_token_and_keeps_the_old_one() {
     let old = world.token(KEYS, "monitor").await;
     world.post("/monitor/v1/monitors", &old, "{}").await;
     let (status, answer) = world.get("/monitor/v1/refresh", &old).await;
-    assert_eq!((status, &answer["expireIn"]), (StatusCode::OK, &json!(1800)));
+    assert_eq!(
+        (status, &answer["expireIn"]),
+        (StatusCode::OK, &json!(1800))
+    );
     let new = answer["accessToken"].as_str().unwrap();
     assert_ne!(new, old);
     for token in [new, &old] {
@@ -251,15 +342,31 @@ async fn refresh_kills_the_old_token_if_told_so() {
     let old = world.token(KEYS, "monitor").await;
     let (_, answer) = world.get("/monitor/v1/refresh", &old).await;
     let new = answer["accessToken"].as_str().unwrap();
-    assert_eq!(world.get("/monitor/v1/monitors", new).await.0, StatusCode::OK);
-    assert_eq!(world.get("/monitor/v1/monitors", &old).await, unauthorized());
+    assert_eq!(
+        world.get("/monitor/v1/monitors", new).await.0,
+        StatusCode::OK
+    );
+    assert_eq!(
+        world.get("/monitor/v1/monitors", &old).await,
+        unauthorized()
+    );
     assert_eq!(world.get("/monitor/v1/refresh", &old).await, unauthorized());
     assert_eq!(world.sandbox.live_tokens(), 1);
 
-    let sandbox = Sandbox::builder().refresh_kills_old(true).start().await.unwrap();
-    let world = World { sandbox, http: http1() };
+    let sandbox = Sandbox::builder()
+        .refresh_kills_old(true)
+        .start()
+        .await
+        .unwrap();
+    let world = World {
+        sandbox,
+        http: http1(),
+    };
     let old = world.sandbox.issue_token(&Product::Monitor);
-    assert_eq!(world.get("/monitor/v1/refresh", &old).await.0, StatusCode::OK);
+    assert_eq!(
+        world.get("/monitor/v1/refresh", &old).await.0,
+        StatusCode::OK
+    );
     assert_eq!(world.get("/monitor/v1/refresh", &old).await, unauthorized());
 }
 
@@ -272,76 +379,166 @@ async fn refresh_and_resources_want_a_live_token_of_that_product() {
     let live = world.token(KEYS, "monitor").await;
     let foreign = world.token(KEYS, "data").await;
     let bearers = [&token, &dead, &foreign, "x.y.z", ""].map(|token| format!("Bearer {token}"));
-    for path in ["/monitor/v1/refresh", "/monitor/v1/monitors", "/monitor/v1/echo", "/monitor/v1/no-such"] {
+    for path in [
+        "/monitor/v1/refresh",
+        "/monitor/v1/monitors",
+        "/monitor/v1/echo",
+        "/monitor/v1/no-such",
+    ] {
         let response = world.send(Method::GET, path, &[], full("")).await;
         assert_eq!(read(response).await, unauthorized(), "{path}");
         for bearer in &bearers {
-            let response = world.send(Method::GET, path, &[("authorization", bearer)], full("")).await;
+            let response = world
+                .send(Method::GET, path, &[("authorization", bearer)], full(""))
+                .await;
             assert_eq!(read(response).await, unauthorized(), "{path}");
         }
         let bearer = format!("Bearer {live}");
         let twice = [("authorization", &*bearer), ("authorization", &*bearer)];
-        assert_eq!(read(world.send(Method::GET, path, &twice, full("")).await).await, unauthorized());
+        assert_eq!(
+            read(world.send(Method::GET, path, &twice, full("")).await).await,
+            unauthorized()
+        );
         let basic = format!("Basic {live}");
-        let response = world.send(Method::GET, path, &[("authorization", &basic)], full("")).await;
+        let response = world
+            .send(Method::GET, path, &[("authorization", &basic)], full(""))
+            .await;
         assert_eq!(read(response).await, unauthorized());
         assert_ne!(world.get(path, &live).await, unauthorized());
     }
-    let counts = Counts { auth: 4, refresh: 9, resource: 27, unauthorized: 24, token: 0 };
+    let counts = Counts {
+        auth: 4,
+        refresh: 9,
+        resource: 27,
+        unauthorized: 24,
+        token: 0,
+    };
     assert_eq!(world.sandbox.counts(), counts);
 }
 
 // ## token
 
-async fn token_for(world: &World, headers: &[(&str, &str)], body: &'static str) -> (StatusCode, Value) {
+async fn token_for(
+    world: &World,
+    headers: &[(&str, &str)],
+    body: &'static str,
+) -> (StatusCode, Value) {
     let form = ("content-type", "application/x-www-form-urlencoded");
     let headers: Vec<_> = headers.iter().copied().chain([form]).collect();
-    read(world.send(Method::POST, "/token", &headers, full(body)).await).await
+    read(
+        world
+            .send(Method::POST, "/token", &headers, full(body))
+            .await,
+    )
+    .await
 }
 
 #[tokio::test]
 async fn token_exchanges_client_credentials_for_a_token() {
-    let world = World { sandbox: Sandbox::builder().key("a b", "s/t").start().await.unwrap(), http: http1() };
+    let world = World {
+        sandbox: Sandbox::builder().key("a b", "s/t").start().await.unwrap(),
+        http: http1(),
+    };
     let basic = [("authorization", "Basic YStiOnMlMkZ0")];
     for (headers, body, product) in [
-        (&[][..], "grant_type=client_credentials&client_id=a+b&client_secret=s%2Ft", "klaas"),
-        (&[], "grant_type=client_credentials&client_id=a%20b&client_secret=s/t&scope=monitor", "monitor"),
+        (
+            &[][..],
+            "grant_type=client_credentials&client_id=a+b&client_secret=s%2Ft",
+            "klaas",
+        ),
+        (
+            &[],
+            "grant_type=client_credentials&client_id=a%20b&client_secret=s/t&scope=monitor",
+            "monitor",
+        ),
         (&basic, "grant_type=client_credentials&audience=x", "klaas"),
     ] {
         let (status, answer) = token_for(&world, headers, body).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
-        assert_eq!((&answer["token_type"], &answer["expires_in"]), (&json!("Bearer"), &json!(1800)));
+        assert_eq!(
+            (&answer["token_type"], &answer["expires_in"]),
+            (&json!("Bearer"), &json!(1800))
+        );
         let token = answer["access_token"].as_str().unwrap();
-        assert_eq!(world.get(&format!("/{product}/v1/monitors"), token).await.0, StatusCode::OK);
+        assert_eq!(
+            world.get(&format!("/{product}/v1/monitors"), token).await.0,
+            StatusCode::OK
+        );
         assert_eq!(world.get("/data/v1/monitors", token).await, unauthorized());
     }
     assert_eq!(world.sandbox.counts().token, 3);
     // What was sent is not shown.
     let log = world.sandbox.log();
     assert_eq!(log[0].endpoint(), Some(Endpoint::Token));
-    assert!(log[0].body().starts_with(b"grant_type") && !format!("{:?}", log[0]).contains("client_secret"));
+    assert!(
+        log[0].body().starts_with(b"grant_type")
+            && !format!("{:?}", log[0]).contains("client_secret")
+    );
 }
 
 #[tokio::test]
 async fn token_refuses_in_the_words_of_the_rfc() {
-    let world = World { sandbox: Sandbox::builder().key("a", "b").start().await.unwrap(), http: http1() };
+    let world = World {
+        sandbox: Sandbox::builder().key("a", "b").start().await.unwrap(),
+        http: http1(),
+    };
     let basic = [("authorization", "Basic YTpi")];
     for (headers, body, status, error) in [
-        (&[][..], "grant_type=client_credentials&client_id=a&client_secret=c", 401, "invalid_client"),
-        (&[], "grant_type=client_credentials&client_id=a", 401, "invalid_client"),
-        (&[("authorization", "Bearer YTpi")], "grant_type=client_credentials", 401, "invalid_client"),
-        (&basic, "grant_type=client_credentials&client_id=a&client_secret=b", 400, "invalid_request"),
+        (
+            &[][..],
+            "grant_type=client_credentials&client_id=a&client_secret=c",
+            401,
+            "invalid_client",
+        ),
+        (
+            &[],
+            "grant_type=client_credentials&client_id=a",
+            401,
+            "invalid_client",
+        ),
+        (
+            &[("authorization", "Bearer YTpi")],
+            "grant_type=client_credentials",
+            401,
+            "invalid_client",
+        ),
+        (
+            &basic,
+            "grant_type=client_credentials&client_id=a&client_secret=b",
+            400,
+            "invalid_request",
+        ),
         (&basic, "", 400, "invalid_request"),
-        (&basic, "grant_type=client_credentials&scope=a&scope=b", 400, "invalid_request"),
+        (
+            &basic,
+            "grant_type=client_credentials&scope=a&scope=b",
+            400,
+            "invalid_request",
+        ),
         (&basic, "grant_type=password", 400, "unsupported_grant_type"),
-        (&basic, "grant_type=client_credentials&scope=a+b", 400, "invalid_scope"),
+        (
+            &basic,
+            "grant_type=client_credentials&scope=a+b",
+            400,
+            "invalid_scope",
+        ),
     ] {
         let (got, answer) = token_for(&world, headers, body).await;
-        assert_eq!((got.as_u16(), answer["error"].as_str()), (status, Some(error)), "{body}");
+        assert_eq!(
+            (got.as_u16(), answer["error"].as_str()),
+            (status, Some(error)),
+            "{body}"
+        );
     }
     let json = [("content-type", "application/json")];
     let body = r#"{"grant_type":"client_credentials"}"#;
-    assert_eq!(world.send(Method::POST, "/token", &json, full(body)).await.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(
+        world
+            .send(Method::POST, "/token", &json, full(body))
+            .await
+            .status(),
+        StatusCode::BAD_REQUEST
+    );
     let response = world.send(Method::GET, "/token", &[], full("")).await;
     assert_eq!(
         (response.status(), &response.headers()["allow"]),
@@ -358,9 +555,17 @@ async fn monitors_are_kept_per_customer_and_product() {
     let ada = world.token(KEYS, "monitor").await;
     let ada_data = world.token(KEYS, "data").await;
     let bob = world.token(OTHER_KEYS, "monitor").await;
-    let created = world.post("/monitor/v1/monitors", &ada, r#"{"name":"one","id":"mine"}"#).await;
+    let created = world
+        .post(
+            "/monitor/v1/monitors",
+            &ada,
+            r#"{"name":"one","id":"mine"}"#,
+        )
+        .await;
     assert_eq!(created, (StatusCode::CREATED, json!({ "id": "monitor-1" })));
-    let created = world.post("/monitor/v1/monitors", &ada, r#"{"name":"two"}"#).await;
+    let created = world
+        .post("/monitor/v1/monitors", &ada, r#"{"name":"two"}"#)
+        .await;
     assert_eq!(created, (StatusCode::CREATED, json!({ "id": "monitor-2" })));
 
     let both = json!([{ "name": "one", "id": "monitor-1" }, { "name": "two", "id": "monitor-2" }]);
@@ -371,7 +576,10 @@ async fn monitors_are_kept_per_customer_and_product() {
     assert_eq!(world.get("/monitor/v1/monitors", &bob).await, none);
 
     let wrong = world.post("/monitor/v1/monitors", &ada, "[1]").await;
-    assert_eq!(wrong, error(400, "Bad Request", "A JSON object is expected"));
+    assert_eq!(
+        wrong,
+        error(400, "Bad Request", "A JSON object is expected")
+    );
     assert_eq!(world.get("/monitor/v1/monitors", &ada).await, listed);
 }
 
@@ -381,20 +589,45 @@ async fn echo_shows_the_request_and_not_the_token() {
     world.token(KEYS, "monitor").await;
     let token = world.token(KEYS, "monitor").await;
     let bearer = format!("bearer {token}");
-    let headers = [("x-first", "1"), ("authorization", &bearer), ("x-twice", "2"), ("x-twice", "3")];
-    let response = world.send(Method::PATCH, "/monitor/v1/echo?a=b&c", &headers, full("hi")).await;
+    let headers = [
+        ("x-first", "1"),
+        ("authorization", &bearer),
+        ("x-twice", "2"),
+        ("x-twice", "3"),
+    ];
+    let response = world
+        .send(
+            Method::PATCH,
+            "/monitor/v1/echo?a=b&c",
+            &headers,
+            full("hi"),
+        )
+        .await;
     let (status, echo) = read(response).await;
     assert_eq!(status, StatusCode::OK);
     assert!(!echo.to_string().contains(&token));
     assert_eq!(echo["method"], "PATCH");
     assert_eq!(echo["path"], "/monitor/v1/echo?a=b&c");
-    assert_eq!((&echo["body"], &echo["bodyLength"]), (&json!("hi"), &json!(2)));
+    assert_eq!(
+        (&echo["body"], &echo["bodyLength"]),
+        (&json!("hi"), &json!(2))
+    );
     let got = &echo["headers"].as_array().unwrap()[..4];
-    let sent = json!([["x-first", "1"], ["authorization", "token-2"], ["x-twice", "2"], ["x-twice", "3"]]);
+    let sent = json!([
+        ["x-first", "1"],
+        ["authorization", "token-2"],
+        ["x-twice", "2"],
+        ["x-twice", "3"]
+    ]);
     assert_eq!(got, sent.as_array().unwrap());
 
-    let (_, echo) = world.post("/monitor/v1/echo", &token, &b"\xff\x00\x1a"[..]).await;
-    assert_eq!((&echo["bodyBase16"], &echo["bodyLength"]), (&json!("ff001a"), &json!(3)));
+    let (_, echo) = world
+        .post("/monitor/v1/echo", &token, &b"\xff\x00\x1a"[..])
+        .await;
+    assert_eq!(
+        (&echo["bodyBase16"], &echo["bodyLength"]),
+        (&json!("ff001a"), &json!(3))
+    );
     assert_eq!(echo.get("body"), None);
 }
 
@@ -435,7 +668,14 @@ async fn a_client_that_is_still_sending_after_an_early_answer_is_not_cut_off() {
     let world = World::new().await;
     let head = "POST /monitor/v1/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n";
     let mut raw = world.raw(&format!("{head}{}", "x".repeat(1_000_000))).await;
-    soon(until(|| world.sandbox.log().iter().any(|entry| entry.status().is_some()))).await;
+    soon(until(|| {
+        world
+            .sandbox
+            .log()
+            .iter()
+            .any(|entry| entry.status().is_some())
+    }))
+    .await;
     // Nobody reads these bytes. A socket that is closed on unread bytes resets the connection.
     soon(raw.write_all(&[b'x'; 7_000_000])).await.unwrap();
     let mut answer = String::new();
@@ -453,10 +693,19 @@ async fn what_it_does_not_have_is_a_404() {
         assert_eq!(world.get(path, &token).await, not_found());
         assert_eq!(world.sandbox.log().pop().unwrap().endpoint(), None);
     }
-    assert_eq!(world.sandbox.counts(), Counts { auth: 1, resource: 1, ..Counts::default() });
+    assert_eq!(
+        world.sandbox.counts(),
+        Counts {
+            auth: 1,
+            resource: 1,
+            ..Counts::default()
+        }
+    );
     let bearer = format!("Bearer {token}");
     let headers = [("authorization", &*bearer)];
-    let response = world.send(Method::DELETE, "/monitor/v1/monitors", &headers, full("")).await;
+    let response = world
+        .send(Method::DELETE, "/monitor/v1/monitors", &headers, full(""))
+        .await;
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(response.headers()[ALLOW], "GET, POST");
 }
@@ -469,16 +718,38 @@ async fn faults_happen_in_order_and_to_their_endpoint_only() {
     let token = world.sandbox.issue_token(&Product::Monitor);
     let bad_gateway = error(502, "Bad Gateway", "The sandbox was told to fail");
     let refused = error(401, "Unauthorized", "The sandbox was told to fail");
-    world.sandbox.fail_next(Endpoint::Resource, 2, Fault::status(StatusCode::BAD_GATEWAY));
-    world.sandbox.fail_next(Endpoint::Resource, 0, Fault::reset());
-    world.sandbox.fail_next(Endpoint::Resource, 1, Fault::status(StatusCode::UNAUTHORIZED));
+    world.sandbox.fail_next(
+        Endpoint::Resource,
+        2,
+        Fault::status(StatusCode::BAD_GATEWAY),
+    );
+    world
+        .sandbox
+        .fail_next(Endpoint::Resource, 0, Fault::reset());
+    world.sandbox.fail_next(
+        Endpoint::Resource,
+        1,
+        Fault::status(StatusCode::UNAUTHORIZED),
+    );
     world.sandbox.fail_next(Endpoint::Auth, 9, Fault::reset());
-    assert_eq!(world.get("/monitor/v1/refresh", &token).await.0, StatusCode::OK);
+    assert_eq!(
+        world.get("/monitor/v1/refresh", &token).await.0,
+        StatusCode::OK
+    );
     assert_eq!(world.get("/monitor/v1/monitors", &token).await, bad_gateway);
     assert_eq!(world.get("/monitor/v1/no-such", "x").await, bad_gateway);
     assert_eq!(world.get("/monitor/v1/monitors", &token).await, refused);
-    assert_eq!(world.get("/monitor/v1/monitors", &token).await.0, StatusCode::OK);
-    let counts = Counts { auth: 0, refresh: 1, resource: 4, unauthorized: 1, token: 0 };
+    assert_eq!(
+        world.get("/monitor/v1/monitors", &token).await.0,
+        StatusCode::OK
+    );
+    let counts = Counts {
+        auth: 0,
+        refresh: 1,
+        resource: 4,
+        unauthorized: 1,
+        token: 0,
+    };
     assert_eq!(world.sandbox.counts(), counts);
     world.sandbox.clear_faults(Endpoint::Auth);
     world.token(KEYS, "monitor").await;
@@ -493,18 +764,48 @@ async fn faults_with_an_answer() {
     let long = Fault::body(StatusCode::OK, "application/json", vec![b' '; 100_000]);
     for (fault, status, header, value, length) in [
         (busy.clone(), 429, CONTENT_TYPE, "application/json", 87),
-        (busy.clone().retry_after(Duration::from_millis(1001)), 429, RETRY_AFTER, "2", 87),
+        (
+            busy.clone().retry_after(Duration::from_millis(1001)),
+            429,
+            RETRY_AFTER,
+            "2",
+            87,
+        ),
         (busy.header("retry-after", date), 429, RETRY_AFTER, date, 87),
         (html.clone(), 200, CONTENT_TYPE, "text/html", 4),
         (html, 200, "x-by".parse().unwrap(), "proxy", 4),
         (long, 200, CONTENT_LENGTH, "100000", 100_000),
-        (Fault::redirect("https://evil.test/"), 307, LOCATION, "https://evil.test/", 0),
+        (
+            Fault::redirect("https://evil.test/"),
+            307,
+            LOCATION,
+            "https://evil.test/",
+            0,
+        ),
     ] {
         world.sandbox.fail_next(Endpoint::Auth, 1, fault);
-        let response = world.send(Method::POST, "/monitor/v1/auth", &[], full("{}")).await;
+        let response = world
+            .send(Method::POST, "/monitor/v1/auth", &[], full("{}"))
+            .await;
         assert_eq!(response.status(), status);
-        assert_eq!(response.headers().get_all(&header).iter().collect::<Vec<_>>(), [value]);
-        assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), length);
+        assert_eq!(
+            response
+                .headers()
+                .get_all(&header)
+                .iter()
+                .collect::<Vec<_>>(),
+            [value]
+        );
+        assert_eq!(
+            response
+                .into_body()
+                .collect()
+                .await
+                .unwrap()
+                .to_bytes()
+                .len(),
+            length
+        );
     }
 }
 
@@ -515,7 +816,9 @@ async fn a_reset_is_a_reset() {
         "GET /monitor/v1/refresh HTTP/1.1\r\nhost: x\r\n\r\n",
         "GET /monitor/v1/refresh HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nunr",
     ] {
-        world.sandbox.fail_next(Endpoint::Refresh, 1, Fault::reset());
+        world
+            .sandbox
+            .fail_next(Endpoint::Refresh, 1, Fault::reset());
         let mut raw = world.raw(request).await;
         let mut answer = Vec::new();
         let error = soon(raw.read_to_end(&mut answer)).await.unwrap_err();
@@ -523,9 +826,17 @@ async fn a_reset_is_a_reset() {
         assert!(answer.is_empty());
         assert_eq!(world.sandbox.log().pop().unwrap().status(), None);
     }
-    let world = World { http: h2c(), ..world };
-    world.sandbox.fail_next(Endpoint::Refresh, 1, Fault::reset());
-    world.try_send(Method::GET, "/monitor/v1/refresh", &[], full("")).await.unwrap_err();
+    let world = World {
+        http: h2c(),
+        ..world
+    };
+    world
+        .sandbox
+        .fail_next(Endpoint::Refresh, 1, Fault::reset());
+    world
+        .try_send(Method::GET, "/monitor/v1/refresh", &[], full(""))
+        .await
+        .unwrap_err();
     assert_eq!(world.get("/monitor/v1/refresh", "x").await, unauthorized());
     assert_eq!(world.sandbox.counts().refresh, 4);
 }
@@ -533,17 +844,31 @@ async fn a_reset_is_a_reset() {
 #[tokio::test]
 async fn a_truncated_answer_breaks_off_after_half_of_its_body() {
     let world = World::new().await;
-    world.sandbox.fail_next(Endpoint::Refresh, 1, Fault::truncated());
-    let mut raw = world.raw("GET /monitor/v1/refresh HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    world
+        .sandbox
+        .fail_next(Endpoint::Refresh, 1, Fault::truncated());
+    let mut raw = world
+        .raw("GET /monitor/v1/refresh HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await;
     let mut answer = String::new();
     soon(raw.read_to_string(&mut answer)).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("content-length: 59"), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 200 OK") && head.contains("content-length: 59"),
+        "{head}"
+    );
     assert_eq!(body, r#"{"accessToken":"only.half-of-"#);
 
-    let world = World { http: h2c(), ..world };
-    world.sandbox.fail_next(Endpoint::Refresh, 1, Fault::truncated());
-    let response = world.send(Method::GET, "/monitor/v1/refresh", &[], full("")).await;
+    let world = World {
+        http: h2c(),
+        ..world
+    };
+    world
+        .sandbox
+        .fail_next(Endpoint::Refresh, 1, Fault::truncated());
+    let response = world
+        .send(Method::GET, "/monitor/v1/refresh", &[], full(""))
+        .await;
     assert_eq!(response.headers()[CONTENT_LENGTH], "59");
     soon(response.into_body().collect()).await.unwrap_err();
     assert_eq!(world.get("/monitor/v1/refresh", "x").await, unauthorized());
@@ -551,16 +876,31 @@ async fn a_truncated_answer_breaks_off_after_half_of_its_body() {
 
 #[tokio::test]
 async fn never_takes_the_body_in_and_gives_nothing_back() {
-    for (http, whole) in [(http1(), false), (http1(), true), (h2c(), false), (h2c(), true)] {
+    for (http, whole) in [
+        (http1(), false),
+        (http1(), true),
+        (h2c(), false),
+        (h2c(), true),
+    ] {
         assert_eq!(tasks(), 0);
-        let world = World { http, ..World::new().await };
-        world.sandbox.fail_next(Endpoint::Resource, 1, Fault::never());
+        let world = World {
+            http,
+            ..World::new().await
+        };
+        world
+            .sandbox
+            .fail_next(Endpoint::Resource, 1, Fault::never());
         let (tx, body) = channel();
         let mut request = Box::pin(world.send(Method::POST, "/monitor/v1/echo", &[], body));
         tx.send("some").unwrap();
         let tx = (!whole).then_some(tx);
         let received = async {
-            while world.sandbox.log().last().is_none_or(|entry| entry.body_len() < 4) {
+            while world
+                .sandbox
+                .log()
+                .last()
+                .is_none_or(|entry| entry.body_len() < 4)
+            {
                 tokio::task::yield_now().await;
             }
         };
@@ -574,7 +914,13 @@ async fn never_takes_the_body_in_and_gives_nothing_back() {
         drop(http);
         soon(until(|| tasks() == 1)).await;
         assert_eq!(sandbox.log()[0].status(), None);
-        assert_eq!(sandbox.counts(), Counts { resource: 1, ..Counts::default() });
+        assert_eq!(
+            sandbox.counts(),
+            Counts {
+                resource: 1,
+                ..Counts::default()
+            }
+        );
         drop(sandbox);
         soon(until(|| tasks() == 0)).await;
     }
@@ -583,7 +929,9 @@ async fn never_takes_the_body_in_and_gives_nothing_back() {
 #[tokio::test]
 async fn an_answer_with_latency_is_overtaken_by_one_without() {
     let world = World::new().await;
-    world.sandbox.set_latency(Endpoint::Auth, Duration::from_millis(300));
+    world
+        .sandbox
+        .set_latency(Endpoint::Auth, Duration::from_millis(300));
     let (tx, mut rx) = mpsc::unbounded_channel();
     let slow = async {
         world.token(KEYS, "monitor").await;
@@ -595,7 +943,10 @@ async fn an_answer_with_latency_is_overtaken_by_one_without() {
         tx.send("echo").unwrap();
     };
     tokio::join!(slow, fast);
-    assert_eq!((rx.recv().await, rx.recv().await), (Some("echo"), Some("auth")));
+    assert_eq!(
+        (rx.recv().await, rx.recv().await),
+        (Some("echo"), Some("auth"))
+    );
 }
 
 // ## What it tells
@@ -604,29 +955,61 @@ async fn an_answer_with_latency_is_overtaken_by_one_without() {
 async fn the_log_has_what_came_and_prints_no_secret() {
     let world = World::new().await;
     let token = world.token(KEYS, "monitor").await;
-    world.post("/monitor/v1/monitors?x=1", &token, r#"{"a":1}"#).await;
+    world
+        .post("/monitor/v1/monitors?x=1", &token, r#"{"a":1}"#)
+        .await;
     world.get("/monitor/v1/refresh", "not-ours").await;
     let log = world.sandbox.log();
     let seen = |entry: &Recorded| {
         let path = entry.path().to_owned();
-        (entry.method().clone(), path, entry.endpoint(), entry.token(), entry.status().map(|s| s.as_u16()))
+        (
+            entry.method().clone(),
+            path,
+            entry.endpoint(),
+            entry.token(),
+            entry.status().map(|s| s.as_u16()),
+        )
     };
     assert_eq!(
         log.iter().map(seen).collect::<Vec<_>>(),
         [
-            (Method::POST, "/monitor/v1/auth".into(), Some(Endpoint::Auth), None, Some(200)),
-            (Method::POST, "/monitor/v1/monitors".into(), Some(Endpoint::Resource), Some(1), Some(201)),
-            (Method::GET, "/monitor/v1/refresh".into(), Some(Endpoint::Refresh), None, Some(401)),
+            (
+                Method::POST,
+                "/monitor/v1/auth".into(),
+                Some(Endpoint::Auth),
+                None,
+                Some(200)
+            ),
+            (
+                Method::POST,
+                "/monitor/v1/monitors".into(),
+                Some(Endpoint::Resource),
+                Some(1),
+                Some(201)
+            ),
+            (
+                Method::GET,
+                "/monitor/v1/refresh".into(),
+                Some(Endpoint::Refresh),
+                None,
+                Some(401)
+            ),
         ]
     );
-    assert_eq!((log[1].query(), log[1].version()), (Some("x=1"), Version::HTTP_11));
+    assert_eq!(
+        (log[1].query(), log[1].version()),
+        (Some("x=1"), Version::HTTP_11)
+    );
     assert_eq!((log[1].body(), log[1].body_len()), (&br#"{"a":1}"#[..], 7));
     assert_eq!(bearers(&log[1]), [format!("Bearer {token}")]);
     let keys: Value = serde_json::from_slice(log[0].body()).unwrap();
     assert_eq!(keys, json!({ "accessKey": KEYS.0, "secretKey": KEYS.1 }));
 
     let printed = format!("{log:?} {:?}", world.sandbox);
-    assert!(printed.contains("Sensitive") && printed.contains(r#""{\"a\":1}""#), "{printed}");
+    assert!(
+        printed.contains("Sensitive") && printed.contains(r#""{\"a\":1}""#),
+        "{printed}"
+    );
     for secret in [&token, "not-ours", KEYS.0, KEYS.1] {
         assert!(!printed.contains(secret), "{printed}");
     }
@@ -634,30 +1017,51 @@ async fn the_log_has_what_came_and_prints_no_secret() {
     assert!(world.sandbox.log().is_empty());
     assert_eq!(
         world.sandbox.counts(),
-        Counts { auth: 1, refresh: 1, resource: 1, unauthorized: 0, token: 0 }
+        Counts {
+            auth: 1,
+            refresh: 1,
+            resource: 1,
+            unauthorized: 0,
+            token: 0
+        }
     );
 }
 
 fn bearers(entry: &Recorded) -> Vec<String> {
     let headers: &HeaderMap = entry.headers();
-    headers.get_all(AUTHORIZATION).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+    headers
+        .get_all(AUTHORIZATION)
+        .iter()
+        .map(|value| value.to_str().unwrap().to_owned())
+        .collect()
 }
 
 #[tokio::test]
 async fn it_speaks_h2c() {
-    let world = World { http: h2c(), ..World::new().await };
+    let world = World {
+        http: h2c(),
+        ..World::new().await
+    };
     let token = world.token(KEYS, "monitor").await;
     let (status, echo) = world.post("/monitor/v1/echo?q", &token, "over h2").await;
     assert_eq!((status, &echo["body"]), (StatusCode::OK, &json!("over h2")));
     assert_eq!(echo["path"], "/monitor/v1/echo?q");
-    assert!(world.sandbox.log().iter().all(|entry| entry.version() == Version::HTTP_2));
+    assert!(
+        world
+            .sandbox
+            .log()
+            .iter()
+            .all(|entry| entry.version() == Version::HTTP_2)
+    );
     assert_eq!(world.sandbox.log().len(), 2);
 }
 
 // ## The end
 
 fn tasks() -> usize {
-    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+    tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks()
 }
 
 async fn until(condition: impl Fn() -> bool) {
@@ -670,9 +1074,16 @@ async fn until(condition: impl Fn() -> bool) {
 async fn dropped_it_leaves_nothing_behind() {
     let before = tasks();
     let sandbox = Sandbox::start().await.unwrap();
-    let addr = sandbox.base_url().strip_prefix("http://").unwrap().to_owned();
+    let addr = sandbox
+        .base_url()
+        .strip_prefix("http://")
+        .unwrap()
+        .to_owned();
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
-    let (head, unread) = ("POST /monitor/v1/auth HTTP/1.1\r\nhost: x\r\n", "x".repeat(1_000_000));
+    let (head, unread) = (
+        "POST /monitor/v1/auth HTTP/1.1\r\nhost: x\r\n",
+        "x".repeat(1_000_000),
+    );
     let token = sandbox.issue_token(&Product::Monitor);
     sandbox.set_latency(Endpoint::Auth, Duration::from_secs(600));
     sandbox.fail_next(Endpoint::Refresh, 1, Fault::never());
@@ -702,7 +1113,10 @@ async fn dropped_it_leaves_nothing_behind() {
     drop(sandbox);
     TcpStream::connect(&addr).await.unwrap();
     drop(clone);
-    assert_eq!(TcpStream::connect(&addr).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    assert_eq!(
+        TcpStream::connect(&addr).await.unwrap_err().kind(),
+        io::ErrorKind::ConnectionRefused
+    );
     soon(until(|| tasks() == before)).await;
     for (n, mut raw) in open.into_iter().enumerate() {
         let mut answer = Vec::new();
@@ -715,8 +1129,13 @@ async fn dropped_it_leaves_nothing_behind() {
 #[tokio::test]
 async fn dropped_during_a_request_over_h2_it_leaves_nothing_behind() {
     let before = tasks();
-    let world = World { http: h2c(), ..World::new().await };
-    world.sandbox.set_latency(Endpoint::Auth, Duration::from_secs(600));
+    let world = World {
+        http: h2c(),
+        ..World::new().await
+    };
+    world
+        .sandbox
+        .set_latency(Endpoint::Auth, Duration::from_secs(600));
     let World { sandbox, http } = world;
     let uri = sandbox.api(Product::Monitor).auth_uri().clone();
     let request = tokio::spawn(http.request(Request::post(uri).body(full("{}")).unwrap()));

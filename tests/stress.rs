@@ -1,5 +1,6 @@
-//! Many threads at once, on a real runtime and off it, with exact counts. Nothing here depends on the machine's speed:
-//! who comes first is open, what comes out is not. (What a model checker finds is in `src/cache/interleavings`.)
+//! Many threads at once, on a real runtime and off it, with exact counts. Nothing here depends on
+//! the machine's speed: who comes first is open, what comes out is not. (What a model checker finds
+//! is in `src/cache/interleavings`.)
 
 mod support;
 
@@ -16,8 +17,8 @@ use std::{
 
 use futures_util::FutureExt;
 use klavi_auth::{
-    Budget, FetchFuture, KlaviApi, KlaviAuth, KlaviAuthLayer, NewToken, Product, TokenCache, TokenRequest,
-    TokenSource,
+    Budget, FetchFuture, KlaviApi, KlaviAuth, KlaviAuthLayer, NewToken, Product, TokenCache,
+    TokenRequest, TokenSource,
 };
 use support::{
     LIFETIME,
@@ -34,13 +35,17 @@ const CALLERS: usize = TASKS + THREADS;
 /// Only ever waited for in full by a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Runs `caller` once in each of many tasks on four workers, and once in each of some threads of their own.
+/// Runs `caller` once in each of many tasks on four workers, and once in each of some threads of
+/// their own.
 fn crowd<F>(caller: impl Fn(usize) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_time()
+        .build()
+        .unwrap();
     let (done, results) = mpsc::channel();
     for number in 0..CALLERS {
         let (caller, done) = (caller(number), done.clone());
@@ -48,7 +53,9 @@ where
             runtime.spawn(async move { done.send(AssertUnwindSafe(caller).catch_unwind().await) });
         } else {
             let handle = runtime.handle().clone();
-            std::thread::spawn(move || done.send(catch_unwind(AssertUnwindSafe(|| handle.block_on(caller)))));
+            std::thread::spawn(move || {
+                done.send(catch_unwind(AssertUnwindSafe(|| handle.block_on(caller))))
+            });
         }
     }
     let failure = (0..CALLERS).find_map(|_| match results.recv_timeout(PATIENCE) {
@@ -175,7 +182,11 @@ fn case_26_callers_that_come_and_go_between_invalidations_cost_no_fetch_of_their
         }
     });
     assert!(source.fetches() > 1);
-    assert_eq!(cache.snapshot().generation(), Some(source.fetches() as u64), "a fetch was for nothing");
+    assert_eq!(
+        cache.snapshot().generation(),
+        Some(source.fetches() as u64),
+        "a fetch was for nothing"
+    );
 }
 
 /// A source that gives out one token for each permit.
@@ -240,7 +251,11 @@ impl Newest {
         if bearer == format!("Bearer t{newest}") {
             return ok("fine");
         }
-        assert_eq!(bearer, format!("Bearer t{}", newest - 1), "a token of long ago");
+        assert_eq!(
+            bearer,
+            format!("Bearer t{}", newest - 1),
+            "a token of long ago"
+        );
         self.rejected.fetch_add(1, SeqCst);
         if let Some(barrier) = &self.together {
             barrier.wait().await;
@@ -249,13 +264,18 @@ impl Newest {
     }
 }
 
-/// Revokes the token before each round. In a round, every caller sends one request: half of them with a service that
-/// they keep, half with a clone for each request. Returns how many calls the API had, and how many 401 it gave.
+/// Revokes the token before each round. In a round, every caller sends one request: half of them
+/// with a service that they keep, half with a clone for each request. Returns how many calls the
+/// API had, and how many 401 it gave.
 fn revocations(rounds: usize, together: bool) -> (usize, usize) {
     let source = Counting::default();
     // No token is refused for nothing, so that no budget is needed.
     let cache = TokenCache::builder(source.clone())
-        .budget(Budget::default().burst(u32::MAX).full_refill(Duration::from_secs(30)))
+        .budget(
+            Budget::default()
+                .burst(u32::MAX)
+                .full_refill(Duration::from_secs(30)),
+        )
         .build()
         .unwrap();
     let newest = Arc::new(Newest {
@@ -267,7 +287,8 @@ fn revocations(rounds: usize, together: bool) -> (usize, usize) {
         let newest = Arc::clone(&newest);
         move |seen| Arc::clone(&newest).answer(seen)
     });
-    let client = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache).layer(api.clone());
+    let client =
+        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache).layer(api.clone());
     let barrier = Arc::new(Barrier::new(CALLERS));
     crowd(|number| {
         let (mut client, source) = (client.clone(), source.clone());
@@ -308,6 +329,9 @@ fn case_43_a_401_for_all_at_once_is_one_fetch_and_one_resend_each() {
 fn case_42_43_a_401_in_any_order_is_one_fetch_and_one_resend_for_each_that_got_it() {
     const ROUNDS: usize = 1500;
     let (calls, rejected) = revocations(ROUNDS, false);
-    assert!((ROUNDS..=CALLERS * ROUNDS).contains(&rejected), "{rejected}");
+    assert!(
+        (ROUNDS..=CALLERS * ROUNDS).contains(&rejected),
+        "{rejected}"
+    );
     assert_eq!(calls, CALLERS * (1 + ROUNDS) + rejected);
 }

@@ -1,5 +1,5 @@
-//! The layer between traces that show all they can. The only test in its process: what a subscriber gets to see
-//! depends on what other threads have done to the same events.
+//! The layer between traces that show all they can. The only test in its process: what a subscriber
+//! gets to see depends on what other threads have done to the same events.
 
 mod support;
 
@@ -37,7 +37,9 @@ impl Log {
     fn start(&self) -> tracing::subscriber::DefaultGuard {
         let log = self.clone();
         let writer = move || log.clone();
-        let subscriber = tracing_subscriber::fmt().with_max_level(Level::TRACE).with_ansi(false);
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(Level::TRACE)
+            .with_ansi(false);
         tracing::subscriber::set_default(subscriber.with_writer(writer).finish())
     }
 
@@ -60,9 +62,17 @@ impl io::Write for Log {
 /// With everything that it can show.
 fn trace() -> TraceLayer<SharedClassifier<ServerErrorsAsFailures>, DefaultMakeSpan> {
     TraceLayer::new_for_http()
-        .make_span_with(DefaultMakeSpan::new().level(Level::TRACE).include_headers(true))
+        .make_span_with(
+            DefaultMakeSpan::new()
+                .level(Level::TRACE)
+                .include_headers(true),
+        )
         .on_request(DefaultOnRequest::new().level(Level::TRACE))
-        .on_response(DefaultOnResponse::new().level(Level::TRACE).include_headers(true))
+        .on_response(
+            DefaultOnResponse::new()
+                .level(Level::TRACE)
+                .include_headers(true),
+        )
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,30 +86,50 @@ async fn case_61_traces_on_either_side_show_no_token_and_sensitive_headers_hide_
         ready(NewToken::new(SECRETS[fetch], LIFETIME))
     });
     let api = Api::new(async |seen| {
-        if seen.authorization() == [format!("Bearer {}", SECRETS[0])] { status(401, "") } else { ok("fine") }
+        if seen.authorization() == [format!("Bearer {}", SECRETS[0])] {
+            status(401, "")
+        } else {
+            ok("fine")
+        }
     });
     let service = ServiceBuilder::new()
         .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION]))
         .layer(trace())
-        .layer(KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(source)))
+        .layer(KlaviAuthLayer::new(
+            &KlaviApi::production(Product::Monitor),
+            TokenCache::new(source),
+        ))
         .layer(trace())
         .service(api.clone());
     let mut own = get(MONITORS);
-    own.headers_mut().insert(AUTHORIZATION, format!("Bearer {}", SECRETS[2]).parse().unwrap());
+    own.headers_mut().insert(
+        AUTHORIZATION,
+        format!("Bearer {}", SECRETS[2]).parse().unwrap(),
+    );
     for request in [get(MONITORS), own] {
-        assert_eq!(service.clone().oneshot(request).await.unwrap().status(), 200);
+        assert_eq!(
+            service.clone().oneshot(request).await.unwrap().status(),
+            200
+        );
     }
     let bearers = [0, 1, 2].map(|n| format!("Bearer {}", SECRETS[n]));
     assert_eq!(api.bearers(), bearers);
 
     let text = log.text();
-    // Outside: the second request has one of its own. Inside: both sends of the first, and that one.
+    // Outside: the second request has one of its own. Inside: both sends of the first, and that
+    // one.
     assert_eq!(text.matches("started processing request").count(), 5);
-    assert!(text.matches(r#""authorization": Sensitive"#).count() >= 4, "{text}");
+    assert!(
+        text.matches(r#""authorization": Sensitive"#).count() >= 4,
+        "{text}"
+    );
     assert!(text.contains("klavi_auth"), "{text}");
     for secret in SECRETS {
         for piece in secret.as_bytes().windows(5) {
-            assert!(!text.contains(std::str::from_utf8(piece).unwrap()), "{text}");
+            assert!(
+                !text.contains(std::str::from_utf8(piece).unwrap()),
+                "{text}"
+            );
         }
     }
 }

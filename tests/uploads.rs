@@ -4,7 +4,11 @@
 //! `UPLOAD_MIB=1024 cargo test --release --all-features --test uploads -- --nocapture`
 
 #[path = "../examples/gateway/proxy.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the gateway's `main` uses more of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the gateway's `main` uses more of it"
+)]
 mod proxy;
 
 use std::time::Duration;
@@ -54,7 +58,10 @@ where
     A: Body<Data = Bytes> + Unpin,
     A::Error: std::fmt::Debug,
 {
-    let response = service.oneshot(Request::post(uri).body(upload(chunks)).unwrap()).await.unwrap();
+    let response = service
+        .oneshot(Request::post(uri).body(upload(chunks)).unwrap())
+        .await
+        .unwrap();
     assert_eq!(response.status(), 200);
     let (mut returned, mut received) = (response.into_body(), Sha256::new());
     while let Some(frame) = returned.frame().await {
@@ -67,9 +74,13 @@ where
 
 /// Runs it on one thread, where every allocation of client, server and layer is counted.
 fn peak(what: &str, run: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let limit = Duration::from_secs(300);
-    let counted = measure(|| runtime.block_on(async { timeout(limit, run).await.expect("it ends") }));
+    let counted =
+        measure(|| runtime.block_on(async { timeout(limit, run).await.expect("it ends") }));
     let peak = counted.bytes_max;
     report(what, peak);
     assert!(peak < MOST, "{what}: {peak} bytes");
@@ -77,7 +88,11 @@ fn peak(what: &str, run: impl Future<Output = ()>) {
 
 #[expect(clippy::print_stdout, reason = "the figure is wanted")]
 fn report(what: &str, peak: u64) {
-    println!("{what}, {} MiB: {} KiB allocated at the peak", mebibytes(), peak / 1024);
+    println!(
+        "{what}, {} MiB: {} KiB allocated at the peak",
+        mebibytes(),
+        peak / 1024
+    );
 }
 
 #[test]
@@ -89,7 +104,9 @@ fn case_54_an_upload_through_hyper_takes_constant_memory_and_arrives_whole() {
             .transport(http.build_http::<Full<Bytes>>())
             .build()
             .unwrap();
-        let service = layer.replay_with(UnsyncBoxBody::new).layer(http.build_http::<Stream>());
+        let service = layer
+            .replay_with(UnsyncBoxBody::new)
+            .layer(http.build_http::<Stream>());
         let uri = format!("{}/monitor/v1/echo/raw", sandbox.base_url());
         there_and_back(service, uri, mebibytes() * MIB / CHUNK).await;
         let body = sandbox.log().last().unwrap().body_len();
@@ -103,7 +120,10 @@ fn case_54_an_upload_through_the_gateway_takes_constant_memory_and_arrives_whole
         let sandbox = Sandbox::start().await.unwrap();
         let gateway = Gateway::new(&sandbox.api(Product::Monitor), sandbox.credentials()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let uri = format!("http://{}/monitor/v1/echo/raw", listener.local_addr().unwrap());
+        let uri = format!(
+            "http://{}/monitor/v1/echo/raw",
+            listener.local_addr().unwrap()
+        );
         let server = tokio::spawn(axum::serve(listener, gateway.router()).into_future());
         let client = Client::builder(TokioExecutor::new()).build_http::<Stream>();
         there_and_back(client, uri, mebibytes() * MIB / CHUNK).await;

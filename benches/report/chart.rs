@@ -8,7 +8,11 @@ const TABLE: &str = "A request with a fresh token, long-lived service";
 const COLUMNS: [&str; 2] = ["÷ AddAuthorization, 1T", "÷ AddAuthorization, 2T"];
 
 /// Not in the chart: what is not a way to attach a token.
-const LEFT_OUT: [&str; 3] = ["raw service", "AddAuthorization + one clock read", "klavi-auth, opted out"];
+const LEFT_OUT: [&str; 3] = [
+    "raw service",
+    "AddAuthorization + one clock read",
+    "klavi-auth, opted out",
+];
 
 const WIDTH: f64 = 840.0;
 const LEFT: f64 = 236.0;
@@ -50,11 +54,27 @@ struct Line<'a> {
 ///
 /// `None` if the results are not those of one and two threads: it is drawn from nothing else.
 pub(crate) fn draw(tables: &Tables) -> Option<String> {
-    let value = |row, column| tables.value(TABLE, row, column).and_then(|value| value.parse().ok());
-    let line = |name| Some(Line { name, values: [value(name, COLUMNS[0])?, value(name, COLUMNS[1])?] });
-    let shown = tables.rows(TABLE).into_iter().filter(|name| !LEFT_OUT.contains(name));
+    let value = |row, column| {
+        tables
+            .value(TABLE, row, column)
+            .and_then(|value| value.parse().ok())
+    };
+    let line = |name| {
+        Some(Line {
+            name,
+            values: [value(name, COLUMNS[0])?, value(name, COLUMNS[1])?],
+        })
+    };
+    let shown = tables
+        .rows(TABLE)
+        .into_iter()
+        .filter(|name| !LEFT_OUT.contains(name));
     let lines: Vec<_> = shown.filter_map(line).collect();
-    let most = lines.iter().flat_map(|line| line.values).fold(1.0, f64::max).ceil();
+    let most = lines
+        .iter()
+        .flat_map(|line| line.values)
+        .fold(1.0, f64::max)
+        .ceil();
     if lines.is_empty() {
         return None;
     }
@@ -64,12 +84,17 @@ pub(crate) fn draw(tables: &Tables) -> Option<String> {
     let mut svg = head(bottom + 26.0);
     for tick in (0..=most as u32).map(f64::from) {
         let (x, class) = (x(tick), if tick == 1.0 { "one" } else { "grid" });
-        svg += &format!(r#"<line class="{class}" x1="{x:.1}" x2="{x:.1}" y1="{TOP}" y2="{bottom}"/>"#);
+        svg +=
+            &format!(r#"<line class="{class}" x1="{x:.1}" x2="{x:.1}" y1="{TOP}" y2="{bottom}"/>"#);
         svg += &text("tick", "middle", x, bottom + 17.0, &format!("{tick}×"));
     }
     for (row, line) in lines.iter().enumerate() {
         let y = TOP + ROW * row as f64 + (ROW - 2.0 * BAR) / 2.0;
-        let kind = if line.name.starts_with("klavi-auth") { "ours" } else { "other" };
+        let kind = if line.name.starts_with("klavi-auth") {
+            "ours"
+        } else {
+            "other"
+        };
         svg += &text(kind, "end", LEFT - 12.0, y + BAR + 4.5, line.name);
         for (bar, value) in line.values.into_iter().enumerate() {
             let (y, width) = (y + BAR * bar as f64, x(value) - LEFT);
@@ -80,29 +105,41 @@ pub(crate) fn draw(tables: &Tables) -> Option<String> {
             svg = svg
                 + &bar
                 + "\n"
-                + &text("value", "start", x(value) + 6.0, y + BAR - 2.5, &format!("{value:.2}"));
+                + &text(
+                    "value",
+                    "start",
+                    x(value) + 6.0,
+                    y + BAR - 2.5,
+                    &format!("{value:.2}"),
+                );
         }
     }
     Some(svg + "</svg>\n")
 }
 
 fn head(height: f64) -> String {
-    let mut svg =
-        format!(r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">"#);
+    let mut svg = format!(
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">"#
+    );
     let title = "What a fresh token costs a request";
     let _ = write!(svg, "<title>{title}</title>\n<style>{STYLE}</style>\n");
     svg += &text("title", "start", 12.0, 26.0, title);
     let note = "Time of the whole call ÷ the same call with tower-http's AddAuthorization, which attaches a constant.";
     svg += &text("note", "start", 12.0, 48.0, note);
-    for (place, (classes, label)) in
-        [(["ours1", "other1"], "1 thread"), (["ours2", "other2"], "2 threads share the token")]
-            .into_iter()
-            .enumerate()
+    for (place, (classes, label)) in [
+        (["ours1", "other1"], "1 thread"),
+        (["ours2", "other2"], "2 threads share the token"),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let x = 12.0 + 110.0 * place as f64;
         for (at, class) in classes.into_iter().enumerate() {
             let x = x + 14.0 * at as f64;
-            let _ = writeln!(svg, r#"<rect class="{class}" x="{x}" y="62" width="12" height="12" rx="2"/>"#);
+            let _ = writeln!(
+                svg,
+                r#"<rect class="{class}" x="{x}" y="62" width="12" height="12" rx="2"/>"#
+            );
         }
         svg += &text("note", "start", x + 32.0, 72.5, label);
     }
@@ -110,5 +147,7 @@ fn head(height: f64) -> String {
 }
 
 fn text(class: &str, anchor: &str, x: f64, y: f64, text: &str) -> String {
-    format!("<text class=\"{class}\" text-anchor=\"{anchor}\" x=\"{x:.1}\" y=\"{y:.1}\">{text}</text>\n")
+    format!(
+        "<text class=\"{class}\" text-anchor=\"{anchor}\" x=\"{x:.1}\" y=\"{y:.1}\">{text}</text>\n"
+    )
 }

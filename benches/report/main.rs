@@ -1,4 +1,5 @@
-//! The results of all benches as tables in Markdown, and a chart of the hot path: `benches/run` calls it.
+//! The results of all benches as tables in Markdown, and a chart of the hot path: `benches/run`
+//! calls it.
 //!
 //! `cargo bench --bench report -- results.tsv chart.svg`
 #![expect(clippy::print_stdout, reason = "it prints the tables")]
@@ -13,9 +14,14 @@ use std::{env, fs, io};
 use table::Tables;
 
 fn main() -> io::Result<()> {
-    let files: Vec<_> = env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let files: Vec<_> = env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"))
+        .collect();
     // As part of a plain `cargo bench` there is nothing to report.
-    let [results, chart] = files.as_slice() else { return Ok(()) };
+    let [results, chart] = files.as_slice() else {
+        return Ok(());
+    };
     let tables = Tables::parse(&fs::read_to_string(results)?);
     print!("{}", tables.markdown());
     match chart::draw(&tables) {

@@ -17,8 +17,8 @@ use http_body::Body;
 use klavi_auth::BoxError;
 use tower::Service;
 
-/// Reads the body and answers at once. The answer has the request's headers and extensions, so that the next request
-/// is made of them: building requests would cost more than what is measured.
+/// Reads the body and answers at once. The answer has the request's headers and extensions, so that
+/// the next request is made of them: building requests would cost more than what is measured.
 #[derive(Clone, Copy, Default)]
 pub struct Api {
     watch: Option<&'static Watch>,
@@ -57,7 +57,8 @@ impl<B: Body> Service<Request<B>> for Api {
     }
 }
 
-/// What arrived at the inner service, and how often it says 401: for the check that goes ahead of measuring.
+/// What arrived at the inner service, and how often it says 401: for the check that goes ahead of
+/// measuring.
 #[derive(Default)]
 pub struct Watch {
     seen: Mutex<Vec<HeaderMap>>,
@@ -65,7 +66,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// One that lives as long as the program, so that the service needs no counter of references to it.
+    /// One that lives as long as the program, so that the service needs no counter of references to
+    /// it.
     pub fn leaked() -> &'static Self {
         Box::leak(Box::default())
     }
@@ -81,9 +83,14 @@ impl Watch {
     }
 
     fn see(&self, headers: &HeaderMap) -> StatusCode {
-        self.seen.lock().expect("nobody panics").push(headers.clone());
+        self.seen
+            .lock()
+            .expect("nobody panics")
+            .push(headers.clone());
         let mut rejections = self.rejections.lock().expect("nobody panics");
-        let Some(left) = rejections.checked_sub(1) else { return StatusCode::OK };
+        let Some(left) = rejections.checked_sub(1) else {
+            return StatusCode::OK;
+        };
         *rejections = left;
         StatusCode::UNAUTHORIZED
     }
@@ -105,9 +112,18 @@ pub const HEADERS: [(HeaderName, &str); 7] = [
     (CONTENT_TYPE, "application/json"),
     (ACCEPT_LANGUAGE, "pt-BR"),
     (USER_AGENT, "bakery/4.2 (hyper 1)"),
-    (HeaderName::from_static("x-request-id"), "6f1c2b1e-5d0e-4a53-9d0f-0c2f3b6a9f10"),
-    (HeaderName::from_static("idempotency-key"), "b7a0c1de-1f4b-4a6e-8d6e-5f7a3b2c1d00"),
-    (HeaderName::from_static("traceparent"), "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+    (
+        HeaderName::from_static("x-request-id"),
+        "6f1c2b1e-5d0e-4a53-9d0f-0c2f3b6a9f10",
+    ),
+    (
+        HeaderName::from_static("idempotency-key"),
+        "b7a0c1de-1f4b-4a6e-8d6e-5f7a3b2c1d00",
+    ),
+    (
+        HeaderName::from_static("traceparent"),
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    ),
 ];
 
 impl<B> Recycler<B> {
@@ -124,7 +140,13 @@ impl<B> Recycler<B> {
 
     fn new(method: Method, payload: Bytes, body: fn(Bytes) -> B) -> Self {
         let uri = Uri::from_static("https://api.klavi.ai/monitor/v1/monitors");
-        Self { method, uri, payload, body, mark: |_| {} }
+        Self {
+            method,
+            uri,
+            payload,
+            body,
+            mark: |_| {},
+        }
     }
 
     pub fn marked(mut self, mark: fn(&mut Request<B>)) -> Self {

@@ -8,8 +8,8 @@ use super::{
     variants::{self, Claim, Variant, bearer},
 };
 
-/// Every request has its seven headers and exactly one `Authorization`, the right one; who claims to resend does so
-/// exactly once.
+/// Every request has its seven headers and exactly one `Authorization`, the right one; who claims
+/// to resend does so exactly once.
 ///
 /// # Panics
 ///
@@ -30,20 +30,33 @@ fn one(variant: &Variant, watch: &Watch, length: usize, runtime: &Runtime) {
     };
     let name = variant.name;
     let (fine, rejected) = (StatusCode::OK, StatusCode::UNAUTHORIZED);
-    // A request that is answered, and one that is rejected once. Where both are sent twice, with which tokens.
+    // A request that is answered, and one that is rejected once. Where both are sent twice, with
+    // which tokens.
     let (first, second, sent) = (send(0), send(1), |numbers: &[u32]| numbers.to_vec());
-    let tokens = |seen: &[HeaderMap]| seen.iter().map(|headers| number(headers, length)).collect::<Vec<_>>();
+    let tokens = |seen: &[HeaderMap]| {
+        seen.iter()
+            .map(|headers| number(headers, length))
+            .collect::<Vec<_>>()
+    };
     let expected = match variant.claim {
         Claim::NoToken => [(fine, sent(&[0])), (rejected, sent(&[0]))],
         Claim::Token => [(fine, sent(&[1])), (rejected, sent(&[1]))],
         Claim::Again => [(fine, sent(&[1])), (fine, sent(&[1, 1]))],
         Claim::Renewed => [(fine, sent(&[1])), (fine, sent(&[1, 2]))],
     };
-    assert_eq!([(first.0, tokens(&first.1)), (second.0, tokens(&second.1))], expected, "{name}");
+    assert_eq!(
+        [(first.0, tokens(&first.1)), (second.0, tokens(&second.1))],
+        expected,
+        "{name}"
+    );
     // Rejected for good: not a third time.
     let (status, seen) = send(u32::MAX);
     let resends = matches!(variant.claim, Claim::Again | Claim::Renewed);
-    assert_eq!((status, seen.len()), (rejected, if resends { 2 } else { 1 }), "{name}");
+    assert_eq!(
+        (status, seen.len()),
+        (rejected, if resends { 2 } else { 1 }),
+        "{name}"
+    );
 }
 
 /// Which token these headers have, 0 for none.

@@ -51,7 +51,11 @@ pub struct Caller<S, B> {
 
 impl<S, B> Caller<S, B> {
     pub fn new(service: S, recycler: Recycler<B>) -> Self {
-        Self { service, request: Some(recycler.first()), recycler }
+        Self {
+            service,
+            request: Some(recycler.first()),
+            recycler,
+        }
     }
 }
 
@@ -84,8 +88,8 @@ where
     }
 }
 
-/// Polls until there is an answer. No executor, so that none is measured; nothing here waits for more than another
-/// thread's lock, which that thread releases soon unless it is not run.
+/// Polls until there is an answer. No executor, so that none is measured; nothing here waits for
+/// more than another thread's lock, which that thread releases soon unless it is not run.
 fn finish<F>(future: F, cx: &mut Context<'_>) -> Response<()>
 where
     F: Future<Output = Result<Response<()>, BoxError>>,
@@ -95,7 +99,11 @@ where
         if let Poll::Ready(answer) = future.as_mut().poll(cx) {
             return answer.expect("the inner service does not fail");
         }
-        if poll % 100 == 0 { thread::yield_now() } else { hint::spin_loop() }
+        if poll % 100 == 0 {
+            thread::yield_now()
+        } else {
+            hint::spin_loop()
+        }
     }
     unreachable!("a lock is held for good")
 }

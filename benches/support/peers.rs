@@ -1,5 +1,5 @@
-//! What others do, in miniature. These are emulations: what they cost per request is what they share with the code
-//! that they are named for, not the whole of it.
+//! What others do, in miniature. These are emulations: what they cost per request is what they
+//! share with the code that they are named for, not the whole of it.
 
 use std::{
     future::Future,
@@ -32,7 +32,9 @@ impl<B: Clone> Policy<Request<B>, Response<()>, BoxError> for RetryOnce {
         _: &mut Request<B>,
         result: &mut Result<Response<()>, BoxError>,
     ) -> Option<Self::Future> {
-        let rejected = result.as_ref().is_ok_and(|response| response.status() == StatusCode::UNAUTHORIZED);
+        let rejected = result
+            .as_ref()
+            .is_ok_and(|response| response.status() == StatusCode::UNAUTHORIZED);
         if !rejected || self.retried {
             return None;
         }
@@ -45,8 +47,8 @@ impl<B: Clone> Policy<Request<B>, Response<()>, BoxError> for RetryOnce {
     }
 }
 
-/// As kube-client's `RefreshableToken`: the token behind an async lock, formatted for every request, in a boxed future
-/// in front of tower's `AsyncFilter`.
+/// As kube-client's `RefreshableToken`: the token behind an async lock, formatted for every
+/// request, in a boxed future in front of tower's `AsyncFilter`.
 #[derive(Clone)]
 pub struct Kube {
     token: Arc<Mutex<(String, Instant)>>,
@@ -54,7 +56,9 @@ pub struct Kube {
 
 impl Kube {
     pub fn new(length: usize) -> Self {
-        Self { token: Arc::new(Mutex::new((token(1, length), Instant::now() + DAY))) }
+        Self {
+            token: Arc::new(Mutex::new((token(1, length), Instant::now() + DAY))),
+        }
     }
 }
 
@@ -66,16 +70,21 @@ impl<B: Send + 'static> AsyncPredicate<Request<B>> for Kube {
         let token = Arc::clone(&self.token);
         Box::pin(async move {
             let token = token.lock().await;
-            assert!(Instant::now() + Duration::from_secs(60) < token.1, "nothing renews it here");
-            request.headers_mut().insert(AUTHORIZATION, formatted(&token.0)?);
+            assert!(
+                Instant::now() + Duration::from_secs(60) < token.1,
+                "nothing renews it here"
+            );
+            request
+                .headers_mut()
+                .insert(AUTHORIZATION, formatted(&token.0)?);
             drop(token);
             Ok(request)
         })
     }
 }
 
-/// As object_store's `TokenCache` behind a credential provider: an async lock, an `Arc` cloned out of it, the header
-/// formatted for every request, a boxed future for each of the two steps.
+/// As object_store's `TokenCache` behind a credential provider: an async lock, an `Arc` cloned out
+/// of it, the header formatted for every request, a boxed future for each of the two steps.
 #[derive(Clone)]
 pub struct ObjectStore<S> {
     inner: S,
@@ -91,7 +100,10 @@ impl Tokens {
         let this = Arc::clone(self);
         Box::pin(async move {
             let cache = this.cache.lock().await;
-            assert!(Instant::now() + Duration::from_secs(300) < cache.1, "nothing renews it here");
+            assert!(
+                Instant::now() + Duration::from_secs(300) < cache.1,
+                "nothing renews it here"
+            );
             Ok(Arc::clone(&cache.0))
         })
     }
@@ -100,7 +112,10 @@ impl Tokens {
 impl<S> ObjectStore<S> {
     pub fn new(inner: S, length: usize) -> Self {
         let cache = Mutex::new((Arc::new(token(1, length)), Instant::now() + DAY));
-        Self { inner, tokens: Arc::new(Tokens { cache }) }
+        Self {
+            inner,
+            tokens: Arc::new(Tokens { cache }),
+        }
     }
 }
 
@@ -124,7 +139,9 @@ where
         let tokens = Arc::clone(&self.tokens);
         Box::pin(async move {
             let token = tokens.provide().await?;
-            request.headers_mut().insert(AUTHORIZATION, formatted(&token)?);
+            request
+                .headers_mut()
+                .insert(AUTHORIZATION, formatted(&token)?);
             inner.call(request).await
         })
     }
@@ -136,7 +153,8 @@ fn formatted(token: &str) -> Result<HeaderValue, BoxError> {
     Ok(value)
 }
 
-/// What one writes first: the token in an `Arc` that is swapped, the request cloned in case of a 401, a boxed future.
+/// What one writes first: the token in an `Arc` that is swapped, the request cloned in case of a
+/// 401, a boxed future.
 #[derive(Clone)]
 pub struct Prototype<S> {
     inner: S,
@@ -147,7 +165,11 @@ pub struct Prototype<S> {
 impl<S> Prototype<S> {
     pub fn new(inner: S, length: usize) -> Self {
         let token = Arc::new((bearer(1, length), Instant::now() + DAY, 1));
-        Self { inner, token: Arc::new(RwLock::new(token)), length }
+        Self {
+            inner,
+            token: Arc::new(RwLock::new(token)),
+            length,
+        }
     }
 }
 

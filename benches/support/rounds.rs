@@ -1,5 +1,6 @@
-//! Measuring in turns: in every round each case runs once, so that whatever the machine does hits all of them. Rounds are
-//! many and short, so that most are over before the scheduler takes the core away, and the median is one of those.
+//! Measuring in turns: in every round each case runs once, so that whatever the machine does hits
+//! all of them. Rounds are many and short, so that most are over before the scheduler takes the
+//! core away, and the median is one of those.
 
 use std::{
     hint,
@@ -13,8 +14,8 @@ use tokio::time::Instant;
 /// What is measured. Made once per thread, then told how many calls to make.
 pub type Case<'a> = Box<dyn Fn() -> Box<dyn FnMut(u32) + 'a> + Sync + 'a>;
 
-/// After so much time no further round is begun: on a machine that has no core for each thread, locks that are handed
-/// from one to the next take a turn of the scheduler each.
+/// After so much time no further round is begun: on a machine that has no core for each thread,
+/// locks that are handed from one to the next take a turn of the scheduler each.
 const LIMIT: Duration = Duration::from_secs(40);
 
 /// How much is done.
@@ -27,28 +28,45 @@ pub struct Effort {
 impl Effort {
     /// So many rounds of so many calls, or just enough to see that it works.
     pub fn new(rounds: usize, calls: u32, quick: bool) -> Self {
-        if quick { Self { rounds: 3, calls: calls.div_ceil(100) } } else { Self { rounds, calls } }
+        if quick {
+            Self {
+                rounds: 3,
+                calls: calls.div_ceil(100),
+            }
+        } else {
+            Self { rounds, calls }
+        }
     }
 }
 
-/// Nanoseconds per call, of each case in each round: `times[case][round]`. All threads run the same case at the same
-/// time, and their times are averaged.
+/// Nanoseconds per call, of each case in each round: `times[case][round]`. All threads run the same
+/// case at the same time, and their times are averaged.
 pub fn times(cases: &[Case<'_>], threads: usize, effort: Effort) -> Vec<Vec<f64>> {
     let (start, over) = (Start::new(threads), AtomicBool::new(false));
     let of_threads: Vec<Vec<Vec<Duration>>> = thread::scope(|scope| {
         let thread = || scope.spawn(|| one_thread(cases, &start, &over, effort));
         let threads: Vec<_> = (0..threads).map(|_| thread()).collect();
-        threads.into_iter().map(|thread| thread.join().expect("no case panics")).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no case panics"))
+            .collect()
     });
     let mean = |case: usize, round: usize| {
         let sum: Duration = of_threads.iter().map(|times| times[case][round]).sum();
         sum.as_secs_f64() * 1e9 / f64::from(effort.calls) / threads as f64
     };
     let rounds = of_threads[0].last().map_or(0, Vec::len);
-    (0..cases.len()).map(|case| (0..rounds).map(|round| mean(case, round)).collect()).collect()
+    (0..cases.len())
+        .map(|case| (0..rounds).map(|round| mean(case, round)).collect())
+        .collect()
 }
 
-fn one_thread(cases: &[Case<'_>], start: &Start, over: &AtomicBool, effort: Effort) -> Vec<Vec<Duration>> {
+fn one_thread(
+    cases: &[Case<'_>],
+    start: &Start,
+    over: &AtomicBool,
+    effort: Effort,
+) -> Vec<Vec<Duration>> {
     let end = Instant::now() + LIMIT;
     let mut runs: Vec<_> = cases.iter().map(|case| case()).collect();
     let mut times = vec![Vec::with_capacity(effort.rounds); cases.len()];
@@ -76,7 +94,8 @@ fn one_thread(cases: &[Case<'_>], start: &Start, over: &AtomicBool, effort: Effo
     times
 }
 
-/// Where threads wait for each other, awake: they leave it at the same time, not as a scheduler wakes them.
+/// Where threads wait for each other, awake: they leave it at the same time, not as a scheduler
+/// wakes them.
 struct Start {
     threads: usize,
     arrived: AtomicUsize,
@@ -84,7 +103,10 @@ struct Start {
 
 impl Start {
     fn new(threads: usize) -> Self {
-        Self { threads, arrived: AtomicUsize::new(0) }
+        Self {
+            threads,
+            arrived: AtomicUsize::new(0),
+        }
     }
 
     fn wait(&self) {
@@ -94,7 +116,11 @@ impl Start {
             if self.arrived.load(Ordering::SeqCst) >= all {
                 return;
             }
-            if look % 10_000 == 0 { thread::yield_now() } else { hint::spin_loop() }
+            if look % 10_000 == 0 {
+                thread::yield_now()
+            } else {
+                hint::spin_loop()
+            }
         }
     }
 }

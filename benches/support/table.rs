@@ -4,7 +4,8 @@
 /// What the command line says.
 #[derive(Clone, Copy)]
 pub struct Options {
-    /// Just enough to see that it works. Also without cargo's `--bench`, that is under `cargo test --benches`.
+    /// Just enough to see that it works. Also without cargo's `--bench`, that is under `cargo test
+    /// --benches`.
     pub quick: bool,
     /// Lines of four columns (table, row, column, value), separated by tabs.
     pub tsv: bool,
@@ -13,14 +14,23 @@ pub struct Options {
 impl Options {
     pub fn of_command_line() -> Self {
         let has = |name| std::env::args().any(|arg| arg == name);
-        Self { quick: has("--quick") || !has("--bench"), tsv: has("--tsv") }
+        Self {
+            quick: has("--quick") || !has("--bench"),
+            tsv: has("--tsv"),
+        }
     }
 
     /// `--threads 1,2,4`, or these.
     pub fn threads<const N: usize>(self, usual: [usize; N]) -> Vec<usize> {
-        let mut arguments = std::env::args().skip_while(|argument| argument != "--threads").skip(1);
-        let Some(list) = arguments.next() else { return usual.to_vec() };
-        list.split(',').map(|number| number.parse().expect("--threads takes numbers")).collect()
+        let mut arguments = std::env::args()
+            .skip_while(|argument| argument != "--threads")
+            .skip(1);
+        let Some(list) = arguments.next() else {
+            return usual.to_vec();
+        };
+        list.split(',')
+            .map(|number| number.parse().expect("--threads takes numbers"))
+            .collect()
     }
 }
 
@@ -32,31 +42,48 @@ pub struct Tables {
 
 impl Tables {
     pub fn add(&mut self, table: &str, row: &str, column: &str, value: impl Into<String>) {
-        self.cells.push([table.into(), row.into(), column.into(), value.into()]);
+        self.cells
+            .push([table.into(), row.into(), column.into(), value.into()]);
     }
 
     /// From lines that [`print`](Self::print) has printed; others are left out.
     pub fn parse(text: &str) -> Self {
-        let cell = |line: &str| line.split('\t').map(String::from).collect::<Vec<_>>().try_into().ok();
-        Self { cells: text.lines().filter_map(cell).collect() }
+        let cell = |line: &str| {
+            line.split('\t')
+                .map(String::from)
+                .collect::<Vec<_>>()
+                .try_into()
+                .ok()
+        };
+        Self {
+            cells: text.lines().filter_map(cell).collect(),
+        }
     }
 
     pub fn print(&self, options: Options) {
         if options.tsv {
-            self.cells.iter().for_each(|cell| println!("{}", cell.join("\t")));
+            self.cells
+                .iter()
+                .for_each(|cell| println!("{}", cell.join("\t")));
         } else {
             print!("{}", self.markdown());
         }
     }
 
     pub fn value(&self, table: &str, row: &str, column: &str) -> Option<&str> {
-        let cell = self.cells.iter().find(|cell| cell[..3] == [table, row, column])?;
+        let cell = self
+            .cells
+            .iter()
+            .find(|cell| cell[..3] == [table, row, column])?;
         Some(&cell[3])
     }
 
     /// All tables in Markdown, each with its title.
     pub fn markdown(&self) -> String {
-        distinct(&self.cells, |cell| &cell[0]).into_iter().map(|table| self.one(table)).collect()
+        distinct(&self.cells, |cell| &cell[0])
+            .into_iter()
+            .map(|table| self.one(table))
+            .collect()
     }
 
     pub fn rows<'a>(&'a self, table: &'a str) -> Vec<&'a str> {
@@ -79,7 +106,9 @@ impl Tables {
         let mut text = format!("{table}\n\n{}{}", line(&head), line(&rule));
         for row in self.rows(table) {
             let value = |column: &&str| self.value(table, row, column).unwrap_or_default();
-            let cells: Vec<_> = std::iter::once(row).chain(columns.iter().map(value)).collect();
+            let cells: Vec<_> = std::iter::once(row)
+                .chain(columns.iter().map(value))
+                .collect();
             text += &line(&cells);
         }
         text + "\n"

@@ -1,4 +1,5 @@
-//! What is compared: services that do nothing, attach a constant, or keep a token, over the same inner service.
+//! What is compared: services that do nothing, attach a constant, or keep a token, over the same
+//! inner service.
 
 use std::{
     pin::Pin,
@@ -15,7 +16,8 @@ use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use klavi_auth::{
-    BoxError, KlaviApi, KlaviAuthLayer, NewToken, Product, ReplayBody, SkipAuth, TokenCache, source_fn,
+    BoxError, KlaviApi, KlaviAuthLayer, NewToken, Product, ReplayBody, SkipAuth, TokenCache,
+    source_fn,
 };
 use tokio::runtime::Runtime;
 use tower::{Layer, Service, filter::AsyncFilterLayer, retry::RetryLayer};
@@ -96,7 +98,9 @@ impl Variant {
     /// The place of the variant that this one is compared with.
     pub fn baseline(&self, role: Role, all: &[Self]) -> usize {
         let same = |other: &Self| other.role == role && other.load == self.load;
-        all.iter().position(same).expect("there is one for every load")
+        all.iter()
+            .position(same)
+            .expect("there is one for every load")
     }
 }
 
@@ -106,7 +110,11 @@ pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
     use Load::{Get, Post, Stream};
     use Role::{Clock as Clocked, Other, Ours, Raw, Retry, Static};
 
-    let constant = || AddAuthorizationLayer::bearer(&token(1, length)).as_sensitive(true).layer(api);
+    let constant = || {
+        AddAuthorizationLayer::bearer(&token(1, length))
+            .as_sensitive(true)
+            .layer(api)
+    };
     let header = SetRequestHeaderLayer::overriding(AUTHORIZATION, bearer(1, length));
     let ours = || {
         let cache = cache(length);
@@ -123,16 +131,79 @@ pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
         variant("raw service", Post, Raw, NoToken, api, post),
         variant("raw service, GET", Get, Raw, NoToken, api, get),
         variant("raw service, stream", Stream, Raw, NoToken, api, stream),
-        variant("AddAuthorization (a constant)", Post, Static, Token, constant(), post),
+        variant(
+            "AddAuthorization (a constant)",
+            Post,
+            Static,
+            Token,
+            constant(),
+            post,
+        ),
         variant("AddAuthorization, GET", Get, Static, Token, constant(), get),
-        variant("AddAuthorization, stream", Stream, Static, Token, constant(), stream),
-        variant("SetRequestHeader (a constant)", Post, Other, Token, header.layer(api), post),
-        variant("AddAuthorization + one clock read", Post, Clocked, Token, Clock(constant()), post),
-        variant("klavi-auth, opted out", Post, Ours, NoToken, ours().layer(api), skipped),
-        variant("klavi-auth, send once", Post, Ours, Token, ours().send_once().layer(api), post),
-        variant("klavi-auth, resend off", Post, Ours, Token, ours().resend(false).layer(api), post),
-        variant("klavi-auth, resendable GET", Get, Ours, Renewed, ours().layer(api), get),
-        variant("klavi-auth, resendable POST", Post, Ours, Renewed, ours().layer(api), post),
+        variant(
+            "AddAuthorization, stream",
+            Stream,
+            Static,
+            Token,
+            constant(),
+            stream,
+        ),
+        variant(
+            "SetRequestHeader (a constant)",
+            Post,
+            Other,
+            Token,
+            header.layer(api),
+            post,
+        ),
+        variant(
+            "AddAuthorization + one clock read",
+            Post,
+            Clocked,
+            Token,
+            Clock(constant()),
+            post,
+        ),
+        variant(
+            "klavi-auth, opted out",
+            Post,
+            Ours,
+            NoToken,
+            ours().layer(api),
+            skipped,
+        ),
+        variant(
+            "klavi-auth, send once",
+            Post,
+            Ours,
+            Token,
+            ours().send_once().layer(api),
+            post,
+        ),
+        variant(
+            "klavi-auth, resend off",
+            Post,
+            Ours,
+            Token,
+            ours().resend(false).layer(api),
+            post,
+        ),
+        variant(
+            "klavi-auth, resendable GET",
+            Get,
+            Ours,
+            Renewed,
+            ours().layer(api),
+            get,
+        ),
+        variant(
+            "klavi-auth, resendable POST",
+            Post,
+            Ours,
+            Renewed,
+            ours().layer(api),
+            post,
+        ),
         variant(
             "klavi-auth, recorded POST",
             Stream,
@@ -141,8 +212,22 @@ pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
             ours().replay_with(Payload::Recorded).layer(api),
             stream,
         ),
-        variant("tower::retry + AddAuthorization", Post, Retry, Again, retry.layer(constant()), post),
-        variant("emulated: obvious prototype", Post, Other, Renewed, Prototype::new(api, length), post),
+        variant(
+            "tower::retry + AddAuthorization",
+            Post,
+            Retry,
+            Again,
+            retry.layer(constant()),
+            post,
+        ),
+        variant(
+            "emulated: obvious prototype",
+            Post,
+            Other,
+            Renewed,
+            Prototype::new(api, length),
+            post,
+        ),
         variant(
             "emulated: kube-client's way",
             Post,
@@ -151,7 +236,14 @@ pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
             AsyncFilterLayer::new(Kube::new(length)).layer(api),
             post,
         ),
-        variant("emulated: object_store's way", Post, Other, Token, ObjectStore::new(api, length), post),
+        variant(
+            "emulated: object_store's way",
+            Post,
+            Other,
+            Token,
+            ObjectStore::new(api, length),
+            post,
+        ),
     ]
 }
 
@@ -164,7 +256,11 @@ fn variant<S, B>(
     recycler: impl Fn() -> Recycler<B> + Send + Sync + 'static,
 ) -> Variant
 where
-    S: Service<Request<B>, Response = Response<()>, Error = BoxError> + Clone + Send + Sync + 'static,
+    S: Service<Request<B>, Response = Response<()>, Error = BoxError>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     Api: Service<Request<B>>,
     B: 'static,
 {

@@ -1,4 +1,5 @@
-//! What is watched: a sandbox, the layer in front of it, callers, and a sample of all that twice a second.
+//! What is watched: a sandbox, the layer in front of it, callers, and a sample of all that twice a
+//! second.
 
 use std::{error, iter::successors, sync::Arc, time::Duration};
 
@@ -31,7 +32,11 @@ pub(crate) struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { phase: Duration::from_secs(12), token_lifetime: Duration::from_secs(10), per_second: 40 }
+        Self {
+            phase: Duration::from_secs(12),
+            token_lifetime: Duration::from_secs(10),
+            per_second: 40,
+        }
     }
 }
 
@@ -50,7 +55,10 @@ pub(crate) struct Dashboard {
 
 impl Dashboard {
     pub(crate) async fn start(prometheus: PrometheusHandle, pace: Pace) -> Result<Self, BoxError> {
-        let sandbox = Sandbox::builder().token_lifetime(pace.token_lifetime).start().await?;
+        let sandbox = Sandbox::builder()
+            .token_lifetime(pace.token_lifetime)
+            .start()
+            .await?;
         let http = Client::builder(TokioExecutor::new()).build_http::<Body>();
         let tally = Arc::new(Tally::default());
         let observer = Arc::clone(&tally);
@@ -59,7 +67,11 @@ impl Dashboard {
             // Short, as the tokens' lives are. That callers are more patient than the fetch is as
             // it should be.
             .flight_timeout(PATIENCE / 2)
-            .backoff(Backoff::default().first(PATIENCE / 10).longest(PATIENCE / 2))
+            .backoff(
+                Backoff::default()
+                    .first(PATIENCE / 10)
+                    .longest(PATIENCE / 2),
+            )
             .name("dashboard")
             .observer(observer)
             .build()?;
@@ -82,10 +94,17 @@ impl Dashboard {
         })
     }
 
-    /// Load, failures and samples until `stop` is ready, the last request answered and the last fetch over.
+    /// Load, failures and samples until `stop` is ready, the last request answered and the last
+    /// fetch over.
     pub(crate) async fn live_until(&self, stop: impl Future<Output = ()>) {
         let start = Instant::now();
-        let load = load::run(&self.klavi, self.sandbox.base_url(), &self.callers, self.pace.per_second, stop);
+        let load = load::run(
+            &self.klavi,
+            self.sandbox.base_url(),
+            &self.callers,
+            self.pace.per_second,
+            stop,
+        );
         tokio::select! {
             () = load => {}
             () = self.scenario.play(&self.sandbox, self.pace.phase) => {}
@@ -95,7 +114,8 @@ impl Dashboard {
         while self.auth.tokens().snapshot().is_fetching() {
             sleep(EVERY / 10).await;
         }
-        self.history.push(self.sample(start, self.callers.take_latencies()));
+        self.history
+            .push(self.sample(start, self.callers.take_latencies()));
     }
 
     async fn watch(&self, start: Instant) {
@@ -141,5 +161,8 @@ impl Dashboard {
 
 /// An error and its causes. Those of the layer have no secrets in them.
 fn chain(error: &(dyn error::Error + 'static)) -> String {
-    successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    successors(Some(error), |e| e.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }

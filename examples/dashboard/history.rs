@@ -32,12 +32,16 @@ impl History {
         samples.taken += 1;
     }
 
-    /// How many samples there have been, and of those after the first `known` the ones that are kept.
+    /// How many samples there have been, and of those after the first `known` the ones that are
+    /// kept.
     pub(crate) fn after(&self, known: u64) -> (u64, Vec<Value>) {
         let samples = self.samples();
         let new = usize::try_from(samples.taken.saturating_sub(known)).unwrap_or(usize::MAX);
         let skipped = samples.latest.len().saturating_sub(new);
-        (samples.taken, samples.latest.iter().skip(skipped).cloned().collect())
+        (
+            samples.taken,
+            samples.latest.iter().skip(skipped).cloned().collect(),
+        )
     }
 
     fn samples(&self) -> MutexGuard<'_, Samples> {
@@ -48,5 +52,7 @@ impl History {
 /// The value that `percent` of the sorted `durations` do not exceed, in milliseconds.
 pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> Option<f64> {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).map(|duration| duration.as_secs_f64() * 1000.0)
+    sorted
+        .get(rank - 1)
+        .map(|duration| duration.as_secs_f64() * 1000.0)
 }

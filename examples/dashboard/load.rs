@@ -94,7 +94,11 @@ pub(crate) async fn run(
             ticks.tick().await;
             while under_way.try_join_next().is_some() {}
             if under_way.len() < MOST_AT_ONCE {
-                under_way.spawn(call(klavi.clone(), request(base_url, number), Arc::clone(callers)));
+                under_way.spawn(call(
+                    klavi.clone(),
+                    request(base_url, number),
+                    Arc::clone(callers),
+                ));
             }
         }
     };
@@ -117,7 +121,8 @@ async fn call(klavi: Klavi, request: Request<Body>, callers: Arc<Callers>) {
     callers.ended(&outcome, start.elapsed());
 }
 
-/// Of ten requests, eight read, one sends a small body, and one a body that is too large to be kept.
+/// Of ten requests, eight read, one sends a small body, and one a body that is too large to be
+/// kept.
 fn request(base_url: &str, number: u64) -> Request<Body> {
     let request = match number % 10 {
         3 => Request::post(format!("{base_url}/monitor/v1/echo")).body(streamed(100)),
@@ -129,5 +134,8 @@ fn request(base_url: &str, number: u64) -> Request<Body> {
 
 /// A body that cannot be cloned.
 fn streamed(length: usize) -> Body {
-    Body::from_stream(stream::iter([Ok::<_, Infallible>(Bytes::from(vec![b'.'; length]))]))
+    Body::from_stream(stream::iter([Ok::<_, Infallible>(Bytes::from(vec![
+        b'.';
+        length
+    ]))]))
 }

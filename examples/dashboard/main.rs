@@ -4,14 +4,15 @@
 //! cargo run --example dashboard --all-features
 //! ```
 //!
-//! Then open <http://127.0.0.1:8080>. Offline: a bounded load goes to a look-alike of Klavi in this process, which fails in
-//! turns (see `scenario.rs`). `KLAVI_DASHBOARD_PORT` (default: 8080, 0 for any that is free) is where the page is,
-//! `KLAVI_DASHBOARD_SECONDS` (default: until ctrl-c) how long it runs.
+//! Then open <http://127.0.0.1:8080>. Offline: a bounded load goes to a look-alike of Klavi in this
+//! process, which fails in turns (see `scenario.rs`). `KLAVI_DASHBOARD_PORT` (default: 8080, 0 for
+//! any that is free) is where the page is, `KLAVI_DASHBOARD_SECONDS` (default: until ctrl-c) how
+//! long it runs.
 //!
-//! Three faces of the same events come together here: an [`Observer`](klavi_auth::Observer) counts them for the page
-//! (`tally.rs`), the feature `metrics` counts them for `/metrics`, and `RUST_LOG=klavi_auth=debug` shows them on the
-//! terminal. The age of the token comes from [`TokenCache::snapshot`](klavi_auth::TokenCache::snapshot)
-//! (`dashboard.rs`).
+//! Three faces of the same events come together here: an [`Observer`](klavi_auth::Observer) counts
+//! them for the page (`tally.rs`), the feature `metrics` counts them for `/metrics`, and
+//! `RUST_LOG=klavi_auth=debug` shows them on the terminal. The age of the token comes from
+//! [`TokenCache::snapshot`](klavi_auth::TokenCache::snapshot) (`dashboard.rs`).
 #![allow(clippy::print_stdout, reason = "it says where the page is")]
 
 mod dashboard;
@@ -38,11 +39,17 @@ const GRACE: Duration = Duration::from_secs(2);
 
 #[tokio::main]
 pub(crate) async fn main() -> Result<(), BoxError> {
-    let filter = tracing_subscriber::EnvFilter::builder().with_default_directive(Level::WARN.into());
-    tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).init();
+    let filter =
+        tracing_subscriber::EnvFilter::builder().with_default_directive(Level::WARN.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.from_env_lossy())
+        .init();
 
     let port = env::var("KLAVI_DASHBOARD_PORT").map_or(Ok(8080), |port| port.parse())?;
-    let seconds = env::var("KLAVI_DASHBOARD_SECONDS").ok().map(|seconds| seconds.parse()).transpose()?;
+    let seconds = env::var("KLAVI_DASHBOARD_SECONDS")
+        .ok()
+        .map(|seconds| seconds.parse())
+        .transpose()?;
     // Before the cache is built, which is when the metrics are described.
     let prometheus = prometheus()?.install_recorder()?;
     let dashboard = Dashboard::start(prometheus, Pace::default()).await?;
@@ -62,7 +69,8 @@ pub(crate) async fn main() -> Result<(), BoxError> {
 /// With buckets, so that durations of several processes can be added up.
 pub(crate) fn prometheus() -> Result<PrometheusBuilder, BuildError> {
     const SECONDS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 3.0, 5.0, 10.0];
-    PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), &SECONDS)
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), &SECONDS)
 }
 
 /// Serves the pages, with load and failures behind them, until `stop` is ready.

@@ -15,13 +15,37 @@ impl Dashboard {
     pub(crate) fn router(&self) -> Router {
         let file = |kind, content| get(async move || asset(kind, content));
         Router::new()
-            .route("/", file("text/html; charset=utf-8", include_str!("page/index.html")))
-            .route("/style.css", file("text/css; charset=utf-8", include_str!("page/style.css")))
-            .route("/charts.js", file("text/javascript; charset=utf-8", include_str!("page/charts.js")))
-            .route("/page.js", file("text/javascript; charset=utf-8", include_str!("page/page.js")))
-            .route("/icon.svg", file("image/svg+xml", include_str!("page/icon.svg")))
+            .route(
+                "/",
+                file("text/html; charset=utf-8", include_str!("page/index.html")),
+            )
+            .route(
+                "/style.css",
+                file("text/css; charset=utf-8", include_str!("page/style.css")),
+            )
+            .route(
+                "/charts.js",
+                file(
+                    "text/javascript; charset=utf-8",
+                    include_str!("page/charts.js"),
+                ),
+            )
+            .route(
+                "/page.js",
+                file(
+                    "text/javascript; charset=utf-8",
+                    include_str!("page/page.js"),
+                ),
+            )
+            .route(
+                "/icon.svg",
+                file("image/svg+xml", include_str!("page/icon.svg")),
+            )
             .route("/state", get(async |State(it): State<Self>| it.state(0)))
-            .route("/state/after/{known}", get(async |State(it): State<Self>, Path(known)| it.state(known)))
+            .route(
+                "/state/after/{known}",
+                get(async |State(it): State<Self>, Path(known)| it.state(known)),
+            )
             .route("/metrics", get(metrics))
             .with_state(self.clone())
     }
@@ -42,7 +66,10 @@ impl Dashboard {
 
 /// In the format that Prometheus scrapes.
 async fn metrics(State(dashboard): State<Dashboard>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], dashboard.prometheus.render())
+    (
+        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        dashboard.prometheus.render(),
+    )
 }
 
 fn asset(kind: &'static str, content: &'static str) -> impl IntoResponse {

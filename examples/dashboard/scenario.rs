@@ -14,8 +14,8 @@ const TOKEN_ENDPOINTS: [Endpoint; 2] = [Endpoint::Auth, Endpoint::Refresh];
 /// How long the API and the token endpoints take on a good day.
 const USUAL: Duration = Duration::from_millis(60);
 
-/// One turn. The order is such that a token is to be had again before the token endpoints fail the next time, and that
-/// the budget of renewals has recovered before tokens are revoked again.
+/// One turn. The order is such that a token is to be had again before the token endpoints fail the
+/// next time, and that the budget of renewals has recovered before tokens are revoked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Healthy,
@@ -91,7 +91,11 @@ impl Phase {
             Self::Healthy | Self::Revoked => {}
             Self::RefreshDown => always(sandbox, &[Endpoint::Refresh], &status(503)),
             Self::Throttled => {
-                always(sandbox, &TOKEN_ENDPOINTS, &status(429).retry_after(length / 3));
+                always(
+                    sandbox,
+                    &TOKEN_ENDPOINTS,
+                    &status(429).retry_after(length / 3),
+                );
             }
             Self::Slow => {
                 sandbox.set_latency(Endpoint::Resource, 10 * USUAL);

@@ -8,8 +8,8 @@ use std::{
 use klavi_auth::{Arrival, Event, Observer, TokenEndpoint};
 use serde_json::{Value, json};
 
-/// How often each event has happened. Behind one lock, held for an addition, so that what is read together was true
-/// together.
+/// How often each event has happened. Behind one lock, held for an addition, so that what is read
+/// together was true together.
 #[derive(Debug, Default)]
 pub(crate) struct Tally(Mutex<Counts>);
 
@@ -33,9 +33,10 @@ impl Observer for Tally {
         let mut counts = self.counts();
         let count = match event {
             Event::Fetched(_) => &mut counts.fetched,
-            Event::Renewed(Arrival { endpoint: Some(TokenEndpoint::Refresh), .. }) => {
-                &mut counts.renewed_by_refresh
-            }
+            Event::Renewed(Arrival {
+                endpoint: Some(TokenEndpoint::Refresh),
+                ..
+            }) => &mut counts.renewed_by_refresh,
             Event::Renewed(_) => &mut counts.renewed_by_auth,
             Event::Retrying { .. } => &mut counts.retried,
             Event::Failed { .. } => &mut counts.failed,
@@ -43,7 +44,9 @@ impl Observer for Tally {
             Event::Rejected { .. } => &mut counts.rejected,
             Event::BudgetExhausted { .. } => &mut counts.budget_exhausted,
             Event::Resent { .. } => &mut counts.resent,
-            Event::ResendGivenUp { reason, .. } => counts.given_up.entry(reason.as_str()).or_default(),
+            Event::ResendGivenUp { reason, .. } => {
+                counts.given_up.entry(reason.as_str()).or_default()
+            }
             // There may be more of them one day.
             _ => return,
         };

@@ -1,23 +1,25 @@
-//! A gateway to Klavi for programs in any language: it listens on this machine, attaches the token, and streams both
-//! ways.
+//! A gateway to Klavi for programs in any language: it listens on this machine, attaches the token,
+//! and streams both ways.
 //!
 //! ```sh
 //! cargo run --example gateway --features sandbox
 //! curl -i http://127.0.0.1:8484/monitor/v1/monitors
 //! ```
 //!
-//! Offline, in front of a look-alike of Klavi in this process. With `KLAVI_ACCESS_KEY` and `KLAVI_SECRET_KEY` set it is
-//! in front of Klavi itself (its sandbox, unless `KLAVI_ENV` or `KLAVI_API_URL` say otherwise). `KLAVI_PRODUCT` (default:
-//! `monitor`) is the product that the token is for, `KLAVI_GATEWAY_PORT` (default: 8484) where the gateway listens.
+//! Offline, in front of a look-alike of Klavi in this process. With `KLAVI_ACCESS_KEY` and
+//! `KLAVI_SECRET_KEY` set it is in front of Klavi itself (its sandbox, unless `KLAVI_ENV` or
+//! `KLAVI_API_URL` say otherwise). `KLAVI_PRODUCT` (default: `monitor`) is the product that the
+//! token is for, `KLAVI_GATEWAY_PORT` (default: 8484) where the gateway listens.
 //!
-//! * A request without `Authorization` gets the token if it is for the product; a token opens no other. A request with
-//!   an `Authorization` of its own, a `linkToken`, goes out as it is.
-//! * Whoever can connect can use the keys: so it is bound to 127.0.0.1, and refuses what a web page could make a
-//!   browser send (403).
-//! * Without a token the response is 502 if somebody has to fix that (keys rejected, a token call or its response that
-//!   makes no sense), 504 if Klavi was too slow, else 503; with `Retry-After` where it is known. 502 also if Klavi's API
-//!   cannot be reached.
-//! * A 401 comes from Klavi: it turned a new token down, or the body was too long to be kept (64 KiB); then send it again.
+//! * A request without `Authorization` gets the token if it is for the product; a token opens no
+//!   other. A request with an `Authorization` of its own, a `linkToken`, goes out as it is.
+//! * Whoever can connect can use the keys: so it is bound to 127.0.0.1, and refuses what a web page
+//!   could make a browser send (403).
+//! * Without a token the response is 502 if somebody has to fix that (keys rejected, a token call
+//!   or its response that makes no sense), 504 if Klavi was too slow, else 503; with `Retry-After`
+//!   where it is known. 502 also if Klavi's API cannot be reached.
+//! * A 401 comes from Klavi: it turned a new token down, or the body was too long to be kept (64
+//!   KiB); then send it again.
 #![allow(clippy::print_stdout, reason = "it says how to call it")]
 
 mod proxy;
@@ -35,10 +37,14 @@ const GRACE: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 pub(crate) async fn main() -> Result<(), BoxError> {
-    let filter = tracing_subscriber::EnvFilter::builder().with_default_directive(Level::INFO.into());
-    tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).init();
+    let filter =
+        tracing_subscriber::EnvFilter::builder().with_default_directive(Level::INFO.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.from_env_lossy())
+        .init();
 
-    let product = Product::other(&env::var("KLAVI_PRODUCT").unwrap_or_else(|_| "monitor".to_owned()))?;
+    let product =
+        Product::other(&env::var("KLAVI_PRODUCT").unwrap_or_else(|_| "monitor".to_owned()))?;
     let port = env::var("KLAVI_GATEWAY_PORT").map_or(Ok(8484), |port| port.parse())?;
     let keys = ["KLAVI_ACCESS_KEY", "KLAVI_SECRET_KEY"];
     let sandbox = match keys.iter().any(|name| env::var_os(name).is_some()) {

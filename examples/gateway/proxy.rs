@@ -40,15 +40,25 @@ impl Gateway {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(Duration::from_secs(10)));
-        let tls = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1();
+        let tls = HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_http1();
         let http = Client::builder(TokioExecutor::new()).build::<_, Body>(tls.wrap_connector(tcp));
 
-        let auth =
-            KlaviAuthLayer::builder(api.clone(), keys).transport(http.clone()).keep_alive(true).build()?;
+        let auth = KlaviAuthLayer::builder(api.clone(), keys)
+            .transport(http.clone())
+            .keep_alive(true)
+            .build()?;
         let klavi = auth.clone().replay_with(Body::new).layer(http);
         let product = format!("/{}/", api.product().as_str());
         let base = api.base_url().parse()?;
-        Ok(Self { klavi, auth, base, product })
+        Ok(Self {
+            klavi,
+            auth,
+            base,
+            product,
+        })
     }
 
     /// Klavi's base URL.
@@ -74,7 +84,10 @@ impl Gateway {
     pub(crate) fn router(self) -> Router {
         let trace = TraceLayer::new_for_http()
             .make_span_with(|request: &Request| {
-                let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok());
+                let id = request
+                    .headers()
+                    .get("x-request-id")
+                    .and_then(|id| id.to_str().ok());
                 // Neither headers nor the query, which may be about people.
                 info_span!("request", id, method = %request.method(), path = request.uri().path())
             })
@@ -83,12 +96,20 @@ impl Gateway {
             .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
             .layer(trace)
             .layer(PropagateRequestIdLayer::x_request_id());
-        Router::new().route("/healthz", get(healthz)).fallback(forward).with_state(self).layer(company)
+        Router::new()
+            .route("/healthz", get(healthz))
+            .fallback(forward)
+            .with_state(self)
+            .layer(company)
     }
 
-    /// The request as Klavi is to see it, but for the token. The layer adds that to requests for its product only.
+    /// The request as Klavi is to see it, but for the token. The layer adds that to requests for
+    /// its product only.
     fn outbound(&self, mut request: Request) -> Result<Request, http::Error> {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
         let path = format!("{}{path}", self.base.path().trim_end_matches('/'));
         // From parts: nothing that a caller sends can become a part of the host.
         let mut uri = self.base.clone().into_parts();
@@ -112,15 +133,20 @@ impl Gateway {
         } else {
             StatusCode::SERVICE_UNAVAILABLE
         };
-        let wait = self.auth.tokens().snapshot().held_back().or_else(|| error.retry_after());
+        let wait = self
+            .auth
+            .tokens()
+            .snapshot()
+            .held_back()
+            .or_else(|| error.retry_after());
         let seconds = wait.map(|wait| wait.as_secs().saturating_add(1));
         let retry_after = seconds.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
         (retry_after, failure(status, &chain(error))).into_response()
     }
 }
 
-/// What the token's cache says. A probe that finds no token has one fetched; the cache sees to it that this does not
-/// become too much for Klavi.
+/// What the token's cache says. A probe that finds no token has one fetched; the cache sees to it
+/// that this does not become too much for Klavi.
 async fn healthz(State(gateway): State<Gateway>) -> Response {
     let now = gateway.auth.tokens().snapshot();
     let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs());
@@ -143,7 +169,10 @@ async fn healthz(State(gateway): State<Gateway>) -> Response {
 
 async fn forward(State(gateway): State<Gateway>, request: Request) -> Response {
     if !is_of_a_local_program(&request) {
-        return failure(StatusCode::FORBIDDEN, "this gateway is for programs on its own machine");
+        return failure(
+            StatusCode::FORBIDDEN,
+            "this gateway is for programs on its own machine",
+        );
     }
     let Ok(request) = gateway.outbound(request) else {
         return failure(StatusCode::BAD_REQUEST, "this is no path at Klavi");
@@ -154,11 +183,15 @@ async fn forward(State(gateway): State<Gateway>, request: Request) -> Response {
             Some(error) => return gateway.without_token(error),
             None => {
                 warn!("{}", chain(&*error));
-                return failure(StatusCode::BAD_GATEWAY, "Klavi cannot be reached, or broke off");
+                return failure(
+                    StatusCode::BAD_GATEWAY,
+                    "Klavi cannot be reached, or broke off",
+                );
             }
         },
     };
-    // A rejected token that could not be replaced: that is not the caller's fault, which 401 would mean.
+    // A rejected token that could not be replaced: that is not the caller's fault, which 401 would
+    // mean.
     if let Some(error) = response.extensions().get::<Error>() {
         return gateway.without_token(error);
     }
@@ -168,10 +201,14 @@ async fn forward(State(gateway): State<Gateway>, request: Request) -> Response {
 
 /// It does not pass by itself.
 fn needs_somebody(error: &Error) -> bool {
-    error.is_keys_rejected() || error.is_keys_needed() || error.is_bad_request() || error.is_bad_answer()
+    error.is_keys_rejected()
+        || error.is_keys_needed()
+        || error.is_bad_request()
+        || error.is_bad_answer()
 }
 
-/// Not of a web page: that has an `Origin`, or the name of its own host if that was made to lead here.
+/// Not of a web page: that has an `Origin`, or the name of its own host if that was made to lead
+/// here.
 fn is_of_a_local_program(request: &Request) -> bool {
     let headers = request.headers();
     let host = headers
@@ -188,7 +225,10 @@ fn is_of_a_local_program(request: &Request) -> bool {
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     const ALWAYS: &str = "connection, keep-alive, proxy-authenticate, proxy-authorization, proxy-connection, te, \
                           trailer, transfer-encoding, upgrade";
-    let listed = headers.get_all(header::CONNECTION).into_iter().filter_map(|list| list.to_str().ok());
+    let listed = headers
+        .get_all(header::CONNECTION)
+        .into_iter()
+        .filter_map(|list| list.to_str().ok());
     let lists: Vec<_> = listed.chain([ALWAYS]).map(str::to_owned).collect();
     for name in lists.iter().flat_map(|list| list.split(',')) {
         headers.remove(name.trim());
@@ -198,11 +238,17 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 /// In the shape of Klavi's errors.
 fn failure(status: StatusCode, message: &str) -> Response {
     let error = status.canonical_reason();
-    (status, Json(json!({ "statusCode": status.as_u16(), "error": error, "message": message })))
+    (
+        status,
+        Json(json!({ "statusCode": status.as_u16(), "error": error, "message": message })),
+    )
         .into_response()
 }
 
 /// An error and its causes. Those of the layer have no secrets in them.
 fn chain(error: &(dyn error::Error + 'static)) -> String {
-    successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    successors(Some(error), |e| e.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }

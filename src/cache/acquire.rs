@@ -17,11 +17,13 @@ use tokio::{
 use super::{TokenCache, current::ValidToken, state::Lookup, waiters::Waiter};
 use crate::Error;
 
-/// How many flights one caller waits for. One is the rule. More follow when a flight was lost with its runtime, when
-/// the token was rejected or expired during a refresh, or when the new one did before the caller was polled again.
+/// How many flights one caller waits for. One is the rule. More follow when a flight was lost with
+/// its runtime, when the token was rejected or expired during a refresh, or when the new one did
+/// before the caller was polled again.
 const MAX_FLIGHTS: u8 = 4;
 
-/// So long a flight may take to find out that its own timeout is over: after the host slept, both are over at once.
+/// So long a flight may take to find out that its own timeout is over: after the host slept, both
+/// are over at once.
 const GRACE: Duration = Duration::from_millis(1);
 
 /// A caller's wait for a token. Dropping it does not affect the flight.
@@ -30,18 +32,28 @@ pub(crate) struct Acquire {
     /// The generation of the token that the API rejected for this caller: another one is needed.
     rejected: Option<u64>,
     waiter: Option<Waiter>,
-    /// For a flight that stands still in another runtime, and the runtime that the timer belongs to.
+    /// For a flight that stands still in another runtime, and the runtime that the timer belongs
+    /// to.
     timer: Option<(Id, Pin<Box<Sleep>>)>,
     flights: u8,
 }
 
 impl Acquire {
     pub(crate) fn new(cache: TokenCache, rejected: Option<u64>) -> Self {
-        Self { cache, rejected, waiter: None, timer: None, flights: 0 }
+        Self {
+            cache,
+            rejected,
+            waiter: None,
+            timer: None,
+            flights: 0,
+        }
     }
 
     pub(super) fn joining(self, waiter: Waiter) -> Self {
-        Self { waiter: Some(waiter), ..self }
+        Self {
+            waiter: Some(waiter),
+            ..self
+        }
     }
 }
 
@@ -49,7 +61,13 @@ impl Future for Acquire {
     type Output = Result<ValidToken, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { cache, rejected, waiter, timer, flights } = &mut *self;
+        let Self {
+            cache,
+            rejected,
+            waiter,
+            timer,
+            flights,
+        } = &mut *self;
         loop {
             if let Some(flight) = waiter {
                 let outcome = match flight.poll_unpin(cx) {
@@ -63,9 +81,14 @@ impl Future for Acquire {
                 };
                 (*waiter, *timer) = (None, None);
                 *flights += 1;
-                // A token that can be sent is better than an error or another wait, be it the old one or one that has
-                // arrived before this caller was polled.
-                if let Some(valid) = cache.core.state.lock().valid_token(Instant::now(), *rejected) {
+                // A token that can be sent is better than an error or another wait, be it the old
+                // one or one that has arrived before this caller was polled.
+                if let Some(valid) = cache
+                    .core
+                    .state
+                    .lock()
+                    .valid_token(Instant::now(), *rejected)
+                {
                     return Poll::Ready(Ok(valid));
                 }
                 if let Err(error) = outcome {
@@ -76,9 +99,14 @@ impl Future for Acquire {
                 Lookup::Token(token) => return Poll::Ready(Ok(token)),
                 Lookup::Failed(error) => return Poll::Ready(Err(error)),
                 Lookup::Wait(_) if *flights == MAX_FLIGHTS => {
-                    let cause =
-                        Error::interrupted("several fetches in a row left no token that could be used");
-                    return Poll::Ready(Err(cache.core.state.lock().without_token(Instant::now(), cause)));
+                    let cause = Error::interrupted(
+                        "several fetches in a row left no token that could be used",
+                    );
+                    return Poll::Ready(Err(cache
+                        .core
+                        .state
+                        .lock()
+                        .without_token(Instant::now(), cause)));
                 }
                 Lookup::Wait(flight) => *waiter = Some(flight),
             }
@@ -86,11 +114,17 @@ impl Future for Acquire {
     }
 }
 
-/// Whether the flight has stalled. Its own runtime cannot tell, since its timers stand still with it, so only waiters
-/// in other runtimes have a timer: a program with one runtime has none.
-fn has_stalled(waiter: &Waiter, timer: &mut Option<(Id, Pin<Box<Sleep>>)>, cx: &mut Context<'_>) -> bool {
+/// Whether the flight has stalled. Its own runtime cannot tell, since its timers stand still with
+/// it, so only waiters in other runtimes have a timer: a program with one runtime has none.
+fn has_stalled(
+    waiter: &Waiter,
+    timer: &mut Option<(Id, Pin<Box<Sleep>>)>,
+    cx: &mut Context<'_>,
+) -> bool {
     let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
-    let Some(runtime) = runtime.filter(|_| runtime != waiter.runtime()) else { return false };
+    let Some(runtime) = runtime.filter(|_| runtime != waiter.runtime()) else {
+        return false;
+    };
     // tokio panics if the runtime has no timer, or has been shut down.
     let polled = catch_unwind(AssertUnwindSafe(|| {
         let stalled_at = waiter.stalled_at();

@@ -9,8 +9,8 @@ use crate::{ConfigError, Error, error::Recovery};
 /// The longest pause: of a background refresh after permanent errors, and of `Retry-After`.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// The longest backoff of a fetch that somebody waits for, so that a recovered endpoint is found again soon. It is also
-/// the first pause after a permanent error (keys rejected).
+/// The longest backoff of a fetch that somebody waits for, so that a recovered endpoint is found
+/// again soon. It is also the first pause after a permanent error (keys rejected).
 const LONGEST_WAITING: Duration = Duration::from_secs(5);
 
 /// How long the token source is left alone after a failure: an exponential backoff with full
@@ -38,7 +38,10 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { first: Duration::from_secs(1), longest: Duration::from_secs(30) }
+        Self {
+            first: Duration::from_secs(1),
+            longest: Duration::from_secs(30),
+        }
     }
 }
 
@@ -56,8 +59,13 @@ impl Backoff {
     }
 
     pub(crate) fn check(self) -> Result<(), ConfigError> {
-        let is_valid = !self.first.is_zero() && self.first <= self.longest && self.longest <= LONGEST;
-        if is_valid { Ok(()) } else { Err(ConfigError::Backoff) }
+        let is_valid =
+            !self.first.is_zero() && self.first <= self.longest && self.longest <= LONGEST;
+        if is_valid {
+            Ok(())
+        } else {
+            Err(ConfigError::Backoff)
+        }
     }
 
     /// The pause after `failures` in a row, for a `draw` from 0 to 1.
@@ -69,7 +77,9 @@ impl Backoff {
 
 /// `first` after one failure, twice that after two, and so on; nothing after none.
 fn doubled(first: Duration, failures: u32) -> Duration {
-    failures.checked_sub(1).map_or(Duration::ZERO, |doublings| first.saturating_mul(1 << doublings.min(31)))
+    failures.checked_sub(1).map_or(Duration::ZERO, |doublings| {
+        first.saturating_mul(1 << doublings.min(31))
+    })
 }
 
 /// On whose behalf a fetch would start.
@@ -98,7 +108,8 @@ struct Pause {
 }
 
 impl Failures {
-    /// Records a failure. Returns the error that is no longer remembered, to be dropped outside of any lock.
+    /// Records a failure. Returns the error that is no longer remembered, to be dropped outside of
+    /// any lock.
     pub(crate) fn record(
         &mut self,
         backoff: Backoff,
@@ -108,7 +119,11 @@ impl Failures {
     ) -> Option<Error> {
         self.count = self.count.saturating_add(1);
         let is_permanent = error.recovery() == Recovery::Permanent;
-        self.permanent = if is_permanent { self.permanent.saturating_add(1) } else { 0 };
+        self.permanent = if is_permanent {
+            self.permanent.saturating_add(1)
+        } else {
+            0
+        };
         // A first accident says nothing about the endpoint.
         let failures = self.count - u32::from(error.recovery() == Recovery::Accident);
         let pause = |longest| match self.permanent {
@@ -118,16 +133,27 @@ impl Failures {
         self.set(error, now, pause(LONGEST), pause(LONGEST_WAITING))
     }
 
-    /// Takes over the part of the pause after a failure of another row that binds everybody: what the server asked for,
-    /// and the pause after a permanent error. Returns what [`record`](Self::record) does.
+    /// Takes over the part of the pause after a failure of another row that binds everybody: what
+    /// the server asked for, and the pause after a permanent error. Returns what
+    /// [`record`](Self::record) does.
     pub(crate) fn hold(&mut self, error: &Error, now: Instant) -> Option<Error> {
         let is_permanent = error.recovery() == Recovery::Permanent;
-        let pause = if is_permanent { LONGEST_WAITING } else { Duration::ZERO };
+        let pause = if is_permanent {
+            LONGEST_WAITING
+        } else {
+            Duration::ZERO
+        };
         let binds = is_permanent || error.retry_after().is_some();
         binds.then(|| self.set(error, now, pause, pause)).flatten()
     }
 
-    fn set(&mut self, error: &Error, now: Instant, background: Duration, waiting: Duration) -> Option<Error> {
+    fn set(
+        &mut self,
+        error: &Error,
+        now: Instant,
+        background: Duration,
+        waiting: Duration,
+    ) -> Option<Error> {
         // The server asked for it: it holds for everybody.
         let retry_after = error.retry_after().unwrap_or_default().min(LONGEST);
         let pause = Pause {
@@ -140,7 +166,9 @@ impl Failures {
 
     /// Why no fetch may start now, if none may.
     pub(crate) fn blocking_error(&self, now: Instant, urgency: Urgency) -> Option<&Error> {
-        self.retry_at(urgency).filter(|&at| now < at).and_then(|_| self.last_error())
+        self.retry_at(urgency)
+            .filter(|&at| now < at)
+            .and_then(|_| self.last_error())
     }
 
     /// When the next fetch may start. `None` if nothing failed.
@@ -169,16 +197,21 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    /// The pauses in seconds, background and waiting, after each of these failures with a draw of 1.
+    /// The pauses in seconds, background and waiting, after each of these failures with a draw of
+    /// 1.
     fn pauses(errors: impl IntoIterator<Item = Error>) -> Vec<(u64, u64)> {
         let now = Instant::now();
         let mut failures = Failures::default();
-        let after = |failures: &Failures, urgency| (failures.retry_at(urgency).unwrap() - now).as_secs();
+        let after =
+            |failures: &Failures, urgency| (failures.retry_at(urgency).unwrap() - now).as_secs();
         errors
             .into_iter()
             .map(|error| {
                 failures.record(Backoff::default(), &error, now, 1.0);
-                (after(&failures, Urgency::Background), after(&failures, Urgency::Waiting))
+                (
+                    after(&failures, Urgency::Background),
+                    after(&failures, Urgency::Waiting),
+                )
             })
             .collect()
     }
@@ -186,7 +219,10 @@ mod tests {
     #[test]
     fn case_33_34_the_pause_doubles_to_30_s_in_the_background_and_to_5_s_for_a_waiter() {
         let expected = [(1, 1), (2, 2), (4, 4), (8, 5), (16, 5), (30, 5), (30, 5)];
-        assert_eq!(pauses(std::iter::repeat_with(Error::timeout).take(7)), expected);
+        assert_eq!(
+            pauses(std::iter::repeat_with(Error::timeout).take(7)),
+            expected
+        );
     }
 
     #[test]
@@ -200,14 +236,30 @@ mod tests {
 
     #[test]
     fn case_35_permanent_errors_pause_5_s_to_5_min_in_the_background_and_5_s_for_a_waiter() {
-        let expected = [(5, 5), (10, 5), (20, 5), (40, 5), (80, 5), (160, 5), (300, 5), (300, 5)];
-        assert_eq!(pauses(std::iter::repeat_with(|| Error::permanent("no")).take(8)), expected);
+        let expected = [
+            (5, 5),
+            (10, 5),
+            (20, 5),
+            (40, 5),
+            (80, 5),
+            (160, 5),
+            (300, 5),
+            (300, 5),
+        ];
+        assert_eq!(
+            pauses(std::iter::repeat_with(|| Error::permanent("no")).take(8)),
+            expected
+        );
     }
 
     #[test]
     fn case_35_another_kind_of_error_ends_the_row_of_permanent_ones() {
-        let errors =
-            [Error::permanent("no"), Error::permanent("no"), Error::timeout(), Error::permanent("no")];
+        let errors = [
+            Error::permanent("no"),
+            Error::permanent("no"),
+            Error::timeout(),
+            Error::permanent("no"),
+        ];
         assert_eq!(pauses(errors), [(5, 5), (10, 5), (4, 4), (5, 5)]);
     }
 
@@ -230,7 +282,10 @@ mod tests {
         };
         assert_eq!(held(Error::timeout()), None);
         assert_eq!(held(Error::permanent("no")), Some(secs(5)));
-        assert_eq!(held(Error::timeout().with_retry_after(secs(7))), Some(secs(7)));
+        assert_eq!(
+            held(Error::timeout().with_retry_after(secs(7))),
+            Some(secs(7))
+        );
     }
 
     #[test]
@@ -245,7 +300,11 @@ mod tests {
         let mut failures = Failures::default();
         failures.record(Backoff::default(), &Error::timeout(), now, 1.0);
         let end = now + secs(1);
-        assert!(failures.blocking_error(end - Duration::from_nanos(1), Urgency::Waiting).is_some());
+        assert!(
+            failures
+                .blocking_error(end - Duration::from_nanos(1), Urgency::Waiting)
+                .is_some()
+        );
         assert!(failures.blocking_error(end, Urgency::Waiting).is_none());
         assert!(failures.last_error().is_some());
     }
@@ -263,7 +322,12 @@ mod tests {
 
     #[test]
     fn a_backoff_that_makes_no_sense_is_a_config_error() {
-        let check = |first, longest| Backoff::default().first(secs(first)).longest(secs(longest)).check();
+        let check = |first, longest| {
+            Backoff::default()
+                .first(secs(first))
+                .longest(secs(longest))
+                .check()
+        };
         assert_eq!(check(1, 300), Ok(()));
         for (first, longest) in [(0, 1), (2, 1), (1, 301)] {
             assert_eq!(check(first, longest), Err(ConfigError::Backoff));

@@ -63,7 +63,10 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { burst: 5, full_refill: Duration::from_secs(30) }
+        Self {
+            burst: 5,
+            full_refill: Duration::from_secs(30),
+        }
     }
 }
 
@@ -81,7 +84,11 @@ impl Budget {
     }
 
     pub(crate) fn check(self) -> Result<(), ConfigError> {
-        if self.full_refill.is_zero() { Err(ConfigError::Budget) } else { Ok(()) }
+        if self.full_refill.is_zero() {
+            Err(ConfigError::Budget)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -110,22 +117,32 @@ pub(crate) struct OverBudget {
 impl Bucket {
     pub(crate) fn new(Budget { burst, full_refill }: Budget) -> Self {
         let refill = (full_refill / burst.max(1)).max(Duration::from_nanos(1));
-        Self { burst, refill, left: burst, next_refill: None, is_over: false }
+        Self {
+            burst,
+            refill,
+            left: burst,
+            next_refill: None,
+            is_over: false,
+        }
     }
 
-    /// Takes one out. `draw`, from 0 to 1, shortens the time to the next refill by up to a tenth: two processes that
-    /// invalidate each other's tokens must not do so in step for ever.
+    /// Takes one out. `draw`, from 0 to 1, shortens the time to the next refill by up to a tenth:
+    /// two processes that invalidate each other's tokens must not do so in step for ever.
     ///
     /// # Errors
     ///
     /// None is left.
     pub(crate) fn withdraw(&mut self, now: Instant, draw: f64) -> Result<(), OverBudget> {
-        let interval = self.refill.mul_f64(0.9 + 0.1 * draw.clamp(0.0, 1.0)).max(Duration::from_nanos(1));
+        let interval = self
+            .refill
+            .mul_f64(0.9 + 0.1 * draw.clamp(0.0, 1.0))
+            .max(Duration::from_nanos(1));
         if let Some(at) = self.next_refill.filter(|&at| now >= at) {
             let later = (now - at).as_nanos() / interval.as_nanos();
             let refilled = u32::try_from(later).unwrap_or(u32::MAX).saturating_add(1);
             self.left = self.left.saturating_add(refilled).min(self.burst);
-            self.next_refill = (self.left < self.burst).then(|| at + interval.saturating_mul(refilled));
+            self.next_refill =
+                (self.left < self.burst).then(|| at + interval.saturating_mul(refilled));
         }
         if self.left > 0 {
             self.left -= 1;
@@ -133,9 +150,14 @@ impl Bucket {
             self.is_over = false;
             return Ok(());
         }
-        let wait = self.next_refill.map_or(self.refill, |at| at.saturating_duration_since(now));
+        let wait = self
+            .next_refill
+            .map_or(self.refill, |at| at.saturating_duration_since(now));
         let error = Error::new(Kind::BudgetExhausted, Recovery::BackOff).with_retry_after(wait);
-        Err(OverBudget { error, first: !std::mem::replace(&mut self.is_over, true) })
+        Err(OverBudget {
+            error,
+            first: !std::mem::replace(&mut self.is_over, true),
+        })
     }
 }
 
@@ -161,7 +183,12 @@ mod tests {
         let OverBudget { error, first } = budget.withdraw(start + secs(2), 1.0).unwrap_err();
         assert!(first && error.is_budget_exhausted());
         assert_eq!(error.retry_after(), Some(secs(4)));
-        assert!(!budget.withdraw(start + secs(6) - Duration::from_nanos(1), 1.0).unwrap_err().first);
+        assert!(
+            !budget
+                .withdraw(start + secs(6) - Duration::from_nanos(1), 1.0)
+                .unwrap_err()
+                .first
+        );
         assert!(budget.withdraw(start + secs(6), 1.0).is_ok());
         assert!(budget.withdraw(start + secs(6), 1.0).unwrap_err().first);
         assert!(budget.withdraw(start + secs(12), 1.0).is_ok());
@@ -174,7 +201,10 @@ mod tests {
             let mut budget = spent(start);
             let now = start + secs(later);
             (0..5).for_each(|_| budget.withdraw(now, 1.0).unwrap());
-            assert_eq!(budget.withdraw(now, 1.0).unwrap_err().error.retry_after(), Some(secs(6)));
+            assert_eq!(
+                budget.withdraw(now, 1.0).unwrap_err().error.retry_after(),
+                Some(secs(6))
+            );
         }
     }
 
@@ -184,7 +214,10 @@ mod tests {
         let mut budget = spent(start);
         let now = start + secs(20);
         (0..3).for_each(|_| budget.withdraw(now, 1.0).unwrap());
-        assert_eq!(budget.withdraw(now, 1.0).unwrap_err().error.retry_after(), Some(secs(4)));
+        assert_eq!(
+            budget.withdraw(now, 1.0).unwrap_err().error.retry_after(),
+            Some(secs(4))
+        );
     }
 
     #[test]
@@ -193,7 +226,11 @@ mod tests {
         for (draw, millis) in [(0.0, 5_400), (0.5, 5_700), (1.0, 6_000)] {
             let mut budget = Bucket::new(Budget::default());
             (0..5).for_each(|_| budget.withdraw(start, draw).unwrap());
-            let wait = budget.withdraw(start, draw).unwrap_err().error.retry_after();
+            let wait = budget
+                .withdraw(start, draw)
+                .unwrap_err()
+                .error
+                .retry_after();
             assert_eq!(wait, Some(Duration::from_millis(millis)));
         }
     }
@@ -202,7 +239,9 @@ mod tests {
     fn a_budget_of_nothing_allows_nothing() {
         let mut budget = Bucket::new(Budget::default().burst(0));
         for later in [0, 1_000] {
-            let over = budget.withdraw(Instant::now() + secs(later), 0.0).unwrap_err();
+            let over = budget
+                .withdraw(Instant::now() + secs(later), 0.0)
+                .unwrap_err();
             assert_eq!(over.error.retry_after(), Some(secs(30)));
         }
     }
@@ -210,7 +249,11 @@ mod tests {
     #[test]
     fn a_budget_without_bounds_is_never_over() {
         let start = Instant::now();
-        let mut budget = Bucket::new(Budget::default().burst(u32::MAX).full_refill(Duration::from_nanos(1)));
+        let mut budget = Bucket::new(
+            Budget::default()
+                .burst(u32::MAX)
+                .full_refill(Duration::from_nanos(1)),
+        );
         assert!((0..10_000).all(|n| budget.withdraw(start + secs(n), 0.0).is_ok()));
     }
 }

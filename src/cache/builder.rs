@@ -63,7 +63,11 @@ impl Default for TokenSettings {
             backoff: Backoff::default(),
             budget: Budget::default(),
             keep_alive: false,
-            randomness: Box::new(move || rng.lock().unwrap_or_else(PoisonError::into_inner).next_f64()),
+            randomness: Box::new(move || {
+                rng.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .next_f64()
+            }),
             events: Events::default(),
         }
     }
@@ -71,7 +75,16 @@ impl Default for TokenSettings {
 
 impl TokenSettings {
     pub(crate) fn build(self, source: Box<dyn TokenSource>) -> Result<TokenCache, ConfigError> {
-        let Self { policy, flight_timeout, attempts, backoff, budget, keep_alive, randomness, events } = self;
+        let Self {
+            policy,
+            flight_timeout,
+            attempts,
+            backoff,
+            budget,
+            keep_alive,
+            randomness,
+            events,
+        } = self;
         policy.check()?;
         check_timeout("flight_timeout", flight_timeout)?;
         backoff.check()?;
@@ -80,11 +93,25 @@ impl TokenSettings {
             return Err(ConfigError::Attempts);
         }
         events.describe();
-        let config = Config { policy, backoff, flight_timeout, attempts };
+        let config = Config {
+            policy,
+            backoff,
+            flight_timeout,
+            attempts,
+        };
         let state = Guarded::new(State::new(config, Bucket::new(budget)));
         let keeper_news = Arc::new(Notify::new());
-        let core = Core { source, keep_alive, randomness, events, state, keeper_news };
-        Ok(TokenCache { core: Arc::new(core) })
+        let core = Core {
+            source,
+            keep_alive,
+            randomness,
+            events,
+            state,
+            keeper_news,
+        };
+        Ok(TokenCache {
+            core: Arc::new(core),
+        })
     }
 }
 
@@ -98,7 +125,10 @@ pub(crate) fn check_timeout(which: &'static str, timeout: Duration) -> Result<()
 
 impl TokenCacheBuilder {
     pub(super) fn new(source: impl TokenSource) -> Self {
-        Self { source: Box::new(source), settings: TokenSettings::default() }
+        Self {
+            source: Box::new(source),
+            settings: TokenSettings::default(),
+        }
     }
 
     /// When a token is refreshed, and from when on callers wait for its successor. Default: see
@@ -138,23 +168,25 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Refreshes the token also while there is no traffic, so that the first request after a quiet hour does not
-    /// wait. It begins with the first fetch, goes on through failures by the backoff, and ends when the last handle is
-    /// dropped. Its task runs in the runtime of a caller; when that is gone or stands still, the next caller whose
-    /// request needs a fetch starts another. Default: off.
+    /// Refreshes the token also while there is no traffic, so that the first request after a quiet
+    /// hour does not wait. It begins with the first fetch, goes on through failures by the backoff,
+    /// and ends when the last handle is dropped. Its task runs in the runtime of a caller; when
+    /// that is gone or stands still, the next caller whose request needs a fetch starts another.
+    /// Default: off.
     pub fn keep_alive(mut self, keep_alive: bool) -> Self {
         self.settings.keep_alive = keep_alive;
         self
     }
 
-    /// What tells this cache from others in traces and metrics: the field and the label `cache`. Default:
-    /// `default`.
+    /// What tells this cache from others in traces and metrics: the field and the label `cache`.
+    /// Default: `default`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.settings.events.name = Some(name.into().into_boxed_str());
         self
     }
 
-    /// Who hears of the [events](crate::Event) of this cache, and of the layers that use it. Default: nobody.
+    /// Who hears of the [events](crate::Event) of this cache, and of the layers that use it.
+    /// Default: nobody.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.settings.events.observer = Some(Box::new(observer));
         self
@@ -193,6 +225,8 @@ impl fmt::Debug for TokenSettings {
 
 impl fmt::Debug for TokenCacheBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenCacheBuilder").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("TokenCacheBuilder")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }

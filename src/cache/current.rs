@@ -20,8 +20,8 @@ pub(super) enum Status {
     Good,
     /// Out of use while it is replaced: the API answered 401.
     Rejected,
-    /// In use again, since its replacement failed. Nobody but the API can say whether it is dead, and a request that
-    /// is sent with it gets the API's own answer.
+    /// In use again, since its replacement failed. Nobody but the API can say whether it is dead,
+    /// and a request that is sent with it gets the API's own answer.
     Suspect,
     /// Out of use: the program said so.
     Invalidated,
@@ -40,15 +40,16 @@ pub(crate) struct ValidToken {
 }
 
 impl ValidToken {
-    /// The same question, answered without the lock: it may still be sent, and is still the current token.
+    /// The same question, answered without the lock: it may still be sent, and is still the current
+    /// token.
     pub(crate) fn is_valid(&self, epoch: u64, now: Instant) -> bool {
         self.epoch == epoch && now < self.expires_at
     }
 }
 
 impl Current {
-    /// The token `new` after `before`. A token whose life is extended keeps its generation, any other gets the
-    /// `next` one.
+    /// The token `new` after `before`. A token whose life is extended keeps its generation, any
+    /// other gets the `next` one.
     ///
     /// # Errors
     ///
@@ -61,23 +62,33 @@ impl Current {
         now: Instant,
     ) -> Result<Self, Error> {
         if schedule.freshness(now) == Freshness::Expired {
-            return Err(Error::bad_answer("the new access token has already expired"));
+            return Err(Error::bad_answer(
+                "the new access token has already expired",
+            ));
         }
         let mut generation = next;
         if let Some(live) = before.filter(|current| current.is_live(now)) {
             let end = live.schedule.expires_at;
             if schedule.expires_at < end {
-                return Err(Error::bad_answer("the new access token ends before the current one"));
+                return Err(Error::bad_answer(
+                    "the new access token ends before the current one",
+                ));
             }
             if live.has_string_of(&new) {
                 if schedule.expires_at - end < new.lifetime() / EXTENSION {
-                    return Err(Error::bad_answer("the new access token is the current one, no longer"));
+                    return Err(Error::bad_answer(
+                        "the new access token is the current one, no longer",
+                    ));
                 }
                 generation = live.token.generation();
             }
         }
         let token = AccessToken::new(new.into_header(), generation);
-        Ok(Self { token, schedule, status: Status::Good })
+        Ok(Self {
+            token,
+            schedule,
+            status: Status::Good,
+        })
     }
 
     /// Nothing speaks against it, and it has not expired.

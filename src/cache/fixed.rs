@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{ConfigError, Error, FetchFuture, NewToken, Predecessor, TokenRequest, TokenSource, klavi};
+use crate::{
+    ConfigError, Error, FetchFuture, NewToken, Predecessor, TokenRequest, TokenSource, klavi,
+};
 
 /// The source of one token.
 #[derive(Debug)]
@@ -12,7 +14,9 @@ impl Fixed {
     pub(super) fn new(token: &str) -> Result<Self, ConfigError> {
         // Cut to the longest lifetime. When that is over, the same token is handed out again.
         let token = NewToken::new(token, Duration::MAX);
-        token.map(Self).map_err(|error| klavi::cannot_be_used("token", &error))
+        token
+            .map(Self)
+            .map_err(|error| klavi::cannot_be_used("token", &error))
     }
 }
 

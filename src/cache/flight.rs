@@ -1,37 +1,40 @@
 //! The flight: one fetch for everybody who needs it, in a task of its own.
 //!
-//! A task, because a future that its waiters drive stands still when the one who drives it is not polled, and
-//! is gone when they are. It is spawned when there is something to fetch and ends with the result; the waiters
-//! hold shared ends of a channel, and whatever happens to the task, they get an outcome:
+//! A task, because a future that its waiters drive stands still when the one who drives it is not
+//! polled, and is gone when they are. It is spawned when there is something to fetch and ends with
+//! the result; the waiters hold shared ends of a channel, and whatever happens to the task, they
+//! get an outcome:
 //!
 //! * it ends: the state is changed first, then the waiters are woken;
 //! * the source panics: caught here, an error like any other;
-//! * the runtime goes away: the task is dropped, [`Flight::drop`] removes the entry, the sender in it is dropped,
-//!   and the waiters, who see that, look at the state again;
-//! * the runtime stands still: the first to look at the state once the flight has stalled removes the entry, likewise.
-//!   One of the waiters has a timer for that.
+//! * the runtime goes away: the task is dropped, [`Flight::drop`] removes the entry, the sender in
+//!   it is dropped, and the waiters, who see that, look at the state again;
+//! * the runtime stands still: the first to look at the state once the flight has stalled removes
+//!   the entry, likewise. One of the waiters has a timer for that.
 //!
 //! # Rules
 //!
-//! `interleavings` explores 1 to 4 with a thread for each flight. It does not see tokio; 5 to 7 say why it need
-//! not.
+//! `interleavings` explores 1 to 4 with a thread for each flight. It does not see tokio; 5 to 7 say
+//! why it need not.
 //!
-//! 1. A flight is registered and removed under the lock. The caller that registers it gets the one [`Launch`] for it.
-//! 2. A flight changes nothing once it is no longer registered: the lock is taken, its number compared, and the
-//!    change made in one.
-//! 3. The sender lives in the entry. However that is removed, the waiters are woken: by `send`, or by the sender's
-//!    `Drop`.
-//! 4. The state changes before the waiters are woken, and they look at it again: a token that arrived wins over an
-//!    error that was sent.
-//! 5. Every launch becomes a [`Flight`] at once, before anything that can fail. It has one owner, the task, so
-//!    that its `run` and its `Drop` cannot overlap; and whatever tokio does with it, whether it is spawned or
-//!    not, polled or not, ended, panicked or shut down with its runtime, it is dropped once, from any thread.
-//!    That is the transition of 2 and nothing else.
-//! 6. Of tokio it is required that a spawned future is polled when woken, or dropped. If neither happens, the entry
-//!    is removed by the next to look once the flight has stalled; the flight, should it run again after all, is one of
+//! 1. A flight is registered and removed under the lock. The caller that registers it gets the one
+//!    [`Launch`] for it.
+//! 2. A flight changes nothing once it is no longer registered: the lock is taken, its number
+//!    compared, and the change made in one.
+//! 3. The sender lives in the entry. However that is removed, the waiters are woken: by `send`, or
+//!    by the sender's `Drop`.
+//! 4. The state changes before the waiters are woken, and they look at it again: a token that
+//!    arrived wins over an error that was sent.
+//! 5. Every launch becomes a [`Flight`] at once, before anything that can fail. It has one owner,
+//!    the task, so that its `run` and its `Drop` cannot overlap; and whatever tokio does with it,
+//!    whether it is spawned or not, polled or not, ended, panicked or shut down with its runtime,
+//!    it is dropped once, from any thread. That is the transition of 2 and nothing else.
+//! 6. Of tokio it is required that a spawned future is polled when woken, or dropped. If neither
+//!    happens, the entry is removed by the next to look once the flight has stalled; the flight,
+//!    should it run again after all, is one of
 //!    2. Nobody uses the `JoinHandle`, and no order of tasks or of wake-ups is assumed.
-//! 7. Between two awaits a flight holds no lock, and its source runs under none. So a flight that stands still,
-//!    wherever, holds up nobody but those who wait for it.
+//! 7. Between two awaits a flight holds no lock, and its source runs under none. So a flight that
+//!    stands still, wherever, holds up nobody but those who wait for it.
 
 use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
@@ -59,14 +62,15 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
         span: Span::none(),
         finished: false,
     };
-    // Not before the flight: a subscriber is code of a user, and its panic must not leave the entry behind.
+    // Not before the flight: a subscriber is code of a user, and its panic must not leave the entry
+    // behind.
     flight.span = events::token_fetch(core.events.name(), launch.reason);
     let span = flight.span.clone();
     // Nobody waits for the task itself; it is detached.
     drop(runtime.spawn(flight.run().instrument(span)));
     if runtime.runtime_flavor() == RuntimeFlavor::MultiThread {
-        // tokio runs the task that was spawned last on the same worker, and no other worker takes it over. If the
-        // caller goes on to block its worker, that must not be the flight.
+        // tokio runs the task that was spawned last on the same worker, and no other worker takes
+        // it over. If the caller goes on to block its worker, that must not be the flight.
         drop(runtime.spawn(async {}));
     }
     keep_alive::ensure(core, runtime);
@@ -86,12 +90,16 @@ impl Flight {
     async fn run(mut self) {
         loop {
             let asked = self.core.lock().ask(self.launch.number, Instant::now());
-            let Some((request, awaited_until)) = asked else { return };
+            let Some((request, awaited_until)) = asked else {
+                return;
+            };
             self.attempts += 1;
             let result = self.response(request, awaited_until).await;
             let (now, draw) = (Instant::now(), self.core.draw());
-            let (step, displaced) =
-                self.core.state.change(|state| state.settle(self.launch.number, result, now, draw));
+            let (step, displaced) = self
+                .core
+                .state
+                .change(|state| state.settle(self.launch.number, result, now, draw));
             match step {
                 None => return,
                 Some(Step::Outdated) => {
@@ -101,14 +109,23 @@ impl Flight {
                 Some(Step::RetryAt(moment, error)) => {
                     drop(displaced);
                     let wait = moment.saturating_duration_since(now);
-                    self.core.events.emit(&Event::Retrying { error: &error, attempt: self.attempts, wait });
+                    self.core.events.emit(&Event::Retrying {
+                        error: &error,
+                        attempt: self.attempts,
+                        wait,
+                    });
                     sleep_until(moment).await;
                 }
                 Some(Step::Installed(installed)) => {
                     self.installed(installed);
                     return displaced.send(Ok(()));
                 }
-                Some(Step::Failed { error, retry_at, serving, outcome }) => {
+                Some(Step::Failed {
+                    error,
+                    retry_at,
+                    serving,
+                    outcome,
+                }) => {
                     self.failed(&error, retry_at.saturating_duration_since(now), serving);
                     return displaced.send(outcome);
                 }
@@ -116,7 +133,8 @@ impl Flight {
         }
     }
 
-    /// Asks the source. Callers that have a live token wait until shortly before its expiry, then they send it.
+    /// Asks the source. Callers that have a live token wait until shortly before its expiry, then
+    /// they send it.
     async fn response(
         &self,
         request: TokenRequest,
@@ -134,28 +152,65 @@ impl Flight {
     }
 
     fn installed(&mut self, installed: Installed) {
-        let Installed { generation, lifetime, endpoint, renewed, recovered } = installed;
-        let (reason, attempts, latency) = (self.launch.reason, self.attempts, self.started.elapsed());
+        let Installed {
+            generation,
+            lifetime,
+            endpoint,
+            renewed,
+            recovered,
+        } = installed;
+        let (reason, attempts, latency) =
+            (self.launch.reason, self.attempts, self.started.elapsed());
         self.finish("ok", endpoint);
-        let arrival = Arrival { generation, reason, endpoint, attempts, lifetime, latency, recovered };
-        self.core.events.emit(&if renewed { Event::Renewed(arrival) } else { Event::Fetched(arrival) });
+        let arrival = Arrival {
+            generation,
+            reason,
+            endpoint,
+            attempts,
+            lifetime,
+            latency,
+            recovered,
+        };
+        self.core.events.emit(&if renewed {
+            Event::Renewed(arrival)
+        } else {
+            Event::Fetched(arrival)
+        });
     }
 
     fn failed(&mut self, error: &Error, retry_in: Duration, serving: bool) {
-        let (reason, attempts, latency) = (self.launch.reason, self.attempts, self.started.elapsed());
+        let (reason, attempts, latency) =
+            (self.launch.reason, self.attempts, self.started.elapsed());
         self.finish(error.label(), error.endpoint());
-        self.core.events.emit(&Event::Failed { error, reason, attempts, latency, serving, retry_in });
+        self.core.events.emit(&Event::Failed {
+            error,
+            reason,
+            attempts,
+            latency,
+            serving,
+            retry_in,
+        });
     }
 
     fn finish(&mut self, outcome: &'static str, endpoint: Option<TokenEndpoint>) {
         self.finished = true;
-        events::finished(&self.span, outcome, endpoint, self.attempts, self.started.elapsed());
+        events::finished(
+            &self.span,
+            outcome,
+            endpoint,
+            self.attempts,
+            self.started.elapsed(),
+        );
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        drop(self.core.state.change(|state| state.abandon(self.launch.number, Instant::now())));
+        drop(
+            self.core
+                .state
+                .change(|state| state.abandon(self.launch.number, Instant::now())),
+        );
         // The keeper finds out what comes next.
         self.core.keeper_news.notify_one();
         if !self.finished {
@@ -165,7 +220,11 @@ impl Drop for Flight {
 }
 
 /// Asks the source once: its panic and its silence become errors.
-async fn ask(source: &dyn TokenSource, request: TokenRequest, deadline: Instant) -> Result<NewToken, Error> {
+async fn ask(
+    source: &dyn TokenSource,
+    request: TokenRequest,
+    deadline: Instant,
+) -> Result<NewToken, Error> {
     let fetch = AssertUnwindSafe(async { source.fetch(request).await }).catch_unwind();
     match timeout_at(deadline, fetch).await {
         Ok(Ok(result)) => result,

@@ -9,9 +9,10 @@ use super::{
 
 /// Two rules make a copy of the token safe that was taken earlier (`interleavings` explores them):
 ///
-/// 1. The epoch is stored while the lock is held. So it never goes back, and whoever was told under the lock that a
-///    token is out, be it by another's refusal, finds the epoch moved on.
-/// 2. A copy carries the epoch that it had under the lock. One that was read afterwards might be a later token's.
+/// 1. The epoch is stored while the lock is held. So it never goes back, and whoever was told under
+///    the lock that a token is out, be it by another's refusal, finds the epoch moved on.
+/// 2. A copy carries the epoch that it had under the lock. One that was read afterwards might be a
+///    later token's.
 #[derive(Debug)]
 pub(super) struct Guarded {
     state: Mutex<State>,
@@ -21,13 +22,16 @@ pub(super) struct Guarded {
 impl Guarded {
     pub(super) fn new(state: State) -> Self {
         let epoch = AtomicU64::new(state.epoch());
-        Self { state: Mutex::new(state), epoch }
+        Self {
+            state: Mutex::new(state),
+            epoch,
+        }
     }
 
     /// For all that leaves the current token as it is.
     ///
-    /// No panic can poison the state: nothing under the lock runs code that is not in `state`, and that code
-    /// does not panic half-way through a change.
+    /// No panic can poison the state: nothing under the lock runs code that is not in `state`, and
+    /// that code does not panic half-way through a change.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,7 +1,8 @@
 //! Keep-alive: refreshes without traffic. Off unless asked for.
 //!
-//! One task, the keeper, does what a caller would do, at the moment when a fetch is due. It runs in the runtime of the
-//! caller that caused it. When somebody else does what it should have done, another keeper takes over there.
+//! One task, the keeper, does what a caller would do, at the moment when a fetch is due. It runs in
+//! the runtime of the caller that caused it. When somebody else does what it should have done,
+//! another keeper takes over there.
 
 use std::{
     pin::pin,
@@ -28,8 +29,14 @@ pub(super) fn ensure(core: &Arc<Core>, runtime: &Handle) {
     if !core.keep_alive {
         return;
     }
-    let Some(number) = core.lock().register_keeper(Instant::now()) else { return };
-    let keeper = Keeper { core: Arc::downgrade(core), news: Arc::clone(&core.keeper_news), number };
+    let Some(number) = core.lock().register_keeper(Instant::now()) else {
+        return;
+    };
+    let keeper = Keeper {
+        core: Arc::downgrade(core),
+        news: Arc::clone(&core.keeper_news),
+        number,
+    };
     // It ends by itself when the last handle is dropped.
     drop(runtime.spawn(keeper.run()));
 }
@@ -42,19 +49,34 @@ impl State {
             return None;
         }
         self.last_keeper += 1;
-        self.keeper = Some(KeeperEntry { number: self.last_keeper, wakes_at: now });
+        self.keeper = Some(KeeperEntry {
+            number: self.last_keeper,
+            wakes_at: now,
+        });
         Some(self.last_keeper)
     }
 
-    /// When this keeper is to fetch, or to find out that a flight has stalled. `None` if another has taken over.
+    /// When this keeper is to fetch, or to find out that a flight has stalled. `None` if another
+    /// has taken over.
     fn plan_keeper(&mut self, number: u64, now: Instant) -> Option<Instant> {
-        let live = self.current.as_ref().filter(|_| self.is_live(now)).map(|current| &current.schedule);
+        let live = self
+            .current
+            .as_ref()
+            .filter(|_| self.is_live(now))
+            .map(|current| &current.schedule);
         // Nobody waits, whatever the token. What holds back a refresh ends with the token.
-        let retry_at = self.failures(now).retry_at(Urgency::Background).unwrap_or(now);
-        let fetch_at =
-            live.map_or(retry_at, |schedule| retry_at.max(schedule.refresh_at).min(schedule.expires_at));
+        let retry_at = self
+            .failures(now)
+            .retry_at(Urgency::Background)
+            .unwrap_or(now);
+        let fetch_at = live.map_or(retry_at, |schedule| {
+            retry_at.max(schedule.refresh_at).min(schedule.expires_at)
+        });
         let wakes_at = self.waiter().map_or(fetch_at, Waiter::stalled_at);
-        let keeper = self.keeper.as_mut().filter(|keeper| keeper.number == number)?;
+        let keeper = self
+            .keeper
+            .as_mut()
+            .filter(|keeper| keeper.number == number)?;
         keeper.wakes_at = wakes_at;
         Some(wakes_at)
     }
@@ -76,8 +98,8 @@ impl Keeper {
         }
     }
 
-    /// Fetches if that is due, and says when to look again. `None` if the last handle is gone, or if another keeper
-    /// has taken over.
+    /// Fetches if that is due, and says when to look again. `None` if the last handle is gone, or
+    /// if another keeper has taken over.
     fn next_step(&self) -> Option<Instant> {
         let core = self.core.upgrade()?;
         let now = Instant::now();
@@ -92,9 +114,14 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        let Some(core) = self.core.upgrade() else { return };
+        let Some(core) = self.core.upgrade() else {
+            return;
+        };
         let mut state = core.lock();
-        if state.keeper.is_some_and(|keeper| keeper.number == self.number) {
+        if state
+            .keeper
+            .is_some_and(|keeper| keeper.number == self.number)
+        {
             state.keeper = None;
         } else {
             // It may have taken the news that its successor waits for.

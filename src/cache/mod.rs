@@ -39,11 +39,12 @@ pub use self::{
 use self::{budget::OverBudget, guarded::Guarded, state::State, waiters::Waiter};
 use crate::{AccessToken, ConfigError, Error, Event, TokenSource, events::Events};
 
-/// One access token, kept fresh: a handle that is cheap to clone and shares everything with its clones.
+/// One access token, kept fresh: a handle that is cheap to clone and shares everything with its
+/// clones.
 ///
-/// It is built without a runtime and runs no task while nothing is to be fetched. A fetch runs in a task of its
-/// own on the tokio runtime of the caller that needs it first; all who need a token meanwhile wait for the same
-/// one.
+/// It is built without a runtime and runs no task while nothing is to be fetched. A fetch runs in a
+/// task of its own on the tokio runtime of the caller that needs it first; all who need a token
+/// meanwhile wait for the same one.
 ///
 /// # What happens when
 ///
@@ -56,13 +57,14 @@ use crate::{AccessToken, ConfigError, Error, Event, TokenSource, events::Events}
 /// | expired, or none yet, and the last fetch failed a moment ago | gets the error at once | left alone until the backoff ends |
 /// | a suspect: rejected by the API, and its replacement failed | gets it at once | asked in the background, by the same backoff |
 ///
-/// After a failure the source is left alone for a random part of 1 s, doubling with every further failure in a
-/// row up to 30 s, or up to 5 s if callers wait, or for as long as its `Retry-After` says. A failed refresh never holds
-/// back a fetch that somebody waits for.
+/// After a failure the source is left alone for a random part of 1 s, doubling with every further
+/// failure in a row up to 30 s, or up to 5 s if callers wait, or for as long as its `Retry-After`
+/// says. A failed refresh never holds back a fetch that somebody waits for.
 ///
 /// # Cancel safety
 ///
-/// Every method can be cancelled at any point: a fetch that was started goes on, and its result is cached.
+/// Every method can be cancelled at any point: a fetch that was started goes on, and its result is
+/// cached.
 #[derive(Clone)]
 pub struct TokenCache {
     core: Arc<Core>,
@@ -71,7 +73,9 @@ pub struct TokenCache {
 impl TokenCache {
     /// A cache of the tokens of `source`, with the defaults of [`builder`](Self::builder).
     pub fn new(source: impl TokenSource) -> Self {
-        TokenCacheBuilder::new(source).build().expect("the defaults are valid")
+        TokenCacheBuilder::new(source)
+            .build()
+            .expect("the defaults are valid")
     }
 
     /// A cache of the tokens of `source`, to be configured.
@@ -105,8 +109,8 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// An [`Error`] for which [`is_no_token`](Error::is_no_token) holds, with the cause as its source. It is
-    /// shared by all who waited for the same fetch.
+    /// An [`Error`] for which [`is_no_token`](Error::is_no_token) holds, with the cause as its
+    /// source. It is shared by all who waited for the same fetch.
     ///
     /// # Cancel safety
     ///
@@ -114,10 +118,10 @@ impl TokenCache {
     ///
     /// # Runtimes
     ///
-    /// The fetch runs on the runtime of the caller that needed it first. When that runtime is dropped, the others
-    /// start a fetch of their own. When it is kept but no longer run (a current-thread runtime outside of
-    /// `block_on`), the fetch stands still: after twice the flight's timeout a waiter, or the next caller, starts
-    /// another.
+    /// The fetch runs on the runtime of the caller that needed it first. When that runtime is
+    /// dropped, the others start a fetch of their own. When it is kept but no longer run (a
+    /// current-thread runtime outside of `block_on`), the fetch stands still: after twice the
+    /// flight's timeout a waiter, or the next caller, starts another.
     pub async fn get(&self) -> Result<AccessToken, Error> {
         self.acquire(None).await
     }
@@ -135,15 +139,17 @@ impl TokenCache {
         self.get().await.map(drop)
     }
 
-    /// Takes `token` out of use: the next caller waits for one that was fetched after this call. If the source hands
-    /// out the same string when it is asked after this call, that is a new token.
+    /// Takes `token` out of use: the next caller waits for one that was fetched after this call. If
+    /// the source hands out the same string when it is asked after this call, that is a new token.
     ///
-    /// Nothing happens if the cache has a newer token already, or if this one was invalidated before. The call itself
-    /// fetches nothing. Unlike a 401 that the layer sees, it is not counted against the budget: call it when you know,
-    /// not in a loop.
+    /// Nothing happens if the cache has a newer token already, or if this one was invalidated
+    /// before. The call itself fetches nothing. Unlike a 401 that the layer sees, it is not counted
+    /// against the budget: call it when you know, not in a loop.
     pub fn invalidate(&self, token: &AccessToken) {
         if self.core.state.change(|state| state.invalidate(token)) {
-            self.emit(&Event::Invalidated { generation: token.generation() });
+            self.emit(&Event::Invalidated {
+                generation: token.generation(),
+            });
         }
     }
 
@@ -152,17 +158,23 @@ impl TokenCache {
         Snapshot::of(&self.core.lock(), Instant::now())
     }
 
-    /// The API answered 401 to the token of this generation, the first that the request was sent with.
+    /// The API answered 401 to the token of this generation, the first that the request was sent
+    /// with.
     ///
     /// # Errors
     ///
     /// The budget is used up; the token stays in use.
     pub(crate) fn reject(&self, generation: u64) -> Result<(), Error> {
         let draw = self.core.draw();
-        let rejected = self.core.state.change(|state| state.reject(generation, Instant::now(), draw));
+        let rejected = self
+            .core
+            .state
+            .change(|state| state.reject(generation, Instant::now(), draw));
         let (event, result) = match rejected {
             Ok(first) => (Event::Rejected { generation, first }, Ok(())),
-            Err(OverBudget { error, first }) => (Event::BudgetExhausted { generation, first }, Err(error)),
+            Err(OverBudget { error, first }) => {
+                (Event::BudgetExhausted { generation, first }, Err(error))
+            }
         };
         self.emit(&event);
         result
@@ -183,7 +195,9 @@ impl TokenCache {
 
 impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenCache").field("snapshot", &self.snapshot()).finish_non_exhaustive()
+        f.debug_struct("TokenCache")
+            .field("snapshot", &self.snapshot())
+            .finish_non_exhaustive()
     }
 }
 
@@ -211,14 +225,20 @@ impl Core {
     /// A panic of the user's function costs a longer pause and nothing else.
     fn draw(&self) -> f64 {
         let draw = catch_unwind(AssertUnwindSafe(|| (self.randomness)())).unwrap_or(1.0);
-        if draw.is_nan() { 0.0 } else { draw.clamp(0.0, 1.0) }
+        if draw.is_nan() {
+            0.0
+        } else {
+            draw.clamp(0.0, 1.0)
+        }
     }
 
-    /// The token for a request that leaves now, or what to wait for. Starts the flight that is needed.
+    /// The token for a request that leaves now, or what to wait for. Starts the flight that is
+    /// needed.
     fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Lookup<Waiter> {
         let runtime = Handle::try_current().ok();
         let id = runtime.as_ref().map(Handle::id);
-        let (lookup, launch, displaced) = self.state.change(|state| state.lookup(now, rejected, id));
+        let (lookup, launch, displaced) =
+            self.state.change(|state| state.lookup(now, rejected, id));
         if let Some((launch, runtime)) = launch.zip(runtime) {
             flight::start(self, launch, &runtime);
         }
@@ -234,7 +254,9 @@ impl Core {
     /// A caller gets this token.
     fn serve(&self, valid: &ValidToken) {
         if valid.is_failing {
-            self.events.emit(&Event::ServedWhileFailing { generation: valid.token.generation() });
+            self.events.emit(&Event::ServedWhileFailing {
+                generation: valid.token.generation(),
+            });
         }
     }
 }

@@ -14,7 +14,8 @@ use super::{Core, TokenCache};
 
 /// A bounded set of [`TokenCache`]s by key: one for each customer (and product) that is called for.
 ///
-/// Put the cache of the customer into the extensions of the request, and the layer uses it instead of its own:
+/// Put the cache of the customer into the extensions of the request, and the layer uses it instead
+/// of its own:
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,14 +35,15 @@ use super::{Core, TokenCache};
 ///
 /// # What is dropped, and what is not
 ///
-/// A cache that nobody has asked for during the idle time is dropped, by a later call for any key, and when there is no
-/// room for another, the one that was asked for the longest ago. The registry runs no task: while nothing is asked of
-/// it, nothing is dropped, and a cache with [`keep_alive`](crate::TokenCacheBuilder::keep_alive) goes on renewing. One
-/// that is in use is never dropped: as long as a request holds it, or it is fetching, its key leads to it, so that there
-/// are never two flights for one key.
+/// A cache that nobody has asked for during the idle time is dropped, by a later call for any key,
+/// and when there is no room for another, the one that was asked for the longest ago. The registry
+/// runs no task: while nothing is asked of it, nothing is dropped, and a cache with
+/// [`keep_alive`](crate::TokenCacheBuilder::keep_alive) goes on renewing. One that is in use is
+/// never dropped: as long as a request holds it, or it is fetching, its key leads to it, so that
+/// there are never two flights for one key.
 ///
-/// Keys are hashed, compared and cloned while the registry is locked: a key's `Hash`, `Eq` and `Clone` must not call the
-/// same registry. (Its `Drop` may.)
+/// Keys are hashed, compared and cloned while the registry is locked: a key's `Hash`, `Eq` and
+/// `Clone` must not call the same registry. (Its `Drop` may.)
 #[derive(Clone)]
 pub struct TokenCaches<K> {
     shared: Arc<Shared<K>>,
@@ -58,8 +60,8 @@ struct Entries<K> {
     next_sweep: Instant,
 }
 
-/// To be dropped after the lock is released, since its `Drop` is the user's: a copy of a key, and the key and the cache
-/// that were evicted, if they were.
+/// To be dropped after the lock is released, since its `Drop` is the user's: a copy of a key, and
+/// the key and the cache that were evicted, if they were.
 type Dropped<K> = (K, Option<(K, Core)>);
 
 struct Entry {
@@ -75,11 +77,21 @@ impl Entry {
 }
 
 impl<K: Eq + Hash + Clone> TokenCaches<K> {
-    /// Room for `capacity` caches (at least one), each dropped when it was not asked for during `idle`.
+    /// Room for `capacity` caches (at least one), each dropped when it was not asked for during
+    /// `idle`.
     pub fn new(capacity: usize, idle: Duration) -> Self {
-        let entries = Entries { by_key: HashMap::new(), next_sweep: Instant::now() };
-        let shared = Shared { capacity: capacity.max(1), idle, entries: Mutex::new(entries) };
-        Self { shared: Arc::new(shared) }
+        let entries = Entries {
+            by_key: HashMap::new(),
+            next_sweep: Instant::now(),
+        };
+        let shared = Shared {
+            capacity: capacity.max(1),
+            idle,
+            entries: Mutex::new(entries),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// The cache of this key. `make` is called if there is none; building a cache fetches nothing.
@@ -93,7 +105,8 @@ impl<K: Eq + Hash + Clone> TokenCaches<K> {
         make: impl FnOnce() -> TokenCache,
     ) -> Result<TokenCache, CachesInUse> {
         let now = Instant::now();
-        // What is evicted is dropped after the lock is released: its key and its source are the user's.
+        // What is evicted is dropped after the lock is released: its key and its source are the
+        // user's.
         let mut dropped = Vec::new();
         let mut entries = self.lock();
         entries.sweep(now, self.shared.idle, &mut dropped);
@@ -110,17 +123,27 @@ impl<K: Eq + Hash + Clone> TokenCaches<K> {
             drop(entries);
             return Ok(cache);
         }
-        if entries.by_key.len() >= self.shared.capacity && !entries.remove_longest_unused(&mut dropped) {
+        if entries.by_key.len() >= self.shared.capacity
+            && !entries.remove_longest_unused(&mut dropped)
+        {
             drop(entries);
-            return Err(CachesInUse { capacity: self.shared.capacity });
+            return Err(CachesInUse {
+                capacity: self.shared.capacity,
+            });
         }
-        entries.by_key.insert(key, Entry { cache: made.clone(), asked_for: now });
+        entries.by_key.insert(
+            key,
+            Entry {
+                cache: made.clone(),
+                asked_for: now,
+            },
+        );
         drop(entries);
         Ok(made)
     }
 
-    /// Forgets the cache of this key, and gives it back: for a customer whose keys have changed. Requests that hold
-    /// it go on with it.
+    /// Forgets the cache of this key, and gives it back: for a customer whose keys have changed.
+    /// Requests that hold it go on with it.
     pub fn remove(&self, key: &K) -> Option<TokenCache> {
         let removed = self.lock().by_key.remove_entry(key);
         removed.map(|(_key, entry)| entry.cache)
@@ -137,7 +160,10 @@ impl<K: Eq + Hash + Clone> TokenCaches<K> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries<K>> {
-        self.shared.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -148,15 +174,20 @@ impl<K: Eq + Hash + Clone> Entries<K> {
         Some(entry.cache.clone())
     }
 
-    /// Takes out what was idle for long enough. Looks at all of them four times per idle time at the most.
+    /// Takes out what was idle for long enough. Looks at all of them four times per idle time at
+    /// the most.
     fn sweep(&mut self, now: Instant, idle: Duration, dropped: &mut Vec<Dropped<K>>) {
         if now < self.next_sweep {
             return;
         }
         self.next_sweep = now + idle / 4;
         let over = |entry: &Entry| now.duration_since(entry.asked_for) >= idle;
-        let keys: Vec<_> =
-            self.by_key.iter().filter(|(_, entry)| over(entry)).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<_> = self
+            .by_key
+            .iter()
+            .filter(|(_, entry)| over(entry))
+            .map(|(key, _)| key.clone())
+            .collect();
         dropped.extend(keys.into_iter().map(|key| self.evict(key)));
     }
 
@@ -165,7 +196,9 @@ impl<K: Eq + Hash + Clone> Entries<K> {
         loop {
             let unused = self.by_key.iter().filter(|(_, entry)| entry.is_unused());
             let longest = unused.min_by_key(|(_, entry)| entry.asked_for);
-            let Some(key) = longest.map(|(key, _)| key.clone()) else { return false };
+            let Some(key) = longest.map(|(key, _)| key.clone()) else {
+                return false;
+            };
             let evicted = self.evict(key);
             let is_gone = evicted.1.is_some();
             dropped.push(evicted);
@@ -175,8 +208,9 @@ impl<K: Eq + Hash + Clone> Entries<K> {
         }
     }
 
-    /// Takes out a cache that nobody but the registry has. Looking and taking are one step: its keep-alive task may
-    /// wake at this very moment, and either it finds the cache gone, or the cache stays with the renewal that it starts.
+    /// Takes out a cache that nobody but the registry has. Looking and taking are one step: its
+    /// keep-alive task may wake at this very moment, and either it finds the cache gone, or the
+    /// cache stays with the renewal that it starts.
     fn evict(&mut self, key: K) -> Dropped<K> {
         let Some((same, Entry { cache, asked_for })) = self.by_key.remove_entry(&key) else {
             return (key, None);
@@ -184,7 +218,13 @@ impl<K: Eq + Hash + Clone> Entries<K> {
         match Arc::try_unwrap(cache.core) {
             Ok(core) => (key, Some((same, core))),
             Err(core) => {
-                self.by_key.insert(same, Entry { cache: TokenCache { core }, asked_for });
+                self.by_key.insert(
+                    same,
+                    Entry {
+                        cache: TokenCache { core },
+                        asked_for,
+                    },
+                );
                 (key, None)
             }
         }
@@ -208,7 +248,11 @@ pub struct CachesInUse {
 
 impl fmt::Display for CachesInUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "all {} token caches are in use, there is no room for another", self.capacity)
+        write!(
+            f,
+            "all {} token caches are in use, there is no room for another",
+            self.capacity
+        )
     }
 }
 

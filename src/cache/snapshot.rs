@@ -31,7 +31,13 @@ struct TokenTimes {
 
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
-        let Self { token, is_ready, fetching, last_error, held_back } = self;
+        let Self {
+            token,
+            is_ready,
+            fetching,
+            last_error,
+            held_back,
+        } = self;
         let has_same_error = match (last_error, &other.last_error) {
             (Some(error), Some(other)) => error.is_clone_of(other),
             (None, None) => true,
@@ -39,7 +45,12 @@ impl PartialEq for Snapshot {
         };
         has_same_error
             && (token, is_ready, fetching, held_back)
-                == (&other.token, &other.is_ready, &other.fetching, &other.held_back)
+                == (
+                    &other.token,
+                    &other.is_ready,
+                    &other.fetching,
+                    &other.held_back,
+                )
     }
 }
 
@@ -54,12 +65,17 @@ impl Snapshot {
             expires_in: current.schedule.expires_at.saturating_duration_since(now),
         });
         let failures = state.failures(now);
-        let held_back = failures.retry_at(state.urgency(now)).map(|at| at.saturating_duration_since(now));
+        let held_back = failures
+            .retry_at(state.urgency(now))
+            .map(|at| at.saturating_duration_since(now));
         Self {
             token,
             is_ready: state.valid_token(now, None).is_some(),
             fetching: state.waiter().is_some(),
-            last_error: failures.last_error().or_else(|| state.refresh_failures.last_error()).cloned(),
+            last_error: failures
+                .last_error()
+                .or_else(|| state.refresh_failures.last_error())
+                .cloned(),
             held_back: held_back.filter(|wait| !wait.is_zero()),
         }
     }
@@ -76,12 +92,14 @@ impl Snapshot {
 
     /// The token was rejected by the API, or invalidated, and is out of use; a new one is needed.
     pub fn is_refused(&self) -> bool {
-        self.token.is_some_and(|token| matches!(token.status, Status::Rejected | Status::Invalidated))
+        self.token
+            .is_some_and(|token| matches!(token.status, Status::Rejected | Status::Invalidated))
     }
 
     /// The token was rejected by the API, and is in use again because its replacement failed.
     pub fn is_suspect(&self) -> bool {
-        self.token.is_some_and(|token| token.status == Status::Suspect)
+        self.token
+            .is_some_and(|token| token.status == Status::Suspect)
     }
 
     /// The token's number in this cache, counted from 1.

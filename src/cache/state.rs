@@ -1,15 +1,15 @@
-//! What the cache knows, and how callers change it: every transition, under one lock, without a clock of its own.
-//! How a flight changes it is in `settle`.
+//! What the cache knows, and how callers change it: every transition, under one lock, without a
+//! clock of its own. How a flight changes it is in `settle`.
 //!
 //! Rules that hold between any two calls:
 //!
 //! 1. A token that is rejected, invalidated or expired is never handed out. A suspect is.
 //! 2. At most one flight is registered, and only the flight with its number may change anything.
 //! 3. Generations only grow; a token that is merely extended keeps its own.
-//! 4. Nothing in here runs code of a user: what is displaced (errors and wakers may have a `Drop` of theirs) is
-//!    returned, so that the caller drops it after the lock is released.
-//! 5. A failed refresh never holds back a fetch that somebody waits for: each has failures of its own. What an
-//!    endpoint asked for (`Retry-After`) and rejected keys hold back both.
+//! 4. Nothing in here runs code of a user: what is displaced (errors and wakers may have a `Drop`
+//!    of theirs) is returned, so that the caller drops it after the lock is released.
+//! 5. A failed refresh never holds back a fetch that somebody waits for: each has failures of its
+//!    own. What an endpoint asked for (`Retry-After`) and rejected keys hold back both.
 
 use std::{mem, time::Duration};
 
@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{AccessToken, Error, FetchReason, Freshness, RefreshPolicy, error::Lost};
 
-/// How a flight ended, for its waiters. After `Ok` they look at the state again: there is a token, or the failure
-/// says nothing to those who need one now.
+/// How a flight ended, for its waiters. After `Ok` they look at the state again: there is a token,
+/// or the failure says nothing to those who need one now.
 pub(super) type Outcome = Result<(), Error>;
 
 /// What the transitions depend on.
@@ -135,9 +135,9 @@ impl State {
         self.epoch
     }
 
-    /// The token for a request that leaves now, or what to wait for. `rejected` is the generation of the token that
-    /// the API rejected for this very request. A flight that is needed is registered, and returned for the caller to
-    /// launch.
+    /// The token for a request that leaves now, or what to wait for. `rejected` is the generation
+    /// of the token that the API rejected for this very request. A flight that is needed is
+    /// registered, and returned for the caller to launch.
     pub(super) fn lookup(
         &mut self,
         now: Instant,
@@ -145,7 +145,10 @@ impl State {
         runtime: Option<Id>,
     ) -> (Lookup<Waiter>, Option<Launch>, Displaced) {
         let displaced = self.take_flight(now, |flight| now >= flight.waiter.stalled_at());
-        let is_paused = self.fetch_failures.blocking_error(now, Urgency::Waiting).is_some();
+        let is_paused = self
+            .fetch_failures
+            .blocking_error(now, Urgency::Waiting)
+            .is_some();
         if self.flight.is_none() && (is_paused || runtime.is_none()) {
             // No replacement can be fetched now.
             self.suspect(now);
@@ -154,7 +157,11 @@ impl State {
             // Nobody waits.
             Some(token) if !self.is_expiring(now) => {
                 let is_due = now >= token.fresh_until && self.flight.is_none() && runtime.is_some();
-                let is_paused = || self.failures(now).blocking_error(now, self.urgency(now)).is_some();
+                let is_paused = || {
+                    self.failures(now)
+                        .blocking_error(now, self.urgency(now))
+                        .is_some()
+                };
                 let launch = (is_due && !is_paused()).then(|| self.register_flight(now, runtime).0);
                 return (Lookup::Token(token), launch, displaced);
             }
@@ -163,7 +170,10 @@ impl State {
         if let Some(flight) = &self.flight {
             return (Lookup::Wait(flight.waiter.clone()), None, displaced);
         }
-        let paused = self.failures(now).blocking_error(now, Urgency::Waiting).cloned();
+        let paused = self
+            .failures(now)
+            .blocking_error(now, Urgency::Waiting)
+            .cloned();
         let no_runtime = || Error::interrupted("there is no tokio runtime to fetch the token in");
         if let Some(error) = paused.or_else(|| runtime.is_none().then(no_runtime)) {
             let failed = || Lookup::Failed(self.without_token(now, error));
@@ -173,22 +183,33 @@ impl State {
         (Lookup::Wait(waiter), Some(launch), displaced)
     }
 
-    /// The API answered 401 to the token of this generation. A 401 counts for that generation and for no later one.
-    /// Returns whether this one took the token out of use.
+    /// The API answered 401 to the token of this generation. A 401 counts for that generation and
+    /// for no later one. Returns whether this one took the token out of use.
     ///
     /// # Errors
     ///
     /// The budget is used up; the token stays in use.
-    pub(super) fn reject(&mut self, generation: u64, now: Instant, draw: f64) -> Result<bool, OverBudget> {
+    pub(super) fn reject(
+        &mut self,
+        generation: u64,
+        now: Instant,
+        draw: f64,
+    ) -> Result<bool, OverBudget> {
         let is_it = |current: &&mut Current| {
             current.token.generation() == generation && current.status == Status::Good
         };
-        let Some(current) = self.current.as_mut().filter(is_it) else { return Ok(false) };
+        let Some(current) = self.current.as_mut().filter(is_it) else {
+            return Ok(false);
+        };
         let first = !current.is_expired(now);
         // ## Good => Rejected
         current.status = Status::Rejected;
         if first {
-            if self.fetch_failures.blocking_error(now, Urgency::Waiting).is_some() {
+            if self
+                .fetch_failures
+                .blocking_error(now, Urgency::Waiting)
+                .is_some()
+            {
                 // ## Good => Suspect: nothing may be fetched now, so nothing is withdrawn.
                 current.status = Status::Suspect;
             } else if let Err(over) = self.budget.withdraw(now, draw) {
@@ -207,7 +228,9 @@ impl State {
                 && current.token.same_string(token.header_value())
                 && current.status != Status::Invalidated
         };
-        let Some(current) = self.current.as_mut().filter(is_it) else { return false };
+        let Some(current) = self.current.as_mut().filter(is_it) else {
+            return false;
+        };
         // ## Good | Rejected | Suspect => Invalidated
         current.status = Status::Invalidated;
         self.epoch += 1;
@@ -219,8 +242,11 @@ impl State {
     /// The token is in use again, until its expiry.
     pub(super) fn suspect(&mut self, now: Instant) {
         let is_rejected = |current: &&mut Current| current.status == Status::Rejected;
-        if let Some(current) =
-            self.current.as_mut().filter(is_rejected).filter(|current| !current.is_expired(now))
+        if let Some(current) = self
+            .current
+            .as_mut()
+            .filter(is_rejected)
+            .filter(|current| !current.is_expired(now))
         {
             current.status = Status::Suspect;
             self.epoch += 1;
@@ -232,9 +258,13 @@ impl State {
         self.take_flight(now, |flight| flight.launch.number == number)
     }
 
-    /// Takes out a flight that is lost. It counts as a failure if nobody has to wait for another one: otherwise a
-    /// program that makes a runtime for each call would fetch with each call.
-    fn take_flight(&mut self, now: Instant, is_lost: impl FnOnce(&FlightEntry) -> bool) -> Displaced {
+    /// Takes out a flight that is lost. It counts as a failure if nobody has to wait for another
+    /// one: otherwise a program that makes a runtime for each call would fetch with each call.
+    fn take_flight(
+        &mut self,
+        now: Instant,
+        is_lost: impl FnOnce(&FlightEntry) -> bool,
+    ) -> Displaced {
         let flight = self.flight.take_if(|flight| is_lost(flight));
         let was_asked = flight.as_ref().is_some_and(|flight| flight.attempts > 0);
         let mut errors = Errors::default();
@@ -252,7 +282,11 @@ impl State {
         let (sender, waiter) = waiters(deadline + self.config.flight_timeout, runtime);
         self.last_flight += 1;
         let reason = self.reason(now);
-        let launch = Launch { number: self.last_flight, reason, deadline };
+        let launch = Launch {
+            number: self.last_flight,
+            reason,
+            deadline,
+        };
         let asked = (reason, now);
         self.flight = Some(FlightEntry {
             launch,
@@ -269,8 +303,14 @@ impl State {
     pub(super) fn reason(&self, now: Instant) -> FetchReason {
         match &self.current {
             None => FetchReason::First,
-            Some(Current { status: Status::Rejected | Status::Suspect, .. }) => FetchReason::Rejected,
-            Some(Current { status: Status::Invalidated, .. }) => FetchReason::Invalidated,
+            Some(Current {
+                status: Status::Rejected | Status::Suspect,
+                ..
+            }) => FetchReason::Rejected,
+            Some(Current {
+                status: Status::Invalidated,
+                ..
+            }) => FetchReason::Invalidated,
             Some(current) if current.is_expired(now) => FetchReason::Expired,
             Some(_) => FetchReason::Renewal,
         }
@@ -278,7 +318,11 @@ impl State {
 
     /// The failures that hold back the next fetch.
     pub(super) fn failures(&self, now: Instant) -> &Failures {
-        if self.is_live(now) { &self.refresh_failures } else { &self.fetch_failures }
+        if self.is_live(now) {
+            &self.refresh_failures
+        } else {
+            &self.fetch_failures
+        }
     }
 
     pub(super) fn is_live(&self, now: Instant) -> bool {
@@ -287,7 +331,10 @@ impl State {
 
     /// The token is live, but callers wait for its successor.
     fn is_expiring(&self, now: Instant) -> bool {
-        let freshness = self.current.as_ref().map(|current| current.schedule.freshness(now));
+        let freshness = self
+            .current
+            .as_ref()
+            .map(|current| current.schedule.freshness(now));
         let is_awaited = self.flight.as_ref().is_none_or(|flight| flight.is_awaited);
         self.is_live(now) && freshness == Some(Freshness::Expiring) && is_awaited
     }
@@ -302,31 +349,52 @@ impl State {
 
     /// That moment has come, and the flight goes on. Returns those that waited.
     pub(super) fn release_waiters(&mut self, number: u64) -> Option<Sender> {
-        let flight = self.flight.as_mut().filter(|flight| flight.launch.number == number)?;
+        let flight = self
+            .flight
+            .as_mut()
+            .filter(|flight| flight.launch.number == number)?;
         flight.is_awaited = false;
         let (sender, waiter) = waiters(flight.waiter.stalled_at(), flight.waiter.runtime());
         flight.waiter = waiter;
         Some(mem::replace(&mut flight.sender, sender))
     }
 
-    /// On whose behalf the next fetch starts. Nobody waits while there is a suspect either, but every request that is
-    /// sent with one may fail.
+    /// On whose behalf the next fetch starts. Nobody waits while there is a suspect either, but
+    /// every request that is sent with one may fail.
     pub(super) fn urgency(&self, now: Instant) -> Urgency {
-        if self.is_live(now) && !self.is_expiring(now) { Urgency::Background } else { Urgency::Waiting }
+        if self.is_live(now) && !self.is_expiring(now) {
+            Urgency::Background
+        } else {
+            Urgency::Waiting
+        }
     }
 
     /// A token that can be sent now, other than the one that was `rejected`.
     pub(super) fn valid_token(&self, now: Instant, rejected: Option<u64>) -> Option<ValidToken> {
-        let current = self.current.as_ref().filter(|current| current.is_valid(now))?;
+        let current = self
+            .current
+            .as_ref()
+            .filter(|current| current.is_valid(now))?;
         let token = current.token.clone();
         if rejected == Some(token.generation()) {
             return None;
         }
         let is_suspect = current.status == Status::Suspect;
-        let fresh_until = if is_suspect { now } else { current.schedule.refresh_at };
-        let is_failing = is_suspect || now >= fresh_until && self.refresh_failures.last_error().is_some();
+        let fresh_until = if is_suspect {
+            now
+        } else {
+            current.schedule.refresh_at
+        };
+        let is_failing =
+            is_suspect || now >= fresh_until && self.refresh_failures.last_error().is_some();
         let expires_at = current.schedule.expires_at;
-        Some(ValidToken { token, fresh_until, expires_at, epoch: self.epoch, is_failing })
+        Some(ValidToken {
+            token,
+            fresh_until,
+            expires_at,
+            epoch: self.epoch,
+            is_failing,
+        })
     }
 
     pub(super) fn waiter(&self) -> Option<&Waiter> {
@@ -337,7 +405,9 @@ impl State {
     pub(super) fn without_token(&self, now: Instant, cause: Error) -> Error {
         match self.reason(now) {
             FetchReason::First => Error::no_token(Lost::NeverHad, cause),
-            FetchReason::Rejected | FetchReason::Invalidated => Error::no_token(Lost::Refused, cause),
+            FetchReason::Rejected | FetchReason::Invalidated => {
+                Error::no_token(Lost::Refused, cause)
+            }
             FetchReason::Expired => Error::no_token(Lost::Expired, cause),
             FetchReason::Renewal => cause,
         }

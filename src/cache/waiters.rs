@@ -1,8 +1,9 @@
 //! Where the waiters of a flight wait for its outcome: one value for all, and a waker for each.
 //!
-//! Wakers are code of a user. They are cloned, woken and dropped while no lock is held, since what one of them
-//! wakes may poll or drop another waiter of the same flight (`futures_util`'s `Shared` wakes under its lock). One that
-//! panics when it is woken does not keep the others from being woken.
+//! Wakers are code of a user. They are cloned, woken and dropped while no lock is held, since what
+//! one of them wakes may poll or drop another waiter of the same flight (`futures_util`'s `Shared`
+//! wakes under its lock). One that panics when it is woken does not keep the others from being
+//! woken.
 
 use std::{
     future::Future,
@@ -20,7 +21,8 @@ use super::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-/// The end that sends the outcome. Dropped without, it sends the waiters to look at the state again.
+/// The end that sends the outcome. Dropped without, it sends the waiters to look at the state
+/// again.
 #[derive(Debug)]
 pub(super) struct Sender(Arc<Waiters>);
 
@@ -48,8 +50,18 @@ struct List {
 
 /// For a flight in this runtime that counts as stalled from `stalled_at` on.
 pub(super) fn waiters(stalled_at: Instant, runtime: Option<Id>) -> (Sender, Waiter) {
-    let waiters = Arc::new(Waiters { stalled_at, runtime, list: Mutex::default() });
-    (Sender(Arc::clone(&waiters)), Waiter { waiters, index: None })
+    let waiters = Arc::new(Waiters {
+        stalled_at,
+        runtime,
+        list: Mutex::default(),
+    });
+    (
+        Sender(Arc::clone(&waiters)),
+        Waiter {
+            waiters,
+            index: None,
+        },
+    )
 }
 
 impl Waiters {
@@ -88,8 +100,8 @@ impl Drop for Sender {
 }
 
 impl List {
-    /// Registers a waker, under the same index again. Returns the one that it replaces, to be dropped outside of the
-    /// lock.
+    /// Registers a waker, under the same index again. Returns the one that it replaces, to be
+    /// dropped outside of the lock.
     fn register(&mut self, index: &mut Option<usize>, waker: Waker) -> Option<Waker> {
         let index = *index.get_or_insert_with(|| {
             self.free.pop().unwrap_or_else(|| {
@@ -148,7 +160,10 @@ impl Future for Waiter {
 
 impl Clone for Waiter {
     fn clone(&self) -> Self {
-        Self { waiters: Arc::clone(&self.waiters), index: None }
+        Self {
+            waiters: Arc::clone(&self.waiters),
+            index: None,
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{Error, TokenEndpoint};
 
-/// Something that operators count. See [the page on signals](crate::docs::signals) for what each one means and how
-/// it is traced and counted.
+/// Something that operators count. See [the page on signals](crate::docs::signals) for what each
+/// one means and how it is traced and counted.
 ///
 /// No event has a secret in it.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +41,9 @@ pub enum Event<'a> {
         /// The earliest moment of the next fetch, from now.
         retry_in: Duration,
     },
-    /// A request, or a call of [`TokenCache::get`](crate::TokenCache::get), got a token that should have been replaced:
-    /// its refresh is due and failed, or the API rejected it and it could not be replaced.
+    /// A request, or a call of [`TokenCache::get`](crate::TokenCache::get), got a token that should
+    /// have been replaced: its refresh is due and failed, or the API rejected it and it could not
+    /// be replaced.
     #[non_exhaustive]
     ServedWhileFailing {
         /// The token's.
@@ -179,8 +180,8 @@ impl fmt::Display for GivenUp {
     }
 }
 
-/// Hears of every [`Event`] of a cache and of the layers that use it: for those who use neither `tracing` nor the
-/// `metrics` facade. Any closure over an event is one.
+/// Hears of every [`Event`] of a cache and of the layers that use it: for those who use neither
+/// `tracing` nor the `metrics` facade. Any closure over an event is one.
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
@@ -202,19 +203,20 @@ impl fmt::Display for GivenUp {
 /// # Ok::<_, klavi_auth::ConfigError>(())
 /// ```
 ///
-/// It is called where the event happens, in the fetch's task or in the poll of a request, while no lock is held: it
-/// should be quick. The event of a fetch comes before its waiters are woken.
+/// It is called where the event happens, in the fetch's task or in the poll of a request, while no
+/// lock is held: it should be quick. The event of a fetch comes before its waiters are woken.
 ///
 /// # Recursion
 ///
-/// An observer may call the cache, but what that call causes is an event too, and comes to the same observer before the
-/// call returns: an observer that asks for a token whenever one was served while failing never returns. Send the event to
-/// a task of your own (a channel, `tokio::spawn`) and call the cache there.
+/// An observer may call the cache, but what that call causes is an event too, and comes to the same
+/// observer before the call returns: an observer that asks for a token whenever one was served
+/// while failing never returns. Send the event to a task of your own (a channel, `tokio::spawn`)
+/// and call the cache there.
 ///
 /// # Panics
 ///
-/// A panic of an observer reaches the request that it was called for. In the fetch's task it loses nothing but the
-/// rest of that task: the waiters look at the cache again.
+/// A panic of an observer reaches the request that it was called for. In the fetch's task it loses
+/// nothing but the rest of that task: the waiters look at the cache again.
 pub trait Observer: Send + Sync + 'static {
     /// Something happened.
     fn on_event(&self, event: &Event<'_>);

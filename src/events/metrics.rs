@@ -1,4 +1,5 @@
-//! The events as counts, through the `metrics` facade. [The page on signals](crate::docs::signals) has the table.
+//! The events as counts, through the `metrics` facade. [The page on signals](crate::docs::signals)
+//! has the table.
 
 use ::metrics::{Label, Unit, counter, describe_counter, describe_histogram, histogram};
 
@@ -19,13 +20,28 @@ const GIVEN_UP: &str = "klavi_auth_resends_given_up_total";
 
 pub(super) fn describe() {
     let counters = [
-        (FETCHED, "Tokens that came in when there was none that could be used"),
-        (RENEWED, "Tokens that came in while the one before was still good"),
-        (RETRIED, "Attempts of a token fetch that failed and were made again"),
+        (
+            FETCHED,
+            "Tokens that came in when there was none that could be used",
+        ),
+        (
+            RENEWED,
+            "Tokens that came in while the one before was still good",
+        ),
+        (
+            RETRIED,
+            "Attempts of a token fetch that failed and were made again",
+        ),
         (FAILED, "Token fetches that failed, after all attempts"),
-        (SERVED, "Requests that got the current token although its renewal is due and has failed"),
+        (
+            SERVED,
+            "Requests that got the current token although its renewal is due and has failed",
+        ),
         (REJECTED, "401s to a token that were believed"),
-        (EXHAUSTED, "401s to a token that were not believed, because too many were of late"),
+        (
+            EXHAUSTED,
+            "401s to a token that were not believed, because too many were of late",
+        ),
         (INVALIDATED, "Tokens taken out of use by the program"),
         (RESENT, "Requests sent for the second time"),
         (GIVEN_UP, "401s that were not answered by a resend"),
@@ -33,38 +49,74 @@ pub(super) fn describe() {
     for (name, what) in counters {
         describe_counter!(name, Unit::Count, what);
     }
-    describe_histogram!(DURATION, Unit::Seconds, "How long a token fetch took, with all attempts");
+    describe_histogram!(
+        DURATION,
+        Unit::Seconds,
+        "How long a token fetch took, with all attempts"
+    );
 }
 
 pub(super) fn count(cache: &str, event: &Event<'_>) {
     let with = |name, labels: &[(&'static str, &'static str)]| {
-        let labels = labels.iter().map(Label::from).chain([Label::new("cache", cache.to_owned())]);
+        let labels = labels
+            .iter()
+            .map(Label::from)
+            .chain([Label::new("cache", cache.to_owned())]);
         counter!(name, labels.collect::<Vec<_>>()).increment(1);
     };
     match *event {
-        Event::Fetched(Arrival { reason, endpoint, .. }) => {
-            with(FETCHED, &[("reason", reason.as_str()), ("endpoint", label(endpoint))]);
+        Event::Fetched(Arrival {
+            reason, endpoint, ..
+        }) => {
+            with(
+                FETCHED,
+                &[("reason", reason.as_str()), ("endpoint", label(endpoint))],
+            );
         }
         Event::Renewed(Arrival { endpoint, .. }) => with(RENEWED, &[("endpoint", label(endpoint))]),
         Event::Retrying { error, .. } => with(RETRIED, &[("error", error.label())]),
-        Event::Failed { error, reason, serving, .. } => {
+        Event::Failed {
+            error,
+            reason,
+            serving,
+            ..
+        } => {
             let serving = if serving { "true" } else { "false" };
-            with(FAILED, &[("reason", reason.as_str()), ("error", error.label()), ("serving", serving)]);
+            with(
+                FAILED,
+                &[
+                    ("reason", reason.as_str()),
+                    ("error", error.label()),
+                    ("serving", serving),
+                ],
+            );
         }
         Event::ServedWhileFailing { .. } => with(SERVED, &[]),
-        Event::Rejected { first, .. } => with(REJECTED, &[("first", if first { "true" } else { "false" })]),
+        Event::Rejected { first, .. } => {
+            with(REJECTED, &[("first", if first { "true" } else { "false" })])
+        }
         Event::BudgetExhausted { .. } => with(EXHAUSTED, &[]),
         Event::Invalidated { .. } => with(INVALIDATED, &[]),
         Event::Resent { .. } => with(RESENT, &[]),
         Event::ResendGivenUp { reason, .. } => with(GIVEN_UP, &[("reason", reason.as_str())]),
     }
     let (reason, outcome, latency) = match *event {
-        Event::Fetched(arrival) | Event::Renewed(arrival) => (arrival.reason, "ok", arrival.latency),
-        Event::Failed { error, reason, latency, .. } => (reason, error.label(), latency),
+        Event::Fetched(arrival) | Event::Renewed(arrival) => {
+            (arrival.reason, "ok", arrival.latency)
+        }
+        Event::Failed {
+            error,
+            reason,
+            latency,
+            ..
+        } => (reason, error.label(), latency),
         _ => return,
     };
     let labels = [("reason", reason.as_str()), ("outcome", outcome)];
-    let labels = labels.iter().map(Label::from).chain([Label::new("cache", cache.to_owned())]);
+    let labels = labels
+        .iter()
+        .map(Label::from)
+        .chain([Label::new("cache", cache.to_owned())]);
     histogram!(DURATION, labels.collect::<Vec<_>>()).record(latency);
 }
 

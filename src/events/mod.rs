@@ -41,6 +41,8 @@ impl Events {
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Events")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }

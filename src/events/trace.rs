@@ -1,7 +1,8 @@
 //! The events for `tracing`, all with the target `klavi_auth`, and the span of a fetch.
 //!
-//! INFO is quiet on a healthy day: a first token, one that came after failures, one that was rejected. WARN says that
-//! tokens cannot be had, or that a 401 was not believed: somebody should look. The rest is DEBUG.
+//! INFO is quiet on a healthy day: a first token, one that came after failures, one that was
+//! rejected. WARN says that tokens cannot be had, or that a 401 was not believed: somebody should
+//! look. The rest is DEBUG.
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
@@ -10,8 +11,8 @@ use tracing::{Span, field::Empty};
 use super::{Arrival, Event, FetchReason};
 use crate::{Error, TokenEndpoint};
 
-/// The span of one fetch with all its attempts. It belongs to no request, for it may outlive the one that caused it,
-/// but it follows from the span in which that was polled.
+/// The span of one fetch with all its attempts. It belongs to no request, for it may outlive the
+/// one that caused it, but it follows from the span in which that was polled.
 pub(crate) fn token_fetch(cache: &str, reason: FetchReason) -> Span {
     let span = tracing::info_span!(
         target: "klavi_auth",
@@ -39,7 +40,9 @@ pub(crate) fn finished(
     if let Some(endpoint) = endpoint {
         span.record("endpoint", endpoint.as_str());
     }
-    span.record("outcome", outcome).record("attempt", attempt).record("latency_ms", millis(latency));
+    span.record("outcome", outcome)
+        .record("attempt", attempt)
+        .record("latency_ms", millis(latency));
 }
 
 /// The environment variables were read.
@@ -68,7 +71,11 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
     match *event {
         Event::Fetched(arrival) => fetched(cache, arrival),
         Event::Renewed(arrival) => renewed(cache, arrival),
-        Event::Retrying { error, attempt, wait } => tracing::debug!(
+        Event::Retrying {
+            error,
+            attempt,
+            wait,
+        } => tracing::debug!(
             name: "token_fetch_retrying",
             target: "klavi_auth",
             cache,
@@ -77,7 +84,14 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             wait_ms = millis(wait),
             "token fetch failed, trying again"
         ),
-        Event::Failed { error, reason, attempts, latency, serving, retry_in } => tracing::warn!(
+        Event::Failed {
+            error,
+            reason,
+            attempts,
+            latency,
+            serving,
+            retry_in,
+        } => tracing::warn!(
             name: "token_fetch_failed",
             target: "klavi_auth",
             cache,
@@ -143,7 +157,15 @@ fn fetched(cache: &str, arrival: Arrival) {
 
 /// Nobody noticed, unless it follows a warning.
 fn renewed(cache: &str, arrival: Arrival) {
-    let Arrival { generation, endpoint, attempts, lifetime, latency, recovered, .. } = arrival;
+    let Arrival {
+        generation,
+        endpoint,
+        attempts,
+        lifetime,
+        latency,
+        recovered,
+        ..
+    } = arrival;
     let (endpoint, lifetime_s) = (endpoint.map(TokenEndpoint::as_str), lifetime.as_secs());
     let latency_ms = millis(latency);
     if recovered {
@@ -175,7 +197,8 @@ fn renewed(cache: &str, arrival: Arrival) {
     }
 }
 
-/// The first 401 says something of the token, the others only of how many requests were under way with it.
+/// The first 401 says something of the token, the others only of how many requests were under way
+/// with it.
 fn rejected(cache: &str, generation: u64, first: bool) {
     if first {
         tracing::info!(

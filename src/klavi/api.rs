@@ -50,14 +50,14 @@ impl KlaviApi {
         Self::new(Environment::Production, product)
     }
 
-    /// Any base URL, with or without a path: `https://klavi.internal/proxy`. Plain `http` is accepted for
-    /// loopback (`localhost`, `127.0.0.0/8`, `[::1]`). It is normalised as the `url` crate does: see
-    /// [`base_url`](Self::base_url).
+    /// Any base URL, with or without a path: `https://klavi.internal/proxy`. Plain `http` is
+    /// accepted for loopback (`localhost`, `127.0.0.0/8`, `[::1]`). It is normalised as the `url`
+    /// crate does: see [`base_url`](Self::base_url).
     ///
     /// # Errors
     ///
-    /// [`ConfigError::InvalidUrl`] if it is not an absolute `http` or `https` URL or has user information or
-    /// a query; [`ConfigError::InsecureUrl`] for plain `http` to any other host.
+    /// [`ConfigError::InvalidUrl`] if it is not an absolute `http` or `https` URL or has user
+    /// information or a query; [`ConfigError::InsecureUrl`] for plain `http` to any other host.
     pub fn at(base_url: &str, product: Product) -> Result<Self, ConfigError> {
         let (origin, uri) = configured_url::parse_secure(base_url, Purpose::BaseUrl)?;
         Self::below(origin, &normalised_path(uri.path()), product)
@@ -65,8 +65,8 @@ impl KlaviApi {
 
     /// As [`at`](Self::at), and plain `http` is accepted for every host.
     ///
-    /// Keys and tokens then cross the network in the clear: for a sidecar that speaks TLS for you, or a
-    /// closed network of containers.
+    /// Keys and tokens then cross the network in the clear: for a sidecar that speaks TLS for you,
+    /// or a closed network of containers.
     ///
     /// # Errors
     ///
@@ -87,9 +87,14 @@ impl KlaviApi {
     /// [`ConfigError::InvalidEnv`] with the name of the variable and what is wrong with its value.
     pub fn from_env(product: Product) -> Result<Self, ConfigError> {
         let (api, from) = if let Some(url) = from_env("KLAVI_API_URL")? {
-            (Self::at(&url, product).map_err(|error| error.of_env("KLAVI_API_URL"))?, "KLAVI_API_URL")
+            (
+                Self::at(&url, product).map_err(|error| error.of_env("KLAVI_API_URL"))?,
+                "KLAVI_API_URL",
+            )
         } else if let Some(name) = from_env("KLAVI_ENV")? {
-            let environment = name.parse().map_err(|error: ConfigError| error.of_env("KLAVI_ENV"))?;
+            let environment = name
+                .parse()
+                .map_err(|error: ConfigError| error.of_env("KLAVI_ENV"))?;
             (Self::new(environment, product), "KLAVI_ENV")
         } else {
             (Self::sandbox(product), "default")
@@ -139,12 +144,19 @@ impl KlaviApi {
         };
         let (auth, refresh) = (endpoint("auth")?, endpoint("refresh")?);
         let base_url = format!("{}://{}{base_path}", origin.scheme(), origin.authority()).into();
-        Ok(Self { base_url, product_path: ProductPath::new(&path), auth, refresh, origin, product })
+        Ok(Self {
+            base_url,
+            product_path: ProductPath::new(&path),
+            auth,
+            refresh,
+            origin,
+            product,
+        })
     }
 }
 
-/// A path as the `url` crate writes it: without dot segments, and percent-encoded where `Uri` does not insist on it.
-/// Without a slash at its end.
+/// A path as the `url` crate writes it: without dot segments, and percent-encoded where `Uri` does
+/// not insist on it. Without a slash at its end.
 fn normalised_path(path: &str) -> String {
     let mut segments = Vec::new();
     for segment in path.split(['/', '\\']).skip(1) {
@@ -155,7 +167,10 @@ fn normalised_path(path: &str) -> String {
         }
     }
     let mut normalised = String::new();
-    for byte in segments.iter().flat_map(|segment| "/".bytes().chain(segment.bytes())) {
+    for byte in segments
+        .iter()
+        .flat_map(|segment| "/".bytes().chain(segment.bytes()))
+    {
         match byte {
             b'"' | b'{' | b'}' | 0x80.. => normalised.push_str(&format!("%{byte:02X}")),
             _ => normalised.push(byte.into()),
@@ -185,22 +200,40 @@ mod tests {
             (Environment::Sandbox, "https://api-sandbox.klavi.ai"),
             (Environment::Production, "https://api.klavi.ai"),
             (Environment::Testing, "https://api-testing.klavi.ai"),
-            (Environment::SandboxMtls, "https://mtls-api-sandbox.klavi.ai"),
+            (
+                Environment::SandboxMtls,
+                "https://mtls-api-sandbox.klavi.ai",
+            ),
             (Environment::ProductionMtls, "https://mtls-api.klavi.ai"),
-            (Environment::TestingMtls, "https://mtls-api-testing.klavi.ai"),
+            (
+                Environment::TestingMtls,
+                "https://mtls-api-testing.klavi.ai",
+            ),
         ];
         assert_eq!(hosts.map(|(environment, _)| environment), Environment::ALL);
         for (environment, base) in hosts {
             for product in [Product::Data, Product::PaymentCustomer] {
                 let api = KlaviApi::new(environment, product.clone());
                 assert_eq!(api.base_url(), base);
-                assert_eq!(api.auth_uri().to_string(), format!("{base}/{product}/v1/auth"));
-                assert_eq!(api.refresh_uri().to_string(), format!("{base}/{product}/v1/refresh"));
+                assert_eq!(
+                    api.auth_uri().to_string(),
+                    format!("{base}/{product}/v1/auth")
+                );
+                assert_eq!(
+                    api.refresh_uri().to_string(),
+                    format!("{base}/{product}/v1/refresh")
+                );
                 assert_eq!(KlaviApi::at(base, product).unwrap(), api);
             }
         }
-        assert_eq!(KlaviApi::sandbox(Product::Data), KlaviApi::new(hosts[0].0, Product::Data));
-        assert_eq!(KlaviApi::production(Product::Data), KlaviApi::new(hosts[1].0, Product::Data));
+        assert_eq!(
+            KlaviApi::sandbox(Product::Data),
+            KlaviApi::new(hosts[0].0, Product::Data)
+        );
+        assert_eq!(
+            KlaviApi::production(Product::Data),
+            KlaviApi::new(hosts[1].0, Product::Data)
+        );
     }
 
     #[test]
@@ -208,7 +241,10 @@ mod tests {
         let product = Product::other("payments.v2").unwrap();
         let api = KlaviApi::at("https://gw.example:8443/klavi/", product).unwrap();
         assert_eq!(api.base_url(), "https://gw.example:8443/klavi");
-        assert_eq!(api.auth_uri(), "https://gw.example:8443/klavi/payments.v2/v1/auth");
+        assert_eq!(
+            api.auth_uri(),
+            "https://gw.example:8443/klavi/payments.v2/v1/auth"
+        );
     }
 
     #[test]
@@ -229,22 +265,36 @@ mod tests {
             let api = KlaviApi::at(base, Product::Monitor).unwrap();
             let url = url::Url::parse(base).unwrap().to_string();
             assert_eq!(api.base_url(), url.trim_end_matches('/'), "{base}");
-            assert_eq!(api.auth_uri().to_string(), format!("{}/monitor/v1/auth", api.base_url()));
+            assert_eq!(
+                api.auth_uri().to_string(),
+                format!("{}/monitor/v1/auth", api.base_url())
+            );
             assert_eq!(api, KlaviApi::at(&url, Product::Monitor).unwrap());
         }
     }
 
     #[test]
     fn case_58_plain_http_is_for_loopback_or_where_the_user_said_so() {
-        for url in ["http://127.0.0.1:80", "http://127.1", "http://localhost:8080", "http://[::1]:1"] {
+        for url in [
+            "http://127.0.0.1:80",
+            "http://127.1",
+            "http://localhost:8080",
+            "http://[::1]:1",
+        ] {
             assert!(KlaviApi::at(url, Product::Monitor).is_ok(), "{url}");
         }
-        for url in
-            ["http://api.klavi.ai", "http://10.0.0.1", "http://localhost.evil.com", "http://127.0.0.1.nip.io"]
-        {
+        for url in [
+            "http://api.klavi.ai",
+            "http://10.0.0.1",
+            "http://localhost.evil.com",
+            "http://127.0.0.1.nip.io",
+        ] {
             let error = KlaviApi::at(url, Product::Monitor).unwrap_err();
             assert!(matches!(error, ConfigError::InsecureUrl(_)), "{url}");
-            assert!(KlaviApi::at_insecure(url, Product::Monitor).is_ok(), "{url}");
+            assert!(
+                KlaviApi::at_insecure(url, Product::Monitor).is_ok(),
+                "{url}"
+            );
         }
     }
 

@@ -21,7 +21,8 @@ use crate::{Error, NewToken, TokenEndpoint, events};
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("klavi-auth/", env!("CARGO_PKG_VERSION")));
+const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("klavi-auth/", env!("CARGO_PKG_VERSION")));
 
 pub(super) struct TokenCall<'a> {
     pub(super) endpoint: TokenEndpoint,
@@ -39,14 +40,19 @@ impl TokenCall<'_> {
         request: Request<Bytes>,
     ) -> Result<NewToken, Error> {
         events::token_call(self.endpoint, self.reason);
-        let host = request.uri().authority().map_or_else(String::new, ToString::to_string);
+        let host = request
+            .uri()
+            .authority()
+            .map_or_else(String::new, ToString::to_string);
         let asked = Instant::now();
         let answer = transport::exchange(transport, request, self.limit).await;
         match answer.and_then(|answer| wire::token(&answer, self.dialect, self.secrets)) {
             // The lifetime began, at the earliest, before the request left.
             Ok(token) => Ok(token.aged(asked.elapsed()).given_by(self.endpoint)),
             // A transport words its errors itself, and may repeat what it was to send.
-            Err(error) => Err(error.masked(&|text| self.masked(text)).with_endpoint(self.endpoint, &host)),
+            Err(error) => Err(error
+                .masked(&|text| self.masked(text))
+                .with_endpoint(self.endpoint, &host)),
         }
     }
 

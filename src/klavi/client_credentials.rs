@@ -19,8 +19,8 @@ use super::{
     wire::{self, Dialect},
 };
 use crate::{
-    AccessToken, BoxError, ConfigError, Error, FetchFuture, NewToken, Predecessor, SkipAuth, TokenEndpoint,
-    TokenRequest, TokenSource,
+    AccessToken, BoxError, ConfigError, Error, FetchFuture, NewToken, Predecessor, SkipAuth,
+    TokenEndpoint, TokenRequest, TokenSource,
     configured_url::{self, Purpose},
 };
 
@@ -105,7 +105,12 @@ impl ClientCredentials {
         A::Data: Send,
         A::Error: Into<BoxError>,
     {
-        Self::over(token_url, client_id.into(), client_secret.into(), transport::erase(transport))
+        Self::over(
+            token_url,
+            client_id.into(),
+            client_secret.into(),
+            transport::erase(transport),
+        )
     }
 
     /// As [`new`](Self::new), over a client of reqwest's.
@@ -124,7 +129,12 @@ impl ClientCredentials {
         client_secret: impl Into<String>,
         client: reqwest::Client,
     ) -> Result<Self, ConfigError> {
-        Self::over(token_url, client_id.into(), client_secret.into(), super::over_reqwest(client))
+        Self::over(
+            token_url,
+            client_id.into(),
+            client_secret.into(),
+            super::over_reqwest(client),
+        )
     }
 
     fn over(
@@ -205,8 +215,15 @@ impl ClientCredentials {
         self
     }
 
-    async fn ask(&self, old: Option<&AccessToken>, reason: &'static str) -> Result<NewToken, Error> {
-        let (id, secret) = (self.client_id.expose_secret(), self.client_secret.expose_secret());
+    async fn ask(
+        &self,
+        old: Option<&AccessToken>,
+        reason: &'static str,
+    ) -> Result<NewToken, Error> {
+        let (id, secret) = (
+            self.client_id.expose_secret(),
+            self.client_secret.expose_secret(),
+        );
         let fields = [
             ("grant_type", Some("client_credentials")),
             ("scope", self.scope.as_deref()),
@@ -221,8 +238,8 @@ impl ClientCredentials {
         if self.is_basic {
             authorization = basic(id, secret);
             let value = Zeroizing::new(authorization.as_bytes().to_vec());
-            let mut value =
-                HeaderValue::from_maybe_shared(Bytes::from_owner(value)).map_err(Error::permanent)?;
+            let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
+                .map_err(Error::permanent)?;
             value.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, value);
         }
@@ -231,11 +248,15 @@ impl ClientCredentials {
         let call = TokenCall {
             endpoint: TokenEndpoint::Token,
             reason,
-            dialect: Dialect::OAuth2 { default_lifetime: self.default_lifetime },
+            dialect: Dialect::OAuth2 {
+                default_lifetime: self.default_lifetime,
+            },
             secrets: &[old, id, secret, &authorization],
             limit: self.request_timeout,
         };
-        call.send(&self.transport, request).await.map_err(wire::refusal_of_keys)
+        call.send(&self.transport, request)
+            .await
+            .map_err(wire::refusal_of_keys)
     }
 }
 
@@ -270,7 +291,8 @@ impl fmt::Debug for ClientCredentials {
 /// The fields that there are, as a form, in a buffer that is wiped when the transport lets go of
 /// it.
 fn form(fields: &[(&str, Option<&str>)]) -> Bytes {
-    let room = |(name, value): &(&str, Option<&str>)| name.len() + 2 + 3 * value.map_or(0, str::len);
+    let room =
+        |(name, value): &(&str, Option<&str>)| name.len() + 2 + 3 * value.map_or(0, str::len);
     let mut form = Zeroizing::new(Vec::with_capacity(fields.iter().map(room).sum()));
     for (name, value) in fields {
         let Some(value) = value else { continue };
@@ -291,7 +313,9 @@ fn basic(id: &str, secret: &str) -> Zeroizing<String> {
     encode(id, |byte| pair.push(byte));
     pair.push(b':');
     encode(secret, |byte| pair.push(byte));
-    let mut basic = Zeroizing::new(String::with_capacity(SCHEME.len() + pair.len().div_ceil(3) * 4));
+    let mut basic = Zeroizing::new(String::with_capacity(
+        SCHEME.len() + pair.len().div_ceil(3) * 4,
+    ));
     basic.push_str(SCHEME);
     basic.extend(pair.chunks(3).flat_map(base64));
     basic
@@ -349,11 +373,16 @@ mod tests {
             let sent = Arc::clone(&sent);
             service_fn(move |request: Request<Bytes>| {
                 sent.lock().unwrap().push(request);
-                let response = Response::builder().status(status).body(Full::<Bytes>::from(body));
+                let response = Response::builder()
+                    .status(status)
+                    .body(Full::<Bytes>::from(body));
                 std::future::ready(Ok::<_, Infallible>(response.unwrap()))
             })
         };
-        (ClientCredentials::new(URL, "my client", "s/cr=t+ü", transport).unwrap(), sent)
+        (
+            ClientCredentials::new(URL, "my client", "s/cr=t+ü", transport).unwrap(),
+            sent,
+        )
     }
 
     const TOKEN: &str = r#"{"access_token":"t-o-k","token_type":"bearer","expires_in":60}"#;
@@ -365,13 +394,23 @@ mod tests {
     #[tokio::test]
     async fn id_and_secret_go_in_the_form() {
         let (source, sent) = source(200, TOKEN);
-        let token = fetch(&source.scope("a b").audience("https://api.example.com")).await.unwrap();
+        let token = fetch(&source.scope("a b").audience("https://api.example.com"))
+            .await
+            .unwrap();
         assert_eq!(token.lifetime(), Duration::from_secs(60));
         assert_eq!(token.endpoint(), Some(TokenEndpoint::Token));
         let sent = sent.lock().unwrap();
-        let [request] = &sent[..] else { panic!("one call") };
-        assert_eq!((request.method(), request.uri().to_string().as_str()), (&Method::POST, URL));
-        assert_eq!(request.headers()[CONTENT_TYPE], "application/x-www-form-urlencoded");
+        let [request] = &sent[..] else {
+            panic!("one call")
+        };
+        assert_eq!(
+            (request.method(), request.uri().to_string().as_str()),
+            (&Method::POST, URL)
+        );
+        assert_eq!(
+            request.headers()[CONTENT_TYPE],
+            "application/x-www-form-urlencoded"
+        );
         assert_eq!(request.headers()["accept"], "application/json");
         assert!(!request.headers().contains_key(AUTHORIZATION));
         assert!(request.extensions().get::<SkipAuth>().is_some());
@@ -385,11 +424,18 @@ mod tests {
     #[tokio::test]
     async fn id_and_secret_go_in_the_header() {
         let (source, sent) = source(200, TOKEN);
-        let more = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let more = |name, value| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        };
         let source = source.basic();
         let source = [more("user-agent", "shop/1.0"), more("authorization", "no")]
             .into_iter()
-            .fold(source, |source, (name, value)| source.token_call_header(name, value));
+            .fold(source, |source, (name, value)| {
+                source.token_call_header(name, value)
+            });
         fetch(&source).await.unwrap();
         assert_eq!(sent.lock().unwrap()[0].headers()["user-agent"], "shop/1.0");
         let sent = sent.lock().unwrap();
@@ -402,10 +448,21 @@ mod tests {
 
     #[test]
     fn base64_is_that_of_the_rfc() {
-        for (bytes, encoded) in
-            [("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy"), ("?>~", "Pz5+")]
-        {
-            assert_eq!(bytes.as_bytes().chunks(3).flat_map(base64).collect::<String>(), encoded);
+        for (bytes, encoded) in [
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foobar", "Zm9vYmFy"),
+            ("?>~", "Pz5+"),
+        ] {
+            assert_eq!(
+                bytes
+                    .as_bytes()
+                    .chunks(3)
+                    .flat_map(base64)
+                    .collect::<String>(),
+                encoded
+            );
         }
     }
 
@@ -423,7 +480,11 @@ mod tests {
                 r#"{"error":"invalid_scope"}"#,
                 "POST /token: the token call was not understood (status 400): invalid_scope",
             ),
-            (503, "", "POST /token: the token endpoint failed (status 503)"),
+            (
+                503,
+                "",
+                "POST /token: the token endpoint failed (status 503)",
+            ),
             (200, r#"{"access_token":"t"}"#, ""),
         ] {
             let (source, _) = source(status, body);
@@ -441,7 +502,9 @@ mod tests {
     async fn a_lifetime_that_is_not_said_is_the_default_or_an_error() {
         let (source, _) = source(200, r#"{"access_token":"t"}"#);
         assert!(fetch(&source).await.unwrap_err().is_bad_answer());
-        let token = fetch(&source.default_lifetime(Duration::from_secs(7))).await.unwrap();
+        let token = fetch(&source.default_lifetime(Duration::from_secs(7)))
+            .await
+            .unwrap();
         assert_eq!(token.lifetime(), Duration::from_secs(7));
     }
 
@@ -456,13 +519,17 @@ mod tests {
         }
         impl std::error::Error for Repeats {}
         let transport = service_fn(|request: Request<Bytes>| {
-            let header = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap());
+            let header = request
+                .headers()
+                .get(AUTHORIZATION)
+                .map(|value| value.to_str().unwrap());
             let sent = format!("{header:?} {:?}", request.body());
             std::future::ready(Err::<Response<Full<Bytes>>, _>(Repeats(sent)))
         });
         for is_basic in [false, true] {
             let source =
-                ClientCredentials::new(URL, "my-client-id", "s/cret of \"mine\"", transport).unwrap();
+                ClientCredentials::new(URL, "my-client-id", "s/cret of \"mine\"", transport)
+                    .unwrap();
             let source = if is_basic { source.basic() } else { source };
             let error = fetch(&source).await.unwrap_err();
             let cause = std::error::Error::source(&error).unwrap().to_string();
@@ -517,13 +584,26 @@ mod tests {
                 "token URL `http://x.example` would carry secrets in the clear: write `https://x.example`",
             ),
             (URL, "", "b", "the client id is empty"),
-            (URL, "a", "b\n", "the client secret ends with a line break: trim it"),
+            (
+                URL,
+                "a",
+                "b\n",
+                "the client secret ends with a line break: trim it",
+            ),
         ] {
             assert_eq!(new(url, id, secret).unwrap_err().to_string(), says);
         }
-        let source = new("http://127.0.0.1:8080/token", "the-id", "the-secret").unwrap().scope("a");
+        let source = new("http://127.0.0.1:8080/token", "the-id", "the-secret")
+            .unwrap()
+            .scope("a");
         let printed = format!("{source:?}");
-        assert!(printed.contains("http://127.0.0.1:8080/token") && printed.contains("scope"), "{printed}");
-        assert!(!printed.contains("the-id") && !printed.contains("the-secret"), "{printed}");
+        assert!(
+            printed.contains("http://127.0.0.1:8080/token") && printed.contains("scope"),
+            "{printed}"
+        );
+        assert!(
+            !printed.contains("the-id") && !printed.contains("the-secret"),
+            "{printed}"
+        );
     }
 }

@@ -17,9 +17,9 @@ use crate::{
 /// Keys that change while the program runs are read again for every `/auth`: from files with
 /// [`from_files`](Self::from_files), from anywhere else with [`from_fn`](Self::from_fn).
 ///
-/// Both keys count as secrets: neither appears in `Debug`, in an error or in a log, and both are wiped from
-/// memory when the last clone is dropped. [Secrets](crate#secrets) says what
-/// that does not cover.
+/// Both keys count as secrets: neither appears in `Debug`, in an error or in a log, and both are
+/// wiped from memory when the last clone is dropped. [Secrets](crate#secrets) says what that does
+/// not cover.
 ///
 /// ```
 /// use klavi_auth::Credentials;
@@ -56,9 +56,15 @@ impl Credentials {
     ///
     /// [`ConfigError::InvalidCredential`] if a key is empty or has control characters (a trailing
     /// line break from a secrets file, for one: [`from_files`](Self::from_files) trims it).
-    pub fn new(access_key: impl Into<String>, secret_key: impl Into<String>) -> Result<Self, ConfigError> {
+    pub fn new(
+        access_key: impl Into<String>,
+        secret_key: impl Into<String>,
+    ) -> Result<Self, ConfigError> {
         // Both first, so that the one is wiped when the other is no key.
-        let (access, secret) = (Zeroizing::new(access_key.into()), Zeroizing::new(secret_key.into()));
+        let (access, secret) = (
+            Zeroizing::new(access_key.into()),
+            Zeroizing::new(secret_key.into()),
+        );
         Ok(Self(Secrets::Keys(Keys {
             access: key(&access, "access key")?,
             secret: key(&secret, "secret key")?,
@@ -76,7 +82,10 @@ impl Credentials {
             key(&text, which).map_err(|error| error.of_env(name))
         };
         let access = read("KLAVI_ACCESS_KEY", "access key")?;
-        Ok(Self(Secrets::Keys(Keys { access, secret: read("KLAVI_SECRET_KEY", "secret key")? })))
+        Ok(Self(Secrets::Keys(Keys {
+            access,
+            secret: read("KLAVI_SECRET_KEY", "secret key")?,
+        })))
     }
 
     /// The keys from two files, which are read again for every `/auth`: for a Kubernetes secret
@@ -98,7 +107,10 @@ impl Credentials {
     /// # let _ = credentials;
     /// ```
     pub fn from_files(access_key: impl Into<PathBuf>, secret_key: impl Into<PathBuf>) -> Self {
-        let files = KeyFiles { access: access_key.into(), secret: secret_key.into() };
+        let files = KeyFiles {
+            access: access_key.into(),
+            secret: secret_key.into(),
+        };
         Self(Secrets::Files(Arc::new(files)))
     }
 
@@ -134,15 +146,20 @@ impl Credentials {
 
     /// A bearer that somebody else obtained, valid for `remaining` from now, and no keys.
     ///
-    /// It is renewed at `/refresh` for as long as it lives. Once it has expired or was rejected for good,
-    /// requests fail with an error for which [`Error::is_keys_needed`] holds.
+    /// It is renewed at `/refresh` for as long as it lives. Once it has expired or was rejected for
+    /// good, requests fail with an error for which [`Error::is_keys_needed`] holds.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::InvalidCredential`] if it cannot be the value of a header, or if nothing remains of it.
+    /// [`ConfigError::InvalidCredential`] if it cannot be the value of a header, or if nothing
+    /// remains of it.
     pub fn bearer(token: &str, remaining: Duration) -> Result<Self, ConfigError> {
-        let token = NewToken::new(token, remaining).map_err(|error| cannot_be_used("bearer", &error))?;
-        Ok(Self(Secrets::Bearer { token, since: Instant::now() }))
+        let token =
+            NewToken::new(token, remaining).map_err(|error| cannot_be_used("bearer", &error))?;
+        Ok(Self(Secrets::Bearer {
+            token,
+            since: Instant::now(),
+        }))
     }
 }
 
@@ -154,7 +171,9 @@ impl Credentials {
             Secrets::Files(files) => files.read().await,
             Secrets::Function(read) => match read().await.map_err(from_user)?.0 {
                 Secrets::Keys(keys) => Ok(keys),
-                _ => Err(Error::permanent("`Credentials::from_fn` returned something else than two keys")),
+                _ => Err(Error::permanent(
+                    "`Credentials::from_fn` returned something else than two keys",
+                )),
             },
             Secrets::Bearer { .. } => Err(Error::new(Kind::KeysNeeded, Recovery::Permanent)),
         }
@@ -175,7 +194,9 @@ impl Keys {
 
 /// Any error is transient, unless it says otherwise.
 fn from_user(error: BoxError) -> Error {
-    error.downcast::<Error>().map_or_else(Error::transient, |error| *error)
+    error
+        .downcast::<Error>()
+        .map_or_else(Error::transient, |error| *error)
 }
 
 /// A token that the user configured cannot be one.
@@ -193,7 +214,8 @@ pub(super) fn key(text: &str, which: &'static str) -> Result<SecretString, Confi
     if let Some(problem) = problem {
         return Err(ConfigError::InvalidCredential(which, problem.into()));
     }
-    // A copy of just its length. Cutting the caller's `String` to that could move it and leave it behind.
+    // A copy of just its length. Cutting the caller's `String` to that could move it and leave it
+    // behind.
     Ok(SecretString::from(Box::<str>::from(text)))
 }
 
@@ -203,7 +225,9 @@ pub(crate) fn from_env(name: &'static str) -> Result<Option<String>, ConfigError
         Ok(value) if value.is_empty() => Err(ConfigError::InvalidEnv(name, "it is empty".into())),
         Ok(value) => Ok(Some(value)),
         Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => Err(ConfigError::InvalidEnv(name, "it is not UTF-8".into())),
+        Err(env::VarError::NotUnicode(_)) => {
+            Err(ConfigError::InvalidEnv(name, "it is not UTF-8".into()))
+        }
     }
 }
 
@@ -212,9 +236,11 @@ impl fmt::Debug for Credentials {
         match &self.0 {
             Secrets::Keys(_) => f.write_str("Credentials::Keys([redacted])"),
             Secrets::Bearer { .. } => f.write_str("Credentials::Bearer([redacted])"),
-            Secrets::Files(files) => {
-                f.debug_tuple("Credentials::Files").field(&files.access).field(&files.secret).finish()
-            }
+            Secrets::Files(files) => f
+                .debug_tuple("Credentials::Files")
+                .field(&files.access)
+                .field(&files.secret)
+                .finish(),
             Secrets::Function(_) => f.write_str("Credentials::Function(..)"),
         }
     }
@@ -244,11 +270,18 @@ mod tests {
         for (token, remaining, why) in [
             ("", hour, "is empty"),
             ("a b", hour, "has characters that a header cannot have"),
-            ("a\r\nx: y", hour, "has characters that a header cannot have"),
+            (
+                "a\r\nx: y",
+                hour,
+                "has characters that a header cannot have",
+            ),
             ("ok", Duration::ZERO, "has no lifetime"),
         ] {
             let error = Credentials::bearer(token, remaining).unwrap_err();
-            assert_eq!(error.to_string(), format!("the bearer cannot be used: the access token {why}"));
+            assert_eq!(
+                error.to_string(),
+                format!("the bearer cannot be used: the access token {why}")
+            );
         }
     }
 }

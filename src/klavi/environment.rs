@@ -86,7 +86,9 @@ impl FromStr for Environment {
     ///
     /// [`ConfigError::InvalidEnvironment`] for anything but a name in the table.
     fn from_str(name: &str) -> Result<Self, ConfigError> {
-        let named = Self::ALL.into_iter().find(|environment| environment.as_str() == name);
+        let named = Self::ALL
+            .into_iter()
+            .find(|environment| environment.as_str() == name);
         named.ok_or(ConfigError::InvalidEnvironment)
     }
 }
@@ -106,10 +108,17 @@ mod tests {
         let error = "staging".parse::<Environment>().unwrap_err();
         for environment in Environment::ALL {
             assert_eq!(environment.to_string().parse(), Ok(environment));
-            assert!(error.to_string().contains(&format!("`{environment}`")), "{error}");
+            assert!(
+                error.to_string().contains(&format!("`{environment}`")),
+                "{error}"
+            );
         }
         for name in ["", "Production", "production ", "mtls", "prod"] {
-            assert_eq!(name.parse::<Environment>(), Err(ConfigError::InvalidEnvironment), "{name}");
+            assert_eq!(
+                name.parse::<Environment>(),
+                Err(ConfigError::InvalidEnvironment),
+                "{name}"
+            );
         }
     }
 }

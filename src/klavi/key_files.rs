@@ -29,7 +29,10 @@ impl KeyFiles {
         let files = self.clone();
         let read = tokio::task::spawn_blocking(move || {
             let access = read_key(&files.access, "access key")?;
-            Ok(Keys { access, secret: read_key(&files.secret, "secret key")? })
+            Ok(Keys {
+                access,
+                secret: read_key(&files.secret, "secret key")?,
+            })
         });
         match read.await {
             Ok(keys) => keys.map_err(|error: KeyFileError| Error::transient(error)),
@@ -39,14 +42,19 @@ impl KeyFiles {
 }
 
 fn read_key(path: &Path, which: &'static str) -> Result<secrecy::SecretString, KeyFileError> {
-    let error = |cause| KeyFileError { which, path: path.into(), cause };
+    let error = |cause| KeyFileError {
+        which,
+        path: path.into(),
+        cause,
+    };
     // With room for one byte too many. It never grows, so that no copy is left behind.
     let mut bytes = Zeroizing::new([0; LONGEST_FILE + 1]);
     let length = fill(path, &mut *bytes).map_err(|cause| error(cause.into()))?;
     if length > LONGEST_FILE {
         return Err(error("it is longer than 8 KiB".into()));
     }
-    let text = std::str::from_utf8(&bytes[..length]).map_err(|_| error("it is not UTF-8".into()))?;
+    let text =
+        std::str::from_utf8(&bytes[..length]).map_err(|_| error("it is not UTF-8".into()))?;
     key(text.trim_end_matches(['\r', '\n']), which).map_err(|problem| error(problem.into()))
 }
 
@@ -74,7 +82,12 @@ struct KeyFileError {
 
 impl fmt::Display for KeyFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the {} cannot be read from `{}`", self.which, self.path.display())
+        write!(
+            f,
+            "the {} cannot be read from `{}`",
+            self.which,
+            self.path.display()
+        )
     }
 }
 

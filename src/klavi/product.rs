@@ -67,7 +67,12 @@ impl FromStr for Product {
     type Err = ConfigError;
 
     fn from_str(path: &str) -> Result<Self, ConfigError> {
-        let known = [Self::Monitor, Self::Data, Self::PaymentCustomer, Self::PaymentManagement];
+        let known = [
+            Self::Monitor,
+            Self::Data,
+            Self::PaymentCustomer,
+            Self::PaymentManagement,
+        ];
         if let Some(known) = known.into_iter().find(|known| known.as_str() == path) {
             return Ok(known);
         }
@@ -82,7 +87,9 @@ impl FromStr for Product {
 fn problem_with(path: &str) -> Option<String> {
     let count = path.split('/').count();
     if count > MOST_SEGMENTS {
-        return Some(format!("it has {count} segments, and {MOST_SEGMENTS} are possible"));
+        return Some(format!(
+            "it has {count} segments, and {MOST_SEGMENTS} are possible"
+        ));
     }
     path.split('/').zip(1..).find_map(|(segment, number)| {
         let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -90,7 +97,9 @@ fn problem_with(path: &str) -> Option<String> {
             return Some(format!("segment {number} of {count} is empty"));
         }
         if let Some(illegal) = segment.chars().find(|c| !is_legal(*c)) {
-            return Some(format!("segment {number} of {count} has the character {illegal:?}"));
+            return Some(format!(
+                "segment {number} of {count} has the character {illegal:?}"
+            ));
         }
         let is_dots = segment.bytes().all(|byte| byte == b'.');
         is_dots.then(|| format!("segment {number} of {count} has only dots"))
@@ -121,16 +130,30 @@ mod tests {
             assert_eq!(Product::other(path), Ok(product.clone()));
             assert_eq!(path.parse(), Ok(product.clone()));
             assert_eq!(product.to_string(), path);
-            assert_eq!(HashSet::from([product, Product::other(path).unwrap()]).len(), 1);
+            assert_eq!(
+                HashSet::from([product, Product::other(path).unwrap()]).len(),
+                1
+            );
         }
     }
 
     #[test]
     fn a_product_has_one_to_three_segments() {
-        for path in ["payments.v2", "a/b", "A-1/b_2/c.3", "monitor/x", "payment", "...a", "v1"] {
+        for path in [
+            "payments.v2",
+            "a/b",
+            "A-1/b_2/c.3",
+            "monitor/x",
+            "payment",
+            "...a",
+            "v1",
+        ] {
             let product: Product = path.parse().unwrap();
             assert!(matches!(product, Product::Other(_)), "{path}");
-            assert_eq!((product.as_str(), product.to_string()), (path, path.to_owned()));
+            assert_eq!(
+                (product.as_str(), product.to_string()),
+                (path, path.to_owned())
+            );
         }
     }
 

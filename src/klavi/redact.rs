@@ -25,10 +25,17 @@ pub(super) fn masked(text: &str, secrets: &[&str]) -> Option<Zeroizing<String>> 
     // A text may be escaped more than once, in either way: all that it can say is searched.
     let mut readings = vec![(0, Reading::new(text))];
     while let Some((rounds, reading)) = readings.pop() {
-        secrets.iter().for_each(|secret| secret.find_in(&reading, &mut found));
+        secrets
+            .iter()
+            .for_each(|secret| secret.find_in(&reading, &mut found));
         if rounds < MOST_ROUNDS {
             let unescaped = [backslash as Escape, percent].map(|escape| reading.unescaped(escape));
-            readings.extend(unescaped.into_iter().flatten().map(|reading| (rounds + 1, reading)));
+            readings.extend(
+                unescaped
+                    .into_iter()
+                    .flatten()
+                    .map(|reading| (rounds + 1, reading)),
+            );
         }
     }
     if found.is_empty() {
@@ -49,13 +56,14 @@ pub(super) fn masked(text: &str, secrets: &[&str]) -> Option<Zeroizing<String>> 
     Some(masked)
 }
 
-/// Whether a character of a text may be printed: it can be seen and breaks no line. One that cannot be seen could stand
-/// between the pieces of a secret, or turn them round.
+/// Whether a character of a text may be printed: it can be seen and breaks no line. One that cannot
+/// be seen could stand between the pieces of a secret, or turn them round.
 pub(super) fn is_shown(c: char) -> bool {
     !c.is_control() && !is_invisible(c)
 }
 
-/// Unicode's `Default_Ignorable_Code_Point`s, the separators of lines and paragraphs, and interlinear annotations.
+/// Unicode's `Default_Ignorable_Code_Point`s, the separators of lines and paragraphs, and
+/// interlinear annotations.
 fn is_invisible(c: char) -> bool {
     matches!(
         c,
@@ -101,7 +109,11 @@ impl Reading {
     /// With room for all that is pushed: a buffer that grows leaves a copy behind.
     fn with_capacity(length: usize) -> Self {
         let bytes = Zeroizing::new(Vec::with_capacity(length));
-        Self { bytes, origins: Vec::with_capacity(length), breaks: false }
+        Self {
+            bytes,
+            origins: Vec::with_capacity(length),
+            breaks: false,
+        }
     }
 
     fn push(&mut self, c: char, origin: Range<usize>) {
@@ -111,7 +123,11 @@ impl Reading {
         if !is_shown(c) || (c == ' ' && self.breaks) {
             return;
         }
-        let c = if c == '+' { ' ' } else { c.to_ascii_lowercase() };
+        let c = if c == '+' {
+            ' '
+        } else {
+            c.to_ascii_lowercase()
+        };
         for byte in c.encode_utf8(&mut [0; 4]).bytes() {
             self.push_byte(byte, origin.clone());
         }
@@ -129,7 +145,8 @@ impl Reading {
         let mut unescaped = Self::with_capacity(self.bytes.len());
         let (mut at, mut has_changed) = (0, false);
         while at < self.bytes.len() {
-            let (length, what) = escape(&self.bytes[at..]).unwrap_or((1, Escaped::Byte(self.bytes[at])));
+            let (length, what) =
+                escape(&self.bytes[at..]).unwrap_or((1, Escaped::Byte(self.bytes[at])));
             let origin = self.origins[at].start..self.origins[at + length - 1].end;
             match what {
                 Escaped::Byte(byte) if !byte.is_ascii() => unescaped.push_byte(byte, origin),
@@ -165,13 +182,22 @@ fn backslash(text: &[u8]) -> Option<(usize, Escaped)> {
         [b'x', digits @ ..] => Some((4, Escaped::Byte(hex(digits.get(..2)?)?.try_into().ok()?))),
         [b'u', b'{', rest @ ..] => {
             let length = rest.iter().take(7).position(|&byte| byte == b'}')?;
-            Some((length + 4, Escaped::Char(char::from_u32(hex(&rest[..length])?)?)))
+            Some((
+                length + 4,
+                Escaped::Char(char::from_u32(hex(&rest[..length])?)?),
+            ))
         }
         [b'u', ..] => {
             let unit = |at| u16::try_from(hex(text.get(at..at + 4)?)?).ok();
             let first = unit(2)?;
-            let second = if text.get(6..8) == Some(b"\\u") { unit(8) } else { None };
-            let c = char::decode_utf16([first].into_iter().chain(second)).next()?.ok()?;
+            let second = if text.get(6..8) == Some(b"\\u") {
+                unit(8)
+            } else {
+                None
+            };
+            let c = char::decode_utf16([first].into_iter().chain(second))
+                .next()?
+                .ok()?;
             Some((6 * c.len_utf16(), Escaped::Char(c)))
         }
         [b'n', ..] => char('\n'),
@@ -186,7 +212,9 @@ fn hex(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() {
         return None;
     }
-    digits.iter().try_fold(0, |number, &digit| Some(number * 16 + char::from(digit).to_digit(16)?))
+    digits.iter().try_fold(0, |number, &digit| {
+        Some(number * 16 + char::from(digit).to_digit(16)?)
+    })
 }
 
 /// A secret, read as texts are.
@@ -207,14 +235,21 @@ impl Secret {
         let mut pieces: Vec<_> = pieces.map(|piece| piece[0]..piece[MASKED_PIECE]).collect();
         pieces.sort_unstable_by(|one, other| bytes[one.clone()].cmp(&bytes[other.clone()]));
         let is_ordinary = is_ordinary(&bytes);
-        Self { bytes, pieces, is_ordinary }
+        Self {
+            bytes,
+            pieces,
+            is_ordinary,
+        }
     }
 
     /// Adds where in the text it stands.
     fn find_in(&self, text: &Reading, found: &mut Vec<Range<usize>>) {
         for at in 0..text.bytes.len() {
-            let length =
-                if self.pieces.is_empty() { self.whole_at(text, at) } else { self.piece_at(text, at) };
+            let length = if self.pieces.is_empty() {
+                self.whole_at(text, at)
+            } else {
+                self.piece_at(text, at)
+            };
             if let Some(length) = length {
                 found.push(text.origins[at].start..text.origins[at + length - 1].end);
             }
@@ -224,9 +259,9 @@ impl Secret {
     /// The length of the piece that stands there.
     fn piece_at(&self, text: &Reading, at: usize) -> Option<usize> {
         let rest = &text.bytes[at..];
-        let piece = self
-            .pieces
-            .binary_search_by(|piece| self.bytes[piece.clone()].cmp(&rest[..rest.len().min(piece.len())]));
+        let piece = self.pieces.binary_search_by(|piece| {
+            self.bytes[piece.clone()].cmp(&rest[..rest.len().min(piece.len())])
+        });
         Some(self.pieces[piece.ok()?].len())
     }
 
@@ -235,11 +270,15 @@ impl Secret {
         let (first, last) = (self.bytes.first()?, self.bytes.last()?);
         let rest = text.bytes[at..].strip_prefix(&self.bytes[..])?;
         let (before, after) = (text.bytes[..at].last(), rest.first());
-        let goes_on = |here: &u8, there: Option<&u8>| is_letter(here) && there.is_some_and(is_letter);
+        let goes_on =
+            |here: &u8, there: Option<&u8>| is_letter(here) && there.is_some_and(is_letter);
         let stands_alone = match before {
             Some(quote @ (b'"' | b'\'' | b'`')) if self.is_ordinary => after == Some(quote),
             Some(b'=') if self.is_ordinary => {
-                matches!(after, None | Some(b'&' | b' ' | b',' | b';' | b'"' | b'\'' | b'\\'))
+                matches!(
+                    after,
+                    None | Some(b'&' | b' ' | b',' | b';' | b'"' | b'\'' | b'\\')
+                )
             }
             _ => !self.is_ordinary && !goes_on(first, before) && !goes_on(last, after),
         };
@@ -251,7 +290,11 @@ impl Secret {
 /// or a number of up to five digits.
 fn is_ordinary(secret: &[u8]) -> bool {
     let is_number = secret.len() <= 5 && secret.iter().all(u8::is_ascii_digit);
-    secret.len() < 4 || is_number || secret.iter().all(|byte| is_letter(byte) && !byte.is_ascii_digit())
+    secret.len() < 4
+        || is_number
+        || secret
+            .iter()
+            .all(|byte| is_letter(byte) && !byte.is_ascii_digit())
 }
 
 /// A letter or digit, or a part of one that is not ASCII.
@@ -275,7 +318,10 @@ mod tests {
     fn case_61_a_piece_of_nine_characters_is_masked_and_the_rest_stays() {
         let secrets = ["qwert-9981-asdfg"];
         for (text, shown) in [
-            ("no customer has the key qwert-9981-asdfg", "no customer has the key ***"),
+            (
+                "no customer has the key qwert-9981-asdfg",
+                "no customer has the key ***",
+            ),
             ("the key xwert-9981-x", "the key x***x"),
             ("eight: wert-998 asdfg", "eight: wert-998 asdfg"),
             ("qwert-998qwert-9981, 1-asdfg", "***, 1-asdfg"),
@@ -288,12 +334,25 @@ mod tests {
 
     #[test]
     fn case_61_a_connect_error_is_readable_whatever_the_keys_are_called() {
-        for text in
-            ["tcp connect error", "Connection refused (os error 111)", "dns error", "client error (Connect)"]
-        {
-            for secret in
-                ["a", "b", "to", "dev", "111", "error", "connect", "refused", "klavi-connect-dev", "", "dns"]
-            {
+        for text in [
+            "tcp connect error",
+            "Connection refused (os error 111)",
+            "dns error",
+            "client error (Connect)",
+        ] {
+            for secret in [
+                "a",
+                "b",
+                "to",
+                "dev",
+                "111",
+                "error",
+                "connect",
+                "refused",
+                "klavi-connect-dev",
+                "",
+                "dns",
+            ] {
                 assert!(masked(text, &[secret]).is_none(), "{secret}: {text}");
             }
         }
@@ -318,7 +377,11 @@ mod tests {
             "Qw\"é\n   \\t+y 9/\r\n\t😀-81",
             r#"Qw\"é\n   \\t+y 9/\r\n\t😀-81"#,
         ] {
-            assert_eq!(mask(&format!("key {text}."), &[secret]), "key ***.", "{text}");
+            assert_eq!(
+                mask(&format!("key {text}."), &[secret]),
+                "key ***.",
+                "{text}"
+            );
         }
     }
 
@@ -339,10 +402,26 @@ mod tests {
     #[test]
     fn case_61_an_ordinary_word_is_masked_between_quotes_and_after_an_equals_sign() {
         for (secret, text, shown) in [
-            ("connect", r#"{"key":"connect"}, no connect"#, r#"{"key":"***"}, no connect"#),
-            ("connect", r#"\"connect\" Body("connect to it")"#, r#"\"***\" Body("connect to it")"#),
-            ("connect", "client_id=connect&x=connect", "client_id=***&x=***"),
-            ("connect", "id=connected 'connect' connect", "id=connected '***' connect"),
+            (
+                "connect",
+                r#"{"key":"connect"}, no connect"#,
+                r#"{"key":"***"}, no connect"#,
+            ),
+            (
+                "connect",
+                r#"\"connect\" Body("connect to it")"#,
+                r#"\"***\" Body("connect to it")"#,
+            ),
+            (
+                "connect",
+                "client_id=connect&x=connect",
+                "client_id=***&x=***",
+            ),
+            (
+                "connect",
+                "id=connected 'connect' connect",
+                "id=connected '***' connect",
+            ),
             ("8080", "127.0.0.1:8080 \"8080\"", "127.0.0.1:8080 \"***\""),
             ("a", r#"a {"accessKey":"a"}"#, r#"a {"accessKey":"***"}"#),
         ] {

@@ -14,7 +14,10 @@ pub(crate) fn over_reqwest(client: ::reqwest::Client) -> Transport {
     erase(service_fn(move |request: Request<Bytes>| {
         let client = client.clone();
         async move {
-            let response = client.execute(::reqwest::Request::try_from(request)?).await.map_err(explain)?;
+            let response = client
+                .execute(::reqwest::Request::try_from(request)?)
+                .await
+                .map_err(explain)?;
             Ok::<_, BoxError>(Response::<::reqwest::Body>::from(response))
         }
     }))
@@ -55,10 +58,16 @@ impl StdError for NoTls {
 pub(crate) fn default_transport() -> Result<Transport, ConfigError> {
     // Without a crypto provider, rustls panics inside of `build`.
     let built = std::panic::catch_unwind(|| {
-        ::reqwest::Client::builder().redirect(::reqwest::redirect::Policy::none()).build()
+        ::reqwest::Client::builder()
+            .redirect(::reqwest::redirect::Policy::none())
+            .build()
     });
-    let client = built.map_err(|panic| said(&*panic).into()).and_then(|built| built.map_err(BoxError::from));
-    client.map(over_reqwest).map_err(|cause| ConfigError::Transport(TransportError::new(cause)))
+    let client = built
+        .map_err(|panic| said(&*panic).into())
+        .and_then(|built| built.map_err(BoxError::from));
+    client
+        .map(over_reqwest)
+        .map_err(|cause| ConfigError::Transport(TransportError::new(cause)))
 }
 
 /// What a panic said.

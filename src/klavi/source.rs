@@ -1,4 +1,5 @@
-//! The source that asks Klavi: `/refresh` while the bearer is live and `/refresh` works, else `/auth`.
+//! The source that asks Klavi: `/refresh` while the bearer is live and `/refresh` works, else
+//! `/auth`.
 
 use std::{
     fmt,
@@ -44,8 +45,8 @@ const NO_REFRESH: Duration = Duration::from_secs(3600);
 ///
 /// A 404 of `/refresh` is remembered for an hour: some products have none.
 ///
-/// Redirects are not followed by this source. A transport that follows them by itself must be told not to, or
-/// keys and bearer may reach a second place.
+/// Redirects are not followed by this source. A transport that follows them by itself must be told
+/// not to, or keys and bearer may reach a second place.
 pub struct KlaviSource {
     api: KlaviApi,
     credentials: Credentials,
@@ -60,8 +61,8 @@ pub struct KlaviSource {
 }
 
 impl KlaviSource {
-    /// Asks `api` for tokens over `transport`: any tower HTTP service whose request body can be made from
-    /// [`Bytes`], and that does not follow redirects.
+    /// Asks `api` for tokens over `transport`: any tower HTTP service whose request body can be
+    /// made from [`Bytes`], and that does not follow redirects.
     pub fn new<T, B, A>(api: KlaviApi, credentials: Credentials, transport: T) -> Self
     where
         T: Service<Request<B>, Response = http::Response<A>> + Clone + Send + Sync + 'static,
@@ -91,7 +92,8 @@ impl KlaviSource {
         }
     }
 
-    /// How long one call to `/auth` or `/refresh` may take. Default: 5 s. The cache bounds the whole fetch, see
+    /// How long one call to `/auth` or `/refresh` may take. Default: 5 s. The cache bounds the
+    /// whole fetch, see
     /// [`TokenCacheBuilder::flight_timeout`](crate::TokenCacheBuilder::flight_timeout).
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
@@ -154,29 +156,52 @@ impl KlaviSource {
             Predecessor::Refused(_) if request.last_error().is_some_and(Error::is_keys_needed) => {
                 Err(Error::new(Kind::KeysNeeded, Recovery::Permanent))
             }
-            Predecessor::Refused(bearer) => self.refresh(bearer, "last resort").await.map_err(keys_needed),
+            Predecessor::Refused(bearer) => self
+                .refresh(bearer, "last resort")
+                .await
+                .map_err(keys_needed),
             Predecessor::Expired(_) => Err(Error::new(Kind::KeysNeeded, Recovery::Permanent)),
         }
     }
 
     fn no_refresh_until(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.no_refresh_until.lock().unwrap_or_else(PoisonError::into_inner)
+        self.no_refresh_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_refresh_missing(&self) -> bool {
-        self.no_refresh_until().is_some_and(|until| Instant::now() < until)
+        self.no_refresh_until()
+            .is_some_and(|until| Instant::now() < until)
     }
 
     async fn refresh(&self, bearer: &AccessToken, reason: &'static str) -> Result<NewToken, Error> {
-        let mut request = request(Method::GET, self.api.refresh_uri(), &self.headers, Bytes::new());
-        request.headers_mut().insert(AUTHORIZATION, bearer.header_value().clone());
+        let mut request = request(
+            Method::GET,
+            self.api.refresh_uri(),
+            &self.headers,
+            Bytes::new(),
+        );
+        request
+            .headers_mut()
+            .insert(AUTHORIZATION, bearer.header_value().clone());
         // Not sent, but the server may know them and speak of them.
         let keys = self.last_keys().clone();
         let (access, secret) = keys.as_ref().map_or(("", ""), Keys::expose);
-        self.call(request, TokenEndpoint::Refresh, reason, &[bearer.expose(), access, secret]).await
+        self.call(
+            request,
+            TokenEndpoint::Refresh,
+            reason,
+            &[bearer.expose(), access, secret],
+        )
+        .await
     }
 
-    async fn authenticate(&self, old: Option<&AccessToken>, reason: &'static str) -> Result<NewToken, Error> {
+    async fn authenticate(
+        &self,
+        old: Option<&AccessToken>,
+        reason: &'static str,
+    ) -> Result<NewToken, Error> {
         let keys = self.read_keys().await?;
         let outcome = self.authenticate_with(&keys, old, reason).await;
         let is_rejected = outcome.as_ref().is_err_and(Error::is_keys_rejected);
@@ -198,7 +223,9 @@ impl KlaviSource {
     }
 
     fn last_keys(&self) -> MutexGuard<'_, Option<Keys>> {
-        self.last_keys.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last_keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `old` is the bearer that is replaced: not sent, but the server may know it and speak of it.
@@ -213,7 +240,9 @@ impl KlaviSource {
         let mut request = request(Method::POST, self.api.auth_uri(), &self.headers, body);
         request.headers_mut().insert(CONTENT_TYPE, JSON);
         let old = old.map_or("", AccessToken::expose);
-        let outcome = self.call(request, TokenEndpoint::Auth, reason, &[old, access, secret]).await;
+        let outcome = self
+            .call(request, TokenEndpoint::Auth, reason, &[old, access, secret])
+            .await;
         outcome.map_err(wire::refusal_of_keys)
     }
 
@@ -224,8 +253,13 @@ impl KlaviSource {
         reason: &'static str,
         secrets: &[&str],
     ) -> Result<NewToken, Error> {
-        let call =
-            TokenCall { endpoint, reason, secrets, dialect: Dialect::Klavi, limit: self.request_timeout };
+        let call = TokenCall {
+            endpoint,
+            reason,
+            secrets,
+            dialect: Dialect::Klavi,
+            limit: self.request_timeout,
+        };
         call.send(&self.transport, request).await
     }
 }
@@ -234,7 +268,9 @@ impl TokenSource for KlaviSource {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
         Box::pin(async move {
             match &self.credentials.0 {
-                Secrets::Bearer { token, since } => self.fetch_with_bearer(token, *since, &request).await,
+                Secrets::Bearer { token, since } => {
+                    self.fetch_with_bearer(token, *since, &request).await
+                }
                 _ => self.fetch_with_keys(&request).await,
             }
         })
@@ -254,7 +290,8 @@ impl fmt::Debug for KlaviSource {
 /// `{"accessKey": …, "secretKey": …}` in a buffer that is wiped when the transport lets go of it.
 fn auth_body(access: &str, secret: &str) -> Result<Bytes, Error> {
     let fields = std::collections::BTreeMap::from([("accessKey", access), ("secretKey", secret)]);
-    // Room for every character to be escaped, so that the buffer never moves and leaves a copy behind.
+    // Room for every character to be escaped, so that the buffer never moves and leaves a copy
+    // behind.
     let mut body = Zeroizing::new(Vec::with_capacity(64 + 6 * (access.len() + secret.len())));
     serde_json::to_writer(&mut *body, &fields).map_err(Error::permanent)?;
     Ok(Bytes::from_owner(body))
@@ -262,7 +299,10 @@ fn auth_body(access: &str, secret: &str) -> Result<Bytes, Error> {
 
 /// `/refresh` does not take this bearer, or there is no `/refresh`: only `/auth` can help.
 fn denies_the_bearer(error: &Error) -> bool {
-    matches!(error.status(), Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND))
+    matches!(
+        error.status(),
+        Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND)
+    )
 }
 
 fn keys_needed(error: Error) -> Error {

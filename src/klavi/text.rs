@@ -7,8 +7,8 @@ use std::{
 
 use secrecy::zeroize::Zeroizing;
 
-/// What a JSON string says, in a buffer that is wiped; `None` for any other JSON, and for half of a surrogate pair.
-/// serde_json would leave a copy of a string with escapes behind.
+/// What a JSON string says, in a buffer that is wiped; `None` for any other JSON, and for half of a
+/// surrogate pair. serde_json would leave a copy of a string with escapes behind.
 pub(super) fn text(raw: &str) -> Option<Zeroizing<String>> {
     let mut rest = raw.strip_prefix('"')?.strip_suffix('"')?.chars();
     // No escape is shorter than what it stands for, so that this never grows.
@@ -36,7 +36,9 @@ fn escaped(rest: &mut Chars<'_>) -> Option<char> {
             } else {
                 None
             };
-            char::decode_utf16([first].into_iter().chain(second)).next()?.ok()?
+            char::decode_utf16([first].into_iter().chain(second))
+                .next()?
+                .ok()?
         }
         itself => itself,
     })
@@ -81,7 +83,10 @@ mod tests {
     #[test]
     fn printed_text_is_whole_and_ends_at_an_error() {
         let long = "x".repeat(1000);
-        assert_eq!(*printed(format_args!("{}-{long}-{:?}", 7, "é")), format!("7-{long}-\"é\""));
+        assert_eq!(
+            *printed(format_args!("{}-{long}-{:?}", 7, "é")),
+            format!("7-{long}-\"é\"")
+        );
         assert_eq!(*printed(format_args!("")), "");
 
         struct Failing;
@@ -96,15 +101,28 @@ mod tests {
 
     #[test]
     fn a_string_says_what_serde_json_reads_in_it() {
-        for raw in
-            [r#""""#, r#""plain""#, r#""a\/b\"c\\d\b\f\n\r\te""#, r#""\u0041\u00e9\u20AC \ud83d\ude00 é€😀""#]
-        {
-            assert_eq!(*text(raw).unwrap(), serde_json::from_str::<String>(raw).unwrap(), "{raw}");
+        for raw in [
+            r#""""#,
+            r#""plain""#,
+            r#""a\/b\"c\\d\b\f\n\r\te""#,
+            r#""\u0041\u00e9\u20AC \ud83d\ude00 é€😀""#,
+        ] {
+            assert_eq!(
+                *text(raw).unwrap(),
+                serde_json::from_str::<String>(raw).unwrap(),
+                "{raw}"
+            );
         }
         for raw in ["null", "7", "true", "[\"a\"]", "{\"a\":\"b\"}"] {
             assert_eq!(text(raw), None, "{raw}");
         }
-        for raw in [r#""\udc00""#, r#""a\ud83d""#, r#""\ud83da""#, r#""\ud83d\u0041""#, r#""\ud83d\n""#] {
+        for raw in [
+            r#""\udc00""#,
+            r#""a\ud83d""#,
+            r#""\ud83da""#,
+            r#""\ud83d\u0041""#,
+            r#""\ud83d\n""#,
+        ] {
             assert!(serde_json::from_str::<String>(raw).is_err());
             assert_eq!(text(raw), None, "half of a pair: {raw}");
         }

@@ -24,7 +24,8 @@ use crate::{BoxError, Error};
 /// The most that is read of an answer.
 const LONGEST_ANSWER: usize = 64 * 1024;
 
-/// Whatever carries the token calls, with its types erased: whole requests in, the heads of answers out.
+/// Whatever carries the token calls, with its types erased: whole requests in, the heads of answers
+/// out.
 pub(crate) type Transport = BoxCloneSyncService<Request<Bytes>, Response<Rest>, Error>;
 
 /// The body of an answer, once all of it is there.
@@ -81,7 +82,9 @@ async fn read(body: impl Body<Error: Into<BoxError>>) -> Result<Bytes, Error> {
     let mut body = pin!(body);
     let mut answer = Zeroizing::new(Vec::new());
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(Error::transport)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(Error::transport)?.into_data() else {
+            continue;
+        };
         let length = answer.len().saturating_add(data.remaining());
         if length > LONGEST_ANSWER {
             return Err(Error::bad_answer("the answer is longer than 64 KiB"));

@@ -76,10 +76,16 @@ impl Dialect {
 }
 
 /// The token in an answer, or what the answer says instead. `secrets` are kept out of the error.
-pub(super) fn token(answer: &Response<Bytes>, dialect: Dialect, secrets: &[&str]) -> Result<NewToken, Error> {
+pub(super) fn token(
+    answer: &Response<Bytes>,
+    dialect: Dialect,
+    secrets: &[&str],
+) -> Result<NewToken, Error> {
     let status = answer.status();
     let fields = serde_json::from_slice::<Fields<'_>>(answer.body()).ok();
-    let message = fields.as_ref().and_then(|fields| message(fields, dialect, secrets));
+    let message = fields
+        .as_ref()
+        .and_then(|fields| message(fields, dialect, secrets));
     if !is_success(status) {
         let error = refusal(status, answer.headers());
         let error = match (dialect, &fields) {
@@ -105,13 +111,20 @@ fn refusal(status: StatusCode, headers: &HeaderMap) -> Error {
     let wait = retry_after(headers);
     let error = match status {
         StatusCode::TOO_MANY_REQUESTS => Error::new(Kind::Throttled, Recovery::Transient),
-        StatusCode::SERVICE_UNAVAILABLE if wait.is_some() => Error::new(Kind::Throttled, Recovery::Transient),
+        StatusCode::SERVICE_UNAVAILABLE if wait.is_some() => {
+            Error::new(Kind::Throttled, Recovery::Transient)
+        }
         StatusCode::REQUEST_TIMEOUT => Error::new(Kind::ServerError, Recovery::Transient),
         _ if status.is_server_error() => Error::new(Kind::ServerError, Recovery::Transient),
-        _ if status.is_redirection() => Error::bad_answer("the answer is a redirect, which is not followed"),
+        _ if status.is_redirection() => {
+            Error::bad_answer("the answer is a redirect, which is not followed")
+        }
         _ => Error::bad_answer("the answer is not a token"),
     };
-    let throttles = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    let throttles = matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+    );
     match wait.filter(|_| throttles) {
         Some(wait) => error.with_retry_after(wait).with_status(status),
         None => error.with_status(status),
@@ -149,8 +162,14 @@ pub(super) fn refusal_of_keys(error: Error) -> Error {
 
 fn new_token(fields: &Fields<'_>, dialect: Dialect) -> Result<NewToken, Error> {
     let (no_token, not_a_string) = match dialect {
-        Dialect::Klavi => ("the answer has no accessToken", "the accessToken is not a string"),
-        Dialect::OAuth2 { .. } => ("the answer has no access_token", "the access_token is not a string"),
+        Dialect::Klavi => (
+            "the answer has no accessToken",
+            "the accessToken is not a string",
+        ),
+        Dialect::OAuth2 { .. } => (
+            "the answer has no access_token",
+            "the access_token is not a string",
+        ),
     };
     let lifetime = lifetime(find(fields, dialect.lifetime()).unwrap_or("null"), dialect)?;
     let raw = find(fields, dialect.token()).filter(|raw| *raw != "null");
@@ -173,8 +192,9 @@ fn is_bearer(fields: &Fields<'_>) -> bool {
 fn lifetime(raw: &str, dialect: Dialect) -> Result<Duration, Error> {
     if raw == "null" {
         let default = dialect.default_lifetime();
-        return default
-            .ok_or_else(|| Error::bad_answer("the answer has no expires_in, and there is no default"));
+        return default.ok_or_else(|| {
+            Error::bad_answer("the answer has no expires_in, and there is no default")
+        });
     }
     // serde_json would copy a string, here or into its error.
     let seconds = match raw.starts_with('"') {
@@ -182,7 +202,8 @@ fn lifetime(raw: &str, dialect: Dialect) -> Result<Duration, Error> {
         false => serde_json::from_str::<f64>(raw).ok(),
     };
     match seconds {
-        // Whole seconds above zero; a huge number saturates here and is cut to a year by `NewToken`.
+        // Whole seconds above zero; a huge number saturates here and is cut to a year by
+        // `NewToken`.
         Some(seconds) if seconds >= 1.0 && seconds.is_finite() && seconds.fract() == 0.0 => {
             Ok(Duration::from_secs(seconds as u64))
         }
@@ -197,16 +218,30 @@ fn lifetime(raw: &str, dialect: Dialect) -> Result<Duration, Error> {
 fn message(fields: &Fields<'_>, dialect: Dialect, secrets: &[&str]) -> Option<String> {
     let mut message = dialect.message(fields)?;
     message.retain(is_shown);
-    let tokens: Vec<_> = dialect.token().iter().filter_map(|name| text(fields.get(*name)?.get())).collect();
-    let secrets: Vec<_> = secrets.iter().copied().chain(tokens.iter().map(|token| token.as_str())).collect();
+    let tokens: Vec<_> = dialect
+        .token()
+        .iter()
+        .filter_map(|name| text(fields.get(*name)?.get()))
+        .collect();
+    let secrets: Vec<_> = secrets
+        .iter()
+        .copied()
+        .chain(tokens.iter().map(|token| token.as_str()))
+        .collect();
     let message = masked(&message, &secrets).unwrap_or(message);
-    let end = message.char_indices().nth(LONGEST_MESSAGE).map_or(message.len(), |(end, _)| end);
+    let end = message
+        .char_indices()
+        .nth(LONGEST_MESSAGE)
+        .map_or(message.len(), |(end, _)| end);
     Some(message[..end].to_owned())
 }
 
 /// The field with the first of these names, as it is written.
 fn find<'a>(fields: &Fields<'a>, names: &[&str]) -> Option<&'a str> {
-    names.iter().find_map(|name| fields.get(*name)).map(|raw| raw.get())
+    names
+        .iter()
+        .find_map(|name| fields.get(*name))
+        .map(|raw| raw.get())
 }
 
 /// What a string says, or a list of strings: one of these for each thing that is wrong.
@@ -235,7 +270,10 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;
-    #[expect(clippy::disallowed_types, reason = "a date can only be compared with the wall clock")]
+    #[expect(
+        clippy::disallowed_types,
+        reason = "a date can only be compared with the wall clock"
+    )]
     let now = std::time::SystemTime::now();
     // A date that has passed asks for no wait.
     Some(date.duration_since(now).unwrap_or_default())
@@ -246,7 +284,10 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, body: &str) -> Response<Bytes> {
-        Response::builder().status(status).body(Bytes::copy_from_slice(body.as_bytes())).unwrap()
+        Response::builder()
+            .status(status)
+            .body(Bytes::copy_from_slice(body.as_bytes()))
+            .unwrap()
     }
 
     fn token(answer: &Response<Bytes>, secrets: &[&str]) -> Result<NewToken, Error> {
@@ -271,14 +312,20 @@ mod tests {
         ] {
             assert_eq!(expire_in(json).unwrap(), seconds, "{json}");
         }
-        assert_eq!(token(&answer(200, r#"{"accessToken":"t"}"#), &[]).unwrap().lifetime().as_secs(), 1800);
+        assert_eq!(
+            token(&answer(200, r#"{"accessToken":"t"}"#), &[])
+                .unwrap()
+                .lifetime()
+                .as_secs(),
+            1800
+        );
     }
 
     #[test]
     fn case_9_anything_else_is_a_typed_error() {
         for json in [
-            "-1", "0", "0.5", "1.5", "true", "{}", "[]", "\"\"", "\"soon\"", "\"NaN\"", "\"inf\"", "\"-5\"",
-            "-0.0",
+            "-1", "0", "0.5", "1.5", "true", "{}", "[]", "\"\"", "\"soon\"", "\"NaN\"", "\"inf\"",
+            "\"-5\"", "-0.0",
         ] {
             assert!(expire_in(json).unwrap_err().is_bad_answer(), "{json}");
         }
@@ -286,7 +333,11 @@ mod tests {
 
     #[test]
     fn case_9_huge_values_are_clamped() {
-        for json in ["18446744073709551615", "1e300", "\"99999999999999999999999999\""] {
+        for json in [
+            "18446744073709551615",
+            "1e300",
+            "\"99999999999999999999999999\"",
+        ] {
             assert_eq!(expire_in(json).unwrap(), 365 * 86400, "{json}");
         }
     }
@@ -319,13 +370,21 @@ mod tests {
 
     #[test]
     fn case_39_nonsense_is_a_typed_error_with_the_status_and_never_the_body() {
-        for body in
-            ["", "<html>Hidden</html>", r#"{"accessToken":"Hidden"#, "\"Hidden\"", "[\"Hidden\"]", "\u{feff}"]
-        {
+        for body in [
+            "",
+            "<html>Hidden</html>",
+            r#"{"accessToken":"Hidden"#,
+            "\"Hidden\"",
+            "[\"Hidden\"]",
+            "\u{feff}",
+        ] {
             for status in [200, 404, 502] {
                 let error = token(&answer(status, body), &[]).unwrap_err();
                 assert_eq!(error.status().unwrap().as_u16(), status);
-                assert!(!format!("{error} {error:?}").contains("Hidden"), "{error:?}");
+                assert!(
+                    !format!("{error} {error:?}").contains("Hidden"),
+                    "{error:?}"
+                );
             }
         }
     }
@@ -335,14 +394,20 @@ mod tests {
         let body = r#"{"statusCode":4001,"error":"Business","message":"customer is blocked"}"#;
         let error = token(&answer(200, body), &[]).unwrap_err();
         assert!(error.is_bad_answer());
-        assert_eq!(error.to_string(), "the answer has no accessToken (status 200): customer is blocked");
+        assert_eq!(
+            error.to_string(),
+            "the answer has no accessToken (status 200): customer is blocked"
+        );
     }
 
     #[test]
     fn case_39_a_message_that_is_a_list_is_joined() {
         let message = |json: &str| {
             let body = format!(r#"{{"statusCode":400,"error":"Bad Request","message":{json}}}"#);
-            token(&answer(400, &body), &[]).unwrap_err().message().map(str::to_owned)
+            token(&answer(400, &body), &[])
+                .unwrap_err()
+                .message()
+                .map(str::to_owned)
         };
         for (json, expected) in [
             (
@@ -368,20 +433,35 @@ mod tests {
     #[test]
     fn case_39_a_201_is_an_answer_as_a_200_is() {
         let body = r#"{"accessToken":"t-o-k","expireIn":60}"#;
-        assert_eq!(token(&answer(201, body), &[]).unwrap().lifetime().as_secs(), 60);
+        assert_eq!(
+            token(&answer(201, body), &[]).unwrap().lifetime().as_secs(),
+            60
+        );
         let error = token(&answer(201, "{}"), &[]).unwrap_err();
-        assert_eq!(error.to_string(), "the answer has no accessToken (status 201)");
+        assert_eq!(
+            error.to_string(),
+            "the answer has no accessToken (status 201)"
+        );
         for status in [202, 204] {
-            assert!(token(&answer(status, body), &[]).unwrap_err().is_bad_answer());
+            assert!(
+                token(&answer(status, body), &[])
+                    .unwrap_err()
+                    .is_bad_answer()
+            );
         }
     }
 
     #[test]
     fn case_61_a_piece_of_a_secret_in_a_message_is_masked() {
         let body = r#"{"message":"no customer has the key qwert-9981-x\r\n"}"#;
-        let printed = |secret: &str| token(&answer(401, body), &[secret]).unwrap_err().to_string();
-        let shown =
-            |rest: &str| format!("the answer is not a token (status 401): no customer has the key {rest}");
+        let printed = |secret: &str| {
+            token(&answer(401, body), &[secret])
+                .unwrap_err()
+                .to_string()
+        };
+        let shown = |rest: &str| {
+            format!("the answer is not a token (status 401): no customer has the key {rest}")
+        };
         assert_eq!(printed("qwert-9981-x"), shown("***"));
         assert_eq!(printed("xx-wert-9981-yy"), shown("q***x"));
         assert_eq!(printed("other"), shown("qwert-9981-x"));
@@ -389,11 +469,23 @@ mod tests {
 
     #[test]
     fn case_61_characters_that_cannot_be_seen_hide_no_piece_and_break_no_line() {
-        for hidden in
-            ["\\u0000", "\u{200b}", "\u{ad}", "\u{2060}", "\u{feff}", "\u{202e}", "\u{e0041}", "\u{2028}"]
-        {
-            let body = format!(r#"{{"message":"key q{hidden}w{hidden}e{hidden}r{hidden}t-9981-x"}}"#);
-            let printed = |secret: &str| token(&answer(401, &body), &[secret]).unwrap_err().to_string();
+        for hidden in [
+            "\\u0000",
+            "\u{200b}",
+            "\u{ad}",
+            "\u{2060}",
+            "\u{feff}",
+            "\u{202e}",
+            "\u{e0041}",
+            "\u{2028}",
+        ] {
+            let body =
+                format!(r#"{{"message":"key q{hidden}w{hidden}e{hidden}r{hidden}t-9981-x"}}"#);
+            let printed = |secret: &str| {
+                token(&answer(401, &body), &[secret])
+                    .unwrap_err()
+                    .to_string()
+            };
             assert!(printed("qwert-9981-x").ends_with("key ***"), "{hidden:?}");
             assert!(printed("other").ends_with("key qwert-9981-x"), "{hidden:?}");
         }
@@ -412,56 +504,101 @@ mod tests {
 
     #[test]
     fn case_39_a_message_is_cut_after_it_is_masked() {
-        let body = format!(r#"{{"message":"{}qwert-9981-x{}"}}"#, "m".repeat(190), "n".repeat(100));
+        let body = format!(
+            r#"{{"message":"{}qwert-9981-x{}"}}"#,
+            "m".repeat(190),
+            "n".repeat(100)
+        );
         let error = token(&answer(401, &body), &["qwert-9981-x"]).unwrap_err();
-        assert_eq!(error.message().unwrap(), format!("{}***{}", "m".repeat(190), "n".repeat(7)));
+        assert_eq!(
+            error.message().unwrap(),
+            format!("{}***{}", "m".repeat(190), "n".repeat(7))
+        );
     }
 
     #[test]
     fn case_35_which_statuses_may_pass_by_themselves() {
-        for (status, transient) in
-            [(408, true), (429, true), (500, true), (503, true), (400, false), (418, false)]
-        {
+        for (status, transient) in [
+            (408, true),
+            (429, true),
+            (500, true),
+            (503, true),
+            (400, false),
+            (418, false),
+        ] {
             let error = token(&answer(status, "{}"), &[]).unwrap_err();
-            assert_eq!(error.recovery() == Recovery::Transient, transient, "{status}");
+            assert_eq!(
+                error.recovery() == Recovery::Transient,
+                transient,
+                "{status}"
+            );
         }
-        assert!(token(&answer(302, "{}"), &[]).unwrap_err().to_string().contains("redirect"));
+        assert!(
+            token(&answer(302, "{}"), &[])
+                .unwrap_err()
+                .to_string()
+                .contains("redirect")
+        );
     }
 
     #[test]
     fn case_36_retry_after_in_seconds_and_as_a_date() {
         let wait = |status, value: &str| {
             let mut answer = answer(status, "{}");
-            answer.headers_mut().insert(RETRY_AFTER, value.parse().unwrap());
+            answer
+                .headers_mut()
+                .insert(RETRY_AFTER, value.parse().unwrap());
             token(&answer, &[]).unwrap_err().retry_after()
         };
         assert_eq!(wait(429, "7"), Some(Duration::from_secs(7)));
         assert_eq!(wait(503, "7"), Some(Duration::from_secs(7)));
         assert_eq!(wait(500, "7"), None);
-        assert_eq!(wait(429, "99999999999999999999999"), Some(Duration::from_secs(u64::MAX)));
+        assert_eq!(
+            wait(429, "99999999999999999999999"),
+            Some(Duration::from_secs(u64::MAX))
+        );
         for nonsense in ["soon", "+7", "-7", "7.5", "7 s", ""] {
             assert_eq!(wait(429, nonsense), None, "{nonsense}");
         }
-        assert_eq!(wait(429, "Fri, 01 Jan 1999 00:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(
+            wait(429, "Fri, 01 Jan 1999 00:00:00 GMT"),
+            Some(Duration::ZERO)
+        );
         assert!(wait(429, "Tue, 01 Jan 2999 00:00:00 GMT").unwrap() > Duration::from_secs(300));
     }
 
     fn oauth2(status: u16, body: &str, default: Option<u64>) -> Result<NewToken, Error> {
         let default_lifetime = default.map(Duration::from_secs);
-        super::token(&answer(status, body), Dialect::OAuth2 { default_lifetime }, &["the-client-secret"])
-            .map_err(refusal_of_keys)
+        super::token(
+            &answer(status, body),
+            Dialect::OAuth2 { default_lifetime },
+            &["the-client-secret"],
+        )
+        .map_err(refusal_of_keys)
     }
 
     #[test]
     fn an_oauth2_answer_has_its_own_names() {
-        let body = r#"{"access_token":"t-o-k","token_type":"Bearer","expires_in":60,"scope":"a b"}"#;
+        let body =
+            r#"{"access_token":"t-o-k","token_type":"Bearer","expires_in":60,"scope":"a b"}"#;
         let token = oauth2(200, body, Some(7)).unwrap();
-        assert_eq!((token.header().to_str().unwrap(), token.lifetime().as_secs()), ("Bearer t-o-k", 60));
+        assert_eq!(
+            (token.header().to_str().unwrap(), token.lifetime().as_secs()),
+            ("Bearer t-o-k", 60)
+        );
         let error = oauth2(200, r#"{"accessToken":"t-o-k","expireIn":60}"#, Some(7)).unwrap_err();
-        assert_eq!(error.to_string(), "the answer has no access_token (status 200)");
-        for body in
-            [r#"{"access_token":null}"#, r#"{"access_token":7}"#, r#"{"access_token":""}"#, "{}", "[]", ""]
-        {
+        assert_eq!(
+            error.to_string(),
+            "the answer has no access_token (status 200)"
+        );
+        for body in [
+            r#"{"access_token":null}"#,
+            r#"{"access_token":7}"#,
+            r#"{"access_token":""}"#,
+            "{}",
+            "[]",
+            "",
+        ] {
             let error = oauth2(200, body, Some(7)).unwrap_err();
             assert!(error.is_bad_answer() && !error.is_transient(), "{body}");
         }
@@ -484,7 +621,10 @@ mod tests {
             (r#","expires_in":"""#, Some(7)),
         ] {
             let error = seconds(expires_in, default).unwrap_err();
-            assert!(error.is_bad_answer() && error.to_string().contains("expires_in"), "{error}");
+            assert!(
+                error.is_bad_answer() && error.to_string().contains("expires_in"),
+                "{error}"
+            );
         }
     }
 
@@ -499,7 +639,11 @@ mod tests {
             ("7", false),
         ] {
             let body = format!(r#"{{"access_token":"t","token_type":{token_type}}}"#);
-            assert_eq!(oauth2(200, &body, Some(7)).is_ok(), is_bearer, "{token_type}");
+            assert_eq!(
+                oauth2(200, &body, Some(7)).is_ok(),
+                is_bearer,
+                "{token_type}"
+            );
         }
     }
 
@@ -527,19 +671,34 @@ mod tests {
         }
         for status in [408, 429, 500, 503] {
             let error = oauth2(status, r#"{"error":"invalid_client"}"#, Some(7)).unwrap_err();
-            assert!(error.is_transient() && !error.is_keys_rejected(), "{status}");
+            assert!(
+                error.is_transient() && !error.is_keys_rejected(),
+                "{status}"
+            );
         }
     }
 
     #[test]
     fn case_61_what_an_oauth2_error_says_is_masked_and_short() {
-        let says = |body: &str| oauth2(400, body, None).unwrap_err().message().map(str::to_owned);
-        let body = r#"{"error":"invalid_client","error_description":"no \nsecret the-client-secret"}"#;
+        let says = |body: &str| {
+            oauth2(400, body, None)
+                .unwrap_err()
+                .message()
+                .map(str::to_owned)
+        };
+        let body =
+            r#"{"error":"invalid_client","error_description":"no \nsecret the-client-secret"}"#;
         assert_eq!(says(body).as_deref(), Some("invalid_client: no secret ***"));
-        assert_eq!(says(r#"{"error":"invalid_client"}"#).as_deref(), Some("invalid_client"));
+        assert_eq!(
+            says(r#"{"error":"invalid_client"}"#).as_deref(),
+            Some("invalid_client")
+        );
         assert_eq!(says(r#"{"error_description":"no"}"#).as_deref(), Some("no"));
         assert_eq!(says(r#"{"error":7}"#), None);
-        let long = format!(r#"{{"error":"x","error_description":"{}"}}"#, "y".repeat(1000));
+        let long = format!(
+            r#"{{"error":"x","error_description":"{}"}}"#,
+            "y".repeat(1000)
+        );
         assert_eq!(says(&long).unwrap().len(), LONGEST_MESSAGE);
     }
 }

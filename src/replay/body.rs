@@ -1,11 +1,12 @@
 //! A body that is recorded while it is sent, and can be sent again.
 //!
-//! Two handles share one tape. The first is sent: it reads the original and records what it reads. The second is
-//! kept, and is sent if there is a 401: it takes the tape over, gives out what is on it and then goes on with the
-//! rest of the original. So it is whole wherever the first one had got to: unread, half-way or at its end.
+//! Two handles share one tape. The first is sent: it reads the original and records what it reads.
+//! The second is kept, and is sent if there is a 401: it takes the tape over, gives out what is on
+//! it and then goes on with the rest of the original. So it is whole wherever the first one had got
+//! to: unread, half-way or at its end.
 //!
-//! The second announces what the first announced when it was made, though more may be known now: a length that was
-//! unknown stays unknown, so that the resend is framed as the first sending was.
+//! The second announces what the first announced when it was made, though more may be known now: a
+//! length that was unknown stays unknown, so that the resend is framed as the first sending was.
 
 use std::{
     fmt,
@@ -20,10 +21,12 @@ use http_body::{Body, Frame, SizeHint};
 use super::tape::Tape;
 use crate::BoxError;
 
-/// A body that is recorded while it is sent, up to a limit, and can be sent again. Chunks of bytes are shared
-/// between the recording and what is sent, not copied (for originals whose data is [`Bytes`]).
+/// A body that is recorded while it is sent, up to a limit, and can be sent again. Chunks of bytes
+/// are shared between the recording and what is sent, not copied (for originals whose data is
+/// [`Bytes`]).
 ///
-/// It is what [`replay_with`](crate::KlaviAuthLayer::replay_with) hands to the constructor of your body.
+/// It is what [`replay_with`](crate::KlaviAuthLayer::replay_with) hands to the constructor of your
+/// body.
 ///
 /// # Errors
 ///
@@ -46,7 +49,12 @@ impl<B> ReplayBody<B> {
         B: Body,
     {
         let tape = Tape::new(body, limit);
-        Self { tape: Some(Arc::new(Mutex::new(tape))), is_second: false, next: 0, given: None }
+        Self {
+            tape: Some(Arc::new(Mutex::new(tape))),
+            is_second: false,
+            next: 0,
+            given: None,
+        }
     }
 
     /// The second handle. There is one at the most.
@@ -54,12 +62,22 @@ impl<B> ReplayBody<B> {
         if let Some(mut tape) = self.tape() {
             tape.wanted = true;
         }
-        Self { tape: self.tape.clone(), is_second: true, next: 0, given: None }
+        Self {
+            tape: self.tape.clone(),
+            is_second: true,
+            next: 0,
+            given: None,
+        }
     }
 
     /// A body with nothing in it.
     pub(super) fn empty() -> Self {
-        Self { tape: None, is_second: false, next: 0, given: None }
+        Self {
+            tape: None,
+            is_second: false,
+            next: 0,
+            given: None,
+        }
     }
 
     /// Whether all that was read so far is on the tape.
@@ -69,7 +87,9 @@ impl<B> ReplayBody<B> {
 
     /// Makes this the handle that reads the original, if the body is still whole.
     pub(super) fn take_over(&self) -> bool {
-        let Some(mut tape) = self.tape() else { return true };
+        let Some(mut tape) = self.tape() else {
+            return true;
+        };
         tape.taken_over |= !tape.blank;
         let (taken_over, waiting) = (tape.taken_over, tape.waiting.take());
         drop(tape);
@@ -79,9 +99,14 @@ impl<B> ReplayBody<B> {
         taken_over
     }
 
-    /// Whether all that this handle still has to give is an error: then it says nothing about what follows.
+    /// Whether all that this handle still has to give is an error: then it says nothing about what
+    /// follows.
     fn is_lost(&self, tape: &Tape<B>) -> bool {
-        if self.is_second { tape.blank && !tape.taken_over } else { tape.taken_over }
+        if self.is_second {
+            tape.blank && !tape.taken_over
+        } else {
+            tape.taken_over
+        }
     }
 
     fn tape(&self) -> Option<MutexGuard<'_, Tape<B>>> {
@@ -105,7 +130,9 @@ where
         if this.is_second && !this.take_over() {
             return Poll::Ready(Some(Err(NOT_WHOLE.into())));
         }
-        let Some(tape) = &this.tape else { return Poll::Ready(None) };
+        let Some(tape) = &this.tape else {
+            return Poll::Ready(None);
+        };
         let mut tape = Tape::lock(tape);
         if !this.is_second {
             if tape.taken_over {
@@ -141,11 +168,17 @@ where
             return tape.announced.is_end_stream;
         }
         let played = !self.is_second || self.next >= tape.frames.len();
-        played && tape.original.as_ref().is_none_or(|original| original.is_end_stream())
+        played
+            && tape
+                .original
+                .as_ref()
+                .is_none_or(|original| original.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(tape) = self.tape() else { return SizeHint::with_exact(0) };
+        let Some(tape) = self.tape() else {
+            return SizeHint::with_exact(0);
+        };
         if self.is_lost(&tape) {
             return SizeHint::default();
         }
@@ -184,7 +217,9 @@ impl<B> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("ReplayBody");
         if let Some(tape) = self.tape() {
-            out.field("recorded", &tape.recorded).field("limit", &tape.limit).field("whole", &!tape.blank);
+            out.field("recorded", &tape.recorded)
+                .field("limit", &tape.limit)
+                .field("whole", &!tape.blank);
         }
         out.finish_non_exhaustive()
     }

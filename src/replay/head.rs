@@ -1,9 +1,9 @@
 //! The head of a request, kept as plain bytes in one buffer.
 //!
-//! A clone of the head would count up a reference for every value in it and build a second map; that is most of what
-//! keeping a request costs. Copying the bytes is cheaper, and the map is built anew only after a 401. What comes back
-//! is the same request: names and values in their order, with duplicates, and with the values that are marked
-//! sensitive, of which no copy is made.
+//! A clone of the head would count up a reference for every value in it and build a second map;
+//! that is most of what keeping a request costs. Copying the bytes is cheaper, and the map is built
+//! anew only after a 401. What comes back is the same request: names and values in their order,
+//! with duplicates, and with the values that are marked sensitive, of which no copy is made.
 
 use std::{fmt, mem};
 
@@ -37,7 +37,9 @@ impl KeptHead {
     /// `None` for a request of 4 GiB or more.
     pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
         let mut room = [0; ROOM];
-        let Some((length, is_rare)) = write(request, &mut room) else { return Self::of_long(request) };
+        let Some((length, is_rare)) = write(request, &mut room) else {
+            return Self::of_long(request);
+        };
         Some(Self::new(request, room[..length].into(), is_rare))
     }
 
@@ -53,12 +55,20 @@ impl KeptHead {
 
     fn new<B>(request: &Request<B>, parts: Box<[u8]>, is_rare: bool) -> Self {
         let rare = is_rare.then(|| Box::new(Rare::of(request)));
-        Self { method: request.method().clone(), version: request.version(), parts, rare }
+        Self {
+            method: request.method().clone(),
+            version: request.version(),
+            parts,
+            rare,
+        }
     }
 
     /// The request, with this body. `None` if it had something in it that nobody could send.
     pub(super) fn restore<B>(self, body: B) -> Option<Request<B>> {
-        let Rare { extensions, sensitive } = self.rare.map_or_else(Rare::default, |rare| *rare);
+        let Rare {
+            extensions,
+            sensitive,
+        } = self.rare.map_or_else(Rare::default, |rare| *rare);
         let mut sensitive = sensitive.into_iter();
         let mut reader = Reader(&self.parts);
         let mut request = Request::new(body);
@@ -83,7 +93,8 @@ impl KeptHead {
     }
 }
 
-/// Writes what is kept as bytes: how many, and whether there is more to be kept. `None` if there is not room enough.
+/// Writes what is kept as bytes: how many, and whether there is more to be kept. `None` if there is
+/// not room enough.
 #[inline]
 fn write<B>(request: &Request<B>, room: &mut [u8]) -> Option<(usize, bool)> {
     let all = room.len();
@@ -127,9 +138,13 @@ fn parts_of(uri: &Uri) -> [&str; 3] {
 impl Rare {
     #[cold]
     fn of<B>(request: &Request<B>) -> Self {
-        let sensitive =
-            kept_headers(request.headers()).map(|(_, value)| value).filter(|value| value.is_sensitive());
-        Self { extensions: request.extensions().clone(), sensitive: sensitive.cloned().collect() }
+        let sensitive = kept_headers(request.headers())
+            .map(|(_, value)| value)
+            .filter(|value| value.is_sensitive());
+        Self {
+            extensions: request.extensions().clone(),
+            sensitive: sensitive.cloned().collect(),
+        }
     }
 }
 
@@ -182,7 +197,10 @@ impl<'a> Reader<'a> {
     }
 
     /// The next part of a URI, which may be missing there: then it is empty here.
-    fn take_if_any<T, E>(&mut self, parse: impl FnOnce(&'a [u8]) -> Result<T, E>) -> Option<Option<T>> {
+    fn take_if_any<T, E>(
+        &mut self,
+        parse: impl FnOnce(&'a [u8]) -> Result<T, E>,
+    ) -> Option<Option<T>> {
         match self.take()? {
             [] => Some(None),
             part => parse(part).ok().map(Some),

@@ -30,8 +30,8 @@ pub trait Replay<Q>: sealed::Sealed + Clone {
     #[doc(hidden)]
     type Kept;
 
-    /// Sends a request and, if it can be sent again, keeps what is needed for that. (The request is handed on rather
-    /// than returned: it is large, and this is every request's way.)
+    /// Sends a request and, if it can be sent again, keeps what is needed for that. (The request is
+    /// handed on rather than returned: it is large, and this is every request's way.)
     #[doc(hidden)]
     fn keep<T>(&self, request: Q, send: impl FnOnce(Q) -> T) -> (T, Option<Self::Kept>);
 
@@ -46,8 +46,8 @@ pub trait Replay<Q>: sealed::Sealed + Clone {
 
 /// Keeps a clone of the body: for every body that is [`Clone`] (`Full`, `Empty`, `String`, …).
 ///
-/// The clone is made before the body is sent. A body whose clones share a position in a stream is not suited;
-/// record it instead.
+/// The clone is made before the body is sent. A body whose clones share a position in a stream is
+/// not suited; record it instead.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneBody;
 
@@ -56,8 +56,15 @@ impl<B: Clone> Replay<Request<B>> for CloneBody {
     type Kept = Kept<B>;
 
     #[inline]
-    fn keep<T>(&self, request: Request<B>, send: impl FnOnce(Request<B>) -> T) -> (T, Option<Kept<B>>) {
-        let kept = KeptHead::of(&request).map(|head| Kept { head, body: request.body().clone() });
+    fn keep<T>(
+        &self,
+        request: Request<B>,
+        send: impl FnOnce(Request<B>) -> T,
+    ) -> (T, Option<Kept<B>>) {
+        let kept = KeptHead::of(&request).map(|head| Kept {
+            head,
+            body: request.body().clone(),
+        });
         (send(request), kept)
     }
 
@@ -70,8 +77,8 @@ impl<B: Clone> Replay<Request<B>> for CloneBody {
     }
 }
 
-/// Keeps nothing: every request is sent once, with every body type. A 401 goes to the caller, and the token is
-/// replaced for the next request.
+/// Keeps nothing: every request is sent once, with every body type. A 401 goes to the caller, and
+/// the token is replaced for the next request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SendOnce;
 

@@ -11,7 +11,8 @@ use crate::BoxError;
 /// The most of a body that is recorded, unless told otherwise.
 const LIMIT: usize = 64 * 1024;
 
-/// Records a body while it is sent, and makes it anew for the resend: for bodies that cannot be cloned.
+/// Records a body while it is sent, and makes it anew for the resend: for bodies that cannot be
+/// cloned.
 ///
 /// Made by [`KlaviAuthLayer::replay_with`](crate::KlaviAuthLayer::replay_with).
 pub struct RecordBody<B> {
@@ -21,7 +22,10 @@ pub struct RecordBody<B> {
 
 impl<B> RecordBody<B> {
     pub(crate) fn new(construct: fn(ReplayBody<B>) -> B) -> Self {
-        Self { construct, limit: LIMIT }
+        Self {
+            construct,
+            limit: LIMIT,
+        }
     }
 
     pub(crate) fn limit(self, limit: usize) -> Self {
@@ -81,11 +85,20 @@ where
 {
     type Kept = Kept<KeptBody<B>>;
 
-    fn keep<T>(&self, request: Request<B>, send: impl FnOnce(Request<B>) -> T) -> (T, Option<Self::Kept>) {
+    fn keep<T>(
+        &self,
+        request: Request<B>,
+        send: impl FnOnce(Request<B>) -> T,
+    ) -> (T, Option<Self::Kept>) {
         let (head, body) = request.into_parts();
         let (body, kept) = self.keep_body(body);
         let request = Request::from_parts(head, body);
-        let kept = kept.and_then(|body| Some(Kept { head: KeptHead::of(&request)?, body }));
+        let kept = kept.and_then(|body| {
+            Some(Kept {
+                head: KeptHead::of(&request)?,
+                body,
+            })
+        });
         (send(request), kept)
     }
 
@@ -108,6 +121,8 @@ impl<B> Copy for RecordBody<B> {}
 
 impl<B> fmt::Debug for RecordBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RecordBody").field("limit", &self.limit).finish_non_exhaustive()
+        f.debug_struct("RecordBody")
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
     }
 }

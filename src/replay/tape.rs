@@ -3,13 +3,14 @@
 //! Rules that hold whenever the tape is not locked:
 //!
 //! 1. What was read from the original is on the tape, in order, or the tape is blank for good.
-//! 2. The tape is blank as soon as more was read than the limit, in bytes or in frames: it is forgotten at once, not
-//!    kept to the end.
-//! 3. The original is read by one handle: by the first until the second has taken over, by the second from then on.
+//! 2. The tape is blank as soon as more was read than the limit, in bytes or in frames: it is
+//!    forgotten at once, not kept to the end.
+//! 3. The original is read by one handle: by the first until the second has taken over, by the
+//!    second from then on.
 //!
-//! The original is polled while the tape is locked. That cannot lock up: nobody but the two handles takes the lock, and
-//! nothing that the original could call leads back to them, unless it wakes a task whose waker runs it there and then.
-//! Wakers of executors put tasks into a queue.
+//! The original is polled while the tape is locked. That cannot lock up: nobody but the two handles
+//! takes the lock, and nothing that the original could call leads back to them, unless it wakes a
+//! task whose waker runs it there and then. Wakers of executors put tasks into a queue.
 
 use std::{
     pin::Pin,
@@ -38,9 +39,11 @@ pub(super) struct Tape<B> {
     /// More was read than is recorded, or reading failed.
     pub(super) blank: bool,
     pub(super) taken_over: bool,
-    /// The second handle is still there, or has begun to be read: only until then there is a point in recording.
+    /// The second handle is still there, or has begun to be read: only until then there is a point
+    /// in recording.
     pub(super) wanted: bool,
-    /// Who waits for the first handle, to be told when that is taken over: the original will wake another then.
+    /// Who waits for the first handle, to be told when that is taken over: the original will wake
+    /// another then.
     pub(super) waiting: Option<Waker>,
 }
 
@@ -62,7 +65,10 @@ impl<B> Tape<B> {
         B: Body,
     {
         Self {
-            announced: Announced { size_hint: original.size_hint(), is_end_stream: original.is_end_stream() },
+            announced: Announced {
+                size_hint: original.size_hint(),
+                is_end_stream: original.is_end_stream(),
+            },
             original: Some(Box::pin(original)),
             frames: Vec::new(),
             recorded: 0,
@@ -97,8 +103,13 @@ where
     B::Error: Into<BoxError>,
 {
     /// The next frame of the original, recorded if there is a point in it.
-    pub(super) fn read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Some(original) = &mut self.original else { return Poll::Ready(None) };
+    pub(super) fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(original) = &mut self.original else {
+            return Poll::Ready(None);
+        };
         let frame = match ready!(original.as_mut().poll_frame(cx)) {
             None => {
                 self.original = None;
@@ -144,9 +155,10 @@ impl Recorded {
     fn len(&self) -> usize {
         match self {
             Self::Data(data) => data.len(),
-            Self::Trailers(trailers) => {
-                trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
-            }
+            Self::Trailers(trailers) => trailers
+                .iter()
+                .map(|(name, value)| name.as_str().len() + value.len())
+                .sum(),
         }
     }
 

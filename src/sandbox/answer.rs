@@ -18,7 +18,15 @@ struct ErrorBody<'a> {
 /// `{"statusCode": 401, "error": "Unauthorized", "message": "..."}`.
 pub(super) fn error(status: StatusCode, message: &str) -> Response {
     let error = status.canonical_reason().unwrap_or("Unknown");
-    (status, Json(ErrorBody { status_code: status.as_u16(), error, message })).into_response()
+    (
+        status,
+        Json(ErrorBody {
+            status_code: status.as_u16(),
+            error,
+            message,
+        }),
+    )
+        .into_response()
 }
 
 /// `{"accessToken": "...", "expireIn": 1800}`; `expire_in` is JSON, and empty leaves the field out.
@@ -29,5 +37,9 @@ pub(super) fn token(token: &str, expire_in: &str) -> Response {
     } else {
         format!(r#"{{"accessToken":"{token}","expireIn":{expire_in}}}"#)
     };
-    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    (
+        [(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
+        body,
+    )
+        .into_response()
 }

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::Credentials;
 
-/// The built-in customer. No five characters of these keys occur in a word that an error message could have.
+/// The built-in customer. No five characters of these keys occur in a word that an error message
+/// could have.
 pub(super) const ACCESS_KEY: &str = "q7Zx4Vn2Kw9Tj3Hd8Rb5";
 const SECRET_KEY: &str = "m6Yp1Gf8Xc3Lz7Bq2Wd9Jk4Nh5Tv0Rs6Pg1Mx8Qb";
 
@@ -25,7 +26,10 @@ pub struct SandboxBuilder {
 
 impl SandboxBuilder {
     pub(super) fn new() -> Self {
-        Self { state: State::new() }.key(ACCESS_KEY, SECRET_KEY)
+        Self {
+            state: State::new(),
+        }
+        .key(ACCESS_KEY, SECRET_KEY)
     }
 
     /// How long tokens live, see [`Sandbox::set_token_lifetime`]. 1800 s if not set.
@@ -42,7 +46,8 @@ impl SandboxBuilder {
 
     /// Adds a customer to the built-in one, with these keys.
     pub fn key(mut self, access_key: impl Into<String>, secret_key: impl Into<String>) -> Self {
-        self.state.add_customer(access_key.into(), secret_key.into());
+        self.state
+            .add_customer(access_key.into(), secret_key.into());
         self
     }
 
@@ -61,10 +66,20 @@ impl SandboxBuilder {
         let (alive, stop) = oneshot::channel();
         let server = Arc::new(Server::new(self.state));
         let app = serve::router(Arc::clone(&server)).into_make_service_with_connect_info::<Link>();
-        let listener = Listener { socket: socket.clone(), stop: stop.shared() };
+        let listener = Listener {
+            socket: socket.clone(),
+            stop: stop.shared(),
+        };
         let accept = tokio::spawn(axum::serve(listener, app).into_future()).abort_handle();
         let base_url = format!("http://{addr}");
-        Ok(Sandbox(Arc::new(Handle { base_url, credentials, server, socket, accept, _alive: alive })))
+        Ok(Sandbox(Arc::new(Handle {
+            base_url,
+            credentials,
+            server,
+            socket,
+            accept,
+            _alive: alive,
+        })))
     }
 }
 
@@ -91,6 +106,11 @@ mod tests {
             assert!(bytes.windows(5).all(mixed), "{key}");
         }
         let pieces: Vec<_> = ACCESS_KEY.as_bytes().windows(5).collect();
-        assert!(!SECRET_KEY.as_bytes().windows(5).any(|piece| pieces.contains(&piece)));
+        assert!(
+            !SECRET_KEY
+                .as_bytes()
+                .windows(5)
+                .any(|piece| pieces.contains(&piece))
+        );
     }
 }

@@ -32,7 +32,12 @@ pub(super) const MAX_KEYS: usize = 16 * 1024;
 /// The longest body that a resource takes in whole.
 const MAX_BODY: usize = 8 * 1024 * 1024;
 
-pub(super) async fn answer(server: &Arc<Server>, arrival: &Arrival, parts: &Parts, body: Body) -> Response {
+pub(super) async fn answer(
+    server: &Arc<Server>,
+    arrival: &Arrival,
+    parts: &Parts,
+    body: Body,
+) -> Response {
     let (product, target) = match &arrival.route {
         Route::Product(product, target) => (product, target),
         Route::Token if parts.method == Method::POST => {
@@ -51,12 +56,16 @@ pub(super) async fn answer(server: &Arc<Server>, arrival: &Arrival, parts: &Part
         return not_allowed("GET");
     }
     // From the head alone, and before everything else that could be wrong.
-    let Some((token, owner)) = &arrival.caller else { return unauthorized() };
+    let Some((token, owner)) = &arrival.caller else {
+        return unauthorized();
+    };
     match target {
         Target::Auth | Target::Unknown => not_found(),
         Target::Refresh => refresh(server, *token),
         Target::Monitors => match parts.method {
-            Method::GET => Json(json!({ "monitors": server.lock().monitors(owner) })).into_response(),
+            Method::GET => {
+                Json(json!({ "monitors": server.lock().monitors(owner) })).into_response()
+            }
             Method::POST => add_monitor(server, arrival.number, owner.clone(), body).await,
             _ => not_allowed("GET, POST"),
         },
@@ -72,14 +81,25 @@ struct Keys {
     secret_key: String,
 }
 
-async fn auth(server: &Server, number: u64, product: Arc<str>, parts: &Parts, body: Body) -> Response {
+async fn auth(
+    server: &Server,
+    number: u64,
+    product: Arc<str>,
+    parts: &Parts,
+    body: Body,
+) -> Response {
     let body = match read(server, number, body, MAX_KEYS, Keep::Everything).await {
         Ok(body) => body,
         Err(response) => return response,
     };
     let keys = match serde_json::from_slice::<Keys>(&body) {
         Ok(keys) if is_of_type(parts, "application/json") => keys,
-        _ => return answer::error(StatusCode::BAD_REQUEST, "accessKey and secretKey are expected, as JSON"),
+        _ => {
+            return answer::error(
+                StatusCode::BAD_REQUEST,
+                "accessKey and secretKey are expected, as JSON",
+            );
+        }
     };
     let mut state = server.lock();
     if !state.knows(&keys.access_key, &keys.secret_key) {
@@ -118,7 +138,10 @@ async fn echo(server: &Server, number: u64, token: u64, parts: &Parts, body: Bod
         .iter()
         .map(|(name, value)| match *name {
             AUTHORIZATION => (name.as_str(), format!("token-{token}")),
-            _ => (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned()),
+            _ => (
+                name.as_str(),
+                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            ),
         })
         .collect();
     let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
@@ -136,7 +159,10 @@ fn echo_raw(server: &Arc<Server>, number: u64, parts: &Parts, body: Body) -> Res
     const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
     let server = Arc::clone(server);
     let counted = body.map_frame(move |frame| {
-        server.lock().log.count_body(number, frame.data_ref().map_or(0, Bytes::len));
+        server
+            .lock()
+            .log
+            .count_body(number, frame.data_ref().map_or(0, Bytes::len));
         frame
     });
     let content_type = parts.headers.get(CONTENT_TYPE).cloned().unwrap_or(BYTES);
@@ -144,7 +170,10 @@ fn echo_raw(server: &Arc<Server>, number: u64, parts: &Parts, body: Body) -> Res
 }
 
 fn unauthorized() -> Response {
-    answer::error(StatusCode::UNAUTHORIZED, "The access token is invalid or has expired")
+    answer::error(
+        StatusCode::UNAUTHORIZED,
+        "The access token is invalid or has expired",
+    )
 }
 
 fn not_found() -> Response {
@@ -152,14 +181,21 @@ fn not_found() -> Response {
 }
 
 fn not_allowed(allow: &'static str) -> Response {
-    let mut response = answer::error(StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed here");
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    let mut response = answer::error(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "The method is not allowed here",
+    );
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allow));
     response
 }
 
 /// Whether the body is said to be of this type.
 pub(super) fn is_of_type(parts: &Parts, media_type: &str) -> bool {
-    let Some(Ok(value)) = parts.headers.get(CONTENT_TYPE).map(HeaderValue::to_str) else { return false };
+    let Some(Ok(value)) = parts.headers.get(CONTENT_TYPE).map(HeaderValue::to_str) else {
+        return false;
+    };
     let essence = value.split(';').next().unwrap_or_default();
     essence.trim().eq_ignore_ascii_case(media_type)
 }
@@ -167,5 +203,8 @@ pub(super) fn is_of_type(parts: &Parts, media_type: &str) -> bool {
 fn base16(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+        .collect()
 }

@@ -17,8 +17,8 @@ use super::{answer, io::Link};
 
 /// Something that goes wrong, for [`Sandbox::fail_next`](super::Sandbox::fail_next).
 ///
-/// A fault takes the place of the whole answer: no key is checked, no token is made or killed, and the body of
-/// the request is not read (except by [`never`](Self::never)).
+/// A fault takes the place of the whole answer: no key is checked, no token is made or killed, and
+/// the body of the request is not read (except by [`never`](Self::never)).
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,7 +52,8 @@ impl Fault {
         Self::new(Kind::Status(status))
     }
 
-    /// An answer of which everything is yours: garbage, nothing, too much, an error dressed up as a 200.
+    /// An answer of which everything is yours: garbage, nothing, too much, an error dressed up as a
+    /// 200.
     ///
     /// # Panics
     ///
@@ -62,8 +63,8 @@ impl Fault {
         Self::new(Kind::Body(status, body.into())).with(CONTENT_TYPE, content_type)
     }
 
-    /// A `307 Temporary Redirect`, which tells the client to send the same request, keys and all, to
-    /// `location`.
+    /// A `307 Temporary Redirect`, which tells the client to send the same request, keys and all,
+    /// to `location`.
     ///
     /// # Panics
     ///
@@ -73,19 +74,20 @@ impl Fault {
         Self::new(Kind::Body(StatusCode::TEMPORARY_REDIRECT, Bytes::new())).with(LOCATION, location)
     }
 
-    /// No answer at all: the connection is reset (a TCP RST), and with it, on HTTP/2, everything else on it.
+    /// No answer at all: the connection is reset (a TCP RST), and with it, on HTTP/2, everything
+    /// else on it.
     pub fn reset() -> Self {
         Self::new(Kind::Reset)
     }
 
-    /// A `200` that breaks off: the head, half of the body that the head promised, and the connection is
-    /// closed. On HTTP/2 the stream is reset, which may cost the client that half.
+    /// A `200` that breaks off: the head, half of the body that the head promised, and the
+    /// connection is closed. On HTTP/2 the stream is reset, which may cost the client that half.
     pub fn truncated() -> Self {
         Self::new(Kind::Truncated)
     }
 
-    /// Silence. The body of the request is taken in, and nothing comes back until the client goes away or the
-    /// sandbox is dropped.
+    /// Silence. The body of the request is taken in, and nothing comes back until the client goes
+    /// away or the sandbox is dropped.
     pub fn never() -> Self {
         Self::new(Kind::Never)
     }
@@ -93,7 +95,9 @@ impl Fault {
     /// Adds `Retry-After`, in seconds, rounded up. For a date, use [`header`](Self::header).
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
-        let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+        let seconds = wait
+            .as_secs()
+            .saturating_add(u64::from(wait.subsec_nanos() > 0));
         self.headers.insert(RETRY_AFTER, seconds.into());
         self
     }
@@ -114,7 +118,10 @@ impl Fault {
     }
 
     fn new(kind: Kind) -> Self {
-        Self { kind, headers: HeaderMap::new() }
+        Self {
+            kind,
+            headers: HeaderMap::new(),
+        }
     }
 
     #[track_caller]
@@ -153,7 +160,8 @@ impl fmt::Debug for Fault {
             Kind::Truncated => out.field("kind", &"truncated"),
             Kind::Never => out.field("kind", &"never"),
         };
-        out.field("headers", &self.headers.keys().collect::<Vec<_>>()).finish()
+        out.field("headers", &self.headers.keys().collect::<Vec<_>>())
+            .finish()
     }
 }
 
@@ -161,7 +169,8 @@ fn truncated(link: &Link) -> Response {
     const WHOLE: &[u8] = br#"{"accessToken":"only.half-of-this-is.sent","expireIn":1800}"#;
     let half = Bytes::from_static(&WHOLE[..WHOLE.len() / 2]);
 
-    // A body that fails takes the connection with it, and what is not yet written: so first let that half go.
+    // A body that fails takes the connection with it, and what is not yet written: so first let
+    // that half go.
     let sent = link.written(half.len());
     let failure = stream::once(async move {
         sent.await;

@@ -5,14 +5,16 @@ use std::{fmt, io, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, task::AbortHandle};
 
 use super::{
-    Counts, Endpoint, Fault, Recorded, SandboxBuilder, builder::ACCESS_KEY, io::Socket, state::Server,
+    Counts, Endpoint, Fault, Recorded, SandboxBuilder, builder::ACCESS_KEY, io::Socket,
+    state::Server,
 };
 use crate::{Credentials, KlaviApi, Product};
 
 /// A running look-alike of Klavi. See the [module docs](self::super).
 ///
-/// Clones are handles of the same sandbox. When the last one is dropped, connecting is refused from that moment
-/// on, requests in progress get no answer, open connections are closed and the tasks end.
+/// Clones are handles of the same sandbox. When the last one is dropped, connecting is refused from
+/// that moment on, requests in progress get no answer, open connections are closed and the tasks
+/// end.
 #[derive(Clone)]
 pub struct Sandbox(pub(super) Arc<Handle>);
 
@@ -59,8 +61,8 @@ impl Sandbox {
 
     /// A product of this sandbox.
     pub fn api(&self, product: Product) -> KlaviApi {
-        // The URL is "http://", a loopback address and a port: absolute, no query, and plain http is accepted
-        // for loopback. Every `Product` there can be is legal in a path.
+        // The URL is "http://", a loopback address and a port: absolute, no query, and plain http
+        // is accepted for loopback. Every `Product` there can be is legal in a path.
         KlaviApi::at(self.base_url(), product).expect("a loopback URL is accepted")
     }
 
@@ -71,7 +73,10 @@ impl Sandbox {
 
     /// Adds a customer with these keys, or gives one that has this access key another secret key.
     pub fn add_key(&self, access_key: impl Into<String>, secret_key: impl Into<String>) {
-        self.0.server.lock().add_customer(access_key.into(), secret_key.into());
+        self.0
+            .server
+            .lock()
+            .add_customer(access_key.into(), secret_key.into());
     }
 
     /// Keys with this access key are rejected from now on. Tokens that were issued for them live
@@ -80,20 +85,24 @@ impl Sandbox {
         self.0.server.lock().remove_customer(access_key);
     }
 
-    /// A new token of the built-in customer, as if another process had obtained it. It is in no count and not
-    /// in the log.
+    /// A new token of the built-in customer, as if another process had obtained it. It is in no
+    /// count and not in the log.
     pub fn issue_token(&self, product: &Product) -> String {
-        self.0.server.lock().issue(ACCESS_KEY.into(), product.as_str().into()).0
+        self.0
+            .server
+            .lock()
+            .issue(ACCESS_KEY.into(), product.as_str().into())
+            .0
     }
 
-    /// How long the tokens issued from now on live, which is also what `expireIn` says of them. Cut to whole
-    /// seconds, and one second at least.
+    /// How long the tokens issued from now on live, which is also what `expireIn` says of them. Cut
+    /// to whole seconds, and one second at least.
     pub fn set_token_lifetime(&self, lifetime: Duration) {
         self.0.server.lock().tokens.set_lifetime(lifetime);
     }
 
-    /// Makes `expireIn` say something else than the truth: any JSON (`"\"1800\""`, `"null"`, `"-5"`), or the
-    /// empty string to leave the field out. `None` goes back to the truth.
+    /// Makes `expireIn` say something else than the truth: any JSON (`"\"1800\""`, `"null"`,
+    /// `"-5"`), or the empty string to leave the field out. `None` goes back to the truth.
     pub fn set_expire_in(&self, json: Option<&str>) {
         self.0.server.lock().expire_in = json.map(str::to_owned);
     }
@@ -103,8 +112,8 @@ impl Sandbox {
         self.0.server.lock().refresh_kills_old = kills;
     }
 
-    /// How long the answers of an endpoint take from now on, faults included. A token issued, a token killed,
-    /// a token found to be live: all that has happened before the wait.
+    /// How long the answers of an endpoint take from now on, faults included. A token issued, a
+    /// token killed, a token found to be live: all that has happened before the wait.
     pub fn set_latency(&self, endpoint: Endpoint, latency: Duration) {
         self.0.server.lock().controls(endpoint).latency = latency;
     }
@@ -114,10 +123,14 @@ impl Sandbox {
         self.0.server.lock().tokens.kill_all();
     }
 
-    /// Fails the next `times` requests that arrive at an endpoint, after the failures that were ordered
-    /// before.
+    /// Fails the next `times` requests that arrive at an endpoint, after the failures that were
+    /// ordered before.
     pub fn fail_next(&self, endpoint: Endpoint, times: usize, fault: Fault) {
-        self.0.server.lock().controls(endpoint).fail_next(times, fault);
+        self.0
+            .server
+            .lock()
+            .controls(endpoint)
+            .fail_next(times, fault);
     }
 
     /// Forgets the failures that were ordered for an endpoint and did not happen yet.
@@ -148,6 +161,8 @@ impl Sandbox {
 
 impl fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sandbox").field("base_url", &self.0.base_url).finish_non_exhaustive()
+        f.debug_struct("Sandbox")
+            .field("base_url", &self.0.base_url)
+            .finish_non_exhaustive()
     }
 }

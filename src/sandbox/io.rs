@@ -88,9 +88,9 @@ impl axum::serve::Listener for Listener {
 
 /// A connection.
 ///
-/// Until it is reset or the sandbox stops it behaves as the `TcpStream` in it; after that every call fails, so
-/// that the task that serves it ends. A reset one is closed with a linger time of zero, which makes the system
-/// send RST instead of FIN.
+/// Until it is reset or the sandbox stops it behaves as the `TcpStream` in it; after that every
+/// call fails, so that the task that serves it ends. A reset one is closed with a linger time of
+/// zero, which makes the system send RST instead of FIN.
 pub(super) struct Io {
     stream: TcpStream,
     link: Link,
@@ -102,10 +102,16 @@ impl Io {
     fn new(stream: TcpStream, stop: Stop) -> Self {
         // Answers are small and waited for. A socket that refuses the option is only slower.
         let _ = stream.set_nodelay(true);
-        Self { stream, link: Link::new(), stop, linger: None }
+        Self {
+            stream,
+            link: Link::new(),
+            stop,
+            linger: None,
+        }
     }
 
-    /// Fails if nothing may be read or written any more; else the task is woken when the sandbox stops.
+    /// Fails if nothing may be read or written any more; else the task is woken when the sandbox
+    /// stops.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let stopped = self.stop.is_terminated() || Pin::new(&mut self.stop).poll(cx).is_ready();
         if stopped || self.link.is_reset() {
@@ -127,7 +133,11 @@ impl AsyncRead for Io {
 }
 
 impl AsyncWrite for Io {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.check(cx)?;
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
         self.link.wrote(written);
@@ -154,8 +164,9 @@ impl AsyncWrite for Io {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Says goodbye, then takes in what the client was still sending: closed with unread bytes in it, a socket
-    /// sends RST, and that can overtake the answer (a 401 to a request whose body nobody read).
+    /// Says goodbye, then takes in what the client was still sending: closed with unread bytes in
+    /// it, a socket sends RST, and that can overtake the answer (a 401 to a request whose body
+    /// nobody read).
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check(cx)?;
         let this = &mut *self;
@@ -178,8 +189,9 @@ impl AsyncWrite for Io {
 impl Drop for Io {
     fn drop(&mut self) {
         if self.link.is_reset() {
-            // Deprecated because a linger time above zero blocks the thread on drop; zero does not. What is
-            // recommended in its place is younger than the oldest tokio that this crate works with.
+            // Deprecated because a linger time above zero blocks the thread on drop; zero does not.
+            // What is recommended in its place is younger than the oldest tokio that this crate
+            // works with.
             #[allow(deprecated)]
             let _ = self.stream.set_linger(Some(Duration::ZERO));
         }
@@ -198,7 +210,10 @@ struct LinkState {
 
 impl Link {
     pub(super) fn new() -> Self {
-        Self(Arc::new(LinkState { reset: AtomicBool::new(false), written: watch::Sender::new(0) }))
+        Self(Arc::new(LinkState {
+            reset: AtomicBool::new(false),
+            written: watch::Sender::new(0),
+        }))
     }
 
     /// Dooms the connection. The response only gets the connection's task to write, which fails.
@@ -207,7 +222,8 @@ impl Link {
         ().into_response()
     }
 
-    /// Ready when `len` bytes more than now have been handed to the system, or the connection is gone.
+    /// Ready when `len` bytes more than now have been handed to the system, or the connection is
+    /// gone.
     pub(super) fn written(&self, len: usize) -> impl Future<Output = ()> + Send + 'static {
         let mut written = self.0.written.subscribe();
         let goal = written.borrow().saturating_add(len);
@@ -218,7 +234,9 @@ impl Link {
     }
 
     fn wrote(&self, len: usize) {
-        self.0.written.send_modify(|written| *written = written.wrapping_add(len));
+        self.0
+            .written
+            .send_modify(|written| *written = written.wrapping_add(len));
     }
 
     fn is_reset(&self) -> bool {
@@ -228,7 +246,9 @@ impl Link {
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("reset", &self.is_reset()).finish_non_exhaustive()
+        f.debug_struct("Link")
+            .field("reset", &self.is_reset())
+            .finish_non_exhaustive()
     }
 }
 

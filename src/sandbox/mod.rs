@@ -1,8 +1,8 @@
 //! A look-alike of Klavi on a loopback port, for tests and examples.
 //!
-//! It speaks real HTTP (HTTP/1.1, and HTTP/2 with prior knowledge), issues tokens, checks them, and fails on
-//! demand. It runs in the process that starts it, as tasks of the tokio runtime, until its last handle is
-//! dropped.
+//! It speaks real HTTP (HTTP/1.1, and HTTP/2 with prior knowledge), issues tokens, checks them, and
+//! fails on demand. It runs in the process that starts it, as tasks of the tokio runtime, until its
+//! last handle is dropped.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -65,7 +65,8 @@
 //!
 //! - Its resources are made up, except that `monitors` exists at Klavi too.
 //! - Tokens look like JWTs and are not. They are no secrets: hashes, made without cryptography.
-//! - There is no TLS, no rate limit, and no permission (403) unless you [ask for it](Sandbox::fail_next).
+//! - There is no TLS, no rate limit, and no permission (403) unless you [ask for
+//!   it](Sandbox::fail_next).
 //! - Bodies end at 8 MiB, except at `echo/raw`.
 
 mod answer;

@@ -48,8 +48,20 @@ impl Recorded {
             value.set_sensitive(secret || value.is_sensitive());
         }
         let (method, uri, version) = (parts.method.clone(), parts.uri.clone(), parts.version);
-        let head = Arc::new(Head { endpoint, method, uri, version, headers, token });
-        Self { head, body: Vec::new(), body_len: 0, status: None }
+        let head = Arc::new(Head {
+            endpoint,
+            method,
+            uri,
+            version,
+            headers,
+            token,
+        });
+        Self {
+            head,
+            body: Vec::new(),
+            body_len: 0,
+            status: None,
+        }
     }
 
     /// Which endpoint it was for, `None` if the sandbox has nothing below its path.
@@ -82,14 +94,14 @@ impl Recorded {
         &self.head.headers
     }
 
-    /// Which of the sandbox's tokens it carried, alive or dead, counted from 1 in the order of issue. `None`
-    /// for no token and for one that is not the sandbox's.
+    /// Which of the sandbox's tokens it carried, alive or dead, counted from 1 in the order of
+    /// issue. `None` for no token and for one that is not the sandbox's.
     pub fn token(&self) -> Option<u64> {
         self.head.token
     }
 
-    /// What has been read of the body, cut at 64 KiB. Empty if nobody wanted it: the request was answered
-    /// from its head alone (a 401, a fault), or the endpoint only streams it (`echo/raw`).
+    /// What has been read of the body, cut at 64 KiB. Empty if nobody wanted it: the request was
+    /// answered from its head alone (a 401, a fault), or the endpoint only streams it (`echo/raw`).
     pub fn body(&self) -> &[u8] {
         &self.body
     }
@@ -117,7 +129,9 @@ impl fmt::Debug for Recorded {
             Some(Endpoint::Auth | Endpoint::Token) => out.field("body", &"[redacted]"),
             _ => out.field("body", &Bytes::copy_from_slice(&self.body)),
         };
-        out.field("body_len", &self.body_len).field("status", &self.status).finish()
+        out.field("body_len", &self.body_len)
+            .field("status", &self.status)
+            .finish()
     }
 }
 
@@ -143,7 +157,9 @@ impl Log {
     pub(super) fn keep_body(&mut self, number: u64, chunk: &[u8]) {
         if let Some(entry) = self.entry(number) {
             let room = MAX_BODY - entry.body.len();
-            entry.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            entry
+                .body
+                .extend_from_slice(&chunk[..chunk.len().min(room)]);
         }
         self.count_body(number, chunk.len());
     }
@@ -171,7 +187,8 @@ impl Log {
 
     /// `None` if the log was cleared, or has moved on, since the entry was made.
     fn entry(&mut self, number: u64) -> Option<&mut Recorded> {
-        self.entries.get_mut(usize::try_from(number.checked_sub(self.gone)?).ok()?)
+        self.entries
+            .get_mut(usize::try_from(number.checked_sub(self.gone)?).ok()?)
     }
 }
 
@@ -194,7 +211,10 @@ mod tests {
         log.answered(1, StatusCode::IM_A_TEAPOT);
         let entries = log.to_vec();
         assert_eq!(entries.len(), MAX_REQUESTS);
-        assert_eq!((entries[0].path(), entries[0].status()), ("/1", Some(StatusCode::IM_A_TEAPOT)));
+        assert_eq!(
+            (entries[0].path(), entries[0].status()),
+            ("/1", Some(StatusCode::IM_A_TEAPOT))
+        );
         assert!(entries[1..].iter().all(|entry| entry.status().is_none()));
     }
 
@@ -206,8 +226,13 @@ mod tests {
         log.push(entry("/new"));
         log.keep_body(old, b"late");
         log.answered(old, StatusCode::OK);
-        let [new] = &log.to_vec()[..] else { panic!("one entry expected") };
-        assert_eq!((new.path(), new.body_len(), new.status()), ("/new", 0, None));
+        let [new] = &log.to_vec()[..] else {
+            panic!("one entry expected")
+        };
+        assert_eq!(
+            (new.path(), new.body_len(), new.status()),
+            ("/new", 0, None)
+        );
     }
 
     #[test]
@@ -216,8 +241,13 @@ mod tests {
         let number = log.push(entry("/"));
         log.keep_body(number, &[b'x'; MAX_BODY - 1]);
         log.keep_body(number, b"yz");
-        let [entry] = &log.to_vec()[..] else { panic!("one entry expected") };
-        assert_eq!((entry.body().len(), entry.body_len()), (MAX_BODY, MAX_BODY as u64 + 1));
+        let [entry] = &log.to_vec()[..] else {
+            panic!("one entry expected")
+        };
+        assert_eq!(
+            (entry.body().len(), entry.body_len()),
+            (MAX_BODY, MAX_BODY as u64 + 1)
+        );
         assert_eq!(entry.body().last(), Some(&b'y'));
     }
 }

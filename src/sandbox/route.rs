@@ -32,8 +32,12 @@ impl Route {
         if path == "/token" {
             return Self::Token;
         }
-        let split = path.strip_prefix('/').and_then(|path| path.split_once("/v1/"));
-        let Some((product, rest)) = split else { return Self::Nowhere };
+        let split = path
+            .strip_prefix('/')
+            .and_then(|path| path.split_once("/v1/"));
+        let Some((product, rest)) = split else {
+            return Self::Nowhere;
+        };
         if product.parse::<Product>().is_err() {
             return Self::Nowhere;
         }
@@ -85,7 +89,9 @@ mod tests {
             ("/data/v1/links", Target::Unknown),
             ("/data/v1/", Target::Unknown),
         ] {
-            let Route::Product(_, got) = Route::of(path) else { panic!("{path} leads nowhere") };
+            let Route::Product(_, got) = Route::of(path) else {
+                panic!("{path} leads nowhere")
+            };
             assert_eq!(got, target, "{path}");
         }
         assert_eq!(Route::of("/token"), Route::Token);
@@ -105,6 +111,9 @@ mod tests {
         ] {
             assert_eq!(Route::of(path), Route::Nowhere, "{path}");
         }
-        assert_eq!(Route::of("/payment/customer/v1/echo").product(), Some("payment/customer"));
+        assert_eq!(
+            Route::of("/payment/customer/v1/echo").product(),
+            Some("payment/customer")
+        );
     }
 }

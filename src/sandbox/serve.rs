@@ -29,8 +29,8 @@ async fn handle(
     let response = match arrival.fault.take() {
         None => Some(endpoints::answer(&server, &arrival, &parts, body).await),
         Some(fault) if fault.is_never() => {
-            // A connection sees that the client is gone only as long as somebody reads from it, and does not
-            // tell a second time: a body that breaks off is all there is to learn.
+            // A connection sees that the client is gone only as long as somebody reads from it, and
+            // does not tell a second time: a body that breaks off is all there is to learn.
             match read(&server, arrival.number, body, usize::MAX, Keep::Nothing).await {
                 Ok(_) => pending().await,
                 Err(_) => None,
@@ -41,7 +41,9 @@ async fn handle(
     if !arrival.latency.is_zero() {
         sleep(arrival.latency).await;
     }
-    let Some(response) = response else { return link.reset() };
+    let Some(response) = response else {
+        return link.reset();
+    };
     server.lock().answered(&arrival, response.status());
     response
 }
@@ -53,8 +55,8 @@ pub(super) enum Keep {
     Nothing,
 }
 
-/// Reads a body of up to `limit` bytes and records it. `Err` is the answer to one that is longer or breaks
-/// off.
+/// Reads a body of up to `limit` bytes and records it. `Err` is the answer to one that is longer or
+/// breaks off.
 pub(super) async fn read(
     server: &Server,
     number: u64,
@@ -65,14 +67,19 @@ pub(super) async fn read(
     let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
         let broken = |_| answer::error(StatusCode::BAD_REQUEST, "The body broke off");
-        let Ok(chunk) = frame.map_err(broken)?.into_data() else { continue };
+        let Ok(chunk) = frame.map_err(broken)?.into_data() else {
+            continue;
+        };
         if keep == Keep::Nothing {
             server.lock().log.count_body(number, chunk.len());
             continue;
         }
         server.lock().log.keep_body(number, &chunk);
         if whole.len() + chunk.len() > limit {
-            return Err(answer::error(StatusCode::PAYLOAD_TOO_LARGE, "The body is too long for the sandbox"));
+            return Err(answer::error(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "The body is too long for the sandbox",
+            ));
         }
         whole.extend_from_slice(&chunk);
     }
@@ -97,9 +104,15 @@ mod tests {
 
     async fn get(server: &Arc<Server>, path: &str, token: &str) -> Response {
         let mut request = Request::get(path).header(AUTHORIZATION, format!("Bearer {token}"));
-        request.extensions_mut().unwrap().insert(ConnectInfo(Link::new()));
+        request
+            .extensions_mut()
+            .unwrap()
+            .insert(ConnectInfo(Link::new()));
         let request = request.body(Body::empty()).unwrap();
-        router(Arc::clone(server)).oneshot(request).await.into_response()
+        router(Arc::clone(server))
+            .oneshot(request)
+            .await
+            .into_response()
     }
 
     #[tokio::test(start_paused = true)]
@@ -108,15 +121,24 @@ mod tests {
         let (token, _) = server.lock().issue("a".into(), "monitor".into());
         let second = Duration::from_secs(1);
         server.lock().controls(Endpoint::Resource).latency = 2 * second;
-        server.lock().controls(Endpoint::Resource).fail_next(1, Fault::status(StatusCode::BAD_GATEWAY));
+        server
+            .lock()
+            .controls(Endpoint::Resource)
+            .fail_next(1, Fault::status(StatusCode::BAD_GATEWAY));
 
         for status in [StatusCode::BAD_GATEWAY, StatusCode::OK] {
             let start = Instant::now();
-            assert_eq!(get(&server, "/monitor/v1/monitors", &token).await.status(), status);
+            assert_eq!(
+                get(&server, "/monitor/v1/monitors", &token).await.status(),
+                status
+            );
             assert_eq!(start.elapsed(), 2 * second);
         }
         let start = Instant::now();
-        assert_eq!(get(&server, "/monitor/v1/refresh", &token).await.status(), StatusCode::OK);
+        assert_eq!(
+            get(&server, "/monitor/v1/refresh", &token).await.status(),
+            StatusCode::OK
+        );
         assert_eq!(start.elapsed(), Duration::ZERO);
 
         let answer = get(&server, "/monitor/v1/monitors", &token);
@@ -125,7 +147,11 @@ mod tests {
             assert_eq!(server.lock().log.to_vec()[3].status(), None);
             server.lock().tokens.kill_all();
         });
-        assert_eq!(response.status(), StatusCode::OK, "the token was alive when its request arrived");
+        assert_eq!(
+            response.status(),
+            StatusCode::OK,
+            "the token was alive when its request arrived"
+        );
         assert_eq!(server.lock().log.to_vec()[3].status(), Some(StatusCode::OK));
     }
 
@@ -135,11 +161,24 @@ mod tests {
         let (token, _) = server.lock().issue("a".into(), "monitor".into());
         for (age, status) in [(1799, StatusCode::OK), (1, StatusCode::UNAUTHORIZED)] {
             tokio::time::advance(Duration::from_secs(age)).await;
-            assert_eq!(get(&server, "/monitor/v1/monitors", &token).await.status(), status);
-            assert_eq!(get(&server, "/monitor/v1/refresh", &token).await.status(), status);
+            assert_eq!(
+                get(&server, "/monitor/v1/monitors", &token).await.status(),
+                status
+            );
+            assert_eq!(
+                get(&server, "/monitor/v1/refresh", &token).await.status(),
+                status
+            );
         }
         assert_eq!(server.lock().counts.unauthorized, 1);
-        assert!(server.lock().log.to_vec().iter().all(|entry| entry.token() == Some(1)));
+        assert!(
+            server
+                .lock()
+                .log
+                .to_vec()
+                .iter()
+                .all(|entry| entry.token() == Some(1))
+        );
     }
 
     #[tokio::test(start_paused = true)]

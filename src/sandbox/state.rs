@@ -15,7 +15,8 @@ use super::{
     tokens::{Owner, Tokens},
 };
 
-/// What the handlers share with the handle. They do not keep the handle, so that its drop ends them.
+/// What the handlers share with the handle. They do not keep the handle, so that its drop ends
+/// them.
 pub(super) struct Server(Mutex<State>);
 
 impl Server {
@@ -103,7 +104,9 @@ impl State {
     }
 
     pub(super) fn knows(&self, access_key: &str, secret_key: &str) -> bool {
-        self.customers.get(access_key).is_some_and(|secret| secret == secret_key)
+        self.customers
+            .get(access_key)
+            .is_some_and(|secret| secret == secret_key)
     }
 
     pub(super) fn controls(&mut self, endpoint: Endpoint) -> &mut Controls {
@@ -128,11 +131,19 @@ impl State {
             }
         };
         let number = self.log.push(Recorded::new(parts, endpoint, number));
-        Arrival { number, route, caller, fault, latency }
+        Arrival {
+            number,
+            route,
+            caller,
+            fault,
+            latency,
+        }
     }
 
     pub(super) fn answered(&mut self, arrival: &Arrival, status: StatusCode) {
-        if arrival.route.endpoint() == Some(Endpoint::Resource) && status == StatusCode::UNAUTHORIZED {
+        if arrival.route.endpoint() == Some(Endpoint::Resource)
+            && status == StatusCode::UNAUTHORIZED
+        {
             self.counts.unauthorized += 1;
         }
         self.log.answered(arrival.number, status);
@@ -140,7 +151,10 @@ impl State {
 
     /// A new token, and `expireIn` to go with it, as JSON.
     pub(super) fn issue(&mut self, access_key: Arc<str>, product: Arc<str>) -> (String, String) {
-        let token = self.tokens.issue(Owner { access_key, product });
+        let token = self.tokens.issue(Owner {
+            access_key,
+            product,
+        });
         let expire_in = match &self.expire_in {
             Some(raw) => raw.clone(),
             None => self.tokens.lifetime().as_secs().to_string(),
@@ -150,7 +164,10 @@ impl State {
 
     /// A new token for the owner of a token, `None` if that has died since its request arrived.
     pub(super) fn renew(&mut self, old: u64) -> Option<(String, String)> {
-        let Owner { access_key, product } = self.tokens.owner(old)?.clone();
+        let Owner {
+            access_key,
+            product,
+        } = self.tokens.owner(old)?.clone();
         if self.refresh_kills_old {
             self.tokens.kill(old);
         }
@@ -178,7 +195,9 @@ impl State {
 /// The one bearer token of a request. Two `Authorization` headers are none.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return None;
+    };
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }

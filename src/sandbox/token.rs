@@ -30,11 +30,21 @@ pub(super) async fn answer(server: &Server, number: u64, parts: &Parts, body: Bo
     };
     let fields = form(&body).filter(|_| is_of_type(parts, "application/x-www-form-urlencoded"));
     let Some(mut fields) = fields else {
-        return error(StatusCode::BAD_REQUEST, "invalid_request", "A form is expected, with each field once");
+        return error(
+            StatusCode::BAD_REQUEST,
+            "invalid_request",
+            "A form is expected, with each field once",
+        );
     };
     match fields.get("grant_type").map(String::as_str) {
         Some("client_credentials") => {}
-        None => return error(StatusCode::BAD_REQUEST, "invalid_request", "grant_type is missing"),
+        None => {
+            return error(
+                StatusCode::BAD_REQUEST,
+                "invalid_request",
+                "grant_type is missing",
+            );
+        }
         Some(_) => {
             return error(
                 StatusCode::BAD_REQUEST,
@@ -43,22 +53,36 @@ pub(super) async fn answer(server: &Server, number: u64, parts: &Parts, body: Bo
             );
         }
     }
-    let in_form = fields.remove("client_id").zip(fields.remove("client_secret"));
+    let in_form = fields
+        .remove("client_id")
+        .zip(fields.remove("client_secret"));
     let in_header = parts.headers.get(AUTHORIZATION).map(basic);
     let client = match (in_form, in_header) {
         (Some(client), None) | (None, Some(Some(client))) => Some(client),
         (None, None | Some(None)) => None,
         (Some(_), Some(_)) => {
-            return error(StatusCode::BAD_REQUEST, "invalid_request", "The client authenticates twice");
+            return error(
+                StatusCode::BAD_REQUEST,
+                "invalid_request",
+                "The client authenticates twice",
+            );
         }
     };
     let scope = fields.get("scope").map_or(DEFAULT_SCOPE, String::as_str);
     let mut state = server.lock();
     let Some((id, _)) = client.filter(|(id, secret)| state.knows(id, secret)) else {
-        return error(StatusCode::UNAUTHORIZED, "invalid_client", "Invalid client_id or client_secret");
+        return error(
+            StatusCode::UNAUTHORIZED,
+            "invalid_client",
+            "Invalid client_id or client_secret",
+        );
     };
     if scope.is_empty() || scope.contains([' ', '/']) {
-        return error(StatusCode::BAD_REQUEST, "invalid_scope", "A scope is the name of one product");
+        return error(
+            StatusCode::BAD_REQUEST,
+            "invalid_scope",
+            "A scope is the name of one product",
+        );
     }
     let (token, expires_in) = state.issue(id.into(), scope.into());
     let expires_in = match expires_in.as_str() {
@@ -66,15 +90,24 @@ pub(super) async fn answer(server: &Server, number: u64, parts: &Parts, body: Bo
         json => format!(r#","expires_in":{json}"#),
     };
     let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer"{expires_in}}}"#);
-    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    (
+        [(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
+        body,
+    )
+        .into_response()
 }
 
 /// RFC 6749, 5.2.
 fn error(status: StatusCode, error: &str, description: &str) -> Response {
-    let mut response =
-        (status, Json(json!({ "error": error, "error_description": description }))).into_response();
+    let mut response = (
+        status,
+        Json(json!({ "error": error, "error_description": description })),
+    )
+        .into_response();
     if status == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
+        response
+            .headers_mut()
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
     }
     response
 }
@@ -82,7 +115,10 @@ fn error(status: StatusCode, error: &str, description: &str) -> Response {
 /// The fields of a form, `None` if one is there twice or is not UTF-8.
 fn form(body: &[u8]) -> Option<HashMap<String, String>> {
     let mut fields = HashMap::new();
-    for field in body.split(|&byte| byte == b'&').filter(|field| !field.is_empty()) {
+    for field in body
+        .split(|&byte| byte == b'&')
+        .filter(|field| !field.is_empty())
+    {
         let (name, value) = split(field, b'=').unwrap_or((field, b""));
         let before = fields.insert(decode(name)?, decode(value)?);
         before.is_none().then_some(())?;
@@ -127,7 +163,10 @@ fn decode(text: &[u8]) -> Option<String> {
 }
 
 fn base64(encoded: &[u8]) -> Option<Vec<u8>> {
-    let digits = encoded.strip_suffix(b"==").or_else(|| encoded.strip_suffix(b"=")).unwrap_or(encoded);
+    let digits = encoded
+        .strip_suffix(b"==")
+        .or_else(|| encoded.strip_suffix(b"="))
+        .unwrap_or(encoded);
     let (mut decoded, mut bits, mut length) = (Vec::new(), 0_u32, 0);
     for digit in digits {
         let value = match digit {
@@ -156,7 +195,13 @@ mod tests {
     fn a_form_is_decoded() {
         let fields = form(b"a=b+c&d=%2F%c3%bc&e&=").unwrap();
         let pairs: HashMap<_, _> = [("a", "b c"), ("d", "/ü"), ("e", ""), ("", "")].into();
-        assert_eq!(fields, pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect());
+        assert_eq!(
+            fields,
+            pairs
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect()
+        );
         for broken in ["a=b&a=c", "a=%zz", "a=%2", "a=%ff"] {
             assert_eq!(form(broken.as_bytes()), None, "{broken}");
         }
@@ -166,7 +211,10 @@ mod tests {
     fn basic_authentication_is_decoded() {
         let basic = |value: &str| super::basic(&HeaderValue::from_str(value).unwrap());
         let client = Some(("my client".to_owned(), "s/cr=t+ü".to_owned()));
-        assert_eq!(basic("Basic bXkrY2xpZW50OnMlMkZjciUzRHQlMkIlQzMlQkM="), client);
+        assert_eq!(
+            basic("Basic bXkrY2xpZW50OnMlMkZjciUzRHQlMkIlQzMlQkM="),
+            client
+        );
         assert_eq!(basic("basic OmI="), Some((String::new(), "b".to_owned())));
         for broken in ["Basic", "Basic !", "Basic YQ==", "Bearer OmI="] {
             assert_eq!(basic(broken), None, "{broken}");

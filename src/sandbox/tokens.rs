@@ -56,7 +56,11 @@ impl Tokens {
     pub(super) fn issue(&mut self, owner: Owner) -> String {
         let number = self.issued.len() as u64 + 1;
         let value = self.jwt_like(number);
-        self.issued.push(Token { owner, dies: Instant::now().checked_add(self.lifetime), killed: false });
+        self.issued.push(Token {
+            owner,
+            dies: Instant::now().checked_add(self.lifetime),
+            killed: false,
+        });
         self.numbers.insert(value.clone(), number);
         value
     }
@@ -86,8 +90,8 @@ impl Tokens {
         self.issued.iter().filter(|token| token.is_alive()).count()
     }
 
-    /// Three segments that look random. They are hashes under a key made at the start, which is enough to be
-    /// unique and hard to mistake for something else; it is no cryptography.
+    /// Three segments that look random. They are hashes under a key made at the start, which is
+    /// enough to be unique and hard to mistake for something else; it is no cryptography.
     fn jwt_like(&self, number: u64) -> String {
         let mut value = String::with_capacity(98);
         for (segment, words) in [2, 4, 3].into_iter().enumerate() {
@@ -114,7 +118,11 @@ fn index(number: u64) -> Option<usize> {
 
 fn push_base64url(to: &mut String, word: u64) {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    to.extend((0..60).step_by(6).map(|shift| char::from(ALPHABET[(word >> shift) as usize & 63])));
+    to.extend(
+        (0..60)
+            .step_by(6)
+            .map(|shift| char::from(ALPHABET[(word >> shift) as usize & 63])),
+    );
 }
 
 #[cfg(test)]
@@ -124,7 +132,10 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn owner() -> Owner {
-        Owner { access_key: "a".into(), product: "monitor".into() }
+        Owner {
+            access_key: "a".into(),
+            product: "monitor".into(),
+        }
     }
 
     fn is_alive(tokens: &Tokens, value: &str) -> bool {
@@ -147,7 +158,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lifetime_is_cut_to_whole_seconds_and_is_one_at_least() {
         let mut tokens = Tokens::new();
-        for (set, got) in [(Duration::ZERO, 1), (Duration::from_millis(2999), 2), (Duration::MAX, u64::MAX)] {
+        for (set, got) in [
+            (Duration::ZERO, 1),
+            (Duration::from_millis(2999), 2),
+            (Duration::MAX, u64::MAX),
+        ] {
             tokens.set_lifetime(set);
             assert_eq!(tokens.lifetime(), Duration::from_secs(got));
         }
@@ -169,10 +184,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn tokens_are_unique_and_look_like_jwts() {
         let mut tokens = Tokens::new();
-        let values: std::collections::HashSet<_> = (0..1000).map(|_| tokens.issue(owner())).collect();
+        let values: std::collections::HashSet<_> =
+            (0..1000).map(|_| tokens.issue(owner())).collect();
         assert_eq!(values.len(), 1000);
         for value in values {
-            assert_eq!(value.split('.').map(str::len).collect::<Vec<_>>(), [20, 40, 30]);
+            assert_eq!(
+                value.split('.').map(str::len).collect::<Vec<_>>(),
+                [20, 40, 30]
+            );
             let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
             assert!(value.bytes().all(legal), "{value}");
         }

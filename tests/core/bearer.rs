@@ -68,7 +68,10 @@ async fn case_22_a_bearer_that_expired_before_its_first_use_needs_keys() {
 async fn case_22_two_caches_of_one_source_each_have_one_refresh_after_a_rejection() {
     let klavi = Klavi::new(|_, _| Answer::Http(401, ""));
     let source = Arc::new(klavi.source_of(bearer()));
-    let caches = [cache_drawing(0.0, source.clone()), cache_drawing(0.0, source)];
+    let caches = [
+        cache_drawing(0.0, source.clone()),
+        cache_drawing(0.0, source),
+    ];
     for cache in &caches {
         cache.invalidate(&in_no_time(cache).await.unwrap());
     }

@@ -8,15 +8,19 @@ use futures_util::future::join_all;
 use klavi_auth::{Error, Freshness, TokenCache, TokenSource};
 
 use crate::support::{
-    LIFETIME, Logged, Manual, alive_tasks, at_once, cache_drawing, call, held, pass, poll_once, rejected,
-    secs, settle, token,
+    LIFETIME, Logged, Manual, alive_tasks, at_once, cache_drawing, call, held, pass, poll_once,
+    rejected, secs, settle, token,
 };
 
 const HOURS: Duration = Duration::from_secs(8 * 3600);
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 86400);
 
 fn kept_alive(source: impl TokenSource) -> TokenCache {
-    TokenCache::builder(source).keep_alive(true).randomness(|| 0.0).build().unwrap()
+    TokenCache::builder(source)
+        .keep_alive(true)
+        .randomness(|| 0.0)
+        .build()
+        .unwrap()
 }
 
 fn numbered() -> Logged {
@@ -37,7 +41,11 @@ async fn after_a_jump_past_the_end_the_first_callers_share_one_fetch() {
     herd(&cache, "t1").await;
     for n in 2..=20 {
         pass(HOURS).await;
-        assert_eq!((source.fetches(), alive_tasks()), (n - 1, 0), "nobody asks for a token");
+        assert_eq!(
+            (source.fetches(), alive_tasks()),
+            (n - 1, 0),
+            "nobody asks for a token"
+        );
         herd(&cache, &format!("t{n}")).await;
         settle().await;
         assert_eq!((source.fetches(), alive_tasks()), (n, 0));
@@ -102,7 +110,11 @@ async fn a_jump_over_a_fetch_that_has_no_answer_makes_keep_alive_start_one_for_a
     for joined in join_all(callers).await {
         assert!(joined.unwrap().unwrap_err().is_timeout());
     }
-    assert_eq!(source.fetches(), 2, "case 20: keep-alive goes on after a failure");
+    assert_eq!(
+        source.fetches(),
+        2,
+        "case 20: keep-alive goes on after a failure"
+    );
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
     settle().await;
     source.answer(token("t2")).await;
@@ -122,7 +134,11 @@ async fn an_answer_that_is_there_after_the_jump_counts_though_the_time_is_up() {
     fetch.answer(token("t1"));
     tokio::time::advance(secs(60)).await;
     assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
-    assert_eq!(cache.snapshot().age(), Some(secs(60)), "the life counts from before the jump");
+    assert_eq!(
+        cache.snapshot().age(),
+        Some(secs(60)),
+        "the life counts from before the jump"
+    );
     assert_eq!(source.fetches(), 1);
 }
 
@@ -152,7 +168,11 @@ async fn a_renewal_that_the_jump_cuts_off_costs_the_callers_one_fetch() {
     let renewal = source.next().await;
     pass(HOURS).await;
     assert!(renewal.is_dropped());
-    assert_eq!((source.fetches(), alive_tasks()), (3, 2), "case 20: keep-alive fetches at expiry");
+    assert_eq!(
+        (source.fetches(), alive_tasks()),
+        (3, 2),
+        "case 20: keep-alive fetches at expiry"
+    );
 
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
     settle().await;
@@ -199,7 +219,10 @@ async fn a_jump_over_the_back_off_makes_room_for_one_fetch_of_keep_alive_and_no_
     for n in 2..=20 {
         pass(HOURS).await;
         let pause = [secs(300), secs(5)][n % 2];
-        assert_eq!((cache.snapshot().held_back(), source.fetches()), (Some(pause), n));
+        assert_eq!(
+            (cache.snapshot().held_back(), source.fetches()),
+            (Some(pause), n)
+        );
         for joined in join_all((0..100).map(|_| call(&cache))).await {
             assert!(joined.unwrap().unwrap_err().is_no_token());
         }

@@ -7,8 +7,8 @@ use klavi_auth::{Error, TokenCache};
 use tokio::time::Instant;
 
 use crate::support::{
-    LIFETIME, Logged, Manual, NS, alive_tasks, at_once, cache_drawing, call, in_no_time, pass, secs, settle,
-    token, token_for, traffic,
+    LIFETIME, Logged, Manual, NS, alive_tasks, at_once, cache_drawing, call, in_no_time, pass,
+    secs, settle, token, token_for, traffic,
 };
 
 /// Tokens `t1`, `t2`, … of 1800 s, of which so much remains when they arrive.
@@ -36,10 +36,18 @@ async fn case_14_with_traffic_there_is_one_fetch_per_remaining_life() {
 async fn case_14_20_with_keep_alive_and_no_traffic_there_is_one_fetch_per_remaining_life() {
     for remaining in REMAINING {
         let source = late(remaining);
-        let cache = TokenCache::builder(source.clone()).keep_alive(true).randomness(|| 0.0).build().unwrap();
+        let cache = TokenCache::builder(source.clone())
+            .keep_alive(true)
+            .randomness(|| 0.0)
+            .build()
+            .unwrap();
         cache.get().await.unwrap();
         tokio::time::sleep(remaining * 10).await;
-        assert_eq!((source.fetches(), alive_tasks()), (FETCHES, 1), "{remaining:?}");
+        assert_eq!(
+            (source.fetches(), alive_tasks()),
+            (FETCHES, 1),
+            "{remaining:?}"
+        );
     }
 }
 
@@ -83,7 +91,10 @@ async fn case_14_what_ends_before_the_live_token_is_a_failed_refresh() {
         let cache = refreshed_with(name, life, age).await;
         let state = cache.snapshot();
         assert!(state.last_error().is_some_and(Error::is_bad_answer));
-        assert_eq!((state.generation(), state.held_back()), (Some(1), Some(secs(1))));
+        assert_eq!(
+            (state.generation(), state.held_back()),
+            (Some(1), Some(secs(1)))
+        );
         assert_eq!(at_once(&cache).unwrap().expose(), "t1");
     }
 }
@@ -103,9 +114,15 @@ async fn case_14_15_a_repeated_string_must_end_a_tenth_of_its_life_later() {
     for (age, extends) in [(NS, false), (secs(0), true)] {
         let cache = refreshed_with("t1", 700, age).await;
         let state = cache.snapshot();
-        assert_eq!(state.last_error().is_some_and(Error::is_bad_answer), !extends);
+        assert_eq!(
+            state.last_error().is_some_and(Error::is_bad_answer),
+            !extends
+        );
         assert_eq!(state.generation(), Some(1));
-        assert_eq!(state.expires_in(), Some(secs(if extends { 700 } else { 630 })));
+        assert_eq!(
+            state.expires_in(),
+            Some(secs(if extends { 700 } else { 630 }))
+        );
         assert_eq!(state.held_back(), (!extends).then_some(secs(1)));
     }
 }
@@ -119,8 +136,14 @@ async fn case_14_an_endpoint_that_repeats_the_rest_of_the_token_is_asked_by_the_
     cache.get().await.unwrap();
     pass(secs(1170)).await;
     let due = Instant::now();
-    assert_eq!(traffic(&cache, Duration::from_millis(100), secs(90)).await, vec!["t1"; 900]);
-    assert_eq!(source.seconds_after(due), [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 61.0]);
+    assert_eq!(
+        traffic(&cache, Duration::from_millis(100), secs(90)).await,
+        vec!["t1"; 900]
+    );
+    assert_eq!(
+        source.seconds_after(due),
+        [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 61.0]
+    );
 }
 
 #[tokio::test(start_paused = true)]

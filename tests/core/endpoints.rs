@@ -9,15 +9,18 @@ use klavi_auth::{
 use crate::{
     klavi::{Answer, Klavi, failures, token},
     support::{
-        self, LIFETIME, Manual, NS, at_once, cache_drawing, call, got, in_no_time, pass, rejected, reset,
-        secs, settle, traffic,
+        self, LIFETIME, Manual, NS, at_once, cache_drawing, call, got, in_no_time, pass, rejected,
+        reset, secs, settle, traffic,
     },
 };
 
 /// Ends the fetch that is under way, and says what its source had learned of earlier attempts.
 async fn end(source: &Manual, result: Result<NewToken, Error>) -> (u32, Option<String>) {
     let fetch = source.next().await;
-    let cause = fetch.last_error.as_ref().and_then(|error| crate::support::chain(error).pop());
+    let cause = fetch
+        .last_error
+        .as_ref()
+        .and_then(|error| crate::support::chain(error).pop());
     let learned = (fetch.failures, cause);
     fetch.answer(result);
     settle().await;
@@ -45,7 +48,10 @@ async fn case_33a_the_source_learns_how_often_and_why_the_refresh_failed() {
     assert_eq!(refresh(reset()).await, (0, None));
     assert_eq!(refresh(rejected()).await, failed(1, "connection reset"));
     assert_eq!(refresh(reset()).await, failed(2, "keys rejected"));
-    assert_eq!(refresh(support::token("t2")).await, failed(3, "connection reset"));
+    assert_eq!(
+        refresh(support::token("t2")).await,
+        failed(3, "connection reset")
+    );
     // Case 37.
     pass(secs(1350)).await;
     assert_eq!(refresh(reset()).await, (0, None));
@@ -71,19 +77,29 @@ async fn case_33a_34_the_failures_of_refreshes_and_of_fetches_are_counted_apart(
     assert_eq!(end(&source, reset()).await, failed(2, "connection reset"));
     assert!(caller.await.unwrap().is_err());
     let caller = call(&cache);
-    assert_eq!(end(&source, support::token("t2")).await, failed(3, "connection reset"));
+    assert_eq!(
+        end(&source, support::token("t2")).await,
+        failed(3, "connection reset")
+    );
     assert_eq!(caller.await.unwrap().unwrap().expose(), "t2");
     assert_eq!(source.fetches(), 8);
 }
 
 /// A token in a cache of its own, to be replaced.
 async fn some_token() -> AccessToken {
-    cache_drawing(0.0, support::Scripted::tokens()).get().await.unwrap()
+    cache_drawing(0.0, support::Scripted::tokens())
+        .get()
+        .await
+        .unwrap()
 }
 
 /// Asks the source once, after so many failures.
 async fn ask(source: &KlaviSource, predecessor: Predecessor, failures: u32) {
-    drop(source.fetch(TokenRequest::new(predecessor).after(failures, None)).await);
+    drop(
+        source
+            .fetch(TokenRequest::new(predecessor).after(failures, None))
+            .await,
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,9 +117,11 @@ async fn case_19_45_without_a_live_token_the_source_never_calls_refresh() {
     let klavi = Klavi::new(|_, _| Answer::Http(500, ""));
     let (source, old) = (klavi.source(), some_token().await);
     for failures in [0, 1, 2, 3] {
-        for predecessor in
-            [Predecessor::None, Predecessor::Expired(old.clone()), Predecessor::Refused(old.clone())]
-        {
+        for predecessor in [
+            Predecessor::None,
+            Predecessor::Expired(old.clone()),
+            Predecessor::Refused(old.clone()),
+        ] {
             ask(&source, predecessor, failures).await;
         }
     }
@@ -152,11 +170,17 @@ async fn case_33a_a_404_of_refresh_is_known_to_all_caches_of_the_source() {
         _ => token('A', number),
     });
     let source = std::sync::Arc::new(klavi.source());
-    let caches = [cache_drawing(0.0, source.clone()), cache_drawing(0.0, source)];
+    let caches = [
+        cache_drawing(0.0, source.clone()),
+        cache_drawing(0.0, source),
+    ];
     for cache in &caches {
         cache.get().await.unwrap();
     }
-    for expected in ["A0 A0 R1350 A1350 A1350", "A0 A0 R1350 A1350 A1350 A2700 A2700"] {
+    for expected in [
+        "A0 A0 R1350 A1350 A1350",
+        "A0 A0 R1350 A1350 A1350 A2700 A2700",
+    ] {
         pass(secs(1350)).await;
         for cache in &caches {
             in_no_time(cache).await.unwrap();
@@ -184,10 +208,17 @@ async fn case_33a_whatever_fails_refresh_the_two_are_taken_in_turns() {
             _ => failure.clone(),
         });
         let cache = aging(&klavi).await;
-        assert_eq!(traffic(&cache, secs(1), secs(40)).await, vec!["a1"; 40], "{printed}");
+        assert_eq!(
+            traffic(&cache, secs(1), secs(40)).await,
+            vec!["a1"; 40],
+            "{printed}"
+        );
         // The pauses of case 33; silence ends after 5 s.
-        let turns =
-            if silent { "R1170 R1176 A1183 R1187 A1200" } else { "R1170 R1171 A1173 R1177 A1185 R1201" };
+        let turns = if silent {
+            "R1170 R1176 A1183 R1187 A1200"
+        } else {
+            "R1170 R1171 A1173 R1177 A1185 R1201"
+        };
         assert_eq!(klavi.calls(), format!("A0 {turns}"), "{printed}");
     }
 }
@@ -208,7 +239,11 @@ async fn case_33a_while_refresh_alone_fails_a_token_costs_two_refreshes_and_one_
             let tokens = traffic(&cache, secs(1), secs(20)).await;
             let replaced = if silent { 13 } else { 3 };
             for (second, got) in tokens.iter().enumerate() {
-                let generation = if second <= replaced { number } else { number + 1 };
+                let generation = if second <= replaced {
+                    number
+                } else {
+                    number + 1
+                };
                 assert_eq!(got, &format!("a{generation}"), "{printed} {second}");
             }
             let due = number * 1170 + (number - 1) * replaced;
@@ -227,7 +262,10 @@ async fn case_33a_each_cache_of_a_source_has_turns_of_its_own() {
         _ => Answer::Http(500, ""),
     });
     let source = std::sync::Arc::new(klavi.source());
-    let caches = [cache_drawing(1.0, source.clone()), cache_drawing(1.0, source)];
+    let caches = [
+        cache_drawing(1.0, source.clone()),
+        cache_drawing(1.0, source),
+    ];
     for cache in &caches {
         cache.get().await.unwrap();
     }
@@ -259,8 +297,16 @@ async fn case_19_34_whatever_failed_refresh_auth_is_called_at_once_at_expiry() {
         pass(secs(34) - NS).await;
         assert!(cache.snapshot().is_ready());
         pass(NS).await;
-        assert_eq!(in_no_time(&cache).await.unwrap().expose(), "a2", "{printed}");
-        assert!(klavi.calls().ends_with(" A1800"), "{printed}: {}", klavi.calls());
+        assert_eq!(
+            in_no_time(&cache).await.unwrap().expose(),
+            "a2",
+            "{printed}"
+        );
+        assert!(
+            klavi.calls().ends_with(" A1800"),
+            "{printed}: {}",
+            klavi.calls()
+        );
         assert_eq!(klavi.calls().matches('A').count(), 2, "{printed}");
     }
 }
@@ -277,7 +323,11 @@ async fn case_34_whatever_failed_refresh_auth_is_called_at_once_after_an_invalid
         let first = at_once(&cache).unwrap();
         pass(secs(5)).await;
         cache.invalidate(&first);
-        assert_eq!(in_no_time(&cache).await.unwrap().expose(), "a2", "{printed}");
+        assert_eq!(
+            in_no_time(&cache).await.unwrap().expose(),
+            "a2",
+            "{printed}"
+        );
         assert_eq!(klavi.calls(), "A0 R1170 A1175", "{printed}");
     }
 }
@@ -323,7 +373,11 @@ async fn case_36_retry_after_of_auth_binds_refreshes_too() {
     assert_eq!(klavi.calls(), "A0 R1170 R1171 A1173");
     at_once(&cache).unwrap();
     settle().await;
-    assert_eq!(klavi.calls(), "A0 R1170 R1171 A1173 R1293", "the turn of /refresh");
+    assert_eq!(
+        klavi.calls(),
+        "A0 R1170 R1171 A1173 R1293",
+        "the turn of /refresh"
+    );
 }
 
 /// `/refresh` fails, and `/auth`, in its turn, at the second `A`, asks for 120 s without calls.
@@ -337,7 +391,10 @@ async fn throttled_by_auth(due: u64) -> (Klavi, TokenCache, AccessToken) {
     let first = cache.get().await.unwrap();
     pass(secs(due)).await;
     traffic(&cache, secs(1), secs(4)).await;
-    assert_eq!(klavi.calls(), format!("A0 R{due} R{} A{}", due + 1, due + 3));
+    assert_eq!(
+        klavi.calls(),
+        format!("A0 R{due} R{} A{}", due + 1, due + 3)
+    );
     (klavi, cache, first)
 }
 
@@ -420,6 +477,9 @@ async fn case_14_33a_a_refresh_that_repeats_the_rest_is_a_failed_refresh() {
     settle().await;
     let state = cache.snapshot();
     assert!(state.last_error().is_some_and(Error::is_bad_answer));
-    assert_eq!((state.expires_in(), state.held_back()), (Some(LIFETIME - secs(1170)), Some(secs(1))));
+    assert_eq!(
+        (state.expires_in(), state.held_back()),
+        (Some(LIFETIME - secs(1170)), Some(secs(1)))
+    );
     assert_eq!(state.generation(), Some(1));
 }

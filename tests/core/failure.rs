@@ -7,8 +7,8 @@ use klavi_auth::{Error, NewToken};
 use tokio::time::Instant;
 
 use crate::support::{
-    LIFETIME, Logged, Manual, NS, Scripted, at_once, cache_drawing, call, chain, got, held, in_no_time, pass,
-    poll_once, rejected, reset, secs, settle, token, token_for, traffic,
+    LIFETIME, Logged, Manual, NS, Scripted, at_once, cache_drawing, call, chain, got, held,
+    in_no_time, pass, poll_once, rejected, reset, secs, settle, token, token_for, traffic,
 };
 
 fn throttled(seconds: u64) -> Result<NewToken, Error> {
@@ -43,7 +43,8 @@ async fn case_34_the_cached_error_is_the_one_that_the_flight_ended_with() {
     let cache = cache_drawing(1.0, Scripted::new([rejected()]));
     let first = cache.get().await.unwrap_err();
     let again = at_once(&cache).unwrap_err();
-    let root = |error: &Error| std::ptr::from_ref(error.source().unwrap().source().unwrap()).cast::<()>();
+    let root =
+        |error: &Error| std::ptr::from_ref(error.source().unwrap().source().unwrap()).cast::<()>();
     assert_eq!(root(&first), root(&again));
 }
 
@@ -51,7 +52,10 @@ async fn case_34_the_cached_error_is_the_one_that_the_flight_ended_with() {
 async fn case_34_the_error_says_what_became_of_the_token() {
     let source = Logged::new(|n| if n == 2 { token("t2") } else { rejected() });
     let cache = cache_drawing(1.0, source.clone());
-    assert_eq!(cache.get().await.unwrap_err().to_string(), "no access token could be fetched");
+    assert_eq!(
+        cache.get().await.unwrap_err().to_string(),
+        "no access token could be fetched"
+    );
     pass(secs(5)).await;
     cache.invalidate(&cache.get().await.unwrap());
     let refused = "the access token was rejected and no new one could be fetched";
@@ -75,17 +79,28 @@ async fn case_33_34_a_token_serves_through_an_outage_to_its_end_and_then_the_err
         assert_eq!(in_no_time(&cache).await.unwrap().expose(), "t1", "{second}");
         pass(secs(1)).await;
     }
-    let background = [0, 1, 3, 7, 15, 31].into_iter().chain((61..600).step_by(30));
-    let attempts: Vec<_> = background.chain((600..630).step_by(5)).map(|second| second as f64).collect();
+    let background = [0, 1, 3, 7, 15, 31]
+        .into_iter()
+        .chain((61..600).step_by(30));
+    let attempts: Vec<_> = background
+        .chain((600..630).step_by(5))
+        .map(|second| second as f64)
+        .collect();
     assert_eq!(source.seconds_after(due), attempts);
 
     // Case 34: what failed before holds nobody back at expiry.
     let before = source.fetches();
     let error = cache.get().await.unwrap_err();
-    let asked: Vec<_> = source.seconds_after(due)[attempts.len()..].iter().map(|s| s.round()).collect();
+    let asked: Vec<_> = source.seconds_after(due)[attempts.len()..]
+        .iter()
+        .map(|s| s.round())
+        .collect();
     assert_eq!(asked, [630.0, 631.0, 633.0]);
     for cached in [error, at_once(&cache).unwrap_err()] {
-        assert_eq!(chain(&cached)[0], "the access token has expired and no new one could be fetched");
+        assert_eq!(
+            chain(&cached)[0],
+            "the access token has expired and no new one could be fetched"
+        );
         assert_eq!(chain(&cached)[2], "connection reset");
     }
     assert_eq!(cache.snapshot().held_back(), Some(secs(4)));
@@ -94,8 +109,16 @@ async fn case_33_34_a_token_serves_through_an_outage_to_its_end_and_then_the_err
     assert_eq!(source.fetches(), before + 3);
     pass(NS).await;
     assert!(cache.get().await.is_err());
-    assert_eq!(source.fetches(), before + 5, "the second pause of 5 s does not fit into the flight");
-    assert_eq!(cache.snapshot().held_back(), Some(secs(5)), "never more than 5 s");
+    assert_eq!(
+        source.fetches(),
+        before + 5,
+        "the second pause of 5 s does not fit into the flight"
+    );
+    assert_eq!(
+        cache.snapshot().held_back(),
+        Some(secs(5)),
+        "never more than 5 s"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,9 +129,17 @@ async fn case_35_a_passing_failure_is_tried_3_times_within_the_flight() {
     let error = cache.get().await.unwrap_err();
     assert_eq!(
         chain(&error),
-        ["no access token could be fetched", "the token source failed", "connection reset"]
+        [
+            "no access token could be fetched",
+            "the token source failed",
+            "connection reset"
+        ]
     );
-    let asked: Vec<_> = source.seconds_after(start).iter().map(|s| s.round()).collect();
+    let asked: Vec<_> = source
+        .seconds_after(start)
+        .iter()
+        .map(|s| s.round())
+        .collect();
     assert_eq!(asked, [0.0, 1.0, 3.0]);
     assert_eq!(cache.snapshot().held_back(), Some(secs(4)));
 }
@@ -133,7 +164,10 @@ async fn case_35_a_further_attempt_must_begin_within_the_flights_time() {
     pass(secs(9)).await;
     first.answer(reset());
     settle().await;
-    assert!(!got(caller).unwrap().unwrap_err().is_timeout(), "its own error, not that of a flight cut off");
+    assert!(
+        !got(caller).unwrap().unwrap_err().is_timeout(),
+        "its own error, not that of a flight cut off"
+    );
     assert_eq!(source.fetches(), 1);
 }
 
@@ -173,7 +207,10 @@ async fn case_35_a_permanent_failure_is_asked_for_once_and_remembered_for_exactl
 async fn case_35_a_permanent_failure_after_a_passing_one_ends_the_flight() {
     let source = Scripted::new([reset(), rejected(), token("t1")]);
     let cache = cache_drawing(0.0, source.clone());
-    assert_eq!(chain(&cache.get().await.unwrap_err()).last().unwrap(), "keys rejected");
+    assert_eq!(
+        chain(&cache.get().await.unwrap_err()).last().unwrap(),
+        "keys rejected"
+    );
     assert_eq!(source.fetches(), 2);
 }
 
@@ -192,7 +229,13 @@ async fn case_35_a_permanent_failure_is_remembered_also_when_the_token_is_invali
 
 #[tokio::test(start_paused = true)]
 async fn case_35_an_ordinary_back_off_ends_when_the_token_is_invalidated() {
-    let source = Logged::new(|n| if n == 2 { reset() } else { token(&format!("t{n}")) });
+    let source = Logged::new(|n| {
+        if n == 2 {
+            reset()
+        } else {
+            token(&format!("t{n}"))
+        }
+    });
     let cache = cache_drawing(1.0, source.clone());
     let first = cache.get().await.unwrap();
     pass(secs(1170)).await;
@@ -222,12 +265,21 @@ async fn case_36_retry_after_is_waited_for_within_the_flight_if_it_fits() {
 #[tokio::test(start_paused = true)]
 async fn case_36_retry_after_that_does_not_fit_is_remembered_to_the_nanosecond() {
     for seconds in [10, 60] {
-        let source = Logged::new(move |n| if n == 1 { throttled(seconds) } else { token("t1") });
+        let source = Logged::new(move |n| {
+            if n == 1 {
+                throttled(seconds)
+            } else {
+                token("t1")
+            }
+        });
         let cache = cache_drawing(1.0, source.clone());
         let error = at_once_after_landing(&cache).await;
         assert_eq!(error.retry_after(), Some(secs(seconds)));
         pass(secs(seconds) - NS).await;
-        assert_eq!(at_once(&cache).unwrap_err().retry_after(), Some(secs(seconds)));
+        assert_eq!(
+            at_once(&cache).unwrap_err().retry_after(),
+            Some(secs(seconds))
+        );
         assert_eq!(source.fetches(), 1);
         pass(NS).await;
         assert_eq!(cache.get().await.unwrap().expose(), "t1");
@@ -245,7 +297,10 @@ async fn at_once_after_landing(cache: &klavi_auth::TokenCache) -> Error {
 
 #[tokio::test(start_paused = true)]
 async fn case_36_retry_after_is_clamped_to_5_min() {
-    for error in [throttled(86_400), Err(Error::permanent("503").with_retry_after(Duration::MAX))] {
+    for error in [
+        throttled(86_400),
+        Err(Error::permanent("503").with_retry_after(Duration::MAX)),
+    ] {
         let answer = error.clone();
         let source = Logged::new(move |n| if n == 1 { answer.clone() } else { token("t1") });
         let cache = cache_drawing(1.0, source.clone());
@@ -268,7 +323,13 @@ async fn case_36_a_shorter_retry_after_does_not_shorten_the_back_off() {
 
 #[tokio::test(start_paused = true)]
 async fn case_36_while_retry_after_runs_not_even_an_invalidated_token_makes_a_call() {
-    let source = Logged::new(|n| if n == 2 { throttled(60) } else { token(&format!("t{n}")) });
+    let source = Logged::new(|n| {
+        if n == 2 {
+            throttled(60)
+        } else {
+            token(&format!("t{n}"))
+        }
+    });
     let cache = cache_drawing(0.0, source.clone());
     let first = cache.get().await.unwrap();
     pass(secs(1350)).await;
@@ -284,7 +345,13 @@ async fn case_36_while_retry_after_runs_not_even_an_invalidated_token_makes_a_ca
 
 /// A cache with `t1` of a day, whose refresh is due and whose keys are rejected from now on.
 async fn rejecting() -> (klavi_auth::TokenCache, Logged) {
-    let source = Logged::new(|n| if n == 1 { token_for("t1", 86_400) } else { rejected() });
+    let source = Logged::new(|n| {
+        if n == 1 {
+            token_for("t1", 86_400)
+        } else {
+            rejected()
+        }
+    });
     // The pauses after rejected keys are not drawn.
     let cache = cache_drawing(0.0, source.clone());
     cache.get().await.unwrap();
@@ -297,7 +364,12 @@ async fn case_35_while_the_token_lives_rejected_keys_are_tried_after_5_s_doublin
     let (cache, source) = rejecting().await;
     let due = Instant::now();
     assert_eq!(traffic(&cache, secs(1), secs(1300)).await, vec!["t1"; 1300]);
-    assert_eq!(source.seconds_after(due), [0.0, 5.0, 15.0, 35.0, 75.0, 155.0, 315.0, 615.0, 915.0, 1215.0]);
+    assert_eq!(
+        source.seconds_after(due),
+        [
+            0.0, 5.0, 15.0, 35.0, 75.0, 155.0, 315.0, 615.0, 915.0, 1215.0
+        ]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -330,6 +402,13 @@ async fn case_34_fetches_that_callers_wait_for_pause_for_at_most_5_s() {
         drop(call(&cache));
         pass(secs(1)).await;
     }
-    let asked: Vec<_> = source.seconds_after(end).iter().map(|second| second.round()).collect();
-    assert_eq!(asked, [0.0, 1.0, 3.0, 7.0, 12.0, 17.0, 22.0, 27.0, 32.0, 37.0]);
+    let asked: Vec<_> = source
+        .seconds_after(end)
+        .iter()
+        .map(|second| second.round())
+        .collect();
+    assert_eq!(
+        asked,
+        [0.0, 1.0, 3.0, 7.0, 12.0, 17.0, 22.0, 27.0, 32.0, 37.0]
+    );
 }

@@ -1,4 +1,5 @@
-//! One fetch at a time: whoever starts it, waits for it or leaves it, it is one, and all get its result.
+//! One fetch at a time: whoever starts it, waits for it or leaves it, it is one, and all get its
+//! result.
 
 use std::{
     error::Error as _,
@@ -11,8 +12,8 @@ use futures_util::future::join_all;
 use klavi_auth::{Error, TokenCache};
 
 use crate::support::{
-    Logged, Manual, NS, Scripted, at_once, cache_drawing, call, got, held, pass, poll_once, rejected, reset,
-    secs, settle, token,
+    Logged, Manual, NS, Scripted, at_once, cache_drawing, call, got, held, pass, poll_once,
+    rejected, reset, secs, settle, token,
 };
 
 fn cache(source: &Manual) -> TokenCache {
@@ -40,7 +41,10 @@ async fn case_23_100_000_callers_share_1_fetch() {
     source.answer(token("t1")).await;
     let got = all.await.unwrap();
     assert_eq!(got.len(), 100_000);
-    assert!(got.iter().all(|result| result.as_ref().unwrap().generation() == 1));
+    assert!(
+        got.iter()
+            .all(|result| result.as_ref().unwrap().generation() == 1)
+    );
     assert_eq!(source.fetches(), 1);
 }
 
@@ -71,7 +75,10 @@ fn case_23_threads_that_start_together_share_1_fetch_per_generation() {
         .map(|_| {
             let (cache, barrier) = (cache.clone(), Arc::clone(&barrier));
             std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_time()
+                    .build()
+                    .unwrap();
                 for round in 1..=ROUNDS {
                     barrier.wait();
                     let got = runtime.block_on(cache.get()).unwrap();
@@ -92,8 +99,11 @@ fn case_23_threads_that_start_together_share_1_fetch_per_generation() {
 fn case_23_many_tasks_on_many_threads_never_see_an_old_generation_again() {
     let source = Logged::new(|n| token(&format!("t{n}")));
     let cache = cache_drawing(0.0, source.clone());
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let tasks = (0..64).map(|_| {
             let cache = cache.clone();
@@ -116,17 +126,27 @@ fn case_23_many_tasks_on_many_threads_never_see_an_old_generation_again() {
             task.unwrap();
         }
     });
-    assert_eq!(Some(source.fetches() as u64), cache.snapshot().generation(), "no fetch was for nothing");
+    assert_eq!(
+        Some(source.fetches() as u64),
+        cache.snapshot().generation(),
+        "no fetch was for nothing"
+    );
 }
 
 /// The failure of all `callers`: one and the same.
 async fn shared_failure(
     callers: Vec<tokio::task::JoinHandle<Result<klavi_auth::AccessToken, Error>>>,
 ) -> Error {
-    let errors: Vec<Error> =
-        join_all(callers).await.into_iter().map(|joined| joined.unwrap().unwrap_err()).collect();
+    let errors: Vec<Error> = join_all(callers)
+        .await
+        .into_iter()
+        .map(|joined| joined.unwrap().unwrap_err())
+        .collect();
     let cause = |error: &Error| std::ptr::from_ref(error.source().unwrap()).cast::<()>();
-    assert!(errors.iter().all(|error| cause(error) == cause(&errors[0])), "each has an error of its own");
+    assert!(
+        errors.iter().all(|error| cause(error) == cause(&errors[0])),
+        "each has an error of its own"
+    );
     errors.into_iter().next().unwrap()
 }
 
@@ -138,7 +158,10 @@ async fn case_24_100_callers_share_1_failed_fetch_and_1_error() {
     source.answer(rejected()).await;
     let error = shared_failure(callers).await;
     assert!(error.is_no_token());
-    assert_eq!(crate::support::chain(&error).last().unwrap(), "keys rejected");
+    assert_eq!(
+        crate::support::chain(&error).last().unwrap(),
+        "keys rejected"
+    );
     assert_eq!(source.fetches(), 1);
 }
 
@@ -245,9 +268,18 @@ async fn case_26_a_waiter_that_is_dropped_leaves_nothing_behind() {
     for (waiting, left) in [(3, 5), (1, 3), (0, 2)] {
         waiters.truncate(waiting);
         for waiter in &mut waiters {
-            assert!(waiter.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            assert!(
+                waiter
+                    .as_mut()
+                    .poll(&mut Context::from_waker(&waker))
+                    .is_pending()
+            );
         }
-        assert_eq!(Arc::strong_count(&task), left, "one for each that waits, and two here");
+        assert_eq!(
+            Arc::strong_count(&task),
+            left,
+            "one for each that waits, and two here"
+        );
     }
 }
 
@@ -256,7 +288,11 @@ async fn case_26_all_are_dropped_and_the_result_is_cached() {
     let source = Manual::default();
     let cache = cache(&source);
     let mut callers: Vec<_> = (0..100).map(|_| held(&cache)).collect();
-    assert!(callers.iter_mut().all(|caller| poll_once(caller).is_pending()));
+    assert!(
+        callers
+            .iter_mut()
+            .all(|caller| poll_once(caller).is_pending())
+    );
     let fetch = source.next().await;
     drop(callers);
     pass(secs(5)).await;

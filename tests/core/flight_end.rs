@@ -1,4 +1,5 @@
-//! How a flight ends when it does not simply succeed: a panic, its time-out, an invalidation meanwhile.
+//! How a flight ends when it does not simply succeed: a panic, its time-out, an invalidation
+//! meanwhile.
 
 use std::{
     sync::{
@@ -10,12 +11,14 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use klavi_auth::{Backoff, FetchFuture, NewToken, Predecessor, TokenCache, TokenRequest, TokenSource};
+use klavi_auth::{
+    Backoff, FetchFuture, NewToken, Predecessor, TokenCache, TokenRequest, TokenSource,
+};
 use tokio::time::timeout;
 
 use crate::support::{
-    Fetch, LIFETIME, Manual, NS, Scripted, at_once, cache_drawing, call, got, held, pass, poll_once, reset,
-    secs, settle, token,
+    Fetch, LIFETIME, Manual, NS, Scripted, at_once, cache_drawing, call, got, held, pass,
+    poll_once, reset, secs, settle, token,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -58,7 +61,13 @@ async fn renewing(source: &Manual) -> (TokenCache, klavi_auth::AccessToken, Fetc
 #[tokio::test(start_paused = true)]
 async fn case_28_a_source_that_panics_before_it_returns_a_future_fails_its_waiters_only() {
     let fetches = Arc::new(AtomicUsize::new(0));
-    let cache = cache_drawing(1.0, PanicsAtOnce { panics: 1, fetches: Arc::clone(&fetches) });
+    let cache = cache_drawing(
+        1.0,
+        PanicsAtOnce {
+            panics: 1,
+            fetches: Arc::clone(&fetches),
+        },
+    );
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
     for joined in join_all(callers).await {
         let error = joined.expect("the caller does not panic").unwrap_err();
@@ -66,7 +75,11 @@ async fn case_28_a_source_that_panics_before_it_returns_a_future_fails_its_waite
     }
     assert_eq!(fetches.load(Ordering::SeqCst), 1);
     assert!(!cache.snapshot().is_fetching());
-    assert_eq!(cache.get().await.unwrap().expose(), "t1", "no time has passed");
+    assert_eq!(
+        cache.get().await.unwrap().expose(),
+        "t1",
+        "no time has passed"
+    );
     assert_eq!(fetches.load(Ordering::SeqCst), 2);
 }
 
@@ -85,10 +98,18 @@ async fn case_28_a_waker_that_panics_keeps_nobody_else_from_the_token() {
     let cache = cache_drawing(0.0, source.clone());
     let mut first = held(&cache);
     let broken = Waker::from(Arc::new(Broken));
-    assert!(first.as_mut().poll(&mut Context::from_waker(&broken)).is_pending());
+    assert!(
+        first
+            .as_mut()
+            .poll(&mut Context::from_waker(&broken))
+            .is_pending()
+    );
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
     source.answer(token("t1")).await;
-    assert!(callers.iter().all(tokio::task::JoinHandle::is_finished), "somebody was not woken");
+    assert!(
+        callers.iter().all(tokio::task::JoinHandle::is_finished),
+        "somebody was not woken"
+    );
     assert_eq!(got(first).unwrap().expose(), "t1");
     assert_eq!(source.fetches(), 1);
 }
@@ -100,7 +121,12 @@ async fn case_28_a_source_whose_future_panics_fails_its_waiters_only() {
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
     source.next().await.panic();
     for joined in join_all(callers).await {
-        assert!(joined.expect("the caller does not panic").unwrap_err().is_interrupted());
+        assert!(
+            joined
+                .expect("the caller does not panic")
+                .unwrap_err()
+                .is_interrupted()
+        );
     }
     assert_eq!(source.fetches(), 1);
     let caller = call(&cache);
@@ -112,7 +138,13 @@ async fn case_28_a_source_whose_future_panics_fails_its_waiters_only() {
 #[tokio::test(start_paused = true)]
 async fn case_28_a_source_that_panics_again_and_again_is_backed_off_from() {
     let fetches = Arc::new(AtomicUsize::new(0));
-    let cache = cache_drawing(1.0, PanicsAtOnce { panics: 3, fetches: Arc::clone(&fetches) });
+    let cache = cache_drawing(
+        1.0,
+        PanicsAtOnce {
+            panics: 3,
+            fetches: Arc::clone(&fetches),
+        },
+    );
     cache.get().await.unwrap_err();
     assert_eq!(cache.snapshot().held_back(), None);
     for delay in [1, 2] {
@@ -154,8 +186,11 @@ async fn case_29_a_flight_times_out_after_10_s_for_all_who_wait() {
 #[tokio::test(start_paused = true)]
 async fn case_29_the_time_out_can_be_configured() {
     let source = Manual::default();
-    let cache =
-        TokenCache::builder(source.clone()).flight_timeout(secs(3)).randomness(|| 1.0).build().unwrap();
+    let cache = TokenCache::builder(source.clone())
+        .flight_timeout(secs(3))
+        .randomness(|| 1.0)
+        .build()
+        .unwrap();
     let mut waiter = held(&cache);
     assert!(poll_once(&mut waiter).is_pending());
     pass(secs(3) - MS).await;
@@ -240,7 +275,9 @@ async fn case_31_invalidated_during_a_flight_that_fails_the_source_is_asked_agai
         let waiting = call(&cache);
         before.answer(failure);
         let again = source.next().await;
-        assert!(matches!(&again.predecessor, Predecessor::Refused(token) if token.expose() == "t1"));
+        assert!(
+            matches!(&again.predecessor, Predecessor::Refused(token) if token.expose() == "t1")
+        );
         again.answer(token("t2"));
         assert_eq!(waiting.await.unwrap().unwrap().expose(), "t2");
         assert_eq!(source.fetches(), 3);
@@ -289,7 +326,10 @@ async fn case_29_a_refresh_that_times_out_is_no_answer_after_an_invalidation() {
     pass(secs(10)).await;
     assert!(fetch.is_dropped());
     let error = got(waiting).unwrap_err();
-    assert!(error.is_no_token() && error.is_timeout(), "that one is the answer");
+    assert!(
+        error.is_no_token() && error.is_timeout(),
+        "that one is the answer"
+    );
     assert_eq!(source.fetches(), 3);
 }
 
@@ -467,7 +507,11 @@ async fn case_31_invalidated_again_while_the_endpoint_fails_does_not_open_the_ba
     let (cache, first) = warm(&source).await;
     cache.invalidate(&first);
     let caller = call(&cache);
-    source.answer(Err(klavi_auth::Error::transient("429").with_retry_after(secs(60)))).await;
+    source
+        .answer(Err(
+            klavi_auth::Error::transient("429").with_retry_after(secs(60))
+        ))
+        .await;
     caller.await.unwrap().unwrap_err();
     pass(secs(60) - NS).await;
     cache.invalidate(&first);
@@ -477,7 +521,10 @@ async fn case_31_invalidated_again_while_the_endpoint_fails_does_not_open_the_ba
 
 #[tokio::test(start_paused = true)]
 async fn case_31_a_token_of_another_cache_is_not_invalidated() {
-    let other = cache_drawing(0.0, Scripted::new([token("another")])).get().await.unwrap();
+    let other = cache_drawing(0.0, Scripted::new([token("another")]))
+        .get()
+        .await
+        .unwrap();
     let source = Manual::default();
     let (cache, first) = warm(&source).await;
     assert_eq!(other.generation(), first.generation());

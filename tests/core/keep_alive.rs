@@ -9,13 +9,17 @@ use tokio::time::Instant;
 use crate::{
     klavi::{self, Answer, Klavi},
     support::{
-        Logged, Manual, alive_tasks, at_once, call, held, pass, poll_once, reset, runtime, secs, settle,
-        token, token_for,
+        Logged, Manual, alive_tasks, at_once, call, held, pass, poll_once, reset, runtime, secs,
+        settle, token, token_for,
     },
 };
 
 fn kept_alive(draw: f64, source: impl TokenSource) -> TokenCache {
-    TokenCache::builder(source).keep_alive(true).randomness(move || draw).build().unwrap()
+    TokenCache::builder(source)
+        .keep_alive(true)
+        .randomness(move || draw)
+        .build()
+        .unwrap()
 }
 
 /// Lets paused time run on by itself: from one timer to the next.
@@ -26,7 +30,11 @@ async fn quiet(duration: Duration) {
 
 /// When the source was asked, in whole seconds after `start`.
 fn asked(source: &Logged, start: Instant) -> Vec<u64> {
-    source.seconds_after(start).iter().map(|seconds| seconds.round() as u64).collect()
+    source
+        .seconds_after(start)
+        .iter()
+        .map(|seconds| seconds.round() as u64)
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -43,7 +51,13 @@ async fn case_20_keep_alive_renews_without_traffic_and_the_first_request_does_no
 
 #[tokio::test(start_paused = true)]
 async fn case_20_keep_alive_begins_with_the_first_fetch_and_goes_on_when_it_fails() {
-    let source = Logged::new(|n| if n == 1 { Err(Error::permanent("no")) } else { token("t") });
+    let source = Logged::new(|n| {
+        if n == 1 {
+            Err(Error::permanent("no"))
+        } else {
+            token("t")
+        }
+    });
     let cache = kept_alive(0.0, source.clone());
     quiet(secs(7200)).await;
     assert_eq!((source.fetches(), alive_tasks()), (0, 0));
@@ -132,7 +146,13 @@ async fn case_20_36_keep_alive_goes_on_when_the_token_is_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn case_20_keep_alive_follows_a_successor_that_is_due_earlier() {
-    let source = Logged::new(|n| if n == 1 { token("t1") } else { token_for(&format!("t{n}"), 60) });
+    let source = Logged::new(|n| {
+        if n == 1 {
+            token("t1")
+        } else {
+            token_for(&format!("t{n}"), 60)
+        }
+    });
     let cache = kept_alive(0.0, source.clone());
     let first = cache.get().await.unwrap();
     settle().await;
@@ -200,7 +220,10 @@ fn kept_alive_by(klavi: &Klavi) -> TokenCache {
 #[tokio::test(start_paused = true)]
 async fn case_20_33a_keep_alive_goes_to_auth_while_refresh_is_down() {
     for (failure, calls) in [
-        (Answer::Http(500, ""), "A0 R1170 R1171 A1173 R2343 R2344 A2346"),
+        (
+            Answer::Http(500, ""),
+            "A0 R1170 R1171 A1173 R2343 R2344 A2346",
+        ),
         (Answer::Rest, "A0 R1170 R1171 A1173 R2343 R2344 A2346"),
         (Answer::Silence, "A0 R1170 R1176 A1183 R2353 R2359 A2366"),
         (Answer::Http(404, ""), "A0 R1170 A1170 A2340"),
@@ -235,7 +258,10 @@ async fn case_20_34_keep_alive_goes_on_through_an_outage_of_everything() {
     quiet(secs(1000)).await;
     let calls = klavi.calls();
     assert!(cache.snapshot().is_ready(), "{calls}");
-    assert_eq!((at_once(&cache).unwrap().expose(), alive_tasks()), ("a12", 1));
+    assert_eq!(
+        (at_once(&cache).unwrap().expose(), alive_tasks()),
+        ("a12", 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -245,7 +271,10 @@ async fn case_20_35_keep_alive_without_a_token_pauses_for_5_s_to_5_min_while_key
     let start = Instant::now();
     cache.get().await.unwrap_err();
     quiet(secs(950)).await;
-    assert_eq!(asked(&source, start), [0, 5, 15, 35, 75, 155, 315, 615, 915]);
+    assert_eq!(
+        asked(&source, start),
+        [0, 5, 15, 35, 75, 155, 315, 615, 915]
+    );
     assert_eq!(alive_tasks(), 1);
     // A caller is held back for 5 s after the last attempt, and no longer.
     assert!(call(&cache).await.unwrap().is_err());
@@ -264,7 +293,11 @@ fn case_20_30_keep_alive_goes_on_in_the_runtime_of_the_next_caller() {
     });
     second.block_on(async {
         pass(secs(1360)).await;
-        assert_eq!((source.fetches(), alive_tasks()), (1, 0), "its runtime stands still");
+        assert_eq!(
+            (source.fetches(), alive_tasks()),
+            (1, 0),
+            "its runtime stands still"
+        );
         assert_eq!(at_once(&cache).unwrap().expose(), "t1");
         settle().await;
         assert_eq!((source.fetches(), alive_tasks()), (2, 1));
@@ -304,7 +337,11 @@ fn case_20_30_keep_alive_that_stood_still_with_its_fetch_goes_on_with_the_next()
     });
     still.block_on(async {
         quiet(secs(60)).await;
-        assert_eq!(alive_tasks(), 0, "neither the flight nor the keeper has anything to do");
+        assert_eq!(
+            alive_tasks(),
+            0,
+            "neither the flight nor the keeper has anything to do"
+        );
     });
     assert_eq!(source.fetches(), 3);
 }

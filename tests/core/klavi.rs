@@ -46,14 +46,23 @@ impl Klavi {
     /// Answers by the endpoint and by the number of its call, from 1.
     pub(crate) fn new(rule: impl Fn(char, usize) -> Answer + Send + Sync + 'static) -> Self {
         let (calls, last) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { start: Instant::now(), calls, last, rule: Box::new(rule) }))
+        Self(Arc::new(Inner {
+            start: Instant::now(),
+            calls,
+            last,
+            rule: Box::new(rule),
+        }))
     }
 
     /// The endpoints that were called, each with the second of the call: `A0 R1350`.
     pub(crate) fn calls(&self) -> String {
         let calls = self.0.calls.lock().unwrap();
         let second = |at: Instant| (at - self.0.start).as_secs_f64().round();
-        calls.iter().map(|&(endpoint, at)| format!("{endpoint}{}", second(at))).collect::<Vec<_>>().join(" ")
+        calls
+            .iter()
+            .map(|&(endpoint, at)| format!("{endpoint}{}", second(at)))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// A source with keys.
@@ -62,7 +71,11 @@ impl Klavi {
     }
 
     pub(crate) fn source_of(&self, credentials: Credentials) -> KlaviSource {
-        KlaviSource::new(KlaviApi::production(Product::Monitor), credentials, self.transport())
+        KlaviSource::new(
+            KlaviApi::production(Product::Monitor),
+            credentials,
+            self.transport(),
+        )
     }
 
     /// A cache over a source with keys, whose jitter and backoff are all of `draw`.
@@ -97,14 +110,24 @@ impl Klavi {
             Box::pin(async move { Ok(response.body(Full::from(body))?) })
         };
         match (self.0.rule)(endpoint, number) {
-            Answer::Token(name, seconds) => http(200, self.token(name, Duration::from_secs(seconds))),
+            Answer::Token(name, seconds) => {
+                http(200, self.token(name, Duration::from_secs(seconds)))
+            }
             Answer::Rest => {
-                let (name, end) = self.0.last.lock().unwrap().clone().expect("a token was given out");
+                let (name, end) = self
+                    .0
+                    .last
+                    .lock()
+                    .unwrap()
+                    .clone()
+                    .expect("a token was given out");
                 http(200, self.token(name, end - Instant::now()))
             }
             Answer::Http(code, body) => http(code, body.to_owned()),
             Answer::Throttled(seconds) => {
-                let response = Response::builder().status(429).header("retry-after", seconds);
+                let response = Response::builder()
+                    .status(429)
+                    .header("retry-after", seconds);
                 Box::pin(async move { Ok(response.body(Full::default())?) })
             }
             Answer::Silence => Box::pin(pending()),
@@ -113,7 +136,10 @@ impl Klavi {
     }
 
     fn token(&self, name: String, life: Duration) -> String {
-        let body = format!(r#"{{"accessToken":"{name}","expireIn":{}}}"#, life.as_secs());
+        let body = format!(
+            r#"{{"accessToken":"{name}","expireIn":{}}}"#,
+            life.as_secs()
+        );
         *self.0.last.lock().unwrap() = Some((name, Instant::now() + life));
         body
     }

@@ -9,12 +9,13 @@ use std::{
 };
 
 use klavi_auth::{
-    Backoff, Budget, ConfigError, Freshness, RefreshPolicy, TokenCache, TokenCacheBuilder, source_fn,
+    Backoff, Budget, ConfigError, Freshness, RefreshPolicy, TokenCache, TokenCacheBuilder,
+    source_fn,
 };
 
 use crate::support::{
-    LIFETIME, Logged, Manual, NS, Scripted, at_once, cache_drawing, call, got, held, pass, poll_once, reset,
-    secs, settle, token, token_for, traffic,
+    LIFETIME, Logged, Manual, NS, Scripted, at_once, cache_drawing, call, got, held, pass,
+    poll_once, reset, secs, settle, token, token_for, traffic,
 };
 
 fn millis(n: u64) -> Duration {
@@ -24,8 +25,11 @@ fn millis(n: u64) -> Duration {
 #[tokio::test(start_paused = true)]
 async fn case_10_the_lifetime_counts_from_before_the_source_was_asked() {
     let source = Manual::default();
-    let cache =
-        TokenCache::builder(source.clone()).flight_timeout(secs(600)).randomness(|| 0.0).build().unwrap();
+    let cache = TokenCache::builder(source.clone())
+        .flight_timeout(secs(600))
+        .randomness(|| 0.0)
+        .build()
+        .unwrap();
     let caller = call(&cache);
     let fetch = source.next().await;
     pass(secs(100)).await;
@@ -34,7 +38,11 @@ async fn case_10_the_lifetime_counts_from_before_the_source_was_asked() {
 
     let state = cache.snapshot();
     assert_eq!(state.age(), Some(secs(100)));
-    assert_eq!(state.renewal_in(), Some(secs(1275)), "case 14: three quarters of what remains");
+    assert_eq!(
+        state.renewal_in(),
+        Some(secs(1275)),
+        "case 14: three quarters of what remains"
+    );
     assert_eq!(state.expires_in(), Some(secs(1700)));
 }
 
@@ -110,9 +118,16 @@ async fn case_11_the_boundaries_are_exact_to_the_nanosecond() {
     assert_eq!(cache.snapshot().freshness(), Some(Freshness::Expiring));
     assert!(cache.snapshot().is_ready());
     let mut waiting = held(&cache);
-    assert!(poll_once(&mut waiting).is_pending(), "case 12: the successor is waited for");
+    assert!(
+        poll_once(&mut waiting).is_pending(),
+        "case 12: the successor is waited for"
+    );
     source.answer(reset()).await;
-    assert_eq!(got(waiting).unwrap().expose(), "t1", "case 12: it cannot be had");
+    assert_eq!(
+        got(waiting).unwrap().expose(),
+        "t1",
+        "case 12: it cannot be had"
+    );
     assert_eq!(source.fetches(), 4);
 
     pass(secs(30) - NS).await;
@@ -128,15 +143,29 @@ async fn case_11_the_boundaries_are_exact_to_the_nanosecond() {
 
 #[tokio::test(start_paused = true)]
 async fn case_12_the_default_windows_of_1800_s_and_jitter_pulls_renewal_earlier() {
-    for (draw, renewal) in [(0.0, 1350), (0.5, 1260), (1.0, 1170), (-1.0, 1350), (7.0, 1170)] {
+    for (draw, renewal) in [
+        (0.0, 1350),
+        (0.5, 1260),
+        (1.0, 1170),
+        (-1.0, 1350),
+        (7.0, 1170),
+    ] {
         let cache = cache_drawing(draw, Scripted::tokens());
         cache.get().await.unwrap();
         assert_eq!(cache.snapshot().renewal_in(), Some(secs(renewal)), "{draw}");
         assert_eq!(cache.snapshot().expires_in(), Some(LIFETIME), "{draw}");
         pass(secs(1770) - NS).await;
-        assert_eq!(cache.snapshot().freshness(), Some(Freshness::Aging), "{draw}");
+        assert_eq!(
+            cache.snapshot().freshness(),
+            Some(Freshness::Aging),
+            "{draw}"
+        );
         pass(NS).await;
-        assert_eq!(cache.snapshot().freshness(), Some(Freshness::Expiring), "{draw}");
+        assert_eq!(
+            cache.snapshot().freshness(),
+            Some(Freshness::Expiring),
+            "{draw}"
+        );
     }
 }
 
@@ -163,7 +192,10 @@ async fn case_12_a_fleet_that_starts_together_does_not_renew_together() {
         let cache = TokenCache::new(Scripted::tokens());
         cache.get().await.unwrap();
         let renewal = cache.snapshot().renewal_in().unwrap();
-        assert!(renewal >= secs(1170) && renewal <= secs(1350), "{renewal:?}");
+        assert!(
+            renewal >= secs(1170) && renewal <= secs(1350),
+            "{renewal:?}"
+        );
         seen.push(renewal);
     }
     seen.dedup();
@@ -192,9 +224,15 @@ async fn case_12_a_token_of_60_s_is_fetched_about_once_per_lifetime_under_consta
 
 #[tokio::test(start_paused = true)]
 async fn case_12_the_policy_of_the_builder_is_the_one_that_counts() {
-    let policy = RefreshPolicy::default().jitter(0.0).renew_after(0.5).expiry_margin(secs(60));
-    let cache =
-        TokenCache::builder(Scripted::tokens()).refresh_policy(policy).randomness(|| 1.0).build().unwrap();
+    let policy = RefreshPolicy::default()
+        .jitter(0.0)
+        .renew_after(0.5)
+        .expiry_margin(secs(60));
+    let cache = TokenCache::builder(Scripted::tokens())
+        .refresh_policy(policy)
+        .randomness(|| 1.0)
+        .build()
+        .unwrap();
     cache.get().await.unwrap();
     assert_eq!(cache.snapshot().renewal_in(), Some(secs(900)));
     assert_eq!(cache.snapshot().expires_in(), Some(LIFETIME));
@@ -213,12 +251,32 @@ fn case_13_a_cache_whose_windows_make_no_sense_is_not_built() {
     assert_eq!(error(builder().flight_timeout(secs(3600) + NS)), timeout);
     assert!(builder().flight_timeout(secs(3600)).build().is_ok());
     let backoff = |first, longest| Backoff::default().first(secs(first)).longest(secs(longest));
-    assert_eq!(error(builder().backoff(backoff(0, 1))), ConfigError::Backoff);
-    assert_eq!(error(builder().backoff(backoff(2, 1))), ConfigError::Backoff);
-    assert_eq!(error(builder().budget(Budget::default().full_refill(secs(0)))), ConfigError::Budget);
+    assert_eq!(
+        error(builder().backoff(backoff(0, 1))),
+        ConfigError::Backoff
+    );
+    assert_eq!(
+        error(builder().backoff(backoff(2, 1))),
+        ConfigError::Backoff
+    );
+    assert_eq!(
+        error(builder().budget(Budget::default().full_refill(secs(0)))),
+        ConfigError::Budget
+    );
     assert_eq!(error(builder().attempts(0)), ConfigError::Attempts);
     let policy = RefreshPolicy::default;
-    assert_eq!(error(builder().refresh_policy(policy().renew_after(1.0))), ConfigError::RenewAfter);
-    assert_eq!(error(builder().refresh_policy(policy().renew_after(0.05))), ConfigError::Jitter);
-    assert!(builder().refresh_policy(policy().renew_after(0.05).jitter(0.01)).build().is_ok());
+    assert_eq!(
+        error(builder().refresh_policy(policy().renew_after(1.0))),
+        ConfigError::RenewAfter
+    );
+    assert_eq!(
+        error(builder().refresh_policy(policy().renew_after(0.05))),
+        ConfigError::Jitter
+    );
+    assert!(
+        builder()
+            .refresh_policy(policy().renew_after(0.05).jitter(0.01))
+            .build()
+            .is_ok()
+    );
 }

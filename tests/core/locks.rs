@@ -14,7 +14,8 @@ use std::{
 use klavi_auth::{AccessToken, Error, FetchFuture, TokenCache, TokenRequest, TokenSource};
 
 use crate::support::{
-    Logged, Manual, cache_drawing, held, pass, poll_once, runtime, secs, settle, token, without_deadlock,
+    Logged, Manual, cache_drawing, held, pass, poll_once, runtime, secs, settle, token,
+    without_deadlock,
 };
 
 /// A cache that is called back, with a token to invalidate, once both are there.
@@ -31,7 +32,9 @@ struct CallBackInner {
 impl CallBack {
     /// Everything that a user can do with a cache.
     fn run(&self) {
-        let Some(cache) = self.0.cache.get() else { return };
+        let Some(cache) = self.0.cache.get() else {
+            return;
+        };
         self.0.calls.fetch_add(1, Ordering::SeqCst);
         drop(format!("{cache:?} {:?}", cache.snapshot()));
         let _ = poll_once(&mut held(cache));
@@ -104,7 +107,10 @@ impl TokenSource for Nested {
 #[test]
 fn case_32_a_source_that_calls_back_does_not_deadlock() {
     without_deadlock(|| {
-        let (back, source) = (CallBack::default(), Logged::new(|n| token(&format!("t{n}"))));
+        let (back, source) = (
+            CallBack::default(),
+            Logged::new(|n| token(&format!("t{n}"))),
+        );
         let cache = cache_drawing(0.0, Nested(back.clone(), source.clone()));
         back.connect(&cache);
         runtime().block_on(async {
@@ -185,7 +191,9 @@ fn case_30_32_an_error_that_a_lost_refresh_replaces_is_dropped_outside_of_the_lo
                 caller.await.unwrap().unwrap();
                 pass(secs(1350)).await;
                 crate::support::at_once(&cache).unwrap();
-                source.answer(Err(Error::transient(Cause(back.clone())))).await;
+                source
+                    .answer(Err(Error::transient(Cause(back.clone()))))
+                    .await;
                 crate::support::at_once(&cache).unwrap();
                 let mut fetch = source.next().await;
                 assert!(fetch.last_error.take().is_some());
@@ -213,7 +221,12 @@ fn case_32_wakers_that_call_back_do_not_deadlock() {
             let mut callers: Vec<_> = (0..3).map(|_| held(&cache)).collect();
             for caller in &mut callers {
                 let waker = Waker::from(Arc::new(Alarm(back.clone())));
-                assert!(caller.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+                assert!(
+                    caller
+                        .as_mut()
+                        .poll(&mut Context::from_waker(&waker))
+                        .is_pending()
+                );
             }
             source.answer(token("t1")).await;
             for caller in callers {
@@ -224,7 +237,8 @@ fn case_32_wakers_that_call_back_do_not_deadlock() {
     });
 }
 
-type Callers = Arc<Mutex<Vec<std::pin::Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>>>>;
+type Callers =
+    Arc<Mutex<Vec<std::pin::Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>>>>;
 
 /// Drops every other caller when it wakes, as an executor does that is shut down by what it wakes
 /// for.
@@ -247,7 +261,12 @@ fn case_32_a_waker_that_drops_other_waiters_does_not_deadlock() {
             for _ in 0..3 {
                 let mut caller = held(&cache);
                 let waker = Waker::from(Arc::new(Sweeper(Arc::clone(&callers))));
-                assert!(caller.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+                assert!(
+                    caller
+                        .as_mut()
+                        .poll(&mut Context::from_waker(&waker))
+                        .is_pending()
+                );
                 callers.lock().unwrap().push(caller);
             }
             source.answer(token("t1")).await;

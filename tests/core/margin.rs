@@ -5,8 +5,8 @@ use klavi_auth::{AccessToken, Error, Freshness, NewToken, Predecessor, TokenCach
 use tokio::{task::JoinHandle, time::Instant};
 
 use crate::support::{
-    Logged, Manual, NS, at_once, cache_drawing, call, got, held, pass, poll_once, rejected, reset, secs,
-    settle, token,
+    Logged, Manual, NS, at_once, cache_drawing, call, got, held, pass, poll_once, rejected, reset,
+    secs, settle, token,
 };
 
 /// A cache with `t1`, so many seconds into its life, with no flight under way.
@@ -41,7 +41,8 @@ async fn case_12_the_margin_begins_and_ends_to_the_nanosecond() {
         assert_eq!(poll_once(&mut caller).is_pending(), waits, "{age:?}");
         // Only a token that has expired is not shown to the source as live.
         let fetch = source.next().await;
-        let is_live = matches!(&fetch.predecessor, Predecessor::Live(token) if token.expose() == "t1");
+        let is_live =
+            matches!(&fetch.predecessor, Predecessor::Live(token) if token.expose() == "t1");
         assert_eq!(is_live, freshness != Freshness::Expired, "{age:?}");
         assert_eq!(source.fetches(), 2);
     }
@@ -61,9 +62,12 @@ async fn case_12_in_the_margin_all_callers_get_the_successor_of_one_fetch() {
 
 #[tokio::test(start_paused = true)]
 async fn case_12_in_the_margin_a_fetch_that_fails_gives_all_the_token() {
-    for failure in
-        [reset(), rejected(), NewToken::new("", secs(1)), reset().map_err(|e| e.with_retry_after(secs(60)))]
-    {
+    for failure in [
+        reset(),
+        rejected(),
+        NewToken::new("", secs(1)),
+        reset().map_err(|e| e.with_retry_after(secs(60))),
+    ] {
         let (cache, source) = warm(0.0, 1770).await;
         let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
         source.answer(failure).await;
@@ -98,12 +102,19 @@ async fn case_12_in_the_margin_callers_wait_once_per_pause_of_at_most_5_s() {
     for second in 0..30 {
         let mut caller = held(&cache);
         let waits = poll_once(&mut caller).is_pending();
-        assert_eq!(waits, [0, 1, 3, 7, 12, 17, 22, 27].contains(&second), "{second}");
+        assert_eq!(
+            waits,
+            [0, 1, 3, 7, 12, 17, 22, 27].contains(&second),
+            "{second}"
+        );
         settle().await;
         assert_eq!(at_once(&cache).unwrap().expose(), "t1", "{second}");
         pass(secs(1)).await;
     }
-    assert_eq!(source.seconds_after(margin), [0.0, 1.0, 3.0, 7.0, 12.0, 17.0, 22.0, 27.0]);
+    assert_eq!(
+        source.seconds_after(margin),
+        [0.0, 1.0, 3.0, 7.0, 12.0, 17.0, 22.0, 27.0]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,7 +138,10 @@ async fn case_29_a_caller_that_is_polled_after_the_end_looks_again() {
     assert!(poll_once(&mut late).is_pending());
     source.answer(reset()).await;
     pass(secs(5)).await;
-    assert!(poll_once(&mut late).is_pending(), "the failure of a refresh is no answer to it");
+    assert!(
+        poll_once(&mut late).is_pending(),
+        "the failure of a refresh is no answer to it"
+    );
     source.answer(token("t2")).await;
     assert_eq!(got(late).unwrap().expose(), "t2");
     assert_eq!(source.fetches(), 3);
@@ -149,7 +163,11 @@ async fn case_29_a_caller_that_is_polled_after_an_invalidation_looks_again() {
 
 /// A fetch that began in the margin and outlasts the token. One caller waits since the margin, one
 /// since expiry.
-async fn over_the_end() -> (Manual, crate::support::Fetch, [JoinHandle<Result<AccessToken, Error>>; 2]) {
+async fn over_the_end() -> (
+    Manual,
+    crate::support::Fetch,
+    [JoinHandle<Result<AccessToken, Error>>; 2],
+) {
     let (cache, source) = warm(1.0, 1795).await;
     let in_the_margin = call(&cache);
     let fetch = source.next().await;
@@ -173,7 +191,11 @@ async fn case_29_a_refresh_that_ends_well_after_the_token_did_is_for_all() {
 async fn share_a_new_flight(source: &Manual, callers: [JoinHandle<Result<AccessToken, Error>>; 2]) {
     let fetch = source.next().await;
     assert!(matches!(&fetch.predecessor, Predecessor::Expired(token) if token.expose() == "t1"));
-    assert_eq!((fetch.failures, fetch.last_error.is_none()), (0, true), "case 34: a backoff of its own");
+    assert_eq!(
+        (fetch.failures, fetch.last_error.is_none()),
+        (0, true),
+        "case 34: a backoff of its own"
+    );
     fetch.answer(token("t2"));
     settle().await;
     callers.into_iter().for_each(|caller| is(caller, "t2"));
@@ -211,7 +233,10 @@ async fn case_29_35_rejected_keys_that_a_refresh_reports_are_an_answer_to_all() 
     settle().await;
     for caller in callers {
         let error = got(caller).unwrap().unwrap_err();
-        assert_eq!(error.to_string(), "the access token has expired and no new one could be fetched");
+        assert_eq!(
+            error.to_string(),
+            "the access token has expired and no new one could be fetched"
+        );
     }
     assert_eq!(source.fetches(), 2);
 }

@@ -15,20 +15,36 @@ use crate::support::{
 #[test]
 fn case_32_no_lock_is_held_while_an_observer_runs() {
     without_deadlock(|| {
-        let (cache, calls) = (Arc::new(OnceLock::<TokenCache>::new()), Arc::new(AtomicUsize::new(0)));
-        let (own, count, within) = (Arc::clone(&cache), Arc::clone(&calls), AtomicBool::new(false));
-        let source = Logged::new(|n| if n % 2 == 0 { reset() } else { token(&format!("t{n}")) });
-        let built = TokenCache::builder(source).randomness(|| 1.0).observer(move |_: &Event<'_>| {
-            // What the calls below cause is heard too.
-            if within.swap(true, Ordering::SeqCst) {
-                return;
+        let (cache, calls) = (
+            Arc::new(OnceLock::<TokenCache>::new()),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let (own, count, within) = (
+            Arc::clone(&cache),
+            Arc::clone(&calls),
+            AtomicBool::new(false),
+        );
+        let source = Logged::new(|n| {
+            if n % 2 == 0 {
+                reset()
+            } else {
+                token(&format!("t{n}"))
             }
-            let cache = own.get().unwrap();
-            drop(format!("{cache:?}"));
-            let _ = poll_once(&mut held(cache));
-            count.fetch_add(1, Ordering::SeqCst);
-            within.store(false, Ordering::SeqCst);
         });
+        let built =
+            TokenCache::builder(source)
+                .randomness(|| 1.0)
+                .observer(move |_: &Event<'_>| {
+                    // What the calls below cause is heard too.
+                    if within.swap(true, Ordering::SeqCst) {
+                        return;
+                    }
+                    let cache = own.get().unwrap();
+                    drop(format!("{cache:?}"));
+                    let _ = poll_once(&mut held(cache));
+                    count.fetch_add(1, Ordering::SeqCst);
+                    within.store(false, Ordering::SeqCst);
+                });
         let built = built.build().unwrap();
         cache.set(built.clone()).unwrap();
         runtime().block_on(async {
@@ -55,7 +71,10 @@ async fn case_62_a_shared_observer_hears_of_each_cache_that_has_it() {
     // A source may be shared likewise; each cache asks it for a token of its own.
     let source = Arc::new(Scripted::new([token("t1"), token("t2")]));
     for expected in ["t1", "t2"] {
-        let cache = TokenCache::builder(source.clone()).observer(observer.clone()).build().unwrap();
+        let cache = TokenCache::builder(source.clone())
+            .observer(observer.clone())
+            .build()
+            .unwrap();
         assert_eq!(cache.get().await.unwrap().expose(), expected);
     }
     assert_eq!(count.load(Ordering::SeqCst), 2);
@@ -71,7 +90,10 @@ async fn case_33_a_renewal_that_fails_is_not_told_as_the_loss_of_the_token() {
         }
     };
     let source = Scripted::new([token("t1"), Err(Error::permanent("no"))]);
-    let cache = TokenCache::builder(source).observer(observer).build().unwrap();
+    let cache = TokenCache::builder(source)
+        .observer(observer)
+        .build()
+        .unwrap();
     cache.get().await.unwrap();
     pass(secs(1400)).await;
     cache.get().await.unwrap();
@@ -95,7 +117,10 @@ async fn case_28_an_observer_that_panics_costs_nobody_a_token() {
     for caller in callers {
         assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
     }
-    assert_eq!((source.fetches(), cache.snapshot().is_fetching()), (1, false));
+    assert_eq!(
+        (source.fetches(), cache.snapshot().is_fetching()),
+        (1, false)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,8 +129,13 @@ async fn what_a_fetch_brought_is_told_before_its_waiters_are() {
     let tell = Arc::clone(&told);
     let cache = TokenCache::builder(Scripted::tokens())
         .observer(move |event: &Event<'_>| {
-            let Event::Fetched(arrival) = event else { panic!("{event:?}") };
-            assert_eq!((arrival.reason, arrival.endpoint), (FetchReason::First, None));
+            let Event::Fetched(arrival) = event else {
+                panic!("{event:?}")
+            };
+            assert_eq!(
+                (arrival.reason, arrival.endpoint),
+                (FetchReason::First, None)
+            );
             tell.store(true, Ordering::SeqCst);
         })
         .build()

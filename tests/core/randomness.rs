@@ -11,7 +11,9 @@ use std::{
 use klavi_auth::{TokenCache, TokenSource};
 use tokio::time::Instant;
 
-use crate::support::{Logged, Manual, at_once, call, in_no_time, pass, reset, runtime, secs, token};
+use crate::support::{
+    Logged, Manual, at_once, call, in_no_time, pass, reset, runtime, secs, token,
+};
 
 /// A cache whose draws all panic, and how many there were.
 fn panicking(source: impl TokenSource) -> (TokenCache, Arc<AtomicUsize>) {
@@ -49,7 +51,11 @@ async fn case_64_callers_wait_for_full_pauses_and_get_the_token() {
     for caller in callers {
         assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
     }
-    let asked: Vec<_> = source.seconds_after(start).iter().map(|second| second.round()).collect();
+    let asked: Vec<_> = source
+        .seconds_after(start)
+        .iter()
+        .map(|second| second.round())
+        .collect();
     assert_eq!(asked, [0.0, 1.0, 3.0]);
 }
 
@@ -72,5 +78,8 @@ fn case_64_a_flight_that_is_dropped_while_a_panic_unwinds_does_not_abort() {
     }));
     assert!(unwound.is_err());
     assert!(!cache.snapshot().is_fetching());
-    assert!(cache.snapshot().last_error().unwrap().is_interrupted(), "case 30: a lost refresh has failed");
+    assert!(
+        cache.snapshot().last_error().unwrap().is_interrupted(),
+        "case 30: a lost refresh has failed"
+    );
 }

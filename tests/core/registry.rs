@@ -18,8 +18,8 @@ use crate::support::{
     held, poll_once, runtime, secs, settle, token, without_deadlock,
 };
 use klavi_auth::{
-    CachesInUse, FetchFuture, KlaviApi, KlaviAuthLayer, Product, TokenCache, TokenCaches, TokenRequest,
-    TokenSource,
+    CachesInUse, FetchFuture, KlaviApi, KlaviAuthLayer, Product, TokenCache, TokenCaches,
+    TokenRequest, TokenSource,
 };
 use tokio::time::advance;
 use tower::{Layer, ServiceExt};
@@ -77,7 +77,10 @@ async fn what_is_in_use_stays_and_where_all_are_there_is_no_room() {
     assert!(knows(&caches, "a"));
     let other = caches.get_or_insert_with("c", cache).unwrap();
     let full = caches.get_or_insert_with("d", cache).unwrap_err();
-    assert_eq!(full.to_string(), "all 2 token caches are in use, there is no room for another");
+    assert_eq!(
+        full.to_string(),
+        "all 2 token caches are in use, there is no room for another"
+    );
     // Neither are they dropped when they were idle for long.
     advance(IDLE * 2).await;
     assert!(caches.get_or_insert_with("d", cache).is_err());
@@ -169,9 +172,14 @@ async fn a_flight_keeps_its_cache_so_that_no_key_has_two() {
     // The caller is gone; the flight goes on.
     drop(caller);
     settle().await;
-    assert!(matches!(caches.get_or_insert_with("b", cache), Err(CachesInUse { .. })));
+    assert!(matches!(
+        caches.get_or_insert_with("b", cache),
+        Err(CachesInUse { .. })
+    ));
     advance(secs(5)).await;
-    let again = caches.get_or_insert_with("a", || unreachable!("there is one")).unwrap();
+    let again = caches
+        .get_or_insert_with("a", || unreachable!("there is one"))
+        .unwrap();
     let mut caller = held(&again);
     assert!(poll_once(&mut caller).is_pending());
     drop(again);
@@ -207,10 +215,15 @@ async fn a_request_under_way_keeps_its_cache() {
     let service = KlaviAuthLayer::without_tokens(&KlaviApi::production(Product::Data)).layer(inner);
     let caches = TokenCaches::new(1, IDLE);
     let mut request = get("/x");
-    request.extensions_mut().insert(caches.get_or_insert_with("a", cache).unwrap());
+    request
+        .extensions_mut()
+        .insert(caches.get_or_insert_with("a", cache).unwrap());
     let call = tokio::spawn(service.oneshot(request));
     settle().await;
-    assert!(caches.get_or_insert_with("b", cache).is_err(), "a 401 may still come");
+    assert!(
+        caches.get_or_insert_with("b", cache).is_err(),
+        "a 401 may still come"
+    );
     release.send(true).unwrap();
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert!(!knows(&caches, "b"));
@@ -222,9 +235,14 @@ async fn a_key_that_is_removed_begins_anew_and_its_holders_go_on() {
     let old = caches.get_or_insert_with("a", cache).unwrap();
     assert_eq!(old.get().await.unwrap().expose(), "t1");
     let removed = caches.remove(&"a").expect("there was one");
-    assert_eq!(removed.get().await.unwrap().generation(), old.get().await.unwrap().generation());
+    assert_eq!(
+        removed.get().await.unwrap().generation(),
+        old.get().await.unwrap().generation()
+    );
     assert!(caches.remove(&"a").is_none() && caches.is_empty());
-    let new = caches.get_or_insert_with("a", || TokenCache::new(Scripted::new([token("new")]))).unwrap();
+    let new = caches
+        .get_or_insert_with("a", || TokenCache::new(Scripted::new([token("new")])))
+        .unwrap();
     assert_eq!(new.get().await.unwrap().expose(), "new");
     assert_eq!(old.get().await.unwrap().expose(), "t1");
 }
@@ -255,7 +273,10 @@ fn many_threads_that_ask_at_once_get_one_cache_per_key() {
                 })
             };
             let threads: Vec<_> = (0..THREADS).map(ask).collect();
-            threads.into_iter().flat_map(|thread| -> Vec<TokenCache> { thread.join().unwrap() }).collect()
+            threads
+                .into_iter()
+                .flat_map(|thread| -> Vec<TokenCache> { thread.join().unwrap() })
+                .collect()
         });
         assert_eq!((caches.len(), got.len()), (KEYS, THREADS * KEYS));
         let tokens: HashSet<String> = runtime().block_on(async {
@@ -286,14 +307,19 @@ fn many_threads_never_get_more_than_there_is_room_for() {
         }
     });
     assert_eq!(caches.len(), 5);
-    assert!((100..105).all(|key| caches.get_or_insert_with(key, cache).is_ok()), "none is still in use");
+    assert!(
+        (100..105).all(|key| caches.get_or_insert_with(key, cache).is_ok()),
+        "none is still in use"
+    );
 }
 
 #[test]
 fn a_maker_that_panics_leaves_the_registry_as_it_was() {
     let caches = TokenCaches::new(1, IDLE);
     knows(&caches, "a");
-    let panics = catch_unwind(AssertUnwindSafe(|| caches.get_or_insert_with("b", || panic!("on purpose"))));
+    let panics = catch_unwind(AssertUnwindSafe(|| {
+        caches.get_or_insert_with("b", || panic!("on purpose"))
+    }));
     assert!(panics.is_err());
     assert!(knows(&caches, "a"), "no room was made for nothing");
     assert!(!knows(&caches, "b") && knows(&caches, "b"));
@@ -314,10 +340,14 @@ impl std::hash::Hash for Panicking {
 fn a_key_that_panics_leaves_the_registry_as_it_was() {
     let caches = TokenCaches::new(1, IDLE);
     caches.get_or_insert_with(Panicking(false), cache).unwrap();
-    let panics = catch_unwind(AssertUnwindSafe(|| caches.get_or_insert_with(Panicking(true), cache)));
+    let panics = catch_unwind(AssertUnwindSafe(|| {
+        caches.get_or_insert_with(Panicking(true), cache)
+    }));
     assert!(panics.is_err());
     assert_eq!(caches.len(), 1);
-    caches.get_or_insert_with(Panicking(false), || unreachable!("there is one")).unwrap();
+    caches
+        .get_or_insert_with(Panicking(false), || unreachable!("there is one"))
+        .unwrap();
 }
 
 #[test]
@@ -328,7 +358,9 @@ fn a_maker_may_call_the_registry() {
             assert!(caches.is_empty() && caches.remove(&"a").is_none());
             knows(&caches, "b");
             // It asks for its own key: the inner one was first, and stays.
-            caches.get_or_insert_with("a", || TokenCache::new(Scripted::new([token("inner")]))).unwrap();
+            caches
+                .get_or_insert_with("a", || TokenCache::new(Scripted::new([token("inner")])))
+                .unwrap();
             TokenCache::new(Scripted::new([token("outer")]))
         });
         let token = runtime().block_on(async { cache.unwrap().get().await.unwrap() });
@@ -359,7 +391,9 @@ fn what_is_dropped_may_call_the_registry() {
             let caches = TokenCaches::new(1, IDLE);
             let insert = |key| {
                 caches
-                    .get_or_insert_with(key, || TokenCache::new(Caller(caches.clone(), lengths.clone())))
+                    .get_or_insert_with(key, || {
+                        TokenCache::new(Caller(caches.clone(), lengths.clone()))
+                    })
                     .map(drop)
             };
             insert("a").unwrap();
@@ -371,7 +405,11 @@ fn what_is_dropped_may_call_the_registry() {
             );
             advance(IDLE).await;
             insert("c").unwrap();
-            assert_eq!(lengths.load(Ordering::SeqCst), 1, "idle: the registry was empty when it was dropped");
+            assert_eq!(
+                lengths.load(Ordering::SeqCst),
+                1,
+                "idle: the registry was empty when it was dropped"
+            );
             drop(caches.remove(&"c"));
             assert_eq!(lengths.load(Ordering::SeqCst), 1);
         });

@@ -6,8 +6,8 @@ use klavi_auth::{Predecessor, TokenCache};
 use tokio::time::Instant;
 
 use crate::support::{
-    LIFETIME, Logged, Manual, NS, Scripted, alive_tasks, at_once, cache_drawing, call, held, pass, poll_once,
-    rejected, reset, secs, settle, token, traffic,
+    LIFETIME, Logged, Manual, NS, Scripted, alive_tasks, at_once, cache_drawing, call, held, pass,
+    poll_once, rejected, reset, secs, settle, token, traffic,
 };
 
 /// A cache with `t1`, at the moment when its renewal is due.
@@ -47,7 +47,9 @@ async fn case_16_1000_requests_leave_at_once_during_one_slow_renewal() {
 async fn case_12_16_in_the_margin_and_at_its_end_callers_join_the_renewal_under_way() {
     for joined_at in [1770, 1800] {
         let source = Manual::default();
-        let cache = TokenCache::builder(source.clone()).flight_timeout(secs(600)).randomness(|| 0.0);
+        let cache = TokenCache::builder(source.clone())
+            .flight_timeout(secs(600))
+            .randomness(|| 0.0);
         let cache = cache.build().unwrap();
         let caller = call(&cache);
         source.answer(token("t1")).await;
@@ -57,7 +59,11 @@ async fn case_12_16_in_the_margin_and_at_its_end_callers_join_the_renewal_under_
         let renewal = source.next().await;
         pass(secs(joined_at - 1350) - NS).await;
         if joined_at == 1770 {
-            assert_eq!(at_once(&cache).unwrap().expose(), "t1", "one nanosecond before the margin");
+            assert_eq!(
+                at_once(&cache).unwrap().expose(),
+                "t1",
+                "one nanosecond before the margin"
+            );
         }
         pass(NS).await;
         let mut waiting = held(&cache);
@@ -89,7 +95,10 @@ async fn case_17_19_the_source_learns_which_token_it_replaces_and_whether_it_liv
 
     pass(LIFETIME).await;
     let mut waiting = held(&cache);
-    assert!(poll_once(&mut waiting).is_pending(), "case 19: an expired token is waited for");
+    assert!(
+        poll_once(&mut waiting).is_pending(),
+        "case 19: an expired token is waited for"
+    );
     let after = source.next().await;
     assert!(matches!(&after.predecessor, Predecessor::Expired(t) if t.expose() == "t2"));
     after.answer(token("t3"));
@@ -103,7 +112,10 @@ async fn case_17_19_the_source_learns_which_token_it_replaces_and_whether_it_liv
 #[test]
 fn case_20_a_cache_is_built_without_a_runtime_and_asks_for_nothing() {
     let source = Manual::default();
-    let cache = TokenCache::builder(source.clone()).keep_alive(true).build().unwrap();
+    let cache = TokenCache::builder(source.clone())
+        .keep_alive(true)
+        .build()
+        .unwrap();
     assert!(!cache.snapshot().is_ready());
     drop(cache.clone());
     drop(cache);
@@ -141,7 +153,10 @@ async fn case_21_a_warm_up_that_fails_says_why_and_a_later_one_succeeds() {
     let cache = cache_drawing(0.0, source.clone());
     let error = cache.warm_up().await.unwrap_err();
     assert!(error.is_no_token());
-    assert_eq!(crate::support::chain(&error).last().unwrap(), "keys rejected");
+    assert_eq!(
+        crate::support::chain(&error).last().unwrap(),
+        "keys rejected"
+    );
     pass(secs(5)).await;
     cache.warm_up().await.unwrap();
     assert_eq!(source.fetches(), 2);
@@ -158,7 +173,10 @@ async fn case_33_a_failing_renewal_is_tried_again_after_1_2_4_8_16_30_30_seconds
     assert_eq!(seen, vec!["t1"; 600]);
     assert_eq!(source.fetches(), 7);
     traffic(&cache, Duration::from_millis(100), secs(60)).await;
-    assert_eq!(source.seconds_after(due), [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 61.0, 91.0]);
+    assert_eq!(
+        source.seconds_after(due),
+        [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 61.0, 91.0]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -179,7 +197,10 @@ async fn case_33_a_delay_is_a_random_part_of_its_cap() {
         }
     }
     let mean = delays.iter().sum::<f64>() / delays.len() as f64;
-    assert!((0.4..0.6).contains(&mean), "drawn from all of the cap: {mean}");
+    assert!(
+        (0.4..0.6).contains(&mean),
+        "drawn from all of the cap: {mean}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,7 +244,11 @@ async fn case_33_requests_succeed_while_the_renewal_hangs_panics_or_is_turned_do
 async fn case_33_a_renewal_held_back_by_retry_after_leaves_requests_alone() {
     let (cache, source) = aging(0.0).await;
     at_once(&cache).unwrap();
-    source.answer(Err(klavi_auth::Error::transient("429").with_retry_after(secs(120)))).await;
+    source
+        .answer(Err(
+            klavi_auth::Error::transient("429").with_retry_after(secs(120))
+        ))
+        .await;
     assert_eq!(traffic(&cache, secs(1), secs(120)).await, vec!["t1"; 120]);
     assert_eq!(source.fetches(), 2);
     at_once(&cache).unwrap();
@@ -249,7 +274,11 @@ async fn case_37_one_success_clears_the_back_off_and_the_remembered_error() {
     pass(secs(1170)).await;
     at_once(&cache).unwrap();
     source.answer(reset()).await;
-    assert_eq!(cache.snapshot().held_back(), Some(secs(1)), "counted from the start again");
+    assert_eq!(
+        cache.snapshot().held_back(),
+        Some(secs(1)),
+        "counted from the start again"
+    );
 }
 
 #[tokio::test(start_paused = true)]

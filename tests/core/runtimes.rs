@@ -5,8 +5,8 @@ use std::{sync::mpsc, task::Poll, time::Duration};
 use klavi_auth::{Backoff, TokenCache};
 
 use crate::support::{
-    Logged, Manual, at_once, cache_drawing, call, got, held, pass, poll_once, reset, runtime, secs, settle,
-    token, token_for,
+    Logged, Manual, at_once, cache_drawing, call, got, held, pass, poll_once, reset, runtime, secs,
+    settle, token, token_for,
 };
 
 fn cache(source: &Manual) -> TokenCache {
@@ -19,7 +19,11 @@ fn case_30_a_token_fetched_in_a_runtime_that_is_gone_is_used_in_another() {
     let cache = cache_drawing(0.0, source.clone());
     assert_eq!(runtime().block_on(cache.get()).unwrap().expose(), "t1");
     assert_eq!(runtime().block_on(cache.get()).unwrap().expose(), "t1");
-    assert_eq!(at_once(&cache).unwrap().expose(), "t1", "no runtime is needed for it");
+    assert_eq!(
+        at_once(&cache).unwrap().expose(),
+        "t1",
+        "no runtime is needed for it"
+    );
     assert_eq!(source.fetches(), 1);
 }
 
@@ -38,7 +42,11 @@ fn case_30_the_runtime_goes_mid_flight_and_the_waiters_in_another_elect_anew() {
         (0..100).map(|_| call(&cache)).collect()
     };
     second.block_on(settle());
-    assert_eq!(source.fetches(), 1, "they wait for the flight of the first runtime");
+    assert_eq!(
+        source.fetches(),
+        1,
+        "they wait for the flight of the first runtime"
+    );
 
     drop(first);
     assert!(lost.is_dropped());
@@ -173,10 +181,15 @@ fn case_29a_a_flight_starts_while_the_caller_that_caused_it_blocks_its_worker() 
     for keep_alive in [false, true] {
         let source = Logged::new(|n| token(&format!("t{n}")));
         // No waiter's timer comes to help within the test's patience.
-        let cache = TokenCache::builder(source.clone()).flight_timeout(secs(3600)).keep_alive(keep_alive);
+        let cache = TokenCache::builder(source.clone())
+            .flight_timeout(secs(3600))
+            .keep_alive(keep_alive);
         let cache = cache.build().unwrap();
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_time()
+            .build()
+            .unwrap();
         let (has_started, started) = mpsc::channel();
         let (release, released) = mpsc::channel();
         let (own, other) = (cache.clone(), cache.clone());
@@ -185,15 +198,25 @@ fn case_29a_a_flight_starts_while_the_caller_that_caused_it_blocks_its_worker() 
             // The other worker may be that quick.
             let at_once = poll_once(&mut starter);
             has_started.send(()).unwrap();
-            released.recv_timeout(PATIENCE).expect("nobody got the token meanwhile");
-            if let Poll::Ready(result) = at_once { result } else { starter.await }
+            released
+                .recv_timeout(PATIENCE)
+                .expect("nobody got the token meanwhile");
+            if let Poll::Ready(result) = at_once {
+                result
+            } else {
+                starter.await
+            }
         });
         started.recv_timeout(PATIENCE).unwrap();
         let (has_token, tokens) = mpsc::channel();
         runtime.spawn(async move { has_token.send(other.get().await.unwrap()) });
         let got = tokens.recv_timeout(PATIENCE);
         let _ = release.send(());
-        assert_eq!(got.expect("the flight waits for the caller that blocks").expose(), "t1");
+        assert_eq!(
+            got.expect("the flight waits for the caller that blocks")
+                .expose(),
+            "t1"
+        );
         assert_eq!(runtime.block_on(starter).unwrap().unwrap().expose(), "t1");
         assert_eq!(source.fetches(), 1);
     }
@@ -220,13 +243,20 @@ fn case_30_a_runtime_that_lives_but_is_not_driven_is_given_up_after_twice_the_ti
         source.answer(token("t2")).await;
         assert_eq!(late.await.unwrap().unwrap().expose(), "t2");
         settle().await;
-        assert!(early.is_finished(), "who waited for the lost flight is not forgotten");
+        assert!(
+            early.is_finished(),
+            "who waited for the lost flight is not forgotten"
+        );
         assert_eq!(early.await.unwrap().unwrap().expose(), "t2");
     });
 
     stuck.answer(token("t1"));
     still.block_on(settle());
-    assert_eq!(at_once(&cache).unwrap().expose(), "t2", "what comes back later changes nothing");
+    assert_eq!(
+        at_once(&cache).unwrap().expose(),
+        "t2",
+        "what comes back later changes nothing"
+    );
     assert_eq!(source.fetches(), 2);
 }
 
@@ -324,7 +354,9 @@ fn case_30_a_runtime_that_has_shut_down_or_has_no_timer_is_a_typed_error() {
         let error = at_once(&cache).unwrap_err();
         assert!(error.is_no_token() && error.is_interrupted(), "{error:?}");
     }
-    let without_timer = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let without_timer = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let error = without_timer.block_on(cache.get()).unwrap_err();
     without_timer.block_on(settle());
     assert!(error.is_no_token() && error.is_interrupted(), "{error:?}");

@@ -1,6 +1,8 @@
 //! What a snapshot says in each state of the cache. Taking one fetches nothing.
 
-use klavi_auth::{Freshness, KlaviApi, KlaviAuthLayer, Product, TokenCache, TokenSource, source_fn};
+use klavi_auth::{
+    Freshness, KlaviApi, KlaviAuthLayer, Product, TokenCache, TokenSource, source_fn,
+};
 use tower::{Layer, ServiceExt};
 
 use crate::support::{
@@ -15,7 +17,10 @@ fn case_11_the_snapshot_of_a_cache_without_a_token_needs_no_runtime() {
     let state = cache_drawing(0.0, source.clone()).snapshot();
     assert!(!state.is_ready() && !state.is_fetching() && !state.is_refused());
     assert_eq!((state.freshness(), state.generation()), (None, None));
-    assert_eq!((state.age(), state.renewal_in(), state.expires_in()), (None, None, None));
+    assert_eq!(
+        (state.age(), state.renewal_in(), state.expires_in()),
+        (None, None, None)
+    );
     assert!(state.last_error().is_none() && state.held_back().is_none());
     assert_eq!(source.fetches(), 0);
 }
@@ -32,15 +37,27 @@ async fn case_11_the_snapshot_follows_a_token_through_its_life() {
 
     let fresh = cache.snapshot();
     assert!(fresh.is_ready() && !fresh.is_fetching() && !fresh.is_refused());
-    assert_eq!((fresh.freshness(), fresh.generation()), (Some(Freshness::Fresh), Some(1)));
+    assert_eq!(
+        (fresh.freshness(), fresh.generation()),
+        (Some(Freshness::Fresh), Some(1))
+    );
     assert_eq!(fresh.age(), Some(secs(0)));
-    assert_eq!((fresh.renewal_in(), fresh.expires_in()), (Some(secs(1350)), Some(secs(1800))));
+    assert_eq!(
+        (fresh.renewal_in(), fresh.expires_in()),
+        (Some(secs(1350)), Some(secs(1800)))
+    );
 
     pass(secs(1400)).await;
     let aging = cache.snapshot();
     assert!(aging.is_ready() && !aging.is_fetching());
-    assert_eq!((aging.freshness(), aging.age()), (Some(Freshness::Aging), Some(secs(1400))));
-    assert_eq!((aging.renewal_in(), aging.expires_in()), (Some(secs(0)), Some(secs(400))));
+    assert_eq!(
+        (aging.freshness(), aging.age()),
+        (Some(Freshness::Aging), Some(secs(1400)))
+    );
+    assert_eq!(
+        (aging.renewal_in(), aging.expires_in()),
+        (Some(secs(0)), Some(secs(400)))
+    );
     at_once(&cache).unwrap();
     assert!(cache.snapshot().is_fetching() && cache.snapshot().is_ready());
     source.answer(reset()).await;
@@ -48,18 +65,40 @@ async fn case_11_the_snapshot_follows_a_token_through_its_life() {
     pass(secs(375)).await;
     let expiring = cache.snapshot();
     assert!(expiring.is_ready() && !expiring.is_refused() && !expiring.is_suspect());
-    assert_eq!((expiring.freshness(), expiring.generation()), (Some(Freshness::Expiring), Some(1)));
-    assert_eq!((expiring.renewal_in(), expiring.expires_in()), (Some(secs(0)), Some(secs(25))));
+    assert_eq!(
+        (expiring.freshness(), expiring.generation()),
+        (Some(Freshness::Expiring), Some(1))
+    );
+    assert_eq!(
+        (expiring.renewal_in(), expiring.expires_in()),
+        (Some(secs(0)), Some(secs(25)))
+    );
 
     pass(secs(225)).await;
     let expired = cache.snapshot();
     assert!(!expired.is_ready() && !expired.is_refused());
-    assert_eq!((expired.freshness(), expired.generation()), (Some(Freshness::Expired), Some(1)));
-    assert_eq!((expired.age(), expired.expires_in()), (Some(secs(2000)), Some(secs(0))));
-    assert!(expired.last_error().is_some(), "the refresh that failed is the last fetch");
-    assert!(expired.held_back().is_none(), "case 34: and holds nobody back");
+    assert_eq!(
+        (expired.freshness(), expired.generation()),
+        (Some(Freshness::Expired), Some(1))
+    );
+    assert_eq!(
+        (expired.age(), expired.expires_in()),
+        (Some(secs(2000)), Some(secs(0)))
+    );
+    assert!(
+        expired.last_error().is_some(),
+        "the refresh that failed is the last fetch"
+    );
+    assert!(
+        expired.held_back().is_none(),
+        "case 34: and holds nobody back"
+    );
     assert_eq!(source.fetches(), 2);
-    assert_eq!(fresh.freshness(), Some(Freshness::Fresh), "a snapshot does not change");
+    assert_eq!(
+        fresh.freshness(),
+        Some(Freshness::Fresh),
+        "a snapshot does not change"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,7 +110,10 @@ async fn case_11_34_the_snapshot_of_a_refused_token_and_of_a_failure() {
     cache.invalidate(&caller.await.unwrap().unwrap());
     let refused = cache.snapshot();
     assert!(refused.is_refused() && !refused.is_ready() && !refused.is_fetching());
-    assert_eq!((refused.freshness(), refused.generation()), (Some(Freshness::Fresh), Some(1)));
+    assert_eq!(
+        (refused.freshness(), refused.generation()),
+        (Some(Freshness::Fresh), Some(1))
+    );
 
     let caller = call(&cache);
     source.answer(rejected()).await;
@@ -104,20 +146,27 @@ async fn case_44a_the_snapshot_of_a_rejected_token_and_of_a_suspect() {
     source.answer(token("t1")).await;
     caller.await.unwrap().unwrap();
     let api = Api::accepting(|bearer| bearer != "Bearer t1");
-    let service = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone()).layer(api);
+    let service =
+        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone()).layer(api);
     let request = tokio::spawn(service.oneshot(get("/monitor/v1/x")));
     let replacement = source.next().await;
     let rejected = cache.snapshot();
     assert!(rejected.is_refused() && !rejected.is_suspect());
     assert!(!rejected.is_ready() && rejected.is_fetching());
-    assert_eq!((rejected.freshness(), rejected.generation()), (Some(Freshness::Fresh), Some(1)));
+    assert_eq!(
+        (rejected.freshness(), rejected.generation()),
+        (Some(Freshness::Fresh), Some(1))
+    );
 
     replacement.answer(crate::support::rejected());
     assert_eq!(request.await.unwrap().unwrap().status(), 401);
     let suspect = cache.snapshot();
     assert!(suspect.is_suspect() && !suspect.is_refused());
     assert!(suspect.is_ready() && !suspect.is_fetching());
-    assert_eq!((suspect.freshness(), suspect.generation()), (Some(Freshness::Fresh), Some(1)));
+    assert_eq!(
+        (suspect.freshness(), suspect.generation()),
+        (Some(Freshness::Fresh), Some(1))
+    );
     assert!(suspect.last_error().is_some());
     assert_eq!(suspect.held_back(), Some(secs(5)));
 
@@ -128,7 +177,10 @@ async fn case_44a_the_snapshot_of_a_rejected_token_and_of_a_suspect() {
     source.answer(token("t2")).await;
     let replaced = cache.snapshot();
     assert!(replaced.is_ready() && !replaced.is_suspect() && !replaced.is_refused());
-    assert_eq!((replaced.generation(), replaced.last_error().is_none()), (Some(2), true));
+    assert_eq!(
+        (replaced.generation(), replaced.last_error().is_none()),
+        (Some(2), true)
+    );
     assert_eq!(source.fetches(), 3);
 }
 
@@ -140,7 +192,8 @@ async fn case_44a_a_suspect_is_ready_to_its_very_end() {
     source.answer(token("t1")).await;
     caller.await.unwrap().unwrap();
     let api = Api::accepting(|_| false);
-    let service = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone()).layer(api);
+    let service =
+        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone()).layer(api);
     let request = tokio::spawn(service.oneshot(get("/monitor/v1/x")));
     source.answer(rejected()).await;
     request.await.unwrap().unwrap();
@@ -161,7 +214,10 @@ fn case_61_the_debug_of_a_cache_shows_its_state_and_no_token() {
         caller.await.unwrap().unwrap();
     });
     let printed = format!("{cache:?} {:?}", cache.snapshot());
-    assert!(printed.contains("generation: 1") && !printed.contains("hush"), "{printed}");
+    assert!(
+        printed.contains("generation: 1") && !printed.contains("hush"),
+        "{printed}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,8 +241,10 @@ async fn two_snapshots_are_equal_if_they_say_the_same_of_the_same_error() {
 
 #[tokio::test(start_paused = true)]
 async fn a_boxed_source_is_a_source() {
-    let sources: [Box<dyn TokenSource>; 2] =
-        [Box::new(Scripted::tokens()), Box::new(source_fn(async |_| token("t1")))];
+    let sources: [Box<dyn TokenSource>; 2] = [
+        Box::new(Scripted::tokens()),
+        Box::new(source_fn(async |_| token("t1"))),
+    ];
     for source in sources {
         assert_eq!(TokenCache::new(source).get().await.unwrap().expose(), "t1");
     }

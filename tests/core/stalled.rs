@@ -1,4 +1,5 @@
-//! Case 30: a flight whose runtime is alive but not run. A waiter in another runtime has a timer and starts another.
+//! Case 30: a flight whose runtime is alive but not run. A waiter in another runtime has a timer
+//! and starts another.
 
 use std::{
     sync::Arc,
@@ -9,8 +10,8 @@ use klavi_auth::TokenCache;
 use tokio::{runtime::Runtime, time::sleep};
 
 use crate::support::{
-    Caller, Fetch, Manual, at_once, cache_drawing, call, got, held, pass, poll_once, reset, runtime, secs,
-    settle, token,
+    Caller, Fetch, Manual, at_once, cache_drawing, call, got, held, pass, poll_once, reset,
+    runtime, secs, settle, token,
 };
 
 /// A cache, and a runtime that stands still with a flight in it. Its starter is gone.
@@ -117,7 +118,12 @@ fn case_26_30_a_waiter_that_is_dropped_leaves_no_timer_behind() {
         for (waiting, left) in [(3, 8), (1, 4), (0, 2)] {
             waiters.truncate(waiting);
             for waiter in &mut waiters {
-                assert!(waiter.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+                assert!(
+                    waiter
+                        .as_mut()
+                        .poll(&mut Context::from_waker(&waker))
+                        .is_pending()
+                );
             }
             assert_eq!(
                 Arc::strong_count(&task),
@@ -201,7 +207,9 @@ fn case_30_a_waiter_outside_of_any_runtime_does_not_hinder_the_next() {
 #[test]
 fn case_30_a_waiter_that_is_dropped_and_one_without_a_timer_hinder_nobody() {
     let (cache, source, _still, _fetch) = stalled();
-    let without_timer = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let without_timer = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let mut unable = held(&cache);
     runtime().block_on(async {
         let mut first = held(&cache);
@@ -221,7 +229,9 @@ fn case_30_a_waiter_that_is_dropped_and_one_without_a_timer_hinder_nobody() {
 #[test]
 fn case_30_a_waiter_in_a_runtime_without_a_timer_does_not_panic_and_gets_the_token() {
     let (cache, source, healthy, fetch) = stalled();
-    let without_timer = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let without_timer = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let mut caller = held(&cache);
     {
         let _entered = without_timer.enter();
@@ -236,7 +246,9 @@ fn case_30_a_waiter_in_a_runtime_without_a_timer_does_not_panic_and_gets_the_tok
 #[test]
 fn case_30_a_waiter_in_a_runtime_without_a_timer_does_not_hinder_the_next() {
     let (cache, source, _still, _fetch) = stalled();
-    let without_timer = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let without_timer = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let mut first = held(&cache);
     {
         let _entered = without_timer.enter();
@@ -309,6 +321,13 @@ async fn case_30_a_waiter_that_is_polled_late_gets_the_error_if_there_is_no_toke
     }
     pass(secs(3600)).await;
     let error = got(late).unwrap_err();
-    assert_eq!(crate::support::chain(&error).last().unwrap(), "connection reset");
-    assert_eq!(source.fetches(), 3, "the error that its own flight ended with");
+    assert_eq!(
+        crate::support::chain(&error).last().unwrap(),
+        "connection reset"
+    );
+    assert_eq!(
+        source.fetches(),
+        3,
+        "the error that its own flight ended with"
+    );
 }

@@ -26,7 +26,11 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 
 const fn most(auth: u64, refresh: u64, in_60_s: usize) -> Most {
-    Most { auth, refresh, in_60_s }
+    Most {
+        auth,
+        refresh,
+        in_60_s,
+    }
 }
 
 /// Everything well: one `/auth`, and a `/refresh` for each 65 to 75 % of 1800 s.
@@ -40,7 +44,10 @@ const BUDGET: Most = most(15_300, 70, 16);
 
 /// All days, cut to `length`.
 pub(crate) fn all(length: Duration) -> Vec<Day> {
-    let mut days = Days { length, days: Vec::new() };
+    let mut days = Days {
+        length,
+        days: Vec::new(),
+    };
     days.add("all well", WELL, |_| {});
     for (what, fault) in [
         ("500", Fault::Status(500)),
@@ -66,14 +73,25 @@ pub(crate) fn all(length: Duration) -> Vec<Day> {
     days.add("keys rejected 24 × 10 min", most(105, 105, 16), |day| {
         day.both(HOUR, 10 * MINUTE, Fault::Status(401));
     });
-    days.add("a spurious 401 a minute, `/auth` repeats its live token", most(1_441, 50, 3), |day| {
-        day.script.auth_repeats = true;
-        day.script.spurious = day.moments(MINUTE);
-    });
-    days.add("both down 48 × 2 min, a spurious 401 in each", most(850, 70, 16), |day| {
-        let down = day.both(HOUR / 2, 2 * MINUTE, Fault::Status(500));
-        day.script.spurious = down.iter().map(|(from, ..)| *from + day.chance.seconds(100)).collect();
-    });
+    days.add(
+        "a spurious 401 a minute, `/auth` repeats its live token",
+        most(1_441, 50, 3),
+        |day| {
+            day.script.auth_repeats = true;
+            day.script.spurious = day.moments(MINUTE);
+        },
+    );
+    days.add(
+        "both down 48 × 2 min, a spurious 401 in each",
+        most(850, 70, 16),
+        |day| {
+            let down = day.both(HOUR / 2, 2 * MINUTE, Fault::Status(500));
+            day.script.spurious = down
+                .iter()
+                .map(|(from, ..)| *from + day.chance.seconds(100))
+                .collect();
+        },
+    );
     for every in [10, 5, 1] {
         days.add(
             &format!("a path that always answers 401, every {every} s, and 144 revocations"),
@@ -84,17 +102,26 @@ pub(crate) fn all(length: Duration) -> Vec<Day> {
             },
         );
     }
-    days.add("a new token kills the old one", WELL, |day| day.script.new_kills_old = true);
-    days.add("a new token kills the old one, `/refresh` 500", NO_REFRESH, |day| {
-        day.script.new_kills_old = true;
-        day.script.refresh = Schedule::always(Fault::Status(500));
+    days.add("a new token kills the old one", WELL, |day| {
+        day.script.new_kills_old = true
     });
+    days.add(
+        "a new token kills the old one, `/refresh` 500",
+        NO_REFRESH,
+        |day| {
+            day.script.new_kills_old = true;
+            day.script.refresh = Schedule::always(Fault::Status(500));
+        },
+    );
     for (what, auth_repeats, new_kills_old) in [
         ("", false, false),
         (", `/auth` repeats its live token", true, false),
         (", a new token kills the old one", false, true),
     ] {
-        for (mood, bound) in [("busy", most(8_500, 70, 35)), ("quiet", most(1_000, 100, 35))] {
+        for (mood, bound) in [
+            ("busy", most(8_500, 70, 35)),
+            ("quiet", most(1_000, 100, 35)),
+        ] {
             days.add(&format!("{mood} at random{what}"), bound, |day| {
                 day.script.auth_repeats = auth_repeats;
                 day.script.new_kills_old = new_kills_old;
@@ -120,8 +147,16 @@ impl Days {
             length: self.length,
         };
         plan(&mut day);
-        let Plan { script, poisoned, .. } = day;
-        self.days.push(Day { name: name.to_owned(), seed, script, poisoned, most });
+        let Plan {
+            script, poisoned, ..
+        } = day;
+        self.days.push(Day {
+            name: name.to_owned(),
+            seed,
+            script,
+            poisoned,
+            most,
+        });
     }
 }
 
@@ -147,8 +182,10 @@ impl Plan {
     fn down(&mut self, period: u64, length: u64, fault: Fault) -> Vec<Window> {
         let room = period - length;
         let periods = self.length.as_secs() / period;
-        let from = (0..periods).map(|n| Duration::from_secs(n * period) + self.chance.seconds(room));
-        from.map(|from| (from, from + Duration::from_secs(length), fault)).collect()
+        let from =
+            (0..periods).map(|n| Duration::from_secs(n * period) + self.chance.seconds(room));
+        from.map(|from| (from, from + Duration::from_secs(length), fault))
+            .collect()
     }
 
     /// One outage of both endpoints in each `period`.
@@ -178,7 +215,11 @@ impl Plan {
         }
         self.script.auth = Schedule::windows(auth);
         self.script.refresh = Schedule::windows(refresh);
-        let (revoked, spurious) = if busy { (10 * MINUTE, MINUTE) } else { (2 * HOUR, HOUR / 2) };
+        let (revoked, spurious) = if busy {
+            (10 * MINUTE, MINUTE)
+        } else {
+            (2 * HOUR, HOUR / 2)
+        };
         self.script.revocations = self.moments(revoked);
         self.script.spurious = self.moments(spurious);
         self.poisoned = busy.then_some(Duration::from_secs(20));

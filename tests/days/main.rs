@@ -56,7 +56,10 @@ struct Outcome {
 #[test]
 fn no_request_fails_that_could_have_succeeded_but_for_the_two_delays() {
     let (seconds, every) = match env::var("DAYS_SECONDS") {
-        Ok(text) => (text.parse().expect("a number of seconds"), Duration::from_millis(100)),
+        Ok(text) => (
+            text.parse().expect("a number of seconds"),
+            Duration::from_millis(100),
+        ),
         Err(_) => SHORT,
     };
     let days = days::all(Duration::from_secs(seconds));
@@ -75,8 +78,15 @@ fn no_request_fails_that_could_have_succeeded_but_for_the_two_delays() {
     outcomes.sort_by_key(|(seed, _)| *seed);
     let outcomes: Vec<_> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
 
-    let complaints: Vec<_> = outcomes.iter().flat_map(|outcome| &outcome.complaints).collect();
-    assert!(complaints.is_empty(), "{complaints:#?}\n{}", table::rows(&outcomes));
+    let complaints: Vec<_> = outcomes
+        .iter()
+        .flat_map(|outcome| &outcome.complaints)
+        .collect();
+    assert!(
+        complaints.is_empty(),
+        "{complaints:#?}\n{}",
+        table::rows(&outcomes)
+    );
     match seconds {
         _ if (seconds, every) == SHORT => {
             table::check("# Two hours of each day, 5 requests a second", &outcomes)
@@ -87,16 +97,34 @@ fn no_request_fails_that_could_have_succeeded_but_for_the_two_delays() {
 }
 
 fn run(day: &Day, seconds: u64, every: Duration) -> Outcome {
-    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let klavi = Klavi::new(day.script.clone());
         let chance = Mutex::new(Chance::new(day.seed));
-        let cache = klavi.tokens().randomness(move || chance.lock().unwrap().draw()).build().unwrap();
+        let cache = klavi
+            .tokens()
+            .randomness(move || chance.lock().unwrap().draw())
+            .build()
+            .unwrap();
         let requests = seconds * 1000 / every.as_millis() as u64;
-        let report = Load { requests, every, poisoned: day.poisoned }.run(&klavi, &cache).await;
+        let report = Load {
+            requests,
+            every,
+            poisoned: day.poisoned,
+        }
+        .run(&klavi, &cache)
+        .await;
 
         let oracle = Oracle::new(&klavi);
-        let verdicts: Vec<_> = report.failed.iter().map(|failed| oracle.judge(failed)).collect();
+        let verdicts: Vec<_> = report
+            .failed
+            .iter()
+            .map(|failed| oracle.judge(failed))
+            .collect();
         let count = |verdict| verdicts.iter().filter(|each| **each == verdict).count();
         let (auth, refresh) = klavi.counts();
         let mut outcome = Outcome {
@@ -113,8 +141,14 @@ fn run(day: &Day, seconds: u64, every: Duration) -> Outcome {
             complaints: Vec::new(),
         };
         outcome.complaints = outcome.complain(day, seconds);
-        if let Some(first) = verdicts.iter().position(|verdict| *verdict == Verdict::Wrong) {
-            outcome.complaints.push(format!("{}: the first of them is {:?}", day.name, report.failed[first]));
+        if let Some(first) = verdicts
+            .iter()
+            .position(|verdict| *verdict == Verdict::Wrong)
+        {
+            outcome.complaints.push(format!(
+                "{}: the first of them is {:?}",
+                day.name, report.failed[first]
+            ));
         }
         outcome
     })
@@ -125,11 +159,15 @@ impl Outcome {
         let name = &self.name;
         let mut complaints = Vec::new();
         if self.wrong > 0 {
-            complaints.push(format!("{name}: {} failed that could have succeeded", self.wrong));
+            complaints.push(format!(
+                "{name}: {} failed that could have succeeded",
+                self.wrong
+            ));
         }
         let calls = [self.auth, self.refresh];
         // A part of a day may have more than its part: the page says how many.
-        let too_many = seconds == WHOLE && (self.auth > day.most.auth || self.refresh > day.most.refresh);
+        let too_many =
+            seconds == WHOLE && (self.auth > day.most.auth || self.refresh > day.most.refresh);
         if too_many || self.in_60_s > day.most.in_60_s {
             complaints.push(format!(
                 "{name}: {calls:?} calls of /auth and /refresh, {} in 60 s, at most are allowed: {:?}",
@@ -143,6 +181,12 @@ impl Outcome {
 /// The most token calls in any 60 s.
 fn most_in_60_s(klavi: &Klavi) -> usize {
     let calls = klavi.calls();
-    let until = |from: Duration| calls.partition_point(|call| call.asked < from + Duration::from_secs(60));
-    calls.iter().enumerate().map(|(index, call)| until(call.asked) - index).max().unwrap_or(0)
+    let until =
+        |from: Duration| calls.partition_point(|call| call.asked < from + Duration::from_secs(60));
+    calls
+        .iter()
+        .enumerate()
+        .map(|(index, call)| until(call.asked) - index)
+        .max()
+        .unwrap_or(0)
 }

@@ -42,30 +42,50 @@ impl<'a> Oracle<'a> {
         let mut failed_auth = klavi.calls();
         failed_auth.retain(|call| call.endpoint == Endpoint::Auth && !call.succeeded);
         let (tokens, throttled) = (klavi.tokens_issued(), klavi.throttled());
-        Self { klavi, tokens, failed_auth, throttled, rejections }
+        Self {
+            klavi,
+            tokens,
+            failed_auth,
+            throttled,
+            rejections,
+        }
     }
 
     pub(crate) fn judge(&self, failed: &Failed) -> Verdict {
-        let from = self.rejections.partition_point(|rejection| rejection.number < failed.number);
-        let own = self.rejections[from..].iter().take_while(|rejection| rejection.number == failed.number);
+        let from = self
+            .rejections
+            .partition_point(|rejection| rejection.number < failed.number);
+        let own = self.rejections[from..]
+            .iter()
+            .take_while(|rejection| rejection.number == failed.number);
         let rejected: Vec<_> = own.map(|rejection| rejection.token).collect();
         // A request is resent once: the second 401 is the API's response to it.
-        if rejected.len() > 1 || !(self.was_in_hand(failed, &rejected) || self.was_obtainable(failed)) {
+        if rejected.len() > 1
+            || !(self.was_in_hand(failed, &rejected) || self.was_obtainable(failed))
+        {
             return Verdict::Impossible;
         }
         let delayed = match failed.why {
             Why::Error | Why::Unauthorized | Why::Patience => self.is_within_a_back_off(failed),
             Why::OverBudget => self.is_within_a_refill(failed, &rejected),
         };
-        if delayed { Verdict::Delayed } else { Verdict::Wrong }
+        if delayed {
+            Verdict::Delayed
+        } else {
+            Verdict::Wrong
+        }
     }
 
     /// Before it failed, the client's latest token was one that the API would have taken. A token
     /// that the API rejected for this very request does not count.
     fn was_in_hand(&self, failed: &Failed, rejected: &[usize]) -> bool {
-        let issued = self.tokens.partition_point(|token| token.issued <= failed.end);
+        let issued = self
+            .tokens
+            .partition_point(|token| token.issued <= failed.end);
         for (id, token) in self.tokens[..issued].iter().enumerate().rev() {
-            let Some(delivered) = token.delivered.filter(|at| *at <= failed.end) else { continue };
+            let Some(delivered) = token.delivered.filter(|at| *at <= failed.end) else {
+                continue;
+            };
             let arrived = failed.start.max(delivered) + API_LEG;
             let in_time = arrived <= failed.start + PATIENCE;
             if in_time && arrived < token.dead_at() && !rejected.contains(&id) {
@@ -98,15 +118,23 @@ impl<'a> Oracle<'a> {
 
     /// Until when the `Retry-After` of `/auth` runs.
     fn throttled_at(&self, now: Duration) -> Option<Duration> {
-        let running = self.throttled.iter().filter(|(from, until)| (*from..*until).contains(&now));
+        let running = self
+            .throttled
+            .iter()
+            .filter(|(from, until)| (*from..*until).contains(&now));
         running.map(|(_, until)| *until).max()
     }
 
     /// A call of `/auth` has failed within the last 5 s, or will fail.
     fn is_within_a_back_off(&self, failed: &Failed) -> bool {
-        let begun = self.failed_auth.partition_point(|call| call.asked <= failed.end);
+        let begun = self
+            .failed_auth
+            .partition_point(|call| call.asked <= failed.end);
         let last = self.failed_auth[..begun].last();
-        last.is_some_and(|call| call.ended.is_none_or(|ended| failed.end <= ended + BACK_OFF))
+        last.is_some_and(|call| {
+            call.ended
+                .is_none_or(|ended| failed.end <= ended + BACK_OFF)
+        })
     }
 
     /// Its token was revoked less than a refill ago, or is not revoked: then the 401 was about this

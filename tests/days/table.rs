@@ -12,7 +12,9 @@ pub(crate) fn check(heading: &str, outcomes: &[Outcome]) {
     let page = fs::read_to_string(&path).unwrap();
     let (before, rest) = page.split_once(heading).expect("the page has this heading");
     let start = rest.find("\n|").expect("a table follows it") + 1;
-    let end = rest[start..].find("\n\n").map_or(rest.len(), |end| start + end + 1);
+    let end = rest[start..]
+        .find("\n\n")
+        .map_or(rest.len(), |end| start + end + 1);
     let rows = rows(outcomes);
     if env::var("DAYS").is_ok_and(|todo| todo == "write") {
         let page = format!("{before}{heading}{}{rows}{}", &rest[..start], &rest[end..]);
@@ -39,9 +41,23 @@ pub(crate) fn rows(outcomes: &[Outcome]) -> String {
         "longest wait of a success",
         "of a failure",
     ];
-    let mut lines = format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len()));
+    let mut lines = format!(
+        "| {} |\n|{}\n",
+        columns.join(" | "),
+        "---|".repeat(columns.len())
+    );
     for outcome in outcomes {
-        let Outcome { name, requests, failed, delayed, wrong, auth, refresh, in_60_s, .. } = outcome;
+        let Outcome {
+            name,
+            requests,
+            failed,
+            delayed,
+            wrong,
+            auth,
+            refresh,
+            in_60_s,
+            ..
+        } = outcome;
         let could = delayed + wrong;
         let (success, failure) = (wait(outcome.longest_success), wait(outcome.longest_failure));
         writeln!(

@@ -44,13 +44,23 @@ impl Client {
     }
 
     /// Carries the token calls.
-    pub(crate) fn transport(self, road: &Road, builder: KlaviAuthLayerBuilder) -> KlaviAuthLayerBuilder {
+    pub(crate) fn transport(
+        self,
+        road: &Road,
+        builder: KlaviAuthLayerBuilder,
+    ) -> KlaviAuthLayerBuilder {
         match self {
             Self::HyperUtil => builder.transport(hyper(road)),
             Self::Http2 => builder.transport(hyper_h2(road)),
             Self::Reqwest => {
                 let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
-                builder.reqwest(client.no_proxy().dns_resolver(road.clone()).build().unwrap())
+                builder.reqwest(
+                    client
+                        .no_proxy()
+                        .dns_resolver(road.clone())
+                        .build()
+                        .unwrap(),
+                )
             }
         }
     }
@@ -84,12 +94,18 @@ fn hyper(road: &Road) -> Hyper {
 }
 
 fn hyper_h2(road: &Road) -> Hyper {
-    legacy::Client::builder(TokioExecutor::new()).http2_only(true).build(Connector::new(road.clone()))
+    legacy::Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build(Connector::new(road.clone()))
 }
 
 /// Follows up to ten redirects, which is what reqwest does unless it is told otherwise.
 fn follower(road: &Road) -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().dns_resolver(road.clone()).build().unwrap()
+    reqwest::Client::builder()
+        .no_proxy()
+        .dns_resolver(road.clone())
+        .build()
+        .unwrap()
 }
 
 fn over_hyper<S, B>(service: S) -> Http
@@ -110,7 +126,8 @@ where
     S::Future: Send,
 {
     let service = service.map_request(|request| reqwest::Request::try_from(request).unwrap());
-    let service = service.map_response(|response| erased(Response::<reqwest::Body>::from(response)));
+    let service =
+        service.map_response(|response| erased(Response::<reqwest::Body>::from(response)));
     BoxCloneSyncService::new(service.map_err(Into::into))
 }
 
@@ -126,7 +143,11 @@ pub(crate) async fn post(http: &Http, uri: String, patience: Duration) -> Seen {
     // The clients send the body without waiting for the 100.
     let request = Request::post(uri).header("expect", "100-continue");
     let request = request.body(Bytes::from_static(FINE)).unwrap();
-    let mut seen = Seen { status: None, body: BytesMut::new(), end: End::Silence };
+    let mut seen = Seen {
+        status: None,
+        body: BytesMut::new(),
+        end: End::Silence,
+    };
     let end = timeout(patience, async {
         let response = match http.clone().oneshot(request).await {
             Ok(response) => response,
@@ -136,7 +157,9 @@ pub(crate) async fn post(http: &Http, uri: String, patience: Duration) -> Seen {
         let mut body = response.into_body();
         while let Some(frame) = body.frame().await {
             match frame {
-                Ok(frame) => seen.body.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                Ok(frame) => seen
+                    .body
+                    .extend_from_slice(&frame.into_data().unwrap_or_default()),
                 Err(error) => return End::Error(error),
             }
             if seen.body.len() > MUCH {
@@ -176,9 +199,13 @@ impl Seen {
 
     /// The first line, and those of the causes.
     pub(crate) fn errors(&self) -> Vec<String> {
-        let End::Error(error) = &self.end else { return Vec::new() };
+        let End::Error(error) = &self.end else {
+            return Vec::new();
+        };
         let first: &(dyn std::error::Error + 'static) = &**error;
-        std::iter::successors(Some(first), |error| error.source()).map(ToString::to_string).collect()
+        std::iter::successors(Some(first), |error| error.source())
+            .map(ToString::to_string)
+            .collect()
     }
 
     /// As the table has it, of an answer that must be a good one.

@@ -36,22 +36,56 @@ const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
 const MIB: usize = 1024 * 1024;
 
 pub(crate) fn all() -> Vec<Fault> {
-    [connecting(), breaking_off(), slow(), lengths(), endless(), versions(), unusual(), garbage()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        connecting(),
+        breaking_off(),
+        slow(),
+        lengths(),
+        endless(),
+        versions(),
+        unusual(),
+        garbage(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn connecting() -> Vec<Fault> {
-    let tls = |name, wire| Fault { name, kind: Kind::Tls(wire), is_slow: false };
+    let tls = |name, wire| Fault {
+        name,
+        kind: Kind::Tls(wire),
+        is_slow: false,
+    };
     vec![
-        Fault { name: "connection refused", kind: Kind::NobodyListens, is_slow: false },
-        Fault { name: "DNS: the name does not exist", kind: Kind::NoSuchName, is_slow: false },
-        Fault { name: "DNS: no answer", kind: Kind::NoNameServer, is_slow: true },
-        tls("TLS: closed in the handshake", Wire::HalfClose(Bytes::new())),
+        Fault {
+            name: "connection refused",
+            kind: Kind::NobodyListens,
+            is_slow: false,
+        },
+        Fault {
+            name: "DNS: the name does not exist",
+            kind: Kind::NoSuchName,
+            is_slow: false,
+        },
+        Fault {
+            name: "DNS: no answer",
+            kind: Kind::NoNameServer,
+            is_slow: true,
+        },
+        tls(
+            "TLS: closed in the handshake",
+            Wire::HalfClose(Bytes::new()),
+        ),
         tls("TLS: reset in the handshake", Wire::Reset(Bytes::new())),
-        tls("TLS: answered in plain HTTP", Wire::HalfClose(whole("HTTP/1.1 400 Bad Request\r\n", "no"))),
-        tls("TLS: a certificate that nobody vouches for", Wire::Hold(crate::tls::self_signed())),
+        tls(
+            "TLS: answered in plain HTTP",
+            Wire::HalfClose(whole("HTTP/1.1 400 Bad Request\r\n", "no")),
+        ),
+        tls(
+            "TLS: a certificate that nobody vouches for",
+            Wire::Hold(crate::tls::self_signed()),
+        ),
         Fault {
             name: "TLS: silence in the handshake",
             kind: Kind::Tls(Wire::Hold(Bytes::new())),
@@ -62,7 +96,13 @@ fn connecting() -> Vec<Fault> {
 
 fn breaking_off() -> Vec<Fault> {
     let in_head = || Bytes::from_static(b"HTTP/1.1 200 OK\r\ncontent-ty");
-    let in_body = || bytes(format!("{HEAD}content-length: {}\r\n\r\n{}", BODY.len(), &BODY[..20]));
+    let in_body = || {
+        bytes(format!(
+            "{HEAD}content-length: {}\r\n\r\n{}",
+            BODY.len(),
+            &BODY[..20]
+        ))
+    };
     vec![
         quick("reset before the head", Wire::Reset(Bytes::new())),
         quick("reset in the head", Wire::Reset(in_head())),
@@ -71,18 +111,31 @@ fn breaking_off() -> Vec<Fault> {
         quick("half-closed before the head", Wire::HalfClose(Bytes::new())),
         quick("half-closed in the head", Wire::HalfClose(in_head())),
         quick("half-closed in the body", Wire::HalfClose(in_body())),
-        quick("half-closed after the answer", Wire::HalfClose(whole(HEAD, BODY))),
+        quick(
+            "half-closed after the answer",
+            Wire::HalfClose(whole(HEAD, BODY)),
+        ),
     ]
 }
 
 fn slow() -> Vec<Fault> {
-    let slow = |name, wire| Fault { name, kind: Kind::Wire(wire), is_slow: true };
+    let slow = |name, wire| Fault {
+        name,
+        kind: Kind::Wire(wire),
+        is_slow: true,
+    };
     let head = || bytes(format!("{HEAD}content-length: {}\r\n\r\n", BODY.len()));
     vec![
         slow("silence", Wire::Hold(Bytes::new())),
         slow("silence after the head", Wire::Hold(head())),
-        slow("head trickled at 1 byte per second", Wire::Trickle(Bytes::new(), whole(HEAD, BODY))),
-        slow("body trickled at 1 byte per second", Wire::Trickle(head(), BODY.into())),
+        slow(
+            "head trickled at 1 byte per second",
+            Wire::Trickle(Bytes::new(), whole(HEAD, BODY)),
+        ),
+        slow(
+            "body trickled at 1 byte per second",
+            Wire::Trickle(head(), BODY.into()),
+        ),
         slow(
             "`Content-Length` too long, held open",
             Wire::Hold(bytes(format!("{HEAD}content-length: 999\r\n\r\n{BODY}"))),
@@ -91,22 +144,38 @@ fn slow() -> Vec<Fault> {
 }
 
 fn lengths() -> Vec<Fault> {
-    let answer = |fields: &str, body: &str| Wire::Answer(bytes(format!("{HEAD}{fields}\r\n\r\n{body}")));
+    let answer =
+        |fields: &str, body: &str| Wire::Answer(bytes(format!("{HEAD}{fields}\r\n\r\n{body}")));
     let len = BODY.len();
     vec![
         quick(
             "`Content-Length` too long, closed",
             Wire::HalfClose(bytes(format!("{HEAD}content-length: 999\r\n\r\n{BODY}"))),
         ),
-        quick("`Content-Length` too short, cuts the JSON", answer("content-length: 20", BODY)),
-        quick("`Content-Length` too short, by a line break", answer(&length(len), &format!("{BODY}\r\n"))),
-        quick("`Content-Length` no number", answer("content-length: many", BODY)),
-        quick("two different `Content-Length`", answer(&format!("{}\r\n{}", length(len), length(20)), BODY)),
+        quick(
+            "`Content-Length` too short, cuts the JSON",
+            answer("content-length: 20", BODY),
+        ),
+        quick(
+            "`Content-Length` too short, by a line break",
+            answer(&length(len), &format!("{BODY}\r\n")),
+        ),
+        quick(
+            "`Content-Length` no number",
+            answer("content-length: many", BODY),
+        ),
+        quick(
+            "two different `Content-Length`",
+            answer(&format!("{}\r\n{}", length(len), length(20)), BODY),
+        ),
         quick("`Content-Length` and `chunked`", {
             let fields = format!("content-length: 20\r\n{CHUNKED}");
             answer(&fields, &format!("{len:x}\r\n{BODY}\r\n0\r\n\r\n"))
         }),
-        quick("chunk of no length", answer(CHUNKED, &format!("many\r\n{BODY}\r\n0\r\n\r\n"))),
+        quick(
+            "chunk of no length",
+            answer(CHUNKED, &format!("many\r\n{BODY}\r\n0\r\n\r\n")),
+        ),
         quick("a second answer that nobody asked for", {
             let second = BODY.replace("token-0", "nobodys-0");
             Wire::Answer([whole(HEAD, BODY), whole(HEAD, &second)].concat().into())
@@ -121,8 +190,14 @@ fn endless() -> Vec<Fault> {
     let forever = |first: String, piece: Bytes| Wire::Repeat(bytes(first), piece, usize::MAX);
     let chunk = [&b"1000\r\n"[..], &spaces(0x1000), b"\r\n"].concat();
     vec![
-        quick("endless body, chunked", forever(format!("{HEAD}{CHUNKED}\r\n\r\n"), chunk.into())),
-        quick("endless body, no length", forever(format!("{HEAD}\r\n"), spaces(0x1000))),
+        quick(
+            "endless body, chunked",
+            forever(format!("{HEAD}{CHUNKED}\r\n\r\n"), chunk.into()),
+        ),
+        quick(
+            "endless body, no length",
+            forever(format!("{HEAD}\r\n"), spaces(0x1000)),
+        ),
         quick("16 MiB of headers, one of them", {
             let first = bytes(format!("{HEAD}x-long: "));
             Wire::Repeat(first, vec![b'x'; MIB / 16].into(), 16 * 16)
@@ -141,15 +216,31 @@ fn endless() -> Vec<Fault> {
 }
 
 fn versions() -> Vec<Fault> {
-    let before = |interim: &str| Wire::Answer([interim.as_bytes(), &whole(HEAD, BODY)].concat().into());
+    let before =
+        |interim: &str| Wire::Answer([interim.as_bytes(), &whole(HEAD, BODY)].concat().into());
     let early = "HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n";
     vec![
-        quick("HTTP/1.0", Wire::HalfClose(bytes(format!("HTTP/1.0 200 OK\r\n\r\n{BODY}")))),
-        quick("HTTP/3.7", Wire::HalfClose(whole("HTTP/3.7 200 OK\r\n", BODY))),
-        quick("not HTTP", Wire::HalfClose(Bytes::from_static(b"SSH-2.0-OpenSSH_9.9\r\n"))),
-        quick("100 Continue, then the answer", before("HTTP/1.1 100 Continue\r\n\r\n")),
+        quick(
+            "HTTP/1.0",
+            Wire::HalfClose(bytes(format!("HTTP/1.0 200 OK\r\n\r\n{BODY}"))),
+        ),
+        quick(
+            "HTTP/3.7",
+            Wire::HalfClose(whole("HTTP/3.7 200 OK\r\n", BODY)),
+        ),
+        quick(
+            "not HTTP",
+            Wire::HalfClose(Bytes::from_static(b"SSH-2.0-OpenSSH_9.9\r\n")),
+        ),
+        quick(
+            "100 Continue, then the answer",
+            before("HTTP/1.1 100 Continue\r\n\r\n"),
+        ),
         quick("103 Early Hints, then the answer", before(early)),
-        quick("103 Early Hints a hundred times, then the answer", before(&early.repeat(100))),
+        quick(
+            "103 Early Hints a hundred times, then the answer",
+            before(&early.repeat(100)),
+        ),
         Fault {
             name: "103 Early Hints, once and again without an end",
             kind: Kind::Wire(Wire::Repeat(Bytes::new(), early.into(), usize::MAX)),
@@ -158,28 +249,50 @@ fn versions() -> Vec<Fault> {
         quick(
             "101 Switching Protocols",
             Wire::HalfClose(
-                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n".into(),
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n"
+                    .into(),
             ),
         ),
     ]
 }
 
 fn unusual() -> Vec<Fault> {
-    let redirect = |name, status| Fault { name, kind: Kind::Redirect(status), is_slow: false };
-    let rejection = |name, wire| Fault { name, kind: Kind::Rejection(wire), is_slow: true };
+    let redirect = |name, status| Fault {
+        name,
+        kind: Kind::Redirect(status),
+        is_slow: false,
+    };
+    let rejection = |name, wire| Fault {
+        name,
+        kind: Kind::Rejection(wire),
+        is_slow: true,
+    };
     let rejected = "HTTP/1.1 401 Unauthorized\r\n";
     let throttled = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\n";
     vec![
-        quick("204 with a body", Wire::Answer(whole("HTTP/1.1 204 No Content\r\n", BODY))),
-        quick("304 with a body", Wire::Answer(whole("HTTP/1.1 304 Not Modified\r\n", BODY))),
+        quick(
+            "204 with a body",
+            Wire::Answer(whole("HTTP/1.1 204 No Content\r\n", BODY)),
+        ),
+        quick(
+            "304 with a body",
+            Wire::Answer(whole("HTTP/1.1 304 Not Modified\r\n", BODY)),
+        ),
         Fault {
             name: "429 with `Retry-After: 1`, and silence in the body",
             kind: Kind::Wire(Wire::Hold(bytes(format!("{throttled}{CHUNKED}\r\n\r\n")))),
             is_slow: true,
         },
-        rejection("401, and silence in the body", Wire::Hold(bytes(format!("{rejected}{CHUNKED}\r\n\r\n")))),
+        rejection(
+            "401, and silence in the body",
+            Wire::Hold(bytes(format!("{rejected}{CHUNKED}\r\n\r\n"))),
+        ),
         rejection("401, and an endless body", {
-            Wire::Repeat(bytes(format!("{rejected}\r\n")), vec![b' '; 0x1000].into(), usize::MAX)
+            Wire::Repeat(
+                bytes(format!("{rejected}\r\n")),
+                vec![b' '; 0x1000].into(),
+                usize::MAX,
+            )
         }),
         rejection(
             "401, and reset in the body",
@@ -199,12 +312,32 @@ fn garbage() -> Vec<Fault> {
     let deep = "[".repeat(30_000) + &"]".repeat(30_000);
     vec![
         quick("invalid UTF-8 in a header", {
-            Wire::Answer([HEAD.as_bytes(), b"x-name: \xff\xfe\r\n", &whole("", BODY)[..]].concat().into())
+            Wire::Answer(
+                [
+                    HEAD.as_bytes(),
+                    b"x-name: \xff\xfe\r\n",
+                    &whole("", BODY)[..],
+                ]
+                .concat()
+                .into(),
+            )
         }),
-        quick("NUL in a header", Wire::Answer(whole(&format!("{HEAD}x-name: a\0b\r\n"), BODY))),
-        quick("invalid UTF-8 in the token", answer(b"{\"accessToken\":\"token-\xff\xfe\"}".to_vec())),
+        quick(
+            "NUL in a header",
+            Wire::Answer(whole(&format!("{HEAD}x-name: a\0b\r\n"), BODY)),
+        ),
+        quick(
+            "invalid UTF-8 in the token",
+            answer(b"{\"accessToken\":\"token-\xff\xfe\"}".to_vec()),
+        ),
         quick("invalid UTF-8 beside the token", {
-            answer([&BODY.as_bytes()[..BODY.len() - 1], b",\"name\":\"\xff\xfe\"}"].concat())
+            answer(
+                [
+                    &BODY.as_bytes()[..BODY.len() - 1],
+                    b",\"name\":\"\xff\xfe\"}",
+                ]
+                .concat(),
+            )
         }),
         quick("JSON 30,000 deep", answer(deep.clone().into_bytes())),
         quick("JSON 30,000 deep beside the token", {
@@ -215,7 +348,11 @@ fn garbage() -> Vec<Fault> {
 }
 
 fn quick(name: &'static str, wire: Wire) -> Fault {
-    Fault { name, kind: Kind::Wire(wire), is_slow: false }
+    Fault {
+        name,
+        kind: Kind::Wire(wire),
+        is_slow: false,
+    }
 }
 
 fn length(len: usize) -> String {
@@ -245,7 +382,10 @@ fn bomb() -> Bytes {
         member.write_all(&vec![b' '; MIB]).unwrap();
         let body = member.finish().unwrap().repeat(48);
         assert!(body.len() < 64 * 1024);
-        let head = format!("{HEAD}content-encoding: gzip\r\n{}\r\n\r\n", length(body.len()));
+        let head = format!(
+            "{HEAD}content-encoding: gzip\r\n{}\r\n\r\n",
+            length(body.len())
+        );
         [head.into_bytes(), body].concat().into()
     });
     bomb.clone()

@@ -1,5 +1,6 @@
-//! Whatever goes wrong on the way to the token endpoints and to the API, over real sockets and in real time: what the
-//! caller sees, that the next request works, and that nothing is left behind. `src/docs/faults.md` is made of it:
+//! Whatever goes wrong on the way to the token endpoints and to the API, over real sockets and in
+//! real time: what the caller sees, that the next request works, and that nothing is left behind.
+//! `src/docs/faults.md` is made of it:
 //!
 //! ```sh
 //! FAULTS=write cargo test --all-features --test faults
@@ -31,12 +32,14 @@ use rows::{Cell, Row};
 use table::Table;
 use tokio::runtime::{Builder, Runtime};
 
-/// How many rows are run at a time. Most of them wait most of the time; those that are measured are alone.
+/// How many rows are run at a time. Most of them wait most of the time; those that are measured are
+/// alone.
 fn threads() -> usize {
     if table::is_to_be_written() { 1 } else { 24 }
 }
 
-/// The most that a row may have allocated at a time, bytes on their way through the server included.
+/// The most that a row may have allocated at a time, bytes on their way through the server
+/// included.
 const MOST_MEMORY: u64 = 4 * 1024 * 1024;
 
 #[test]
@@ -65,7 +68,9 @@ fn every_fault_is_seen_as_the_table_says_and_nothing_is_left_behind() {
         let name = format!("{:?}: {} ({})", row.section, row.name, row.client);
         match outcome {
             Err(_) => failed.push(name),
-            Ok(_) if memory > MOST_MEMORY => failed.push(format!("{name}: {memory} bytes allocated")),
+            Ok(_) if memory > MOST_MEMORY => {
+                failed.push(format!("{name}: {memory} bytes allocated"))
+            }
             Ok(cells) => table.add(row, cells),
         }
     }
@@ -78,7 +83,9 @@ fn every_fault_is_seen_as_the_table_says_and_nothing_is_left_behind() {
 fn run(row: &Row) -> (thread::Result<Vec<Cell>>, u64) {
     let mut outcome = None;
     let memory = allocation_counter::measure(|| {
-        outcome = Some(catch_unwind(AssertUnwindSafe(|| runtime().block_on((row.run)()))));
+        outcome = Some(catch_unwind(AssertUnwindSafe(|| {
+            runtime().block_on((row.run)())
+        })));
     });
     (outcome.unwrap(), memory.bytes_max)
 }
@@ -89,7 +96,13 @@ fn runtime() -> Runtime {
 
 /// How many sockets this process has open, where the system tells.
 fn sockets() -> usize {
-    let Ok(files) = fs::read_dir("/proc/self/fd") else { return 0 };
-    let targets = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
-    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+    let Ok(files) = fs::read_dir("/proc/self/fd") else {
+        return 0;
+    };
+    let targets = files
+        .flatten()
+        .filter_map(|file| fs::read_link(file.path()).ok());
+    targets
+        .filter(|target| target.to_string_lossy().starts_with("socket:"))
+        .count()
 }

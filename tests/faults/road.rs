@@ -57,7 +57,9 @@ impl Road {
         self.0.lock().unwrap().1 += 1;
         match self.to() {
             To::Server(addr) | To::Tls(addr) => ready(Ok(addr)).boxed(),
-            To::Nowhere => ready(Err(io::Error::new(io::ErrorKind::NotFound, "no such name"))).boxed(),
+            To::Nowhere => {
+                ready(Err(io::Error::new(io::ErrorKind::NotFound, "no such name"))).boxed()
+            }
             To::Silence => pending().boxed(),
         }
     }
@@ -73,7 +75,9 @@ impl Service<Name> for Road {
     }
 
     fn call(&mut self, _: Name) -> Self::Future {
-        self.resolve().map(|resolved| resolved.map(iter::once)).boxed()
+        self.resolve()
+            .map(|resolved| resolved.map(iter::once))
+            .boxed()
     }
 }
 
@@ -95,8 +99,14 @@ impl Connector {
     pub(crate) fn new(road: Road) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(road.clone());
         tcp.enforce_http(false);
-        let https = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1();
-        Self { road, https: https.wrap_connector(tcp) }
+        let https = HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_http1();
+        Self {
+            road,
+            https: https.wrap_connector(tcp),
+        }
     }
 }
 
@@ -114,6 +124,9 @@ impl Service<Uri> for Connector {
         if !matches!(self.road.to(), To::Tls(_)) {
             parts.scheme = Some(Scheme::HTTP);
         }
-        self.https.clone().oneshot(Uri::from_parts(parts).unwrap()).boxed()
+        self.https
+            .clone()
+            .oneshot(Uri::from_parts(parts).unwrap())
+            .boxed()
     }
 }

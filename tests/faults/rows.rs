@@ -42,15 +42,24 @@ pub(crate) enum Section {
 }
 
 impl Section {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Raw(Place::Auth), Self::Raw(Place::Refresh), Self::Raw(Place::Api), Self::Sandbox];
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Raw(Place::Auth),
+        Self::Raw(Place::Refresh),
+        Self::Raw(Place::Api),
+        Self::Sandbox,
+    ];
 
     /// Those in italics are measured.
     pub(crate) fn columns(self) -> &'static [&'static str] {
         match self {
-            Self::Raw(Place::Auth) => {
-                &["the caller sees", "*cause*", "attempts", "*took*", "next request", "left behind"]
-            }
+            Self::Raw(Place::Auth) => &[
+                "the caller sees",
+                "*cause*",
+                "attempts",
+                "*took*",
+                "next request",
+                "left behind",
+            ],
             Self::Raw(Place::Refresh) => &[
                 "the caller sees",
                 "*took*",
@@ -60,8 +69,21 @@ impl Section {
                 "next request",
                 "left behind",
             ],
-            Self::Raw(Place::Api) => &["the caller sees", "*cause*", "*took*", "next request", "left behind"],
-            Self::Sandbox => &["at", "the caller sees", "*took*", "the fetch", "next request", "left behind"],
+            Self::Raw(Place::Api) => &[
+                "the caller sees",
+                "*cause*",
+                "*took*",
+                "next request",
+                "left behind",
+            ],
+            Self::Sandbox => &[
+                "at",
+                "the caller sees",
+                "*took*",
+                "the fetch",
+                "next request",
+                "left behind",
+            ],
         }
     }
 }
@@ -71,7 +93,10 @@ pub(crate) fn raw() -> Vec<Row> {
     let mut rows = Vec::new();
     for place in [Place::Auth, Place::Refresh, Place::Api] {
         for (number, fault) in list::all().into_iter().map(Arc::new).enumerate() {
-            for client in Client::OVER_HTTP_1.into_iter().filter(|client| fault.concerns(place, *client)) {
+            for client in Client::OVER_HTTP_1
+                .into_iter()
+                .filter(|client| fault.concerns(place, *client))
+            {
                 let fault = Arc::clone(&fault);
                 rows.push(Row {
                     section: Section::Raw(place),
@@ -125,7 +150,14 @@ async fn at_auth(fault: &Fault, world: World) -> Vec<Cell> {
     world.invalidate().await;
     let next = world.next(fault, Place::Auth).await;
     let left = world.leave().await;
-    vec![Same(text), Measured(cause), Same(attempts.to_string()), Measured(took), Same(next), Same(left)]
+    vec![
+        Same(text),
+        Measured(cause),
+        Same(attempts.to_string()),
+        Measured(took),
+        Same(next),
+        Same(left),
+    ]
 }
 
 /// There is a token, its renewal is due, and fails.
@@ -140,14 +172,24 @@ async fn at_refresh(fault: &Fault, world: World) -> Vec<Cell> {
     assert!(seen.is_fine(), "the caller noticed: {seen:?}");
     let is_denied = matches!(fault.kind, Kind::Rejection(_));
     let error = landed(&world.layer).await;
-    let text = error.as_ref().map_or_else(|| "succeeds".to_owned(), describe);
-    let text = if is_denied { format!("{text}, at `/auth`") } else { text };
+    let text = error
+        .as_ref()
+        .map_or_else(|| "succeeds".to_owned(), describe);
+    let text = if is_denied {
+        format!("{text}, at `/auth`")
+    } else {
+        text
+    };
     let cause = error.as_ref().map_or_else(String::new, cause);
     let reaches = usize::from(!fault.is_before_the_request());
     assert_eq!(world.calls(), [1 + usize::from(is_denied), reaches, 1]);
     let generation = || world.layer.tokens().snapshot().generation();
     assert_eq!(generation(), Some(if error.is_some() { 1 } else { 2 }));
-    let third = if error.is_some() { third_refresh(fault, &world).await } else { String::new() };
+    let third = if error.is_some() {
+        third_refresh(fault, &world).await
+    } else {
+        String::new()
+    };
     let before = generation().unwrap();
     world.heal();
     back_off(&world.layer).await;
@@ -155,10 +197,19 @@ async fn at_refresh(fault: &Fault, world: World) -> Vec<Cell> {
     assert_eq!(generation(), Some(before + 1));
     let left = world.leave().await;
     let seen = seen.describe_fine();
-    vec![Same(seen), Measured(took), Same(text), Measured(cause), Same(third), Same(next), Same(left)]
+    vec![
+        Same(seen),
+        Measured(took),
+        Same(text),
+        Measured(cause),
+        Same(third),
+        Same(next),
+        Same(left),
+    ]
 }
 
-/// The first refresh has failed, and so does the second. The third goes to `/auth`. No caller notices.
+/// The first refresh has failed, and so does the second. The third goes to `/auth`. No caller
+/// notices.
 async fn third_refresh(fault: &Fault, world: &World) -> String {
     let mut outcome = None;
     for _ in 0..2 {
@@ -170,7 +221,9 @@ async fn third_refresh(fault: &Fault, world: &World) -> String {
     }
     let reaches = usize::from(!fault.is_before_the_request());
     assert_eq!(world.calls(), [1 + reaches, 2 * reaches, 3]);
-    let Some(error) = outcome else { return "succeeds, at `/auth`".to_owned() };
+    let Some(error) = outcome else {
+        return "succeeds, at `/auth`".to_owned();
+    };
     assert_eq!(error.endpoint(), Some(TokenEndpoint::Auth));
     format!("{}, at `/auth`", describe(&error))
 }
@@ -195,8 +248,17 @@ async fn at_api(fault: &Fault, world: World) -> Vec<Cell> {
     let next = world.next(fault, Place::Api).await;
     assert_eq!(world.calls(), [after[0], 0, after[2] + 1]);
     let left = world.leave().await;
-    let cause = seen.errors().last().map_or_else(String::new, |line| quoted(line));
-    vec![Same(seen.describe()), Measured(cause), Measured(took), Same(next), Same(left)]
+    let cause = seen
+        .errors()
+        .last()
+        .map_or_else(String::new, |line| quoted(line));
+    vec![
+        Same(seen.describe()),
+        Measured(cause),
+        Measured(took),
+        Same(next),
+        Same(left),
+    ]
 }
 
 impl Fault {
@@ -211,7 +273,10 @@ impl Fault {
     }
 
     pub(crate) fn is_before_the_request(&self) -> bool {
-        matches!(self.kind, Kind::Tls(_) | Kind::NobodyListens | Kind::NoSuchName | Kind::NoNameServer)
+        matches!(
+            self.kind,
+            Kind::Tls(_) | Kind::NobodyListens | Kind::NoSuchName | Kind::NoNameServer
+        )
     }
 }
 
@@ -227,8 +292,12 @@ fn in_ms(took: Duration) -> String {
 
 /// The layer's own error, if there is one: then it is all that there is.
 pub(crate) fn token_error(seen: &Seen) -> Option<Error> {
-    let End::Error(error) = &seen.end else { return None };
-    let error = error.downcast_ref::<Error>().expect("an error of the layer's own");
+    let End::Error(error) = &seen.end else {
+        return None;
+    };
+    let error = error
+        .downcast_ref::<Error>()
+        .expect("an error of the layer's own");
     assert!(seen.status.is_none() && error.is_no_token());
     Some(error.clone())
 }
@@ -246,8 +315,11 @@ pub(crate) fn describe(error: &Error) -> String {
         ("is_keys_needed", error.is_keys_needed()),
         ("is_interrupted", error.is_interrupted()),
     ];
-    let kinds: Vec<_> =
-        kinds.iter().filter(|(_, holds)| *holds).map(|(name, _)| format!("`{name}`")).collect();
+    let kinds: Vec<_> = kinds
+        .iter()
+        .filter(|(_, holds)| *holds)
+        .map(|(name, _)| format!("`{name}`"))
+        .collect();
     match error.status() {
         Some(status) => format!("{}, status {}", kinds.join(", "), status.as_u16()),
         None => kinds.join(", "),

@@ -16,8 +16,11 @@ use crate::{
     world::{LONG, SHORT, at_once, back_off, landed, left_behind, soon, tasks},
 };
 
-const PLACES: [(Endpoint, &str); 3] =
-    [(Endpoint::Auth, "`/auth`"), (Endpoint::Refresh, "`/refresh`"), (Endpoint::Resource, "the API")];
+const PLACES: [(Endpoint, &str); 3] = [
+    (Endpoint::Auth, "`/auth`"),
+    (Endpoint::Refresh, "`/refresh`"),
+    (Endpoint::Resource, "the API"),
+];
 
 fn faults() -> Vec<(&'static str, Fault)> {
     let too_long = "x".repeat(64 * 1024 + 1);
@@ -32,8 +35,14 @@ fn faults() -> Vec<(&'static str, Fault)> {
             "503 with `Retry-After: 1`",
             Fault::status(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_secs(1)),
         ),
-        ("HTML", Fault::body(StatusCode::OK, "text/html", "<h1>Sign in</h1>")),
-        ("64 KiB and one byte", Fault::body(StatusCode::OK, "application/json", too_long)),
+        (
+            "HTML",
+            Fault::body(StatusCode::OK, "text/html", "<h1>Sign in</h1>"),
+        ),
+        (
+            "64 KiB and one byte",
+            Fault::body(StatusCode::OK, "application/json", too_long),
+        ),
     ]
 }
 
@@ -51,7 +60,9 @@ pub(crate) fn rows() -> Vec<Row> {
                     number,
                     name: name.to_owned(),
                     client: version,
-                    run: Box::new(move || run(name, fault.clone(), (endpoint, at), client).boxed_local()),
+                    run: Box::new(move || {
+                        run(name, fault.clone(), (endpoint, at), client).boxed_local()
+                    }),
                 });
             }
         }
@@ -79,10 +90,26 @@ async fn run(
     let is_slow = name == SILENCE;
     let builder = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials());
     let builder = client.transport(&road, builder).randomness(|| 0.0);
-    let builder = if endpoint == Endpoint::Refresh { builder.refresh_policy(at_once()) } else { builder };
-    let layer = if is_slow { builder.request_timeout(SHORT) } else { builder }.build().unwrap();
+    let builder = if endpoint == Endpoint::Refresh {
+        builder.refresh_policy(at_once())
+    } else {
+        builder
+    };
+    let layer = if is_slow {
+        builder.request_timeout(SHORT)
+    } else {
+        builder
+    }
+    .build()
+    .unwrap();
     let (bare, layered) = (client.bare(&road), client.layered(&road, &layer));
-    let world = World { sandbox, bare, layered, layer, is_slow: is_slow && endpoint == Endpoint::Resource };
+    let world = World {
+        sandbox,
+        bare,
+        layered,
+        layer,
+        is_slow: is_slow && endpoint == Endpoint::Resource,
+    };
 
     let (seen, took, fetch) = world.strike(endpoint, fault).await;
     world.sandbox.clear_faults(endpoint);
@@ -90,12 +117,25 @@ async fn run(
     let next = world.ask(&world.layered).await;
     assert!(next.is_fine(), "the next request: {next:?}");
     assert!(landed(&world.layer).await.is_none(), "the next fetch");
-    let World { sandbox: _alive, bare, layered, layer, .. } = world;
+    let World {
+        sandbox: _alive,
+        bare,
+        layered,
+        layer,
+        ..
+    } = world;
     drop((bare, layered, layer));
     // Every connection that the sandbox has is a task.
     let left = left_behind(|| 0, tasks_before).await;
     let same = |text: &str| Cell::Same(text.to_owned());
-    vec![same(at), Cell::Same(seen), Cell::Measured(took), Cell::Same(fetch), same("200"), Cell::Same(left)]
+    vec![
+        same(at),
+        Cell::Same(seen),
+        Cell::Measured(took),
+        Cell::Same(fetch),
+        same("200"),
+        Cell::Same(left),
+    ]
 }
 
 impl World {

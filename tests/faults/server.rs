@@ -67,7 +67,11 @@ impl Server {
                 tokio::spawn(async move { drop(connection.serve(stream).await) });
             }
         });
-        Self { addr, state, accept: accept.abort_handle() }
+        Self {
+            addr,
+            state,
+            accept: accept.abort_handle(),
+        }
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -99,7 +103,10 @@ impl Server {
     }
 
     pub(crate) fn calls(&self, place: Place) -> usize {
-        lock(&self.state.calls).iter().filter(|(at, _)| *at == place).count()
+        lock(&self.state.calls)
+            .iter()
+            .filter(|(at, _)| *at == place)
+            .count()
     }
 
     pub(crate) fn accepted(&self) -> usize {
@@ -113,7 +120,9 @@ impl Server {
 
     /// How many of those on which something went wrong have not been ended by both sides.
     pub(crate) fn open_and_struck(&self) -> usize {
-        lock(&self.state.open).intersection(&lock(&self.state.struck)).count()
+        lock(&self.state.open)
+            .intersection(&lock(&self.state.struck))
+            .count()
     }
 
     /// The latest request to `place` came on a connection on which something had gone wrong.
@@ -138,7 +147,9 @@ impl State {
 
 impl Orders {
     fn take(&mut self, place: Place) -> Option<Wire> {
-        self.once.remove(&place).or_else(|| self.at.get(&place).cloned())
+        self.once
+            .remove(&place)
+            .or_else(|| self.at.get(&place).cloned())
     }
 }
 
@@ -157,7 +168,10 @@ impl Connection {
     fn new(state: &Arc<State>) -> Self {
         let number = state.accepted.fetch_add(1, Ordering::SeqCst);
         lock(&state.open).insert(number);
-        Self { number, state: Arc::clone(state) }
+        Self {
+            number,
+            state: Arc::clone(state),
+        }
     }
 
     async fn serve(self, stream: TcpStream) -> io::Result<()> {
@@ -167,7 +181,12 @@ impl Connection {
             if *first == TLS_HANDSHAKE {
                 let hello = stream.buffer().len();
                 stream.consume(hello);
-                let wire = self.state.orders().tls.clone().expect("a TLS handshake was ordered");
+                let wire = self
+                    .state
+                    .orders()
+                    .tls
+                    .clone()
+                    .expect("a TLS handshake was ordered");
                 lock(&self.state.struck).insert(self.number);
                 return play(wire, stream.into_inner()).await.map(|_| ());
             }
@@ -178,7 +197,9 @@ impl Connection {
                 lock(&self.state.struck).insert(self.number);
             }
             let wire = ordered.unwrap_or_else(|| self.good_answer(&request));
-            let Some(open) = play(wire, stream.into_inner()).await? else { return Ok(()) };
+            let Some(open) = play(wire, stream.into_inner()).await? else {
+                return Ok(());
+            };
             stream = BufReader::new(open);
         }
         Ok(())
@@ -190,7 +211,10 @@ impl Connection {
             Place::Api => ("200 OK", "fine".to_owned()),
             Place::Auth | Place::Refresh => {
                 let number = self.state.issued.fetch_add(1, Ordering::SeqCst) + 1;
-                ("200 OK", format!(r#"{{"accessToken":"token-{number}","expireIn":1800}}"#))
+                (
+                    "200 OK",
+                    format!(r#"{{"accessToken":"token-{number}","expireIn":1800}}"#),
+                )
             }
         };
         let close = self.state.orders().one_request_each;
@@ -224,7 +248,10 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Result<Request> 
         Some("refresh") => Place::Refresh,
         _ => Place::Api,
     };
-    Ok(Request { place, has_token: head.contains("authorization: bearer token-") })
+    Ok(Request {
+        place,
+        has_token: head.contains("authorization: bearer token-"),
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

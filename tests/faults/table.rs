@@ -37,13 +37,21 @@ impl Table {
             fs::write(path, page).unwrap();
             return;
         }
-        let (is, should) = (unmeasured(&page), unmeasured(&fs::read_to_string(path).unwrap()));
+        let (is, should) = (
+            unmeasured(&page),
+            unmeasured(&fs::read_to_string(path).unwrap()),
+        );
         let only_in = |these: &[String], those: &[String], sign| {
             let lines = these.iter().filter(|line| !those.contains(line));
-            lines.map(|line| format!("{sign} {line}\n")).collect::<String>()
+            lines
+                .map(|line| format!("{sign} {line}\n"))
+                .collect::<String>()
         };
         let difference = only_in(&should, &is, '-') + &only_in(&is, &should, '+');
-        assert!(is == should, "{PAGE} is not what was seen; to write it anew: FAULTS=write\n{difference}");
+        assert!(
+            is == should,
+            "{PAGE} is not what was seen; to write it anew: FAULTS=write\n{difference}"
+        );
     }
 
     fn page(&self, most_memory: u64) -> String {
@@ -56,15 +64,24 @@ impl Table {
             most_memory.div_ceil(1024),
         );
         let page = PROSE.replace("{machine}", &machine);
-        Section::ALL.iter().enumerate().fold(page, |page, (number, section)| {
-            page.replace(&format!("{{table {}}}", number + 1), self.section(*section).trim_end())
-        })
+        Section::ALL
+            .iter()
+            .enumerate()
+            .fold(page, |page, (number, section)| {
+                page.replace(
+                    &format!("{{table {}}}", number + 1),
+                    self.section(*section).trim_end(),
+                )
+            })
     }
 
     fn section(&self, section: Section) -> String {
         let columns = section.columns();
-        let mut lines =
-            format!("| fault | {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len() + 1));
+        let mut lines = format!(
+            "| fault | {} |\n|{}\n",
+            columns.join(" | "),
+            "---|".repeat(columns.len() + 1)
+        );
         for (_, Seen { name, by_client }) in self.0.iter().filter(|((of, _), _)| *of == section) {
             for (client, cells) in merged(by_client) {
                 let cells: Vec<_> = cells.iter().map(text).collect();
@@ -81,11 +98,19 @@ fn merged(by_client: &[(&'static str, Vec<Cell>)]) -> Vec<(String, Vec<Cell>)> {
         return vec![(String::new(), only.clone())];
     }
     if let [(_, one), (_, other)] = by_client {
-        if let Some(both) = one.iter().zip(other).map(|(one, other)| both(one, other)).collect() {
+        if let Some(both) = one
+            .iter()
+            .zip(other)
+            .map(|(one, other)| both(one, other))
+            .collect()
+        {
             return vec![(String::new(), both)];
         }
     }
-    by_client.iter().map(|(client, cells)| (format!(" ({client})"), cells.clone())).collect()
+    by_client
+        .iter()
+        .map(|(client, cells)| (format!(" ({client})"), cells.clone()))
+        .collect()
 }
 
 fn both(one: &Cell, other: &Cell) -> Option<Cell> {
@@ -101,10 +126,13 @@ fn text(cell: &Cell) -> &str {
     text
 }
 
-/// The lines of a page, without the columns whose header is in italics and the line that says what was measured.
+/// The lines of a page, without the columns whose header is in italics and the line that says what
+/// was measured.
 fn unmeasured(page: &str) -> Vec<String> {
     let mut measured = Vec::new();
-    let lines = page.lines().filter(|line| !line.starts_with("Measured on "));
+    let lines = page
+        .lines()
+        .filter(|line| !line.starts_with("Measured on "));
     lines
         .map(|line| {
             let cells: Vec<_> = line.split(" | ").collect();
@@ -114,7 +142,10 @@ fn unmeasured(page: &str) -> Vec<String> {
             if !line.starts_with("| ") || cells.len() != measured.len() {
                 return line.to_owned();
             }
-            let kept = cells.into_iter().zip(&measured).filter(|(_, measured)| !**measured);
+            let kept = cells
+                .into_iter()
+                .zip(&measured)
+                .filter(|(_, measured)| !**measured);
             kept.map(|(cell, _)| cell).collect::<Vec<_>>().join(" | ")
         })
         .collect()

@@ -1,6 +1,7 @@
 //! The server's first words of a TLS 1.2 handshake, with a certificate that signed itself.
 //!
-//! The client judges the certificate before it looks at the signature over the key exchange, so that none is needed.
+//! The client judges the certificate before it looks at the signature over the key exchange, so
+//! that none is needed.
 
 use bytes::Bytes;
 
@@ -14,8 +15,14 @@ const ECDSA_SECP256R1_SHA256: [u8; 2] = [4, 3];
 
 pub(crate) fn self_signed() -> Bytes {
     let (no_session, no_compression) = ([0], [0]);
-    let hello =
-        [&TLS_1_2[..], &[7; 32], &no_session, &ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, &no_compression].concat();
+    let hello = [
+        &TLS_1_2[..],
+        &[7; 32],
+        &no_session,
+        &ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        &no_compression,
+    ]
+    .concat();
     let named_curve = [3];
     let (point, signature) = ([4; 65], [0; 70]);
     let key_exchange = [
@@ -28,11 +35,21 @@ pub(crate) fn self_signed() -> Bytes {
         &signature,
     ];
     let certificates = with_length(&with_length(CERTIFICATE));
-    let messages = [(2, hello), (11, certificates), (12, key_exchange.concat()), (14, Vec::new())];
+    let messages = [
+        (2, hello),
+        (11, certificates),
+        (12, key_exchange.concat()),
+        (14, Vec::new()),
+    ];
     let mut flight = Vec::new();
     for (kind, message) in messages {
         let message = [&[kind][..], &with_length(&message)].concat();
-        let record = [&[0x16][..], &TLS_1_2, &(message.len() as u16).to_be_bytes(), &message];
+        let record = [
+            &[0x16][..],
+            &TLS_1_2,
+            &(message.len() as u16).to_be_bytes(),
+            &message,
+        ];
         flight.extend(record.concat());
     }
     flight.into()

@@ -14,7 +14,8 @@ use tokio::{
 pub(crate) enum Wire {
     /// These bytes, and the connection stays open for further requests.
     Answer(Bytes),
-    /// These bytes, the end of the stream, and nothing more: the client's half stays open until the client ends it.
+    /// These bytes, the end of the stream, and nothing more: the client's half stays open until the
+    /// client ends it.
     HalfClose(Bytes),
     /// These bytes, and a TCP RST once they had the time to arrive.
     Reset(Bytes),

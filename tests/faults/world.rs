@@ -16,8 +16,8 @@ use crate::{
     server::{Place, Server},
 };
 
-/// How long one token call may take where only that ends it, and how long a caller waits for the API there. Not
-/// shorter: whatever is to be answered is answered within this time.
+/// How long one token call may take where only that ends it, and how long a caller waits for the
+/// API there. Not shorter: whatever is to be answered is answered within this time.
 pub(crate) const SHORT: Duration = Duration::from_secs(1);
 
 /// Far beyond anything: who comes this far hangs.
@@ -48,22 +48,39 @@ impl World {
         let direct = To::Server(server.addr());
         let (to_tokens, to_api) = (Road::new(direct), Road::new(direct));
         let is_tls = matches!(fault.kind, Kind::Tls(_));
-        let base = if is_tls { "https://klavi.invalid" } else { "http://klavi.invalid" };
+        let base = if is_tls {
+            "https://klavi.invalid"
+        } else {
+            "http://klavi.invalid"
+        };
 
         let api = KlaviApi::at_insecure(base, Product::Monitor).unwrap();
-        let builder = KlaviAuthLayer::builder(api, Credentials::new("access-4711", "secret-0815").unwrap());
+        let builder =
+            KlaviAuthLayer::builder(api, Credentials::new("access-4711", "secret-0815").unwrap());
         let builder = match fault.kind {
             Kind::Compressed(_) => builder.transport(decompressing(&to_tokens)),
             _ => client.transport(&to_tokens, builder),
         };
         // No back-off, so that the next request after a failure asks again.
         let builder = builder.randomness(|| 0.0);
-        let builder = if place == Place::Refresh { builder.refresh_policy(at_once()) } else { builder };
-        let builder = if fault.is_slow { builder.request_timeout(SHORT) } else { builder };
+        let builder = if place == Place::Refresh {
+            builder.refresh_policy(at_once())
+        } else {
+            builder
+        };
+        let builder = if fault.is_slow {
+            builder.request_timeout(SHORT)
+        } else {
+            builder
+        };
         let layer = builder.build().unwrap();
 
         let (bare, layered) = (client.bare(&to_api), client.layered(&to_api, &layer));
-        let patience = if fault.is_slow && place == Place::Api { SHORT } else { LONG };
+        let patience = if fault.is_slow && place == Place::Api {
+            SHORT
+        } else {
+            LONG
+        };
         Self {
             server,
             bare,
@@ -81,8 +98,11 @@ impl World {
 
     /// From now on, that is what happens at this place.
     pub(crate) fn strike(&self, fault: &Fault, place: Place) {
-        let (road, is_api) =
-            if place == Place::Api { (&self.to_api, true) } else { (&self.to_tokens, false) };
+        let (road, is_api) = if place == Place::Api {
+            (&self.to_api, true)
+        } else {
+            (&self.to_tokens, false)
+        };
         match &fault.kind {
             Kind::Wire(wire) | Kind::Compressed(wire) => self.server.strike(place, wire.clone()),
             Kind::Rejection(wire) => self.server.strike_once(place, wire.clone()),
@@ -94,7 +114,8 @@ impl World {
                 let elsewhere = format!("http://{}/monitor/v1/auth", self.elsewhere.addr());
                 let in_circles = format!("{}/monitor/v1/round", self.base);
                 let location = if is_api { in_circles } else { elsewhere };
-                self.server.strike(place, list::redirect(*status, &location));
+                self.server
+                    .strike(place, list::redirect(*status, &location));
             }
             Kind::NobodyListens => road.lead(To::Server(self.refuser.local_addr().unwrap())),
             Kind::NoSuchName => road.lead(To::Nowhere),
@@ -111,7 +132,12 @@ impl World {
     }
 
     pub(crate) async fn ask(&self, http: &Http) -> Seen {
-        soon(post(http, format!("{}/monitor/v1/thing", self.base), self.patience)).await
+        soon(post(
+            http,
+            format!("{}/monitor/v1/thing", self.base),
+            self.patience,
+        ))
+        .await
     }
 
     /// The token that there is, is to be replaced by a call to `/auth`.
@@ -124,7 +150,11 @@ impl World {
 
     /// How many calls were made, or begun, to fetch a token.
     pub(crate) fn attempts(&self, fault: &Fault) -> usize {
-        if fault.is_before_the_request() { self.to_tokens.asked() } else { self.server.calls(Place::Auth) }
+        if fault.is_before_the_request() {
+            self.to_tokens.asked()
+        } else {
+            self.server.calls(Place::Auth)
+        }
     }
 
     pub(crate) fn calls(&self) -> [usize; 3] {
@@ -136,7 +166,8 @@ impl World {
         if !fault.leaves_the_connection_open() {
             // All clients are there still, and what was struck is gone all the same.
             until(|| self.server.open_and_struck() == 0).await;
-            // A reset has reached the system on this side, and in the next turns of this runtime the client.
+            // A reset has reached the system on this side, and in the next turns of this runtime
+            // the client.
             sleep(Duration::from_millis(5)).await;
         }
     }
@@ -159,8 +190,20 @@ impl World {
 
     /// Drops the clients, and says what is there of them after that.
     pub(crate) async fn leave(self) -> String {
-        let Self { server, bare, layered, layer, elsewhere, tasks_before, .. } = self;
-        assert_eq!(elsewhere.accepted(), 0, "somebody followed a redirect of a token endpoint");
+        let Self {
+            server,
+            bare,
+            layered,
+            layer,
+            elsewhere,
+            tasks_before,
+            ..
+        } = self;
+        assert_eq!(
+            elsewhere.accepted(),
+            0,
+            "somebody followed a redirect of a token endpoint"
+        );
         drop((bare, layered, layer));
         left_behind(|| server.open(), tasks_before).await
     }
@@ -172,7 +215,11 @@ pub(crate) async fn left_behind(connections: impl Fn() -> usize, tasks_before: u
     if timeout(Duration::from_secs(10), gone).await.is_ok() {
         return "nothing".to_owned();
     }
-    format!("{} connections, {} tasks", connections(), tasks() - tasks_before)
+    format!(
+        "{} connections, {} tasks",
+        connections(),
+        tasks() - tasks_before
+    )
 }
 
 /// What the fetch that is under way, or was the last one, failed with.

@@ -34,7 +34,10 @@ impl Answer {
         let (head, body) = split_once(data, b"\n\n");
         let head = String::from_utf8_lossy(head);
         let mut lines = head.lines();
-        let status = lines.next().and_then(|line| line.trim().parse().ok()).unwrap_or(StatusCode::OK);
+        let status = lines
+            .next()
+            .and_then(|line| line.trim().parse().ok())
+            .unwrap_or(StatusCode::OK);
         let mut answer = Self {
             status,
             headers: HeaderMap::new(),
@@ -53,7 +56,9 @@ impl Answer {
             ("chunk", size) => self.chunk = size.parse().unwrap_or(usize::MAX).max(1),
             ("fill", fill) => self.fill(fill),
             (name, value) => {
-                if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                if let (Ok(name), Ok(value)) =
+                    (HeaderName::try_from(name), HeaderValue::try_from(value))
+                {
                     self.headers.append(name, value);
                 }
             }
@@ -61,13 +66,19 @@ impl Answer {
     }
 
     fn fill(&mut self, fill: &str) {
-        let Some((text, times)) = fill.rsplit_once(' ') else { return };
-        let (Some(at), Ok(times)) = (self.body.iter().position(|&b| b == b'~'), times.parse::<usize>())
-        else {
+        let Some((text, times)) = fill.rsplit_once(' ') else {
+            return;
+        };
+        let (Some(at), Ok(times)) = (
+            self.body.iter().position(|&b| b == b'~'),
+            times.parse::<usize>(),
+        ) else {
             return;
         };
         let filling = text.repeat(times.min(70_000 / text.len().max(1)));
-        self.body = [&self.body[..at], filling.as_bytes(), &self.body[at + 1..]].concat().into();
+        self.body = [&self.body[..at], filling.as_bytes(), &self.body[at + 1..]]
+            .concat()
+            .into();
     }
 
     pub(crate) fn response(&self) -> http::Response<Pieces> {
@@ -94,7 +105,8 @@ impl Body for Pieces {
         if size > 0 {
             return Poll::Ready(Some(Ok(Frame::data(answer.body.split_to(size)))));
         }
-        let broken = std::mem::take(&mut answer.cut).then(|| Err(io::ErrorKind::ConnectionReset.into()));
+        let broken =
+            std::mem::take(&mut answer.cut).then(|| Err(io::ErrorKind::ConnectionReset.into()));
         Poll::Ready(broken)
     }
 }

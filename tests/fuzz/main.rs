@@ -1,7 +1,8 @@
-//! The fuzz targets as tests: the seeds and the corpus are replayed, and then some thousands of inputs made from them.
+//! The fuzz targets as tests: the seeds and the corpus are replayed, and then some thousands of
+//! inputs made from them.
 //!
-//! The targets themselves run with cargo-fuzz (`fuzz/README.md`), from the same code. `FUZZ_RUNS` says how many inputs
-//! are made here, `FUZZ_SEED` which.
+//! The targets themselves run with cargo-fuzz (`fuzz/README.md`), from the same code. `FUZZ_RUNS`
+//! says how many inputs are made here, `FUZZ_SEED` which.
 
 mod answer;
 mod mutate;
@@ -57,7 +58,12 @@ fn case_7_9_36_39_61_any_answer_of_the_token_endpoints_is_read_as_the_contract_s
         "Fri, 01 Jan 1999 00:00:00 GMT",
         "Tue, 01 Jan 2999 00:00:00 GMT",
     ];
-    replay("token_answer", include_str!("token_answer.seeds"), &words, token_answer::run);
+    replay(
+        "token_answer",
+        include_str!("token_answer.seeds"),
+        &words,
+        token_answer::run,
+    );
 }
 
 #[test]
@@ -112,8 +118,10 @@ fn case_57_58_59_any_uri_gets_the_token_where_it_may_go_only() {
 }
 
 fn replay(target: &str, seeds: &str, words: &[&str], run: fn(&[u8])) {
-    let mut inputs: Vec<Vec<u8>> =
-        seeds.split("=====\n").map(|seed| seed.strip_suffix('\n').unwrap_or(seed).into()).collect();
+    let mut inputs: Vec<Vec<u8>> = seeds
+        .split("=====\n")
+        .map(|seed| seed.strip_suffix('\n').unwrap_or(seed).into())
+        .collect();
     inputs.extend(corpus(target));
     for input in &inputs {
         checked(input, run);
@@ -130,15 +138,19 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     if !fuzz.exists() {
         return Vec::new();
     }
-    let mut files: Vec<_> =
-        fs::read_dir(fuzz.join("corpus").join(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = fs::read_dir(fuzz.join("corpus").join(target))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     assert!(!files.is_empty(), "the corpus is gone");
     files.sort();
     files.iter().map(|file| fs::read(file).unwrap()).collect()
 }
 
 fn setting(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|text| text.parse().expect("a number"))
+    env::var(name)
+        .ok()
+        .map(|text| text.parse().expect("a number"))
 }
 
 fn checked(input: &[u8], run: fn(&[u8])) {

@@ -1,4 +1,5 @@
-//! Changes of an input, the same in every run: for a test of a bounded length, where no fuzzer is at hand.
+//! Changes of an input, the same in every run: for a test of a bounded length, where no fuzzer is
+//! at hand.
 
 /// Xorshift: small, and it need not be better.
 pub(crate) struct Random(u64);

@@ -1,8 +1,9 @@
-//! Any URI through the layer: the token goes to the product's paths at the API's own origin and to the origins that were
-//! added, and nowhere else.
+//! Any URI through the layer: the token goes to the product's paths at the API's own origin and to
+//! the origins that were added, and nowhere else.
 //!
-//! An input is three lines: the base URL, an origin that is added (or nothing), the URI of a request. What they mean is
-//! read from their text alone, without the `Uri` that the layer looks at; hosts are normalised by the `url` crate.
+//! An input is three lines: the base URL, an origin that is added (or nothing), the URI of a
+//! request. What they mean is read from their text alone, without the `Uri` that the layer looks
+//! at; hosts are normalised by the `url` crate.
 
 use std::{
     convert::Infallible,
@@ -15,7 +16,8 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri, header::AUTHORIZATION};
 use http_body_util::Full;
 use klavi_auth::{
-    BoxError, ConfigError, Error, KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache, source_fn,
+    BoxError, ConfigError, Error, KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache,
+    source_fn,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -55,14 +57,20 @@ enum Outcome {
 }
 
 pub(crate) fn run(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
     let mut lines = text.split('\n');
     let mut line = || lines.next().unwrap_or_default();
     let (base, extra, target) = (line(), line(), line());
-    let Some((api, home)) = base_url(base) else { return };
+    let Some((api, home)) = base_url(base) else {
+        return;
+    };
     let (layer, more) = added(layer(&api), extra);
     let allowed: Vec<_> = [home].into_iter().chain(more).collect();
-    let Ok(uri) = target.parse::<Uri>() else { return };
+    let Ok(uri) = target.parse::<Uri>() else {
+        return;
+    };
 
     let expected = expectation(&allowed, target, &uri, &api);
     let layer = layer.resend(false); // so that one call is one look
@@ -104,7 +112,11 @@ fn place(url: &str) -> Option<Place> {
         Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok()?,
         _ => return None,
     };
-    Some(Place { is_secure, host: normalised_host(host)?, port })
+    Some(Place {
+        is_secure,
+        host: normalised_host(host)?,
+        port,
+    })
 }
 
 /// `None` for what looks like an address and is none.
@@ -114,8 +126,13 @@ fn normalised_host(host: &str) -> Option<String> {
             return url.host_str().map(str::to_owned);
         }
     }
-    let last =
-        host.strip_suffix('.').unwrap_or(host).rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+    let last = host
+        .strip_suffix('.')
+        .unwrap_or(host)
+        .rsplit('.')
+        .next()
+        .unwrap_or_default()
+        .to_ascii_lowercase();
     let is_number = match last.strip_prefix("0x") {
         Some(digits) => digits.bytes().all(|b| b.is_ascii_hexdigit()),
         None => !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()),
@@ -134,14 +151,19 @@ fn path(url: &str) -> &str {
 
 /// Whether a path is one of the product's, and a server cannot read it as another one's.
 fn is_products(path: &str, api: &KlaviApi) -> bool {
-    let product = api.auth_uri().path().strip_suffix("/v1/auth").expect("that is where it is");
+    let product = api
+        .auth_uri()
+        .path()
+        .strip_suffix("/v1/auth")
+        .expect("that is where it is");
     if path != product && !path.starts_with(&format!("{product}/")) {
         return false;
     }
     let mut path = path.as_bytes()[product.len()..].to_vec();
     for _ in 0..=5 {
         let leads_up = path.split(|b| matches!(b, b'/' | b'\\')).any(|segment| {
-            segment.starts_with(b"..") && (segment.len() == 2 || matches!(segment[2], b';' | b'?' | b'#'))
+            segment.starts_with(b"..")
+                && (segment.len() == 2 || matches!(segment[2], b';' | b'?' | b'#'))
         });
         let decoded = decoded(&path);
         if leads_up || decoded == path {
@@ -155,9 +177,11 @@ fn is_products(path: &str, api: &KlaviApi) -> bool {
 fn decoded(path: &[u8]) -> Vec<u8> {
     let (mut decoded, mut at) = (Vec::new(), 0);
     while at < path.len() {
-        let digits = path.get(at + 1..at + 3).and_then(|digits| std::str::from_utf8(digits).ok());
-        let digits =
-            digits.filter(|digits| path[at] == b'%' && digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let digits = path
+            .get(at + 1..at + 3)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = digits
+            .filter(|digits| path[at] == b'%' && digits.bytes().all(|b| b.is_ascii_hexdigit()));
         decoded.push(digits.map_or(path[at], |digits| u8::from_str_radix(digits, 16).unwrap()));
         at += if digits.is_some() { 3 } else { 1 };
     }
@@ -166,13 +190,23 @@ fn decoded(path: &[u8]) -> Vec<u8> {
 
 fn has_user(url: &str) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+    rest.split(['/', '?', '#'])
+        .next()
+        .is_some_and(|authority| authority.contains('@'))
 }
 
 fn is_this_machine(host: &str) -> bool {
-    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+    match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
         Some(host) => host.parse() == Ok(Ipv6Addr::LOCALHOST),
-        None => host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.octets()[0] == 127),
+        None => {
+            host == "localhost"
+                || host
+                    .parse::<Ipv4Addr>()
+                    .is_ok_and(|ip| ip.octets()[0] == 127)
+        }
     }
 }
 
@@ -195,7 +229,9 @@ impl Wrong {
 
 /// A URL that tokens may be configured for.
 fn is_acceptable(url: &str) -> Result<Place, Wrong> {
-    let place = place(url).filter(|place| !place.host.is_empty()).ok_or(Wrong::Url)?;
+    let place = place(url)
+        .filter(|place| !place.host.is_empty())
+        .ok_or(Wrong::Url)?;
     let query = url.split('#').next().is_some_and(|url| url.contains('?'));
     if has_user(url) || query {
         return Err(Wrong::Url);
@@ -254,28 +290,52 @@ fn leads(target: &str) -> Leads {
 fn expectation(allowed: &[Place], target: &str, uri: &Uri, api: &KlaviApi) -> Outcome {
     // In the base URL's own words, all the API's paths are allowed if its origin was added.
     let is_whole = allowed[1..].contains(&allowed[0]);
-    judge(allowed, &leads(target), path_at_home(uri.path(), is_whole, api))
+    judge(
+        allowed,
+        &leads(target),
+        path_at_home(uri.path(), is_whole, api),
+    )
 }
 
 /// What becomes of a path at the API.
 fn path_at_home(path: &str, is_whole: bool, api: &KlaviApi) -> AtHome {
-    if [api.auth_uri(), api.refresh_uri()].iter().any(|call| call.path() == path) {
+    if [api.auth_uri(), api.refresh_uri()]
+        .iter()
+        .any(|call| call.path() == path)
+    {
         return AtHome::TokenCall;
     }
-    if is_whole || is_products(path, api) { AtHome::Product } else { AtHome::Other }
+    if is_whole || is_products(path, api) {
+        AtHome::Product
+    } else {
+        AtHome::Other
+    }
 }
 
 fn judge(allowed: &[Place], leads: &Leads, path: AtHome) -> Outcome {
-    let at_home = if path == AtHome::Product { Outcome::WithToken } else { Outcome::WithoutToken };
+    let at_home = if path == AtHome::Product {
+        Outcome::WithToken
+    } else {
+        Outcome::WithoutToken
+    };
     match leads {
         Leads::Home => at_home,
         Leads::Nowhere => Outcome::WithoutToken,
         Leads::To(place) if *place == allowed[0] => at_home,
         Leads::To(place) if allowed.contains(place) => Outcome::WithToken,
         Leads::To(place) => {
-            let allowed = if path == AtHome::Other { &allowed[1..] } else { allowed };
-            let downgraded = !place.is_secure && allowed.iter().any(|a| a.is_secure && a.host == place.host);
-            if downgraded { Outcome::Refused } else { Outcome::WithoutToken }
+            let allowed = if path == AtHome::Other {
+                &allowed[1..]
+            } else {
+                allowed
+            };
+            let downgraded =
+                !place.is_secure && allowed.iter().any(|a| a.is_secure && a.host == place.host);
+            if downgraded {
+                Outcome::Refused
+            } else {
+                Outcome::WithoutToken
+            }
         }
     }
 }
@@ -285,7 +345,9 @@ fn layer(api: &KlaviApi) -> KlaviAuthLayer {
 }
 
 fn tokens() -> TokenCache {
-    TokenCache::new(source_fn(async |_| NewToken::new("the-token", Duration::from_secs(1800))))
+    TokenCache::new(source_fn(async |_| {
+        NewToken::new("the-token", Duration::from_secs(1800))
+    }))
 }
 
 thread_local! {
@@ -293,13 +355,16 @@ thread_local! {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
 }
 
-/// Sends to a service that answers 401 to everything, and says what it saw; a 401 from a foreign place starts nothing.
+/// Sends to a service that answers 401 to everything, and says what it saw; a 401 from a foreign
+/// place starts nothing.
 fn send(layer: &KlaviAuthLayer, uri: &Uri) -> Outcome {
     let seen = Seen::default();
     let inner = {
         let seen = Arc::clone(&seen);
         service_fn(move |request: Request<Full<Bytes>>| {
-            seen.lock().unwrap().push(request.headers().get(AUTHORIZATION).cloned());
+            seen.lock()
+                .unwrap()
+                .push(request.headers().get(AUTHORIZATION).cloned());
             let mut response = Response::new(());
             *response.status_mut() = StatusCode::UNAUTHORIZED;
             std::future::ready(Ok::<_, Infallible>(response))
@@ -314,7 +379,11 @@ fn send(layer: &KlaviAuthLayer, uri: &Uri) -> Outcome {
 fn understood(layer: &KlaviAuthLayer, outcome: Result<(), BoxError>, seen: &Seen) -> Outcome {
     let seen = seen.lock().unwrap();
     let is_refused = layer.tokens().snapshot().is_refused();
-    assert_eq!(is_refused, matches!(seen[..], [Some(_)]), "case 57: a 401 from elsewhere starts nothing");
+    assert_eq!(
+        is_refused,
+        matches!(seen[..], [Some(_)]),
+        "case 57: a 401 from elsewhere starts nothing"
+    );
     match (outcome, &seen[..]) {
         (Ok(()), [None]) => Outcome::WithoutToken,
         (Ok(()), [Some(header)]) => {
@@ -322,7 +391,12 @@ fn understood(layer: &KlaviAuthLayer, outcome: Result<(), BoxError>, seen: &Seen
             Outcome::WithToken
         }
         (Err(error), []) => {
-            assert!(error.downcast_ref::<Error>().is_some_and(Error::is_insecure_uri), "{error:?}");
+            assert!(
+                error
+                    .downcast_ref::<Error>()
+                    .is_some_and(Error::is_insecure_uri),
+                "{error:?}"
+            );
             Outcome::Refused
         }
         (outcome, seen) => panic!("{outcome:?} after {seen:?}"),
@@ -332,13 +406,18 @@ fn understood(layer: &KlaviAuthLayer, outcome: Result<(), BoxError>, seen: &Seen
 /// Case 58.
 fn never_in_the_clear(target: &str) {
     let place = place(target).expect("it leads somewhere");
-    assert!(place.is_secure || is_this_machine(&place.host), "in the clear");
+    assert!(
+        place.is_secure || is_this_machine(&place.host),
+        "in the clear"
+    );
 }
 
 /// A client with another idea of URLs connects to the same place.
 #[cfg(feature = "reqwest")]
 fn another_parser_agrees(target: &str, allowed: &[Place]) {
-    let Ok(url) = reqwest::Url::parse(target) else { return };
+    let Ok(url) = reqwest::Url::parse(target) else {
+        return;
+    };
     let agrees = allowed.iter().any(|place| {
         let scheme = if place.is_secure { "https" } else { "http" };
         let text = format!("{scheme}://{}:{}/", place.host, place.port);
@@ -350,7 +429,9 @@ fn another_parser_agrees(target: &str, allowed: &[Place]) {
 /// The same through the layer around reqwest, which has URLs of its own.
 #[cfg(feature = "reqwest")]
 fn through_reqwest(target: &str, allowed: &[Place], api: &KlaviApi) {
-    let Ok(url) = reqwest::Url::parse(target) else { return };
+    let Ok(url) = reqwest::Url::parse(target) else {
+        return;
+    };
     // With tokens of its own, so that the 401 of before is not in its way.
     let layer = KlaviAuthLayer::new(api, tokens()).resend(false);
     let allowed = &allowed[..1];
@@ -358,7 +439,9 @@ fn through_reqwest(target: &str, allowed: &[Place], api: &KlaviApi) {
     let inner = {
         let seen = Arc::clone(&seen);
         service_fn(move |request: reqwest::Request| {
-            seen.lock().unwrap().push(request.headers().get(AUTHORIZATION).cloned());
+            seen.lock()
+                .unwrap()
+                .push(request.headers().get(AUTHORIZATION).cloned());
             let mut response = Response::new("");
             *response.status_mut() = StatusCode::UNAUTHORIZED;
             std::future::ready(Ok::<_, Infallible>(reqwest::Response::from(response)))
@@ -370,11 +453,19 @@ fn through_reqwest(target: &str, allowed: &[Place], api: &KlaviApi) {
             "http" => false,
             _ => return None,
         };
-        Some(Place { is_secure, host: url.host_str()?.to_owned(), port: url.port_or_known_default()? })
+        Some(Place {
+            is_secure,
+            host: url.host_str()?.to_owned(),
+            port: url.port_or_known_default()?,
+        })
     };
     let path = path_at_home(url.path(), false, api);
     let expected = judge(allowed, &place().map_or(Leads::Nowhere, Leads::To), path);
     let request = reqwest::Request::new(reqwest::Method::GET, url.clone());
     let outcome = RUNTIME.with(|runtime| runtime.block_on(layer.layer(inner).oneshot(request)));
-    assert_eq!(understood(&layer, outcome.map(drop), &seen), expected, "{url}");
+    assert_eq!(
+        understood(&layer, outcome.map(drop), &seen),
+        expected,
+        "{url}"
+    );
 }

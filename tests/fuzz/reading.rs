@@ -47,20 +47,33 @@ pub(crate) struct Message {
 impl Message {
     /// Case 61: what can be shown of it, with pieces of secrets masked.
     pub(crate) fn is_shown_as(&self, shown: &str) -> bool {
-        if self.may_be_escaped() || self.secrets.iter().any(|secret| secret.chars().count() < PIECE) {
+        if self.may_be_escaped()
+            || self
+                .secrets
+                .iter()
+                .any(|secret| secret.chars().count() < PIECE)
+        {
             // Which part is a secret is for unit tests to say. At least no other part is missing.
             let is_cut = shown.chars().count() == 200;
             return shown
                 .split(MASK)
                 .try_fold(self.text.as_str(), |rest, kept| {
-                    let kept = if is_cut { kept.trim_end_matches('*') } else { kept };
+                    let kept = if is_cut {
+                        kept.trim_end_matches('*')
+                    } else {
+                        kept
+                    };
                     Some(&rest[rest.find(kept)? + kept.len()..])
                 })
                 .is_some();
         }
         let chars: Vec<char> = self.text.chars().collect();
         let lower = |chars: &[char]| chars.iter().collect::<String>().to_ascii_lowercase();
-        let secrets: Vec<_> = self.secrets.iter().map(|secret| secret.to_ascii_lowercase()).collect();
+        let secrets: Vec<_> = self
+            .secrets
+            .iter()
+            .map(|secret| secret.to_ascii_lowercase())
+            .collect();
         let mut is_masked = vec![false; chars.len()];
         for (at, piece) in chars.windows(PIECE).enumerate() {
             if secrets.iter().any(|secret| secret.contains(&lower(piece))) {
@@ -110,7 +123,11 @@ impl Refusal {
 pub(crate) fn read(answer: &Answer, secrets: &[&str]) -> Result<Token, Refusal> {
     let status = answer.status.as_u16();
     let is_too_long = answer.body.len() > 64 * 1024;
-    let whole = if answer.cut || is_too_long { &[][..] } else { &answer.body[..] };
+    let whole = if answer.cut || is_too_long {
+        &[][..]
+    } else {
+        &answer.body[..]
+    };
     let fields: Option<Fields> = serde_json::from_slice(whole).ok();
     let refusal = |kind, wait| Refusal {
         kind,
@@ -124,8 +141,8 @@ pub(crate) fn read(answer: &Answer, secrets: &[&str]) -> Result<Token, Refusal> 
         }
         let token = fields.as_ref().and_then(|fields| {
             let value = string(either(fields, "accessToken", "accesstoken")?)?;
-            let legal =
-                (1..=16 * 1024).contains(&value.len()) && value.bytes().all(|b| (b'!'..=b'~').contains(&b));
+            let legal = (1..=16 * 1024).contains(&value.len())
+                && value.bytes().all(|b| (b'!'..=b'~').contains(&b));
             let lifetime = lifetime(either(fields, "expireIn", "expirein"))?;
             legal.then_some(Token { value, lifetime })
         });
@@ -142,7 +159,10 @@ pub(crate) fn read(answer: &Answer, secrets: &[&str]) -> Result<Token, Refusal> 
 
 /// Klavi's spelling goes before the other.
 fn either<'a>(fields: &'a Fields, first: &str, second: &str) -> Option<&'a RawValue> {
-    fields.get(first).or_else(|| fields.get(second)).map(|value| &**value)
+    fields
+        .get(first)
+        .or_else(|| fields.get(second))
+        .map(|value| &**value)
 }
 
 fn string(value: &RawValue) -> Option<String> {
@@ -150,7 +170,10 @@ fn string(value: &RawValue) -> Option<String> {
 }
 
 fn lifetime(value: Option<&RawValue>) -> Option<Duration> {
-    let value = value.map(|value| serde_json::from_str(value.get())).transpose().ok()?;
+    let value = value
+        .map(|value| serde_json::from_str(value.get()))
+        .transpose()
+        .ok()?;
     let seconds = match value {
         None | Some(Value::Null) => 1800.0,
         Some(Value::Number(number)) => number.as_f64()?,
@@ -168,18 +191,26 @@ fn lifetime(value: Option<&RawValue>) -> Option<Duration> {
 fn message(fields: &Fields, secrets: &[&str]) -> Option<Message> {
     let text = string(either(fields, "message", "error")?)?;
     let visible = |text: &str| text.chars().filter(|&c| is_visible(c)).collect::<String>();
-    let tokens = ["accessToken", "accesstoken"].iter().filter_map(|name| string(fields.get(*name)?));
-    let secrets = secrets.iter().map(|secret| visible(secret)).chain(tokens.map(|token| visible(&token)));
+    let tokens = ["accessToken", "accesstoken"]
+        .iter()
+        .filter_map(|name| string(fields.get(*name)?));
+    let secrets = secrets
+        .iter()
+        .map(|secret| visible(secret))
+        .chain(tokens.map(|token| visible(&token)));
     let secrets = secrets.filter(|secret| !secret.is_empty()).collect();
-    Some(Message { text: visible(&text), secrets })
+    Some(Message {
+        text: visible(&text),
+        secrets,
+    })
 }
 
 fn is_visible(c: char) -> bool {
     !c.is_control() && !is_format(c)
 }
 
-/// Characters that show nothing, or change how their neighbours are shown: soft hyphen, joiners, directions,
-/// separators of lines, the byte order mark, variation selectors and tags.
+/// Characters that show nothing, or change how their neighbours are shown: soft hyphen, joiners,
+/// directions, separators of lines, the byte order mark, variation selectors and tags.
 fn is_format(c: char) -> bool {
     matches!(u32::from(c),
         0xAD | 0x34F | 0x61C | 0x115F | 0x1160 | 0x17B4 | 0x17B5 | 0x180B..=0x180F | 0x200B..=0x200F
@@ -194,7 +225,9 @@ const PIECE: usize = 9;
 pub(crate) fn shows(text: &str, secret: &str) -> bool {
     let (text, secret) = (text.to_ascii_lowercase(), secret.to_ascii_lowercase());
     let pieces: Vec<char> = secret.chars().collect();
-    pieces.windows(PIECE).any(|piece| text.contains(&piece.iter().collect::<String>()))
+    pieces
+        .windows(PIECE)
+        .any(|piece| text.contains(&piece.iter().collect::<String>()))
 }
 
 fn retry_after(answer: &Answer) -> Option<Wait> {
@@ -204,7 +237,10 @@ fn retry_after(answer: &Answer) -> Option<Wait> {
         return Some(Wait::Seconds(text.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(text).ok()?;
-    #[expect(clippy::disallowed_types, reason = "a date can only be compared with the wall clock")]
+    #[expect(
+        clippy::disallowed_types,
+        reason = "a date can only be compared with the wall clock"
+    )]
     let now = std::time::SystemTime::now();
     Some(Wait::Date(date.duration_since(now).unwrap_or_default()))
 }

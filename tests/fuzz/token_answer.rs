@@ -1,8 +1,8 @@
-//! Any answer of the token endpoints, given to a source through its transport: what the caller gets must be what
-//! [`reading`](super::reading) says, and nothing secret may be in an error.
+//! Any answer of the token endpoints, given to a source through its transport: what the caller gets
+//! must be what [`reading`](super::reading) says, and nothing secret may be in an error.
 //!
-//! An input is a line, `keys`, `live` or `bearer`, that says how the source comes to ask, and answers in the order of
-//! the calls, with a line `%%` between them. The last one goes on.
+//! An input is a line, `keys`, `live` or `bearer`, that says how the source comes to ask, and
+//! answers in the order of the calls, with a line `%%` between them. The last one goes on.
 
 use std::{
     collections::HashSet,
@@ -14,8 +14,8 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request};
 use klavi_auth::{
-    Credentials, Error, FetchFuture, KlaviApi, KlaviSource, NewToken, Product, TokenCache, TokenRequest,
-    TokenSource,
+    Credentials, Error, FetchFuture, KlaviApi, KlaviSource, NewToken, Product, TokenCache,
+    TokenRequest, TokenSource,
 };
 use tokio::time::{Instant, advance};
 use tower::service_fn;
@@ -79,8 +79,11 @@ pub(crate) fn run(data: &[u8]) {
         answers.push(Answer::parse(answer));
         rest = others;
     }
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
     runtime.block_on(converse(way, Arc::new(answers)));
 }
 
@@ -90,7 +93,10 @@ async fn converse(way: Way, answers: Arc<Vec<Answer>>) {
         let (answers, asked) = (Arc::clone(&answers), Arc::clone(&asked));
         service_fn(move |request: Request<Bytes>| {
             let mut asked = asked.lock().unwrap();
-            asked.push(Asked { is_auth: request.uri().path().ends_with("/auth"), request });
+            asked.push(Asked {
+                is_auth: request.uri().path().ends_with("/auth"),
+                request,
+            });
             let answer = match (way, asked.len()) {
                 (Way::Live, 1) => {
                     Answer::parse(format!("200\n\n{{\"accessToken\":\"{BEARER}\"}}").as_bytes())
@@ -105,8 +111,15 @@ async fn converse(way: Way, answers: Arc<Vec<Answer>>) {
         Way::Bearer => Credentials::bearer(BEARER, AGE + LEFT),
         _ => Credentials::new(ACCESS, SECRET),
     };
-    let source = KlaviSource::new(KlaviApi::production(Product::Monitor), credentials.unwrap(), transport);
-    let spy = Spy { source, seen: Arc::clone(&seen) };
+    let source = KlaviSource::new(
+        KlaviApi::production(Product::Monitor),
+        credentials.unwrap(),
+        transport,
+    );
+    let spy = Spy {
+        source,
+        seen: Arc::clone(&seen),
+    };
     // Neither jitter nor back-off: what is waited is what was asked for.
     let cache = TokenCache::builder(spy).randomness(|| 0.0).build().unwrap();
     match way {
@@ -122,9 +135,16 @@ async fn first_token(cache: &TokenCache, answers: &[Answer], asked: &Seen<Asked>
     let (calls, expected, expected_wait) = retried(answers);
     let is_exact = expected_wait.is_some();
     if is_exact {
-        assert_eq!(asked.lock().unwrap().len(), calls, "case 35: how often it was asked");
+        assert_eq!(
+            asked.lock().unwrap().len(),
+            calls,
+            "case 35: how often it was asked"
+        );
         // The clock of timers ticks in milliseconds.
-        assert!(waited.abs_diff(expected_wait.unwrap()) < Duration::from_millis(10), "case 36: {waited:?}");
+        assert!(
+            waited.abs_diff(expected_wait.unwrap()) < Duration::from_millis(10),
+            "case 36: {waited:?}"
+        );
     }
     for call in asked.lock().unwrap().iter() {
         is_auth_call(call);
@@ -135,8 +155,15 @@ async fn first_token(cache: &TokenCache, answers: &[Answer], asked: &Seen<Asked>
             assert_eq!(token.header_value(), format!("Bearer {value}").as_str());
             assert!(token.header_value().is_sensitive());
             let left = snapshot.expires_in().unwrap();
-            assert!(left.abs_diff(lifetime) < Duration::from_millis(1), "case 12: {left:?}");
-            assert!(snapshot.is_ready() && snapshot.last_error().is_none() && snapshot.held_back().is_none());
+            assert!(
+                left.abs_diff(lifetime) < Duration::from_millis(1),
+                "case 12: {left:?}"
+            );
+            assert!(
+                snapshot.is_ready()
+                    && snapshot.last_error().is_none()
+                    && snapshot.held_back().is_none()
+            );
         }
         (Err(error), Err(refusal)) => {
             assert!(error.is_no_token() && !snapshot.is_ready());
@@ -144,7 +171,9 @@ async fn first_token(cache: &TokenCache, answers: &[Answer], asked: &Seen<Asked>
             shows_nothing(&error, &[ACCESS, SECRET], answers);
             let held = match &refusal.wait {
                 _ if matches!(refusal.status, 400 | 401 | 403) => Duration::from_secs(5),
-                wait => wait.map_or(Duration::ZERO, Wait::duration).min(LONGEST_WAIT),
+                wait => wait
+                    .map_or(Duration::ZERO, Wait::duration)
+                    .min(LONGEST_WAIT),
             };
             let got = snapshot.held_back().unwrap_or_default();
             assert!(
@@ -156,17 +185,24 @@ async fn first_token(cache: &TokenCache, answers: &[Answer], asked: &Seen<Asked>
     }
 }
 
-/// The attempts of a flight for which callers wait: how many, what comes of it, and after how long; `None` for that
-/// if it depends on the date.
+/// The attempts of a flight for which callers wait: how many, what comes of it, and after how long;
+/// `None` for that if it depends on the date.
 fn retried(answers: &[Answer]) -> (usize, Result<Token, Refusal>, Option<Duration>) {
     let (mut now, mut exact) = (Duration::ZERO, true);
     for call in 1.. {
-        let refusal = match reading::read(&answers[(call - 1).min(answers.len() - 1)], &[ACCESS, SECRET]) {
+        let refusal = match reading::read(
+            &answers[(call - 1).min(answers.len() - 1)],
+            &[ACCESS, SECRET],
+        ) {
             Ok(token) => return (call, Ok(token), exact.then_some(now)),
             Err(refusal) => refusal,
         };
-        let wait = refusal.wait.map_or(Duration::ZERO, Wait::duration).min(LONGEST_WAIT);
-        exact &= !matches!(refusal.wait, Some(Wait::Date(_))) || wait.is_zero() || wait > FLIGHT * 2;
+        let wait = refusal
+            .wait
+            .map_or(Duration::ZERO, Wait::duration)
+            .min(LONGEST_WAIT);
+        exact &=
+            !matches!(refusal.wait, Some(Wait::Date(_))) || wait.is_zero() || wait > FLIGHT * 2;
         if call == 3 || !refusal.is_transient() || now + wait >= FLIGHT {
             return (call, Err(refusal), exact.then_some(now));
         }
@@ -185,7 +221,11 @@ async fn renewal(
     assert_eq!(cache.get().await.unwrap().expose(), BEARER);
     advance(AGE).await;
     let before = asked.lock().unwrap().len();
-    assert_eq!(cache.get().await.unwrap().expose(), BEARER, "case 16: nobody waits for a renewal");
+    assert_eq!(
+        cache.get().await.unwrap().expose(),
+        BEARER,
+        "case 16: nobody waits for a renewal"
+    );
     for _ in 0..1000 {
         if !cache.snapshot().is_fetching() {
             break;
@@ -210,15 +250,23 @@ async fn renewal(
         (Way::Live, false) => &[BEARER, ACCESS, SECRET],
         _ => &[BEARER],
     };
-    match (seen.lock().unwrap().last().unwrap(), reading::read(last, secrets)) {
+    match (
+        seen.lock().unwrap().last().unwrap(),
+        reading::read(last, secrets),
+    ) {
         (Ok(new), Ok(Token { value, lifetime })) => {
             assert_eq!(new.lifetime(), lifetime, "case 9");
-            // Another token is taken if it does not end before the present one; the same one must end a good deal later.
+            // Another token is taken if it does not end before the present one; the same one must
+            // end a good deal later.
             let is_same = value == BEARER;
             let is_taken = lifetime >= if is_same { LEFT + lifetime / 10 } else { LEFT };
             let generation = if is_taken && !is_same { 2 } else { 1 };
             assert_eq!(snapshot.generation(), Some(generation), "cases 14 and 15");
-            assert_eq!(snapshot.last_error().is_some_and(Error::is_bad_answer), !is_taken, "case 14");
+            assert_eq!(
+                snapshot.last_error().is_some_and(Error::is_bad_answer),
+                !is_taken,
+                "case 14"
+            );
             let left = if is_taken { lifetime } else { LEFT };
             assert!(
                 snapshot.expires_in().unwrap().abs_diff(left) < Duration::from_millis(1),
@@ -240,7 +288,12 @@ async fn renewal(
 
 /// Cases 35 and 63: the error says what the answer says, and nothing else.
 fn says(error: &Error, refusal: &Refusal, is_of_auth: bool) {
-    let Refusal { kind, status, message, wait } = refusal;
+    let Refusal {
+        kind,
+        status,
+        message,
+        wait,
+    } = refusal;
     let rejected = is_of_auth && matches!(status, 401 | 403);
     let bad_request = is_of_auth && *status == 400;
     assert_eq!(error.is_keys_rejected(), rejected, "case 35");
@@ -248,23 +301,34 @@ fn says(error: &Error, refusal: &Refusal, is_of_auth: bool) {
     assert_eq!(error.is_throttled(), *kind == Kind::Throttled);
     assert_eq!(error.is_server_error(), *kind == Kind::Server);
     assert_eq!(error.is_transport(), *kind == Kind::Transport);
-    assert_eq!(error.is_bad_answer(), *kind == Kind::BadAnswer && !rejected && !bad_request);
+    assert_eq!(
+        error.is_bad_answer(),
+        *kind == Kind::BadAnswer && !rejected && !bad_request
+    );
     assert!(!error.is_timeout() && !error.is_interrupted() && !error.is_budget_exhausted());
     assert_eq!(error.status().map(|status| status.as_u16()), Some(*status));
     match (error.message(), message) {
-        (Some(shown), Some(message)) => assert!(message.is_shown_as(shown), "{shown:?} of {message:?}"),
-        (shown, message) => assert!(shown.is_none() && message.is_none(), "case 39: {shown:?}, {message:?}"),
+        (Some(shown), Some(message)) => {
+            assert!(message.is_shown_as(shown), "{shown:?} of {message:?}")
+        }
+        (shown, message) => assert!(
+            shown.is_none() && message.is_none(),
+            "case 39: {shown:?}, {message:?}"
+        ),
     }
     match wait {
         None => assert_eq!(error.retry_after(), None),
-        Some(Wait::Seconds(seconds)) => assert_eq!(error.retry_after(), Some(Duration::from_secs(*seconds))),
+        Some(Wait::Seconds(seconds)) => {
+            assert_eq!(error.retry_after(), Some(Duration::from_secs(*seconds)))
+        }
         Some(Wait::Date(away)) => {
             assert!(error.retry_after().unwrap().abs_diff(*away) < Duration::from_secs(5))
         }
     }
 }
 
-/// Cases 39 and 61: what is printed has no piece of a secret that was sent, and nothing of the answer but its message.
+/// Cases 39 and 61: what is printed has no piece of a secret that was sent, and nothing of the
+/// answer but its message.
 fn shows_nothing(error: &Error, sent: &[&str], answers: &[Answer]) {
     let mut printed = format!("{error:?} {error:#?}");
     let mut next: Option<&dyn std::error::Error> = Some(error);
@@ -272,19 +336,41 @@ fn shows_nothing(error: &Error, sent: &[&str], answers: &[Answer]) {
         printed.push_str(&format!(" {cause}"));
         next = cause.source();
     }
-    assert!(error.source().is_none() || error.to_string() != error.source().unwrap().to_string(), "case 63");
+    assert!(
+        error.source().is_none() || error.to_string() != error.source().unwrap().to_string(),
+        "case 63"
+    );
     // Pretty-printing breaks lines; nothing else may.
-    assert!(printed.chars().all(|c| c == '\n' || !c.is_control()), "a control character: {printed:?}");
+    assert!(
+        printed.chars().all(|c| c == '\n' || !c.is_control()),
+        "a control character: {printed:?}"
+    );
     for secret in sent {
-        assert!(!reading::shows(&printed, secret), "a piece of a key: {printed}");
+        assert!(
+            !reading::shows(&printed, secret),
+            "a piece of a key: {printed}"
+        );
     }
     if let Some(message) = error.message() {
-        printed = printed.replace(message, " ").replace(&format!("{message:?}"), " ");
+        printed = printed
+            .replace(message, " ")
+            .replace(&format!("{message:?}"), " ");
     }
-    let printed: HashSet<_> = printed.as_bytes().windows(5).filter(|piece| is_telling(piece)).collect();
+    let printed: HashSet<_> = printed
+        .as_bytes()
+        .windows(5)
+        .filter(|piece| is_telling(piece))
+        .collect();
     for answer in answers {
-        let leak = answer.body.windows(5).find(|piece| printed.contains(*piece));
-        assert!(leak.is_none(), "{:?} of the answer: {error:?}", leak.map(String::from_utf8_lossy));
+        let leak = answer
+            .body
+            .windows(5)
+            .find(|piece| printed.contains(*piece));
+        assert!(
+            leak.is_none(),
+            "{:?} of the answer: {error:?}",
+            leak.map(String::from_utf8_lossy)
+        );
     }
 }
 
@@ -299,7 +385,10 @@ fn is_telling(piece: &[u8]) -> bool {
 
 fn is_auth_call(call: &Asked) {
     let request = &call.request;
-    assert!(call.is_auth && request.method() == Method::POST, "{request:?}");
+    assert!(
+        call.is_auth && request.method() == Method::POST,
+        "{request:?}"
+    );
     assert_eq!(request.uri(), "https://api.klavi.ai/monitor/v1/auth");
     assert!(!request.headers().contains_key("authorization"));
     let keys = format!(r#"{{"accessKey":"{ACCESS}","secretKey":"{SECRET}"}}"#);
@@ -309,8 +398,14 @@ fn is_auth_call(call: &Asked) {
 /// Case 17: the keys stay home.
 fn is_refresh_call(call: &Asked) {
     let request = &call.request;
-    assert!(!call.is_auth && request.method() == Method::GET, "{request:?}");
+    assert!(
+        !call.is_auth && request.method() == Method::GET,
+        "{request:?}"
+    );
     assert_eq!(request.uri(), "https://api.klavi.ai/monitor/v1/refresh");
-    assert_eq!(request.headers()["authorization"], format!("Bearer {BEARER}"));
+    assert_eq!(
+        request.headers()["authorization"],
+        format!("Bearer {BEARER}")
+    );
     assert!(request.body().is_empty());
 }

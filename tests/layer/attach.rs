@@ -52,9 +52,16 @@ async fn case_2_clones_and_services_share_one_token_and_one_flight() {
     let inner = fine();
     let layer = layer(source.clone());
     let other = KlaviAuthLayer::new(&api(), layer.tokens().clone()).resend(false);
-    let services =
-        [layer.layer(inner.clone()), layer.clone().layer(inner.clone()), other.layer(inner.clone())];
-    let calls = join_all(services.iter().map(|service| service.clone().oneshot(get(MONITORS))));
+    let services = [
+        layer.layer(inner.clone()),
+        layer.clone().layer(inner.clone()),
+        other.layer(inner.clone()),
+    ];
+    let calls = join_all(
+        services
+            .iter()
+            .map(|service| service.clone().oneshot(get(MONITORS))),
+    );
     let (responses, ()) = tokio::join!(calls, source.answer(token("t1")));
     assert!(responses.iter().all(Result::is_ok));
     assert_eq!(inner.bearers(), ["Bearer t1"; 3]);
@@ -66,10 +73,24 @@ async fn case_2_two_caches_share_nothing() {
     let inner = fine();
     let (one, two) = (Scripted::new([token("one")]), Scripted::new([token("two")]));
     let (first, second) = (layer(one.clone()), layer(two.clone()));
-    first.layer(inner.clone()).oneshot(get(MONITORS)).await.unwrap();
-    second.layer(inner.clone()).oneshot(get(MONITORS)).await.unwrap();
-    first.tokens().invalidate(&second.tokens().get().await.unwrap());
-    first.layer(inner.clone()).oneshot(get(MONITORS)).await.unwrap();
+    first
+        .layer(inner.clone())
+        .oneshot(get(MONITORS))
+        .await
+        .unwrap();
+    second
+        .layer(inner.clone())
+        .oneshot(get(MONITORS))
+        .await
+        .unwrap();
+    first
+        .tokens()
+        .invalidate(&second.tokens().get().await.unwrap());
+    first
+        .layer(inner.clone())
+        .oneshot(get(MONITORS))
+        .await
+        .unwrap();
     assert_eq!(inner.bearers(), ["Bearer one", "Bearer two", "Bearer one"]);
     assert_eq!((one.fetches(), two.fetches()), (1, 1));
 }
@@ -79,11 +100,22 @@ async fn case_3_a_request_with_authorization_goes_out_as_it_is_and_its_401_start
     let source = Scripted::tokens();
     let inner = Api::accepting(|_| false);
     let mut request = get(MONITORS);
-    request.headers_mut().append(AUTHORIZATION, "Bearer linkToken".parse().unwrap());
-    request.headers_mut().append(AUTHORIZATION, "Basic twice".parse().unwrap());
-    let response = layer(source.clone()).layer(inner.clone()).oneshot(request).await.unwrap();
+    request
+        .headers_mut()
+        .append(AUTHORIZATION, "Bearer linkToken".parse().unwrap());
+    request
+        .headers_mut()
+        .append(AUTHORIZATION, "Basic twice".parse().unwrap());
+    let response = layer(source.clone())
+        .layer(inner.clone())
+        .oneshot(request)
+        .await
+        .unwrap();
     assert_eq!(response.status(), 401);
-    assert_eq!(inner.seen()[0].authorization(), ["Bearer linkToken", "Basic twice"]);
+    assert_eq!(
+        inner.seen()[0].authorization(),
+        ["Bearer linkToken", "Basic twice"]
+    );
     assert_eq!((source.fetches(), inner.calls()), (0, 1));
 }
 
@@ -92,8 +124,12 @@ async fn case_3_overwriting_is_opt_in_and_then_exactly_one_header_leaves_both_ti
     let source = Scripted::tokens();
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
     let mut request = get(MONITORS);
-    request.headers_mut().append(AUTHORIZATION, "Bearer stale".parse().unwrap());
-    request.headers_mut().append(AUTHORIZATION, "Bearer staler".parse().unwrap());
+    request
+        .headers_mut()
+        .append(AUTHORIZATION, "Bearer stale".parse().unwrap());
+    request
+        .headers_mut()
+        .append(AUTHORIZATION, "Bearer staler".parse().unwrap());
     let layer = layer(source.clone()).overwrite_authorization(true);
     let response = layer.layer(inner.clone()).oneshot(request).await.unwrap();
     assert_eq!(response.status(), 200);
@@ -106,7 +142,11 @@ async fn case_4_a_request_that_opts_out_goes_out_as_it_is() {
     let inner = Api::accepting(|_| false);
     let mut request = get(MONITORS);
     request.extensions_mut().insert(SkipAuth);
-    let response = layer(source.clone()).layer(inner.clone()).oneshot(request).await.unwrap();
+    let response = layer(source.clone())
+        .layer(inner.clone())
+        .oneshot(request)
+        .await
+        .unwrap();
     assert_eq!(response.status(), 401);
     assert!(inner.seen()[0].headers.is_empty());
     assert_eq!((source.fetches(), inner.calls()), (0, 1));
@@ -120,10 +160,19 @@ async fn case_5_a_source_that_calls_through_the_layer_itself_does_not_wait_for_i
     let layer = layer(source_fn(move |_| {
         let call = own.get().expect("set below").layer(transport.clone());
         let request = get(&api().auth_uri().to_string());
-        async move { call.oneshot(request).await.map_err(Error::transient).and_then(|_| token("t1")) }
+        async move {
+            call.oneshot(request)
+                .await
+                .map_err(Error::transient)
+                .and_then(|_| token("t1"))
+        }
     }));
     slot.set(layer.clone()).unwrap();
-    layer.layer(inner.clone()).oneshot(get(MONITORS)).await.unwrap();
+    layer
+        .layer(inner.clone())
+        .oneshot(get(MONITORS))
+        .await
+        .unwrap();
     let seen = inner.seen();
     assert_eq!(seen[0].uri.path(), "/monitor/v1/auth");
     assert!(seen[0].headers.is_empty());
@@ -135,16 +184,28 @@ async fn case_5_a_source_that_calls_through_the_layer_itself_does_not_wait_for_i
 async fn case_6_the_header_that_leaves_is_marked_sensitive_every_time() {
     let inner = Api::accepting(|bearer| bearer != "Bearer t2");
     let service = layer(Scripted::tokens()).layer(inner.clone());
-    let send = async |request| assert_eq!(service.clone().oneshot(request).await.unwrap().status(), 200);
-    // The token that was waited for, the cache's own, and the copy of this thread: for a new instance and a used one.
+    let send = async |request| {
+        assert_eq!(
+            service.clone().oneshot(request).await.unwrap().status(),
+            200
+        )
+    };
+    // The token that was waited for, the cache's own, and the copy of this thread: for a new
+    // instance and a used one.
     for _ in 0..3 {
         send(get(MONITORS)).await;
     }
     let mut one = service.clone();
     for _ in 0..3 {
-        one.ready().await.unwrap().call(get(MONITORS)).await.unwrap();
+        one.ready()
+            .await
+            .unwrap()
+            .call(get(MONITORS))
+            .await
+            .unwrap();
     }
-    // A refresh in the background, a 401 and a resend, the copy after that, and the cache of a customer.
+    // A refresh in the background, a 401 and a resend, the copy after that, and the cache of a
+    // customer.
     pass(secs(1400)).await;
     send(get(MONITORS)).await;
     settle().await;
@@ -152,12 +213,24 @@ async fn case_6_the_header_that_leaves_is_marked_sensitive_every_time() {
         send(get(MONITORS)).await;
     }
     let mut customers = get(MONITORS);
-    customers.extensions_mut().insert(TokenCache::new(Scripted::new([token("own")])));
+    customers
+        .extensions_mut()
+        .insert(TokenCache::new(Scripted::new([token("own")])));
     send(customers).await;
 
     let sent = [&["t1"; 7][..], &["t2"], &["t3"; 3], &["own"]].concat();
-    assert_eq!(inner.bearers(), sent.iter().map(|token| format!("Bearer {token}")).collect::<Vec<_>>());
-    assert!(inner.seen().iter().all(|seen| seen.headers[AUTHORIZATION].is_sensitive()));
+    assert_eq!(
+        inner.bearers(),
+        sent.iter()
+            .map(|token| format!("Bearer {token}"))
+            .collect::<Vec<_>>()
+    );
+    assert!(
+        inner
+            .seen()
+            .iter()
+            .all(|seen| seen.headers[AUTHORIZATION].is_sensitive())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,7 +238,11 @@ async fn case_7_a_token_that_cannot_be_a_header_is_an_error_and_nothing_is_cache
     let source = Scripted::new([NewToken::new("bro\r\nken", secs(60)), token("t2")]);
     let inner = fine();
     let layer = layer(source.clone());
-    let error = layer.layer(inner.clone()).oneshot(get(MONITORS)).await.unwrap_err();
+    let error = layer
+        .layer(inner.clone())
+        .oneshot(get(MONITORS))
+        .await
+        .unwrap_err();
     let error = error.downcast_ref::<Error>().unwrap();
     assert!(error.is_bad_answer() && error.is_no_token());
     assert_eq!(layer.tokens().snapshot().generation(), None);
@@ -185,7 +262,10 @@ async fn case_8_without_a_token_the_inner_service_is_not_called_and_the_body_is_
     let request = Request::get(MONITORS).body(body.clone()).unwrap();
     let error = service.oneshot(request).await.unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_no_token());
-    assert_eq!((calls.load(Ordering::SeqCst), Arc::strong_count(&body)), (0, 1));
+    assert_eq!(
+        (calls.load(Ordering::SeqCst), Arc::strong_count(&body)),
+        (0, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -193,17 +273,27 @@ async fn case_57_a_foreign_origin_gets_no_token_and_its_401_starts_nothing_and_s
     let source = Scripted::tokens();
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
     let service = layer(source.clone()).layer(inner.clone());
-    for host in ["https://api.klavi.ai.evil.com", "https://evil-klavi.ai", "https://api.klavi.ai@evil.com"] {
+    for host in [
+        "https://api.klavi.ai.evil.com",
+        "https://evil-klavi.ai",
+        "https://api.klavi.ai@evil.com",
+    ] {
         for _ in 0..10 {
-            let response =
-                service.clone().oneshot(get(&format!("{host}/monitor/v1/monitors"))).await.unwrap();
+            let response = service
+                .clone()
+                .oneshot(get(&format!("{host}/monitor/v1/monitors")))
+                .await
+                .unwrap();
             assert_eq!(response.status(), 401);
         }
     }
     assert!(inner.seen().iter().all(|seen| seen.headers.is_empty()));
     assert_eq!(source.fetches(), 0);
     // The budget is whole: a real 401 is cured.
-    let response = service.oneshot(get("https://API.KLAVI.AI:443/monitor/v1/monitors")).await.unwrap();
+    let response = service
+        .oneshot(get("https://API.KLAVI.AI:443/monitor/v1/monitors"))
+        .await
+        .unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(source.fetches(), 2);
 }
@@ -212,10 +302,22 @@ async fn case_57_a_foreign_origin_gets_no_token_and_its_401_starts_nothing_and_s
 async fn case_57_another_products_path_gets_no_token_and_its_401_starts_nothing() {
     let source = Scripted::tokens();
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
-    let service = layer(source.clone()).overwrite_authorization(true).layer(inner.clone());
-    for path in ["/data/v1/links", "/monitoring", "//monitor/v1", "/Monitor/v1", "/monitor/%2e%2e/data/v1"] {
+    let service = layer(source.clone())
+        .overwrite_authorization(true)
+        .layer(inner.clone());
+    for path in [
+        "/data/v1/links",
+        "/monitoring",
+        "//monitor/v1",
+        "/Monitor/v1",
+        "/monitor/%2e%2e/data/v1",
+    ] {
         for uri in [path.to_owned(), format!("https://api.klavi.ai{path}")] {
-            assert_eq!(service.clone().oneshot(get(&uri)).await.unwrap().status(), 401, "{uri}");
+            assert_eq!(
+                service.clone().oneshot(get(&uri)).await.unwrap().status(),
+                401,
+                "{uri}"
+            );
         }
     }
     assert!(inner.seen().iter().all(|seen| seen.headers.is_empty()));
@@ -230,18 +332,41 @@ async fn case_57_all_paths_of_the_api_get_the_token_where_the_user_says_so() {
     let source = Scripted::tokens();
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
     let service = layer(source.clone()).whole_origin().layer(inner.clone());
-    for uri in ["/data/v1/links", "https://api.klavi.ai", "/monitor/../x", MONITORS] {
-        assert_eq!(service.clone().oneshot(get(uri)).await.unwrap().status(), 200, "{uri}");
+    for uri in [
+        "/data/v1/links",
+        "https://api.klavi.ai",
+        "/monitor/../x",
+        MONITORS,
+    ] {
+        assert_eq!(
+            service.clone().oneshot(get(uri)).await.unwrap().status(),
+            200,
+            "{uri}"
+        );
     }
-    assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2", "Bearer t2", "Bearer t2", "Bearer t2"]);
-    let foreign = service.oneshot(get("https://evil.com/monitor/v1")).await.unwrap();
+    assert_eq!(
+        inner.bearers(),
+        [
+            "Bearer t1",
+            "Bearer t2",
+            "Bearer t2",
+            "Bearer t2",
+            "Bearer t2"
+        ]
+    );
+    let foreign = service
+        .oneshot(get("https://evil.com/monitor/v1"))
+        .await
+        .unwrap();
     assert_eq!((foreign.status().as_u16(), source.fetches()), (401, 2));
 }
 
 #[tokio::test(start_paused = true)]
 async fn case_57_origin_form_counts_as_the_apis_and_added_origins_get_the_token() {
     let inner = fine();
-    let layer = layer(Scripted::tokens()).allow_origin("https://files.klavi.ai").unwrap();
+    let layer = layer(Scripted::tokens())
+        .allow_origin("https://files.klavi.ai")
+        .unwrap();
     for uri in ["/monitor/v1/monitors", "https://files.klavi.ai/a", MONITORS] {
         layer.layer(inner.clone()).oneshot(get(uri)).await.unwrap();
     }
@@ -253,7 +378,10 @@ async fn case_58_plain_http_to_the_api_is_an_error_before_anything_leaves() {
     let source = Scripted::tokens();
     let inner = fine();
     let service = layer(source.clone()).layer(inner.clone());
-    let error = service.oneshot(get("http://api.klavi.ai/monitor/v1/monitors")).await.unwrap_err();
+    let error = service
+        .oneshot(get("http://api.klavi.ai/monitor/v1/monitors"))
+        .await
+        .unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_insecure_uri());
     assert_eq!((source.fetches(), inner.calls(), inner.held()), (0, 0, 0));
 }
@@ -262,7 +390,11 @@ async fn case_58_plain_http_to_the_api_is_an_error_before_anything_leaves() {
 async fn case_58_plain_http_to_a_path_without_the_token_goes_out_as_it_is() {
     let source = Scripted::tokens();
     let inner = fine();
-    layer(source.clone()).layer(inner.clone()).oneshot(get("http://api.klavi.ai/health")).await.unwrap();
+    layer(source.clone())
+        .layer(inner.clone())
+        .oneshot(get("http://api.klavi.ai/health"))
+        .await
+        .unwrap();
     assert!(inner.seen()[0].headers.is_empty());
     assert_eq!(source.fetches(), 0);
 }
@@ -272,7 +404,11 @@ async fn case_58_plain_http_is_fine_where_the_user_said_so() {
     let inner = fine();
     let api = KlaviApi::at_insecure("http://sidecar:8080", Product::Monitor).unwrap();
     let layer = KlaviAuthLayer::new(&api, TokenCache::new(Scripted::tokens()));
-    layer.layer(inner.clone()).oneshot(get("http://sidecar:8080/monitor/v1/monitors")).await.unwrap();
+    layer
+        .layer(inner.clone())
+        .oneshot(get("http://sidecar:8080/monitor/v1/monitors"))
+        .await
+        .unwrap();
     assert_eq!(inner.bearers(), ["Bearer t1"]);
 }
 
@@ -281,20 +417,37 @@ async fn case_16_an_aging_token_leaves_at_once_and_is_renewed_behind_the_request
     let source = Manual::default();
     let inner = fine();
     let mut service = layer(source.clone()).layer(inner.clone());
-    let (first, ()) =
-        tokio::join!(service.ready().await.unwrap().call(get(MONITORS)), source.answer(token("t1")));
+    let (first, ()) = tokio::join!(
+        service.ready().await.unwrap().call(get(MONITORS)),
+        source.answer(token("t1"))
+    );
     first.unwrap();
     tokio::time::advance(secs(1400)).await;
     for _ in 0..1000 {
-        service.ready().await.unwrap().call(get(MONITORS)).await.unwrap();
+        service
+            .ready()
+            .await
+            .unwrap()
+            .call(get(MONITORS))
+            .await
+            .unwrap();
     }
     let renewal = source.next().await;
     assert!(matches!(&renewal.predecessor, Predecessor::Live(token) if token.expose() == "t1"));
     assert_eq!((source.fetches(), inner.calls()), (2, 1001));
     renewal.answer(token("t2"));
     settle().await;
-    service.ready().await.unwrap().call(get(MONITORS)).await.unwrap();
-    assert_eq!(inner.bearers()[1..1001], ["Bearer t1"; 1000].map(str::to_owned));
+    service
+        .ready()
+        .await
+        .unwrap()
+        .call(get(MONITORS))
+        .await
+        .unwrap();
+    assert_eq!(
+        inner.bearers()[1..1001],
+        ["Bearer t1"; 1000].map(str::to_owned)
+    );
     assert_eq!(inner.bearers()[1001], "Bearer t2");
 }
 
@@ -302,8 +455,19 @@ async fn case_16_an_aging_token_leaves_at_once_and_is_renewed_behind_the_request
 async fn the_inner_service_can_be_seen_and_unwrapped() {
     let inner = fine();
     let service = layer(Scripted::tokens()).layer(inner.clone());
-    assert_eq!(service.clone().oneshot(get(MONITORS)).await.unwrap().status(), 200);
-    assert_eq!((service.get_ref().calls(), service.into_inner().calls()), (1, 1));
+    assert_eq!(
+        service
+            .clone()
+            .oneshot(get(MONITORS))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+    assert_eq!(
+        (service.get_ref().calls(), service.into_inner().calls()),
+        (1, 1)
+    );
 }
 
 /// As many headers as the `http` crate allows for.
@@ -327,23 +491,44 @@ async fn a_request_with_no_room_for_the_token_is_an_error_and_nothing_leaves() {
     // It waits for the token first, then there is one.
     let (waited, ()) = tokio::join!(full(), source.answer(token("t1")));
     for outcome in [waited, full().await] {
-        assert!(outcome.unwrap_err().downcast_ref::<Error>().unwrap().is_too_many_headers());
+        assert!(
+            outcome
+                .unwrap_err()
+                .downcast_ref::<Error>()
+                .unwrap()
+                .is_too_many_headers()
+        );
         assert_eq!((inner.calls(), inner.held()), (0, 0));
     }
-    assert_eq!(service.oneshot(with_headers(10)).await.unwrap().status(), 200);
+    assert_eq!(
+        service.oneshot(with_headers(10)).await.unwrap().status(),
+        200
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_with_room_for_the_token_and_no_more_is_sent_and_resent() {
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
-    let service = layer(Scripted::tokens()).overwrite_authorization(true).layer(inner.clone());
+    let service = layer(Scripted::tokens())
+        .overwrite_authorization(true)
+        .layer(inner.clone());
     let mut overwritten = with_headers(MOST_HEADERS - 1);
-    overwritten.headers_mut().append(AUTHORIZATION, "Bearer stale".parse().unwrap());
+    overwritten
+        .headers_mut()
+        .append(AUTHORIZATION, "Bearer stale".parse().unwrap());
     for request in [with_headers(MOST_HEADERS - 1), overwritten] {
-        assert_eq!(service.clone().oneshot(request).await.unwrap().status(), 200);
+        assert_eq!(
+            service.clone().oneshot(request).await.unwrap().status(),
+            200
+        );
     }
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2", "Bearer t2"]);
-    assert!(inner.seen().iter().all(|seen| seen.headers.len() == MOST_HEADERS));
+    assert!(
+        inner
+            .seen()
+            .iter()
+            .all(|seen| seen.headers.len() == MOST_HEADERS)
+    );
 }
 
 /// A service whose clones take over what it knows of its readiness, as `tower::steer`'s do.
@@ -355,7 +540,10 @@ struct Steered {
 
 impl Clone for Steered {
     fn clone(&self) -> Self {
-        Self { was_readied: false, of_a_readied_one: self.was_readied || self.of_a_readied_one }
+        Self {
+            was_readied: false,
+            of_a_readied_one: self.was_readied || self.of_a_readied_one,
+        }
     }
 }
 
@@ -364,7 +552,10 @@ impl Service<Request<Body>> for Steered {
     type Error = BoxError;
     type Future = std::future::Ready<Result<http::Response<Body>, BoxError>>;
 
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), BoxError>> {
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), BoxError>> {
         assert!(!self.of_a_readied_one, "its place is not its own");
         self.was_readied = true;
         std::task::Poll::Ready(Ok(()))
@@ -384,7 +575,17 @@ async fn case_49_an_instance_that_is_readied_anew_is_no_clone_of_a_readied_one()
         let first = service.ready().await.unwrap().call(get(MONITORS));
         let clone = service.clone();
         assert_eq!(first.await.unwrap().status(), 200);
-        assert_eq!(service.ready().await.unwrap().call(get(MONITORS)).await.unwrap().status(), 200);
+        assert_eq!(
+            service
+                .ready()
+                .await
+                .unwrap()
+                .call(get(MONITORS))
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
         assert_eq!(clone.oneshot(get(MONITORS)).await.unwrap().status(), 200);
         let token = service.layer().tokens().get().await.unwrap();
         service.layer().tokens().invalidate(&token);
@@ -406,7 +607,10 @@ impl Service<Request<Body>> for Fragile {
     type Error = BoxError;
     type Future = <Api as Service<Request<Body>>>::Future;
 
-    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), BoxError>> {
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), BoxError>> {
         self.0.poll_ready(cx)
     }
 
@@ -425,7 +629,9 @@ async fn case_64_a_panic_in_the_inner_services_clone_costs_its_own_call_only() {
     panics.store(true, Ordering::SeqCst);
     source.answer(token("t1")).await;
     let outcomes = [first.await, second.await];
-    let panicked = outcomes.iter().filter(|outcome| outcome.as_ref().is_err_and(|error| error.is_panic()));
+    let panicked = outcomes
+        .iter()
+        .filter(|outcome| outcome.as_ref().is_err_and(|error| error.is_panic()));
     assert_eq!(panicked.count(), 1);
     assert_eq!((inner.calls(), inner.held()), (1, 0));
     assert_eq!(service.oneshot(get(MONITORS)).await.unwrap().status(), 200);
@@ -452,15 +658,20 @@ fn everything_public_is_clone_send_sync_and_debug() {
     check::<klavi_auth::RefreshPolicy>();
     check::<(Error, klavi_auth::ConfigError, SkipAuth, NoResend, Tag)>();
     future(|| {
-        layer(Scripted::tokens()).layer(tower::util::BoxCloneSyncService::new(fine())).call(get(MONITORS))
+        layer(Scripted::tokens())
+            .layer(tower::util::BoxCloneSyncService::new(fine()))
+            .call(get(MONITORS))
     });
 }
 
 #[tokio::test]
-async fn case_60_a_redirect_that_is_followed_outside_of_the_layer_takes_no_token_to_another_origin() {
+async fn case_60_a_redirect_that_is_followed_outside_of_the_layer_takes_no_token_to_another_origin()
+{
     let inner = Api::new(async |seen| match seen.uri.host() {
         Some("api.klavi.ai") => {
-            let redirect = Response::builder().status(302).header("location", "https://files.example/a");
+            let redirect = Response::builder()
+                .status(302)
+                .header("location", "https://files.example/a");
             Ok(redirect.body(Body::default())?)
         }
         _ => ok("fine"),

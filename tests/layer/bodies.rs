@@ -21,7 +21,10 @@ use klavi_auth::{BoxError, KlaviApi, KlaviAuth, KlaviAuthLayer, Product, TokenCa
 use tower::{Layer, Service, ServiceExt};
 
 fn layer(source: impl klavi_auth::TokenSource) -> KlaviAuthLayer {
-    KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(source))
+    KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Monitor),
+        TokenCache::new(source),
+    )
 }
 
 #[test]
@@ -51,13 +54,20 @@ async fn case_52_the_resend_is_identical_but_for_the_token() {
         .body(Full::from("payload"))
         .unwrap();
     let mut original = request.headers().clone();
-    let response = layer(Scripted::tokens()).layer(inner.clone()).oneshot(request).await.unwrap();
+    let response = layer(Scripted::tokens())
+        .layer(inner.clone())
+        .oneshot(request)
+        .await
+        .unwrap();
     assert_eq!(response.status(), 200);
     for (seen, bearer) in inner.seen().into_iter().zip(["Bearer t1", "Bearer t2"]) {
         original.insert("authorization", HeaderValue::from_static(bearer));
         assert_eq!(seen.headers, original);
         assert_eq!(seen.method.as_str(), "PROPFIND");
-        assert_eq!(seen.uri, "https://api.klavi.ai/monitor/v1/monitors?a=1&b=%20");
+        assert_eq!(
+            seen.uri,
+            "https://api.klavi.ai/monitor/v1/monitors?a=1&b=%20"
+        );
         assert_eq!(seen.version, Version::HTTP_2);
         assert_eq!(seen.body, "payload");
         assert_eq!(seen.tag, Some(Tag("travels")));
@@ -92,13 +102,27 @@ impl http_body::Body for Unclonable {
 async fn case_54_send_once_works_with_every_body_and_sends_it_whole_and_once() {
     let source = Scripted::tokens();
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
-    let unwrap = inner.clone().map_request(|request: Request<Unclonable>| request.map(|body| body.0));
+    let unwrap = inner
+        .clone()
+        .map_request(|request: Request<Unclonable>| request.map(|body| body.0));
     let service = layer(source.clone()).send_once().layer(unwrap);
     for expected in [401, 200] {
-        let request = Request::post("/monitor/x").body(Unclonable(Full::from("payload"))).unwrap();
-        assert_eq!(service.clone().oneshot(request).await.unwrap().status(), expected);
+        let request = Request::post("/monitor/x")
+            .body(Unclonable(Full::from("payload")))
+            .unwrap();
+        assert_eq!(
+            service.clone().oneshot(request).await.unwrap().status(),
+            expected
+        );
     }
-    assert_eq!(inner.seen().iter().map(|seen| seen.body.clone()).collect::<Vec<_>>(), ["payload", "payload"]);
+    assert_eq!(
+        inner
+            .seen()
+            .iter()
+            .map(|seen| seen.body.clone())
+            .collect::<Vec<_>>(),
+        ["payload", "payload"]
+    );
     assert_eq!(source.fetches(), 2);
 }
 
@@ -109,14 +133,21 @@ async fn case_55_size_hint_and_end_of_stream_are_the_bodys_own_both_times() {
     let seen = hints.clone();
     let spy = inner.map_request(move |request: Request<Body>| {
         let body = request.body();
-        seen.lock().unwrap().push((body.size_hint().exact(), body.is_end_stream()));
+        seen.lock()
+            .unwrap()
+            .push((body.size_hint().exact(), body.is_end_stream()));
         request
     });
     let service = layer(Scripted::tokens()).layer(spy);
-    let post = Request::post("/monitor/x").body(Full::from("payload")).unwrap();
+    let post = Request::post("/monitor/x")
+        .body(Full::from("payload"))
+        .unwrap();
     assert_eq!(service.clone().oneshot(post).await.unwrap().status(), 200);
     service.oneshot(get("/monitor/x")).await.unwrap();
-    assert_eq!(*hints.lock().unwrap(), [(Some(7), false), (Some(7), false), (Some(0), true)]);
+    assert_eq!(
+        *hints.lock().unwrap(),
+        [(Some(7), false), (Some(7), false), (Some(0), true)]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,12 +165,21 @@ async fn case_55_the_size_of_a_replay_counts_what_was_read_of_the_body_before() 
                 seen.lock().unwrap().push(body.size_hint().exact());
             }
             let first = seen.lock().unwrap().len() == 2;
-            Ok::<_, BoxError>(Response::builder().status(if first { 401 } else { 200 }).body(())?)
+            Ok::<_, BoxError>(
+                Response::builder()
+                    .status(if first { 401 } else { 200 })
+                    .body(())?,
+            )
         }
     });
-    let service = layer(Scripted::tokens()).replay_with(Boxed::new).layer(inner);
+    let service = layer(Scripted::tokens())
+        .replay_with(Boxed::new)
+        .layer(inner);
     let body = Boxed::new(Full::from("payload").map_err(Into::into));
-    let response = service.oneshot(Request::post("/monitor/x").body(body).unwrap()).await.unwrap();
+    let response = service
+        .oneshot(Request::post("/monitor/x").body(body).unwrap())
+        .await
+        .unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(*hints.lock().unwrap(), [Some(7), Some(0), Some(7), Some(0)]);
 }
@@ -172,12 +212,21 @@ async fn case_56_an_endless_401_is_dropped_before_the_resend_leaves() {
     let (flag, count) = (dropped.clone(), calls.clone());
     let inner = tower::service_fn(move |_: Request<Body>| {
         let first = count.fetch_add(1, Ordering::SeqCst) == 0;
-        assert!(first || flag.load(Ordering::SeqCst), "the first response is gone before the second request");
+        assert!(
+            first || flag.load(Ordering::SeqCst),
+            "the first response is gone before the second request"
+        );
         let endless = Endless(if first { flag.clone() } else { Arc::default() });
-        let response = Response::builder().status(if first { 401 } else { 200 }).body(endless);
+        let response = Response::builder()
+            .status(if first { 401 } else { 200 })
+            .body(endless);
         std::future::ready(response.map_err(BoxError::from))
     });
-    let response = layer(Scripted::tokens()).layer(inner).oneshot(get("/monitor/x")).await.unwrap();
+    let response = layer(Scripted::tokens())
+        .layer(inner)
+        .oneshot(get("/monitor/x"))
+        .await
+        .unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }

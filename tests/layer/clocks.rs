@@ -1,5 +1,5 @@
-//! The clock stands still while the tokens age: a host that sleeps, on most systems. The schedule says "fresh", the API
-//! says 401. (A clock that jumps: `core/clocks.rs`.)
+//! The clock stands still while the tokens age: a host that sleeps, on most systems. The schedule
+//! says "fresh", the API says 401. (A clock that jumps: `core/clocks.rs`.)
 
 use std::sync::{
     Arc,
@@ -28,10 +28,17 @@ impl World {
     async fn with_a_token() -> Self {
         let (source, newest) = (Scripted::tokens(), Arc::new(AtomicUsize::new(1)));
         let number = Arc::clone(&newest);
-        let api = Api::accepting(move |bearer| bearer == format!("Bearer t{}", number.load(SeqCst)));
+        let api =
+            Api::accepting(move |bearer| bearer == format!("Bearer t{}", number.load(SeqCst)));
         let cache = TokenCache::new(source.clone());
         let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone());
-        let world = Self { source, cache, newest, client: layer.layer(api.clone()), api };
+        let world = Self {
+            source,
+            cache,
+            newest,
+            client: layer.layer(api.clone()),
+            api,
+        };
         assert_eq!(world.send(get("/monitor/x")).await, 200);
         world
     }
@@ -43,7 +50,13 @@ impl World {
     }
 
     async fn send(&self, request: http::Request<Body>) -> u16 {
-        self.client.clone().oneshot(request).await.unwrap().status().as_u16()
+        self.client
+            .clone()
+            .oneshot(request)
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
     }
 }
 
@@ -63,7 +76,14 @@ async fn after_a_sleep_a_request_that_is_not_resent_gets_its_401_and_the_next_on
     let world = World::with_a_token().await;
     world.sleep();
     assert_eq!(
-        world.send(http::Request::get("/monitor/x").extension(NoResend).body(Body::default()).unwrap()).await,
+        world
+            .send(
+                http::Request::get("/monitor/x")
+                    .extension(NoResend)
+                    .body(Body::default())
+                    .unwrap()
+            )
+            .await,
         401
     );
     assert_eq!(world.send(get("/monitor/x")).await, 200);

@@ -13,8 +13,8 @@ use crate::support::{
 async fn a_rejected_fixed_token_stays_in_use_and_nothing_is_resent() {
     let api = Api::accepting(|_| false);
     let tokens = TokenCache::fixed("a-token").unwrap();
-    let service =
-        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), tokens.clone()).layer(api.clone());
+    let service = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), tokens.clone())
+        .layer(api.clone());
     for calls in 1..=100 {
         let response = service.clone().oneshot(get("/monitor/x")).await.unwrap();
         assert_eq!(response.status(), 401);

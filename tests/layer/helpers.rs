@@ -46,7 +46,11 @@ pub(crate) fn only(bearer: &'static str) -> Api {
 pub(crate) fn picky(accepted: &'static str) -> Api {
     Api::new(move |seen| {
         let is_rejected = seen.uri.path() == BAD && seen.authorization() != [accepted];
-        std::future::ready(if is_rejected { status(401, "no") } else { ok("fine") })
+        std::future::ready(if is_rejected {
+            status(401, "no")
+        } else {
+            ok("fine")
+        })
     })
 }
 

@@ -1,4 +1,5 @@
-//! The layer around a test double: what is attached, what a 401 does, what becomes of bodies. Paused time.
+//! The layer around a test double: what is attached, what a 401 does, what becomes of bodies.
+//! Paused time.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -33,7 +33,9 @@ fn fine() -> Api {
 async fn case_12_in_the_margin_requests_wait_for_one_fetch() {
     let (source, inner) = (Manual::default(), fine());
     let service = expiring(1.0, &source).await.layer(inner.clone());
-    let calls: Vec<_> = (0..3).map(|_| tokio::spawn(service.clone().oneshot(get(GOOD)))).collect();
+    let calls: Vec<_> = (0..3)
+        .map(|_| tokio::spawn(service.clone().oneshot(get(GOOD))))
+        .collect();
     let fetch = source.next().await;
     assert!(matches!(&fetch.predecessor, Predecessor::Live(token) if token.expose() == "t1"));
     assert_eq!(inner.calls(), 0);
@@ -41,7 +43,10 @@ async fn case_12_in_the_margin_requests_wait_for_one_fetch() {
     for response in join_all(calls).await {
         assert_eq!(response.unwrap().unwrap().status(), 200);
     }
-    assert_eq!((source.fetches(), inner.bearers()), (2, vec!["Bearer t2".to_owned(); 3]));
+    assert_eq!(
+        (source.fetches(), inner.bearers()),
+        (2, vec!["Bearer t2".to_owned(); 3])
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -50,14 +55,19 @@ async fn case_12_if_the_fetch_fails_they_leave_with_the_token_at_once() {
     for draw in [0.0, 1.0] {
         let (source, inner) = (Manual::default(), fine());
         let service = expiring(draw, &source).await.layer(inner.clone());
-        let calls: Vec<_> = (0..3).map(|_| tokio::spawn(service.clone().oneshot(get(GOOD)))).collect();
+        let calls: Vec<_> = (0..3)
+            .map(|_| tokio::spawn(service.clone().oneshot(get(GOOD))))
+            .collect();
         settle().await;
         assert_eq!((source.fetches(), inner.calls()), (2, 0));
         source.answer(reset()).await;
         for response in join_all(calls).await {
             assert_eq!(response.unwrap().unwrap().status(), 200);
         }
-        assert_eq!((source.fetches(), inner.bearers()), (2, vec!["Bearer t1".to_owned(); 3]));
+        assert_eq!(
+            (source.fetches(), inner.bearers()),
+            (2, vec!["Bearer t1".to_owned(); 3])
+        );
     }
 }
 
@@ -76,7 +86,10 @@ async fn case_12_nor_do_they_wait_again_after_a_long_wait_for_readiness() {
         assert_eq!((source.fetches(), inner.calls()), (2, 0));
         drop(blocker);
         assert_eq!(call.await.unwrap().unwrap().status(), 200);
-        assert_eq!((source.fetches(), inner.bearers()), (2, vec!["Bearer t1".to_owned()]));
+        assert_eq!(
+            (source.fetches(), inner.bearers()),
+            (2, vec!["Bearer t1".to_owned()])
+        );
     }
 }
 
@@ -88,9 +101,15 @@ async fn case_12_while_the_pause_runs_requests_leave_at_once() {
     source.answer(reset()).await;
     first.await.unwrap().unwrap();
     for _ in 0..3 {
-        assert_eq!(service.clone().oneshot(get(GOOD)).await.unwrap().status(), 200);
+        assert_eq!(
+            service.clone().oneshot(get(GOOD)).await.unwrap().status(),
+            200
+        );
     }
-    assert_eq!((source.fetches(), inner.bearers()), (2, vec!["Bearer t1".to_owned(); 4]));
+    assert_eq!(
+        (source.fetches(), inner.bearers()),
+        (2, vec!["Bearer t1".to_owned(); 4])
+    );
     // It is 1 s. The next request after it waits again.
     pass(secs(1)).await;
     let second = tokio::spawn(service.oneshot(get(GOOD)));
@@ -113,10 +132,19 @@ async fn case_12_a_silent_endpoint_leaves_time_to_send_the_token() {
     }
     // Of the five seconds that are left, one eighth. Others do not wait any more.
     assert_eq!(start.elapsed(), secs(5) / 8 * 7);
-    assert_eq!(service.clone().oneshot(get(GOOD)).await.unwrap().status(), 200);
+    assert_eq!(
+        service.clone().oneshot(get(GOOD)).await.unwrap().status(),
+        200
+    );
     pass(start + secs(5) - NS - Instant::now()).await;
-    assert_eq!(service.clone().oneshot(get(GOOD)).await.unwrap().status(), 200);
-    assert_eq!((source.fetches(), inner.bearers()), (2, vec!["Bearer t1".to_owned(); 5]));
+    assert_eq!(
+        service.clone().oneshot(get(GOOD)).await.unwrap().status(),
+        200
+    );
+    assert_eq!(
+        (source.fetches(), inner.bearers()),
+        (2, vec!["Bearer t1".to_owned(); 5])
+    );
 
     // The fetch goes on. Once the token has expired, it is waited for.
     pass(NS).await;
@@ -139,12 +167,21 @@ async fn case_12_so_does_a_fetch_that_began_before_the_margin() {
     let start = Instant::now();
     // The token is due after 45 s, and expiring after 52.5 s.
     pass(secs(52)).await;
-    assert_eq!(service.clone().oneshot(get(GOOD)).await.unwrap().status(), 200);
+    assert_eq!(
+        service.clone().oneshot(get(GOOD)).await.unwrap().status(),
+        200
+    );
     pass(secs(1)).await;
-    assert_eq!((source.fetches(), inner.calls(), start.elapsed()), (2, 1, secs(53)));
+    assert_eq!(
+        (source.fetches(), inner.calls(), start.elapsed()),
+        (2, 1, secs(53))
+    );
     assert_eq!(service.oneshot(get(GOOD)).await.unwrap().status(), 200);
     // An eighth of the margin before the expiry, to the millisecond of the timer.
-    assert_eq!((source.fetches(), start.elapsed()), (2, Duration::from_millis(59_063)));
+    assert_eq!(
+        (source.fetches(), start.elapsed()),
+        (2, Duration::from_millis(59_063))
+    );
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t1"]);
 }
 

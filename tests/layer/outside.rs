@@ -34,14 +34,20 @@ fn warm(cache: TokenCache) -> KlaviAuth<Api> {
 /// A cache whose tokens are aging as soon as they are there.
 fn aging(source: impl TokenSource) -> TokenCache {
     let policy = RefreshPolicy::default().jitter(0.0).renew_after(1e-9);
-    TokenCache::builder(source).refresh_policy(policy).build().unwrap()
+    TokenCache::builder(source)
+        .refresh_policy(policy)
+        .build()
+        .unwrap()
 }
 
 /// Calls the service here, where there is no runtime.
 fn call(service: &KlaviAuth<Api>, path: &str) -> Call {
     assert!(Handle::try_current().is_err());
     let mut service = service.clone();
-    while service.poll_ready(&mut Context::from_waker(noop_waker_ref())).is_pending() {}
+    while service
+        .poll_ready(&mut Context::from_waker(noop_waker_ref()))
+        .is_pending()
+    {}
     service.call(get(path))
 }
 
@@ -67,7 +73,10 @@ fn case_30_called_outside_of_a_runtime_the_token_is_fetched_inside() {
     for call in calls {
         assert_eq!(runtime().block_on(call).unwrap().status(), 200);
     }
-    assert_eq!((source.fetches(), inner.bearers()), (1, vec!["Bearer t1".to_owned(); 2]));
+    assert_eq!(
+        (source.fetches(), inner.bearers()),
+        (1, vec!["Bearer t1".to_owned(); 2])
+    );
 }
 
 #[test]
@@ -75,7 +84,10 @@ fn case_30_called_outside_of_a_runtime_a_fresh_token_leaves_at_once() {
     let source = Scripted::tokens();
     let service = warm(TokenCache::new(source.clone()));
     let call = call(&service, GOOD);
-    assert_eq!((source.fetches(), service.get_ref().bearers()), (1, vec!["Bearer t1".to_owned()]));
+    assert_eq!(
+        (source.fetches(), service.get_ref().bearers()),
+        (1, vec!["Bearer t1".to_owned()])
+    );
     assert_eq!(runtime().block_on(call).unwrap().status(), 200);
     assert_eq!((source.fetches(), service.get_ref().calls()), (1, 1));
 }
@@ -90,19 +102,34 @@ fn case_30_called_outside_of_a_runtime_an_aging_token_leaves_at_once() {
     let runtime = runtime();
     assert_eq!(runtime.block_on(call).unwrap().status(), 200);
     // Nobody could start the refresh yet. The next request inside of a runtime does.
-    assert_eq!((source.fetches(), service.layer().tokens().snapshot().is_fetching()), (1, false));
+    assert_eq!(
+        (
+            source.fetches(),
+            service.layer().tokens().snapshot().is_fetching()
+        ),
+        (1, false)
+    );
     runtime.block_on(async {
-        assert_eq!(service.clone().oneshot(get(GOOD)).await.unwrap().status(), 200);
+        assert_eq!(
+            service.clone().oneshot(get(GOOD)).await.unwrap().status(),
+            200
+        );
         settle().await;
     });
-    assert_eq!((source.fetches(), service.get_ref().bearers()), (2, vec!["Bearer t1".to_owned(); 2]));
+    assert_eq!(
+        (source.fetches(), service.get_ref().bearers()),
+        (2, vec!["Bearer t1".to_owned(); 2])
+    );
     assert_eq!(service.layer().tokens().snapshot().generation(), Some(2));
 }
 
 #[test]
 fn case_30_awaited_outside_of_any_runtime_a_token_is_sent() {
     without_deadlock(|| {
-        for cache in [TokenCache::new(Scripted::tokens()), aging(Scripted::tokens())] {
+        for cache in [
+            TokenCache::new(Scripted::tokens()),
+            aging(Scripted::tokens()),
+        ] {
             let service = warm(cache);
             for _ in 0..2 {
                 assert_eq!(await_outside(call(&service, GOOD)).unwrap().status(), 200);
@@ -132,7 +159,10 @@ fn case_30_awaited_outside_of_any_runtime_no_token_is_a_typed_error() {
         });
         assert_eq!(fetch, 200);
         assert_eq!(await_outside(late).unwrap().status(), 200);
-        assert_eq!((source.fetches(), inner.bearers()), (1, vec!["Bearer t1".to_owned(); 2]));
+        assert_eq!(
+            (source.fetches(), inner.bearers()),
+            (1, vec!["Bearer t1".to_owned(); 2])
+        );
     });
 }
 
@@ -149,15 +179,24 @@ fn case_44a_awaited_outside_of_any_runtime_a_401_makes_a_suspect() {
             // It cannot be replaced here: all others leave with it.
             assert_eq!(await_outside(call(&service, GOOD)).unwrap().status(), 200);
         }
-        assert_eq!((source.fetches(), service.get_ref().bearers()), (1, vec!["Bearer t1".to_owned(); 4]));
+        assert_eq!(
+            (source.fetches(), service.get_ref().bearers()),
+            (1, vec!["Bearer t1".to_owned(); 4])
+        );
         // The next request inside of a runtime leaves with it too, and has it replaced.
         runtime().block_on(async {
-            assert_eq!(service.clone().oneshot(get(GOOD)).await.unwrap().status(), 200);
+            assert_eq!(
+                service.clone().oneshot(get(GOOD)).await.unwrap().status(),
+                200
+            );
             settle().await;
         });
         assert_eq!(await_outside(call(&service, GOOD)).unwrap().status(), 200);
         assert_eq!(
-            (source.fetches(), service.get_ref().bearers()[4..].join(", ")),
+            (
+                source.fetches(),
+                service.get_ref().bearers()[4..].join(", ")
+            ),
             (2, "Bearer t1, Bearer t2".to_owned())
         );
     });

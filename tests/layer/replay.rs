@@ -1,4 +1,5 @@
-//! BEHAVIOUR 51 to 56 for bodies that cannot be cloned: recorded while they are sent, and sent again.
+//! BEHAVIOUR 51 to 56 for bodies that cannot be cloned: recorded while they are sent, and sent
+//! again.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,19 +18,30 @@ use http_body_util::{
     combinators::{BoxBody, UnsyncBoxBody},
 };
 use klavi_auth::{
-    BoxError, Error, KlaviApi, KlaviAuthLayer, Product, RecordBody, ReplayBody, TokenCache, TokenSource,
+    BoxError, Error, KlaviApi, KlaviAuthLayer, Product, RecordBody, ReplayBody, TokenCache,
+    TokenSource,
 };
 use tower::{Layer, ServiceExt};
 
 const CAP: usize = 64 * 1024;
 
-fn layer<B>(source: impl TokenSource, construct: fn(ReplayBody<B>) -> B) -> KlaviAuthLayer<RecordBody<B>> {
-    KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(source))
-        .replay_with(construct)
+fn layer<B>(
+    source: impl TokenSource,
+    construct: fn(ReplayBody<B>) -> B,
+) -> KlaviAuthLayer<RecordBody<B>> {
+    KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Monitor),
+        TokenCache::new(source),
+    )
+    .replay_with(construct)
 }
 
 fn post<B>(body: B) -> Request<B> {
-    Request::post("/monitor/x").header("x-mine", "kept").extension(Tag("travels")).body(body).unwrap()
+    Request::post("/monitor/x")
+        .header("x-mine", "kept")
+        .extension(Tag("travels"))
+        .body(body)
+        .unwrap()
 }
 
 fn parts() -> Parts {
@@ -38,8 +50,8 @@ fn parts() -> Parts {
 
 const PARTS: [&str; 4] = ["one", "two", "three", r#"{"grpc-status": "0"}"#];
 
-/// The API reads `frames` frames of the first request and says 401; then it reads all of the second. The first body
-/// lives on, as it does where a connection still has it.
+/// The API reads `frames` frames of the first request and says 401; then it reads all of the
+/// second. The first body lives on, as it does where a connection still has it.
 async fn is_resent_whole_after<B>(frames: usize, construct: fn(ReplayBody<B>) -> B, body: B)
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
@@ -71,7 +83,10 @@ where
     assert_eq!(response.status(), 200, "after {frames} frames");
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2"]);
     let mut first = first.lock().unwrap().take().unwrap();
-    assert!(next(&mut first).await.unwrap().is_err(), "the first body was taken over");
+    assert!(
+        next(&mut first).await.unwrap().is_err(),
+        "the first body was taken over"
+    );
 }
 
 async fn is_resent_whole<B>(construct: fn(ReplayBody<B>) -> B, make: impl Fn() -> B)
@@ -85,7 +100,10 @@ where
 
 #[tokio::test(start_paused = true)]
 async fn case_53_bodies_of_every_kind_are_resent_whole_wherever_the_first_one_had_got_to() {
-    is_resent_whole(axum::body::Body::new, || axum::body::Body::new(stream(parts()))).await;
+    is_resent_whole(axum::body::Body::new, || {
+        axum::body::Body::new(stream(parts()))
+    })
+    .await;
     is_resent_whole(tonic::body::Body::new, || {
         tonic::body::Body::new(stream(parts()).map_err(tonic::Status::from_error))
     })
@@ -95,7 +113,10 @@ async fn case_53_bodies_of_every_kind_are_resent_whole_wherever_the_first_one_ha
     is_resent_whole(Own::again, || Own::of(parts())).await;
     // An error type of its own.
     let io = |body: ReplayBody<_>| body.map_err(std::io::Error::other).boxed();
-    is_resent_whole(io, || stream(parts()).map_err(std::io::Error::other).boxed()).await;
+    is_resent_whole(io, || {
+        stream(parts()).map_err(std::io::Error::other).boxed()
+    })
+    .await;
 }
 
 /// The lengths of the bodies that the API was sent, if it reads them all and accepts `t2`.
@@ -113,7 +134,11 @@ where
         async move {
             let parts = rest(request.body_mut()).await?;
             seen.lock().unwrap().push(parts.concat().len());
-            if number == 1 { status(401, "original") } else { ok("fine") }
+            if number == 1 {
+                status(401, "original")
+            } else {
+                ok("fine")
+            }
         }
     });
     let response = layer.layer(inner).oneshot(post(body)).await.unwrap();
@@ -128,9 +153,15 @@ fn of_length(length: usize) -> Parts {
 
 #[tokio::test(start_paused = true)]
 async fn case_54_over_the_cap_it_is_sent_once_unbroken_and_the_401_is_the_callers() {
-    for (limit, cap) in [(None, CAP), (Some(10), 10), (Some(2 * CAP), 2 * CAP), (Some(0), 0)] {
+    for (limit, cap) in [
+        (None, CAP),
+        (Some(10), 10),
+        (Some(2 * CAP), 2 * CAP),
+        (Some(0), 0),
+    ] {
         for length in [cap, cap + 1] {
-            // Of unknown length, and with a length that says at once that there is no point in recording.
+            // Of unknown length, and with a length that says at once that there is no point in
+            // recording.
             let streamed = axum::body::Body::new(stream(of_length(length)));
             for body in [streamed, axum::body::Body::from(vec![b'a'; length])] {
                 let source = Scripted::tokens();
@@ -146,7 +177,10 @@ async fn case_54_over_the_cap_it_is_sent_once_unbroken_and_the_401_is_the_caller
                 assert_eq!(lengths, [length]);
                 assert_eq!(response.headers()["x-from"], "api");
                 assert!(response.extensions().get::<Error>().is_none());
-                assert_eq!(text(response).await, (http::StatusCode::UNAUTHORIZED, "original".into()));
+                assert_eq!(
+                    text(response).await,
+                    (http::StatusCode::UNAUTHORIZED, "original".into())
+                );
                 // The token is replaced for the next request.
                 assert_eq!(layer.tokens().get().await.unwrap().expose(), "t2");
                 assert_eq!(source.fetches(), 2);
@@ -177,7 +211,10 @@ async fn case_54_reading_on_past_the_cap_while_the_token_is_fetched_gives_the_or
     assert_eq!(rest(&mut first).await.unwrap(), PARTS[1..]);
     source.answer(token("t2")).await;
     let response = call.await.unwrap().unwrap();
-    assert_eq!(text(response).await, (http::StatusCode::UNAUTHORIZED, "original".into()));
+    assert_eq!(
+        text(response).await,
+        (http::StatusCode::UNAUTHORIZED, "original".into())
+    );
     assert_eq!(inner.bearers(), ["Bearer t1"]);
     assert_eq!(layer.tokens().get().await.unwrap().expose(), "t2");
 }
@@ -194,7 +231,10 @@ async fn case_54_the_401_of_a_body_over_the_cap_waits_for_no_token() {
     source.answer(token("t1")).await;
     settle().await;
     assert!(call.is_finished(), "nobody fetches a token for it");
-    assert_eq!(text(call.await.unwrap().unwrap()).await, (http::StatusCode::UNAUTHORIZED, "original".into()));
+    assert_eq!(
+        text(call.await.unwrap().unwrap()).await,
+        (http::StatusCode::UNAUTHORIZED, "original".into())
+    );
     assert_eq!(source.fetches(), 1);
 }
 
@@ -230,13 +270,24 @@ async fn case_53_an_empty_body_is_not_wrapped_and_is_resent() {
     let inner = Streams::new(|number, request: Request<Own>| async move {
         let body = request.body();
         assert_eq!(
-            (body.is_original(), body.size_hint().exact(), body.is_end_stream()),
+            (
+                body.is_original(),
+                body.size_hint().exact(),
+                body.is_end_stream()
+            ),
             (number == 1, Some(0), true)
         );
-        if number == 1 { status(401, "no") } else { ok("fine") }
+        if number == 1 {
+            status(401, "no")
+        } else {
+            ok("fine")
+        }
     });
     let service = layer(Scripted::tokens(), Own::again).layer(inner.clone());
-    assert_eq!(service.oneshot(post(Own::text(""))).await.unwrap().status(), 200);
+    assert_eq!(
+        service.oneshot(post(Own::text(""))).await.unwrap().status(),
+        200
+    );
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2"]);
 }
 
@@ -252,15 +303,24 @@ async fn case_54_an_error_of_the_original_comes_through_and_is_not_resent() {
     });
     let service = layer(Scripted::tokens(), Own::again).layer(fails.clone());
     let error = service.oneshot(post(failing())).await.unwrap_err();
-    assert_eq!((error.to_string().as_str(), fails.bearers().len()), ("the disk failed", 1));
+    assert_eq!(
+        (error.to_string().as_str(), fails.bearers().len()),
+        ("the disk failed", 1)
+    );
 
     let answers = Streams::new(|_, mut request: Request<Own>| async move {
-        assert_eq!(rest(request.body_mut()).await.unwrap_err().to_string(), "the disk failed");
+        assert_eq!(
+            rest(request.body_mut()).await.unwrap_err().to_string(),
+            "the disk failed"
+        );
         status(401, "original")
     });
     let service = layer(Scripted::tokens(), Own::again).layer(answers.clone());
     let response = service.oneshot(post(failing())).await.unwrap();
-    assert_eq!(text(response).await, (http::StatusCode::UNAUTHORIZED, "original".into()));
+    assert_eq!(
+        text(response).await,
+        (http::StatusCode::UNAUTHORIZED, "original".into())
+    );
     assert_eq!(answers.bearers(), ["Bearer t1"]);
 }
 
@@ -276,37 +336,84 @@ async fn case_53_an_error_that_the_first_reading_did_not_meet_is_met_by_the_seco
     });
     let service = layer(Scripted::tokens(), Own::again).layer(inner.clone());
     let error = service.oneshot(post(failing())).await.unwrap_err();
-    assert_eq!((error.to_string().as_str(), inner.bearers().len()), ("the disk failed", 2));
+    assert_eq!(
+        (error.to_string().as_str(), inner.bearers().len()),
+        ("the disk failed", 2)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn case_55_the_length_is_what_it_was_both_times() {
-    let inner = Streams::new(|number, mut request: Request<axum::body::Body>| async move {
-        assert_eq!((request.body().size_hint().exact(), request.body().is_end_stream()), (Some(7), false));
-        assert_eq!(rest(request.body_mut()).await?, ["payload"]);
-        assert_eq!((request.body().size_hint().exact(), request.body().is_end_stream()), (Some(0), true));
-        if number == 1 { status(401, "no") } else { ok("fine") }
-    });
+    let inner = Streams::new(
+        |number, mut request: Request<axum::body::Body>| async move {
+            assert_eq!(
+                (
+                    request.body().size_hint().exact(),
+                    request.body().is_end_stream()
+                ),
+                (Some(7), false)
+            );
+            assert_eq!(rest(request.body_mut()).await?, ["payload"]);
+            assert_eq!(
+                (
+                    request.body().size_hint().exact(),
+                    request.body().is_end_stream()
+                ),
+                (Some(0), true)
+            );
+            if number == 1 {
+                status(401, "no")
+            } else {
+                ok("fine")
+            }
+        },
+    );
     let service = layer(Scripted::tokens(), axum::body::Body::new).layer(inner.clone());
-    assert_eq!(service.oneshot(post("payload".into())).await.unwrap().status(), 200);
+    assert_eq!(
+        service
+            .oneshot(post("payload".into()))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
     assert_eq!(inner.bearers().len(), 2);
 }
 
 /// What a client frames a body by.
 fn announced<B: http_body::Body>(body: &B) -> (u64, Option<u64>, bool) {
-    (body.size_hint().lower(), body.size_hint().upper(), body.is_end_stream())
+    (
+        body.size_hint().lower(),
+        body.size_hint().upper(),
+        body.is_end_stream(),
+    )
 }
 
 #[tokio::test(start_paused = true)]
 async fn case_55_a_length_that_was_unknown_stays_so_though_all_is_recorded() {
     for (parts, expected) in [(vec![], &PARTS[..0]), (parts(), &PARTS)] {
         let inner = Streams::new(move |number, mut request: Request<Own>| async move {
-            assert_eq!(announced(request.body()), (0, None, false), "sending {number}");
+            assert_eq!(
+                announced(request.body()),
+                (0, None, false),
+                "sending {number}"
+            );
             assert_eq!(rest(request.body_mut()).await?, expected);
-            if number == 1 { status(401, "no") } else { ok("fine") }
+            if number == 1 {
+                status(401, "no")
+            } else {
+                ok("fine")
+            }
         });
         let service = layer(Scripted::tokens(), Own::again).layer(inner.clone());
-        assert_eq!(service.oneshot(post(Own::of(parts))).await.unwrap().status(), 200);
+        assert_eq!(
+            service
+                .oneshot(post(Own::of(parts)))
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
         assert_eq!(inner.bearers().len(), 2);
     }
 }
@@ -315,7 +422,11 @@ async fn case_55_a_length_that_was_unknown_stays_so_though_all_is_recorded() {
 async fn case_55_a_length_that_was_known_is_announced_again_wherever_the_first_got_to() {
     for read_first in 0..=2 {
         let inner = Streams::new(move |number, mut request: Request<Own>| async move {
-            assert_eq!(announced(request.body()), (7, Some(7), false), "sending {number}");
+            assert_eq!(
+                announced(request.body()),
+                (7, Some(7), false),
+                "sending {number}"
+            );
             if number == 1 {
                 for _ in 0..read_first {
                     next(request.body_mut()).await.transpose()?;
@@ -327,7 +438,14 @@ async fn case_55_a_length_that_was_known_is_announced_again_wherever_the_first_g
             ok("fine")
         });
         let service = layer(Scripted::tokens(), Own::again).layer(inner.clone());
-        assert_eq!(service.oneshot(post(Own::text("payload"))).await.unwrap().status(), 200);
+        assert_eq!(
+            service
+                .oneshot(post(Own::text("payload")))
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
         assert_eq!(inner.bearers().len(), 2);
     }
 }

@@ -22,7 +22,11 @@ fn rejecting_once() -> Api {
     let count = AtomicUsize::new(0);
     Api::new(move |seen| {
         let is_rejected = seen.uri.path() == BAD && count.fetch_add(1, Ordering::SeqCst) == 0;
-        std::future::ready(if is_rejected { status(401, "no") } else { ok("fine") })
+        std::future::ready(if is_rejected {
+            status(401, "no")
+        } else {
+            ok("fine")
+        })
     })
 }
 
@@ -55,10 +59,16 @@ async fn case_45_the_same_string_is_resent_once_and_nobody_else_notices() {
     let service = layer.layer(inner.clone());
     let rejected = tokio::spawn(service.clone().oneshot(get(BAD)));
     source.answer(token("t1")).await;
-    let others: Vec<_> = (0..10).map(|_| tokio::spawn(service.clone().oneshot(get(GOOD)))).collect();
+    let others: Vec<_> = (0..10)
+        .map(|_| tokio::spawn(service.clone().oneshot(get(GOOD))))
+        .collect();
     let fetch = source.next().await;
     assert!(matches!(&fetch.predecessor, Predecessor::Refused(token) if token.expose() == "t1"));
-    assert_eq!(inner.calls(), 1, "the token is not sent while it is replaced");
+    assert_eq!(
+        inner.calls(),
+        1,
+        "the token is not sent while it is replaced"
+    );
     fetch.answer(token("t1"));
     for response in join_all(others.into_iter().chain([rejected])).await {
         assert_eq!(response.unwrap().unwrap().status(), 200);
@@ -78,16 +88,28 @@ async fn case_45_a_spurious_401_with_an_idempotent_auth_fails_no_request() {
     let service = layer.layer(inner.clone());
     service.clone().oneshot(get(GOOD)).await.unwrap();
     pass(secs(60)).await;
-    assert_eq!(service.clone().oneshot(get(BAD)).await.unwrap().status(), 200);
+    assert_eq!(
+        service.clone().oneshot(get(BAD)).await.unwrap().status(),
+        200
+    );
     for _ in 0..1000 {
         let sent = Instant::now();
-        assert_eq!(service.clone().oneshot(get(GOOD)).await.unwrap().status(), 200);
+        assert_eq!(
+            service.clone().oneshot(get(GOOD)).await.unwrap().status(),
+            200
+        );
         assert_eq!(sent.elapsed(), secs(0));
         pass(secs(1)).await;
     }
     assert_eq!(source.seconds_after(start), [0.0, 60.0]);
-    assert_eq!((inner.calls(), layer.tokens().snapshot().generation()), (1 + 2 + 1000, Some(2)));
-    assert_eq!(layer.tokens().snapshot().expires_in(), Some(LIFETIME - secs(1060)));
+    assert_eq!(
+        (inner.calls(), layer.tokens().snapshot().generation()),
+        (1 + 2 + 1000, Some(2))
+    );
+    assert_eq!(
+        layer.tokens().snapshot().expires_in(),
+        Some(LIFETIME - secs(1060))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,16 +120,30 @@ async fn case_45_a_late_401_of_an_older_generation_changes_nothing() {
     let late = tokio::spawn(layer.layer(inner.clone()).oneshot(get(LATE)));
     settle().await;
     // Another request's 401 takes the first of two from the budget. The source vouches for T1.
-    assert_eq!(layer.layer(rejecting_once()).oneshot(get(BAD)).await.unwrap().status(), 200);
+    assert_eq!(
+        layer
+            .layer(rejecting_once())
+            .oneshot(get(BAD))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
     assert_eq!(layer.tokens().snapshot().generation(), Some(2));
     open.send(true).unwrap();
     assert_eq!(late.await.unwrap().unwrap().status(), 200);
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t1"]);
-    assert_eq!((source.fetches(), layer.tokens().snapshot().generation()), (2, Some(2)));
+    assert_eq!(
+        (source.fetches(), layer.tokens().snapshot().generation()),
+        (2, Some(2))
+    );
     // So the second of two is there for a 401 of the current generation, and none for the next.
     let always = layer.layer(only("nobody"));
     assert!(error_of(&always.clone().oneshot(get(BAD)).await.unwrap()).is_none());
-    assert_eq!((source.fetches(), layer.tokens().snapshot().generation()), (3, Some(3)));
+    assert_eq!(
+        (source.fetches(), layer.tokens().snapshot().generation()),
+        (3, Some(3))
+    );
     let over = always.oneshot(get(BAD)).await.unwrap();
     assert!(error_of(&over).unwrap().is_budget_exhausted());
     assert_eq!(source.fetches(), 3);
@@ -131,7 +167,10 @@ async fn case_45_a_late_401_counts_for_no_later_generation_of_its_string() {
     let response = late.await.unwrap().unwrap();
     assert!(response.status() == 401 && error_of(&response).is_none());
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t1"]);
-    assert_eq!((source.fetches(), layer.tokens().snapshot().generation()), (3, Some(3)));
+    assert_eq!(
+        (source.fetches(), layer.tokens().snapshot().generation()),
+        (3, Some(3))
+    );
     assert!(layer.tokens().snapshot().is_ready());
 }
 
@@ -163,9 +202,20 @@ async fn case_45_a_401_after_the_successor_is_not_held_against_its_string() {
     assert_eq!(late.await.unwrap().unwrap().status(), 200);
     assert_eq!(source.fetches(), 2);
     pass(secs(1800)).await;
-    assert_eq!(layer.layer(inner.clone()).oneshot(get(GOOD)).await.unwrap().status(), 200);
+    assert_eq!(
+        layer
+            .layer(inner.clone())
+            .oneshot(get(GOOD))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2", "Bearer t1"]);
-    assert_eq!((source.fetches(), layer.tokens().snapshot().generation()), (3, Some(3)));
+    assert_eq!(
+        (source.fetches(), layer.tokens().snapshot().generation()),
+        (3, Some(3))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,7 +241,10 @@ async fn case_45_nor_is_the_string_of_an_expired_token_after_a_late_401() {
     for call in [first, second] {
         assert_eq!(call.await.unwrap().unwrap().status(), 200);
     }
-    assert_eq!((source.fetches(), tokens.snapshot().generation()), (3, Some(2)));
+    assert_eq!(
+        (source.fetches(), tokens.snapshot().generation()),
+        (3, Some(2))
+    );
 }
 
 /// A layer with an aging token T1 and a refresh in progress, and a request that was just rejected
@@ -234,7 +287,10 @@ async fn case_45_another_string_asked_for_before_the_401_is_taken() {
     source.answer(token("t2")).await;
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2"]);
-    assert_eq!((source.fetches(), layer.tokens().snapshot().generation()), (2, Some(2)));
+    assert_eq!(
+        (source.fetches(), layer.tokens().snapshot().generation()),
+        (2, Some(2))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,7 +310,9 @@ async fn case_31_a_token_asked_for_before_an_invalidation_is_not_taken() {
     let source = Manual::default();
     let (layer, inner, call) = rejected_during_a_renewal(&source).await;
     let renewal = source.next().await;
-    let Predecessor::Live(t1) = &renewal.predecessor else { panic!("{:?}", renewal.predecessor) };
+    let Predecessor::Live(t1) = &renewal.predecessor else {
+        panic!("{:?}", renewal.predecessor)
+    };
     layer.tokens().invalidate(t1);
     renewal.answer(token("before"));
     source.answer(token("t2")).await;
@@ -266,5 +324,13 @@ async fn case_31_a_token_asked_for_before_an_invalidation_is_not_taken() {
 async fn case_14_after_a_401_a_successor_with_a_shorter_life_is_taken() {
     let source = Scripted::new([token("t1"), token_for("t2", 5)]);
     let inner = only("Bearer t2");
-    assert_eq!(layer(source).layer(inner).oneshot(get("/monitor/x")).await.unwrap().status(), 200);
+    assert_eq!(
+        layer(source)
+            .layer(inner)
+            .oneshot(get("/monitor/x"))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
 }

@@ -21,8 +21,8 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// The paths that were called.
 type Calls = Arc<Mutex<Vec<String>>>;
 
-/// A cache whose token endpoints answer with these statuses: 200 with a token, all others with silence after the
-/// head. A call may take 5 s.
+/// A cache whose token endpoints answer with these statuses: 200 with a token, all others with
+/// silence after the head. A call may take 5 s.
 fn answering(statuses: &'static [u16]) -> (TokenCache, Calls) {
     let calls = Calls::default();
     let log = Arc::clone(&calls);
@@ -30,8 +30,14 @@ fn answering(statuses: &'static [u16]) -> (TokenCache, Calls) {
         let mut log = log.lock().unwrap();
         let status = statuses[log.len()];
         log.push(request.uri().path().rsplit('/').next().unwrap().to_owned());
-        let response = Response::builder().status(status).header(RETRY_AFTER, "200");
-        let body = if status == 200 { token(log.len()) } else { silence() };
+        let response = Response::builder()
+            .status(status)
+            .header(RETRY_AFTER, "200");
+        let body = if status == 200 {
+            token(log.len())
+        } else {
+            silence()
+        };
         async move { Ok::<_, Infallible>(response.body(body).unwrap()) }
     });
     let credentials = Credentials::new("access-4711", "secret-0815").unwrap();
@@ -43,7 +49,10 @@ fn answering(statuses: &'static [u16]) -> (TokenCache, Calls) {
 }
 
 fn token(number: usize) -> Body {
-    Full::from(format!(r#"{{"accessToken":"token-{number}","expireIn":1800}}"#)).boxed_unsync()
+    Full::from(format!(
+        r#"{{"accessToken":"token-{number}","expireIn":1800}}"#
+    ))
+    .boxed_unsync()
 }
 
 fn silence() -> Body {
@@ -83,9 +92,15 @@ async fn case_35_rejected_keys_are_not_tried_again() {
 async fn case_35_a_bad_request_is_not_tried_again_and_says_nothing_about_the_keys() {
     let (cache, calls) = answering(&[400]);
     let error = failure(&cache).await;
-    assert!(error.is_bad_request() && !error.is_keys_rejected() && !error.is_timeout(), "{error:?}");
+    assert!(
+        error.is_bad_request() && !error.is_keys_rejected() && !error.is_timeout(),
+        "{error:?}"
+    );
     assert_eq!(error.status().unwrap(), 400);
-    assert!(cache.get().await.unwrap_err().is_bad_request(), "the cached error");
+    assert!(
+        cache.get().await.unwrap_err().is_bad_request(),
+        "the cached error"
+    );
     assert_eq!(*calls.lock().unwrap(), ["auth"]);
 }
 

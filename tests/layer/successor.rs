@@ -6,8 +6,8 @@ use klavi_auth::{Error, Freshness, NewToken, TokenCache};
 use tokio::time::Instant;
 
 use crate::support::{
-    LIFETIME, Logged, Manual, NS, Scripted, at_once, cache_drawing, call, pass, secs, settle, token,
-    token_for, traffic,
+    LIFETIME, Logged, Manual, NS, Scripted, at_once, cache_drawing, call, pass, secs, settle,
+    token, token_for, traffic,
 };
 
 fn millis(n: u64) -> Duration {
@@ -84,10 +84,17 @@ async fn case_14_an_endpoint_that_repeats_itself_is_not_asked_in_a_tight_loop() 
     let start = Instant::now();
     let (cache, source) =
         renewed_with(move |_| token("t1").map(|new| new.aged(Instant::now() - start))).await;
-    assert_eq!(cache.snapshot().expires_in(), Some(secs(630)), "t1 was not extended");
+    assert_eq!(
+        cache.snapshot().expires_in(),
+        Some(secs(630)),
+        "t1 was not extended"
+    );
     let renewal = start + secs(1170);
     traffic(&cache, millis(100), secs(60)).await;
-    assert_eq!(source.seconds_after(renewal), [0.0, 1.0, 3.0, 7.0, 15.0, 31.0]);
+    assert_eq!(
+        source.seconds_after(renewal),
+        [0.0, 1.0, 3.0, 7.0, 15.0, 31.0]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,7 +137,10 @@ async fn case_45_the_same_string_is_a_new_token_if_it_is_handed_out_after_an_inv
 async fn case_15_the_same_string_with_a_later_end_is_an_extension() {
     let (cache, source) = renewed_with(|_| token("t1")).await;
     let state = cache.snapshot();
-    assert_eq!((state.generation(), state.freshness()), (Some(1), Some(Freshness::Fresh)));
+    assert_eq!(
+        (state.generation(), state.freshness()),
+        (Some(1), Some(Freshness::Fresh))
+    );
     assert_eq!(state.age(), Some(secs(0)));
     assert_eq!(state.expires_in(), Some(secs(1800)));
     assert!(state.last_error().is_none());

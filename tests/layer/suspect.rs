@@ -82,7 +82,10 @@ async fn case_44_each_gets_its_own_401_and_the_unsent_leave_with_the_token() {
     for response in join_all(unsent).await {
         assert_eq!(response.unwrap().unwrap().status(), 200);
     }
-    assert_eq!((source.fetches(), inner.bearers()), (2, vec!["Bearer t1".to_owned(); 7]));
+    assert_eq!(
+        (source.fetches(), inner.bearers()),
+        (2, vec!["Bearer t1".to_owned(); 7])
+    );
     let state = layer.tokens().snapshot();
     assert!(state.is_suspect() && state.is_ready() && !state.is_refused());
     assert_eq!(state.generation(), Some(1));
@@ -99,14 +102,21 @@ async fn case_44a_one_spurious_401_in_an_outage_fails_no_other_request() {
     // Nothing is sent during the three attempts.
     let unsent = spawn(&service, GOOD);
     let statuses = join_all(calls.into_iter().chain([unsent])).await;
-    let statuses = statuses.into_iter().map(|response| response.unwrap().unwrap().status().as_u16());
-    assert_eq!((statuses.collect::<Vec<_>>(), start.elapsed()), (vec![401, 200, 200], secs(3)));
+    let statuses = statuses
+        .into_iter()
+        .map(|response| response.unwrap().unwrap().status().as_u16());
+    assert_eq!(
+        (statuses.collect::<Vec<_>>(), start.elapsed()),
+        (vec![401, 200, 200], secs(3))
+    );
     while start.elapsed() < secs(60) {
         assert_eq!(in_no_time(&service, GOOD).await.0, 200);
         pass(Duration::from_millis(100)).await;
     }
     // The pause of those who wait, up to 5 s. The budget of one was used up by the 401.
-    let asked = [0.0, 0.0, 1.0, 3.0, 7.0, 12.0, 17.0, 22.0, 27.0, 32.0, 37.0, 42.0, 47.0, 52.0, 57.0];
+    let asked = [
+        0.0, 0.0, 1.0, 3.0, 7.0, 12.0, 17.0, 22.0, 27.0, 32.0, 37.0, 42.0, 47.0, 52.0, 57.0,
+    ];
     assert_eq!(source.seconds_after(start), asked);
     assert_eq!(inner.bearers(), vec!["Bearer t1".to_owned(); 3 + 570]);
 }
@@ -122,20 +132,31 @@ async fn case_44a_while_there_is_a_suspect_the_pause_is_not_drawn() {
         pass(Duration::from_millis(100)).await;
     }
     // The first token, three attempts for the 401 and one for the next request; then every 5 s.
-    assert_eq!(source.seconds_after(start), [0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 10.0, 15.0]);
+    assert_eq!(
+        source.seconds_after(start),
+        [0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 10.0, 15.0]
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn case_44a_the_401s_and_the_fetches_of_a_suspect_spend_no_budget() {
     let outage = [rejected(), rejected(), rejected()];
-    let source = Scripted::new([token("t1")].into_iter().chain(outage).chain([token("t2"), token("t3")]));
+    let source = Scripted::new(
+        [token("t1")]
+            .into_iter()
+            .chain(outage)
+            .chain([token("t2"), token("t3")]),
+    );
     let layer = layer_of(frugal(2, source.clone()));
     let service = layer.layer(only("nobody"));
     let mut told = Vec::new();
     for _ in 0..6 {
         let response = service.clone().oneshot(get(BAD)).await.unwrap();
         assert_eq!(response.status(), 401);
-        told.push((source.fetches(), error_of(&response).map(Error::is_budget_exhausted)));
+        told.push((
+            source.fetches(),
+            error_of(&response).map(Error::is_budget_exhausted),
+        ));
         pass(secs(5)).await;
     }
     let expected = [
@@ -177,16 +198,24 @@ async fn case_44a_a_401_that_finds_a_fetch_running_waits_for_it() {
         assert_eq!(source.fetches(), 3);
         let waits = spawn(&service, BAD);
         settle().await;
-        assert_eq!((source.fetches(), inner.calls(), waits.is_finished()), (3, 3, false));
+        assert_eq!(
+            (source.fetches(), inner.calls(), waits.is_finished()),
+            (3, 3, false)
+        );
         // All others leave at once meanwhile.
         assert_eq!(in_no_time(&service, GOOD).await.0, 200);
         let fetch = source.next().await;
-        assert!(matches!(&fetch.predecessor, Predecessor::Refused(token) if token.expose() == "t1"));
+        assert!(
+            matches!(&fetch.predecessor, Predecessor::Refused(token) if token.expose() == "t1")
+        );
         fetch.answer(if succeeds { token("t2") } else { rejected() });
         let response = waits.await.unwrap().unwrap();
         assert_eq!(response.status(), if succeeds { 200 } else { 401 });
         assert_eq!(error_of(&response).is_some(), !succeeds);
-        assert_eq!((source.fetches(), inner.calls()), (3, if succeeds { 5 } else { 4 }));
+        assert_eq!(
+            (source.fetches(), inner.calls()),
+            (3, if succeeds { 5 } else { 4 })
+        );
         assert_eq!(service.layer().tokens().snapshot().is_suspect(), !succeeds);
     }
 }
@@ -228,28 +257,49 @@ async fn case_44a_a_first_401_while_retry_after_runs_calls_nothing() {
     assert!(!layer.tokens().snapshot().is_suspect());
 
     let (status, error) = in_no_time(&service, BAD).await;
-    assert_eq!((status, error.unwrap().retry_after()), (401, Some(secs(60))));
+    assert_eq!(
+        (status, error.unwrap().retry_after()),
+        (401, Some(secs(60)))
+    );
     assert!(layer.tokens().snapshot().is_suspect());
     assert_eq!(layer.tokens().snapshot().held_back(), Some(secs(60)));
     pass(secs(60) - NS).await;
     assert_eq!(in_no_time(&service, GOOD).await.0, 200);
     settle().await;
-    assert_eq!((source.fetches(), inner.bearers()), (2, vec!["Bearer t1".to_owned(); 4]));
+    assert_eq!(
+        (source.fetches(), inner.bearers()),
+        (2, vec!["Bearer t1".to_owned(); 4])
+    );
     pass(NS).await;
     assert_eq!(in_no_time(&service, GOOD).await.0, 200);
     settle().await;
-    assert_eq!((source.fetches(), layer.tokens().snapshot().generation()), (3, Some(2)));
+    assert_eq!(
+        (source.fetches(), layer.tokens().snapshot().generation()),
+        (3, Some(2))
+    );
 
     // Nothing was spent: the budget of one is there for T3, and not for T4.
     assert!(in_no_time(&service, BAD).await.1.is_none());
     assert_eq!(source.fetches(), 4);
-    assert!(in_no_time(&service, BAD).await.1.unwrap().is_budget_exhausted());
+    assert!(
+        in_no_time(&service, BAD)
+            .await
+            .1
+            .unwrap()
+            .is_budget_exhausted()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn case_44a_a_suspect_is_used_to_its_real_expiry_and_no_longer() {
     let start = Instant::now();
-    let source = Logged::new(|n| if n == 1 { token_for("t1", 60) } else { rejected() });
+    let source = Logged::new(|n| {
+        if n == 1 {
+            token_for("t1", 60)
+        } else {
+            rejected()
+        }
+    });
     let inner = picky("nobody");
     let service = layer_of(frugal(1, source.clone())).layer(inner.clone());
     assert_eq!(in_no_time(&service, BAD).await.0, 401);
@@ -262,12 +312,19 @@ async fn case_44a_a_suspect_is_used_to_its_real_expiry_and_no_longer() {
     pass(NS).await;
     let error = service.clone().oneshot(get(GOOD)).await.unwrap_err();
     let error = error.downcast_ref::<Error>().unwrap();
-    assert_eq!(error.to_string(), "the access token was rejected and no new one could be fetched");
+    assert_eq!(
+        error.to_string(),
+        "the access token was rejected and no new one could be fetched"
+    );
     assert_eq!(start.elapsed(), secs(60));
     assert_eq!(inner.bearers(), vec!["Bearer t1".to_owned(); 1 + 61]);
     // The fetch of the 401, one every 5 s, and the one that the last request waited for.
     let every_five = (1..12).map(|n| f64::from(5 * n));
-    let asked: Vec<_> = [0.0, 0.0].into_iter().chain(every_five).chain([60.0]).collect();
+    let asked: Vec<_> = [0.0, 0.0]
+        .into_iter()
+        .chain(every_five)
+        .chain([60.0])
+        .collect();
     assert_eq!(source.seconds_after(start), asked);
     let state = service.layer().tokens().snapshot();
     assert!(!state.is_ready());
@@ -294,6 +351,9 @@ async fn case_44a_a_suspect_that_is_invalidated_is_not_sent_again() {
     source.answer(token("t1")).await;
     // The source hands it out again when asked after that.
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
-    assert_eq!((source.fetches(), inner.bearers()), (4, vec!["Bearer t1".to_owned(); 2]));
+    assert_eq!(
+        (source.fetches(), inner.bearers()),
+        (4, vec!["Bearer t1".to_owned(); 2])
+    );
     assert_eq!(tokens.snapshot().generation(), Some(2));
 }

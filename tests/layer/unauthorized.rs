@@ -21,8 +21,15 @@ use tower::{Layer, Service, ServiceExt, buffer::Buffer, limit::ConcurrencyLimit}
 async fn case_40_one_renewal_one_resend_and_the_second_response() {
     let source = Scripted::tokens();
     let inner = only("Bearer t2");
-    let response = layer(source.clone()).layer(inner.clone()).oneshot(get("/monitor/x")).await.unwrap();
-    assert_eq!(text(response).await, (http::StatusCode::OK, "fine".to_owned()));
+    let response = layer(source.clone())
+        .layer(inner.clone())
+        .oneshot(get("/monitor/x"))
+        .await
+        .unwrap();
+    assert_eq!(
+        text(response).await,
+        (http::StatusCode::OK, "fine".to_owned())
+    );
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2"]);
     assert_eq!(source.fetches(), 2);
 }
@@ -35,9 +42,16 @@ async fn case_41_a_second_401_is_the_callers_response_intact_after_2_calls_and_1
         let body = ["first", "second"][count.fetch_add(1, Ordering::SeqCst)];
         std::future::ready(status(401, body))
     });
-    let response = layer(source.clone()).layer(inner.clone()).oneshot(get("/monitor/x")).await.unwrap();
+    let response = layer(source.clone())
+        .layer(inner.clone())
+        .oneshot(get("/monitor/x"))
+        .await
+        .unwrap();
     assert_eq!(response.headers()["x-from"], "api");
-    assert_eq!(text(response).await, (http::StatusCode::UNAUTHORIZED, "second".to_owned()));
+    assert_eq!(
+        text(response).await,
+        (http::StatusCode::UNAUTHORIZED, "second".to_owned())
+    );
     assert_eq!((inner.calls(), source.fetches()), (2, 2));
 }
 
@@ -47,10 +61,16 @@ async fn case_41_the_second_401_takes_nothing_out_of_use_and_spends_nothing() {
     let inner = picky("nobody");
     let layer = layer_of(frugal(2, source.clone()));
     let service = layer.layer(inner.clone());
-    assert_eq!(service.clone().oneshot(get(BAD)).await.unwrap().status(), 401);
+    assert_eq!(
+        service.clone().oneshot(get(BAD)).await.unwrap().status(),
+        401
+    );
     assert!(layer.tokens().snapshot().is_ready() && !layer.tokens().snapshot().is_suspect());
     // The next request leaves with T2, and nothing is fetched.
-    assert_eq!(service.clone().oneshot(get(GOOD)).await.unwrap().status(), 200);
+    assert_eq!(
+        service.clone().oneshot(get(GOOD)).await.unwrap().status(),
+        200
+    );
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2", "Bearer t2"]);
     assert_eq!(source.fetches(), 2);
     // One of two was taken from the budget: the first 401 of T2 is believed, that of T3 is not.
@@ -72,18 +92,32 @@ async fn case_42_a_late_401_is_resent_with_the_newer_token_without_a_fetch() {
                 let _ = held.await;
                 return status(401, "late");
             }
-            if seen.authorization() == ["Bearer t2"] { ok("fine") } else { status(401, "no") }
+            if seen.authorization() == ["Bearer t2"] {
+                ok("fine")
+            } else {
+                status(401, "no")
+            }
         }
     });
     let service = layer(source.clone()).layer(inner.clone());
     let late = tokio::spawn(service.clone().oneshot(get("/monitor/late")));
     settle().await;
     // Another request's 401 brings T2 while the first one is still under way.
-    assert_eq!(service.oneshot(get("/monitor/other")).await.unwrap().status(), 200);
+    assert_eq!(
+        service
+            .oneshot(get("/monitor/other"))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
     assert_eq!(source.fetches(), 2);
     release.send(()).unwrap();
     assert_eq!(late.await.unwrap().unwrap().status(), 200);
-    assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t1", "Bearer t2", "Bearer t2"]);
+    assert_eq!(
+        inner.bearers(),
+        ["Bearer t1", "Bearer t1", "Bearer t2", "Bearer t2"]
+    );
     assert_eq!(source.fetches(), 2);
 }
 
@@ -92,14 +126,22 @@ async fn case_43_n_rejected_requests_share_one_fetch_and_new_ones_wait_for_it() 
     let source = Manual::default();
     let (inner, open) = gated("Bearer t2");
     let service = layer(source.clone()).layer(inner.clone());
-    let calls: Vec<_> = (0..50).map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x")))).collect();
+    let calls: Vec<_> = (0..50)
+        .map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x"))))
+        .collect();
     source.answer(token("t1")).await;
     assert_eq!(inner.calls(), 50);
     open.send(true).unwrap();
     settle().await;
-    let new: Vec<_> = (0..10).map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/new")))).collect();
+    let new: Vec<_> = (0..10)
+        .map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/new"))))
+        .collect();
     settle().await;
-    assert_eq!(inner.calls(), 50, "new requests wait for T2 rather than leave with the rejected T1");
+    assert_eq!(
+        inner.calls(),
+        50,
+        "new requests wait for T2 rather than leave with the rejected T1"
+    );
     let forced = source.next().await;
     assert!(matches!(&forced.predecessor, Predecessor::Refused(token) if token.expose() == "t1"));
     forced.answer(token("t2"));
@@ -107,8 +149,22 @@ async fn case_43_n_rejected_requests_share_one_fetch_and_new_ones_wait_for_it() 
         assert_eq!(response.unwrap().unwrap().status(), 200);
     }
     assert_eq!(source.fetches(), 2);
-    assert_eq!(inner.bearers().iter().filter(|bearer| *bearer == "Bearer t1").count(), 50);
-    assert_eq!(inner.bearers().iter().filter(|bearer| *bearer == "Bearer t2").count(), 60);
+    assert_eq!(
+        inner
+            .bearers()
+            .iter()
+            .filter(|bearer| *bearer == "Bearer t1")
+            .count(),
+        50
+    );
+    assert_eq!(
+        inner
+            .bearers()
+            .iter()
+            .filter(|bearer| *bearer == "Bearer t2")
+            .count(),
+        60
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,7 +172,9 @@ async fn case_44_if_the_renewal_fails_everyone_gets_their_own_401_with_the_reaso
     let source = Manual::default();
     let (inner, open) = gated("nobody");
     let service = layer(source.clone()).layer(inner.clone());
-    let calls: Vec<_> = (0..4).map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x")))).collect();
+    let calls: Vec<_> = (0..4)
+        .map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x"))))
+        .collect();
     source.answer(token("t1")).await;
     open.send(true).unwrap();
     source.answer(Err(Error::permanent("keys revoked"))).await;
@@ -143,10 +201,16 @@ async fn case_44_if_the_renewal_fails_everyone_gets_their_own_401_with_the_reaso
 
 #[tokio::test(start_paused = true)]
 async fn case_46_every_other_answer_goes_to_the_caller_untouched() {
-    for code in [200, 204, 301, 302, 400, 403, 404, 407, 409, 416, 429, 500, 502, 503, 504] {
+    for code in [
+        200, 204, 301, 302, 400, 403, 404, 407, 409, 416, 429, 500, 502, 503, 504,
+    ] {
         let source = Scripted::tokens();
         let inner = Api::new(move |_| std::future::ready(status(code, "body")));
-        let response = layer(source.clone()).layer(inner.clone()).oneshot(get("/monitor/x")).await.unwrap();
+        let response = layer(source.clone())
+            .layer(inner.clone())
+            .oneshot(get("/monitor/x"))
+            .await
+            .unwrap();
         assert_eq!(response.status(), code);
         assert!(response.extensions().get::<Error>().is_none());
         assert_eq!((inner.calls(), source.fetches()), (1, 1), "{code}");
@@ -157,7 +221,11 @@ async fn case_46_every_other_answer_goes_to_the_caller_untouched() {
 async fn case_46_transport_errors_go_to_the_caller_untouched() {
     let source = Scripted::tokens();
     let inner = Api::new(async |_| Err("connection reset".into()));
-    let error = layer(source.clone()).layer(inner.clone()).oneshot(get("/monitor/x")).await.unwrap_err();
+    let error = layer(source.clone())
+        .layer(inner.clone())
+        .oneshot(get("/monitor/x"))
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "connection reset");
     assert_eq!((inner.calls(), source.fetches()), (1, 1));
 }
@@ -172,36 +240,81 @@ async fn case_46_a_predicate_decides_what_counts_as_rejected() {
         }
         Ok(response)
     });
-    let layer = layer(source.clone())
-        .rejected_when(|_, headers| headers.get("grpc-status").is_some_and(|status| status == "16"));
-    let response = layer.layer(inner.clone()).oneshot(get("/monitor/x")).await.unwrap();
+    let layer = layer(source.clone()).rejected_when(|_, headers| {
+        headers
+            .get("grpc-status")
+            .is_some_and(|status| status == "16")
+    });
+    let response = layer
+        .layer(inner.clone())
+        .oneshot(get("/monitor/x"))
+        .await
+        .unwrap();
     assert!(!response.headers().contains_key("grpc-status"));
     assert_eq!((inner.calls(), source.fetches()), (2, 2));
 
     let narrowed = layer.rejected_when(|_, _| false);
     let always = only("nobody");
-    assert_eq!(narrowed.layer(always.clone()).oneshot(get("/monitor/x")).await.unwrap().status(), 401);
+    assert_eq!(
+        narrowed
+            .layer(always.clone())
+            .oneshot(get("/monitor/x"))
+            .await
+            .unwrap()
+            .status(),
+        401
+    );
     assert_eq!((always.calls(), source.fetches()), (1, 2));
 }
 
 #[tokio::test(start_paused = true)]
 async fn case_48_without_resend_the_401_goes_back_and_the_token_is_replaced_for_the_next_request() {
-    let (per_layer, per_request, send_once) = (only("Bearer t2"), only("Bearer t2"), only("Bearer t2"));
+    let (per_layer, per_request, send_once) =
+        (only("Bearer t2"), only("Bearer t2"), only("Bearer t2"));
     let sources = [Scripted::tokens(), Scripted::tokens(), Scripted::tokens()];
 
-    let service = layer(sources[0].clone()).resend(false).layer(per_layer.clone());
-    assert_eq!(service.clone().oneshot(get("/monitor/x")).await.unwrap().status(), 401);
-    assert_eq!(service.oneshot(get("/monitor/x")).await.unwrap().status(), 200);
+    let service = layer(sources[0].clone())
+        .resend(false)
+        .layer(per_layer.clone());
+    assert_eq!(
+        service
+            .clone()
+            .oneshot(get("/monitor/x"))
+            .await
+            .unwrap()
+            .status(),
+        401
+    );
+    assert_eq!(
+        service.oneshot(get("/monitor/x")).await.unwrap().status(),
+        200
+    );
 
     let service = layer(sources[1].clone()).layer(per_request.clone());
     let mut once = get("/monitor/x");
     once.extensions_mut().insert(NoResend);
     assert_eq!(service.clone().oneshot(once).await.unwrap().status(), 401);
-    assert_eq!(service.oneshot(get("/monitor/x")).await.unwrap().status(), 200);
+    assert_eq!(
+        service.oneshot(get("/monitor/x")).await.unwrap().status(),
+        200
+    );
 
-    let service = layer(sources[2].clone()).send_once().layer(send_once.clone());
-    assert_eq!(service.clone().oneshot(get("/monitor/x")).await.unwrap().status(), 401);
-    assert_eq!(service.oneshot(get("/monitor/x")).await.unwrap().status(), 200);
+    let service = layer(sources[2].clone())
+        .send_once()
+        .layer(send_once.clone());
+    assert_eq!(
+        service
+            .clone()
+            .oneshot(get("/monitor/x"))
+            .await
+            .unwrap()
+            .status(),
+        401
+    );
+    assert_eq!(
+        service.oneshot(get("/monitor/x")).await.unwrap().status(),
+        200
+    );
 
     for (inner, source) in [per_layer, per_request, send_once].iter().zip(&sources) {
         assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2"]);
@@ -221,17 +334,26 @@ async fn case_48_a_401_that_is_not_resent_fetches_nothing_and_the_next_requests_
     assert!(response.status() == 401 && error_of(&response).is_none());
     assert_eq!((source.fetches(), inner.calls()), (1, 1));
 
-    let next: Vec<_> = (0..3).map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x")))).collect();
+    let next: Vec<_> = (0..3)
+        .map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x"))))
+        .collect();
     settle().await;
     assert_eq!((source.fetches(), inner.calls()), (2, 1));
     source.answer(token("t2")).await;
     for response in join_all(next).await {
         assert_eq!(response.unwrap().unwrap().status(), 200);
     }
-    assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2", "Bearer t2", "Bearer t2"]);
+    assert_eq!(
+        inner.bearers(),
+        ["Bearer t1", "Bearer t2", "Bearer t2", "Bearer t2"]
+    );
 
     // It took one from the budget like any other 401, and there is none for T2.
-    let over = layer.layer(only("nobody")).oneshot(get("/monitor/x")).await.unwrap();
+    let over = layer
+        .layer(only("nobody"))
+        .oneshot(get("/monitor/x"))
+        .await
+        .unwrap();
     assert!(over.status() == 401 && error_of(&over).unwrap().is_budget_exhausted());
     assert_eq!(source.fetches(), 2);
 }
@@ -254,16 +376,27 @@ async fn case_49_every_path_calls_the_readied_instance_and_holds_none_while_it_w
     assert_eq!((inner.readied(), inner.held(), inner.calls()), (3, 0, 2));
 
     // Fresh: the instance that was polled ready is the one that is called.
-    service.ready().await.unwrap().call(get("/monitor/x")).await.unwrap();
+    service
+        .ready()
+        .await
+        .unwrap()
+        .call(get("/monitor/x"))
+        .await
+        .unwrap();
     assert_eq!((inner.readied(), inner.held(), inner.calls()), (4, 0, 3));
 
     // Refused before it is sent: nothing is held either.
     service.ready().await.unwrap();
-    let token =
-        klavi_auth::KlaviAuthLayer::new(&KlaviApi::production(Product::Data), TokenCache::new(source));
+    let token = klavi_auth::KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Data),
+        TokenCache::new(source),
+    );
     drop(token);
     assert_eq!(inner.held(), 1);
-    service.call(get("http://api.klavi.ai/monitor/x")).await.unwrap_err();
+    service
+        .call(get("http://api.klavi.ai/monitor/x"))
+        .await
+        .unwrap_err();
     assert_eq!(inner.held(), 0);
 }
 
@@ -273,8 +406,14 @@ async fn case_49_a_limit_of_one_does_not_lock_up() {
     let inner = only("Bearer t2");
     let service = layer(source.clone()).layer(ConcurrencyLimit::new(inner.clone(), 1));
     let calls = join_all((0..10).map(|_| service.clone().oneshot(get("/monitor/x"))));
-    let responses = tokio::time::timeout(secs(60), calls).await.expect("no deadlock");
-    assert!(responses.into_iter().all(|response| response.unwrap().status() == 200));
+    let responses = tokio::time::timeout(secs(60), calls)
+        .await
+        .expect("no deadlock");
+    assert!(
+        responses
+            .into_iter()
+            .all(|response| response.unwrap().status() == 200)
+    );
     assert_eq!(source.fetches(), 2);
 }
 
@@ -292,12 +431,22 @@ async fn case_49_a_limit_of_one_that_is_shared_with_the_token_transport_does_not
     let source = klavi_auth::source_fn(move |_| {
         let call = transport.clone().oneshot(get("/token"));
         let number = count.fetch_add(1, Ordering::SeqCst) + 1;
-        async move { call.await.map_err(Error::transient).and_then(|_| token(&format!("t{number}"))) }
+        async move {
+            call.await
+                .map_err(Error::transient)
+                .and_then(|_| token(&format!("t{number}")))
+        }
     });
     let service = layer(source).layer(limited);
     let calls = join_all((0..5).map(|_| service.clone().oneshot(get("/monitor/x"))));
-    let responses = tokio::time::timeout(secs(60), calls).await.expect("no deadlock");
-    assert!(responses.into_iter().all(|response| response.unwrap().status() == 200));
+    let responses = tokio::time::timeout(secs(60), calls)
+        .await
+        .expect("no deadlock");
+    assert!(
+        responses
+            .into_iter()
+            .all(|response| response.unwrap().status() == 200)
+    );
     assert_eq!(fetches.load(Ordering::SeqCst), 2);
 }
 
@@ -307,8 +456,14 @@ async fn case_49_a_buffer_of_one_does_not_lock_up() {
     let inner = only("Bearer t2");
     let service = layer(source.clone()).layer(Buffer::new(inner.clone(), 1));
     let calls = join_all((0..10).map(|_| service.clone().oneshot(get("/monitor/x"))));
-    let responses = tokio::time::timeout(secs(60), calls).await.expect("no deadlock");
-    assert!(responses.into_iter().all(|response| response.unwrap().status() == 200));
+    let responses = tokio::time::timeout(secs(60), calls)
+        .await
+        .expect("no deadlock");
+    assert!(
+        responses
+            .into_iter()
+            .all(|response| response.unwrap().status() == 200)
+    );
     assert_eq!(source.fetches(), 2);
 }
 
@@ -318,14 +473,25 @@ async fn case_50_what_the_resend_brings_is_what_the_caller_gets() {
         ["Bearer t1"] => status(401, "no"),
         _ => Err("connection reset".into()),
     });
-    let error = layer(Scripted::tokens()).layer(inner.clone()).oneshot(get("/monitor/x")).await.unwrap_err();
-    assert_eq!((error.to_string(), inner.calls()), ("connection reset".to_owned(), 2));
+    let error = layer(Scripted::tokens())
+        .layer(inner.clone())
+        .oneshot(get("/monitor/x"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.to_string(), inner.calls()),
+        ("connection reset".to_owned(), 2)
+    );
 
     let inner = Api::new(async |seen| match seen.authorization()[..] {
         ["Bearer t1"] => status(401, "no"),
         _ => status(500, "oops"),
     });
-    let response = layer(Scripted::tokens()).layer(inner.clone()).oneshot(get("/monitor/x")).await.unwrap();
+    let response = layer(Scripted::tokens())
+        .layer(inner.clone())
+        .oneshot(get("/monitor/x"))
+        .await
+        .unwrap();
     assert_eq!((response.status().as_u16(), inner.calls()), (500, 2));
 }
 

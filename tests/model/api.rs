@@ -30,7 +30,11 @@ pub(crate) struct Api {
 impl Clone for Api {
     /// A clone is not ready.
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), table: Arc::clone(&self.table), ready: None }
+        Self {
+            shared: Arc::clone(&self.shared),
+            table: Arc::clone(&self.table),
+            ready: None,
+        }
     }
 }
 
@@ -73,7 +77,11 @@ struct Sending {
 
 impl Api {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, table: Arc::default(), ready: None }
+        Self {
+            shared,
+            table: Arc::default(),
+            ready: None,
+        }
     }
 
     pub(crate) fn set_readiness(&self, readiness: Readiness) {
@@ -92,13 +100,23 @@ impl Api {
             let mut open: Vec<_> = table
                 .sendings
                 .iter_mut()
-                .filter(|it| it.open && model.callers[it.caller].sendings[it.number - 1].reply.is_none())
+                .filter(|it| {
+                    it.open
+                        && model.callers[it.caller].sendings[it.number - 1]
+                            .reply
+                            .is_none()
+                })
                 .collect();
             if open.is_empty() {
                 return false;
             }
             let index = usize::from(which) % open.len();
-            let Sending { caller, number, waker, .. } = &mut *open[index];
+            let Sending {
+                caller,
+                number,
+                waker,
+                ..
+            } = &mut *open[index];
             let sending = &model.callers[*caller].sendings[*number - 1];
             let reply = model.env.settle(reply, sending.bearer);
             model.callers[*caller].sendings[*number - 1].reply = Some(reply);
@@ -130,7 +148,10 @@ impl Api {
         let read = caller.read + 1;
         let fault = sending.read(caller.call, read).err();
         self.shared.check(fault.is_some() == caller.taken_over, || {
-            format!("reading on in the body of caller {}: {fault:?}, {caller:?}", sending.caller)
+            format!(
+                "reading on in the body of caller {}: {fault:?}, {caller:?}",
+                sending.caller
+            )
         });
         if fault.is_some() {
             sending.body = None;
@@ -142,20 +163,33 @@ impl Api {
     /// How often a caller's request was sent, and whether the response is waited for.
     pub(crate) fn state_of(&self, caller: usize) -> (usize, bool) {
         let table = self.table.lock().unwrap();
-        let sendings = || table.sendings.iter().filter(|sending| sending.caller == caller);
+        let sendings = || {
+            table
+                .sendings
+                .iter()
+                .filter(|sending| sending.caller == caller)
+        };
         (sendings().count(), sendings().any(|sending| sending.alive))
     }
 
     /// The token that a caller sent last.
     pub(crate) fn last_bearer(&self, caller: usize) -> Option<u32> {
         let table = self.table.lock().unwrap();
-        table.sendings.iter().rev().find(|sending| sending.caller == caller)?.bearer
+        table
+            .sendings
+            .iter()
+            .rev()
+            .find(|sending| sending.caller == caller)?
+            .bearer
     }
 
     /// Whatever the API knows of a request is gone with its connection.
     pub(crate) fn forget_bodies(&self) {
         let mut table = self.table.lock().unwrap();
-        table.sendings.iter_mut().for_each(|sending| sending.body = None);
+        table
+            .sendings
+            .iter_mut()
+            .for_each(|sending| sending.body = None);
     }
 
     fn received(&self, head: &http::request::Parts, body: Streamed) -> Answering {
@@ -164,21 +198,34 @@ impl Api {
         let Number(caller) = number.expect("the number of the caller");
         let mut model = shared.model();
         let mut table = self.table.lock().unwrap();
-        let number = 1 + table.sendings.iter().filter(|sending| sending.caller == caller).count();
+        let number = 1 + table
+            .sendings
+            .iter()
+            .filter(|sending| sending.caller == caller)
+            .count();
         let call = model.callers[caller].call;
 
         let authorization: Vec<_> = head.headers.get_all(AUTHORIZATION).iter().collect();
         let expected = model.callers[caller].sendings.get(number - 1).cloned();
-        let wanted = expected.as_ref().map(|sending| match (call.mark, sending.bearer) {
-            (Mark::OwnAuthorization, _) => vec![OWN.to_owned()],
-            (_, bearer) => bearer.iter().map(|bearer| format!("Bearer {}", text(*bearer))).collect(),
-        });
-        let seen: Vec<_> = authorization.iter().map(|it| it.to_str().unwrap().to_owned()).collect();
+        let wanted = expected
+            .as_ref()
+            .map(|sending| match (call.mark, sending.bearer) {
+                (Mark::OwnAuthorization, _) => vec![OWN.to_owned()],
+                (_, bearer) => bearer
+                    .iter()
+                    .map(|bearer| format!("Bearer {}", text(*bearer)))
+                    .collect(),
+            });
+        let seen: Vec<_> = authorization
+            .iter()
+            .map(|it| it.to_str().unwrap().to_owned())
+            .collect();
         shared.check(wanted.as_ref() == Some(&seen), || {
             format!("caller {caller} sends {seen:?}, not {wanted:?}")
         });
         let bearer = number_of(&authorization);
-        if let Err(fault) = self.audit(&mut model.audit, call, number, authorization.len(), bearer) {
+        if let Err(fault) = self.audit(&mut model.audit, call, number, authorization.len(), bearer)
+        {
             shared.fault(format!("caller {caller}: {fault}"));
         }
         let mut plain = request(caller, call);
@@ -189,7 +236,9 @@ impl Api {
             && plain.uri() == &head.uri
             && plain.version() == head.version
             && plain.headers() == &headers;
-        shared.check(same, || format!("caller {caller} sends something else: {head:?}"));
+        shared.check(same, || {
+            format!("caller {caller} sends something else: {head:?}")
+        });
 
         table.sendings.push(Sending {
             caller,
@@ -201,7 +250,10 @@ impl Api {
             open: true,
             alive: true,
         });
-        Answering { api: self.clone(), index: table.sendings.len() - 1 }
+        Answering {
+            api: self.clone(),
+            index: table.sendings.len() - 1,
+        }
     }
 
     /// What holds of everything that arrives.
@@ -217,17 +269,30 @@ impl Api {
             return Err(format!("sent {number} times"));
         }
         if matches!(call.mark, Mark::SkipAuth | Mark::OwnAuthorization) {
-            return if number == 1 { Ok(()) } else { Err("sent again".to_owned()) };
+            return if number == 1 {
+                Ok(())
+            } else {
+                Err("sent again".to_owned())
+            };
         }
         if authorizations != 1 {
             return Err(format!("sent with {authorizations} tokens"));
         }
-        audit.sent(bearer.ok_or("sent with what is no token")?, self.shared.now())
+        audit.sent(
+            bearer.ok_or("sent with what is no token")?,
+            self.shared.now(),
+        )
     }
 }
 
 fn number_of(authorization: &[&http::HeaderValue]) -> Option<u32> {
-    authorization.first()?.to_str().ok()?.strip_prefix("Bearer token-")?.parse().ok()
+    authorization
+        .first()?
+        .to_str()
+        .ok()?
+        .strip_prefix("Bearer token-")?
+        .parse()
+        .ok()
 }
 
 impl Api {
@@ -246,13 +311,17 @@ impl Api {
 
     fn use_readiness(&mut self) {
         let ready = self.ready.take().is_some();
-        self.shared.check(ready, || "the API was called without having been polled ready".to_owned());
+        self.shared.check(ready, || {
+            "the API was called without having been polled ready".to_owned()
+        });
     }
 
     /// A request of reqwest's, from a middleware, which has no readiness.
     #[cfg(feature = "reqwest")]
     pub(crate) fn receive(&self, request: reqwest::Request) -> OfReqwest {
-        let (head, body) = Request::<reqwest::Body>::try_from(request).unwrap().into_parts();
+        let (head, body) = Request::<reqwest::Body>::try_from(request)
+            .unwrap()
+            .into_parts();
         OfReqwest(self.received(&head, body.map_err(Into::into).boxed_unsync()))
     }
 }
@@ -327,14 +396,23 @@ impl Future for Answering {
             return Poll::Pending;
         };
         // An answer that lets the request through has read all of it.
-        let read = if reply.what == What::Status(200) { u8::MAX } else { reply.read };
+        let read = if reply.what == What::Status(200) {
+            u8::MAX
+        } else {
+            reply.read
+        };
         if let Err(fault) = sending.read(caller.call, read.into()) {
-            shared.fault(format!("caller {}, sending {}: {fault}", sending.caller, sending.number));
+            shared.fault(format!(
+                "caller {}, sending {}: {fault}",
+                sending.caller, sending.number
+            ));
         }
         sending.open = false;
         Poll::Ready(match reply.what {
             What::Status(status) => {
-                let response = Response::builder().status(status).header("x-sending", sending.number);
+                let response = Response::builder()
+                    .status(status)
+                    .header("x-sending", sending.number);
                 Ok(response.body(()).unwrap())
             }
             What::TransportError | What::Honest => Err(API_BROKE.into()),
@@ -346,7 +424,11 @@ impl Drop for Answering {
     fn drop(&mut self) {
         let mut table = self.api.table.lock().unwrap();
         let sending = &mut table.sendings[self.index];
-        let body = if sending.open { sending.body.take() } else { None };
+        let body = if sending.open {
+            sending.body.take()
+        } else {
+            None
+        };
         (sending.open, sending.alive) = (false, false);
         let waker = sending.waker.take();
         drop(table);
@@ -357,7 +439,9 @@ impl Drop for Answering {
 impl Sending {
     /// Reads until `frames` of the body were read, or to its end.
     fn read(&mut self, call: Call, frames: usize) -> Result<(), String> {
-        let Some(body) = &mut self.body else { return Ok(()) };
+        let Some(body) = &mut self.body else {
+            return Ok(());
+        };
         let all = frames_of(self.caller, call);
         let mut cx = Context::from_waker(Waker::noop());
         while self.got.len() < frames {
@@ -366,10 +450,15 @@ impl Sending {
                 Poll::Ready(Some(Err(error))) => return Err(error.to_string()),
                 Poll::Ready(Some(Ok(frame))) => self.got.push(show(frame)),
                 Poll::Ready(None) if self.got == all => return Ok(()),
-                Poll::Ready(None) => return Err(format!("the body was {:?}, not {all:?}", self.got)),
+                Poll::Ready(None) => {
+                    return Err(format!("the body was {:?}, not {all:?}", self.got));
+                }
             }
             if !all.starts_with(&self.got) {
-                return Err(format!("the body begins with {:?}, not with {all:?}", self.got));
+                return Err(format!(
+                    "the body begins with {:?}, not with {all:?}",
+                    self.got
+                ));
             }
         }
         Ok(())

@@ -79,7 +79,11 @@ impl Audit {
             rejected: BTreeMap::new(),
             quiet_until: 0,
             failed_at: None,
-            budget: Budget { burst, level: burst * COST, at: 0 },
+            budget: Budget {
+                burst,
+                level: burst * COST,
+                at: 0,
+            },
         }
     }
 
@@ -92,11 +96,21 @@ impl Audit {
     pub(crate) fn asked(&mut self, now: Ns, predecessor: Predecessor) -> Result<(), String> {
         let stamp = self.stamp();
         self.asked.push((now, stamp));
-        if self.asked.iter().rev().take_while(|(at, _)| *at == now).count() > MOST_AT_ONCE {
+        if self
+            .asked
+            .iter()
+            .rev()
+            .take_while(|(at, _)| *at == now)
+            .count()
+            > MOST_AT_ONCE
+        {
             return Err("the source is asked again and again".to_owned());
         }
         if now < self.quiet_until {
-            return Err(format!("a fetch at {now}, before {} ({predecessor:?})", self.quiet_until));
+            return Err(format!(
+                "a fetch at {now}, before {} ({predecessor:?})",
+                self.quiet_until
+            ));
         }
         Ok(())
     }
@@ -114,7 +128,11 @@ impl Audit {
                     return self.failed(asked, now);
                 }
                 // [45] The issuer vouches for it.
-                if self.rejected.get(&text).is_some_and(|&rejected| rejected < asked) {
+                if self
+                    .rejected
+                    .get(&text)
+                    .is_some_and(|&rejected| rejected < asked)
+                {
                     self.rejected.remove(&text);
                 }
             }
@@ -123,7 +141,11 @@ impl Audit {
                     Cause::Source { retry_after, .. } => retry_after.unwrap_or(0).min(300 * S),
                     _ => 0,
                 };
-                let permanent = if nature == Nature::Permanent { LONGEST_BACKOFF } else { 0 };
+                let permanent = if nature == Nature::Permanent {
+                    LONGEST_BACKOFF
+                } else {
+                    0
+                };
                 self.quiet_until = self.quiet_until.max(now + retry_after.max(permanent));
                 self.failed(asked, now);
             }
@@ -136,7 +158,8 @@ impl Audit {
         // [44a] What was rejected before cannot be replaced; nor anything, while nothing may be
         // asked for.
         let quiet = now < self.quiet_until;
-        self.rejected.retain(|_, rejected| *rejected > asked && !quiet);
+        self.rejected
+            .retain(|_, rejected| *rejected > asked && !quiet);
     }
 
     /// [8, 31, 45] A token arrives at the API.
@@ -145,10 +168,15 @@ impl Audit {
             return Err(format!("token {text} was never handed out"));
         };
         if now >= handed.until {
-            return Err(format!("token {text} was sent at {now}, over since {}", handed.until));
+            return Err(format!(
+                "token {text} was sent at {now}, over since {}",
+                handed.until
+            ));
         }
         if handed.asked < self.invalidated.1 {
-            return Err(format!("token {text} was asked for before an invalidation, and sent after it"));
+            return Err(format!(
+                "token {text} was asked for before an invalidation, and sent after it"
+            ));
         }
         if self.rejected.contains_key(&text) {
             return Err(format!("token {text} was sent while it was being replaced"));
@@ -171,7 +199,11 @@ impl Audit {
         }
         let stamp = self.stamp();
         self.rejected.insert(text, stamp);
-        if expired { Ok(()) } else { self.budget.withdraw(now) }
+        if expired {
+            Ok(())
+        } else {
+            self.budget.withdraw(now)
+        }
     }
 
     /// The first rule: a request that was not sent fails only if no way was left to serve it.
@@ -193,7 +225,9 @@ impl Audit {
         if now < self.quiet_until.max(failed_at + LONGEST_BACKOFF) || now == failed_at {
             return Ok(());
         }
-        Err(format!("{failed:?} at {now}, although the last fetch has failed at {failed_at}"))
+        Err(format!(
+            "{failed:?} at {now}, although the last fetch has failed at {failed_at}"
+        ))
     }
 }
 
@@ -203,7 +237,10 @@ impl Budget {
         let filled = (now - self.at) * self.burst * 10;
         self.level = (self.level + filled).min(self.burst * COST);
         self.at = now;
-        self.level = self.level.checked_sub(COST).ok_or("more 401s are believed than the budget has")?;
+        self.level = self
+            .level
+            .checked_sub(COST)
+            .ok_or("more 401s are believed than the budget has")?;
         Ok(())
     }
 }

@@ -43,7 +43,10 @@ struct Last {
 impl Backoff {
     /// The source may be asked again at this moment.
     pub(crate) fn until(&self, asker: Asker) -> Ns {
-        let soft = self.last.as_ref().map_or(0, |last| last.at + last.pause(asker));
+        let soft = self
+            .last
+            .as_ref()
+            .map_or(0, |last| last.at + last.pause(asker));
         soft.max(self.firm_until)
     }
 
@@ -54,9 +57,22 @@ impl Backoff {
     /// One more failure.
     pub(crate) fn record(&mut self, cause: &Cause, nature: Nature, now: Ns, draw: u8) {
         self.failures += 1;
-        self.permanent = if nature == Nature::Permanent { self.permanent + 1 } else { 0 };
-        let count = if nature == Nature::Permanent { self.permanent } else { self.failures };
-        self.last = Some(Last { at: now, nature, count, draw });
+        self.permanent = if nature == Nature::Permanent {
+            self.permanent + 1
+        } else {
+            0
+        };
+        let count = if nature == Nature::Permanent {
+            self.permanent
+        } else {
+            self.failures
+        };
+        self.last = Some(Last {
+            at: now,
+            nature,
+            count,
+            draw,
+        });
         self.cause = Some(cause.clone());
     }
 
@@ -89,7 +105,11 @@ impl Last {
             // The first accident costs nothing.
             (Nature::Accident, _) if self.count == 1 => 0,
             (nature, _) => {
-                let longest = if asker == Asker::Background { 30 * S } else { 5 * S };
+                let longest = if asker == Asker::Background {
+                    30 * S
+                } else {
+                    5 * S
+                };
                 let doublings = self.count - if nature == Nature::Accident { 2 } else { 1 };
                 doubled(S, doublings, longest) / 4 * Ns::from(self.draw)
             }

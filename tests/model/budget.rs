@@ -15,7 +15,11 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     pub(crate) fn new(burst: u32) -> Self {
-        Self { burst, left: burst, refill_at: 0 }
+        Self {
+            burst,
+            left: burst,
+            refill_at: 0,
+        }
     }
 
     /// Takes one out. The draw, in quarters, says how long refills take from now on.

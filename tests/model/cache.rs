@@ -56,12 +56,17 @@ pub(crate) enum Phase {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    Source { number: u32, retry_after: Option<Ns> },
+    Source {
+        number: u32,
+        retry_after: Option<Ns>,
+    },
     Bad(&'static str),
     Panicked,
     TimedOut,
     FlightLost,
-    OverBudget { free_in: Ns },
+    OverBudget {
+        free_in: Ns,
+    },
     TooManyFlights,
 }
 
@@ -82,8 +87,15 @@ pub(crate) struct Failure {
 /// What the source said.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
-    Token { text: u32, life: Ns, age: Option<Ns> },
-    Failed { cause: Cause, nature: Nature },
+    Token {
+        text: u32,
+        life: Ns,
+        age: Option<Ns>,
+    },
+    Failed {
+        cause: Cause,
+        nature: Nature,
+    },
 }
 
 /// What a failure means for the next attempt [28, 33, 35].
@@ -118,7 +130,11 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn new(burst: u32, keep_alive: bool) -> Self {
-        Self { bucket: Bucket::new(burst), keeper: Keeper::new(keep_alive), ..Self::default() }
+        Self {
+            bucket: Bucket::new(burst),
+            keeper: Keeper::new(keep_alive),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn phase(&self, now: Ns) -> Phase {
@@ -137,7 +153,9 @@ impl Cache {
 
     /// There is a token that can be sent, and it is not the one of this generation.
     pub(crate) fn has_valid(&self, now: Ns, rejected: Option<u64>) -> bool {
-        self.token.as_ref().is_some_and(|token| token.is_valid(now) && rejected != Some(token.generation))
+        self.token
+            .as_ref()
+            .is_some_and(|token| token.is_valid(now) && rejected != Some(token.generation))
     }
 
     /// Somebody needs the token now, perhaps because the one of generation `rejected` was rejected.
@@ -145,7 +163,8 @@ impl Cache {
         self.take_out_overdue(now);
         let flight = self.flight;
         let phase = self.phase(now);
-        if phase == Phase::Rejected && flight.is_none() && !self.fetches.is_over(Asker::Waiter, now) {
+        if phase == Phase::Rejected && flight.is_none() && !self.fetches.is_over(Asker::Waiter, now)
+        {
             // [44a] It cannot be replaced now.
             self.set_status(Status::Suspect);
         }
@@ -159,10 +178,14 @@ impl Cache {
                 Found::Token
             }
             // [12] The successor, if there can be one soon enough.
-            Phase::Expiring if flight.is_some_and(|flight| self.flights[flight].is_released) => Found::Token,
+            Phase::Expiring if flight.is_some_and(|flight| self.flights[flight].is_released) => {
+                Found::Token
+            }
             Phase::Expiring => match flight {
                 Some(flight) => Found::Wait(flight),
-                None if self.refreshes.is_over(Asker::Waiter, now) => Found::Wait(self.begin(now, runtime)),
+                None if self.refreshes.is_over(Asker::Waiter, now) => {
+                    Found::Wait(self.begin(now, runtime))
+                }
                 None => Found::Token,
             },
             // [44a] At once, and a fetch in the background.
@@ -175,7 +198,9 @@ impl Cache {
             // [1, 19, 23, 43, 44a] One flight for all.
             Phase::Suspect | Phase::Rejected | Phase::Gone => match flight {
                 Some(flight) => Found::Wait(flight),
-                None if self.fetches.is_over(Asker::Waiter, now) => Found::Wait(self.begin(now, runtime)),
+                None if self.fetches.is_over(Asker::Waiter, now) => {
+                    Found::Wait(self.begin(now, runtime))
+                }
                 None => {
                     let cause = self.fetches.cause.clone().unwrap_or(Cause::FlightLost);
                     Found::Failed(self.without_token(now, cause))
@@ -186,7 +211,10 @@ impl Cache {
 
     /// [30] A flight whose runtime stands still.
     fn take_out_overdue(&mut self, now: Ns) {
-        if self.flight.is_some_and(|number| now >= self.flights[number].begun + OVERDUE) {
+        if self
+            .flight
+            .is_some_and(|number| now >= self.flights[number].begun + OVERDUE)
+        {
             self.lose_flight(now);
         }
     }
@@ -220,15 +248,20 @@ impl Cache {
     /// It is not believed.
     pub(crate) fn reject(&mut self, generation: u64, now: Ns, draw: u8) -> Result<(), Cause> {
         let pauses = !self.fetches.is_over(Asker::Waiter, now);
-        let is_it = |token: &&mut Token| token.generation == generation && token.status == Status::Good;
-        let Some(token) = self.token.as_mut().filter(is_it) else { return Ok(()) };
+        let is_it =
+            |token: &&mut Token| token.generation == generation && token.status == Status::Good;
+        let Some(token) = self.token.as_mut().filter(is_it) else {
+            return Ok(());
+        };
         let status = if now >= token.end {
             Status::Rejected
         } else if pauses {
             // [44a] Nobody may ask for another one.
             Status::Suspect
         } else {
-            self.bucket.withdraw(now, draw).map_err(|free_in| Cause::OverBudget { free_in })?;
+            self.bucket
+                .withdraw(now, draw)
+                .map_err(|free_in| Cause::OverBudget { free_in })?;
             Status::Rejected
         };
         self.set_status(status);
@@ -241,7 +274,9 @@ impl Cache {
     /// [31] A token of this string and generation was invalidated.
     pub(crate) fn invalidate(&mut self, text: u32, generation: u64) {
         let is_it = |token: &&mut Token| {
-            token.text == text && token.generation == generation && token.status != Status::Invalidated
+            token.text == text
+                && token.generation == generation
+                && token.status != Status::Invalidated
         };
         if self.token.as_mut().filter(is_it).is_none() {
             return;
@@ -254,7 +289,9 @@ impl Cache {
 
     /// What holds back the next fetch, and on whose behalf that would be.
     pub(crate) fn next_backoff(&self, now: Ns) -> (&Backoff, Asker) {
-        let is_released = self.flight.is_some_and(|flight| self.flights[flight].is_released);
+        let is_released = self
+            .flight
+            .is_some_and(|flight| self.flights[flight].is_released);
         match self.phase(now) {
             Phase::Fresh | Phase::Aging => (&self.refreshes, Asker::Background),
             Phase::Expiring if is_released => (&self.refreshes, Asker::Background),
@@ -264,7 +301,12 @@ impl Cache {
     }
 
     /// What must have happened by now if everybody who can run has run.
-    pub(crate) fn check_settled(&self, runtime: usize, now: Ns, ticks: &Ticks) -> Result<(), String> {
+    pub(crate) fn check_settled(
+        &self,
+        runtime: usize,
+        now: Ns,
+        ticks: &Ticks,
+    ) -> Result<(), String> {
         let Some(number) = self.flight else {
             let moment = self.keeper_moment(now);
             let is_due = self.keeper.runs_in(runtime) && ticks.is_due(moment, now);
@@ -278,9 +320,15 @@ impl Cache {
         let stuck = match flight.stage {
             _ if flight.runtime != runtime => false,
             Stage::Ready | Stage::Over => true,
-            Stage::Asking { .. } => flight.deadline.is_some_and(|deadline| ticks.is_due(deadline, now)),
+            Stage::Asking { .. } => flight
+                .deadline
+                .is_some_and(|deadline| ticks.is_due(deadline, now)),
             Stage::Pausing { until } => ticks.is_due(until, now),
         };
-        if stuck { Err(format!("flight {number} should have gone on: {flight:?}")) } else { Ok(()) }
+        if stuck {
+            Err(format!("flight {number} should have gone on: {flight:?}"))
+        } else {
+            Ok(())
+        }
     }
 }

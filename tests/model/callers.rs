@@ -15,8 +15,15 @@ const MOST_FLIGHTS: u8 = 4;
 /// What a caller has got in the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    Token { text: String, generation: u64 },
-    Response { status: u16, sending: usize, reason: Option<String> },
+    Token {
+        text: String,
+        generation: u64,
+    },
+    Response {
+        status: u16,
+        sending: usize,
+        reason: Option<String>,
+    },
     Failed(String),
 }
 
@@ -63,7 +70,14 @@ struct Timer {
 impl Wait {
     fn new(flight: usize, flights: u8, rejected: Option<u64>, cache: &Cache, env: &Env) -> Self {
         let is_released = cache.flights[flight].is_released;
-        Self { flight, flights, rejected, is_released, timer: None, runtime: env.runtime }
+        Self {
+            flight,
+            flights,
+            rejected,
+            is_released,
+            timer: None,
+            runtime: env.runtime,
+        }
     }
 
     /// The flight is of no use to it any more.
@@ -87,13 +101,24 @@ impl Wait {
             return false;
         }
         let Env { runtime, now, .. } = *env;
-        let fresh = Timer { runtime, deadline: flight.begun + OVERDUE, had_grace: false };
-        let timer = *self.timer.filter(|timer| timer.runtime == runtime).get_or_insert(fresh);
+        let fresh = Timer {
+            runtime,
+            deadline: flight.begun + OVERDUE,
+            had_grace: false,
+        };
+        let timer = *self
+            .timer
+            .filter(|timer| timer.runtime == runtime)
+            .get_or_insert(fresh);
         self.timer = Some(timer);
         if !self.is_timer_due(env) {
             return false;
         }
-        self.timer = Some(Timer { deadline: now + MS, had_grace: true, ..timer });
+        self.timer = Some(Timer {
+            deadline: now + MS,
+            had_grace: true,
+            ..timer
+        });
         timer.had_grace
     }
 }
@@ -161,7 +186,14 @@ impl Env {
 
 impl Caller {
     pub(crate) fn new(call: Call) -> Self {
-        Self { call, phase: Phase::New, held: false, sendings: Vec::new(), read: 0, taken_over: false }
+        Self {
+            call,
+            phase: Phase::New,
+            held: false,
+            sendings: Vec::new(),
+            read: 0,
+            taken_over: false,
+        }
     }
 
     /// The frames of the body: of each, how much it counts against the limit.
@@ -169,7 +201,9 @@ impl Caller {
         match self.call.kind {
             Kind::Stream(chunks, trailers) => {
                 let chunks = std::iter::repeat_n(5, chunks.into());
-                chunks.chain(trailers.then_some("x-sum".len() + 5)).collect()
+                chunks
+                    .chain(trailers.then_some("x-sum".len() + 5))
+                    .collect()
             }
             Kind::Clonable => vec![5],
             Kind::Bare | Kind::Token => Vec::new(),
@@ -187,7 +221,10 @@ impl Caller {
             Phase::New => self.is_always_ready() || env.readiness != Readiness::Busy,
             Phase::Waiting(wait) => wait.is_over(cache),
             Phase::Readying { .. } => env.readiness != Readiness::Busy,
-            Phase::Sent => self.sendings.last().is_some_and(|sending| sending.reply.is_some()),
+            Phase::Sent => self
+                .sendings
+                .last()
+                .is_some_and(|sending| sending.reply.is_some()),
             Phase::Over(_) | Phase::Dropped => false,
         }
     }
@@ -204,7 +241,9 @@ impl Caller {
                 self.phase = self.go_on(env, cache);
                 continue;
             }
-            let Phase::Waiting(wait) = &mut self.phase else { return };
+            let Phase::Waiting(wait) = &mut self.phase else {
+                return;
+            };
             if !wait.notices_stall(env, cache) {
                 return;
             }
@@ -233,7 +272,11 @@ impl Caller {
         if matches!(self.call.mark, Mark::SkipAuth | Mark::OwnAuthorization) {
             return self.send(None, 0, env);
         }
-        if self.is_always_ready() { self.look(0, None, env, cache) } else { self.ready(None, env, cache) }
+        if self.is_always_ready() {
+            self.look(0, None, env, cache)
+        } else {
+            self.ready(None, env, cache)
+        }
     }
 
     fn landed(&mut self, wait: Wait, env: &mut Env, cache: &mut Cache) -> Phase {
@@ -254,7 +297,13 @@ impl Caller {
         }
     }
 
-    fn look(&mut self, flights: u8, rejected: Option<u64>, env: &mut Env, cache: &mut Cache) -> Phase {
+    fn look(
+        &mut self,
+        flights: u8,
+        rejected: Option<u64>,
+        env: &mut Env,
+        cache: &mut Cache,
+    ) -> Phase {
         match cache.lookup(env.now, env.runtime, rejected) {
             Found::Failed(failure) => self.without_token(failure, rejected),
             Found::Wait(_) if flights == MOST_FLIGHTS && !cache.has_valid(env.now, rejected) => {
@@ -270,9 +319,14 @@ impl Caller {
 
     /// There is a token.
     fn token(&mut self, rejected: Option<u64>, env: &mut Env, cache: &mut Cache) -> Phase {
-        let Some(token) = &cache.token else { return failed("no token") };
+        let Some(token) = &cache.token else {
+            return failed("no token");
+        };
         if self.call.kind == Kind::Token {
-            return Phase::Over(Outcome::Token { text: text(token.text), generation: token.generation });
+            return Phase::Over(Outcome::Token {
+                text: text(token.text),
+                generation: token.generation,
+            });
         }
         // [54] More was read meanwhile than is kept.
         if rejected.is_some() && !self.is_whole(env) {
@@ -286,7 +340,11 @@ impl Caller {
     }
 
     fn without_token(&self, failure: Failure, rejected: Option<u64>) -> Phase {
-        if rejected.is_some() { self.rejected(Some(describe(&failure))) } else { failed(failure) }
+        if rejected.is_some() {
+            self.rejected(Some(describe(&failure)))
+        } else {
+            failed(failure)
+        }
     }
 
     fn ready(&mut self, epoch: Option<u64>, env: &mut Env, cache: &mut Cache) -> Phase {
@@ -300,7 +358,9 @@ impl Caller {
         };
         match found {
             Found::Token => {
-                let Some(token) = &cache.token else { return failed("no token") };
+                let Some(token) = &cache.token else {
+                    return failed("no token");
+                };
                 self.send(Some(token.text), token.generation, env)
             }
             Found::Wait(flight) => Phase::Waiting(Wait::new(flight, 0, None, cache, env)),
@@ -311,12 +371,21 @@ impl Caller {
     fn send(&mut self, bearer: Option<u32>, generation: u64, env: &mut Env) -> Phase {
         env.last_seen = bearer.or(env.last_seen);
         let reply = env.always.map(|reply| env.settle(reply, bearer));
-        self.sendings.push(Sending { bearer, generation, reply });
+        self.sendings.push(Sending {
+            bearer,
+            generation,
+            reply,
+        });
         Phase::Sent
     }
 
     fn answered(&mut self, env: &mut Env, cache: &mut Cache) -> Phase {
-        let Some(Sending { bearer, generation, reply: Some(reply) }) = self.sendings.last().cloned() else {
+        let Some(Sending {
+            bearer,
+            generation,
+            reply: Some(reply),
+        }) = self.sendings.last().cloned()
+        else {
             return failed("not answered");
         };
         let is_second = self.sendings.len() == 2;
@@ -341,7 +410,9 @@ impl Caller {
             // [47] It is not believed.
             Err(cause) => self.rejected(Some(describe(&Failure { lost: None, cause }))),
             // [48, 54]
-            Ok(()) if self.call.mark == Mark::NoResend || !self.is_whole(env) => self.rejected(None),
+            Ok(()) if self.call.mark == Mark::NoResend || !self.is_whole(env) => {
+                self.rejected(None)
+            }
             // [40, 42, 43]
             Ok(()) => self.look(0, Some(generation), env, cache),
         }
@@ -357,7 +428,11 @@ impl Caller {
     }
 
     fn response(&self, status: u16, reason: Option<String>) -> Phase {
-        Phase::Over(Outcome::Response { status, sending: self.sendings.len(), reason })
+        Phase::Over(Outcome::Response {
+            status,
+            sending: self.sendings.len(),
+            reason,
+        })
     }
 }
 
@@ -384,16 +459,25 @@ fn describe(failure: &Failure) -> String {
         None => None,
         Some(Lost::NeverHad) => Some("no access token could be fetched"),
         Some(Lost::Expired) => Some("the access token has expired and no new one could be fetched"),
-        Some(Lost::Rejected) => Some("the access token was rejected and no new one could be fetched"),
+        Some(Lost::Rejected) => {
+            Some("the access token was rejected and no new one could be fetched")
+        }
     };
     let cause = describe_cause(&failure.cause);
-    lost.into_iter().map(str::to_owned).chain([cause]).collect::<Vec<_>>().join(": ")
+    lost.into_iter()
+        .map(str::to_owned)
+        .chain([cause])
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 pub(crate) fn describe_cause(cause: &Cause) -> String {
     let wait = |wait: Ns| format!(" [{wait}]");
     match *cause {
-        Cause::Source { number, retry_after } => {
+        Cause::Source {
+            number,
+            retry_after,
+        } => {
             let wait = retry_after.map(wait).unwrap_or_default();
             format!("the token source failed: failure {number}{wait}")
         }
@@ -405,6 +489,8 @@ pub(crate) fn describe_cause(cause: &Cause) -> String {
             let what = "too many tokens were rejected in a short time, no further one is fetched";
             format!("{what}{}", wait(free_in))
         }
-        Cause::TooManyFlights => "several fetches in a row left no token that could be used".to_owned(),
+        Cause::TooManyFlights => {
+            "several fetches in a row left no token that could be used".to_owned()
+        }
     }
 }

@@ -4,7 +4,9 @@ use proptest::{collection::vec, prelude::*};
 
 use crate::{
     backoff::Asker,
-    ops::{Call, Case, Edge, FACES, Face, Kind, Later, Mark, Moment, Op, Readiness, Reply, Token, What},
+    ops::{
+        Call, Case, Edge, FACES, Face, Kind, Later, Mark, Moment, Op, Readiness, Reply, Token, What,
+    },
 };
 
 pub(crate) fn case() -> impl Strategy<Value = Case> {
@@ -14,20 +16,34 @@ pub(crate) fn case() -> impl Strategy<Value = Case> {
     let keep_alive = prop_oneof![3 => Just(false), 1 => Just(true)];
     let ops = vec(phrase(), 1..30).prop_map(|phrases| phrases.concat());
     let choices = keep_alive.prop_flat_map(move |keep_alive| (draws(keep_alive), Just(keep_alive)));
-    (choices, burst, any::<bool>(), ops).prop_map(|((draws, keep_alive), burst, small_limit, ops)| Case {
-        draws,
-        burst,
-        keep_alive,
-        small_limit,
-        ops,
-    })
+    (choices, burst, any::<bool>(), ops).prop_map(
+        |((draws, keep_alive), burst, small_limit, ops)| Case {
+            draws,
+            burst,
+            keep_alive,
+            small_limit,
+            ops,
+        },
+    )
 }
 
 /// Ops that are worth more together, so that a case gets deep before it gets long.
 fn phrase() -> impl Strategy<Value = Vec<Op>> {
-    let plain = |kind| Call { kind, face: Face::Http, client: 0, mark: Mark::None, eager: false };
-    let warm = Token::New { life: 1_800_000, age: None };
-    let rejection = |read| Reply { what: What::Status(401), read };
+    let plain = |kind| Call {
+        kind,
+        face: Face::Http,
+        client: 0,
+        mark: Mark::None,
+        eager: false,
+    };
+    let warm = Token::New {
+        life: 1_800_000,
+        age: None,
+    };
+    let rejection = |read| Reply {
+        what: What::Status(401),
+        read,
+    };
     prop_oneof![
         16 => op().prop_map(|op| vec![op]),
         // There is a token.

@@ -51,7 +51,11 @@ impl Driver {
         let drawing = Arc::clone(&shared);
         let cache = TokenCache::builder(source.clone())
             .randomness(move || drawing.draw())
-            .budget(Budget::default().burst(case.burst).full_refill(Duration::from_nanos(FULL_REFILL)))
+            .budget(
+                Budget::default()
+                    .burst(case.burst)
+                    .full_refill(Duration::from_nanos(FULL_REFILL)),
+            )
             .keep_alive(case.keep_alive)
             .build()
             .unwrap();
@@ -132,7 +136,13 @@ impl Driver {
         let number = self.seats.len();
         self.shared.model().callers.push(Caller::new(call));
         let running = self.stack().run(number, call);
-        let seat = Seat::new(number, call, &self.shared, (&self.stack().cache, &self.api), running);
+        let seat = Seat::new(
+            number,
+            call,
+            &self.shared,
+            (&self.stack().cache, &self.api),
+            running,
+        );
         self.seats.push(seat);
     }
 
@@ -151,12 +161,27 @@ impl Driver {
 
     /// Invalidates a token that some caller got, the newest or one of `back` before.
     fn invalidate(&self, back: u8) {
-        let handle = self.stack().handles.lock().unwrap().values().nth_back(back.into()).cloned();
+        let handle = self
+            .stack()
+            .handles
+            .lock()
+            .unwrap()
+            .values()
+            .nth_back(back.into())
+            .cloned();
         let Some(token) = handle else { return };
-        let text = token.expose().strip_prefix("token-").unwrap().parse().unwrap();
+        let text = token
+            .expose()
+            .strip_prefix("token-")
+            .unwrap()
+            .parse()
+            .unwrap();
         let cache = &self.stack().cache;
         let is_current = cache.snapshot().generation() == Some(token.generation());
-        self.shared.model().cache.invalidate(text, token.generation());
+        self.shared
+            .model()
+            .cache
+            .invalidate(text, token.generation());
         cache.invalidate(&token);
         if is_current {
             self.shared.model().audit.invalidated(token.generation());
@@ -195,7 +220,9 @@ impl Driver {
 
     /// The runtime is gone, whatever runs in it. Time goes on where it stood.
     fn restart(&mut self) {
-        let Some((number, runtime)) = self.runtime.take() else { return };
+        let Some((number, runtime)) = self.runtime.take() else {
+            return;
+        };
         let now = self.now_in(&runtime);
         // Whoever is polled from within the end of a runtime would start flights in what is going.
         self.shared.no_eagerness.store(true, Ordering::SeqCst);
@@ -207,7 +234,9 @@ impl Driver {
 
     /// The runtime stands still from now on; the one that stood still, or a new one, goes on.
     fn switch(&mut self) {
-        let Some((number, runtime)) = self.runtime.take() else { return };
+        let Some((number, runtime)) = self.runtime.take() else {
+            return;
+        };
         let now = self.now_in(&runtime);
         let other = self.still.replace((number, runtime));
         match other {
@@ -241,14 +270,18 @@ impl Driver {
 
     /// Does something within the runtime that runs.
     fn inside(&mut self, act: impl FnOnce(&mut Self)) {
-        let Some((number, runtime)) = self.runtime.take() else { return };
+        let Some((number, runtime)) = self.runtime.take() else {
+            return;
+        };
         runtime.block_on(async { act(self) });
         self.runtime = Some((number, runtime));
     }
 
     /// Lets everybody run who can, and looks at everything.
     fn settle(&mut self) -> Result<(), String> {
-        let Some((_, runtime)) = &self.runtime else { return Ok(()) };
+        let Some((_, runtime)) = &self.runtime else {
+            return Ok(());
+        };
         runtime.block_on(async {
             loop {
                 let before = self.shared.events();
@@ -273,7 +306,11 @@ impl Driver {
             check_snapshot(&snapshot, &self.shared);
         });
         let faults = self.shared.faults();
-        if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(faults.join("\n"))
+        }
     }
 
     /// Everything is well from now on: everybody is answered.
@@ -282,8 +319,14 @@ impl Driver {
     ///
     /// What was found wrong.
     pub(crate) fn finish(&mut self) -> Result<(), String> {
-        let reply = Reply { what: What::Honest, read: u8::MAX };
-        let token = Token::New { life: 1_800_000, age: None };
+        let reply = Reply {
+            what: What::Honest,
+            read: u8::MAX,
+        };
+        let token = Token::New {
+            life: 1_800_000,
+            age: None,
+        };
         if let (Some((number, runtime)), Some((_, current))) = (self.still.take(), &self.runtime) {
             // It is dropped now, not when it stopped.
             let now = self.now_in(current);
@@ -293,7 +336,11 @@ impl Driver {
             self.shared.no_eagerness.store(false, Ordering::SeqCst);
             self.inside(|driver| driver.shared.runtime_lost(number));
         }
-        for op in [Op::Release, Op::Readiness(Readiness::Ready), Op::ApiAlways(Some(reply))] {
+        for op in [
+            Op::Release,
+            Op::Readiness(Readiness::Ready),
+            Op::ApiAlways(Some(reply)),
+        ] {
             self.run(&op)?;
         }
         self.run(&Op::SourceAlways(Some(token)))?;
@@ -303,14 +350,20 @@ impl Driver {
         for _ in 0..self.seats.len() {
             self.run(&Op::Api(0, reply))?;
         }
-        let pending: Vec<_> =
-            self.seats.iter().filter(|seat| seat.is_pending()).map(|it| it.number()).collect();
+        let pending: Vec<_> = self
+            .seats
+            .iter()
+            .filter(|seat| seat.is_pending())
+            .map(|it| it.number())
+            .collect();
         if !pending.is_empty() {
             return Err(format!("callers {pending:?} were never answered"));
         }
         // [20] With the last handle even keep-alive ends.
         drop((self.seats.split_off(0), self.stack.take()));
-        let Some((_, runtime)) = &self.runtime else { return Ok(()) };
+        let Some((_, runtime)) = &self.runtime else {
+            return Ok(());
+        };
         runtime.block_on(async {
             for _ in 0..4 {
                 yield_now().await;
@@ -334,5 +387,9 @@ impl Drop for Driver {
 }
 
 pub(crate) fn paused() -> Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
 }

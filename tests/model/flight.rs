@@ -117,9 +117,10 @@ impl Cache {
         }
         let (predecessor, of_rejected) = match &self.token {
             None => (Predecessor::None, false),
-            Some(token) if token.status != Status::Good => {
-                (Predecessor::Refused(token.generation), token.status == Status::Rejected)
-            }
+            Some(token) if token.status != Status::Good => (
+                Predecessor::Refused(token.generation),
+                token.status == Status::Rejected,
+            ),
             Some(token) if now < token.end => (Predecessor::Live(token.generation), false),
             Some(token) => (Predecessor::Expired(token.generation), false),
         };
@@ -131,11 +132,20 @@ impl Cache {
             }
             _ => None,
         };
-        flight.stage = Stage::Asking { fetch, asked: now, predecessor, of_rejected };
+        flight.stage = Stage::Asking {
+            fetch,
+            asked: now,
+            predecessor,
+            of_rejected,
+        };
         (flight.invalidated_since, flight.rejected_since) = (false, false);
         // [33a]
         let row = self.row(predecessor);
-        Ok(Question { predecessor, failures: row.failures, cause: row.cause.clone() })
+        Ok(Question {
+            predecessor,
+            failures: row.failures,
+            cause: row.cause.clone(),
+        })
     }
 
     fn row(&mut self, predecessor: Predecessor) -> &mut Backoff {
@@ -156,17 +166,26 @@ impl Cache {
     ) {
         let Some(number) = self.flight else { return };
         let flight = &mut self.flights[number];
-        let is_due = flight.release_at.is_some_and(|release| ticks.is_due(release, now));
+        let is_due = flight
+            .release_at
+            .is_some_and(|release| ticks.is_due(release, now));
         let is_asking = matches!(flight.stage, Stage::Asking { fetch, .. } if is_open(fetch));
         flight.is_released |= is_due && is_asking && flight.runtime == runtime;
     }
 
     /// A fetch has come to its end.
     pub(crate) fn answered(&mut self, fetch: usize, answer: Answer, now: Ns, draw: u8) {
-        let asked_it =
-            |flight: &Flight| matches!(flight.stage, Stage::Asking { fetch: id, .. } if id == fetch);
-        let Some(number) = self.flights.iter().position(asked_it) else { return };
-        let Stage::Asking { asked, predecessor, of_rejected, .. } = self.flights[number].stage else {
+        let asked_it = |flight: &Flight| matches!(flight.stage, Stage::Asking { fetch: id, .. } if id == fetch);
+        let Some(number) = self.flights.iter().position(asked_it) else {
+            return;
+        };
+        let Stage::Asking {
+            asked,
+            predecessor,
+            of_rejected,
+            ..
+        } = self.flights[number].stage
+        else {
             return;
         };
         if self.flight != Some(number) {
@@ -181,7 +200,8 @@ impl Cache {
             }
             Answer::Token { text, life, age } => {
                 let end = age.map_or(asked + life, |age| now + life.saturating_sub(age));
-                self.install(text, life, end, now, draw).map_err(|what| (Cause::Bad(what), Nature::BackOff))
+                self.install(text, life, end, now, draw)
+                    .map_err(|what| (Cause::Bad(what), Nature::BackOff))
             }
         };
         let end = match failed {
@@ -189,7 +209,11 @@ impl Cache {
             Err((cause, nature)) => {
                 let is_refresh = matches!(predecessor, Predecessor::Live(_));
                 // [44a] Nobody waits while there is a suspect: the whole pause.
-                let draw = if self.has_valid(now, None) && !is_refresh { 4 } else { draw };
+                let draw = if self.has_valid(now, None) && !is_refresh {
+                    4
+                } else {
+                    draw
+                };
                 self.record(predecessor, &cause, nature, now, draw);
                 if let Some(until) = self.retry_at(number, predecessor, nature, now) {
                     self.flights[number].stage = Stage::Pausing { until };
@@ -224,7 +248,13 @@ impl Cache {
     }
 
     /// When a flight asks again that has just failed, if it does [35].
-    fn retry_at(&self, number: usize, predecessor: Predecessor, nature: Nature, now: Ns) -> Option<Ns> {
+    fn retry_at(
+        &self,
+        number: usize,
+        predecessor: Predecessor,
+        nature: Nature,
+        now: Ns,
+    ) -> Option<Ns> {
         let flight = &self.flights[number];
         let until = self.fetches.until(Asker::Waiter);
         // After a refresh, those who need a token now share a new flight, unless it would have to
@@ -240,7 +270,14 @@ impl Cache {
 
     /// A failure in its row. [35, 36] The source knows no endpoints: what it asks for binds both
     /// rows.
-    fn record(&mut self, predecessor: Predecessor, cause: &Cause, nature: Nature, now: Ns, draw: u8) {
+    fn record(
+        &mut self,
+        predecessor: Predecessor,
+        cause: &Cause,
+        nature: Nature,
+        now: Ns,
+        draw: u8,
+    ) {
         self.row(predecessor).record(cause, nature, now, draw);
         if let Some(wait) = retry_after(cause) {
             self.refreshes.bind(now + wait, cause);
@@ -252,7 +289,14 @@ impl Cache {
     }
 
     /// Takes a token over, if that is no step back [14, 15, 45].
-    fn install(&mut self, text: u32, life: Ns, end: Ns, now: Ns, draw: u8) -> Result<(), &'static str> {
+    fn install(
+        &mut self,
+        text: u32,
+        life: Ns,
+        end: Ns,
+        now: Ns,
+        draw: u8,
+    ) -> Result<(), &'static str> {
         if end <= now {
             return Err("the new access token has already expired");
         }
@@ -270,8 +314,15 @@ impl Cache {
             }
         }
         let [refresh_at, expiring_at] = schedule(life.min(end - now), end, draw);
-        self.token =
-            Some(Token { text, generation, refresh_at, expiring_at, end, life, status: Status::Good });
+        self.token = Some(Token {
+            text,
+            generation,
+            refresh_at,
+            expiring_at,
+            end,
+            life,
+            status: Status::Good,
+        });
         self.epoch += 1;
         // [37]
         (self.refreshes, self.fetches) = Default::default();
@@ -280,10 +331,17 @@ impl Cache {
 
     /// [30] All flights of that runtime are gone.
     pub(crate) fn runtime_lost(&mut self, runtime: usize, now: Ns) {
-        if self.flight.is_some_and(|number| self.flights[number].runtime == runtime) {
+        if self
+            .flight
+            .is_some_and(|number| self.flights[number].runtime == runtime)
+        {
             self.lose_flight(now);
         }
-        for flight in self.flights.iter_mut().filter(|flight| flight.runtime == runtime) {
+        for flight in self
+            .flights
+            .iter_mut()
+            .filter(|flight| flight.runtime == runtime)
+        {
             flight.stage = Stage::Over;
         }
         self.keeper.runtime_lost(runtime);
@@ -292,12 +350,18 @@ impl Cache {
     /// The flight ends without an answer. [30] If nobody has to wait for another one, that counts
     /// as a failure.
     pub(crate) fn lose_flight(&mut self, now: Ns) {
-        let Some(number) = self.flight.take() else { return };
+        let Some(number) = self.flight.take() else {
+            return;
+        };
         self.flights[number].end = Some(End::Lost);
         let has_asked = matches!(self.flights[number].stage, Stage::Asking { .. });
         if has_asked && self.has_valid(now, None) {
             let is_live = self.token.as_ref().is_some_and(|token| token.is_live(now));
-            let row = if is_live { &mut self.refreshes } else { &mut self.fetches };
+            let row = if is_live {
+                &mut self.refreshes
+            } else {
+                &mut self.fetches
+            };
             row.record(&Cause::FlightLost, Nature::Transient, now, 4);
         }
     }

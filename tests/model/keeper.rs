@@ -15,7 +15,10 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub(crate) fn new(wanted: bool) -> Self {
-        Self { wanted, runtime: None }
+        Self {
+            wanted,
+            runtime: None,
+        }
     }
 
     /// A caller has launched a flight in this runtime.
@@ -43,7 +46,9 @@ impl Cache {
         let is_due = match self.phase(now) {
             Phase::Fresh => false,
             Phase::Aging | Phase::Expiring => self.refreshes.is_over(Asker::Background, now),
-            Phase::Suspect | Phase::Rejected | Phase::Gone => self.fetches.is_over(Asker::Background, now),
+            Phase::Suspect | Phase::Rejected | Phase::Gone => {
+                self.fetches.is_over(Asker::Background, now)
+            }
         };
         if is_due {
             self.begin_unnoticed(now, runtime);

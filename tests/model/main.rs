@@ -58,23 +58,44 @@ const LONGEST: Duration = Duration::from_secs(60);
 fn run(case: &Case) -> Result<(), TestCaseError> {
     let mut driver = Driver::new(case);
     for (number, op) in case.ops.iter().enumerate() {
-        driver.run(op).map_err(|fault| TestCaseError::fail(format!("after op {number}, {op:?}: {fault}")))?;
+        driver
+            .run(op)
+            .map_err(|fault| TestCaseError::fail(format!("after op {number}, {op:?}: {fault}")))?;
     }
-    driver.finish().map_err(|fault| TestCaseError::fail(format!("at the end: {fault}")))
+    driver
+        .finish()
+        .map_err(|fault| TestCaseError::fail(format!("at the end: {fault}")))
 }
 
 /// With an op a line.
 fn show(case: &Case) -> String {
-    let Case { draws, burst, keep_alive, small_limit, ops } = case;
-    let lines = ops.iter().map(|op| format!("\n  {op:?}")).collect::<String>();
-    format!("draws {draws:?}, burst {burst}, keep-alive {keep_alive}, small limit {small_limit}:{lines}")
+    let Case {
+        draws,
+        burst,
+        keep_alive,
+        small_limit,
+        ops,
+    } = case;
+    let lines = ops
+        .iter()
+        .map(|op| format!("\n  {op:?}"))
+        .collect::<String>();
+    format!(
+        "draws {draws:?}, burst {burst}, keep-alive {keep_alive}, small limit {small_limit}:{lines}"
+    )
 }
 
 /// As many cases as are wanted. Failing ones are kept under this name.
 fn runner(name: &str) -> TestRunner {
-    let cases = std::env::var("MODEL_CASES").ok().map(|cases| cases.parse().expect("a number of cases"));
+    let cases = std::env::var("MODEL_CASES")
+        .ok()
+        .map(|cases| cases.parse().expect("a number of cases"));
     // It is kept for as long as the process lives, which proptest wants of a path.
-    let kept = format!("{}/proptest-regressions/{name}.txt", env!("CARGO_MANIFEST_DIR")).leak();
+    let kept = format!(
+        "{}/proptest-regressions/{name}.txt",
+        env!("CARGO_MANIFEST_DIR")
+    )
+    .leak();
     TestRunner::new(ProptestConfig {
         cases: cases.unwrap_or(CASES),
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(kept))),
@@ -95,7 +116,9 @@ fn run_all(begun: &Sender<Option<Case>>) {
     });
     match outcome {
         Ok(()) => {}
-        Err(TestError::Fail(why, case)) => panic!("after {} cases: {why}\n{}", well.get(), show(&case)),
+        Err(TestError::Fail(why, case)) => {
+            panic!("after {} cases: {why}\n{}", well.get(), show(&case))
+        }
         Err(abort) => panic!("{abort}"),
     }
     begun.send(None).unwrap();
@@ -111,7 +134,10 @@ fn the_layer_does_what_the_reference_says() {
             Ok(Some(case)) => last = Some(case),
             Ok(None) | Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
-                panic!("a deadlock, in {}", last.as_ref().map(show).unwrap_or_default())
+                panic!(
+                    "a deadlock, in {}",
+                    last.as_ref().map(show).unwrap_or_default()
+                )
             }
         }
     }

@@ -35,16 +35,32 @@ impl Clients {
 
     pub(crate) fn run(&self, number: usize, call: Call) -> Running {
         let is_stream = matches!(call.kind, Kind::Stream(..));
-        let client = if is_stream { &self.recorded } else { &self.clonable };
+        let client = if is_stream {
+            &self.recorded
+        } else {
+            &self.clonable
+        };
         // What the request says of itself is said in either place.
         let (request, mut extensions) = if number % 2 == 0 {
             (of_reqwest(number, call), Extensions::new())
         } else {
-            (of_reqwest(number, Call { mark: call.mark.in_head(), ..call }), call.mark.extensions())
+            (
+                of_reqwest(
+                    number,
+                    Call {
+                        mark: call.mark.in_head(),
+                        ..call
+                    },
+                ),
+                call.mark.extensions(),
+            )
         };
         let client = client.clone();
         Box::pin(async move {
-            match client.execute_with_extensions(request, &mut extensions).await {
+            match client
+                .execute_with_extensions(request, &mut extensions)
+                .await
+            {
                 Ok(response) => response.outcome(),
                 Err(reqwest_middleware::Error::Middleware(error)) => {
                     Outcome::Failed(match error.downcast_ref::<Error>() {
@@ -62,7 +78,10 @@ fn client(auth: impl Middleware, api: &Api) -> ClientWithMiddleware {
     // It is never called. Making one takes long.
     static UNUSED: OnceLock<reqwest::Client> = OnceLock::new();
     let client = UNUSED.get_or_init(|| reqwest::Client::builder().no_proxy().build().unwrap());
-    ClientBuilder::new(client.clone()).with(auth).with(Answers(api.clone())).build()
+    ClientBuilder::new(client.clone())
+        .with(auth)
+        .with(Answers(api.clone()))
+        .build()
 }
 
 /// Answers, instead of passing the request on.

@@ -86,11 +86,13 @@ struct Entry {
 
 impl Registry {
     fn get(&mut self, key: u8, now: u64, held: &[(u64, TokenCache)]) -> Option<u64> {
-        let is_unused =
-            |entry: &Entry| now >= entry.fetching_until && held.iter().all(|(id, _)| *id != entry.id);
+        let is_unused = |entry: &Entry| {
+            now >= entry.fetching_until && held.iter().all(|(id, _)| *id != entry.id)
+        };
         if now >= self.next_sweep {
             self.next_sweep = now + IDLE / 4;
-            self.entries.retain(|_, entry| now - entry.asked_for < IDLE || !is_unused(entry));
+            self.entries
+                .retain(|_, entry| now - entry.asked_for < IDLE || !is_unused(entry));
         }
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.asked_for = now;
@@ -99,10 +101,19 @@ impl Registry {
         self.made += 1;
         if self.entries.len() >= self.capacity {
             let unused = self.entries.iter().filter(|(_, entry)| is_unused(entry));
-            let longest = unused.min_by_key(|(_, entry)| entry.asked_for).map(|(&key, _)| key)?;
+            let longest = unused
+                .min_by_key(|(_, entry)| entry.asked_for)
+                .map(|(&key, _)| key)?;
             self.entries.remove(&longest);
         }
-        self.entries.insert(key, Entry { id: self.made, asked_for: now, fetching_until: 0 });
+        self.entries.insert(
+            key,
+            Entry {
+                id: self.made,
+                asked_for: now,
+                fetching_until: 0,
+            },
+        );
         Some(self.made)
     }
 }
@@ -142,8 +153,13 @@ struct World {
 
 impl World {
     fn make(&self) -> TokenCache {
-        let source = Source { id: self.reference.made, doors: Arc::clone(&self.doors) };
-        let builder = TokenCache::builder(source).keep_alive(self.keep_alive).randomness(|| 0.0);
+        let source = Source {
+            id: self.reference.made,
+            doors: Arc::clone(&self.doors),
+        };
+        let builder = TokenCache::builder(source)
+            .keep_alive(self.keep_alive)
+            .randomness(|| 0.0);
         builder.build().unwrap()
     }
 
@@ -163,7 +179,10 @@ impl World {
             }
             Op::Answer => {
                 self.doors.opened.notify_waiters();
-                self.reference.entries.values_mut().for_each(|entry| entry.fetching_until = 0);
+                self.reference
+                    .entries
+                    .values_mut()
+                    .for_each(|entry| entry.fetching_until = 0);
                 settle().await;
             }
             Op::Pass(time) => self.pass(time).await,
@@ -191,7 +210,11 @@ impl World {
             prop_assert_eq!(got.is_ok(), expected.is_some());
             return Ok(());
         };
-        let entry = self.reference.entries.get_mut(&key).expect("it was asked for");
+        let entry = self
+            .reference
+            .entries
+            .get_mut(&key)
+            .expect("it was asked for");
         if self.now >= entry.fetching_until {
             let token = cache.get().await.unwrap();
             prop_assert_eq!(token.expose(), id.to_string());
@@ -222,15 +245,17 @@ fn run(runtime: &Runtime, case: &Case) -> Result<(), TestCaseError> {
             caches: TokenCaches::new(case.capacity, Duration::from_millis(IDLE)),
             keep_alive: case.keep_alive,
             doors: Arc::default(),
-            reference: Registry { capacity: case.capacity.max(1), ..Registry::default() },
+            reference: Registry {
+                capacity: case.capacity.max(1),
+                ..Registry::default()
+            },
             now: 0,
             held: Vec::new(),
         };
         for (number, op) in case.ops.iter().enumerate() {
-            world
-                .run(op)
-                .await
-                .map_err(|fault| TestCaseError::fail(format!("after op {number}, {op:?}: {fault}")))?;
+            world.run(op).await.map_err(|fault| {
+                TestCaseError::fail(format!("after op {number}, {op:?}: {fault}"))
+            })?;
         }
         // What is fetched for nobody ends as well, and keep-alive with it.
         world.pass(TIMEOUT).await;

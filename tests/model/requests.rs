@@ -1,7 +1,9 @@
 //! The callers' requests: every one is told from the others, to its last frame.
 
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, header::AUTHORIZATION};
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, header::AUTHORIZATION,
+};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use klavi_auth::{BoxError, NoResend, SkipAuth};
@@ -31,7 +33,9 @@ pub(crate) fn frames_of(caller: usize, call: Call) -> Vec<String> {
         Kind::Stream(chunks, trailers) => (chunks, trailers),
     };
     let chunks = (0..chunks).map(|chunk| chunk_of(caller, chunk));
-    chunks.chain(trailers.then(|| format!("{:?}", trailers_of(caller)))).collect()
+    chunks
+        .chain(trailers.then(|| format!("{:?}", trailers_of(caller))))
+        .collect()
 }
 
 fn chunk_of(caller: usize, chunk: u8) -> String {
@@ -45,12 +49,28 @@ fn trailers_of(caller: usize) -> HeaderMap {
 
 /// A caller's request, still without its body.
 pub(crate) fn request(caller: usize, call: Call) -> Request<()> {
-    let method = if call.kind == Kind::Bare { Method::GET } else { Method::POST };
-    let origin = if call.face.is_absolute() { "https://api.klavi.ai" } else { "" };
-    let request = Request::builder().method(method).uri(format!("{origin}/monitor/v1/monitors/{caller}?q=1"));
-    let mut request = request.header("x-caller", caller).extension(Number(caller)).body(()).unwrap();
+    let method = if call.kind == Kind::Bare {
+        Method::GET
+    } else {
+        Method::POST
+    };
+    let origin = if call.face.is_absolute() {
+        "https://api.klavi.ai"
+    } else {
+        ""
+    };
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("{origin}/monitor/v1/monitors/{caller}?q=1"));
+    let mut request = request
+        .header("x-caller", caller)
+        .extension(Number(caller))
+        .body(())
+        .unwrap();
     if call.mark == Mark::OwnAuthorization {
-        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static(OWN));
+        request
+            .headers_mut()
+            .insert(AUTHORIZATION, HeaderValue::from_static(OWN));
     }
     request.extensions_mut().extend(call.mark.extensions());
     request
@@ -70,7 +90,11 @@ impl Mark {
     /// Without what is said in extensions.
     #[cfg(feature = "reqwest-middleware")]
     pub(crate) fn in_head(self) -> Self {
-        if self == Self::OwnAuthorization { self } else { Self::None }
+        if self == Self::OwnAuthorization {
+            self
+        } else {
+            Self::None
+        }
     }
 }
 
@@ -82,8 +106,13 @@ pub(crate) fn streamed(caller: usize, call: Call) -> Streamed {
     frames(caller, call).boxed_unsync()
 }
 
-fn frames(caller: usize, call: Call) -> impl Body<Data = Bytes, Error = BoxError> + Send + Sync + 'static {
-    let Kind::Stream(chunks, trailers) = call.kind else { unreachable!("{call:?}") };
+fn frames(
+    caller: usize,
+    call: Call,
+) -> impl Body<Data = Bytes, Error = BoxError> + Send + Sync + 'static {
+    let Kind::Stream(chunks, trailers) = call.kind else {
+        unreachable!("{call:?}")
+    };
     let chunks = (0..chunks).map(move |chunk| Ok(Frame::data(chunk_of(caller, chunk).into())));
     let trailers = trailers.then(|| Ok(Frame::trailers(trailers_of(caller))));
     StreamBody::new(futures_util::stream::iter(chunks.chain(trailers)))

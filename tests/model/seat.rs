@@ -87,9 +87,14 @@ impl Seat {
             let model = &mut *self.shared.model();
             model.callers[self.number].poll(&mut model.env, &mut model.cache);
         }
-        let waker = Waker::from(Arc::new(SeatWaker { seat: Arc::downgrade(self), version }));
+        let waker = Waker::from(Arc::new(SeatWaker {
+            seat: Arc::downgrade(self),
+            version,
+        }));
         let mut running = self.running.lock().unwrap();
-        let polled = running.as_mut().map(|it| it.as_mut().poll(&mut Context::from_waker(&waker)));
+        let polled = running
+            .as_mut()
+            .map(|it| it.as_mut().poll(&mut Context::from_waker(&waker)));
         let outcome = match polled {
             Some(Poll::Ready(outcome)) => {
                 *running = None;
@@ -103,7 +108,9 @@ impl Seat {
             self.notice_failure(what);
         }
         self.compare(outcome.as_ref());
-        self.shared.no_eagerness.store(no_eagerness, Ordering::SeqCst);
+        self.shared
+            .no_eagerness
+            .store(no_eagerness, Ordering::SeqCst);
     }
 
     fn compare(&self, outcome: Option<&Outcome>) {
@@ -114,12 +121,18 @@ impl Seat {
             _ => None,
         };
         self.shared.check(outcome == expected, || {
-            format!("caller {} got {outcome:?}, not {expected:?}: {caller:?}", self.number)
+            format!(
+                "caller {} got {outcome:?}, not {expected:?}: {caller:?}",
+                self.number
+            )
         });
         let expected = (caller.sendings.len(), caller.phase == Phase::Sent);
         let seen = self.api.state_of(self.number);
         self.shared.check(seen == expected, || {
-            format!("caller {}: {seen:?} at the API, not {expected:?}: {caller:?}", self.number)
+            format!(
+                "caller {}: {seen:?} at the API, not {expected:?}: {caller:?}",
+                self.number
+            )
         });
     }
 
@@ -135,7 +148,9 @@ impl Seat {
         };
         // [41]
         let (sendings, _) = self.api.state_of(self.number);
-        self.shared.check(sendings == 1, || format!("caller {}: a second 401 was acted upon", self.number));
+        self.shared.check(sendings == 1, || {
+            format!("caller {}: a second 401 was acted upon", self.number)
+        });
         let mut model = self.shared.model();
         let at = model.env.now;
         if let Err(fault) = model.audit.rejected(text, at, before.expired) {
@@ -151,9 +166,14 @@ impl Seat {
         let ready = self.cache.snapshot().is_ready();
         let was_held = self.was_held.load(Ordering::SeqCst);
         let model = self.shared.model();
-        let failed = Failed { ready, was_held, what: what.to_owned() };
+        let failed = Failed {
+            ready,
+            was_held,
+            what: what.to_owned(),
+        };
         if let Err(fault) = model.audit.failed_unsent(model.env.now, &failed) {
-            self.shared.fault(format!("caller {}: {fault}", self.number));
+            self.shared
+                .fault(format!("caller {}: {fault}", self.number));
         }
     }
 }
@@ -185,13 +205,16 @@ struct SeatWaker {
 
 impl Wake for SeatWaker {
     fn wake(self: Arc<Self>) {
-        let Some(seat) = self.seat.upgrade() else { return };
+        let Some(seat) = self.seat.upgrade() else {
+            return;
+        };
         if seat.polls.load(Ordering::SeqCst) != self.version {
             return;
         }
         seat.shared.happened();
         seat.woken.store(true, Ordering::SeqCst);
-        let may = !seat.held.load(Ordering::SeqCst) && !seat.shared.no_eagerness.load(Ordering::SeqCst);
+        let may =
+            !seat.held.load(Ordering::SeqCst) && !seat.shared.no_eagerness.load(Ordering::SeqCst);
         if seat.eager && may && seat.is_pending() {
             seat.poll();
         }
@@ -202,6 +225,8 @@ impl Wake for SeatWaker {
 pub(crate) fn describe(error: &Error) -> String {
     let first: &dyn std::error::Error = error;
     let lines = std::iter::successors(Some(first), |e| e.source()).map(ToString::to_string);
-    let wait = error.retry_after().map(|wait| format!(" [{}]", wait.as_nanos()));
+    let wait = error
+        .retry_after()
+        .map(|wait| format!(" [{}]", wait.as_nanos()));
     lines.collect::<Vec<_>>().join(": ") + &wait.unwrap_or_default()
 }

@@ -70,13 +70,28 @@ impl Model {
                 };
                 // By its age its life began when that of the current one did, or somewhat later.
                 let age = (now + life).saturating_sub(token.end + later);
-                return (Answer::Token { text, life, age: Some(age) }, new_token(text, life, Some(age)));
+                return (
+                    Answer::Token {
+                        text,
+                        life,
+                        age: Some(age),
+                    },
+                    new_token(text, life, Some(age)),
+                );
             }
-            Token::Former { back, life } => (self.texts.saturating_sub(back.into()).max(1), life, None),
+            Token::Former { back, life } => {
+                (self.texts.saturating_sub(back.into()).max(1), life, None)
+            }
             Token::Bad => {
                 let cause = Cause::Bad("the access token is empty");
                 let result = NewToken::new("", Duration::from_secs(1));
-                return (Answer::Failed { cause, nature: Nature::BackOff }, result);
+                return (
+                    Answer::Failed {
+                        cause,
+                        nature: Nature::BackOff,
+                    },
+                    result,
+                );
             }
             Token::Transient { retry_after } => {
                 return self.failure(Error::transient, Nature::Transient, retry_after);
@@ -85,13 +100,23 @@ impl Model {
                 return self.failure(Error::permanent, Nature::Permanent, retry_after);
             }
             Token::Panic => {
-                let answer = Answer::Failed { cause: Cause::Panicked, nature: Nature::Accident };
+                let answer = Answer::Failed {
+                    cause: Cause::Panicked,
+                    nature: Nature::Accident,
+                };
                 return (answer, Err(Error::permanent("not to be used")));
             }
         };
         self.texts = self.texts.max(number);
         let (life, age) = (life * MS, age.map(|age| age * MS));
-        (Answer::Token { text: number, life, age }, new_token(number, life, age))
+        (
+            Answer::Token {
+                text: number,
+                life,
+                age,
+            },
+            new_token(number, life, age),
+        )
     }
 
     fn failure(
@@ -107,7 +132,16 @@ impl Model {
             error = error.with_retry_after(Duration::from_millis(wait));
         }
         let retry_after = retry_after.map(|wait| wait * MS);
-        (Answer::Failed { cause: Cause::Source { number, retry_after }, nature }, Err(error))
+        (
+            Answer::Failed {
+                cause: Cause::Source {
+                    number,
+                    retry_after,
+                },
+                nature,
+            },
+            Err(error),
+        )
     }
 
     fn new_text(&mut self) -> u32 {
@@ -170,8 +204,18 @@ impl Shared {
     pub(crate) fn model(&self) -> MutexGuard<'_, Model> {
         let mut model = self.model.lock().unwrap();
         model.env.now = self.now();
-        let Model { cache, env, replies, .. } = &mut *model;
-        cache.release(|fetch| replies[fetch].is_none(), env.runtime, env.now, &env.ticks());
+        let Model {
+            cache,
+            env,
+            replies,
+            ..
+        } = &mut *model;
+        cache.release(
+            |fetch| replies[fetch].is_none(),
+            env.runtime,
+            env.now,
+            &env.ticks(),
+        );
         model
     }
 
@@ -221,10 +265,21 @@ impl Shared {
             Predecessor::Refused(token) => flight::Predecessor::Refused(token.generation()),
             other => unreachable!("{other:?}"),
         };
-        let expected = model.cache.asked(fetch, runtime, now, &ticks).map(|question| {
-            (question.predecessor, question.failures, question.cause.as_ref().map(describe_cause))
-        });
-        let seen = (predecessor, request.failures(), request.last_error().map(describe));
+        let expected = model
+            .cache
+            .asked(fetch, runtime, now, &ticks)
+            .map(|question| {
+                (
+                    question.predecessor,
+                    question.failures,
+                    question.cause.as_ref().map(describe_cause),
+                )
+            });
+        let seen = (
+            predecessor,
+            request.failures(),
+            request.last_error().map(describe),
+        );
         self.check(expected.as_ref() == Ok(&seen), || {
             format!("fetch {fetch} asks {seen:?}, not {expected:?}")
         });
@@ -256,11 +311,18 @@ impl Shared {
         let draw = model.env.draw();
         let (now, ticks) = (model.env.now, model.env.ticks());
         let flight = model.cache.open_fetches().get(&fetch).copied();
-        if matches!(answer, Answer::Failed { cause: Cause::TimedOut, .. }) {
+        if matches!(
+            answer,
+            Answer::Failed {
+                cause: Cause::TimedOut,
+                ..
+            }
+        ) {
             let deadline = flight.and_then(|number| model.cache.flights[number].deadline);
-            self.check(deadline.is_some_and(|deadline| ticks.is_due(deadline, now)), || {
-                format!("fetch {fetch} was dropped before its time")
-            });
+            self.check(
+                deadline.is_some_and(|deadline| ticks.is_due(deadline, now)),
+                || format!("fetch {fetch} was dropped before its time"),
+            );
         }
         let counts = flight.is_some() && flight == model.cache.flight;
         model.audit.answered(fetch, now, &answer, counts);
@@ -296,13 +358,21 @@ impl Shared {
         }
         // [49] Whoever waits for a token holds no place that somebody else may need.
         let readied = self.readied.load(Ordering::SeqCst);
-        self.check(readied == 0, || format!("{readied} instances of the API are kept ready"));
-        self.check(model.ended.is_none(), || "an answer of the source was lost".to_owned());
+        self.check(readied == 0, || {
+            format!("{readied} instances of the API are kept ready")
+        });
+        self.check(model.ended.is_none(), || {
+            "an answer of the source was lost".to_owned()
+        });
         let undrawn = model.env.drawn_for_401s.len();
-        self.check(undrawn == 0, || format!("nothing was drawn for {undrawn} 401s"));
+        self.check(undrawn == 0, || {
+            format!("nothing was drawn for {undrawn} 401s")
+        });
         for (number, caller) in model.callers.iter().enumerate() {
             let forgotten = !caller.held && caller.is_woken(&model.env, &model.cache);
-            self.check(!forgotten, || format!("caller {number} was not woken: {caller:?}"));
+            self.check(!forgotten, || {
+                format!("caller {number} was not woken: {caller:?}")
+            });
         }
     }
 }

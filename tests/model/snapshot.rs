@@ -15,7 +15,11 @@ pub(crate) fn check_snapshot(snapshot: &Snapshot, shared: &Shared) {
             now if now >= token.refresh_at => Freshness::Aging,
             _ => Freshness::Fresh,
         };
-        let times = [until(token.refresh_at), until(token.end), now + token.life - token.end];
+        let times = [
+            until(token.refresh_at),
+            until(token.end),
+            now + token.life - token.end,
+        ];
         (token.generation, freshness, token.status, times)
     });
     let seen = snapshot.generation().map(|generation| {
@@ -32,14 +36,34 @@ pub(crate) fn check_snapshot(snapshot: &Snapshot, shared: &Shared) {
         };
         (generation, snapshot.freshness().unwrap(), status, times)
     });
-    shared.check(seen == expected, || format!("the token is {seen:?}, not {expected:?}"));
+    shared.check(seen == expected, || {
+        format!("the token is {seen:?}, not {expected:?}")
+    });
 
     let (backoff, asker) = cache.next_backoff(now);
     let held_back = Some(until(backoff.until(asker))).filter(|&wait| wait > 0);
-    let last_error = backoff.cause.as_ref().or(cache.refreshes.cause.as_ref()).map(describe_cause);
-    let expected = (cache.flight.is_some(), cache.has_valid(now, None), held_back, last_error);
-    let held_back = snapshot.held_back().map(|wait| u64::try_from(wait.as_nanos()).unwrap());
+    let last_error = backoff
+        .cause
+        .as_ref()
+        .or(cache.refreshes.cause.as_ref())
+        .map(describe_cause);
+    let expected = (
+        cache.flight.is_some(),
+        cache.has_valid(now, None),
+        held_back,
+        last_error,
+    );
+    let held_back = snapshot
+        .held_back()
+        .map(|wait| u64::try_from(wait.as_nanos()).unwrap());
     let last_error = snapshot.last_error().map(describe);
-    let seen = (snapshot.is_fetching(), snapshot.is_ready(), held_back, last_error);
-    shared.check(seen == expected, || format!("the cache is {seen:?}, not {expected:?}"));
+    let seen = (
+        snapshot.is_fetching(),
+        snapshot.is_ready(),
+        held_back,
+        last_error,
+    );
+    shared.check(seen == expected, || {
+        format!("the cache is {seen:?}, not {expected:?}")
+    });
 }

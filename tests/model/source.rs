@@ -26,7 +26,10 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, open: Arc::default() }
+        Self {
+            shared,
+            open: Arc::default(),
+        }
     }
 
     /// Answers the oldest fetch that is open.
@@ -34,7 +37,9 @@ impl Source {
         let waker = {
             let open = self.open.lock().unwrap();
             let mut model = self.shared.model();
-            let Some((&fetch, waker)) = open.iter().find(|&(&fetch, _)| model.replies[fetch].is_none())
+            let Some((&fetch, waker)) = open
+                .iter()
+                .find(|&(&fetch, _)| model.replies[fetch].is_none())
             else {
                 return;
             };
@@ -48,21 +53,38 @@ impl Source {
     /// [23] There is one, or one more for a runtime that stands still.
     pub(crate) fn check(&self, most: usize) {
         let open: Vec<_> = self.open.lock().unwrap().keys().copied().collect();
-        let expected: Vec<_> = self.shared.model().cache.open_fetches().into_keys().collect();
-        self.shared.check(open.len() <= most, || format!("the fetches {open:?} are open at once"));
-        self.shared.check(open == expected, || format!("the fetches {open:?} are open, not {expected:?}"));
+        let expected: Vec<_> = self
+            .shared
+            .model()
+            .cache
+            .open_fetches()
+            .into_keys()
+            .collect();
+        self.shared.check(open.len() <= most, || {
+            format!("the fetches {open:?} are open at once")
+        });
+        self.shared.check(open == expected, || {
+            format!("the fetches {open:?} are open, not {expected:?}")
+        });
     }
 }
 
 impl TokenSource for Source {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
         let number = self.shared.asked(&request);
-        let mut fetch = Fetch { source: self.clone(), number, over: false };
+        let mut fetch = Fetch {
+            source: self.clone(),
+            number,
+            over: false,
+        };
         if matches!(self.shared.model().replies[number], Some(Token::Panic)) {
             // Before there is a future at all.
             fetch.panic();
         }
-        self.open.lock().unwrap().insert(number, Waker::noop().clone());
+        self.open
+            .lock()
+            .unwrap()
+            .insert(number, Waker::noop().clone());
         Box::pin(fetch)
     }
 }
@@ -110,7 +132,10 @@ impl Drop for Fetch {
         self.source.shared.happened();
         if !self.over {
             // Dropped by the time-out, or with its runtime.
-            self.source.shared.model().ended(self.number, Cause::TimedOut, Nature::Transient);
+            self.source
+                .shared
+                .model()
+                .ended(self.number, Cause::TimedOut, Nature::Transient);
         }
     }
 }

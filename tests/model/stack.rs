@@ -11,7 +11,8 @@ use std::{
 use http::Response;
 use http_body_util::combinators::UnsyncBoxBody;
 use klavi_auth::{
-    AccessToken, BoxError, Error, KlaviApi, KlaviAuth, KlaviAuthLayer, Product, RecordBody, TokenCache,
+    AccessToken, BoxError, Error, KlaviApi, KlaviAuth, KlaviAuthLayer, Product, RecordBody,
+    TokenCache,
 };
 use tower_layer::Layer;
 use tower_service::Service;
@@ -64,11 +65,17 @@ impl Stack {
             (_, Kind::Token) => token(self.cache.clone(), Arc::clone(&self.handles)),
             (Face::Http, Kind::Bare | Kind::Clonable) => {
                 let body = requests::clonable(number, call);
-                request(of(&self.clonable, call), requests::request(number, call).map(|()| body))
+                request(
+                    of(&self.clonable, call),
+                    requests::request(number, call).map(|()| body),
+                )
             }
             (Face::Http, Kind::Stream(..)) => {
                 let body = requests::streamed(number, call);
-                request(of(&self.recorded, call), requests::request(number, call).map(|()| body))
+                request(
+                    of(&self.recorded, call),
+                    requests::request(number, call).map(|()| body),
+                )
             }
             #[cfg(feature = "reqwest")]
             (Face::Reqwest, Kind::Bare | Kind::Clonable) => {
@@ -84,8 +91,15 @@ impl Stack {
     }
 }
 
-fn limited<B>(layer: KlaviAuthLayer<RecordBody<B>>, small_limit: bool) -> KlaviAuthLayer<RecordBody<B>> {
-    if small_limit { layer.replay_limit(SMALL_LIMIT) } else { layer }
+fn limited<B>(
+    layer: KlaviAuthLayer<RecordBody<B>>,
+    small_limit: bool,
+) -> KlaviAuthLayer<RecordBody<B>> {
+    if small_limit {
+        layer.replay_limit(SMALL_LIMIT)
+    } else {
+        layer
+    }
 }
 
 fn pair<L: Layer<Api>>(layer: &L, api: &Api) -> Pair<L::Service> {
@@ -96,7 +110,11 @@ fn pair<L: Layer<Api>>(layer: &L, api: &Api) -> Pair<L::Service> {
 fn of<S: Clone>(pair: &Pair<S>, call: Call) -> Arc<Mutex<S>> {
     let client = usize::from(call.client);
     let shared = &pair[client % 2];
-    if client < 2 { Arc::clone(shared) } else { Arc::new(Mutex::new(shared.lock().unwrap().clone())) }
+    if client < 2 {
+        Arc::clone(shared)
+    } else {
+        Arc::new(Mutex::new(shared.lock().unwrap().clone()))
+    }
 }
 
 /// `cache.get()`.
@@ -125,7 +143,9 @@ where
         let call = poll_fn(|cx| {
             let mut service = service.lock().unwrap();
             ready!(service.poll_ready(cx))?;
-            Poll::Ready(Ok::<_, BoxError>(service.call(request.take().expect("ready once"))))
+            Poll::Ready(Ok::<_, BoxError>(
+                service.call(request.take().expect("ready once")),
+            ))
         });
         let answer = match call.await {
             Ok(response) => response.await,
@@ -146,7 +166,11 @@ pub(crate) trait Answer {
     fn outcome(&self) -> Outcome;
 }
 
-fn outcome(status: http::StatusCode, headers: &http::HeaderMap, extensions: &http::Extensions) -> Outcome {
+fn outcome(
+    status: http::StatusCode,
+    headers: &http::HeaderMap,
+    extensions: &http::Extensions,
+) -> Outcome {
     Outcome::Response {
         status: status.as_u16(),
         sending: headers["x-sending"].to_str().unwrap().parse().unwrap(),

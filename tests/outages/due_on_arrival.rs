@@ -38,7 +38,10 @@ async fn case_14_a_token_that_arrives_late_in_its_life_is_not_fetched_by_request
         }
         // After 65 % of the 50 s at the earliest.
         let fetches = fetches.load(Ordering::SeqCst);
-        assert!((12..=19).contains(&fetches), "draw {draw}: {fetches} fetches for 6000 requests in 600 s");
+        assert!(
+            (12..=19).contains(&fetches),
+            "draw {draw}: {fetches} fetches for 6000 requests in 600 s"
+        );
     }
 }
 
@@ -46,12 +49,23 @@ async fn case_14_a_token_that_arrives_late_in_its_life_is_not_fetched_by_request
 async fn case_14_20_keep_alive_fetches_about_one_such_token_per_remaining_life() {
     for draw in [0.0, 1.0] {
         let (tokens, fetches) = aged_tokens();
-        let cache = tokens.keep_alive(true).randomness(move || draw).build().unwrap();
+        let cache = tokens
+            .keep_alive(true)
+            .randomness(move || draw)
+            .build()
+            .unwrap();
         cache.get().await.unwrap();
         sleep(secs(10)).await;
-        assert_eq!(fetches.load(Ordering::SeqCst), 1, "draw {draw}: fetches in 10 s without traffic");
+        assert_eq!(
+            fetches.load(Ordering::SeqCst),
+            1,
+            "draw {draw}: fetches in 10 s without traffic"
+        );
         sleep(secs(590)).await;
         let fetches = fetches.load(Ordering::SeqCst);
-        assert!((12..=19).contains(&fetches), "draw {draw}: {fetches} fetches in 600 s without traffic");
+        assert!(
+            (12..=19).contains(&fetches),
+            "draw {draw}: {fetches} fetches in 600 s without traffic"
+        );
     }
 }

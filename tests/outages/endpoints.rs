@@ -8,8 +8,18 @@ use crate::{
 
 /// `/refresh` has a fault for so many hours of one request a second, and `/auth` has none.
 async fn without_refresh(hours: u64, fault: Fault) {
-    let (klavi, cache) = world(Script { refresh: Schedule::always(fault), ..Script::default() }, 0.5);
-    let load = Load { requests: hours * 3600, every: secs(1), poisoned: None };
+    let (klavi, cache) = world(
+        Script {
+            refresh: Schedule::always(fault),
+            ..Script::default()
+        },
+        0.5,
+    );
+    let load = Load {
+        requests: hours * 3600,
+        every: secs(1),
+        poisoned: None,
+    };
     let report = load.run(&klavi, &cache).await;
     let (auth, refresh) = klavi.counts();
     let seen = format!(
@@ -24,7 +34,10 @@ async fn without_refresh(hours: u64, fault: Fault) {
     assert!(report.longest_success.as_millis() <= 95, "{seen}");
     // A token is replaced after 65 % of its life, 1170 s, at the earliest: by 1 `/auth`, after 2
     // `/refresh`.
-    assert!(auth as u64 <= 1 + hours * 3600 / 1170 && refresh <= 2 * auth, "{seen}");
+    assert!(
+        auth as u64 <= 1 + hours * 3600 / 1170 && refresh <= 2 * auth,
+        "{seen}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,7 +78,14 @@ async fn case_36_a_throttled_refresh_for_6_hours_fails_nobody() {
 /// Refreshes that are due at 1170 s, in a world whose keys are rejected from `from` on.
 fn rejected_keys() -> (Klavi, TokenCache) {
     let rejected = || Schedule::windows([(secs(10), secs(100_000), Fault::Status(401))]);
-    world(Script { auth: rejected(), refresh: rejected(), ..Script::default() }, 1.0)
+    world(
+        Script {
+            auth: rejected(),
+            refresh: rejected(),
+            ..Script::default()
+        },
+        1.0,
+    )
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,7 +94,10 @@ async fn case_35_rejected_keys_are_tried_ever_less_while_the_token_lives() {
     // 10 minutes from the moment when the refresh is due, and before the margin.
     let report = Load::seconds(1770).run(&klavi, &cache).await;
     let (auth, refresh) = (klavi.counts().0 - 1, klavi.counts().1);
-    let seen = format!("{auth} /auth and {refresh} /refresh, {} failed", report.failed.len());
+    let seen = format!(
+        "{auth} /auth and {refresh} /refresh, {} failed",
+        report.failed.len()
+    );
     assert!(report.failed.is_empty(), "{seen}");
     // At 0, 5, 15, 35, 75, 155 and 315 s.
     assert!(auth <= 7 && refresh <= 7, "{seen}");

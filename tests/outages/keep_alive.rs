@@ -12,15 +12,27 @@ use crate::{
 };
 
 fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+    Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
 }
 
 #[tokio::test(start_paused = true)]
 async fn case_20_33a_keep_alive_goes_to_auth_while_refresh_is_down() {
     for fault in [Fault::Status(500), Fault::Silence, Fault::Repeats] {
-        let script = Script { refresh: Schedule::always(fault), ..Script::default() };
+        let script = Script {
+            refresh: Schedule::always(fault),
+            ..Script::default()
+        };
         let klavi = Klavi::new(script);
-        let cache = klavi.tokens().keep_alive(true).randomness(|| 0.5).build().unwrap();
+        let cache = klavi
+            .tokens()
+            .keep_alive(true)
+            .randomness(|| 0.5)
+            .build()
+            .unwrap();
         cache.get().await.unwrap();
         let mut minutes_without = 0;
         for _ in 0..24 * 60 {
@@ -39,14 +51,27 @@ async fn case_20_33a_keep_alive_goes_to_auth_while_refresh_is_down() {
 #[tokio::test(start_paused = true)]
 async fn case_20_34_keep_alive_goes_on_after_an_outage_of_everything() {
     let down = || Schedule::windows([(secs(10), secs(3600), Fault::Status(500))]);
-    let klavi = Klavi::new(Script { auth: down(), refresh: down(), ..Script::default() });
-    let cache = klavi.tokens().keep_alive(true).randomness(|| 1.0).build().unwrap();
+    let klavi = Klavi::new(Script {
+        auth: down(),
+        refresh: down(),
+        ..Script::default()
+    });
+    let cache = klavi
+        .tokens()
+        .keep_alive(true)
+        .randomness(|| 1.0)
+        .build()
+        .unwrap();
     cache.get().await.unwrap();
     sleep(secs(3500)).await;
     assert!(!cache.snapshot().is_ready(), "the token has expired");
     // The back-off of a keep-alive that nobody waits for is 30 s.
     sleep(secs(132)).await;
-    assert!(cache.snapshot().is_ready(), "no token 32 s after the outage, calls {:?}", klavi.counts());
+    assert!(
+        cache.snapshot().is_ready(),
+        "no token 32 s after the outage, calls {:?}",
+        klavi.counts()
+    );
 }
 
 #[test]
@@ -54,7 +79,12 @@ fn case_20_30_keep_alive_goes_on_in_the_runtime_of_the_next_caller() {
     let (still, other) = (runtime(), runtime());
     let (klavi, cache) = still.block_on(async {
         let klavi = Klavi::new(Script::default());
-        let cache = klavi.tokens().keep_alive(true).randomness(|| 0.5).build().unwrap();
+        let cache = klavi
+            .tokens()
+            .keep_alive(true)
+            .randomness(|| 0.5)
+            .build()
+            .unwrap();
         cache.get().await.unwrap();
         (klavi, cache)
     });

@@ -35,6 +35,14 @@ fn world(script: Script, draw: f64) -> (Klavi, TokenCache) {
 
 /// Those that failed and began outside of all windows (from, until).
 fn outside<'a>(report: &'a Report, windows: &[(Duration, Duration)]) -> Vec<&'a Failed> {
-    let is_inside = |at: Duration| windows.iter().any(|(from, until)| (*from..=*until).contains(&at));
-    report.failed.iter().filter(|failed| !is_inside(failed.start)).collect()
+    let is_inside = |at: Duration| {
+        windows
+            .iter()
+            .any(|(from, until)| (*from..=*until).contains(&at))
+    };
+    report
+        .failed
+        .iter()
+        .filter(|failed| !is_inside(failed.start))
+        .collect()
 }

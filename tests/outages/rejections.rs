@@ -8,7 +8,11 @@ use crate::{
 
 #[tokio::test(start_paused = true)]
 async fn case_45_one_spurious_401_fails_nobody_if_auth_repeats_its_token() {
-    let script = Script { auth_repeats: true, spurious: vec![secs(60)], ..Script::default() };
+    let script = Script {
+        auth_repeats: true,
+        spurious: vec![secs(60)],
+        ..Script::default()
+    };
     let (klavi, cache) = world(script, 0.5);
     let load = Load::seconds(3600);
     let report = load.run(&klavi, &cache).await;
@@ -20,13 +24,24 @@ async fn case_45_one_spurious_401_fails_nobody_if_auth_repeats_its_token() {
         klavi.counts()
     );
     assert!(report.failed.is_empty(), "{seen}");
-    assert_eq!(klavi.requests(), load.requests + 1, "one request is resent, once: {seen}");
-    assert!(klavi.counts().0 == 2, "one /auth at the start and one for the 401: {seen}");
+    assert_eq!(
+        klavi.requests(),
+        load.requests + 1,
+        "one request is resent, once: {seen}"
+    );
+    assert!(
+        klavi.counts().0 == 2,
+        "one /auth at the start and one for the 401: {seen}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn case_45_an_api_that_learns_of_a_token_2_s_late_fails_those_2_s_only() {
-    let script = Script { auth_repeats: true, learns_after: secs(2), ..Script::default() };
+    let script = Script {
+        auth_repeats: true,
+        learns_after: secs(2),
+        ..Script::default()
+    };
     let (klavi, cache) = world(script, 0.5);
     let load = Load::seconds(3600);
     let report = load.run(&klavi, &cache).await;
@@ -47,22 +62,37 @@ async fn case_45_an_api_that_learns_of_a_token_2_s_late_fails_those_2_s_only() {
     assert!(late.is_empty(), "{seen}");
     assert!(report.failed.len() <= 21 * unknown.len(), "{seen}");
     let (auth, refresh) = klavi.counts();
-    assert!(auth + refresh <= 9 * unknown.len(), "the budget holds: {seen}");
+    assert!(
+        auth + refresh <= 9 * unknown.len(),
+        "the budget holds: {seen}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn case_44a_one_spurious_401_while_no_token_can_be_fetched_fails_one_request() {
     for draw in [0.0, 0.5, 1.0] {
         let down = || Schedule::windows([(secs(5), secs(65), Fault::Status(503))]);
-        let script = Script { auth: down(), refresh: down(), spurious: vec![secs(10)], ..Script::default() };
+        let script = Script {
+            auth: down(),
+            refresh: down(),
+            spurious: vec![secs(10)],
+            ..Script::default()
+        };
         let (klavi, cache) = world(script, draw);
         let load = Load::seconds(30);
         let report = load.run(&klavi, &cache).await;
         let calls = klavi.counts();
-        let seen =
-            format!("draw {draw}: {} of {} failed, calls {calls:?}", report.failed.len(), load.requests);
+        let seen = format!(
+            "draw {draw}: {} of {} failed, calls {calls:?}",
+            report.failed.len(),
+            load.requests
+        );
         assert_eq!(report.failed.len(), 1, "its own 401: {seen}");
-        assert_eq!(klavi.requests(), load.requests, "nothing was resent, and nothing was kept back: {seen}");
+        assert_eq!(
+            klavi.requests(),
+            load.requests,
+            "nothing was resent, and nothing was kept back: {seen}"
+        );
         assert_eq!(calls.1, 0, "a rejected token is not refreshed: {seen}");
     }
 }

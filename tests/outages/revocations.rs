@@ -12,11 +12,25 @@ const REFILL: Duration = Duration::from_millis(6_140);
 /// poisoned path.
 async fn poisoned(every: u64) -> (usize, usize, String) {
     // Out of step with the calls of the poisoned path.
-    let revocations: Vec<_> = (0..10).map(|n| secs(73) + Duration::from_millis(113_700) * n).collect();
-    let (klavi, cache) = world(Script { revocations: revocations.clone(), ..Script::default() }, 1.0);
-    let load = Load { poisoned: Some(secs(every)), ..Load::seconds(1200) };
+    let revocations: Vec<_> = (0..10)
+        .map(|n| secs(73) + Duration::from_millis(113_700) * n)
+        .collect();
+    let (klavi, cache) = world(
+        Script {
+            revocations: revocations.clone(),
+            ..Script::default()
+        },
+        1.0,
+    );
+    let load = Load {
+        poisoned: Some(secs(every)),
+        ..Load::seconds(1200)
+    };
     let report = load.run(&klavi, &cache).await;
-    let refills: Vec<_> = revocations.iter().map(|at| (at.saturating_sub(secs(1)), *at + REFILL)).collect();
+    let refills: Vec<_> = revocations
+        .iter()
+        .map(|at| (at.saturating_sub(secs(1)), *at + REFILL))
+        .collect();
     let late = outside(&report, &refills).len();
     let seen = format!(
         "poisoned every {every} s: {} of {} failed, {late} of them later than one refill, calls {:?}",
@@ -49,10 +63,19 @@ async fn case_41_47_a_path_that_always_answers_401_every_1_s_costs_at_most_one_r
 async fn case_47_after_a_row_of_revocations_it_is_well_again_within_one_refill() {
     let revocations: Vec<_> = (10..20).map(secs).collect();
     let last = secs(19);
-    let (klavi, cache) = world(Script { revocations, ..Script::default() }, 1.0);
+    let (klavi, cache) = world(
+        Script {
+            revocations,
+            ..Script::default()
+        },
+        1.0,
+    );
     let load = Load::seconds(70);
     let report = load.run(&klavi, &cache).await;
-    let well_after = report.failed.last().map_or(Duration::ZERO, |failed| failed.end.saturating_sub(last));
+    let well_after = report
+        .failed
+        .last()
+        .map_or(Duration::ZERO, |failed| failed.end.saturating_sub(last));
     let seen = format!(
         "{} of {} failed, the last of them {well_after:?} after the last revocation, calls {:?}",
         report.failed.len(),

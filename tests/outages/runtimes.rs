@@ -20,7 +20,11 @@ use tokio::{
 use crate::{Script, klavi::Klavi, secs};
 
 fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+    Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
 }
 
 #[test]
@@ -59,13 +63,20 @@ fn case_29a_a_flight_starts_while_its_starter_blocks_the_worker() {
     // The best of three, for a machine that is busy.
     let waits: Vec<_> = (0..3).map(|_| wait_beside_a_blocked_worker()).collect();
     let best = waits.iter().min().unwrap();
-    assert!(*best <= Duration::from_millis(100), "others waited {waits:?} for a fetch of 50 ms");
+    assert!(
+        *best <= Duration::from_millis(100),
+        "others waited {waits:?} for a fetch of 50 ms"
+    );
 }
 
 /// How long another caller waits for a fetch of 50 ms whose starter blocks one of two workers, for
 /// 2 s at most.
 fn wait_beside_a_blocked_worker() -> Duration {
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .unwrap();
     let cache = TokenCache::new(source_fn(async |_| {
         sleep(Duration::from_millis(50)).await;
         NewToken::new("t1", secs(1800))
@@ -118,7 +129,13 @@ fn case_30_a_lone_waiter_on_a_runtime_that_stands_still_starts_its_own_flight() 
     });
     let fetches = fetches.load(Ordering::SeqCst);
     let seen = format!("after {waited:?}: {token:?}, {fetches} fetches");
-    assert!(token.is_ok_and(|token| token.unwrap().expose() == "t2"), "{seen}");
+    assert!(
+        token.is_ok_and(|token| token.unwrap().expose() == "t2"),
+        "{seen}"
+    );
     // Twice the 10 s of a flight. The clocks of the two runtimes are not quite the same.
-    assert!(waited <= secs(20) + Duration::from_millis(100) && fetches == 2, "{seen}");
+    assert!(
+        waited <= secs(20) + Duration::from_millis(100) && fetches == 2,
+        "{seen}"
+    );
 }

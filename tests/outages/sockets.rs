@@ -22,12 +22,19 @@ const EVERY: Duration = Duration::from_millis(50);
 
 /// 120 requests in 6 s through each of ten layers, while `/refresh` has a fault.
 async fn ten_layers_without_refresh(fault: Fault) {
-    let sandbox = Sandbox::builder().token_lifetime(secs(2)).start().await.unwrap();
+    let sandbox = Sandbox::builder()
+        .token_lifetime(secs(2))
+        .start()
+        .await
+        .unwrap();
     sandbox.fail_next(Endpoint::Refresh, usize::MAX, fault.clone());
     let failed = join_all((0..LAYERS).map(|_| tokio::spawn(one_layer(sandbox.clone())))).await;
     let failed: usize = failed.into_iter().map(Result::unwrap).sum();
     let counts = sandbox.counts();
-    let seen = format!("{fault:?}: {failed} of {} failed, {counts:?}", REQUESTS as usize * LAYERS);
+    let seen = format!(
+        "{fault:?}: {failed} of {} failed, {counts:?}",
+        REQUESTS as usize * LAYERS
+    );
     assert_eq!(failed, 0, "{seen}");
     assert!(counts.refresh > 0, "{seen}");
 }
@@ -42,13 +49,20 @@ async fn one_layer(sandbox: Sandbox) -> usize {
     let start = Instant::now();
     let calls = (0..REQUESTS).map(|number| {
         let uri = format!("{}/monitor/v1/monitors", sandbox.base_url());
-        let call = client.clone().oneshot(Request::get(uri).body(Full::default()).unwrap());
+        let call = client
+            .clone()
+            .oneshot(Request::get(uri).body(Full::default()).unwrap());
         async move {
             sleep_until(start + EVERY * number).await;
-            call.await.is_ok_and(|response| response.status() == StatusCode::OK)
+            call.await
+                .is_ok_and(|response| response.status() == StatusCode::OK)
         }
     });
-    join_all(calls).await.into_iter().filter(|succeeded| !succeeded).count()
+    join_all(calls)
+        .await
+        .into_iter()
+        .filter(|succeeded| !succeeded)
+        .count()
 }
 
 #[tokio::test]
@@ -58,5 +72,10 @@ async fn case_33a_34_ten_layers_over_sockets_fail_nobody_while_refresh_answers_5
 
 #[tokio::test]
 async fn case_33a_34_ten_layers_over_sockets_fail_nobody_while_refresh_is_html() {
-    ten_layers_without_refresh(Fault::body(StatusCode::OK, "text/html", "<html>maintenance</html>")).await;
+    ten_layers_without_refresh(Fault::body(
+        StatusCode::OK,
+        "text/html",
+        "<html>maintenance</html>",
+    ))
+    .await;
 }

@@ -1,4 +1,5 @@
-//! Everything public, formatted: nothing that a type prints has a piece of a secret in it, and no type is forgotten.
+//! Everything public, formatted: nothing that a type prints has a piece of a secret in it, and no
+//! type is forgotten.
 
 use std::{
     any::type_name,
@@ -19,20 +20,29 @@ static PRINTED: Mutex<String> = Mutex::new(String::new());
 /// Prints a value of a type of the crate's.
 pub(crate) fn show<T: Debug>(state: &str, value: &T) {
     mark(value);
-    print(&format!("{}, {state}", type_name::<T>()), &format!("{value:?}\n{value:#?}"));
+    print(
+        &format!("{}, {state}", type_name::<T>()),
+        &format!("{value:?}\n{value:#?}"),
+    );
 }
 
 /// Notes that a value was printed elsewhere.
 pub(crate) fn mark<T>(_: &T) {
     let path = type_name::<T>().split('<').next().unwrap();
     assert!(path.starts_with("klavi_auth::"), "{path}");
-    SHOWN.lock().unwrap().insert(path.rsplit("::").next().unwrap().to_owned());
+    SHOWN
+        .lock()
+        .unwrap()
+        .insert(path.rsplit("::").next().unwrap().to_owned());
 }
 
 /// Notes that a type was printed as a part of another, which is the only way to get at it.
 pub(crate) fn part(beginning: &str) {
     assert!(has_printed(beginning), "{beginning}");
-    SHOWN.lock().unwrap().insert(beginning.trim_end_matches([' ', '{']).to_owned());
+    SHOWN
+        .lock()
+        .unwrap()
+        .insert(beginning.trim_end_matches([' ', '{']).to_owned());
 }
 
 /// Prints a value that has words for people.
@@ -62,13 +72,24 @@ pub(crate) fn has_printed(what: &str) -> bool {
 }
 
 /// What is public and is no type that could be printed: traits, functions, names for other types.
-const NO_TYPES: [&str; 8] =
-    ["BoxError", "FetchFuture", "Inbound", "Observer", "Outbound", "Replay", "TokenSource", "source_fn"];
+const NO_TYPES: [&str; 8] = [
+    "BoxError",
+    "FetchFuture",
+    "Inbound",
+    "Observer",
+    "Outbound",
+    "Replay",
+    "TokenSource",
+    "source_fn",
+];
 
 /// Everything that `pub use` and `pub struct` bring into the crate's public modules.
 fn public_names() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for source in [include_str!("../../src/lib.rs"), include_str!("../../src/sandbox/mod.rs")] {
+    for source in [
+        include_str!("../../src/lib.rs"),
+        include_str!("../../src/sandbox/mod.rs"),
+    ] {
         for (at, _) in source.match_indices("\npub ") {
             let item = &source[at + "\npub ".len()..];
             let (kind, rest) = item.split_once(' ').unwrap();
@@ -76,14 +97,26 @@ fn public_names() -> BTreeSet<String> {
                 "use" => {
                     let path = rest.split(';').next().unwrap();
                     let list = path.rsplit("::").next().unwrap().trim_matches(['{', '}']);
-                    let list = path.split_once('{').map_or(list, |(_, list)| list.trim_end_matches('}'));
-                    assert!(!list.contains(['{', '*']), "this reads simple lists only: {path}");
+                    let list = path
+                        .split_once('{')
+                        .map_or(list, |(_, list)| list.trim_end_matches('}'));
+                    assert!(
+                        !list.contains(['{', '*']),
+                        "this reads simple lists only: {path}"
+                    );
                     names.extend(
-                        list.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()),
+                        list.split(',')
+                            .map(|name| name.trim().to_owned())
+                            .filter(|name| !name.is_empty()),
                     );
                 }
                 "struct" | "enum" => {
-                    names.insert(rest.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned());
+                    names.insert(
+                        rest.split(|c: char| !c.is_alphanumeric())
+                            .next()
+                            .unwrap()
+                            .to_owned(),
+                    );
                 }
                 "mod" => {}
                 other => panic!("an item that this does not read: pub {other}"),
@@ -96,8 +129,10 @@ fn public_names() -> BTreeSet<String> {
 /// Called when all that could be shown was.
 pub(crate) fn is_complete() {
     let shown = SHOWN.lock().unwrap().clone();
-    let types: BTreeSet<_> =
-        public_names().into_iter().filter(|name| !NO_TYPES.contains(&name.as_str())).collect();
+    let types: BTreeSet<_> = public_names()
+        .into_iter()
+        .filter(|name| !NO_TYPES.contains(&name.as_str()))
+        .collect();
     let forgotten: Vec<_> = types.difference(&shown).collect();
     assert!(forgotten.is_empty(), "show these too: {forgotten:?}");
     // As many as there are, so that the list above cannot be read wrong without notice.
@@ -106,8 +141,21 @@ pub(crate) fn is_complete() {
 
 /// The names of the variants of an enum, as its source has them.
 pub(crate) fn variants(source: &str, name: &str) -> Vec<String> {
-    let body = source.split(&format!("enum {name} {{")).nth(1).unwrap().split("\n}").next().unwrap();
+    let body = source
+        .split(&format!("enum {name} {{"))
+        .nth(1)
+        .unwrap()
+        .split("\n}")
+        .next()
+        .unwrap();
     let variants = body.lines().filter_map(|line| line.strip_prefix("    "));
     let variants = variants.filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()));
-    variants.map(|line| line.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned()).collect()
+    variants
+        .map(|line| {
+            line.split(|c: char| !c.is_alphanumeric())
+                .next()
+                .unwrap()
+                .to_owned()
+        })
+        .collect()
 }

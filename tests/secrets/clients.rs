@@ -9,7 +9,8 @@ use http::Request;
 use http_body_util::Full;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use klavi_auth::{
-    BoxError, Credentials, KlaviApi, KlaviAuthLayer, KlaviAuthLayerBuilder, KlaviAuthMiddleware, NoResend,
+    BoxError, Credentials, KlaviApi, KlaviAuthLayer, KlaviAuthLayerBuilder, KlaviAuthMiddleware,
+    NoResend,
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 use tower_http::{
@@ -23,7 +24,8 @@ use crate::{book, recorder};
 
 type Sent = Full<Bytes>;
 
-/// Sends a request and prints all there is to print about it and its answer; the status, or nothing for an error.
+/// Sends a request and prints all there is to print about it and its answer; the status, or nothing
+/// for an error.
 pub(crate) type Send =
     Arc<dyn Fn(Request<Sent>) -> BoxFuture<'static, Option<u16>> + std::marker::Send + Sync>;
 
@@ -42,13 +44,17 @@ impl Kind {
     fn hyper(self) -> BoxCloneSyncService<Request<Sent>, http::Response<Body>, BoxError> {
         let mut client = Client::builder(TokioExecutor::new());
         let client = client.http2_only(matches!(self, Self::H2c)).build_http();
-        let client = ServiceBuilder::new().map_err(BoxError::from).layer(trace()).service(client);
+        let client = ServiceBuilder::new()
+            .map_err(BoxError::from)
+            .layer(trace())
+            .service(client);
         BoxCloneSyncService::new(client.map_response(|answer| answer.map(Body::new)))
     }
 
     /// A layer whose token calls go over the same kind of client.
     pub(crate) fn layer(self, api: KlaviApi, credentials: Credentials) -> KlaviAuthLayer {
-        let builder = KlaviAuthLayer::builder(api, credentials).request_timeout(Duration::from_secs(5));
+        let builder =
+            KlaviAuthLayer::builder(api, credentials).request_timeout(Duration::from_secs(5));
         let builder = observed(match self {
             Self::Hyper | Self::H2c => builder.transport(self.hyper()),
             Self::Reqwest => builder,
@@ -64,8 +70,11 @@ impl Kind {
     pub(crate) fn around(self, layer: &KlaviAuthLayer) -> Send {
         match self {
             Self::Hyper | Self::H2c => {
-                let around = ServiceBuilder::new().layer(trace()).layer(FollowRedirectLayer::new());
-                let service = BoxCloneSyncService::new(around.layer(layer.clone()).service(self.hyper()));
+                let around = ServiceBuilder::new()
+                    .layer(trace())
+                    .layer(FollowRedirectLayer::new());
+                let service =
+                    BoxCloneSyncService::new(around.layer(layer.clone()).service(self.hyper()));
                 Arc::new(move |request| {
                     let call = service.clone().oneshot(request);
                     Box::pin(async { told(call.await) })
@@ -87,12 +96,17 @@ impl Kind {
             Self::Middleware => {
                 let middleware = KlaviAuthMiddleware::from(layer);
                 book::show("made of a layer", &middleware);
-                let client = reqwest_middleware::ClientBuilder::new(no_redirects()).with(middleware).build();
+                let client = reqwest_middleware::ClientBuilder::new(no_redirects())
+                    .with(middleware)
+                    .build();
                 Arc::new(move |request| {
                     let client = client.clone();
                     Box::pin(async move {
                         let request = reqwest::Request::try_from(request.map(|_| "")).unwrap();
-                        let answer = client.execute(request).await.map(http::Response::<reqwest::Body>::from);
+                        let answer = client
+                            .execute(request)
+                            .await
+                            .map(http::Response::<reqwest::Body>::from);
                         told(answer.map_err(BoxError::from))
                     })
                 })
@@ -103,19 +117,28 @@ impl Kind {
 
 /// No jitter, no back-off, and everything told to the recorder.
 pub(crate) fn observed(builder: KlaviAuthLayerBuilder) -> KlaviAuthLayerBuilder {
-    let builder = builder.randomness(|| 0.0).observer(recorder::observe).name("secrets");
+    let builder = builder
+        .randomness(|| 0.0)
+        .observer(recorder::observe)
+        .name("secrets");
     book::show("configured", &builder);
     builder
 }
 
 fn no_redirects() -> reqwest::Client {
-    let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
+    let builder = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy();
     builder.build().unwrap()
 }
 
 fn trace() -> TraceLayer<SharedClassifier<ServerErrorsAsFailures>, DefaultMakeSpan> {
     TraceLayer::new_for_http()
-        .make_span_with(DefaultMakeSpan::new().level(Level::TRACE).include_headers(true))
+        .make_span_with(
+            DefaultMakeSpan::new()
+                .level(Level::TRACE)
+                .include_headers(true),
+        )
         .on_request(DefaultOnRequest::new().level(Level::TRACE))
         .on_response(DefaultOnResponse::new().level(Level::TRACE))
 }

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 use klavi_auth::{
-    Backoff, BoxError, Budget, ClientCredentials, ConfigError, Credentials, Environment, Error, KlaviApi,
-    KlaviAuthLayer, KlaviSource, NewToken, Predecessor, Product, RefreshPolicy, TokenCache, TokenRequest,
-    TokenSource, TransportError, source_fn,
+    Backoff, BoxError, Budget, ClientCredentials, ConfigError, Credentials, Environment, Error,
+    KlaviApi, KlaviAuthLayer, KlaviSource, NewToken, Predecessor, Product, RefreshPolicy,
+    TokenCache, TokenRequest, TokenSource, TransportError, source_fn,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -24,14 +24,25 @@ struct Talkative(HeaderMap, Bytes);
 
 impl fmt::Display for Talkative {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot send {:?} with {:?}", String::from_utf8_lossy(&self.1), self.0)
+        write!(
+            f,
+            "cannot send {:?} with {:?}",
+            String::from_utf8_lossy(&self.1),
+            self.0
+        )
     }
 }
 
 impl fmt::Debug for Talkative {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bearer = self.0.get("authorization").map(|value| value.as_bytes().escape_ascii().to_string());
-        f.debug_tuple("Talkative").field(&self.1).field(&bearer).finish()
+        let bearer = self
+            .0
+            .get("authorization")
+            .map(|value| value.as_bytes().escape_ascii().to_string());
+        f.debug_tuple("Talkative")
+            .field(&self.1)
+            .field(&bearer)
+            .finish()
     }
 }
 
@@ -60,11 +71,17 @@ impl std::error::Error for Quiet {
 
 /// A transport that fails with the request in its mouth, on `/auth` or on both.
 pub(crate) fn a_transport_that_prints_what_it_was_to_send() {
-    for credentials in [Credentials::new(ACCESS, SECRET), Credentials::bearer(BEARER, LIFETIME)] {
+    for credentials in [
+        Credentials::new(ACCESS, SECRET),
+        Credentials::bearer(BEARER, LIFETIME),
+    ] {
         runtime().block_on(async {
             let transport = service_fn(async |request: Request<Full<Bytes>>| {
                 let (head, body) = request.into_parts();
-                let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+                let body = http_body_util::BodyExt::collect(body)
+                    .await
+                    .unwrap()
+                    .to_bytes();
                 let cause = Some(Talkative(head.headers, body));
                 Err::<Response<Full<Bytes>>, BoxError>(Box::new(Quiet(cause)))
             });
@@ -76,7 +93,10 @@ pub(crate) fn a_transport_that_prints_what_it_was_to_send() {
                 Err(error) => book::error("a transport that talks", &error),
                 Ok(token) => {
                     layer.tokens().invalidate(&token);
-                    book::error("a transport that talks", &layer.tokens().get().await.unwrap_err());
+                    book::error(
+                        "a transport that talks",
+                        &layer.tokens().get().await.unwrap_err(),
+                    );
                 }
             }
             book::show("that failed", layer.tokens());
@@ -97,26 +117,47 @@ pub(crate) fn a_transport_that_prints_what_it_was_to_send() {
 /// The same under a source for OAuth2, and a server that repeats what it was sent.
 pub(crate) fn client_credentials() {
     runtime().block_on(async {
-        for (is_basic, is_answered) in [(false, false), (true, false), (false, true), (true, true)] {
+        for (is_basic, is_answered) in [(false, false), (true, false), (false, true), (true, true)]
+        {
             let transport = service_fn(move |request: Request<Full<Bytes>>| async move {
                 let (mut head, body) = request.into_parts();
-                let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
-                head.headers.values_mut().for_each(|value| value.set_sensitive(false));
+                let body = http_body_util::BodyExt::collect(body)
+                    .await
+                    .unwrap()
+                    .to_bytes();
+                head.headers
+                    .values_mut()
+                    .for_each(|value| value.set_sensitive(false));
                 if !is_answered {
                     return Err(BoxError::from(Talkative(head.headers, body)));
                 }
-                let said = format!("{:?} {body:?} {ACCESS} {SECRET}", head.headers.get("authorization"));
-                let said = serde_json::json!({ "error": "invalid_client", "error_description": said });
-                Ok(Response::builder().status(401).body(Full::<Bytes>::from(said.to_string())).unwrap())
+                let said = format!(
+                    "{:?} {body:?} {ACCESS} {SECRET}",
+                    head.headers.get("authorization")
+                );
+                let said =
+                    serde_json::json!({ "error": "invalid_client", "error_description": said });
+                Ok(Response::builder()
+                    .status(401)
+                    .body(Full::<Bytes>::from(said.to_string()))
+                    .unwrap())
             });
-            let source = ClientCredentials::new("https://id.example.com/token", ACCESS, SECRET, transport);
-            let source = if is_basic { source.unwrap().basic() } else { source.unwrap() };
+            let source =
+                ClientCredentials::new("https://id.example.com/token", ACCESS, SECRET, transport);
+            let source = if is_basic {
+                source.unwrap().basic()
+            } else {
+                source.unwrap()
+            };
             let error = source.fetch(TokenRequest::default()).await.unwrap_err();
             book::error("of client credentials", &error);
             assert_eq!(error.is_keys_rejected(), is_answered);
         }
     });
-    for text in ["client_id=***&client_secret=***", "invalid_client: Some(\\\"***\\\")"] {
+    for text in [
+        "client_id=***&client_secret=***",
+        "invalid_client: Some(\\\"***\\\")",
+    ] {
         assert!(book::has_printed(text), "{text}");
     }
 }
@@ -157,19 +198,26 @@ pub(crate) fn sources() {
         book::error("a source that panics", &cache.get().await.unwrap_err());
         let cache = TokenCache::new(source_fn(async |_| std::future::pending().await));
         book::error("a source that is silent", &cache.get().await.unwrap_err());
-        let cache =
-            TokenCache::new(source_fn(async |_| NewToken::new(&format!("{}\n", TOKENS[0]), LIFETIME)));
+        let cache = TokenCache::new(source_fn(async |_| {
+            NewToken::new(&format!("{}\n", TOKENS[0]), LIFETIME)
+        }));
         book::error("a token that is none", &cache.get().await.unwrap_err());
         let cache = TokenCache::new(source_fn(async |_| {
             NewToken::new(TOKENS[0], secs(1)).map(|it| it.aged(secs(2)))
         }));
         book::error("a token that is over", &cache.get().await.unwrap_err());
-        book::error("a source of a user's", &Error::permanent("no").with_retry_after(secs(1)));
+        book::error(
+            "a source of a user's",
+            &Error::permanent("no").with_retry_after(secs(1)),
+        );
         book::error("a source of a user's", &Error::transient("not now"));
     });
     // There is no runtime here.
     let cache = TokenCache::new(source_fn(async |_| NewToken::new(TOKENS[0], LIFETIME)));
-    book::error("without a runtime", &crate::support::at_once(&cache).unwrap_err());
+    book::error(
+        "without a runtime",
+        &crate::support::at_once(&cache).unwrap_err(),
+    );
 }
 
 /// Requests that do not get out.
@@ -187,11 +235,16 @@ pub(crate) fn requests() {
             let name: http::HeaderName = format!("x-{number}").parse().unwrap();
             full.headers_mut().insert(name, TOKENS[1].parse().unwrap());
         }
-        for (layer, request) in
-            [(&own, get("http://api.klavi.ai/monitor/x")), (&none, get("/monitor/x")), (&own, full)]
-        {
+        for (layer, request) in [
+            (&own, get("http://api.klavi.ai/monitor/x")),
+            (&none, get("/monitor/x")),
+            (&own, full),
+        ] {
             let error = layer.layer(inner).oneshot(request).await.unwrap_err();
-            book::error("of a request that stays", error.downcast_ref::<Error>().unwrap());
+            book::error(
+                "of a request that stays",
+                error.downcast_ref::<Error>().unwrap(),
+            );
         }
     });
 }
@@ -199,8 +252,12 @@ pub(crate) fn requests() {
 /// Mistakes in the configuration, with a secret where it was not expected.
 pub(crate) fn configuration() {
     let api = KlaviApi::production(Product::Monitor);
-    let layer =
-        || KlaviAuthLayer::new(&api, TokenCache::new(source_fn(async |_| Err(Error::transient("no")))));
+    let layer = || {
+        KlaviAuthLayer::new(
+            &api,
+            TokenCache::new(source_fn(async |_| Err(Error::transient("no")))),
+        )
+    };
     let builder = || TokenCache::builder(source_fn(async |_| Err(Error::transient("no"))));
     let policy = |policy| builder().refresh_policy(policy).build().unwrap_err();
     let mut errors = vec![
@@ -208,14 +265,31 @@ pub(crate) fn configuration() {
         Credentials::new(ACCESS, format!("{SECRET}\n")).unwrap_err(),
         Credentials::bearer(&format!("{BEARER}\n"), LIFETIME).unwrap_err(),
         Credentials::bearer(BEARER, Duration::ZERO).unwrap_err(),
-        client_error("https://id.example.com/token", ACCESS, &format!("{SECRET}\n")),
-        client_error("https://id.example.com/token", &format!("{ACCESS}\n"), SECRET),
+        client_error(
+            "https://id.example.com/token",
+            ACCESS,
+            &format!("{SECRET}\n"),
+        ),
+        client_error(
+            "https://id.example.com/token",
+            &format!("{ACCESS}\n"),
+            SECRET,
+        ),
         Product::other(SECRET).unwrap_err(),
         SECRET.parse::<Environment>().unwrap_err(),
-        builder().flight_timeout(Duration::ZERO).build().unwrap_err(),
+        builder()
+            .flight_timeout(Duration::ZERO)
+            .build()
+            .unwrap_err(),
         builder().attempts(0).build().unwrap_err(),
-        builder().backoff(Backoff::default().first(secs(0))).build().unwrap_err(),
-        builder().budget(Budget::default().full_refill(Duration::ZERO)).build().unwrap_err(),
+        builder()
+            .backoff(Backoff::default().first(secs(0)))
+            .build()
+            .unwrap_err(),
+        builder()
+            .budget(Budget::default().full_refill(Duration::ZERO))
+            .build()
+            .unwrap_err(),
         policy(RefreshPolicy::default().renew_after(2.0)),
         policy(RefreshPolicy::default().jitter(-1.0)),
         policy(RefreshPolicy::default().expiry_margin(secs(1_000_000))),
@@ -250,18 +324,25 @@ pub(crate) fn configuration() {
 }
 
 fn client_error(token_url: &str, id: &str, secret: &str) -> ConfigError {
-    let transport =
-        service_fn(async |_: Request<Full<Bytes>>| Err::<Response<Full<Bytes>>, _>(BoxError::from("no")));
+    let transport = service_fn(async |_: Request<Full<Bytes>>| {
+        Err::<Response<Full<Bytes>>, _>(BoxError::from("no"))
+    });
     ClientCredentials::new(token_url, id, secret, transport).unwrap_err()
 }
 
 /// Every kind of error was printed by now.
 pub(crate) fn are_complete() {
     for kind in book::variants(include_str!("../../src/error.rs"), "Kind") {
-        assert!(book::has_printed(&format!("kind: {kind}")), "no error of this kind was printed: {kind}");
+        assert!(
+            book::has_printed(&format!("kind: {kind}")),
+            "no error of this kind was printed: {kind}"
+        );
     }
     for lost in book::variants(include_str!("../../src/error.rs"), "Lost") {
-        assert!(book::has_printed(&format!("NoToken({lost})")), "no token was lost in this way: {lost}");
+        assert!(
+            book::has_printed(&format!("NoToken({lost})")),
+            "no token was lost in this way: {lost}"
+        );
     }
 }
 
@@ -274,9 +355,17 @@ fn child() {
     if std::env::var_os(CHILD).is_none() {
         return;
     }
-    println!("read: {:?} {:?}", Credentials::from_env(), KlaviApi::from_env(Product::Monitor));
-    for error in
-        [Credentials::from_env().err(), KlaviApi::from_env(Product::Monitor).err()].into_iter().flatten()
+    println!(
+        "read: {:?} {:?}",
+        Credentials::from_env(),
+        KlaviApi::from_env(Product::Monitor)
+    );
+    for error in [
+        Credentials::from_env().err(),
+        KlaviApi::from_env(Product::Monitor).err(),
+    ]
+    .into_iter()
+    .flatten()
     {
         println!("{error}");
     }
@@ -289,14 +378,33 @@ fn case_61_what_the_environment_says_is_not_repeated() {
     for (access, secret, url, read) in [
         (ACCESS, SECRET, "https://api.klavi.ai", "Keys([redacted])"),
         (ACCESS, "", "https://api.klavi.ai", "InvalidEnv"),
-        (ACCESS, breaks.as_str(), url.as_str(), r#"InvalidEnv("KLAVI_API_URL""#),
-        (breaks.as_str(), SECRET, url.as_str(), r#"InvalidEnv("KLAVI_ACCESS_KEY""#),
+        (
+            ACCESS,
+            breaks.as_str(),
+            url.as_str(),
+            r#"InvalidEnv("KLAVI_API_URL""#,
+        ),
+        (
+            breaks.as_str(),
+            SECRET,
+            url.as_str(),
+            r#"InvalidEnv("KLAVI_ACCESS_KEY""#,
+        ),
     ] {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "failures::child", "--nocapture"]).env(CHILD, "1").env_remove("KLAVI_ENV");
-        child.envs([("KLAVI_ACCESS_KEY", access), ("KLAVI_SECRET_KEY", secret), ("KLAVI_API_URL", url)]);
+        child
+            .args(["--exact", "failures::child", "--nocapture"])
+            .env(CHILD, "1")
+            .env_remove("KLAVI_ENV");
+        child.envs([
+            ("KLAVI_ACCESS_KEY", access),
+            ("KLAVI_SECRET_KEY", secret),
+            ("KLAVI_API_URL", url),
+        ]);
         let output = child.output().unwrap();
-        let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap()).concat();
+        let said = [output.stdout, output.stderr]
+            .map(|said| String::from_utf8(said).unwrap())
+            .concat();
         assert!(said.contains(read), "{said}");
         assert_eq!(crate::needles::in_text(&said), [""; 0]);
     }

@@ -1,5 +1,5 @@
-//! Token endpoints and an API on a loopback port, over HTTP/1.1 and HTTP/2, that answer as the test says, and that repeat
-//! every secret of the caller's wherever an answer has room for it.
+//! Token endpoints and an API on a loopback port, over HTTP/1.1 and HTTP/2, that answer as the test
+//! says, and that repeat every secret of the caller's wherever an answer has room for it.
 
 use std::{
     collections::VecDeque,
@@ -39,7 +39,11 @@ impl State {
     fn token(&self, number: usize) -> String {
         match number.checked_sub(1) {
             None => String::new(),
-            Some(number) => format!("{}.{}", TOKENS[number % TOKENS.len()], number / TOKENS.len()),
+            Some(number) => format!(
+                "{}.{}",
+                TOKENS[number % TOKENS.len()],
+                number / TOKENS.len()
+            ),
         }
     }
 }
@@ -77,12 +81,16 @@ impl Klavi {
         };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
-        let app =
-            axum::Router::new().fallback(move |request: Request<Body>| answer(Arc::clone(&shared), request));
+        let app = axum::Router::new()
+            .fallback(move |request: Request<Body>| answer(Arc::clone(&shared), request));
         let (alive, stop) = oneshot::channel();
         let server = axum::serve(listener, app).with_graceful_shutdown(async { drop(stop.await) });
         tokio::spawn(server.into_future());
-        Self { url, state, _alive: Arc::new(alive) }
+        Self {
+            url,
+            state,
+            _alive: Arc::new(alive),
+        }
     }
 
     pub(crate) fn api(&self) -> KlaviApi {
@@ -120,12 +128,22 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Body>) -> Response<Bo
     if path.ends_with("/auth") || path.ends_with("/refresh") {
         return token_call(&state, request).await;
     }
-    let sent = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+    let sent = request
+        .headers()
+        .get(AUTHORIZATION)
+        .map(|value| value.to_str().unwrap().to_owned());
     let is_good = sent.is_some_and(|sent| {
-        state.lock().unwrap().good.iter().any(|token| sent.strip_prefix("Bearer ") == Some(token.as_str()))
+        state
+            .lock()
+            .unwrap()
+            .good
+            .iter()
+            .any(|token| sent.strip_prefix("Bearer ") == Some(token.as_str()))
     });
     let response = match path.rsplit('/').next() {
-        Some("away") => Response::builder().status(302).header("location", "http://localhost:1/elsewhere"),
+        Some("away") => Response::builder()
+            .status(302)
+            .header("location", "http://localhost:1/elsewhere"),
         Some("never-good") => Response::builder().status(401),
         _ if is_good => Response::builder(),
         _ => Response::builder().status(401),
@@ -138,10 +156,25 @@ async fn token_call(state: &Mutex<State>, request: Request<Body>) -> Response<Bo
         let mut state = state.lock().unwrap();
         state.token_calls += 1;
         state.knows_keys |= request.uri().path().ends_with("/auth");
-        let sent = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
-        let keys = if state.knows_keys { [ACCESS, SECRET] } else { ["", ""] };
-        let known = format!("{} {} {}", sent.unwrap_or_default(), state.token(state.issued), keys.join(" "));
-        let known = serde_json::Value::from(known).to_string().trim_matches('"').to_owned();
+        let sent = request
+            .headers()
+            .get(AUTHORIZATION)
+            .map(|value| value.to_str().unwrap().to_owned());
+        let keys = if state.knows_keys {
+            [ACCESS, SECRET]
+        } else {
+            ["", ""]
+        };
+        let known = format!(
+            "{} {} {}",
+            sent.unwrap_or_default(),
+            state.token(state.issued),
+            keys.join(" ")
+        );
+        let known = serde_json::Value::from(known)
+            .to_string()
+            .trim_matches('"')
+            .to_owned();
         (state.answers.pop_front().unwrap_or(Answer::Token), known)
     };
     let builder = Response::builder().header("content-type", "application/json");
@@ -158,8 +191,10 @@ async fn token_call(state: &Mutex<State>, request: Request<Body>) -> Response<Bo
             builder.body(Body::from(json.to_string())).unwrap()
         }
         Answer::Says(status, body) => {
-            let builder =
-                builder.status(status).header("x-bearer", TOKENS[0]).header("x-key", SECRET.as_bytes());
+            let builder = builder
+                .status(status)
+                .header("x-bearer", TOKENS[0])
+                .header("x-key", SECRET.as_bytes());
             builder
                 .header("set-cookie", ACCESS.as_bytes())
                 .body(Body::from(body.replace(KNOWN, &known)))
@@ -167,23 +202,33 @@ async fn token_call(state: &Mutex<State>, request: Request<Body>) -> Response<Bo
         }
         Answer::Throttled => {
             let json = format!(r#"{{"message":"{known}"}}"#);
-            builder.status(429).header("retry-after", "60").body(Body::from(json)).unwrap()
+            builder
+                .status(429)
+                .header("retry-after", "60")
+                .body(Body::from(json))
+                .unwrap()
         }
         Answer::Redirect => {
             let builder = builder.status(StatusCode::TEMPORARY_REDIRECT);
             builder
-                .header("location", format!("http://localhost:1/?token={}", TOKENS[3]))
+                .header(
+                    "location",
+                    format!("http://localhost:1/?token={}", TOKENS[3]),
+                )
                 .body(Body::empty())
                 .unwrap()
         }
         Answer::Broken => {
-            let start = Ok::<_, std::io::Error>(Bytes::from(format!(r#"{{"accessToken":"{}"#, TOKENS[4])));
+            let start =
+                Ok::<_, std::io::Error>(Bytes::from(format!(r#"{{"accessToken":"{}"#, TOKENS[4])));
             let end = Err(std::io::Error::other(TOKENS[4]));
             builder
                 .header("content-length", "9000")
                 .body(Body::from_stream(stream::iter([start, end])))
                 .unwrap()
         }
-        Answer::Silence => std::future::pending::<Result<Response<Body>, Infallible>>().await.unwrap(),
+        Answer::Silence => std::future::pending::<Result<Response<Body>, Infallible>>()
+            .await
+            .unwrap(),
     }
 }

@@ -4,7 +4,11 @@
 //! in which text is escaped and encoded.
 //!
 //! A process of its own: what is recorded here is recorded for all of it.
-#![cfg(all(feature = "sandbox", feature = "reqwest-middleware", feature = "metrics"))]
+#![cfg(all(
+    feature = "sandbox",
+    feature = "reqwest-middleware",
+    feature = "metrics"
+))]
 
 mod book;
 mod clients;

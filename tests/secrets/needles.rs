@@ -9,8 +9,8 @@ use std::{
 /// The shortest piece of a secret that nobody may see, in characters.
 const PIECE: usize = 9;
 
-// In every five characters of these there is a digit and a capital letter, so that no word has them. The keys
-// have characters that JSON escapes, that URLs escape, and that are not ASCII.
+// In every five characters of these there is a digit and a capital letter, so that no word has
+// them. The keys have characters that JSON escapes, that URLs escape, and that are not ASCII.
 pub(crate) const ACCESS: &str = "A7\"Z4V2\\K9É3H8R5Q6Y1G/8X3L+7B2W9J4";
 pub(crate) const SECRET: &str = "S1F5\"R2W9É3Z7\\B4V8=6Q0D1S5&2A9H3 7M6K2";
 pub(crate) const CUSTOMER_ACCESS: &str = "C2D8M4G7\"K1X5Ñ9Z3\\6Q0H2P7A4N8";
@@ -32,14 +32,19 @@ pub(crate) const TOKENS: [&str; 12] = [
 ];
 
 pub(crate) fn all() -> impl Iterator<Item = &'static str> {
-    [ACCESS, SECRET, CUSTOMER_ACCESS, CUSTOMER_SECRET, BEARER].into_iter().chain(TOKENS)
+    [ACCESS, SECRET, CUSTOMER_ACCESS, CUSTOMER_SECRET, BEARER]
+        .into_iter()
+        .chain(TOKENS)
 }
 
 /// From the first five bytes of a needle to the needles.
 static NEEDLES: LazyLock<HashMap<[u8; 5], Vec<String>>> = LazyLock::new(|| {
     let mut needles: HashMap<_, Vec<_>> = HashMap::new();
     for needle in all().flat_map(needles_of).collect::<HashSet<_>>() {
-        needles.entry(needle.as_bytes()[..5].try_into().unwrap()).or_default().push(needle);
+        needles
+            .entry(needle.as_bytes()[..5].try_into().unwrap())
+            .or_default()
+            .push(needle);
     }
     needles
 });
@@ -47,8 +52,10 @@ static NEEDLES: LazyLock<HashMap<[u8; 5], Vec<String>>> = LazyLock::new(|| {
 /// Nine characters in a row, in every form that somebody might print them in.
 fn needles_of(secret: &str) -> Vec<String> {
     let chars: Vec<char> = secret.chars().collect();
-    let mut needles: Vec<_> =
-        chars.windows(PIECE).flat_map(|window| forms(&window.iter().collect::<String>())).collect();
+    let mut needles: Vec<_> = chars
+        .windows(PIECE)
+        .flat_map(|window| forms(&window.iter().collect::<String>()))
+        .collect();
     // Three bytes of text are four of base64, so a piece may begin in any of three ways. Eleven are
     // of one piece.
     for skip in 0..3 {
@@ -60,7 +67,8 @@ fn needles_of(secret: &str) -> Vec<String> {
 
 fn forms(piece: &str) -> Vec<String> {
     let bytes = piece.as_bytes();
-    let each = |format: fn(u8) -> String| bytes.iter().map(|&byte| format(byte)).collect::<Vec<_>>();
+    let each =
+        |format: fn(u8) -> String| bytes.iter().map(|&byte| format(byte)).collect::<Vec<_>>();
     let inside = |quoted: String| quoted[1..quoted.len() - 1].to_owned();
     let ascii_json = |mut text: String, c: char| {
         match c {
@@ -81,11 +89,13 @@ fn forms(piece: &str) -> Vec<String> {
         piece.chars().fold(String::new(), ascii_json),
         piece.escape_unicode().to_string(),
         bytes.escape_ascii().to_string(),
-        each(
-            |byte| {
-                if byte.is_ascii_alphanumeric() { char::from(byte).into() } else { format!("%{byte:02X}") }
-            },
-        )
+        each(|byte| {
+            if byte.is_ascii_alphanumeric() {
+                char::from(byte).into()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
         .concat(),
         each(|byte| format!("{byte:02x}")).concat(),
         each(|byte| format!("{byte:02X}")).concat(),
@@ -97,24 +107,37 @@ fn forms(piece: &str) -> Vec<String> {
 
 fn base64(bytes: &[u8]) -> Vec<char> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let groups =
-        bytes.chunks_exact(3).map(|group| group.iter().fold(0, |bits, &byte| bits << 8 | byte as usize));
-    groups.flat_map(|bits| [18, 12, 6, 0].map(|shift| char::from(ALPHABET[bits >> shift & 63]))).collect()
+    let groups = bytes.chunks_exact(3).map(|group| {
+        group
+            .iter()
+            .fold(0, |bits, &byte| bits << 8 | byte as usize)
+    });
+    groups
+        .flat_map(|bits| [18, 12, 6, 0].map(|shift| char::from(ALPHABET[bits >> shift & 63])))
+        .collect()
 }
 
 /// The pieces of secrets that a text shows, with what is around them.
 pub(crate) fn in_text(text: &str) -> Vec<String> {
     // Indented lists, as `{:#?}` prints them, are compared without the indentation.
     let flat: String = if text.contains('\n') {
-        text.lines().map(str::trim_start).collect::<Vec<_>>().join("\n")
+        text.lines()
+            .map(str::trim_start)
+            .collect::<Vec<_>>()
+            .join("\n")
     } else {
         text.to_owned()
     };
     let bytes = flat.as_bytes();
     let mut found = Vec::new();
     for (at, start) in bytes.windows(5).enumerate() {
-        let Some(needles) = NEEDLES.get(start) else { continue };
-        if let Some(needle) = needles.iter().find(|needle| bytes[at..].starts_with(needle.as_bytes())) {
+        let Some(needles) = NEEDLES.get(start) else {
+            continue;
+        };
+        if let Some(needle) = needles
+            .iter()
+            .find(|needle| bytes[at..].starts_with(needle.as_bytes()))
+        {
             let around = &bytes[at.saturating_sub(60)..bytes.len().min(at + 60)];
             if found.len() == 3 {
                 return found;
@@ -137,12 +160,18 @@ fn a_piece_is_found_in_every_form_and_eight_characters_are_none() {
             format!("{piece:?}"),
             format!("{:?}", piece.as_bytes()),
             format!("{:#?}", piece.as_bytes()),
-            format!("{:#?}", Some(bytes::Bytes::copy_from_slice(piece.as_bytes()))),
+            format!(
+                "{:#?}",
+                Some(bytes::Bytes::copy_from_slice(piece.as_bytes()))
+            ),
             json.to_string(),
             serde_json::Value::String(json.to_string()).to_string(),
             format!("Basic {encoded}"),
         ] {
-            assert!(!in_text(&format!("before {text} after")).is_empty(), "{text}");
+            assert!(
+                !in_text(&format!("before {text} after")).is_empty(),
+                "{text}"
+            );
         }
     }
 }

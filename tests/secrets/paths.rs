@@ -1,4 +1,5 @@
-//! Every path of a request and of a fetch, over real sockets, with everything recorded that anybody says.
+//! Every path of a request and of a fetch, over real sockets, with everything recorded that anybody
+//! says.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -28,7 +29,9 @@ struct Walk {
 
 impl Walk {
     fn get(&self, path: &str) -> Request<Full<Bytes>> {
-        Request::get(format!("{}/monitor/v1/{path}", self.klavi.url)).body(Full::default()).unwrap()
+        Request::get(format!("{}/monitor/v1/{path}", self.klavi.url))
+            .body(Full::default())
+            .unwrap()
     }
 
     async fn status(&self, path: &str) -> Option<u16> {
@@ -69,7 +72,9 @@ impl Walk {
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(60), future).await.expect("it takes too long")
+    timeout(Duration::from_secs(60), future)
+        .await
+        .expect("it takes too long")
 }
 
 /// Moves the clock on, and lets everything happen that is due then.
@@ -94,12 +99,24 @@ fn nonsense() -> Vec<(u16, String)> {
         (200, object(&format!(r#""accessToken":["{token}"]"#))),
         (200, object(&format!(r#""accessToken":"{token}\n""#))),
         (200, object(&format!(r#""accessToken":"{token}é""#))),
-        (200, object(&format!(r#""accessToken":"{token}","expireIn":-1"#))),
-        (200, object(&format!(r#""accessToken":"{token}","expireIn":"{token}""#))),
+        (
+            200,
+            object(&format!(r#""accessToken":"{token}","expireIn":-1"#)),
+        ),
+        (
+            200,
+            object(&format!(r#""accessToken":"{token}","expireIn":"{token}""#)),
+        ),
         (200, "x".repeat(70_000) + token),
         (404, object(r#""statusCode":404"#)),
         (418, format!(r#"{{"error":{all}}}"#)),
-        (418, format!(r#"{{"message":"the key {} is not known"}}"#, ACCESS.to_lowercase().escape_default())),
+        (
+            418,
+            format!(
+                r#"{{"message":"the key {} is not known"}}"#,
+                ACCESS.to_lowercase().escape_default()
+            ),
+        ),
         (502, format!("<html>{all}</html>")),
     ]
 }
@@ -107,14 +124,21 @@ fn nonsense() -> Vec<(u16, String)> {
 async fn walk(kind: Kind) {
     let klavi = Klavi::start().await;
     let layer = kind.layer(klavi.api(), Credentials::new(ACCESS, SECRET).unwrap());
-    let walk = Walk { send: kind.around(&layer), klavi, layer };
+    let walk = Walk {
+        send: kind.around(&layer),
+        klavi,
+        layer,
+    };
 
     // The first token, a renewal, a renewal that fails, one that is denied.
     assert_eq!(walk.status("x").await, Some(200));
     pass(Duration::from_secs(1400)).await;
     assert_eq!(walk.status("x").await, Some(200));
     pass(Duration::from_secs(1400)).await;
-    walk.klavi.will([Answer::Says(500, format!(r#"{{"message":{}}}"#, all_known()))]);
+    walk.klavi.will([Answer::Says(
+        500,
+        format!(r#"{{"message":{}}}"#, all_known()),
+    )]);
     assert_eq!(walk.status("x").await, Some(200));
     walk.klavi.will([Answer::Says(403, all_known())]);
     assert_eq!(walk.status("x").await, Some(200));
@@ -123,11 +147,17 @@ async fn walk(kind: Kind) {
     walk.klavi.revoke();
     assert_eq!(walk.status("x").await, Some(200));
     assert_eq!(walk.status("never-good").await, Some(401));
-    assert_eq!(soon((walk.send)(once(walk.get("never-good")))).await, Some(401));
+    assert_eq!(
+        soon((walk.send)(once(walk.get("never-good")))).await,
+        Some(401)
+    );
     pass(Duration::from_secs(60)).await;
     assert_eq!(walk.status("x").await, Some(200));
     walk.klavi.revoke();
-    walk.klavi.will([Answer::Says(401, format!(r#"{{"message":{}}}"#, all_known()))]);
+    walk.klavi.will([Answer::Says(
+        401,
+        format!(r#"{{"message":{}}}"#, all_known()),
+    )]);
     assert_eq!(walk.status("x").await, Some(401));
     assert!(walk.layer.tokens().snapshot().is_suspect());
     assert_eq!(walk.status("x").await, Some(401));
@@ -155,14 +185,20 @@ async fn walk(kind: Kind) {
     // The token expires, and there is no other.
     assert_eq!(walk.status("x").await, Some(200));
     pass(LIFETIME).await;
-    walk.klavi.will([Answer::Says(400, format!(r#"{{"message":{}}}"#, all_known()))]);
+    walk.klavi.will([Answer::Says(
+        400,
+        format!(r#"{{"message":{}}}"#, all_known()),
+    )]);
     assert_eq!(walk.status("x").await, None);
     pass(Duration::from_secs(60)).await;
 
     // Silence, until the call times out.
     walk.invalidate().await;
     walk.klavi.will(vec![Answer::Silence; 3]);
-    let (calls, call) = (walk.klavi.token_calls(), tokio::spawn((walk.send)(walk.get("x"))));
+    let (calls, call) = (
+        walk.klavi.token_calls(),
+        tokio::spawn((walk.send)(walk.get("x"))),
+    );
     for call in 1..=2 {
         soon(async {
             while walk.klavi.token_calls() < calls + call {
@@ -180,11 +216,26 @@ async fn walk(kind: Kind) {
     walk.status("x").await;
 
     // A bearer without keys.
-    let layer = kind.layer(walk.klavi.api(), Credentials::bearer(BEARER, LIFETIME).unwrap());
-    let walk = Walk { send: kind.around(&layer), klavi: Klavi::start().await, layer };
-    let walk =
-        Walk { layer: kind.layer(walk.klavi.api(), Credentials::bearer(BEARER, LIFETIME).unwrap()), ..walk };
-    let walk = Walk { send: kind.around(&walk.layer), ..walk };
+    let layer = kind.layer(
+        walk.klavi.api(),
+        Credentials::bearer(BEARER, LIFETIME).unwrap(),
+    );
+    let walk = Walk {
+        send: kind.around(&layer),
+        klavi: Klavi::start().await,
+        layer,
+    };
+    let walk = Walk {
+        layer: kind.layer(
+            walk.klavi.api(),
+            Credentials::bearer(BEARER, LIFETIME).unwrap(),
+        ),
+        ..walk
+    };
+    let walk = Walk {
+        send: kind.around(&walk.layer),
+        ..walk
+    };
     assert_eq!(walk.status("x").await, Some(200));
     walk.klavi.revoke();
     walk.klavi.will([Answer::Says(401, all_known())]);
@@ -197,7 +248,10 @@ async fn walk(kind: Kind) {
     // Nobody is there.
     let api = KlaviApi::at("http://127.0.0.1:1", Product::Monitor).unwrap();
     let layer = kind.layer(api, Credentials::new(ACCESS, SECRET).unwrap());
-    book::error("nobody is there", &soon(layer.tokens().get()).await.unwrap_err());
+    book::error(
+        "nobody is there",
+        &soon(layer.tokens().get()).await.unwrap_err(),
+    );
 }
 
 #[test]
@@ -214,7 +268,10 @@ fn case_61_nothing_public_and_nothing_recorded_shows_a_piece_of_a_secret() {
     failures::sources();
     failures::requests();
     failures::configuration();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         states::sandbox().await;
         for kind in Kind::ALL {
@@ -225,12 +282,25 @@ fn case_61_nothing_public_and_nothing_recorded_shows_a_piece_of_a_secret() {
     book::is_complete();
     failures::are_complete();
     for event in recorder::EVENTS.iter() {
-        assert!(recorder::has_said("klavi_auth", event), "this event was not recorded: {event}");
+        assert!(
+            recorder::has_said("klavi_auth", event),
+            "this event was not recorded: {event}"
+        );
     }
 
     let speakers = recorder::speakers();
-    for who in ["klavi_auth", "observer", "metrics", "tower_http", "h2", "reqwest"] {
-        assert!(speakers.iter().any(|speaker| speaker.starts_with(who)), "{who} is not in {speakers:?}");
+    for who in [
+        "klavi_auth",
+        "observer",
+        "metrics",
+        "tower_http",
+        "h2",
+        "reqwest",
+    ] {
+        assert!(
+            speakers.iter().any(|speaker| speaker.starts_with(who)),
+            "{who} is not in {speakers:?}"
+        );
     }
     assert_eq!(recorder::leaks(), BTreeMap::new());
 
@@ -244,8 +314,20 @@ async fn a_client_that_logs_its_connections() {
     let klavi = Klavi::start().await;
     let source = source_fn(async |_| NewToken::new(BEARER, LIFETIME));
     let layer = KlaviAuthLayer::new(&klavi.api(), TokenCache::new(source));
-    let client = reqwest::Client::builder().no_proxy().connection_verbose(true).build().unwrap();
-    let request =
-        reqwest::Request::new(http::Method::GET, format!("{}/monitor/x", klavi.url).parse().unwrap());
-    assert_eq!(soon(layer.layer(client).oneshot(request)).await.unwrap().status(), 200);
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .connection_verbose(true)
+        .build()
+        .unwrap();
+    let request = reqwest::Request::new(
+        http::Method::GET,
+        format!("{}/monitor/x", klavi.url).parse().unwrap(),
+    );
+    assert_eq!(
+        soon(layer.layer(client).oneshot(request))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
 }

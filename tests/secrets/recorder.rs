@@ -1,4 +1,5 @@
-//! Everything that this process says to anybody: to `tracing`, to `log`, to `metrics`, to an observer.
+//! Everything that this process says to anybody: to `tracing`, to `log`, to `metrics`, to an
+//! observer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -55,7 +56,9 @@ pub(crate) fn observe(event: &Event<'_>) {
                 book::mark(endpoint);
             });
         }
-        Event::Retrying { error, .. } | Event::Failed { error, .. } => say("observer", chain(error)),
+        Event::Retrying { error, .. } | Event::Failed { error, .. } => {
+            say("observer", chain(error))
+        }
         Event::ResendGivenUp { reason, .. } => book::mark(reason),
         _ => {}
     }
@@ -70,12 +73,19 @@ pub(crate) fn metrics() {
 
 /// Whether somebody whose name begins so has said something with this in it.
 pub(crate) fn has_said(who: &str, what: &str) -> bool {
-    SAID.lock().unwrap().iter().any(|(name, text)| name.starts_with(who) && text.contains(what))
+    SAID.lock()
+        .unwrap()
+        .iter()
+        .any(|(name, text)| name.starts_with(who) && text.contains(what))
 }
 
 /// Everybody who spoke.
 pub(crate) fn speakers() -> BTreeSet<String> {
-    SAID.lock().unwrap().iter().map(|(who, _)| who.clone()).collect()
+    SAID.lock()
+        .unwrap()
+        .iter()
+        .map(|(who, _)| who.clone())
+        .collect()
 }
 
 /// Who has shown a piece of a secret, and which.
@@ -120,7 +130,10 @@ impl Subscriber for Recorder {
     }
 
     fn record(&self, _: &span::Id, values: &span::Record<'_>) {
-        let mut line = Line { who: "span".to_owned(), text: "recorded".to_owned() };
+        let mut line = Line {
+            who: "span".to_owned(),
+            text: "recorded".to_owned(),
+        };
         values.record(&mut line);
         line.end();
     }
@@ -146,7 +159,10 @@ struct Line {
 impl Line {
     fn of(what: &str, metadata: &Metadata<'_>) -> Self {
         let text = format!("{what} {} {}", metadata.name(), metadata.level());
-        Self { who: metadata.target().to_owned(), text }
+        Self {
+            who: metadata.target().to_owned(),
+            text,
+        }
     }
 
     fn end(self) {
@@ -156,7 +172,8 @@ impl Line {
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // What is not a string and not an error comes as `Debug` only; a `%value` prints itself likewise.
+        // What is not a string and not an error comes as `Debug` only; a `%value` prints itself
+        // likewise.
         write!(self.text, " {}={value:?} {value:#?}", field.name()).unwrap();
     }
 
@@ -179,7 +196,10 @@ impl log::Log for Log {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        say(record.target(), format!("log {} {}", record.level(), record.args()));
+        say(
+            record.target(),
+            format!("log {} {}", record.level(), record.args()),
+        );
     }
 
     fn flush(&self) {}
@@ -188,5 +208,9 @@ impl log::Log for Log {
 /// The names of the crate's own events, as its source has them.
 pub(crate) static EVENTS: LazyLock<Vec<&str>> = LazyLock::new(|| {
     let source = include_str!("../../src/events/trace.rs");
-    source.split("name: \"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect()
+    source
+        .split("name: \"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap())
+        .collect()
 });

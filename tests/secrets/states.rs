@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use klavi_auth::{
-    AccessToken, Backoff, BoxError, Budget, ClientCredentials, Credentials, Environment, Error, KlaviApi,
-    KlaviAuthLayer, KlaviSource, NewToken, NoResend, Predecessor, Product, RefreshPolicy, SkipAuth,
-    TokenCache, TokenCaches, TokenRequest, TokenSource,
+    AccessToken, Backoff, BoxError, Budget, ClientCredentials, Credentials, Environment, Error,
+    KlaviApi, KlaviAuthLayer, KlaviSource, NewToken, NoResend, Predecessor, Product, RefreshPolicy,
+    SkipAuth, TokenCache, TokenCaches, TokenRequest, TokenSource,
     sandbox::{Endpoint, Fault, Sandbox},
     source_fn,
 };
@@ -27,35 +27,75 @@ pub(crate) fn values() {
     let new = token(TOKENS[0]).unwrap();
     book::show("new", &new);
     book::show("aged", &new.aged(secs(1)));
-    let api = KlaviApi::at("https://api.klavi.ai/base", Product::other("payments").unwrap()).unwrap();
+    let api = KlaviApi::at(
+        "https://api.klavi.ai/base",
+        Product::other("payments").unwrap(),
+    )
+    .unwrap();
     book::show("with a path", &api);
-    book::show("of the environment", &KlaviApi::from_env(Product::Monitor).unwrap());
+    book::show(
+        "of the environment",
+        &KlaviApi::from_env(Product::Monitor).unwrap(),
+    );
     book::show("of an API", api.product());
-    let Product::Other(name) = api.product() else { panic!("it is another product") };
+    let Product::Other(name) = api.product() else {
+        panic!("it is another product")
+    };
     book::show("of a product", name);
     book::show("the default", &RefreshPolicy::default());
     book::show("the default", &Backoff::default());
     book::show("the default", &Budget::default());
     book::say("of the environment", &Environment::TestingMtls);
     book::say("with two segments", &Product::PaymentCustomer);
-    book::show("in files", &Credentials::from_files("/run/access-key", "/run/secret-key"));
-    book::show("in a vault", &Credentials::from_fn(async || Ok(Credentials::new(ACCESS, SECRET)?)));
+    book::show(
+        "in files",
+        &Credentials::from_files("/run/access-key", "/run/secret-key"),
+    );
+    book::show(
+        "in a vault",
+        &Credentials::from_fn(async || Ok(Credentials::new(ACCESS, SECRET)?)),
+    );
     book::show("of one token", &TokenCache::fixed(TOKENS[0]).unwrap());
-    book::show("with a source", &TokenCache::builder(source_fn(async |_| token(TOKENS[0]))));
-    let transport =
-        service_fn(async |_: Request<Full<Bytes>>| Err::<Response<Full<Bytes>>, _>(BoxError::from("no")));
-    book::show("with keys", &KlaviSource::new(api.clone(), credentials.clone(), transport));
-    let client = ClientCredentials::new("https://id.example.com/token", ACCESS, SECRET, transport).unwrap();
-    book::show("with a client's secret", &client.basic().scope("a b").audience("c"));
+    book::show(
+        "with a source",
+        &TokenCache::builder(source_fn(async |_| token(TOKENS[0]))),
+    );
+    let transport = service_fn(async |_: Request<Full<Bytes>>| {
+        Err::<Response<Full<Bytes>>, _>(BoxError::from("no"))
+    });
+    book::show(
+        "with keys",
+        &KlaviSource::new(api.clone(), credentials.clone(), transport),
+    );
+    let client =
+        ClientCredentials::new("https://id.example.com/token", ACCESS, SECRET, transport).unwrap();
+    book::show(
+        "with a client's secret",
+        &client.basic().scope("a b").audience("c"),
+    );
     book::show("of a closure", &source_fn(async |_| token(TOKENS[0])));
     book::show("in a request", &SkipAuth);
     book::show("in a request", &NoResend);
     let layer = KlaviAuthLayer::builder(api, credentials).transport(transport);
     book::show("with a transport", &layer);
-    let layer = layer.build().unwrap().overwrite_authorization(true).resend(false).rejected_when(|_, _| true);
-    book::show("with every option", &layer.clone().allow_origin("https://files.klavi.ai").unwrap());
+    let layer = layer
+        .build()
+        .unwrap()
+        .overwrite_authorization(true)
+        .resend(false)
+        .rejected_when(|_, _| true);
+    book::show(
+        "with every option",
+        &layer
+            .clone()
+            .allow_origin("https://files.klavi.ai")
+            .unwrap(),
+    );
     book::show("that sends once", &layer.clone().send_once());
-    book::show("that records", &layer.replay_with(axum::body::Body::new).replay_limit(7));
+    book::show(
+        "that records",
+        &layer.replay_with(axum::body::Body::new).replay_limit(7),
+    );
     book::show("a way to keep a body", &klavi_auth::CloneBody);
     book::show("a way to keep a body", &klavi_auth::SendOnce);
 }
@@ -67,7 +107,10 @@ pub(crate) fn caches() {
         let look = |state| {
             book::show(state, &cache);
             book::show(state, &cache.snapshot());
-            cache.snapshot().freshness().inspect(|freshness| book::show(state, freshness));
+            cache
+                .snapshot()
+                .freshness()
+                .inspect(|freshness| book::show(state, freshness));
         };
         look("empty");
         let caller = support::call(&cache);
@@ -120,43 +163,69 @@ pub(crate) fn customers() {
     let api = KlaviApi::production(Product::Data);
     let make = || {
         let credentials = Credentials::new(CUSTOMER_ACCESS, CUSTOMER_SECRET).unwrap();
-        let transport =
-            service_fn(async |_: Request<Full<Bytes>>| Err::<Response<Full<Bytes>>, _>(BoxError::from("no")));
+        let transport = service_fn(async |_: Request<Full<Bytes>>| {
+            Err::<Response<Full<Bytes>>, _>(BoxError::from("no"))
+        });
         let source = KlaviSource::new(api.clone(), credentials, transport);
         book::show("of a customer", &source);
         book::show("of a customer", &TokenCache::builder(source));
-        let transport =
-            service_fn(async |_: Request<Full<Bytes>>| Err::<Response<Full<Bytes>>, _>(BoxError::from("no")));
+        let transport = service_fn(async |_: Request<Full<Bytes>>| {
+            Err::<Response<Full<Bytes>>, _>(BoxError::from("no"))
+        });
         let credentials = Credentials::new(CUSTOMER_ACCESS, CUSTOMER_SECRET).unwrap();
         TokenCache::new(KlaviSource::new(api.clone(), credentials, transport))
     };
     // A key that is a secret: the registry must not show that either.
     let cache = customers.get_or_insert_with(CUSTOMER_ACCESS, make).unwrap();
     book::show("full", &customers);
-    book::error("of a full registry", &customers.get_or_insert_with(ACCESS, make).unwrap_err());
+    book::error(
+        "of a full registry",
+        &customers.get_or_insert_with(ACCESS, make).unwrap_err(),
+    );
     let mut request = get("/data/x");
     request.extensions_mut().insert(cache);
-    book::print("a request with a cache", &format!("{request:?}\n{request:#?}"));
+    book::print(
+        "a request with a cache",
+        &format!("{request:?}\n{request:#?}"),
+    );
 }
 
 /// A service and its futures, from the wait for a token to the resend.
 pub(crate) fn services() {
     runtime().block_on(async {
         let source = Manual::default();
-        let layer =
-            KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(source.clone()));
+        let layer = KlaviAuthLayer::new(
+            &KlaviApi::production(Product::Monitor),
+            TokenCache::new(source.clone()),
+        );
         let inner = || {
             service_fn(async |request: Request<Full<Bytes>>| {
                 settle().await;
-                let sent = request.headers()["authorization"].to_str().unwrap().ends_with(TOKENS[1]);
-                let status = if sent { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
-                Ok::<_, BoxError>(Response::builder().status(status).body(Full::<Bytes>::default()).unwrap())
+                let sent = request.headers()["authorization"]
+                    .to_str()
+                    .unwrap()
+                    .ends_with(TOKENS[1]);
+                let status = if sent {
+                    StatusCode::OK
+                } else {
+                    StatusCode::UNAUTHORIZED
+                };
+                Ok::<_, BoxError>(
+                    Response::builder()
+                        .status(status)
+                        .body(Full::<Bytes>::default())
+                        .unwrap(),
+                )
             })
         };
-        let mut service = layer.clone().overwrite_authorization(true).layer(Unprinted(inner()));
+        let mut service = layer
+            .clone()
+            .overwrite_authorization(true)
+            .layer(Unprinted(inner()));
         book::show("idle", &service);
         let mut own = get("https://api.klavi.ai/monitor/x");
-        own.headers_mut().insert("authorization", format!("Bearer {BEARER}").parse().unwrap());
+        own.headers_mut()
+            .insert("authorization", format!("Bearer {BEARER}").parse().unwrap());
         let mut call = Box::pin(service.ready().await.unwrap().call(own));
         let mut states = Vec::new();
         let mut look = |call: &dyn Debug| {
@@ -178,13 +247,29 @@ pub(crate) fn services() {
         };
         assert_eq!(response.status(), 200);
         states.dedup();
-        assert_eq!(states, ["acquiring", "readying", "sending", "acquiring", "readying", "sending"]);
+        assert_eq!(
+            states,
+            [
+                "acquiring",
+                "readying",
+                "sending",
+                "acquiring",
+                "readying",
+                "sending"
+            ]
+        );
         book::show("after use", &service);
-        let call = service.ready().await.unwrap().call(get("http://api.klavi.ai/monitor/x"));
+        let call = service
+            .ready()
+            .await
+            .unwrap()
+            .call(get("http://api.klavi.ai/monitor/x"));
         book::show("that fails", &call);
         let mut skipped = get("https://api.klavi.ai/monitor/x");
         skipped.extensions_mut().insert(SkipAuth);
-        skipped.headers_mut().insert("authorization", "none".parse().unwrap());
+        skipped
+            .headers_mut()
+            .insert("authorization", "none".parse().unwrap());
         book::show("that passes", &service.ready().await.unwrap().call(skipped));
     });
 }
@@ -198,7 +283,10 @@ impl<S: Service<Request<Full<Bytes>>>> Service<Request<Full<Bytes>>> for Unprint
     type Error = S::Error;
     type Future = S::Future;
 
-    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), S::Error>> {
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), S::Error>> {
         thread_local!(static LOOKS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) });
         if LOOKS.replace(LOOKS.get() + 1) % 2 == 0 {
             cx.waker().wake_by_ref();
@@ -218,13 +306,16 @@ impl<S> Debug for Unprinted<S> {
     }
 }
 
-/// What is kept of a request: its body is the caller's, and may be what the caller logs in with elsewhere.
+/// What is kept of a request: its body is the caller's, and may be what the caller logs in with
+/// elsewhere.
 pub(crate) fn bodies() {
     use klavi_auth::{CloneBody, Replay, ReplayBody};
     let content = || needles::all().collect::<Vec<_>>().join(" ");
     let request = || {
         let mut request = Request::new(Full::new(Bytes::from(content())));
-        request.headers_mut().insert("authorization", format!("Bearer {BEARER}").parse().unwrap());
+        request
+            .headers_mut()
+            .insert("authorization", format!("Bearer {BEARER}").parse().unwrap());
         request
     };
     let (_, kept) = CloneBody.keep(request(), drop);
@@ -236,7 +327,8 @@ pub(crate) fn bodies() {
         FIRST.set(Some(body));
         axum::body::Body::empty()
     }
-    let layer = KlaviAuthLayer::without_tokens(&KlaviApi::production(Product::Data)).replay_with(construct);
+    let layer =
+        KlaviAuthLayer::without_tokens(&KlaviApi::production(Product::Data)).replay_with(construct);
     let mut service = layer.layer(service_fn(async |_: Request<axum::body::Body>| {
         Ok::<_, BoxError>(Response::builder().status(401).body(()).unwrap())
     }));
@@ -266,24 +358,40 @@ pub(crate) async fn sandbox() {
     book::show("with a customer", &builder);
     let sandbox = builder.start().await.unwrap();
     let api = sandbox.api(Product::Monitor);
-    let client =
-        hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
-    let source = KlaviSource::new(api, Credentials::new(ACCESS, SECRET).unwrap(), client.clone());
+    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+        .build_http();
+    let source = KlaviSource::new(
+        api,
+        Credentials::new(ACCESS, SECRET).unwrap(),
+        client.clone(),
+    );
     source.fetch(TokenRequest::default()).await.unwrap();
     let echo = crate::klavi::everything();
-    let fault = Fault::body(StatusCode::OK, "application/json", echo.clone()).header("x-key", TOKENS[0]);
+    let fault =
+        Fault::body(StatusCode::OK, "application/json", echo.clone()).header("x-key", TOKENS[0]);
     book::show("with a body", &fault);
-    for fault in [Fault::status(StatusCode::BAD_GATEWAY), Fault::reset(), Fault::truncated(), Fault::never()]
-    {
+    for fault in [
+        Fault::status(StatusCode::BAD_GATEWAY),
+        Fault::reset(),
+        Fault::truncated(),
+        Fault::never(),
+    ] {
         book::show("of other kinds", &fault.retry_after(Duration::from_secs(1)));
     }
-    book::show("that redirects", &Fault::redirect(&format!("http://localhost:1/?token={}", TOKENS[5])));
+    book::show(
+        "that redirects",
+        &Fault::redirect(&format!("http://localhost:1/?token={}", TOKENS[5])),
+    );
     sandbox.fail_next(Endpoint::Resource, 1, fault);
     let request = Request::post(format!("{}/monitor/v1/monitors", sandbox.base_url()));
     let request = request.header("authorization", format!("Bearer {}", TOKENS[0]));
-    let request =
-        request.header("proxy-authorization", format!("Basic {}", TOKENS[1])).header("cookie", TOKENS[2]);
-    client.request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+    let request = request
+        .header("proxy-authorization", format!("Basic {}", TOKENS[1]))
+        .header("cookie", TOKENS[2]);
+    client
+        .request(request.body(Full::<Bytes>::default()).unwrap())
+        .await
+        .unwrap();
     for entry in sandbox.log() {
         book::show("of any request", &entry);
         book::show("of a request", &entry.endpoint().unwrap());

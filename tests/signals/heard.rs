@@ -44,7 +44,9 @@ impl Lines {
 pub(crate) type Counts = BTreeMap<String, u64>;
 
 /// Runs a scenario on a runtime with a paused clock, and checks that all listeners agree.
-pub(crate) fn hear<F: Future<Output = ()>>(scenario: impl FnOnce(Lines) -> F) -> (Vec<String>, Counts, Log) {
+pub(crate) fn hear<F: Future<Output = ()>>(
+    scenario: impl FnOnce(Lines) -> F,
+) -> (Vec<String>, Counts, Log) {
     traces::listen();
     let (lines, recorder) = (Lines::default(), DebuggingRecorder::new());
     let metrics = recorder.snapshotter();
@@ -52,23 +54,42 @@ pub(crate) fn hear<F: Future<Output = ()>>(scenario: impl FnOnce(Lines) -> F) ->
 
     let (lines, log) = (lines.all(), traces::told());
     log.events.iter().for_each(check_fields);
-    let traced = log.events.iter().filter(|event| event.name != "token_call").map(traced_line);
-    assert_eq!(traced.collect::<Vec<_>>(), lines, "tracing and the observer heard the same");
+    let traced = log
+        .events
+        .iter()
+        .filter(|event| event.name != "token_call")
+        .map(traced_line);
+    assert_eq!(
+        traced.collect::<Vec<_>>(),
+        lines,
+        "tracing and the observer heard the same"
+    );
 
     let mut counts = Counts::new();
     for (key, _, _, value) in metrics.snapshot().into_vec() {
         let (kind, key) = key.into_parts();
-        let labels: BTreeMap<_, _> = key.labels().map(|label| (label.key(), label.value())).collect();
+        let labels: BTreeMap<_, _> = key
+            .labels()
+            .map(|label| (label.key(), label.value()))
+            .collect();
         assert_eq!(labels["cache"], "monitor");
         let labels = labels.iter().filter(|(key, _)| **key != "cache");
-        let labels: Vec<_> = labels.map(|(key, value)| format!("{key}={value}")).collect();
-        let name = format!("{} {}", key.name(), labels.join(" ")).trim_end().to_owned();
+        let labels: Vec<_> = labels
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let name = format!("{} {}", key.name(), labels.join(" "))
+            .trim_end()
+            .to_owned();
         let count = match value {
             DebugValue::Counter(count) => count,
             DebugValue::Histogram(values) => values.len() as u64,
             DebugValue::Gauge(_) => panic!("there are no gauges: {name}"),
         };
-        assert_eq!(kind == MetricKind::Histogram, name.contains("_seconds"), "{name}");
+        assert_eq!(
+            kind == MetricKind::Histogram,
+            name.contains("_seconds"),
+            "{name}"
+        );
         counts.insert(name, count);
     }
     let mut expected = Counts::new();
@@ -81,30 +102,70 @@ pub(crate) fn hear<F: Future<Output = ()>>(scenario: impl FnOnce(Lines) -> F) ->
 
 fn line(event: &Event<'_>) -> String {
     let arrival = |name: &str, arrival: &Arrival| {
-        let Arrival { generation, reason, endpoint, attempts, lifetime, latency, recovered, .. } = arrival;
+        let Arrival {
+            generation,
+            reason,
+            endpoint,
+            attempts,
+            lifetime,
+            latency,
+            recovered,
+            ..
+        } = arrival;
         let endpoint = endpoint.map_or("none", |endpoint| endpoint.as_str());
-        let (reason, lifetime, latency) = (reason.as_str(), lifetime.as_secs(), latency.as_millis());
-        format!("{name} {reason} {endpoint} g{generation} x{attempts} {lifetime}s {latency}ms {recovered}")
+        let (reason, lifetime, latency) =
+            (reason.as_str(), lifetime.as_secs(), latency.as_millis());
+        format!(
+            "{name} {reason} {endpoint} g{generation} x{attempts} {lifetime}s {latency}ms {recovered}"
+        )
     };
     match event {
         Event::Fetched(it) => arrival("token_fetched", it),
         Event::Renewed(it) => arrival("token_renewed", it),
-        Event::Retrying { error, attempt, wait, .. } => {
-            format!("token_fetch_retrying x{attempt} {}ms {}", wait.as_millis(), kind(error))
+        Event::Retrying {
+            error,
+            attempt,
+            wait,
+            ..
+        } => {
+            format!(
+                "token_fetch_retrying x{attempt} {}ms {}",
+                wait.as_millis(),
+                kind(error)
+            )
         }
-        Event::Failed { error, reason, attempts, latency, serving, retry_in, .. } => {
-            let (reason, latency, retry) = (reason.as_str(), latency.as_millis(), retry_in.as_millis());
+        Event::Failed {
+            error,
+            reason,
+            attempts,
+            latency,
+            serving,
+            retry_in,
+            ..
+        } => {
+            let (reason, latency, retry) =
+                (reason.as_str(), latency.as_millis(), retry_in.as_millis());
             let kind = kind(error);
-            format!("token_fetch_failed {reason} x{attempts} {latency}ms {serving} {retry}ms {kind}")
+            format!(
+                "token_fetch_failed {reason} x{attempts} {latency}ms {serving} {retry}ms {kind}"
+            )
         }
-        Event::ServedWhileFailing { generation, .. } => format!("token_served_while_failing g{generation}"),
-        Event::Rejected { generation, first, .. } => format!("token_rejected g{generation} {first}"),
-        Event::BudgetExhausted { generation, first, .. } => {
+        Event::ServedWhileFailing { generation, .. } => {
+            format!("token_served_while_failing g{generation}")
+        }
+        Event::Rejected {
+            generation, first, ..
+        } => format!("token_rejected g{generation} {first}"),
+        Event::BudgetExhausted {
+            generation, first, ..
+        } => {
             format!("renewal_budget_exhausted g{generation} {first}")
         }
         Event::Invalidated { generation, .. } => format!("token_invalidated g{generation}"),
         Event::Resent { generation, .. } => format!("request_resent g{generation}"),
-        Event::ResendGivenUp { generation, reason, .. } => {
+        Event::ResendGivenUp {
+            generation, reason, ..
+        } => {
             format!("request_resend_given_up g{generation} {}", reason.as_str())
         }
         other => panic!("an event that no test knows: {other:?}"),
@@ -118,8 +179,16 @@ fn traced_line(told: &Told) -> String {
     let error = || kind_of_text(of("error"));
     let rest = match told.name {
         name @ ("token_fetched" | "token_renewed") => {
-            let reason = if name == "token_fetched" { of("reason") } else { "renewal" };
-            let endpoint = if of("endpoint").is_empty() { "none" } else { of("endpoint") };
+            let reason = if name == "token_fetched" {
+                of("reason")
+            } else {
+                "renewal"
+            };
+            let endpoint = if of("endpoint").is_empty() {
+                "none"
+            } else {
+                of("endpoint")
+            };
             format!(
                 "{reason} {endpoint} g{} x{} {}s {}ms {}",
                 of("generation"),
@@ -139,7 +208,9 @@ fn traced_line(told: &Told) -> String {
             of("retry_in_ms"),
             error()
         ),
-        "token_rejected" | "renewal_budget_exhausted" => format!("g{} {}", of("generation"), of("first")),
+        "token_rejected" | "renewal_budget_exhausted" => {
+            format!("g{} {}", of("generation"), of("first"))
+        }
         "request_resend_given_up" => format!("g{} {}", of("generation"), of("reason")),
         _ => format!("g{}", of("generation")),
     };
@@ -155,7 +226,10 @@ fn counted(line: &str) -> Vec<String> {
             let labels = format!("endpoint={} reason={}", words[2], words[1]);
             return vec![
                 format!("klavi_auth_tokens_fetched_total {labels}"),
-                format!("klavi_auth_token_fetch_duration_seconds outcome=ok reason={}", words[1]),
+                format!(
+                    "klavi_auth_token_fetch_duration_seconds outcome=ok reason={}",
+                    words[1]
+                ),
             ];
         }
         "token_renewed" => {
@@ -179,7 +253,9 @@ fn counted(line: &str) -> Vec<String> {
         "renewal_budget_exhausted" => "klavi_auth_renewal_budget_exhausted_total".to_owned(),
         "token_invalidated" => "klavi_auth_tokens_invalidated_total".to_owned(),
         "request_resent" => "klavi_auth_requests_resent_total".to_owned(),
-        "request_resend_given_up" => format!("klavi_auth_resends_given_up_total reason={}", words[2]),
+        "request_resend_given_up" => {
+            format!("klavi_auth_resends_given_up_total reason={}", words[2])
+        }
         other => panic!("an event that is not counted: {other}"),
     };
     vec![counter]
@@ -207,11 +283,18 @@ fn kind_of_text(chain: &str) -> &'static str {
         ("panicked", "interrupted"),
         ("asked to send fewer requests", "throttled"),
         ("not a JSON object", "bad_answer"),
-        ("the access key and secret key were rejected", "keys_rejected"),
+        (
+            "the access key and secret key were rejected",
+            "keys_rejected",
+        ),
         ("are needed", "keys_needed"),
         ("the token endpoint failed", "server_error"),
         ("could not be reached", "transport"),
         ("the token source failed", "source"),
     ];
-    kinds.iter().find(|(text, _)| chain.contains(text)).expect("a known error").1
+    kinds
+        .iter()
+        .find(|(text, _)| chain.contains(text))
+        .expect("a known error")
+        .1
 }

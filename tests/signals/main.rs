@@ -1,5 +1,5 @@
-//! BEHAVIOUR 62: what operators are told. Each scenario runs once, with an observer, a tracing subscriber and a
-//! recorder of metrics listening, and all three must have heard the same.
+//! BEHAVIOUR 62: what operators are told. Each scenario runs once, with an observer, a tracing
+//! subscriber and a recorder of metrics listening, and all three must have heard the same.
 #![cfg(feature = "metrics")]
 
 mod heard;

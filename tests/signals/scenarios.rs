@@ -13,7 +13,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use klavi_auth::{BoxError, Credentials, Error, KlaviApi, KlaviAuthLayer, KlaviSource, NoResend, Product};
+use klavi_auth::{
+    BoxError, Credentials, Error, KlaviApi, KlaviAuthLayer, KlaviSource, NoResend, Product,
+};
 use tokio::sync::Barrier;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -55,13 +57,22 @@ fn case_62_a_renewal_by_refresh_and_by_auth_are_told_apart() {
             let denied = is_refresh && request.headers()["authorization"] == "Bearer token-2";
             let number = if is_refresh { 2 } else { 3 };
             let body = format!(r#"{{"accessToken":"token-{number}","expireIn":1800}}"#);
-            let status = if denied { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
-            let answer =
-                Response::builder().status(status).body(http_body_util::Full::new(Bytes::from(body)));
+            let status = if denied {
+                StatusCode::UNAUTHORIZED
+            } else {
+                StatusCode::OK
+            };
+            let answer = Response::builder()
+                .status(status)
+                .body(http_body_util::Full::new(Bytes::from(body)));
             ready(Ok::<_, std::convert::Infallible>(answer.unwrap()))
         });
         let keys = Credentials::new("access-key", "secret-key").unwrap();
-        let cache = lines.cache(KlaviSource::new(KlaviApi::sandbox(Product::Monitor), keys, klavi));
+        let cache = lines.cache(KlaviSource::new(
+            KlaviApi::sandbox(Product::Monitor),
+            keys,
+            klavi,
+        ));
         for _ in 0..3 {
             cache.get().await.unwrap();
             pass(secs(1400)).await;
@@ -74,16 +85,28 @@ fn case_62_a_renewal_by_refresh_and_by_auth_are_told_apart() {
     ];
     assert_eq!(lines, expected);
     let calls = log.events.iter().filter(|event| event.name == "token_call");
-    let calls: Vec<_> = calls.map(|call| (call.fields.of("endpoint"), call.fields.of("reason"))).collect();
-    let expected =
-        [("auth", "first token"), ("refresh", "renewal"), ("refresh", "renewal"), ("auth", "refresh denied")];
+    let calls: Vec<_> = calls
+        .map(|call| (call.fields.of("endpoint"), call.fields.of("reason")))
+        .collect();
+    let expected = [
+        ("auth", "first token"),
+        ("refresh", "renewal"),
+        ("refresh", "renewal"),
+        ("auth", "refresh denied"),
+    ];
     assert_eq!(calls, expected);
 }
 
 #[test]
 fn case_62_a_failed_renewal_is_one_warning_and_each_caller_served_is_counted() {
     let (lines, ..) = hear(|lines| async move {
-        let cache = lines.cache(Logged::new(|n| if n == 2 { reset() } else { token(&format!("t{n}")) }));
+        let cache = lines.cache(Logged::new(|n| {
+            if n == 2 {
+                reset()
+            } else {
+                token(&format!("t{n}"))
+            }
+        }));
         cache.get().await.unwrap();
         pass(secs(1170)).await;
         for _ in 0..3 {
@@ -154,7 +177,10 @@ fn case_62_a_failed_fetch_is_told_once_for_all_who_wait_and_for_all_who_come_wit
         }
         cache.get().await.unwrap_err();
     });
-    assert_eq!(lines, ["token_fetch_failed first x1 0ms false 5000ms source"]);
+    assert_eq!(
+        lines,
+        ["token_fetch_failed first x1 0ms false 5000ms source"]
+    );
 }
 
 #[test]
@@ -182,8 +208,12 @@ fn case_62_a_time_out_and_a_panic_are_failures() {
 #[test]
 fn case_62_a_401_is_a_rejection_a_fetch_and_a_resend() {
     let (lines, ..) = hear(|lines| async move {
-        let service = layer(&lines, Scripted::tokens()).layer(Api::accepting(|seen| seen == "Bearer t2"));
-        assert_eq!(service.oneshot(get("/monitor/x")).await.unwrap().status(), 200);
+        let service =
+            layer(&lines, Scripted::tokens()).layer(Api::accepting(|seen| seen == "Bearer t2"));
+        assert_eq!(
+            service.oneshot(get("/monitor/x")).await.unwrap().status(),
+            200
+        );
     });
     let expected = [
         "token_fetched first none g1 x1 1800s 0ms false",
@@ -213,8 +243,9 @@ fn case_62_of_many_401s_to_one_token_only_the_first_took_it_out_of_use() {
         let warm_up = call(layer.tokens());
         source.answer(token("t1")).await;
         warm_up.await.unwrap().unwrap();
-        let callers: Vec<_> =
-            (0..10).map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x")))).collect();
+        let callers: Vec<_> = (0..10)
+            .map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x"))))
+            .collect();
         settle().await;
         source.answer(token("t2")).await;
         for caller in callers {
@@ -230,19 +261,31 @@ fn case_62_of_many_401s_to_one_token_only_the_first_took_it_out_of_use() {
 #[test]
 fn case_62_a_resend_that_is_given_up_says_why() {
     let given_up = |lines: Vec<String>| {
-        let of = lines.iter().filter_map(|line| line.strip_prefix("request_resend_given_up "));
+        let of = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("request_resend_given_up "));
         of.map(str::to_owned).collect::<Vec<_>>()
     };
     let nobody = || Api::new(|_| ready(status(401, "no")));
 
     let (lines, ..) = hear(|lines| async move {
-        layer(&lines, Scripted::tokens()).layer(nobody()).oneshot(get("/monitor/x")).await.unwrap();
+        layer(&lines, Scripted::tokens())
+            .layer(nobody())
+            .oneshot(get("/monitor/x"))
+            .await
+            .unwrap();
     });
     assert_eq!(given_up(lines), ["g2 rejected_again"]);
 
     let (lines, ..) = hear(|lines| async move {
         let layer = layer(&lines, Scripted::tokens());
-        layer.clone().resend(false).layer(nobody()).oneshot(get("/monitor/x")).await.unwrap();
+        layer
+            .clone()
+            .resend(false)
+            .layer(nobody())
+            .oneshot(get("/monitor/x"))
+            .await
+            .unwrap();
         let mut request = get("/monitor/x");
         request.extensions_mut().insert(NoResend);
         layer.layer(nobody()).oneshot(request).await.unwrap();
@@ -261,7 +304,11 @@ fn case_62_a_resend_that_is_given_up_says_why() {
 
     let (lines, ..) = hear(|lines| async move {
         let source = Logged::new(|n| if n == 1 { token("t1") } else { rejected() });
-        layer(&lines, source).layer(nobody()).oneshot(get("/monitor/x")).await.unwrap();
+        layer(&lines, source)
+            .layer(nobody())
+            .oneshot(get("/monitor/x"))
+            .await
+            .unwrap();
     });
     assert_eq!(given_up(lines), ["g1 no_token"]);
 }
@@ -273,14 +320,20 @@ struct Readied<F> {
     at_second: F,
 }
 
-impl<F: FnMut(&mut Context<'_>) -> Poll<Result<(), BoxError>>> Service<Request<Full<Bytes>>> for Readied<F> {
+impl<F: FnMut(&mut Context<'_>) -> Poll<Result<(), BoxError>>> Service<Request<Full<Bytes>>>
+    for Readied<F>
+{
     type Response = Response<Full<Bytes>>;
     type Error = BoxError;
     type Future = Ready<Result<Self::Response, BoxError>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let times = self.times.fetch_add(1, Ordering::SeqCst);
-        if times == 0 { Poll::Ready(Ok(())) } else { (self.at_second)(cx) }
+        if times == 0 {
+            Poll::Ready(Ok(()))
+        } else {
+            (self.at_second)(cx)
+        }
     }
 
     fn call(&mut self, _: http::Request<Full<Bytes>>) -> Self::Future {
@@ -291,40 +344,76 @@ impl<F: FnMut(&mut Context<'_>) -> Poll<Result<(), BoxError>>> Service<Request<F
 #[test]
 fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
     let given_up = |lines: Vec<String>| {
-        let of = lines.iter().filter_map(|line| line.strip_prefix("request_resend_given_up "));
+        let of = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("request_resend_given_up "));
         of.map(str::to_owned).collect::<Vec<_>>()
     };
     let times = Arc::<AtomicUsize>::default;
 
     let (lines, ..) = hear(|lines| async move {
-        let inner =
-            Readied { times: times(), at_second: |_: &mut Context<'_>| Poll::Ready(Err("gone".into())) };
+        let inner = Readied {
+            times: times(),
+            at_second: |_: &mut Context<'_>| Poll::Ready(Err("gone".into())),
+        };
         let layer = layer(&lines, Scripted::tokens());
         layer.tokens().warm_up().await.unwrap();
-        layer.layer(inner).oneshot(get("/monitor/x")).await.unwrap_err();
+        layer
+            .layer(inner)
+            .oneshot(get("/monitor/x"))
+            .await
+            .unwrap_err();
     });
     assert_eq!(given_up(lines), ["g1 not_ready"]);
 
-    // The new token is taken out of use while the inner service gets ready, and there is no other: the caller waits
-    // for the fetch that fails ...
+    // The new token is taken out of use while the inner service gets ready, and there is no other:
+    // the caller waits for the fetch that fails ...
     let (lines, ..) = hear(|lines| async move {
-        let source = Logged::new(|n| if n <= 2 { token(&format!("t{n}")) } else { rejected() });
+        let source = Logged::new(|n| {
+            if n <= 2 {
+                token(&format!("t{n}"))
+            } else {
+                rejected()
+            }
+        });
         let layer = layer(&lines, source);
         let tokens = layer.tokens().clone();
         tokens.warm_up().await.unwrap();
         let lose = move |_: &mut Context<'_>| {
-            let current = tokens.get().now_or_never().expect("is there").expect("is usable");
+            let current = tokens
+                .get()
+                .now_or_never()
+                .expect("is there")
+                .expect("is usable");
             tokens.invalidate(&current);
             Poll::Ready(Ok(()))
         };
-        let error = layer.layer(Readied { times: times(), at_second: lose }).oneshot(get("/monitor/x")).await;
-        assert!(error.unwrap_err().downcast::<Error>().unwrap().is_no_token());
+        let error = layer
+            .layer(Readied {
+                times: times(),
+                at_second: lose,
+            })
+            .oneshot(get("/monitor/x"))
+            .await;
+        assert!(
+            error
+                .unwrap_err()
+                .downcast::<Error>()
+                .unwrap()
+                .is_no_token()
+        );
     });
     assert_eq!(given_up(lines), ["g1 no_token"]);
 
     // ... or it has failed already, in the background: the inner service took its time.
     let (lines, ..) = hear(|lines| async move {
-        let source = Logged::new(|n| if n <= 2 { token(&format!("t{n}")) } else { rejected() });
+        let source = Logged::new(|n| {
+            if n <= 2 {
+                token(&format!("t{n}"))
+            } else {
+                rejected()
+            }
+        });
         let layer = layer(&lines, source);
         let tokens = layer.tokens().clone();
         tokens.warm_up().await.unwrap();
@@ -332,15 +421,31 @@ fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
         let lose = move |cx: &mut Context<'_>| {
             let mut fetch = fetch.lock().unwrap();
             let fetch = fetch.get_or_insert_with(|| {
-                let current = tokens.get().now_or_never().expect("is there").expect("is usable");
+                let current = tokens
+                    .get()
+                    .now_or_never()
+                    .expect("is there")
+                    .expect("is usable");
                 tokens.invalidate(&current);
                 let tokens = tokens.clone();
                 tokio::spawn(async move { tokens.get().await.expect_err("there is no other") })
             });
             fetch.poll_unpin(cx).map(|_error| Ok(()))
         };
-        let error = layer.layer(Readied { times: times(), at_second: lose }).oneshot(get("/monitor/x")).await;
-        assert!(error.unwrap_err().downcast::<Error>().unwrap().is_no_token());
+        let error = layer
+            .layer(Readied {
+                times: times(),
+                at_second: lose,
+            })
+            .oneshot(get("/monitor/x"))
+            .await;
+        assert!(
+            error
+                .unwrap_err()
+                .downcast::<Error>()
+                .unwrap()
+                .is_no_token()
+        );
     });
     assert_eq!(given_up(lines), ["g1 no_token"]);
 }
@@ -348,19 +453,49 @@ fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
 #[test]
 fn case_62_an_exhausted_budget_is_one_warning_and_a_count_for_each_401() {
     let (lines, counts, log) = hear(|lines| async move {
-        let service = layer(&lines, Scripted::tokens()).layer(Api::new(|_| ready(status(401, "no"))));
+        let service =
+            layer(&lines, Scripted::tokens()).layer(Api::new(|_| ready(status(401, "no"))));
         for _ in 0..10 {
-            assert_eq!(service.clone().oneshot(get("/monitor/x")).await.unwrap().status(), 401);
+            assert_eq!(
+                service
+                    .clone()
+                    .oneshot(get("/monitor/x"))
+                    .await
+                    .unwrap()
+                    .status(),
+                401
+            );
         }
     });
     // The first 401 of five requests is believed. Their second ones say nothing about the token.
-    let exhausted: Vec<_> = lines.iter().filter(|line| line.starts_with("renewal_budget")).collect();
-    assert_eq!(exhausted[..2], ["renewal_budget_exhausted g6 true", "renewal_budget_exhausted g6 false"]);
+    let exhausted: Vec<_> = lines
+        .iter()
+        .filter(|line| line.starts_with("renewal_budget"))
+        .collect();
+    assert_eq!(
+        exhausted[..2],
+        [
+            "renewal_budget_exhausted g6 true",
+            "renewal_budget_exhausted g6 false"
+        ]
+    );
     assert_eq!(exhausted.len(), 5);
-    let warnings = log.events.iter().filter(|event| event.level == tracing::Level::WARN);
-    assert_eq!(warnings.map(|event| event.name).collect::<Vec<_>>(), ["renewal_budget_exhausted"]);
-    assert_eq!(counts["klavi_auth_resends_given_up_total reason=budget_exhausted"], 5);
-    assert_eq!(counts["klavi_auth_resends_given_up_total reason=rejected_again"], 5);
+    let warnings = log
+        .events
+        .iter()
+        .filter(|event| event.level == tracing::Level::WARN);
+    assert_eq!(
+        warnings.map(|event| event.name).collect::<Vec<_>>(),
+        ["renewal_budget_exhausted"]
+    );
+    assert_eq!(
+        counts["klavi_auth_resends_given_up_total reason=budget_exhausted"],
+        5
+    );
+    assert_eq!(
+        counts["klavi_auth_resends_given_up_total reason=rejected_again"],
+        5
+    );
 }
 
 #[test]
@@ -372,7 +507,13 @@ fn case_62_an_invalidated_token_is_told_once() {
         cache.invalidate(&token);
         cache.get().await.unwrap();
     });
-    assert_eq!(lines[1..], ["token_invalidated g1", "token_fetched invalidated none g2 x1 1800s 0ms false"]);
+    assert_eq!(
+        lines[1..],
+        [
+            "token_invalidated g1",
+            "token_fetched invalidated none g2 x1 1800s 0ms false"
+        ]
+    );
 }
 
 #[test]
@@ -383,5 +524,8 @@ fn case_62_the_fetch_after_a_quiet_hour_is_told_as_such() {
         pass(secs(3600)).await;
         cache.get().await.unwrap();
     });
-    assert_eq!(lines[1..], ["token_fetched expired none g2 x1 1800s 0ms false"]);
+    assert_eq!(
+        lines[1..],
+        ["token_fetched expired none g2 x1 1800s 0ms false"]
+    );
 }

@@ -4,7 +4,9 @@ use klavi_auth::TokenCache;
 use tracing::{Instrument, Level};
 
 use crate::{
-    support::{Logged, Manual, Scripted, cache_drawing, call, pass, poll_once, reset, runtime, secs, token},
+    support::{
+        Logged, Manual, Scripted, cache_drawing, call, pass, poll_once, reset, runtime, secs, token,
+    },
     traces::{self, Log, Span},
 };
 
@@ -15,7 +17,10 @@ fn log_of<F: Future<Output = ()>>(scenario: F) -> Log {
 }
 
 fn fetches(log: &Log) -> Vec<&Span> {
-    log.spans.iter().filter(|span| span.name == "token_fetch").collect()
+    log.spans
+        .iter()
+        .filter(|span| span.name == "token_fetch")
+        .collect()
 }
 
 fn fields<'a>(span: &'a Span, names: &[&'static str]) -> Vec<&'a str> {
@@ -31,11 +36,21 @@ fn case_62_a_fetch_is_a_span_that_follows_from_the_request_that_caused_it() {
         let request = tracing::info_span!(target: "caller", "request");
         cache.get().instrument(request).await.unwrap();
     });
-    let cause = log.spans.iter().find(|span| span.name == "request").unwrap();
+    let cause = log
+        .spans
+        .iter()
+        .find(|span| span.name == "request")
+        .unwrap();
     let fetch = fetches(&log)[0];
     assert_eq!((fetch.is_root, &fetch.follows[..]), (true, &[cause.id][..]));
     assert_eq!(fields(fetch, &ALL), ["default", "first", "ok", "1", "0"]);
-    assert_eq!(log.events.iter().map(|event| event.name).collect::<Vec<_>>(), ["token_fetched"]);
+    assert_eq!(
+        log.events
+            .iter()
+            .map(|event| event.name)
+            .collect::<Vec<_>>(),
+        ["token_fetched"]
+    );
     assert_eq!(log.events[0].within, Some(fetch.id), "its events are in it");
 }
 
@@ -51,18 +66,30 @@ fn case_62_the_source_is_asked_within_the_span() {
         TokenCache::new(source).get().await.unwrap();
     });
     let fetch = fetches(&log)[0];
-    assert_eq!(log.events.iter().map(|event| event.within).collect::<Vec<_>>(), [Some(fetch.id); 3]);
+    assert_eq!(
+        log.events
+            .iter()
+            .map(|event| event.within)
+            .collect::<Vec<_>>(),
+        [Some(fetch.id); 3]
+    );
     assert_eq!(fetch.fields.of("latency_ms"), "1000");
 }
 
 #[test]
 fn case_62_one_span_has_all_attempts_and_the_time_of_all() {
     let log = log_of(async {
-        let cache = cache_drawing(1.0, Logged::new(|n| if n < 3 { reset() } else { token("t") }));
+        let cache = cache_drawing(
+            1.0,
+            Logged::new(|n| if n < 3 { reset() } else { token("t") }),
+        );
         cache.get().await.unwrap();
     });
     assert_eq!(fetches(&log).len(), 1);
-    assert_eq!(fields(fetches(&log)[0], &ALL), ["default", "first", "ok", "3", "3000"]);
+    assert_eq!(
+        fields(fetches(&log)[0], &ALL),
+        ["default", "first", "ok", "3", "3000"]
+    );
 }
 
 #[test]
@@ -71,7 +98,10 @@ fn case_62_a_span_says_why_it_failed() {
         let cache = cache_drawing(1.0, Manual::default());
         cache.get().await.unwrap_err();
     });
-    assert_eq!(fields(fetches(&log)[0], &ALL), ["default", "first", "timeout", "1", "10000"]);
+    assert_eq!(
+        fields(fetches(&log)[0], &ALL),
+        ["default", "first", "timeout", "1", "10000"]
+    );
 }
 
 #[test]
@@ -105,7 +135,13 @@ fn info_is_quiet_on_a_healthy_day_and_warn_says_that_something_failed() {
         let failing = |n: usize| n == 60;
         let cache = cache_drawing(
             1.0,
-            Logged::new(move |n| if failing(n) { reset() } else { token(&format!("t{n}")) }),
+            Logged::new(move |n| {
+                if failing(n) {
+                    reset()
+                } else {
+                    token(&format!("t{n}"))
+                }
+            }),
         );
         // A day with a request every ten seconds.
         for _ in 0..8640 {
@@ -113,11 +149,22 @@ fn info_is_quiet_on_a_healthy_day_and_warn_says_that_something_failed() {
             pass(secs(10)).await;
         }
     });
-    let at = |level| log.events.iter().filter(|event| event.level == level).collect::<Vec<_>>();
+    let at = |level| {
+        log.events
+            .iter()
+            .filter(|event| event.level == level)
+            .collect::<Vec<_>>()
+    };
     let names = |level| at(level).iter().map(|event| event.name).collect::<Vec<_>>();
     assert_eq!(names(Level::WARN), ["token_fetch_failed"]);
     // The first token, and the one that ended the failure.
     assert_eq!(names(Level::INFO), ["token_fetched", "token_renewed"]);
-    assert!(names(Level::DEBUG).iter().filter(|name| **name == "token_renewed").count() > 60);
+    assert!(
+        names(Level::DEBUG)
+            .iter()
+            .filter(|name| **name == "token_renewed")
+            .count()
+            > 60
+    );
     assert!(names(Level::ERROR).is_empty());
 }

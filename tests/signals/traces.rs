@@ -1,7 +1,7 @@
 //! A subscriber that keeps all it is told, for the thread that it was told on.
 //!
-//! There is one for the whole process, since what a subscriber gets to see depends on the others; a test with a
-//! current-thread runtime is alone on its thread.
+//! There is one for the whole process, since what a subscriber gets to see depends on the others; a
+//! test with a current-thread runtime is alone on its thread.
 
 use std::{cell::RefCell, collections::BTreeMap, fmt, sync::OnceLock};
 
@@ -66,7 +66,8 @@ thread_local!(static LOG: RefCell<Log> = RefCell::default());
 pub(crate) fn listen() {
     static ONCE: OnceLock<()> = OnceLock::new();
     ONCE.get_or_init(|| {
-        let ours = Targets::new().with_targets([("klavi_auth", Level::TRACE), ("caller", Level::TRACE)]);
+        let ours =
+            Targets::new().with_targets([("klavi_auth", Level::TRACE), ("caller", Level::TRACE)]);
         let all = Registry::default().with(Listener.with_filter(ours));
         tracing::subscriber::set_global_default(all).unwrap();
     });
@@ -85,7 +86,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Listener {
         let mut fields = Fields::default();
         span.record(&mut fields);
         let (name, is_root) = (span.metadata().name(), span.is_root());
-        let span = Span { id: id.into_u64(), name, is_root, fields, follows: Vec::new() };
+        let span = Span {
+            id: id.into_u64(),
+            name,
+            is_root,
+            fields,
+            follows: Vec::new(),
+        };
         LOG.with_borrow_mut(|log| log.spans.push(span));
     }
 
@@ -102,11 +109,23 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Listener {
         event.record(&mut fields);
         let (name, level) = (event.metadata().name(), *event.metadata().level());
         let within = context.event_span(event).map(|span| span.id().into_u64());
-        LOG.with_borrow_mut(|log| log.events.push(Told { name, level, fields, within }));
+        LOG.with_borrow_mut(|log| {
+            log.events.push(Told {
+                name,
+                level,
+                fields,
+                within,
+            })
+        });
     }
 }
 
 /// Ids are used again once a span is closed: the youngest is meant.
 fn of_span(id: &Id, change: impl FnOnce(&mut Span)) {
-    LOG.with_borrow_mut(|log| log.spans.iter_mut().rfind(|span| span.id == id.into_u64()).map(change));
+    LOG.with_borrow_mut(|log| {
+        log.spans
+            .iter_mut()
+            .rfind(|span| span.id == id.into_u64())
+            .map(change)
+    });
 }

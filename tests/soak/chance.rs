@@ -6,7 +6,8 @@ pub(crate) struct Chance(u64);
 impl Chance {
     pub(crate) fn new(seed: u64, who: u64) -> Self {
         // Neighbours among seeds are far from each other after this (the end of splitmix64).
-        let mixed = seed.wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ who.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed =
+            seed.wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ who.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self((mixed ^ (mixed >> 31)) | 1)
     }
 

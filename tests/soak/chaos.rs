@@ -52,9 +52,13 @@ impl Chaos {
             5..=7 => self.order(Endpoint::Refresh),
             8..=13 => self.order(Endpoint::Resource),
             14 => {
-                let endpoint = *self.chance.choose(&[Endpoint::Auth, Endpoint::Refresh, Endpoint::Resource]);
+                let endpoint =
+                    *self
+                        .chance
+                        .choose(&[Endpoint::Auth, Endpoint::Refresh, Endpoint::Resource]);
                 self.count(&format!("{endpoint:?}: slow"), 1);
-                self.sandbox.set_latency(endpoint, Duration::from_millis(self.chance.between(1, 120)));
+                self.sandbox
+                    .set_latency(endpoint, Duration::from_millis(self.chance.between(1, 120)));
             }
             15 => self.outage().await,
             16 => {
@@ -62,7 +66,15 @@ impl Chaos {
                 self.sandbox.set_refresh_kills_old(self.chance.percent(50));
             }
             17 => {
-                let lies = [None, Some("\"2\""), Some("1.0"), Some("3600"), Some("-1"), Some("{}"), Some("")];
+                let lies = [
+                    None,
+                    Some("\"2\""),
+                    Some("1.0"),
+                    Some("3600"),
+                    Some("-1"),
+                    Some("{}"),
+                    Some(""),
+                ];
                 let lie = *self.chance.choose(&lies);
                 self.count("expireIn: a lie, or the truth again", 1);
                 self.sandbox.set_expire_in(lie);
@@ -82,19 +94,31 @@ impl Chaos {
         self.count("outages", 1);
         let ends = [Endpoint::Auth, Endpoint::Refresh];
         for endpoint in ends {
-            self.sandbox.fail_next(endpoint, 1000, Fault::status(StatusCode::BAD_GATEWAY));
+            self.sandbox
+                .fail_next(endpoint, 1000, Fault::status(StatusCode::BAD_GATEWAY));
         }
         let length = self.chance.between(100, 1500);
         self.count("outages, in milliseconds", length);
         sleep(Duration::from_millis(length)).await;
-        ends.iter().for_each(|&endpoint| self.sandbox.clear_faults(endpoint));
+        ends.iter()
+            .for_each(|&endpoint| self.sandbox.clear_faults(endpoint));
     }
 
     fn order(&mut self, endpoint: Endpoint) {
-        let status = |code| (format!("{code}"), Fault::status(StatusCode::from_u16(code).unwrap()));
+        let status = |code| {
+            (
+                format!("{code}"),
+                Fault::status(StatusCode::from_u16(code).unwrap()),
+            )
+        };
         let second = Duration::from_secs(1);
-        // The last kinds are for the token endpoints alone: to a resource they would be answers of a wrong server.
-        let kinds = if endpoint == Endpoint::Resource { 6 } else { 10 };
+        // The last kinds are for the token endpoints alone: to a resource they would be answers of
+        // a wrong server.
+        let kinds = if endpoint == Endpoint::Resource {
+            6
+        } else {
+            10
+        };
         let (name, fault) = match (endpoint, self.chance.below(kinds)) {
             (_, 0) => ("reset".into(), Fault::reset()),
             (_, 1) => ("truncated".into(), Fault::truncated()),
@@ -102,7 +126,10 @@ impl Chaos {
             (_, 3) => ("429".into(), status(429).1.retry_after(second)),
             (_, 4) => ("503".into(), status(503).1.retry_after(second)),
             (Endpoint::Resource, _) => status(401),
-            (_, 5) => ("garbage".into(), Fault::body(StatusCode::OK, "text/html", "<h1>1t w0rks</h1>")),
+            (_, 5) => (
+                "garbage".into(),
+                Fault::body(StatusCode::OK, "text/html", "<h1>1t w0rks</h1>"),
+            ),
             (_, 6) => ("silence".into(), Fault::never()),
             (_, 7) => ("redirect".into(), Fault::redirect("https://evil.example/")),
             (_, 8) => status(400),

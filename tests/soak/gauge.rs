@@ -8,8 +8,8 @@ use tokio::runtime::Handle;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
-    /// Bytes allocated and not freed since the shift began, without what the sandbox remembers of its tokens, dead and
-    /// alive; only where one thread does everything.
+    /// Bytes allocated and not freed since the shift began, without what the sandbox remembers of
+    /// its tokens, dead and alive; only where one thread does everything.
     pub(crate) live: Option<i64>,
     /// Resident memory of the process, and its open sockets; only where there is a `/proc`.
     pub(crate) resident: Option<u64>,
@@ -26,7 +26,10 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new(one_thread: bool) -> Self {
-        Self { live: one_thread.then_some(0), per_token: 0 }
+        Self {
+            live: one_thread.then_some(0),
+            per_token: 0,
+        }
     }
 
     /// Finds out what a token costs a sandbox, with one that is thrown away.
@@ -37,7 +40,9 @@ impl Meter {
     }
 
     pub(crate) fn run<T>(&mut self, run: impl FnOnce() -> T) -> T {
-        let Some(live) = &mut self.live else { return run() };
+        let Some(live) = &mut self.live else {
+            return run();
+        };
         let mut result = None;
         *live += measure(|| result = Some(run())).bytes_current;
         result.expect("it ran")
@@ -54,7 +59,12 @@ impl Meter {
 }
 
 fn resident() -> Option<u64> {
-    let pages = fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse::<u64>().ok()?;
+    let pages = fs::read_to_string("/proc/self/statm")
+        .ok()?
+        .split(' ')
+        .nth(1)?
+        .parse::<u64>()
+        .ok()?;
     Some(pages * 4096)
 }
 

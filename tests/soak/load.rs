@@ -43,7 +43,11 @@ impl Caller {
                 self.token().await;
             } else {
                 let op = self.op();
-                let patience = if self.chance.percent(8) { self.chance.below(30) } else { 60_000 };
+                let patience = if self.chance.percent(8) {
+                    self.chance.below(30)
+                } else {
+                    60_000
+                };
                 self.perform(op, Duration::from_millis(patience)).await;
             }
             sleep(Duration::from_millis(self.chance.below(40))).await;
@@ -54,11 +58,18 @@ impl Caller {
     pub(crate) async fn check_calm(&mut self) {
         for face in FACES.into_iter().chain((0..CUSTOMERS).map(Face::Customer)) {
             let path = "/monitor/v1/echo?calm".to_owned();
-            let op = Op { face, path, method: Method::POST, ..self.op() };
+            let op = Op {
+                face,
+                path,
+                method: Method::POST,
+                ..self.op()
+            };
             let answer = timeout(STUCK, self.send(&op)).await;
             match answer.map(|answer| self.judged(&op, answer)) {
                 Ok(Ok("right")) => {}
-                other => self.tally.wrong(format!("in the calm after it {face:?} got {other:?}")),
+                other => self
+                    .tally
+                    .wrong(format!("in the calm after it {face:?} got {other:?}")),
             }
         }
     }
@@ -77,17 +88,28 @@ impl Caller {
         faces.push(Face::Customer(self.chance.below(CUSTOMERS as u64) as usize));
         let face = *self.chance.choose(&faces);
         if matches!(face, Face::Customer(_)) && self.chance.percent(50) {
-            return Op { id, face, method: Method::GET, path: MONITORS.into(), chunks: Vec::new() };
+            return Op {
+                id,
+                face,
+                method: Method::GET,
+                path: MONITORS.into(),
+                chunks: Vec::new(),
+            };
         }
         let raw = self.chance.percent(50);
-        let path = format!("/monitor/v1/{}?op={id}", if raw { "echo/raw" } else { "echo" });
+        let path = format!(
+            "/monitor/v1/{}?op={id}",
+            if raw { "echo/raw" } else { "echo" }
+        );
         let length = match self.chance.below(20) {
             0..=3 => 0,
             4..=16 => self.chance.between(1, 2000),
             17 | 18 => self.chance.between(20_000, 60_000),
             _ => self.chance.between(70_000, 200_000),
         };
-        let letters: Vec<u8> = (0..length).map(|_| b'a' + self.chance.below(26) as u8).collect();
+        let letters: Vec<u8> = (0..length)
+            .map(|_| b'a' + self.chance.below(26) as u8)
+            .collect();
         let chunks = match length {
             0 => Vec::new(),
             _ => letters
@@ -95,19 +117,33 @@ impl Caller {
                 .map(Bytes::copy_from_slice)
                 .collect(),
         };
-        let method = if length == 0 && !raw { Method::GET } else { Method::POST };
-        Op { id, face, method, path, chunks }
+        let method = if length == 0 && !raw {
+            Method::GET
+        } else {
+            Method::POST
+        };
+        Op {
+            id,
+            face,
+            method,
+            path,
+            chunks,
+        }
     }
 
     async fn send(&self, op: &Op) -> Result<Seen, BoxError> {
-        self.world.send(op.face, op.method.clone(), &op.path, op.id, &op.chunks).await
+        self.world
+            .send(op.face, op.method.clone(), &op.path, op.id, &op.chunks)
+            .await
     }
 
     async fn perform(&mut self, op: Op, patience: Duration) {
         match timeout(patience, self.send(&op)).await {
             Ok(answer) => match self.judged(&op, answer) {
                 Ok(outcome) => self.tally.count(outcome),
-                Err(wrong) => self.tally.wrong(format!("{:?} {} {}: {wrong}", op.face, op.method, op.path)),
+                Err(wrong) => self
+                    .tally
+                    .wrong(format!("{:?} {} {}: {wrong}", op.face, op.method, op.path)),
             },
             Err(_) if patience < STUCK => self.tally.count("cancelled"),
             Err(_) => self.tally.wrong(format!("{:?} hangs", op.face)),
@@ -126,7 +162,9 @@ impl Caller {
                 };
             }
         };
-        let Ok(body) = &seen.body else { return Ok("the connection broke") };
+        let Ok(body) = &seen.body else {
+            return Ok("the connection broke");
+        };
         match seen.status {
             StatusCode::OK => self.compared(op, body).map(|()| "right"),
             StatusCode::UNAUTHORIZED if seen.reason.is_some() => Ok("401 with the reason"),
@@ -148,27 +186,42 @@ impl Caller {
         if let (Face::Customer(number), MONITORS) = (op.face, &*op.path) {
             let own = json!({ "monitors": [{ "id": "monitor-1", "of": number }] });
             let came: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-            return if came == own { Ok(()) } else { Err(format!("what is another's: {came}")) };
+            return if came == own {
+                Ok(())
+            } else {
+                Err(format!("what is another's: {came}"))
+            };
         }
         let sent = op.chunks.concat();
         if op.path.contains("raw") {
             return if *body == sent {
                 Ok(())
             } else {
-                Err(format!("{} bytes came back of {}, or others", body.len(), sent.len()))
+                Err(format!(
+                    "{} bytes came back of {}, or others",
+                    body.len(),
+                    sent.len()
+                ))
             };
         }
         let echo: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         let headers = |name: &str| {
             let pairs = echo["headers"].as_array().into_iter().flatten();
-            pairs.filter(|pair| pair[0] == name).map(|pair| pair[1].clone()).collect::<Vec<_>>()
+            pairs
+                .filter(|pair| pair[0] == name)
+                .map(|pair| pair[1].clone())
+                .collect::<Vec<_>>()
         };
         let text = String::from_utf8(sent).expect("letters");
         let rest = json!([op.method.as_str(), op.path, text.len(), text]);
-        let came = json!([echo["method"], echo["path"], echo["bodyLength"], echo["body"]]);
+        let came = json!([
+            echo["method"],
+            echo["path"],
+            echo["bodyLength"],
+            echo["body"]
+        ]);
         let ours = headers("x-op") == [json!(op.id.to_string())];
-        let token =
-            matches!(&headers("authorization")[..], [Value::String(token)] if token.starts_with("token-"));
+        let token = matches!(&headers("authorization")[..], [Value::String(token)] if token.starts_with("token-"));
         if rest == came && ours && token {
             Ok(())
         } else {

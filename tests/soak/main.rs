@@ -1,17 +1,21 @@
-//! Mixed load through every face at once while everything fails at random, over real sockets: no wrong result, no
-//! request without a token, and nothing that grows.
+//! Mixed load through every face at once while everything fails at random, over real sockets: no
+//! wrong result, no request without a token, and nothing that grows.
 //!
-//! It runs twice: on one thread, where every allocated byte is counted, and on four. Each shift takes `SOAK_SECONDS`
-//! (15 if not set); `SOAK_SEED` repeats the choices of a run, though not the moments at which they fall. Ten minutes, with
-//! the figures that are in the docs under `docs::soak`:
-//! `SOAK_SECONDS=300 cargo test --all-features --test soak -- --nocapture`
+//! It runs twice: on one thread, where every allocated byte is counted, and on four. Each shift
+//! takes `SOAK_SECONDS` (15 if not set); `SOAK_SEED` repeats the choices of a run, though not the
+//! moments at which they fall. Ten minutes, with the figures that are in the docs under
+//! `docs::soak`: `SOAK_SECONDS=300 cargo test --all-features --test soak -- --nocapture`
 
 mod chance;
 mod chaos;
 mod gauge;
 mod load;
 #[path = "../../examples/gateway/proxy.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the gateway's `main` uses more of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the gateway's `main` uses more of it"
+)]
 mod proxy;
 mod tally;
 mod world;
@@ -39,8 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest that a cache with a back-off of less stays shut: keys that were rejected.
 const REMEMBERED: Duration = Duration::from_secs(5);
 
-/// A pause of the token endpoint is a pause of everybody: in one third of a short shift all callers may be busy, in another
-/// none. Both ends of a connection are in this process.
+/// A pause of the token endpoint is a pause of everybody: in one third of a short shift all callers
+/// may be busy, in another none. Both ends of a connection are in this process.
 const AT_ONCE: f64 = 4.0 * CALLERS as f64;
 
 const KIB: f64 = 1024.0;
@@ -50,10 +54,20 @@ fn everything_fails_at_random_and_nothing_is_wrong_and_nothing_grows() {
     let seconds = setting("SOAK_SECONDS").unwrap_or(15);
     let seed = setting("SOAK_SEED").unwrap_or_else(|| std::process::id().into());
     let one = Builder::new_current_thread().enable_all().build().unwrap();
-    let four = Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    let four = Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .unwrap();
     say(&format!("SOAK_SEED={seed} SOAK_SECONDS={seconds}"));
     shift("one thread", one, true, Duration::from_secs(seconds), seed);
-    shift("four threads", four, false, Duration::from_secs(seconds), seed ^ 1);
+    shift(
+        "four threads",
+        four,
+        false,
+        Duration::from_secs(seconds),
+        seed ^ 1,
+    );
 }
 
 fn shift(name: &str, runtime: Runtime, one_thread: bool, length: Duration, seed: u64) {
@@ -85,22 +99,27 @@ fn shift(name: &str, runtime: Runtime, one_thread: bool, length: Duration, seed:
                 tally: Arc::clone(&tally),
                 ordered: Ordered::new(),
             };
-            let callers: Vec<_> =
-                (1..=CALLERS).map(|who| tokio::spawn(caller(&world, &tally, seed, who).run(until))).collect();
+            let callers: Vec<_> = (1..=CALLERS)
+                .map(|who| tokio::spawn(caller(&world, &tally, seed, who).run(until)))
+                .collect();
             (tokio::spawn(chaos.run(until)), callers)
         })
     });
 
     let mut samples = Vec::with_capacity(SAMPLES as usize);
     for number in 1..=SAMPLES {
-        meter
-            .run(|| runtime.block_on(async { sleep_until(started + length * number / (SAMPLES + 1)).await }));
+        meter.run(|| {
+            runtime.block_on(async { sleep_until(started + length * number / (SAMPLES + 1)).await })
+        });
         samples.push(meter.sample(runtime.handle(), tally.tokens()));
     }
     let (ordered, unauthorized) = meter.run(|| {
         runtime.block_on(async {
             for caller in callers {
-                timeout(PATIENCE * 2, caller).await.expect("a caller hangs").unwrap();
+                timeout(PATIENCE * 2, caller)
+                    .await
+                    .expect("a caller hangs")
+                    .unwrap();
             }
             let ordered = chaos.await.unwrap();
             calm(&world, &tally, seed).await;
@@ -116,17 +135,33 @@ fn shift(name: &str, runtime: Runtime, one_thread: bool, length: Duration, seed:
     meter.run(|| drop(runtime));
 
     report(name, took, &ordered, &tally, &samples, &end);
-    assert_eq!(tally.wrongs(), Vec::<String>::new(), "{name}: wrong results");
+    assert_eq!(
+        tally.wrongs(),
+        Vec::<String>::new(),
+        "{name}: wrong results"
+    );
     explained(name, &ordered, &tally, unauthorized);
     bounded(name, &ordered, &tally, took);
     flat(name, &samples);
-    assert_eq!((end.tasks, end.sockets), (0, before), "{name}: tasks and sockets after the end");
+    assert_eq!(
+        (end.tasks, end.sockets),
+        (0, before),
+        "{name}: tasks and sockets after the end"
+    );
     // What a process makes once, at its first use, stays.
-    assert!(end.live.is_none_or(|live| live < 64 * 1024), "{name}: {:?} bytes after the end", end.live);
+    assert!(
+        end.live.is_none_or(|live| live < 64 * 1024),
+        "{name}: {:?} bytes after the end",
+        end.live
+    );
 }
 
 fn caller(world: &Arc<World>, tally: &Arc<Tally>, seed: u64, who: u64) -> Caller {
-    Caller { world: Arc::clone(world), tally: Arc::clone(tally), chance: Chance::new(seed, who) }
+    Caller {
+        world: Arc::clone(world),
+        tally: Arc::clone(tally),
+        chance: Chance::new(seed, who),
+    }
 }
 
 /// Once the last `Retry-After` and back-off are over, every face works again.
@@ -138,7 +173,9 @@ async fn calm(world: &Arc<World>, tally: &Arc<Tally>, seed: u64) {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(PATIENCE * 3, healthy).await.expect("the gateway has a token again");
+    timeout(PATIENCE * 3, healthy)
+        .await
+        .expect("the gateway has a token again");
     caller(world, tally, seed, CALLERS + 1).check_calm().await;
 }
 
@@ -156,13 +193,24 @@ async fn the_end(runtime: &Runtime, before: Option<u64>) {
 fn explained(name: &str, ordered: &Ordered, tally: &Tally, unauthorized: u64) {
     let outcomes = tally.outcomes();
     let count = |what: &str| outcomes.get(what).copied().unwrap_or(0);
-    let once =
-        count("401 with the reason") + count("401 of the gateway") + count("401 to what can be sent once");
+    let once = count("401 with the reason")
+        + count("401 of the gateway")
+        + count("401 to what can be sent once");
     let rejected = once + 2 * count("401 twice");
-    assert!(rejected <= unauthorized, "{name}: {rejected} 401s came of {unauthorized}");
+    assert!(
+        rejected <= unauthorized,
+        "{name}: {rejected} 401s came of {unauthorized}"
+    );
     for status in ["500", "429", "503"] {
-        let most = ordered.get(&format!("Resource: {status}")).copied().unwrap_or(0);
-        assert!(count(status) <= most, "{name}: {} times {status}, and {most} were ordered", count(status));
+        let most = ordered
+            .get(&format!("Resource: {status}"))
+            .copied()
+            .unwrap_or(0);
+        assert!(
+            count(status) <= most,
+            "{name}: {} times {status}, and {most} were ordered",
+            count(status)
+        );
     }
     assert!(count("right") > CALLERS, "{name}: hardly anything works");
 }
@@ -172,10 +220,15 @@ fn bounded(name: &str, ordered: &Ordered, tally: &Tally, took: Duration) {
     let calls = tally.calls();
     let count = |what: &str| calls.get(what).copied().unwrap_or(0) as f64;
     let sum = |what: &str| {
-        ordered.iter().filter(|(name, _)| name.ends_with(what)).map(|(_, n)| *n).sum::<u64>() as f64
+        ordered
+            .iter()
+            .filter(|(name, _)| name.ends_with(what))
+            .map(|(_, n)| *n)
+            .sum::<u64>() as f64
     };
     let seconds = took.as_secs_f64();
-    // The common cache and the gateway's all the time, and of the customers' as many as there is room for.
+    // The common cache and the gateway's all the time, and of the customers' as many as there is
+    // room for.
     let caches = 2.0 + world::ROOM as f64;
     // A token of 1 s is renewed after 650 ms at the earliest.
     let ends = caches * seconds / 0.65 + tally.caches_made() as f64;
@@ -183,47 +236,94 @@ fn bounded(name: &str, ordered: &Ordered, tally: &Tally, took: Duration) {
     let refill = 0.9 * world::BUDGET.1.as_secs_f64();
     let believed = caches * f64::from(world::BUDGET.0) * (seconds / refill + 1.0);
     // A 401 while `/auth` must be left alone takes nothing from the budget.
-    let free = ["403", "400", "429", "503"].map(|status| sum(&format!("Auth: {status}"))).iter().sum::<f64>();
+    let free = ["403", "400", "429", "503"]
+        .map(|status| sum(&format!("Auth: {status}")))
+        .iter()
+        .sum::<f64>();
     let refused = (believed + free).min(caches * sum("revoked all tokens") + sum("Resource: 401"));
     let useless = sum("garbage") + sum("truncated") + sum("the truth again") * 10.0;
     let good = ends + refused + sum("invalidated by a caller") + useless;
     let fetched = count("auth: 200") + count("refresh: 200");
-    assert!(fetched <= good, "{name}: {fetched} fetches, and {good} at the most");
-    // What failed was ordered to, or a dead token was refreshed; while nothing works, the back-off says how often.
+    assert!(
+        fetched <= good,
+        "{name}: {fetched} fetches, and {good} at the most"
+    );
+    // What failed was ordered to, or a dead token was refreshed; while nothing works, the back-off
+    // says how often.
     let failed = count("auth: no 200") + count("refresh: no 200");
     let is_a_call = |name: &str| name.starts_with("Auth: ") || name.starts_with("Refresh: ");
-    let single = ordered.iter().filter(|(name, _)| is_a_call(name)).map(|(_, n)| *n).sum::<u64>() as f64;
-    // Half of 50, 100, 200 and 400 ms, and then of 500 ms: once while the token lives, and again when it does not.
+    let single = ordered
+        .iter()
+        .filter(|(name, _)| is_a_call(name))
+        .map(|(_, n)| *n)
+        .sum::<u64>() as f64;
+    // Half of 50, 100, 200 and 400 ms, and then of 500 ms: once while the token lives, and again
+    // when it does not.
     let outages = sum("outages, in milliseconds") / 250.0 + sum("outages") * 2.0 * 5.0;
-    let bad = single + caches * (sum("revoked all tokens") + outages) + sum("invalidated by a caller");
-    say(&format!("  fetches: {fetched} of at most {good:.0}, failed calls: {failed} of at most {bad:.0}"));
-    assert!(failed <= bad, "{name}: {failed} failures, and {bad} at the most");
+    let bad =
+        single + caches * (sum("revoked all tokens") + outages) + sum("invalidated by a caller");
+    say(&format!(
+        "  fetches: {fetched} of at most {good:.0}, failed calls: {failed} of at most {bad:.0}"
+    ));
+    assert!(
+        failed <= bad,
+        "{name}: {failed} failures, and {bad} at the most"
+    );
 }
 
 fn flat(name: &str, samples: &[Sample]) {
     type Quantity = fn(&Sample) -> Option<f64>;
     let checks: [(_, Quantity, _); 4] = [
-        ("bytes", |s| s.live.map(|live| live as f64), 3.0 * 1024.0 * KIB),
-        ("resident", |s| s.resident.map(|bytes| bytes as f64), 24.0 * 1024.0 * KIB),
+        (
+            "bytes",
+            |s| s.live.map(|live| live as f64),
+            3.0 * 1024.0 * KIB,
+        ),
+        (
+            "resident",
+            |s| s.resident.map(|bytes| bytes as f64),
+            24.0 * 1024.0 * KIB,
+        ),
         ("sockets", |s| s.sockets.map(|n| n as f64), AT_ONCE),
         ("tasks", |s| Some(s.tasks as f64), AT_ONCE),
     ];
     for (what, of, tolerance) in checks {
-        let Some(trend) = trend(samples, of) else { continue };
-        assert!(trend.is_flat(tolerance), "{name}: {what} grew: {trend:?}, and {tolerance} are allowed");
+        let Some(trend) = trend(samples, of) else {
+            continue;
+        };
+        assert!(
+            trend.is_flat(tolerance),
+            "{name}: {what} grew: {trend:?}, and {tolerance} are allowed"
+        );
     }
 }
 
-fn report(name: &str, took: Duration, ordered: &Ordered, tally: &Tally, samples: &[Sample], end: &Sample) {
+fn report(
+    name: &str,
+    took: Duration,
+    ordered: &Ordered,
+    tally: &Tally,
+    samples: &[Sample],
+    end: &Sample,
+) {
     let line = |map: BTreeMap<String, u64>| {
-        map.iter().map(|(k, v)| format!("\n    {v:>8}  {k}")).collect::<String>()
+        map.iter()
+            .map(|(k, v)| format!("\n    {v:>8}  {k}"))
+            .collect::<String>()
     };
-    let owned = |map: BTreeMap<&str, u64>| map.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+    let owned =
+        |map: BTreeMap<&str, u64>| map.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     say(&format!("\n== {name}, {:.1} s", took.as_secs_f64()));
     say(&format!("  outcomes{}", line(owned(tally.outcomes()))));
-    say(&format!("  received by the sandbox{}", line(owned(tally.calls()))));
+    say(&format!(
+        "  received by the sandbox{}",
+        line(owned(tally.calls()))
+    ));
     say(&format!("  ordered{}", line(ordered.clone())));
-    say(&format!("  caches of customers made: {}", tally.caches_made()));
+    say(&format!(
+        "  caches of customers made: {}",
+        tally.caches_made()
+    ));
     let kib = |bytes: f64| bytes / KIB;
     let show = |what: &str, of: &dyn Fn(&Sample) -> Option<f64>| {
         if let Some(t) = trend(samples, of) {
@@ -234,7 +334,9 @@ fn report(name: &str, took: Duration, ordered: &Ordered, tally: &Tally, samples:
         }
     };
     show("KiB allocated", &|s| s.live.map(|live| kib(live as f64)));
-    show("KiB resident", &|s| s.resident.map(|bytes| kib(bytes as f64)));
+    show("KiB resident", &|s| {
+        s.resident.map(|bytes| kib(bytes as f64))
+    });
     show("sockets", &|s| s.sockets.map(|n| n as f64));
     show("tasks", &|s| Some(s.tasks as f64));
     say(&format!("  at the end: {end:?}"));
@@ -242,7 +344,9 @@ fn report(name: &str, took: Duration, ordered: &Ordered, tally: &Tally, samples:
 }
 
 fn setting(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|text| text.parse().expect("a number"))
+    env::var(name)
+        .ok()
+        .map(|text| text.parse().expect("a number"))
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are wanted")]

@@ -48,7 +48,10 @@ impl Tally {
     /// Tokens that the sandbox has issued, one or two that were not looked at yet aside.
     pub(crate) fn tokens(&self) -> u64 {
         let calls = self.calls.lock().unwrap();
-        ["auth: 200", "refresh: 200"].iter().filter_map(|call| calls.get(call)).sum()
+        ["auth: 200", "refresh: 200"]
+            .iter()
+            .filter_map(|call| calls.get(call))
+            .sum()
     }
 
     pub(crate) fn caches_made(&self) -> u64 {
@@ -65,10 +68,14 @@ impl Tally {
             let (what, is_right) = match (entry.endpoint(), entry.status()) {
                 (Some(Endpoint::Auth), Some(StatusCode::OK)) => ("auth: 200", bearers == 0),
                 (Some(Endpoint::Auth), _) => ("auth: no 200", bearers == 0),
-                (Some(Endpoint::Refresh), Some(StatusCode::OK)) => ("refresh: 200", entry.token().is_some()),
+                (Some(Endpoint::Refresh), Some(StatusCode::OK)) => {
+                    ("refresh: 200", entry.token().is_some())
+                }
                 (Some(Endpoint::Refresh), _) => ("refresh: no 200", entry.token().is_some()),
                 // Alive or dead, it was a token, and one.
-                (Some(Endpoint::Resource), _) => ("resource", bearers == 1 && entry.token().is_some()),
+                (Some(Endpoint::Resource), _) => {
+                    ("resource", bearers == 1 && entry.token().is_some())
+                }
                 _ => ("nowhere", false),
             };
             *calls.entry(what).or_default() += 1;

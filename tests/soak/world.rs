@@ -29,9 +29,11 @@ pub(crate) const CUSTOMERS: usize = 5;
 /// Fewer than there are customers, so that caches are dropped and made again.
 pub(crate) const ROOM: usize = 4;
 pub(crate) const BUDGET: (u32, Duration) = (5, Duration::from_secs(3));
-pub(crate) const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+pub(crate) const BACK_OFF: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_millis(500));
 
-/// Connections that a client keeps without using them. With no bound the most that were ever in use at once stay.
+/// Connections that a client keeps without using them. With no bound the most that were ever in use
+/// at once stay.
 const IDLE: usize = 2;
 
 type Whole = Full<Bytes>;
@@ -86,11 +88,17 @@ fn configured(tokens: TokenCacheBuilder) -> TokenCacheBuilder {
 fn http<B: Body<Data: Send> + Send>(http2: bool) -> Http<B> {
     let mut tcp = HttpConnector::new();
     tcp.set_nodelay(true);
-    Client::builder(TokioExecutor::new()).http2_only(http2).pool_max_idle_per_host(IDLE).build(tcp)
+    Client::builder(TokioExecutor::new())
+        .http2_only(http2)
+        .pool_max_idle_per_host(IDLE)
+        .build(tcp)
 }
 
 fn keys(customer: usize) -> (String, String) {
-    (format!("c{customer}7Kx2Vw9Tn4"), format!("s{customer}5Yp8Gf3Xc6Lz1"))
+    (
+        format!("c{customer}7Kx2Vw9Tn4"),
+        format!("s{customer}5Yp8Gf3Xc6Lz1"),
+    )
 }
 
 impl World {
@@ -103,8 +111,15 @@ impl World {
         let api = sandbox.api(Product::Monitor);
         let source = KlaviSource::new(api.clone(), sandbox.credentials(), http::<Whole>(false))
             .request_timeout(Duration::from_secs(1));
-        let auth = KlaviAuthLayer::new(&api, configured(TokenCache::builder(source)).build().unwrap());
-        let reqwest = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(IDLE).build().unwrap();
+        let auth = KlaviAuthLayer::new(
+            &api,
+            configured(TokenCache::builder(source)).build().unwrap(),
+        );
+        let reqwest = reqwest::Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(IDLE)
+            .build()
+            .unwrap();
         let middleware = reqwest_middleware::ClientBuilder::new(reqwest.clone())
             .with(KlaviAuthMiddleware::from(&auth))
             .build();
@@ -128,12 +143,15 @@ impl World {
         }
     }
 
-    /// Every customer has something of its own, by which its answers can be told from those to others.
+    /// Every customer has something of its own, by which its answers can be told from those to
+    /// others.
     pub(crate) async fn furnish(&self) {
         for number in 0..CUSTOMERS {
             let monitor = Bytes::from(format!(r#"{{"of":{number}}}"#));
             let face = Face::Customer(number);
-            let answer = self.send(face, Method::POST, "/monitor/v1/monitors", 0, &[monitor]).await;
+            let answer = self
+                .send(face, Method::POST, "/monitor/v1/monitors", 0, &[monitor])
+                .await;
             assert_eq!(answer.unwrap().status, StatusCode::CREATED);
         }
     }
@@ -144,16 +162,30 @@ impl World {
         let _ = self.gateway.await;
     }
 
-    /// Its token is accepted, and its last fetch was a success: it may have a token that is good for another second, and
-    /// a back-off of half a minute; or one whose life was a lie.
+    /// Its token is accepted, and its last fetch was a success: it may have a token that is good
+    /// for another second, and a back-off of half a minute; or one whose life was a lie.
     pub(crate) async fn gateway_is_well(&self) -> bool {
         let get = async |path| {
-            let request = Request::get(format!("{}{path}", self.front)).body(Stream::empty()).unwrap();
+            let request = Request::get(format!("{}{path}", self.front))
+                .body(Stream::empty())
+                .unwrap();
             seen(self.client.request(request).await?).await
         };
-        let Ok(Seen { status: StatusCode::OK, .. }) = get("/monitor/v1/monitors").await else { return false };
-        let Ok(Seen { body: Ok(report), .. }) = get("/healthz").await else { return false };
-        serde_json::from_slice::<serde_json::Value>(&report).is_ok_and(|report| report["lastError"].is_null())
+        let Ok(Seen {
+            status: StatusCode::OK,
+            ..
+        }) = get("/monitor/v1/monitors").await
+        else {
+            return false;
+        };
+        let Ok(Seen {
+            body: Ok(report), ..
+        }) = get("/healthz").await
+        else {
+            return false;
+        };
+        serde_json::from_slice::<serde_json::Value>(&report)
+            .is_ok_and(|report| report["lastError"].is_null())
     }
 
     pub(crate) async fn send(
@@ -165,17 +197,35 @@ impl World {
         chunks: &[Bytes],
     ) -> Result<Seen, BoxError> {
         let home = self.sandbox.base_url();
-        let base = if face == Face::Gateway { &self.front } else { home };
-        let request = Request::builder().method(method).uri(format!("{base}{path}")).header("x-op", id);
+        let base = if face == Face::Gateway {
+            &self.front
+        } else {
+            home
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{base}{path}"))
+            .header("x-op", id);
         let whole = || Full::new(Bytes::from(chunks.concat()));
         match face {
             Face::Http1 => seen(self.http1.clone().oneshot(request.body(whole())?).await?).await,
             Face::Http2 => seen(self.http2.clone().oneshot(request.body(whole())?).await?).await,
             Face::Recorded => {
-                seen(self.recorded.clone().oneshot(request.body(Stream::new(streamed(chunks)))?).await?).await
+                seen(
+                    self.recorded
+                        .clone()
+                        .oneshot(request.body(Stream::new(streamed(chunks)))?)
+                        .await?,
+                )
+                .await
             }
             Face::Gateway => {
-                seen(self.client.request(request.body(Stream::new(streamed(chunks)))?).await?).await
+                seen(
+                    self.client
+                        .request(request.body(Stream::new(streamed(chunks)))?)
+                        .await?,
+                )
+                .await
             }
             Face::Customer(number) => {
                 let request = request.extension(self.cache_of(number)?).body(whole())?;
@@ -190,8 +240,9 @@ impl World {
                 Ok(seen_by_reqwest(response).await)
             }
             Face::ReqwestRecorded => {
-                let request =
-                    reqwest::Request::try_from(request.body(reqwest::Body::wrap(streamed(chunks)))?)?;
+                let request = reqwest::Request::try_from(
+                    request.body(reqwest::Body::wrap(streamed(chunks)))?,
+                )?;
                 Ok(seen_by_reqwest(self.reqwest.clone().oneshot(request).await?).await)
             }
         }
@@ -202,15 +253,25 @@ impl World {
             self.tally.caches.fetch_add(1, Ordering::Relaxed);
             let (access, secret) = keys(number);
             let keys = Credentials::new(access, secret).unwrap();
-            let source = KlaviSource::new(self.sandbox.api(Product::Monitor), keys, http::<Whole>(false));
-            configured(TokenCache::builder(source.request_timeout(Duration::from_secs(1)))).build().unwrap()
+            let source = KlaviSource::new(
+                self.sandbox.api(Product::Monitor),
+                keys,
+                http::<Whole>(false),
+            );
+            configured(TokenCache::builder(
+                source.request_timeout(Duration::from_secs(1)),
+            ))
+            .build()
+            .unwrap()
         })?)
     }
 }
 
 fn streamed(chunks: &[Bytes]) -> impl Body<Data = Bytes, Error = BoxError> + Send + Sync + use<> {
     let chunks = chunks.to_vec();
-    StreamBody::new(stream::iter(chunks.into_iter().map(|chunk| Ok(Frame::data(chunk)))))
+    StreamBody::new(stream::iter(
+        chunks.into_iter().map(|chunk| Ok(Frame::data(chunk))),
+    ))
 }
 
 async fn seen<A>(response: Response<A>) -> Result<Seen, BoxError>
@@ -219,13 +280,25 @@ where
     A::Error: Into<BoxError>,
 {
     let (head, body) = response.into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes()).map_err(Into::into);
-    Ok(Seen { status: head.status, reason: head.extensions.get().cloned(), body })
+    let body = body
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .map_err(Into::into);
+    Ok(Seen {
+        status: head.status,
+        reason: head.extensions.get().cloned(),
+        body,
+    })
 }
 
 async fn seen_by_reqwest(response: reqwest::Response) -> Seen {
     let (status, reason) = (response.status(), response.extensions().get().cloned());
-    Seen { status, reason, body: response.bytes().await.map_err(Into::into) }
+    Seen {
+        status,
+        reason,
+        body: response.bytes().await.map_err(Into::into),
+    }
 }
 
 fn unwrapped(error: reqwest_middleware::Error) -> BoxError {

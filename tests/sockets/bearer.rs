@@ -1,8 +1,8 @@
 //! BEHAVIOUR, case 22, over real sockets: a bearer that somebody else obtained, and no keys.
 
 use crate::sockets::{
-    Caller, LIFETIME, TO_RENEWAL, Transport, World, chain, client, drawing, http1, landed, pass, reason,
-    secs, soon, through_each,
+    Caller, LIFETIME, TO_RENEWAL, Transport, World, chain, client, drawing, http1, landed, pass,
+    reason, secs, soon, through_each,
 };
 use std::sync::Arc;
 
@@ -17,7 +17,9 @@ use klavi_auth::{
 fn with_bearer(world: &World) -> KlaviAuthLayer {
     let token = world.sandbox.issue_token(&Product::Monitor);
     let credentials = Credentials::bearer(&token, LIFETIME).unwrap();
-    drawing(world.builder_for(Product::Monitor, credentials), &[0.0]).build().unwrap()
+    drawing(world.builder_for(Product::Monitor, credentials), &[0.0])
+        .build()
+        .unwrap()
 }
 
 fn unauthorized() -> Fault {
@@ -69,7 +71,9 @@ async fn case_22_a_bearer_first_used_near_its_end_is_used_to_its_end() {
     through_each(async |world| {
         let layer = with_bearer(&world);
         let client = client(&layer);
-        world.sandbox.fail_next(Endpoint::Refresh, 9, Fault::status(StatusCode::BAD_GATEWAY));
+        world
+            .sandbox
+            .fail_next(Endpoint::Refresh, 9, Fault::status(StatusCode::BAD_GATEWAY));
         // Well inside of the 30 s before the end of a life of 1800 s.
         pass(secs(1780)).await;
         assert_eq!(client.status(world.get("echo")).await, 200);
@@ -113,7 +117,11 @@ async fn case_22_a_bearer_that_was_over_before_its_first_use_is_an_error_that_as
         let layer = with_bearer(&world);
         pass(LIFETIME).await;
         let error = client(&layer).failure(world.get("echo")).await;
-        assert!(error.is_no_token() && error.is_keys_needed(), "{:?}", chain(&error));
+        assert!(
+            error.is_no_token() && error.is_keys_needed(),
+            "{:?}",
+            chain(&error)
+        );
         assert_eq!(world.counts(), [0, 0, 0, 0]);
     })
     .await;
@@ -132,7 +140,8 @@ async fn case_22_44a_a_rejected_bearer_is_refreshed_once_and_then_keys_are_neede
             assert!(reason(&response).unwrap().is_keys_needed());
         }
         assert_eq!(world.counts(), [0, 1, 20, 20]);
-        // Now a suspect: what is sent with it gets the API's own answer, and nobody is called again.
+        // Now a suspect: what is sent with it gets the API's own answer, and nobody is called
+        // again.
         for requests in 21..=23 {
             let response = client.answer(world.get("echo")).await;
             assert_eq!(response.status(), 401);
@@ -152,7 +161,9 @@ async fn case_22_44a_a_rejected_bearer_is_refreshed_once_and_then_keys_are_neede
 async fn case_22_45_a_rejected_bearer_that_refresh_takes_is_replaced_and_the_request_resent() {
     through_each(async |world| {
         let layer = with_bearer(&world);
-        world.sandbox.fail_next(Endpoint::Resource, 1, unauthorized());
+        world
+            .sandbox
+            .fail_next(Endpoint::Resource, 1, unauthorized());
         assert_eq!(client(&layer).status(world.get("echo")).await, 200);
         assert_eq!(world.counts(), [0, 1, 2, 1]);
         assert_eq!(world.tokens_sent(), [1, 2]);
@@ -167,12 +178,21 @@ async fn case_22_a_live_bearer_that_refresh_denies_is_used_to_its_end() {
         let client = client(&layer);
         assert_eq!(client.status(world.get("echo")).await, 200);
         pass(TO_RENEWAL).await;
-        world.sandbox.fail_next(Endpoint::Refresh, 1, Fault::status(StatusCode::FORBIDDEN));
+        world
+            .sandbox
+            .fail_next(Endpoint::Refresh, 1, Fault::status(StatusCode::FORBIDDEN));
         for _ in 0..5 {
             assert_eq!(client.status(world.get("echo")).await, 200);
             landed(&layer).await;
         }
-        assert!(layer.tokens().snapshot().last_error().unwrap().is_keys_needed());
+        assert!(
+            layer
+                .tokens()
+                .snapshot()
+                .last_error()
+                .unwrap()
+                .is_keys_needed()
+        );
         assert_eq!(world.counts(), [0, 1, 6, 0]);
     })
     .await;
@@ -180,7 +200,10 @@ async fn case_22_a_live_bearer_that_refresh_denies_is_used_to_its_end() {
 
 /// Two layers with a cache each, over one source that has a bearer and nothing else.
 async fn two_caches() -> (World, [KlaviAuthLayer; 2]) {
-    let world = World { sandbox: Sandbox::start().await.unwrap(), transport: Transport::Hyper };
+    let world = World {
+        sandbox: Sandbox::start().await.unwrap(),
+        transport: Transport::Hyper,
+    };
     let token = world.sandbox.issue_token(&Product::Monitor);
     let credentials = Credentials::bearer(&token, LIFETIME).unwrap();
     let api = world.sandbox.api(Product::Monitor);
@@ -203,7 +226,11 @@ async fn case_22_each_cache_over_one_source_has_its_one_refresh_after_a_rejectio
     // And no other one.
     pass(secs(5)).await;
     for layer in &layers {
-        assert!(reason(&client(layer).answer(world.get("echo")).await).unwrap().is_keys_needed());
+        assert!(
+            reason(&client(layer).answer(world.get("echo")).await)
+                .unwrap()
+                .is_keys_needed()
+        );
         landed(layer).await;
     }
     assert_eq!(world.counts(), [0, 2, 4, 4]);
@@ -213,7 +240,9 @@ async fn case_22_each_cache_over_one_source_has_its_one_refresh_after_a_rejectio
 async fn case_22_a_rejection_in_one_cache_takes_no_refresh_from_another() {
     let (world, layers) = two_caches().await;
     for (refreshes, layer) in (1..).zip(&layers) {
-        world.sandbox.fail_next(Endpoint::Resource, 1, unauthorized());
+        world
+            .sandbox
+            .fail_next(Endpoint::Resource, 1, unauthorized());
         assert_eq!(client(layer).status(world.get("echo")).await, 200);
         assert_eq!(world.counts(), [0, refreshes, 2 * refreshes, refreshes]);
     }

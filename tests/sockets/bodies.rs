@@ -1,4 +1,5 @@
-//! BEHAVIOUR F and G over real sockets: requests with bodies are resent whole, over HTTP/1.1 and HTTP/2.
+//! BEHAVIOUR F and G over real sockets: requests with bodies are resent whole, over HTTP/1.1 and
+//! HTTP/2.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,9 @@ async fn monitors(client: &impl Caller, world: &World) -> Vec<String> {
     let answer = client.answer(world.get("monitors")).await;
     let answer: Value = serde_json::from_slice(answer.body()).unwrap();
     let monitors = answer["monitors"].as_array().unwrap().iter();
-    monitors.map(|monitor| monitor["name"].as_str().unwrap().to_owned()).collect()
+    monitors
+        .map(|monitor| monitor["name"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[tokio::test]
@@ -29,19 +32,30 @@ async fn case_40_52_a_post_is_resent_with_the_same_head_and_every_byte_of_its_bo
             assert_eq!(client.status(world.get("echo")).await, 200);
             world.sandbox.revoke_all();
             world.sandbox.clear_log();
-            let body: Vec<u8> = (0..40_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
+            let body: Vec<u8> = (0..40_000_u32)
+                .map(|n| n.to_le_bytes()[n as usize % 3])
+                .collect();
             let mut request = world.post("echo?a=1&b=%20", body.clone());
             *request.method_mut() = Method::PUT;
-            request.headers_mut().append("x-twice", "one".parse().unwrap());
-            request.headers_mut().append("x-twice", "two".parse().unwrap());
+            request
+                .headers_mut()
+                .append("x-twice", "one".parse().unwrap());
+            request
+                .headers_mut()
+                .append("x-twice", "two".parse().unwrap());
             assert_eq!(client.status(request).await, 200);
 
             let log = world.sandbox.log();
-            let [first, auth, second] = &log[..] else { panic!("three requests expected: {log:?}") };
+            let [first, auth, second] = &log[..] else {
+                panic!("three requests expected: {log:?}")
+            };
             assert_eq!(auth.path(), "/monitor/v1/auth");
             for sent in [first, second] {
                 assert_eq!((sent.method(), sent.version()), (&Method::PUT, version));
-                assert_eq!((sent.path(), sent.query()), ("/monitor/v1/echo", Some("a=1&b=%20")));
+                assert_eq!(
+                    (sent.path(), sent.query()),
+                    ("/monitor/v1/echo", Some("a=1&b=%20"))
+                );
                 assert_eq!(sent.headers()["content-length"], body.len().to_string());
             }
             let heads = [first, second].map(|sent| {
@@ -51,7 +65,10 @@ async fn case_40_52_a_post_is_resent_with_the_same_head_and_every_byte_of_its_bo
             });
             assert_eq!(heads[0], heads[1]);
             assert_ne!(first.token(), second.token());
-            assert_eq!((second.body_len(), second.body()), (body.len() as u64, &body[..]));
+            assert_eq!(
+                (second.body_len(), second.body()),
+                (body.len() as u64, &body[..])
+            );
         }
     })
     .await;
@@ -64,13 +81,19 @@ async fn a_hundred_posts(world: &World, http: Http) {
     world.sandbox.revoke_all();
     let [auth, refresh, resource, unauthorized] = world.counts();
 
-    let names: BTreeSet<_> = (0..100).map(|n| format!("monitor of customer {n}")).collect();
+    let names: BTreeSet<_> = (0..100)
+        .map(|n| format!("monitor of customer {n}"))
+        .collect();
     let calls = names.iter().map(|name| {
         let body = serde_json::json!({ "name": name, "filler": "x".repeat(2000) }).to_string();
         tokio::spawn(client.send(world.post("monitors", body)))
     });
     for response in soon(join_all(calls.collect::<Vec<_>>())).await {
-        assert_eq!(response.unwrap().unwrap().status(), 201, "no caller sees the 401");
+        assert_eq!(
+            response.unwrap().unwrap().status(),
+            201,
+            "no caller sees the 401"
+        );
     }
     // Those that were slow to leave had the second token from the start.
     let [auth_now, refresh_now, resource_now, unauthorized_now] = world.counts();
@@ -102,20 +125,38 @@ async fn case_43_52_a_hundred_rejected_posts_are_each_handled_once_on_many_threa
 
 #[tokio::test]
 async fn the_token_calls_may_go_over_http_2_and_over_the_connection_of_the_requests() {
-    let world = World { sandbox: Sandbox::start().await.unwrap(), transport: Transport::Hyper };
-    let (api, keys) = (world.sandbox.api(Product::Monitor), world.sandbox.credentials());
+    let world = World {
+        sandbox: Sandbox::start().await.unwrap(),
+        transport: Transport::Hyper,
+    };
+    let (api, keys) = (
+        world.sandbox.api(Product::Monitor),
+        world.sandbox.credentials(),
+    );
     let http = h2c();
-    let layer = KlaviAuthLayer::builder(api, keys).transport(http.clone()).build().unwrap();
+    let layer = KlaviAuthLayer::builder(api, keys)
+        .transport(http.clone())
+        .build()
+        .unwrap();
     let client = layer.layer(http);
     for round in 1..=3 {
         let requests = (0..50).map(|_| client.send(world.get("echo")));
         for response in soon(join_all(requests)).await {
             assert_eq!(response.unwrap().status(), 200);
         }
-        assert_eq!(world.counts(), [round, 0, 50 * round + 50 * (round - 1), 50 * (round - 1)]);
+        assert_eq!(
+            world.counts(),
+            [round, 0, 50 * round + 50 * (round - 1), 50 * (round - 1)]
+        );
         world.sandbox.revoke_all();
     }
-    assert!(world.sandbox.log().iter().all(|sent| sent.version() == Version::HTTP_2));
+    assert!(
+        world
+            .sandbox
+            .log()
+            .iter()
+            .all(|sent| sent.version() == Version::HTTP_2)
+    );
 }
 
 #[tokio::test]

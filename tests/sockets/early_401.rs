@@ -1,9 +1,10 @@
-//! BEHAVIOUR F and G: the 401 comes while the body is still being sent. A body that is kept is resent whole, a longer
-//! one gets its 401, and nobody waits for ever.
+//! BEHAVIOUR F and G: the 401 comes while the body is still being sent. A body that is kept is
+//! resent whole, a longer one gets its 401, and nobody waits for ever.
 //!
-//! A server that closes an HTTP/1.1 connection without having read the body can take its own 401 away: hyper's client
-//! then meets a broken pipe or a reset while it writes, before it has read the answer. The caller gets that as a
-//! transport error, nothing is resent and no token is fetched, for nothing is known of a 401. That is told apart here.
+//! A server that closes an HTTP/1.1 connection without having read the body can take its own 401
+//! away: hyper's client then meets a broken pipe or a reset while it writes, before it has read the
+//! answer. The caller gets that as a transport error, nothing is resent and no token is fetched,
+//! for nothing is known of a 401. That is told apart here.
 
 use std::time::Duration;
 
@@ -25,30 +26,52 @@ fn body(len: u32) -> Bytes {
 type Outcome = Result<StatusCode, BoxError>;
 
 /// An upload's outcome for its caller, and how often it was handled. What was handled is whole.
-async fn upload(after: After, read_first: usize, kind: Kind, http2: bool, len: u32) -> (Outcome, usize) {
+async fn upload(
+    after: After,
+    read_first: usize,
+    kind: Kind,
+    http2: bool,
+    len: u32,
+) -> (Outcome, usize) {
     let (server, body) = (Early::start(after, read_first).await, body(len));
     let upload = server.upload(kind, http2, &body);
-    let outcome = tokio::time::timeout(Duration::from_secs(30), upload).await.expect("an end");
+    let outcome = tokio::time::timeout(Duration::from_secs(30), upload)
+        .await
+        .expect("an end");
     let handled = server.handled();
-    assert!(handled.iter().all(|handled| *handled == body), "{after:?} {kind:?}: handled, and not whole");
+    assert!(
+        handled.iter().all(|handled| *handled == body),
+        "{after:?} {kind:?}: handled, and not whole"
+    );
     (outcome, handled.len())
 }
 
 async fn is_resent(after: After, read_first: usize, kind: Kind, http2: bool, len: u32) {
     let (outcome, handled) = upload(after, read_first, kind, http2, len).await;
-    assert_eq!((outcome.unwrap(), handled), (StatusCode::OK, 1), "{after:?} {kind:?}");
+    assert_eq!(
+        (outcome.unwrap(), handled),
+        (StatusCode::OK, 1),
+        "{after:?} {kind:?}"
+    );
 }
 
 async fn is_rejected(after: After, read_first: usize, kind: Kind, http2: bool) {
     let (outcome, handled) = upload(after, read_first, kind, http2, BIG).await;
-    assert_eq!((outcome.unwrap(), handled), (StatusCode::UNAUTHORIZED, 0), "{after:?} {kind:?}");
+    assert_eq!(
+        (outcome.unwrap(), handled),
+        (StatusCode::UNAUTHORIZED, 0),
+        "{after:?} {kind:?}"
+    );
 }
 
 /// Whether that is the error of a connection which the server has closed.
 fn is_broken_off(error: &BoxError) -> bool {
     let error = format!("{error:?}");
-    // The last is what it looks like if the second try went over the connection that was about to be closed.
-    ["BrokenPipe", "ConnectionReset", "IncompleteMessage"].iter().any(|kind| error.contains(kind))
+    // The last is what it looks like if the second try went over the connection that was about to
+    // be closed.
+    ["BrokenPipe", "ConnectionReset", "IncompleteMessage"]
+        .iter()
+        .any(|kind| error.contains(kind))
 }
 
 #[tokio::test]
@@ -102,11 +125,18 @@ async fn case_52_a_big_body_that_can_be_cloned_is_resent_whole() {
 /// How much was read of it when the 401 came is a matter of luck.
 #[tokio::test]
 async fn case_53_54_a_big_stream_of_unknown_length_is_resent_whole_or_gets_its_401() {
-    for (after, http2) in [(After::KeepOpen, false), (After::Close, false), (After::Hyper, true)] {
+    for (after, http2) in [
+        (After::KeepOpen, false),
+        (After::Close, false),
+        (After::Hyper, true),
+    ] {
         for kind in [Kind::Chunked, Kind::Late] {
             let (outcome, handled) = upload(after, 0, kind, http2, BIG).await;
             let outcome = (outcome.unwrap().as_u16(), handled);
-            assert!([(200, 1), (401, 0)].contains(&outcome), "{after:?} {kind:?}: {outcome:?}");
+            assert!(
+                [(200, 1), (401, 0)].contains(&outcome),
+                "{after:?} {kind:?}: {outcome:?}"
+            );
         }
     }
 }
@@ -121,9 +151,13 @@ async fn a_connection_closed_under_an_upload_ends_in_what_the_401_would_or_in_a_
                 }
                 let (outcome, handled) = upload(after, read_first, kind, false, len).await;
                 match outcome {
-                    Ok(status) if len == BIG => assert_eq!((status.as_u16(), handled), (401, 0), "{kind:?}"),
+                    Ok(status) if len == BIG => {
+                        assert_eq!((status.as_u16(), handled), (401, 0), "{kind:?}")
+                    }
                     Ok(status) => assert_eq!((status.as_u16(), handled), (200, 1), "{kind:?}"),
-                    Err(error) => assert!(is_broken_off(&error) && handled == 0, "{kind:?}: {error:?}"),
+                    Err(error) => {
+                        assert!(is_broken_off(&error) && handled == 0, "{kind:?}: {error:?}")
+                    }
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! BEHAVIOUR D and E over real sockets: what happens when the token endpoints fail.
 
 use crate::sockets::{
-    Caller, LIFETIME, TO_RENEWAL, World, chain, client, landed, pass, secs, soon, through_each, until,
+    Caller, LIFETIME, TO_RENEWAL, World, chain, client, landed, pass, secs, soon, through_each,
+    until,
 };
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -27,16 +28,27 @@ async fn case_29_an_endpoint_that_never_answers_ends_in_a_timeout_for_all_and_a_
         let layer = world.layer();
         let client = client(&layer);
         world.sandbox.fail_next(Endpoint::Auth, 2, Fault::never());
-        let calls: Vec<_> = (0..20).map(|_| tokio::spawn(client.send(world.get("echo")))).collect();
+        let calls: Vec<_> = (0..20)
+            .map(|_| tokio::spawn(client.send(world.get("echo"))))
+            .collect();
         // One call may take 5 s, all of it 10 s.
         until(|| world.counts()[0] == 1).await;
         pass(secs(5)).await;
         until(|| world.counts()[0] == 2).await;
         assert!(calls.iter().all(|call| !call.is_finished()));
         pass(secs(5)).await;
-        let errors = soon(join_all(calls)).await.into_iter().map(|call| call.unwrap().unwrap_err());
-        let errors: Vec<_> = errors.map(|error| *error.downcast::<Error>().unwrap()).collect();
-        assert!(errors[0].is_timeout() && errors[0].is_no_token(), "{:?}", errors[0]);
+        let errors = soon(join_all(calls))
+            .await
+            .into_iter()
+            .map(|call| call.unwrap().unwrap_err());
+        let errors: Vec<_> = errors
+            .map(|error| *error.downcast::<Error>().unwrap())
+            .collect();
+        assert!(
+            errors[0].is_timeout() && errors[0].is_no_token(),
+            "{:?}",
+            errors[0]
+        );
         all_the_same(&errors);
         assert_eq!(world.counts(), [2, 0, 0, 0]);
         assert_eq!(client.status(world.get("echo")).await, 200);
@@ -56,7 +68,10 @@ async fn case_29_the_flight_ends_at_its_own_timeout_also_within_a_call() {
         until(|| world.counts()[0] == 1).await;
         pass(secs(20)).await;
         let error = soon(call).await.unwrap().unwrap_err();
-        assert!(error.downcast_ref::<Error>().unwrap().is_timeout(), "{error:?}");
+        assert!(
+            error.downcast_ref::<Error>().unwrap().is_timeout(),
+            "{error:?}"
+        );
         assert!(!layer.tokens().snapshot().is_fetching());
         assert_eq!(world.counts(), [1, 0, 0, 0]);
     })
@@ -69,7 +84,10 @@ async fn case_29_a_callers_shorter_deadline_does_not_touch_the_flight() {
         let layer = world.layer();
         let client = client(&layer);
         world.sandbox.set_latency(Endpoint::Auth, secs(4));
-        let call = tokio::spawn(tokio::time::timeout(secs(1), client.send(world.get("echo"))));
+        let call = tokio::spawn(tokio::time::timeout(
+            secs(1),
+            client.send(world.get("echo")),
+        ));
         until(|| world.sandbox.live_tokens() == 1).await;
         pass(secs(1)).await;
         assert!(soon(call).await.unwrap().is_err());
@@ -114,8 +132,15 @@ async fn case_33_while_renewals_fail_requests_go_on_with_the_current_token() {
                 assert_eq!(client.status(world.get("echo")).await, 200, "{name}");
             }
             let now = layer.tokens().snapshot();
-            assert_eq!((now.generation(), now.freshness()), (Some(1), Some(Freshness::Aging)), "{name}");
-            assert!(now.last_error().is_some() && now.held_back().is_some(), "{name}");
+            assert_eq!(
+                (now.generation(), now.freshness()),
+                (Some(1), Some(Freshness::Aging)),
+                "{name}"
+            );
+            assert!(
+                now.last_error().is_some() && now.held_back().is_some(),
+                "{name}"
+            );
             assert_eq!(world.counts()[..2], [auth + 1, refresh + 1], "{name}");
             pass(secs(60)).await;
             assert_eq!(client.status(world.get("echo")).await, 200, "{name}");
@@ -186,7 +211,10 @@ async fn case_34_an_endpoint_that_is_gone_is_a_transport_error() {
     through_each(async |world| {
         let World { sandbox, transport } = world;
         let (request, builder) = {
-            let world = World { sandbox: sandbox.clone(), transport };
+            let world = World {
+                sandbox: sandbox.clone(),
+                transport,
+            };
             (world.get("echo"), world.builder())
         };
         let layer = crate::sockets::drawing(builder, &[0.0]).build().unwrap();
@@ -202,7 +230,10 @@ async fn case_34_an_endpoint_that_is_gone_is_a_transport_error() {
             format!("POST /auth: the token endpoint at {host} could not be reached")
         );
         assert_eq!(error.io_kind(), Some(std::io::ErrorKind::ConnectionRefused));
-        assert!(error.is_connect() && error.is_transient() && error.label() == "transport", "{error:?}");
+        assert!(
+            error.is_connect() && error.is_transient() && error.label() == "transport",
+            "{error:?}"
+        );
     })
     .await;
 }
@@ -213,7 +244,10 @@ async fn case_24_35_what_may_pass_is_tried_three_times_for_all_callers_together(
         ("408", status(408)),
         ("429", status(429)),
         ("500", status(500)),
-        ("502", Fault::body(StatusCode::BAD_GATEWAY, "text/html", "<h1>Bad gateway</h1>")),
+        (
+            "502",
+            Fault::body(StatusCode::BAD_GATEWAY, "text/html", "<h1>Bad gateway</h1>"),
+        ),
         ("503", status(503)),
         ("504", status(504)),
         ("reset", Fault::reset()),
@@ -226,10 +260,17 @@ async fn case_24_35_what_may_pass_is_tried_three_times_for_all_callers_together(
             let client = client(&layer);
             world.sandbox.fail_next(Endpoint::Auth, 3, fault.clone());
             let calls = join_all((0..20).map(|_| client.send(world.get("echo"))));
-            let errors = soon(calls).await.into_iter().map(|call| *call.unwrap_err().downcast().unwrap());
+            let errors = soon(calls)
+                .await
+                .into_iter()
+                .map(|call| *call.unwrap_err().downcast().unwrap());
             let errors: Vec<Error> = errors.collect();
             assert!(errors[0].is_no_token(), "{name}: {:?}", errors[0]);
-            assert_eq!(errors[0].is_transport(), matches!(*name, "reset" | "truncated"), "{name}");
+            assert_eq!(
+                errors[0].is_transport(),
+                matches!(*name, "reset" | "truncated"),
+                "{name}"
+            );
             assert_eq!(errors[0].is_throttled(), *name == "429", "{name}");
             all_the_same(&errors);
             assert_eq!(world.counts()[..3], [auth + 3, 0, resource], "{name}");
@@ -245,7 +286,11 @@ async fn case_24_35_what_may_pass_is_tried_three_times_for_all_callers_together(
 #[tokio::test]
 async fn case_35_one_or_two_failures_that_pass_are_not_noticed() {
     through_each(async |world| {
-        for (failures, fault) in [(1, Fault::reset()), (2, status(500)), (2, Fault::truncated())] {
+        for (failures, fault) in [
+            (1, Fault::reset()),
+            (2, status(500)),
+            (2, Fault::truncated()),
+        ] {
             let auth = world.counts()[0];
             world.sandbox.fail_next(Endpoint::Auth, failures, fault);
             assert_eq!(client(&world.layer()).status(world.get("echo")).await, 200);
@@ -263,11 +308,16 @@ async fn case_35_rejected_keys_are_not_tried_again_and_remembered_for_5_s_by_all
         let layer = crate::sockets::drawing(builder, &[0.0]).build().unwrap();
         let client = client(&layer);
         let calls = join_all((0..20).map(|_| client.send(world.get("echo"))));
-        let errors = soon(calls).await.into_iter().map(|call| *call.unwrap_err().downcast().unwrap());
+        let errors = soon(calls)
+            .await
+            .into_iter()
+            .map(|call| *call.unwrap_err().downcast().unwrap());
         let mut errors: Vec<Error> = errors.collect();
         errors.push(client.failure(world.get("echo")).await);
         all_the_same(&errors);
-        assert!(errors[0].is_no_token() && errors[0].is_keys_rejected() && !errors[0].is_bad_answer());
+        assert!(
+            errors[0].is_no_token() && errors[0].is_keys_rejected() && !errors[0].is_bad_answer()
+        );
         assert_eq!(errors[0].status(), Some(StatusCode::UNAUTHORIZED));
         assert_eq!(
             chain(&errors[0]),
@@ -326,7 +376,11 @@ async fn case_37_one_success_clears_the_back_off_and_the_remembered_error() {
         world.sandbox.fail_next(Endpoint::Refresh, 2, status(500));
         assert!(held_back().await.is_some_and(|left| left <= secs(60)));
         pass(secs(60)).await;
-        assert!(held_back().await.is_some_and(|left| left > secs(60) && left <= secs(120)));
+        assert!(
+            held_back()
+                .await
+                .is_some_and(|left| left > secs(60) && left <= secs(120))
+        );
         pass(secs(120)).await;
         assert_eq!(held_back().await, None);
         assert!(layer.tokens().snapshot().last_error().is_none());
@@ -342,17 +396,31 @@ async fn case_37_one_success_clears_the_back_off_and_the_remembered_error() {
 #[tokio::test]
 async fn case_61_a_refused_connection_is_readable_whatever_the_keys_are_called() {
     through_each(async |world| {
-        let keys =
-            [("a", "b"), ("klavi-connect-dev", "connection-refused"), ("error", "127.0.0.1:1/monitor")];
+        let keys = [
+            ("a", "b"),
+            ("klavi-connect-dev", "connection-refused"),
+            ("error", "127.0.0.1:1/monitor"),
+        ];
         for (access_key, secret_key) in keys {
             let api = klavi_auth::KlaviApi::at("http://127.0.0.1:1", Product::Monitor).unwrap();
             let credentials = Credentials::new(access_key, secret_key).unwrap();
-            let builder = world.transport.on(klavi_auth::KlaviAuthLayer::builder(api, credentials));
+            let builder = world
+                .transport
+                .on(klavi_auth::KlaviAuthLayer::builder(api, credentials));
             let layer = crate::sockets::drawing(builder, &[0.0]).build().unwrap();
             let error = soon(layer.tokens().warm_up()).await.unwrap_err();
             let lines = chain(&error);
-            assert!(lines.last().unwrap().starts_with("Connection refused (os error "), "{lines:?}");
-            assert_eq!(lines[1], "POST /auth: the token endpoint at 127.0.0.1:1 could not be reached");
+            assert!(
+                lines
+                    .last()
+                    .unwrap()
+                    .starts_with("Connection refused (os error "),
+                "{lines:?}"
+            );
+            assert_eq!(
+                lines[1],
+                "POST /auth: the token endpoint at 127.0.0.1:1 could not be reached"
+            );
             assert_eq!(error.io_kind(), Some(std::io::ErrorKind::ConnectionRefused));
             assert!(error.is_connect(), "{error:?}");
             // Masked or not, no line is missing.
@@ -366,14 +434,22 @@ async fn case_61_a_refused_connection_is_readable_whatever_the_keys_are_called()
 #[tokio::test]
 async fn https_through_a_reqwest_that_has_no_tls_is_a_transport_error() {
     let api = klavi_auth::KlaviApi::at("https://127.0.0.1:9", Product::Monitor).unwrap();
-    let builder =
-        klavi_auth::KlaviAuthLayer::builder(api, Credentials::new("some-key", "other-key").unwrap());
+    let builder = klavi_auth::KlaviAuthLayer::builder(
+        api,
+        Credentials::new("some-key", "other-key").unwrap(),
+    );
     let layer = crate::sockets::drawing(builder, &[0.0]).build().unwrap();
     let error = soon(layer.tokens().warm_up()).await.unwrap_err();
     assert!(error.is_no_token() && error.is_transport(), "{error:?}");
     let lines = chain(&error);
-    assert_eq!(lines[1], "POST /auth: the token endpoint at 127.0.0.1:9 could not be reached");
-    assert_eq!(lines[2], "reqwest was built without TLS: turn on one of its TLS features");
+    assert_eq!(
+        lines[1],
+        "POST /auth: the token endpoint at 127.0.0.1:9 could not be reached"
+    );
+    assert_eq!(
+        lines[2],
+        "reqwest was built without TLS: turn on one of its TLS features"
+    );
     assert!(lines.len() > 3, "reqwest's own error follows: {lines:?}");
     assert!(!lines.concat().contains("-key"), "{lines:?}");
 }

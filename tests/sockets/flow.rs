@@ -3,8 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::sockets::{
-    Body, Caller, Http, LIFETIME, TO_RENEWAL, Transport, World, client, landed, pass, secs, settle, soon,
-    through_each, until,
+    Body, Caller, Http, LIFETIME, TO_RENEWAL, Transport, World, client, landed, pass, secs, settle,
+    soon, through_each, until,
 };
 use futures_util::future::join_all;
 use http::{Method, Request, StatusCode};
@@ -25,14 +25,20 @@ async fn case_1_the_keys_are_posted_once_and_every_request_leaves_with_the_beare
         assert_eq!(world.counts(), [1, 0, 3, 0]);
         let log = world.sandbox.log();
         let auth = &log[0];
-        assert_eq!((auth.method(), auth.path(), auth.query()), (&Method::POST, "/monitor/v1/auth", None));
+        assert_eq!(
+            (auth.method(), auth.path(), auth.query()),
+            (&Method::POST, "/monitor/v1/auth", None)
+        );
         assert_eq!(auth.headers()["content-type"], "application/json");
         assert_eq!(auth.headers()["accept"], "application/json");
         assert!(!auth.headers().contains_key("authorization"));
         let body: serde_json::Value = serde_json::from_slice(auth.body()).unwrap();
         let fields: Vec<_> = body.as_object().unwrap().keys().collect();
         assert_eq!(fields, ["accessKey", "secretKey"]);
-        assert_eq!(auth.headers()["content-length"], auth.body().len().to_string());
+        assert_eq!(
+            auth.headers()["content-length"],
+            auth.body().len().to_string()
+        );
         assert_eq!(world.tokens_sent(), [1, 1, 1]);
     })
     .await;
@@ -42,10 +48,17 @@ async fn case_1_the_keys_are_posted_once_and_every_request_leaves_with_the_beare
 async fn case_1_the_keys_arrive_as_they_were_given() {
     let keys = ("a \"quoted\" key \\ with / ü", "s\u{1f511}ecret");
     for &transport in Transport::ALL {
-        let sandbox = Sandbox::builder().key(keys.0, keys.1).start().await.unwrap();
+        let sandbox = Sandbox::builder()
+            .key(keys.0, keys.1)
+            .start()
+            .await
+            .unwrap();
         let world = World { sandbox, transport };
         let credentials = Credentials::new(keys.0, keys.1).unwrap();
-        let layer = world.builder_for(Product::Monitor, credentials).build().unwrap();
+        let layer = world
+            .builder_for(Product::Monitor, credentials)
+            .build()
+            .unwrap();
         assert_eq!(client(&layer).status(world.get("echo")).await, 200);
         assert_eq!(world.counts(), [1, 0, 1, 0]);
     }
@@ -68,9 +81,13 @@ async fn case_2_clones_and_services_of_a_layer_share_its_token() {
 async fn case_2_products_keys_and_base_urls_share_nothing() {
     let other_keys = Credentials::new("another-access-key", "another-secret-key").unwrap();
     for &transport in Transport::ALL {
-        let start = || Sandbox::builder().key("another-access-key", "another-secret-key").start();
-        let worlds =
-            [start().await.unwrap(), start().await.unwrap()].map(|sandbox| World { sandbox, transport });
+        let start = || {
+            Sandbox::builder()
+                .key("another-access-key", "another-secret-key")
+                .start()
+        };
+        let worlds = [start().await.unwrap(), start().await.unwrap()]
+            .map(|sandbox| World { sandbox, transport });
         let [here, there] = &worlds;
         let keys = here.sandbox.credentials();
         let layers = [
@@ -87,7 +104,10 @@ async fn case_2_products_keys_and_base_urls_share_nothing() {
         for (layer, request) in layers.iter().zip(requests) {
             assert_eq!(client(layer).status(request.clone()).await, 200);
         }
-        assert_eq!((here.counts(), there.counts()), ([3, 0, 3, 0], [1, 0, 1, 0]));
+        assert_eq!(
+            (here.counts(), there.counts()),
+            ([3, 0, 3, 0], [1, 0, 1, 0])
+        );
         assert_eq!(here.tokens_sent(), [1, 2, 3]);
         // A renewal of one is no renewal of another.
         here.sandbox.revoke_all();
@@ -100,15 +120,24 @@ async fn case_2_products_keys_and_base_urls_share_nothing() {
 
 #[tokio::test]
 async fn case_5_a_transport_that_contains_the_layer_itself_does_not_wait_for_itself() {
-    let world = World { sandbox: Sandbox::start().await.unwrap(), transport: Transport::Hyper };
+    let world = World {
+        sandbox: Sandbox::start().await.unwrap(),
+        transport: Transport::Hyper,
+    };
     let itself: Arc<OnceLock<KlaviAuth<Http>>> = Arc::default();
     let inside = Arc::clone(&itself);
     let transport = service_fn(move |request: Request<Body>| {
         let service: KlaviAuth<Http> = inside.get().expect("it was set").clone();
         service.oneshot(request)
     });
-    let (api, keys) = (world.sandbox.api(Product::Monitor), world.sandbox.credentials());
-    let layer = KlaviAuthLayer::builder(api, keys).transport(transport).build().unwrap();
+    let (api, keys) = (
+        world.sandbox.api(Product::Monitor),
+        world.sandbox.credentials(),
+    );
+    let layer = KlaviAuthLayer::builder(api, keys)
+        .transport(transport)
+        .build()
+        .unwrap();
     let client = itself.get_or_init(|| client(&layer));
     assert_eq!(client.status(world.get("echo")).await, 200);
     pass(TO_RENEWAL).await;
@@ -117,7 +146,9 @@ async fn case_5_a_transport_that_contains_the_layer_itself_does_not_wait_for_its
     assert_eq!(world.counts(), [1, 1, 2, 0]);
     // Its own calls that are answered 401 start nothing either.
     world.sandbox.revoke_all();
-    world.sandbox.fail_next(Endpoint::Auth, 1, Fault::status(StatusCode::UNAUTHORIZED));
+    world
+        .sandbox
+        .fail_next(Endpoint::Auth, 1, Fault::status(StatusCode::UNAUTHORIZED));
     assert_eq!(client.status(world.get("echo")).await, 401);
     assert_eq!(world.counts(), [2, 1, 3, 1]);
 }
@@ -140,7 +171,11 @@ async fn case_9_every_spelling_of_expire_in_gives_its_lifetime() {
             let layer = world.layer();
             soon(layer.tokens().warm_up()).await.unwrap();
             let now = layer.tokens().snapshot();
-            assert_eq!(now.age().unwrap() + now.expires_in().unwrap(), secs(lifetime), "{json}");
+            assert_eq!(
+                now.age().unwrap() + now.expires_in().unwrap(),
+                secs(lifetime),
+                "{json}"
+            );
         }
     })
     .await;
@@ -149,12 +184,17 @@ async fn case_9_every_spelling_of_expire_in_gives_its_lifetime() {
 #[tokio::test]
 async fn case_9_any_other_expire_in_is_a_typed_error_and_nothing_is_cached() {
     through_each(async |world| {
-        for json in ["-1", "0", "0.5", "true", "{}", "[1800]", "\"soon\"", "\"NaN\"", "\"\""] {
+        for json in [
+            "-1", "0", "0.5", "true", "{}", "[1800]", "\"soon\"", "\"NaN\"", "\"\"",
+        ] {
             let before = world.counts()[0];
             world.sandbox.set_expire_in(Some(json));
             let layer = world.layer();
             let error = client(&layer).failure(world.get("echo")).await;
-            assert!(error.is_no_token() && error.is_bad_answer(), "{json}: {error:?}");
+            assert!(
+                error.is_no_token() && error.is_bad_answer(),
+                "{json}: {error:?}"
+            );
             assert_eq!(error.status(), Some(StatusCode::OK));
             assert_eq!(layer.tokens().snapshot().generation(), None);
             assert_eq!(world.counts()[0] - before, 1, "{json}");
@@ -204,7 +244,10 @@ async fn case_21_a_warm_up_fetches_the_token_before_the_first_request() {
 async fn case_21_a_warm_up_says_why_there_is_no_token() {
     through_each(async |world| {
         let credentials = Credentials::new("nobody's", "keys").unwrap();
-        let layer = world.builder_for(Product::Monitor, credentials).build().unwrap();
+        let layer = world
+            .builder_for(Product::Monitor, credentials)
+            .build()
+            .unwrap();
         let error = soon(layer.tokens().warm_up()).await.unwrap_err();
         assert!(error.is_no_token() && error.is_keys_rejected(), "{error:?}");
         assert_eq!(world.counts(), [1, 0, 0, 0]);

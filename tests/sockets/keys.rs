@@ -24,9 +24,13 @@ impl Mounted {
     fn empty() -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
-        let folder = std::env::temp_dir().join(format!("klavi-auth-keys-{}-{number}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("klavi-auth-keys-{}-{number}", std::process::id()));
         fs::create_dir(&folder).unwrap();
-        Self { folder, version: AtomicU64::new(0) }
+        Self {
+            folder,
+            version: AtomicU64::new(0),
+        }
     }
 
     fn with(access: &str, secret: &str) -> Self {
@@ -80,12 +84,18 @@ impl Drop for Mounted {
 
 fn layer(world: &World, credentials: Credentials) -> KlaviAuthLayer {
     let builder = world.builder_for(Product::Monitor, credentials);
-    builder.budget(Budget::default().burst(u32::MAX)).randomness(|| 0.0).build().unwrap()
+    builder
+        .budget(Budget::default().burst(u32::MAX))
+        .randomness(|| 0.0)
+        .build()
+        .unwrap()
 }
 
 /// The chain of the error that a fetch with these credentials fails with.
 async fn fails_with(world: &World, credentials: Credentials) -> String {
-    let error = client(&layer(world, credentials)).failure(world.get("echo")).await;
+    let error = client(&layer(world, credentials))
+        .failure(world.get("echo"))
+        .await;
     chain(&error).join(" | ")
 }
 
@@ -93,7 +103,10 @@ async fn fails_with(world: &World, credentials: Credentials) -> String {
 async fn keys_rotated_on_disk_under_load_fail_no_request() {
     const CLIENTS: usize = 8;
     const ROTATIONS: u64 = 20;
-    let world = World { sandbox: Sandbox::start().await.unwrap(), transport: Transport::Hyper };
+    let world = World {
+        sandbox: Sandbox::start().await.unwrap(),
+        transport: Transport::Hyper,
+    };
     let keys = |version| (format!("access-{version}"), format!("secret-{version}"));
     let mounted = Mounted::with(&keys(0).0, &keys(0).1);
     world.sandbox.add_key(keys(0).0, keys(0).1);
@@ -124,7 +137,11 @@ async fn keys_rotated_on_disk_under_load_fail_no_request() {
         let counts = || done.each_ref().map(|count| count.load(Ordering::SeqCst));
         let before = counts();
         soon(async {
-            while counts().iter().zip(before).any(|(now, before)| *now < before + 3) {
+            while counts()
+                .iter()
+                .zip(before)
+                .any(|(now, before)| *now < before + 3)
+            {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         })
@@ -146,7 +163,10 @@ async fn keys_rotated_on_disk_under_load_fail_no_request() {
     for caller in callers {
         assert_eq!(caller.await.unwrap(), [""; 0]);
     }
-    assert!(world.counts()[0] > 1 + ROTATIONS, "every revocation caused a fetch");
+    assert!(
+        world.counts()[0] > 1 + ROTATIONS,
+        "every revocation caused a fetch"
+    );
     let auths = world.log_of(klavi_auth::sandbox::Endpoint::Auth);
     assert!(String::from_utf8_lossy(auths.last().unwrap().body()).contains("access-20"));
 }
@@ -183,7 +203,10 @@ async fn a_file_that_cannot_be_read_is_a_transient_error_that_names_it_until_it_
             chain(&error)[1..],
             [
                 "the token source failed".to_owned(),
-                format!("the access key cannot be read from `{}`", mounted.access().display()),
+                format!(
+                    "the access key cannot be read from `{}`",
+                    mounted.access().display()
+                ),
                 io::Error::from_raw_os_error(2).to_string(),
             ]
         );
@@ -203,18 +226,28 @@ async fn a_file_without_a_key_is_told_and_nothing_of_its_content() {
         for (content, says) in [
             (&b""[..], "the secret key is empty"),
             (b"\n", "the secret key is empty"),
-            (b"hush\thush", "the secret key has a control character in it"),
+            (
+                b"hush\thush",
+                "the secret key has a control character in it",
+            ),
             (b"hush\xff", "it is not UTF-8"),
             (&b"hush".repeat(2049), "it is longer than 8 KiB"),
         ] {
             fs::write(&secret, content).unwrap();
             let error = fails_with(&world, mounted.credentials()).await;
-            assert!(error.ends_with(&format!("from `{}` | {says}", secret.display())), "{error}");
+            assert!(
+                error.ends_with(&format!("from `{}` | {says}", secret.display())),
+                "{error}"
+            );
             assert!(!error.contains("hush"), "{error}");
         }
         fs::remove_file(&secret).unwrap();
         fs::create_dir(&secret).unwrap();
-        assert!(fails_with(&world, mounted.credentials()).await.contains("cannot be read from"));
+        assert!(
+            fails_with(&world, mounted.credentials())
+                .await
+                .contains("cannot be read from")
+        );
         assert_eq!(world.counts(), [0; 4]);
     })
     .await;
@@ -239,7 +272,12 @@ async fn keys_replaced_between_the_read_and_the_call_are_read_once_more() {
     through_each(async |world| {
         world.sandbox.add_key("new", "secret");
         let (credentials, calls) = in_turns(&["old", "new"]);
-        assert_eq!(client(&layer(&world, credentials)).status(world.get("echo")).await, 200);
+        assert_eq!(
+            client(&layer(&world, credentials))
+                .status(world.get("echo"))
+                .await,
+            200
+        );
         assert_eq!((world.counts(), *calls.lock().unwrap()), ([2, 0, 1, 0], 2));
     })
     .await;
@@ -249,12 +287,26 @@ async fn keys_replaced_between_the_read_and_the_call_are_read_once_more() {
 async fn case_35_rejected_keys_that_have_not_changed_are_sent_once() {
     through_each(async |world| {
         let (credentials, calls) = in_turns(&["old"]);
-        assert!(client(&layer(&world, credentials)).failure(world.get("echo")).await.is_keys_rejected());
+        assert!(
+            client(&layer(&world, credentials))
+                .failure(world.get("echo"))
+                .await
+                .is_keys_rejected()
+        );
         assert_eq!((world.counts(), *calls.lock().unwrap()), ([1, 0, 0, 0], 2));
 
         let (credentials, calls) = in_turns(&["old", "older", "oldest"]);
-        assert!(client(&layer(&world, credentials)).failure(world.get("echo")).await.is_keys_rejected());
-        assert_eq!((world.counts(), *calls.lock().unwrap()), ([3, 0, 0, 0], 2), "twice at most");
+        assert!(
+            client(&layer(&world, credentials))
+                .failure(world.get("echo"))
+                .await
+                .is_keys_rejected()
+        );
+        assert_eq!(
+            (world.counts(), *calls.lock().unwrap()),
+            ([3, 0, 0, 0], 2),
+            "twice at most"
+        );
     })
     .await;
 }
@@ -268,15 +320,31 @@ async fn an_error_of_the_function_is_transient_unless_it_says_otherwise() {
             let credentials = Credentials::from_fn(move || {
                 counted.fetch_add(1, Ordering::SeqCst);
                 let sealed = BoxError::from("the vault is sealed");
-                std::future::ready(Err(if permanent { Error::permanent(sealed).into() } else { sealed }))
+                std::future::ready(Err(if permanent {
+                    Error::permanent(sealed).into()
+                } else {
+                    sealed
+                }))
             });
             let error = fails_with(&world, credentials).await;
-            assert!(error.ends_with("the token source failed | the vault is sealed"), "{error}");
-            assert_eq!(asked.load(Ordering::SeqCst), times, "permanent: {permanent}");
+            assert!(
+                error.ends_with("the token source failed | the vault is sealed"),
+                "{error}"
+            );
+            assert_eq!(
+                asked.load(Ordering::SeqCst),
+                times,
+                "permanent: {permanent}"
+            );
         }
-        let bearer =
-            Credentials::from_fn(async || Ok(Credentials::bearer("a-token", Duration::from_secs(9))?));
-        assert!(fails_with(&world, bearer).await.ends_with("something else than two keys"));
+        let bearer = Credentials::from_fn(async || {
+            Ok(Credentials::bearer("a-token", Duration::from_secs(9))?)
+        });
+        assert!(
+            fails_with(&world, bearer)
+                .await
+                .ends_with("something else than two keys")
+        );
         assert_eq!(world.counts(), [0; 4]);
     })
     .await;
@@ -303,7 +371,9 @@ async fn a_function_that_fails_while_the_token_lives_fails_no_request() {
         assert_eq!(client.status(world.get("echo")).await, 200);
         sealed.store(true, Ordering::SeqCst);
         let fault = klavi_auth::sandbox::Fault::status(http::StatusCode::NOT_FOUND);
-        world.sandbox.fail_next(klavi_auth::sandbox::Endpoint::Refresh, 1, fault);
+        world
+            .sandbox
+            .fail_next(klavi_auth::sandbox::Endpoint::Refresh, 1, fault);
         for _ in 0..4 {
             pass(secs(430)).await;
             assert_eq!(client.status(world.get("echo")).await, 200);

@@ -1,7 +1,9 @@
-//! BEHAVIOUR F over real sockets: what starts no renewal, what ends them, and what must not lock up.
+//! BEHAVIOUR F over real sockets: what starts no renewal, what ends them, and what must not lock
+//! up.
 
 use crate::sockets::{
-    Caller, LIFETIME, Transport, World, client, drawing, http1, pass, reason, secs, soon, through_each,
+    Caller, LIFETIME, Transport, World, client, drawing, http1, pass, reason, secs, soon,
+    through_each,
 };
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -27,16 +29,27 @@ async fn case_46_every_other_answer_is_passed_on_untouched() {
         assert_eq!(client.status(world.get("echo")).await, 200);
         let codes = [400, 403, 404, 407, 409, 416, 429, 500, 502, 503, 504];
         for code in codes {
-            let fault = Fault::body(StatusCode::from_u16(code).unwrap(), "text/plain", "as it was");
-            world.sandbox.fail_next(Endpoint::Resource, 1, fault.retry_after(secs(1)));
+            let fault = Fault::body(
+                StatusCode::from_u16(code).unwrap(),
+                "text/plain",
+                "as it was",
+            );
+            world
+                .sandbox
+                .fail_next(Endpoint::Resource, 1, fault.retry_after(secs(1)));
             let response = client.answer(world.get("echo")).await;
-            assert_eq!((response.status().as_u16(), &response.body()[..]), (code, &b"as it was"[..]));
+            assert_eq!(
+                (response.status().as_u16(), &response.body()[..]),
+                (code, &b"as it was"[..])
+            );
             assert_eq!(response.headers()["retry-after"], "1");
             assert!(reason(&response).is_none());
         }
         let answered = 1 + codes.len() as u64;
         assert_eq!(world.counts(), [1, 0, answered, 0]);
-        world.sandbox.fail_next(Endpoint::Resource, 1, Fault::reset());
+        world
+            .sandbox
+            .fail_next(Endpoint::Resource, 1, Fault::reset());
         let error = soon(client.send(world.get("echo"))).await.unwrap_err();
         assert!(error.is::<hyper_util::client::legacy::Error>(), "{error:?}");
         assert_eq!(world.counts(), [1, 0, answered + 1, 0]);
@@ -50,10 +63,15 @@ async fn case_46_every_other_answer_is_passed_on_untouched() {
 async fn case_46_which_answers_reject_the_token_can_be_replaced() {
     through_each(async |world| {
         let layer = world.layer().rejected_when(|status, headers| {
-            status == StatusCode::FORBIDDEN && headers.get("x-which").is_some_and(|which| which == "token")
+            status == StatusCode::FORBIDDEN
+                && headers.get("x-which").is_some_and(|which| which == "token")
         });
         let client = client(&layer);
-        world.sandbox.fail_next(Endpoint::Resource, 1, status(403).header("x-which", "token"));
+        world.sandbox.fail_next(
+            Endpoint::Resource,
+            1,
+            status(403).header("x-which", "token"),
+        );
         assert_eq!(client.status(world.get("echo")).await, 200);
         assert_eq!(world.counts(), [2, 0, 2, 0]);
         world.sandbox.fail_next(Endpoint::Resource, 1, status(403));
@@ -69,16 +87,23 @@ async fn case_46_which_answers_reject_the_token_can_be_replaced() {
 async fn case_47_an_api_that_rejects_everything_costs_five_fetches_then_one_each_6_s() {
     through_each(async |world| {
         let client = client(&world.layer());
-        world.sandbox.fail_next(Endpoint::Resource, usize::MAX, unauthorized("no"));
+        world
+            .sandbox
+            .fail_next(Endpoint::Resource, usize::MAX, unauthorized("no"));
         for _ in 0..10 {
             assert_eq!(client.status(world.get("echo")).await, 401);
         }
         let [auth, refresh, resource, _] = world.counts();
         assert_eq!((auth, refresh), (1 + 5, 0));
         let response = client.answer(world.get("echo")).await;
-        assert_eq!((response.status().as_u16(), &response.body()[..]), (401, &b"no"[..]));
+        assert_eq!(
+            (response.status().as_u16(), &response.body()[..]),
+            (401, &b"no"[..])
+        );
         let error = reason(&response).unwrap();
-        assert!(error.is_budget_exhausted() && error.retry_after().is_some_and(|wait| wait <= secs(6)));
+        assert!(
+            error.is_budget_exhausted() && error.retry_after().is_some_and(|wait| wait <= secs(6))
+        );
         assert_eq!(world.counts(), [auth, 0, resource + 1, resource + 1]);
 
         pass(secs(6)).await;
@@ -105,14 +130,23 @@ async fn case_48_without_resends_the_401_goes_back_and_the_next_request_has_the_
             request.extensions_mut().insert(NoResend);
             request
         };
-        for (client, request) in [(client(&never), world.get("echo")), (client(&layer), not_this(&world))] {
+        for (client, request) in [
+            (client(&never), world.get("echo")),
+            (client(&layer), not_this(&world)),
+        ] {
             let [auth, _, resource, unauthorized] = world.counts();
             assert_eq!(client.status(request.clone()).await, 200);
             world.sandbox.revoke_all();
             assert_eq!(client.status(request.clone()).await, 401);
-            assert_eq!(world.counts(), [auth + 1, 0, resource + 2, unauthorized + 1]);
+            assert_eq!(
+                world.counts(),
+                [auth + 1, 0, resource + 2, unauthorized + 1]
+            );
             assert_eq!(client.status(request).await, 200);
-            assert_eq!(world.counts(), [auth + 2, 0, resource + 3, unauthorized + 1]);
+            assert_eq!(
+                world.counts(),
+                [auth + 2, 0, resource + 3, unauthorized + 1]
+            );
         }
     })
     .await;
@@ -138,7 +172,11 @@ async fn herds_pass(world: &World, client: impl Caller) {
 #[tokio::test]
 async fn case_49_an_inner_limit_or_buffer_of_one_does_not_lock_up() {
     through_each(async |world| {
-        herds_pass(&world, world.layer().layer(ConcurrencyLimit::new(http1(), 1))).await;
+        herds_pass(
+            &world,
+            world.layer().layer(ConcurrencyLimit::new(http1(), 1)),
+        )
+        .await;
         herds_pass(&world, world.layer().layer(Buffer::new(http1(), 1))).await;
     })
     .await;
@@ -146,15 +184,22 @@ async fn case_49_an_inner_limit_or_buffer_of_one_does_not_lock_up() {
 
 #[tokio::test]
 async fn case_49_a_limit_or_buffer_of_one_shared_with_the_token_transport_does_not_lock_up() {
-    let world = World { sandbox: Sandbox::start().await.unwrap(), transport: Transport::Hyper };
+    let world = World {
+        sandbox: Sandbox::start().await.unwrap(),
+        transport: Transport::Hyper,
+    };
     let api = world.sandbox.api(klavi_auth::Product::Monitor);
     let builder = || KlaviAuthLayer::builder(api.clone(), world.sandbox.credentials());
 
     let limit = ConcurrencyLimit::new(http1(), 1);
-    let layer = drawing(builder().transport(limit.clone()), &[0.0]).build().unwrap();
+    let layer = drawing(builder().transport(limit.clone()), &[0.0])
+        .build()
+        .unwrap();
     herds_pass(&world, layer.layer(limit)).await;
 
     let buffer = Buffer::new(http1(), 1);
-    let layer = drawing(builder().transport(buffer.clone()), &[0.0]).build().unwrap();
+    let layer = drawing(builder().transport(buffer.clone()), &[0.0])
+        .build()
+        .unwrap();
     herds_pass(&world, layer.layer(buffer)).await;
 }

@@ -1,7 +1,9 @@
 //! OAuth2's client credentials over real sockets: the layer serves any API that takes bearer
 //! tokens.
 
-use crate::sockets::{Body, Caller, LIFETIME, TO_RENEWAL, client, http1, landed, pass, reason, secs, soon};
+use crate::sockets::{
+    Body, Caller, LIFETIME, TO_RENEWAL, client, http1, landed, pass, reason, secs, soon,
+};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
@@ -27,11 +29,19 @@ const SOURCES: &[New] = &[
 
 #[cfg(feature = "reqwest")]
 fn no_redirects() -> reqwest::Client {
-    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap()
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()
+        .unwrap()
 }
 
 async fn sandbox() -> Sandbox {
-    Sandbox::builder().key(CLIENT.0, CLIENT.1).start().await.unwrap()
+    Sandbox::builder()
+        .key(CLIENT.0, CLIENT.1)
+        .start()
+        .await
+        .unwrap()
 }
 
 fn source(new: New, sandbox: &Sandbox) -> ClientCredentials {
@@ -40,13 +50,19 @@ fn source(new: New, sandbox: &Sandbox) -> ClientCredentials {
 
 fn layer(source: ClientCredentials, sandbox: &Sandbox) -> KlaviAuthLayer {
     let cache = TokenCache::builder(source)
-        .backoff(klavi_auth::Backoff::default().first(secs(60)).longest(secs(240)))
+        .backoff(
+            klavi_auth::Backoff::default()
+                .first(secs(60))
+                .longest(secs(240)),
+        )
         .randomness(|| 0.0);
     KlaviAuthLayer::for_origin(sandbox.base_url(), cache.build().unwrap()).unwrap()
 }
 
 fn get(sandbox: &Sandbox, path: &str) -> Request<Body> {
-    Request::get(format!("{}{path}", sandbox.base_url())).body(Full::default()).unwrap()
+    Request::get(format!("{}{path}", sandbox.base_url()))
+        .body(Full::default())
+        .unwrap()
 }
 
 #[tokio::test]
@@ -56,17 +72,29 @@ async fn a_token_is_fetched_shared_refreshed_and_replaced() {
         let layer = layer(source(*new, &sandbox), &sandbox);
         let client = client(&layer);
         assert_eq!(client.status(get(&sandbox, "/klaas/v1/echo")).await, 200);
-        assert_eq!(client.status(get(&sandbox, "/klaas/v1/monitors")).await, 200);
+        assert_eq!(
+            client.status(get(&sandbox, "/klaas/v1/monitors")).await,
+            200
+        );
         assert_eq!((sandbox.counts().token, sandbox.live_tokens()), (1, 1));
 
         pass(TO_RENEWAL).await;
         assert_eq!(client.status(get(&sandbox, "/klaas/v1/echo")).await, 200);
         landed(&layer).await;
-        assert_eq!((sandbox.counts().token, layer.tokens().snapshot().generation()), (2, Some(2)));
+        assert_eq!(
+            (
+                sandbox.counts().token,
+                layer.tokens().snapshot().generation()
+            ),
+            (2, Some(2))
+        );
 
         sandbox.revoke_all();
         assert_eq!(client.status(get(&sandbox, "/klaas/v1/echo")).await, 200);
-        assert_eq!((sandbox.counts().token, sandbox.counts().unauthorized), (3, 1));
+        assert_eq!(
+            (sandbox.counts().token, sandbox.counts().unauthorized),
+            (3, 1)
+        );
 
         pass(LIFETIME).await;
         assert_eq!(client.status(get(&sandbox, "/klaas/v1/echo")).await, 200);
@@ -91,15 +119,31 @@ async fn what_the_server_says_is_in_the_error() {
         let sandbox = sandbox().await;
         let url = format!("{}/token", sandbox.base_url());
         let wrong = layer(new(&url, CLIENT.0, "another secret").unwrap(), &sandbox);
-        let error = client(&wrong).failure(get(&sandbox, "/klaas/v1/echo")).await;
-        assert!(error.is_keys_rejected() && !error.is_transient(), "{error:?}");
+        let error = client(&wrong)
+            .failure(get(&sandbox, "/klaas/v1/echo"))
+            .await;
+        assert!(
+            error.is_keys_rejected() && !error.is_transient(),
+            "{error:?}"
+        );
         assert_eq!(error.endpoint(), Some(TokenEndpoint::Token));
-        assert_eq!(error.message(), Some("invalid_client: Invalid client_id or client_secret"));
+        assert_eq!(
+            error.message(),
+            Some("invalid_client: Invalid client_id or client_secret")
+        );
 
         let greedy = layer(source(*new, &sandbox).scope("data klaas"), &sandbox);
-        let error = client(&greedy).failure(get(&sandbox, "/klaas/v1/echo")).await;
-        assert!(error.is_bad_request() && !error.is_keys_rejected(), "{error:?}");
-        assert_eq!(error.message(), Some("invalid_scope: A scope is the name of one product"));
+        let error = client(&greedy)
+            .failure(get(&sandbox, "/klaas/v1/echo"))
+            .await;
+        assert!(
+            error.is_bad_request() && !error.is_keys_rejected(),
+            "{error:?}"
+        );
+        assert_eq!(
+            error.message(),
+            Some("invalid_scope: A scope is the name of one product")
+        );
         // Neither is worth a second attempt.
         assert_eq!(sandbox.counts().token, 2);
     }
@@ -107,20 +151,36 @@ async fn what_the_server_says_is_in_the_error() {
 
 #[tokio::test]
 async fn a_lifetime_is_a_number_a_string_or_the_default() {
-    for (expires_in, lifetime) in
-        [(Some("60"), 60), (Some("\"60\""), 60), (Some(""), 300), (Some("null"), 300)]
-    {
+    for (expires_in, lifetime) in [
+        (Some("60"), 60),
+        (Some("\"60\""), 60),
+        (Some(""), 300),
+        (Some("null"), 300),
+    ] {
         let sandbox = sandbox().await;
         sandbox.set_expire_in(expires_in);
-        let layer = layer(source(SOURCES[0], &sandbox).default_lifetime(secs(300)), &sandbox);
+        let layer = layer(
+            source(SOURCES[0], &sandbox).default_lifetime(secs(300)),
+            &sandbox,
+        );
         layer.tokens().warm_up().await.unwrap();
         let left = layer.tokens().snapshot().expires_in().unwrap();
-        assert!(left <= secs(lifetime) && left > secs(lifetime - 40), "{expires_in:?}: {left:?}");
+        assert!(
+            left <= secs(lifetime) && left > secs(lifetime - 40),
+            "{expires_in:?}: {left:?}"
+        );
     }
     let sandbox = sandbox().await;
     sandbox.set_expire_in(Some(""));
-    let error = layer(source(SOURCES[0], &sandbox), &sandbox).tokens().warm_up().await.unwrap_err();
-    assert!(error.is_bad_answer() && error.label() == "bad_answer", "{error:?}");
+    let error = layer(source(SOURCES[0], &sandbox), &sandbox)
+        .tokens()
+        .warm_up()
+        .await
+        .unwrap_err();
+    assert!(
+        error.is_bad_answer() && error.label() == "bad_answer",
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -134,20 +194,46 @@ async fn case_35_36_38_39_failures_are_those_of_any_token_endpoint() {
             (status(429).retry_after(secs(60)), "throttled", 1),
             (Fault::reset(), "transport", 3),
             (Fault::truncated(), "transport", 3),
-            (Fault::redirect(&format!("{}/token", elsewhere.base_url())), "bad_answer", 1),
-            (Fault::body(StatusCode::OK, "application/json", "x".repeat(70_000)), "bad_answer", 1),
-            (Fault::body(StatusCode::OK, "text/html", "<html>"), "bad_answer", 1),
+            (
+                Fault::redirect(&format!("{}/token", elsewhere.base_url())),
+                "bad_answer",
+                1,
+            ),
+            (
+                Fault::body(StatusCode::OK, "application/json", "x".repeat(70_000)),
+                "bad_answer",
+                1,
+            ),
+            (
+                Fault::body(StatusCode::OK, "text/html", "<html>"),
+                "bad_answer",
+                1,
+            ),
             (status(401), "keys_rejected", 1),
             (status(400), "bad_request", 1),
         ] {
             let sandbox = sandbox().await;
             let layer = layer(source(*new, &sandbox), &sandbox);
             sandbox.fail_next(Endpoint::Token, attempts, fault.clone());
-            let error = client(&layer).failure(get(&sandbox, "/klaas/v1/echo")).await;
-            assert_eq!((error.label(), sandbox.counts().token), (label, attempts as u64), "{fault:?}");
-            assert_eq!(error.retry_after().is_some(), label == "throttled", "{fault:?}");
+            let error = client(&layer)
+                .failure(get(&sandbox, "/klaas/v1/echo"))
+                .await;
+            assert_eq!(
+                (error.label(), sandbox.counts().token),
+                (label, attempts as u64),
+                "{fault:?}"
+            );
+            assert_eq!(
+                error.retry_after().is_some(),
+                label == "throttled",
+                "{fault:?}"
+            );
             pass(secs(400)).await;
-            assert_eq!(client(&layer).status(get(&sandbox, "/klaas/v1/echo")).await, 200, "{fault:?}");
+            assert_eq!(
+                client(&layer).status(get(&sandbox, "/klaas/v1/echo")).await,
+                200,
+                "{fault:?}"
+            );
         }
     }
     assert_eq!(elsewhere.counts().token, 0);
@@ -160,7 +246,11 @@ async fn case_36_retry_after_binds_a_forced_refresh_too() {
     let client = client(&layer);
     assert_eq!(client.status(get(&sandbox, "/klaas/v1/echo")).await, 200);
     sandbox.revoke_all();
-    sandbox.fail_next(Endpoint::Token, 1, Fault::status(StatusCode::TOO_MANY_REQUESTS).retry_after(secs(60)));
+    sandbox.fail_next(
+        Endpoint::Token,
+        1,
+        Fault::status(StatusCode::TOO_MANY_REQUESTS).retry_after(secs(60)),
+    );
     for _ in 0..3 {
         let response = client.answer(get(&sandbox, "/klaas/v1/echo")).await;
         assert!(response.status() == 401 && reason(&response).unwrap().is_throttled());
@@ -187,6 +277,12 @@ async fn case_5_a_transport_with_the_layer_in_it_does_not_wait_for_itself() {
     let source = ClientCredentials::new(&url, CLIENT.0, CLIENT.1, transport).unwrap();
     let layer = layer(source, &sandbox);
     assert!(inside.set(layer.clone()).is_ok());
-    assert_eq!(soon(client(&layer).send(get(&sandbox, "/klaas/v1/echo"))).await.unwrap().status(), 200);
+    assert_eq!(
+        soon(client(&layer).send(get(&sandbox, "/klaas/v1/echo")))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
     assert_eq!(sandbox.counts().token, 1);
 }

@@ -1,10 +1,11 @@
-//! BEHAVIOUR, cases 33a, 36, 44a and 45, over real sockets: what fails although a token endpoint does. Nothing, where
-//! the other one is healthy or the token still lives.
+//! BEHAVIOUR, cases 33a, 36, 44a and 45, over real sockets: what fails although a token endpoint
+//! does. Nothing, where the other one is healthy or the token still lives.
 
 use std::time::Duration;
 
 use crate::sockets::{
-    Caller, LIFETIME, TO_RENEWAL, World, client, landed, pass, reason, secs, soon, through_each, until,
+    Caller, LIFETIME, TO_RENEWAL, World, client, landed, pass, reason, secs, soon, through_each,
+    until,
 };
 use http::StatusCode;
 use klavi_auth::{
@@ -26,7 +27,11 @@ fn status(code: u16) -> Fault {
 /// A good response of a token endpoint.
 fn good(token: &AccessToken, lifetime: Duration) -> Fault {
     let (token, lifetime) = (token.expose(), lifetime.as_secs());
-    Fault::body(OK, JSON, format!(r#"{{"accessToken":"{token}","expireIn":{lifetime}}}"#))
+    Fault::body(
+        OK,
+        JSON,
+        format!(r#"{{"accessToken":"{token}","expireIn":{lifetime}}}"#),
+    )
 }
 
 /// How `/refresh` fails, all the time.
@@ -38,7 +43,8 @@ enum Outage {
     Repeats(Duration),
 }
 
-/// Five lives of 60 s, with a request a second from when a refresh is due, and the back-off at its longest.
+/// Five lives of 60 s, with a request a second from when a refresh is due, and the back-off at its
+/// longest.
 async fn five_lives(world: &World, name: &str, outage: &Outage) {
     let [auths, refreshes, _, unauthorized] = world.counts();
     let builder = world.builder().request_timeout(SILENCE);
@@ -53,17 +59,31 @@ async fn five_lives(world: &World, name: &str, outage: &Outage) {
         let fault = match outage {
             Outage::As(fault) => fault.clone(),
             Outage::Silence => Fault::never(),
-            Outage::Repeats(more) => good(&token, layer.tokens().snapshot().expires_in().unwrap() + *more),
+            Outage::Repeats(more) => good(
+                &token,
+                layer.tokens().snapshot().expires_in().unwrap() + *more,
+            ),
         };
         world.sandbox.fail_next(Endpoint::Refresh, 1, fault);
         let asked = world.counts()[1];
-        assert_eq!(client.status(world.get("echo")).await, 200, "{name}: {requests}");
+        assert_eq!(
+            client.status(world.get("echo")).await,
+            200,
+            "{name}: {requests}"
+        );
         let is_silent = || matches!(outage, Outage::Silence) && world.counts()[1] > asked;
         until(|| !layer.tokens().snapshot().is_fetching() || is_silent()).await;
         if is_silent() {
             // Nobody waits for a refresh, however long it takes.
-            assert_eq!(client.status(world.get("echo")).await, 200, "{name}: {requests}");
-            assert!(layer.tokens().snapshot().is_fetching(), "{name}: {requests}");
+            assert_eq!(
+                client.status(world.get("echo")).await,
+                200,
+                "{name}: {requests}"
+            );
+            assert!(
+                layer.tokens().snapshot().is_fetching(),
+                "{name}: {requests}"
+            );
             pass(SILENCE).await;
             landed(&layer).await;
         }
@@ -77,7 +97,11 @@ async fn five_lives(world: &World, name: &str, outage: &Outage) {
         assert!(requests <= 5 * 22, "{name}: a life is no longer than 60 s");
     }
     let counts = world.counts();
-    assert_eq!([counts[0] - auths, counts[1] - refreshes], [6, 10], "{name}");
+    assert_eq!(
+        [counts[0] - auths, counts[1] - refreshes],
+        [6, 10],
+        "{name}"
+    );
     assert_eq!(counts[3], unauthorized, "{name}");
 }
 
@@ -93,7 +117,10 @@ async fn case_33a_an_outage_of_refresh_in_any_way_costs_no_request() {
         ("429", Outage::As(status(429))),
         ("500", Outage::As(status(500))),
         ("503", Outage::As(status(503))),
-        ("HTML", Outage::As(Fault::body(OK, "text/html", "<h1>Sign in</h1>"))),
+        (
+            "HTML",
+            Outage::As(Fault::body(OK, "text/html", "<h1>Sign in</h1>")),
+        ),
         ("an empty object", Outage::As(Fault::body(OK, JSON, "{}"))),
         ("redirect", Outage::As(Fault::redirect("/elsewhere"))),
     ];
@@ -155,7 +182,9 @@ async fn case_36_retry_after_of_refresh_does_not_bind_auth_after_a_401() {
         let client = client(&layer);
         assert_eq!(client.status(world.get("echo")).await, 200);
         pass(TO_RENEWAL).await;
-        world.sandbox.fail_next(Endpoint::Refresh, 1, status(429).retry_after(secs(200)));
+        world
+            .sandbox
+            .fail_next(Endpoint::Refresh, 1, status(429).retry_after(secs(200)));
         for _ in 0..3 {
             assert_eq!(client.status(world.get("echo")).await, 200);
             landed(&layer).await;
@@ -179,7 +208,9 @@ async fn case_36_retry_after_of_refresh_does_not_bind_auth_after_expiry() {
         let client = client(&layer);
         assert_eq!(client.status(world.get("echo")).await, 200);
         pass(secs(1600)).await;
-        world.sandbox.fail_next(Endpoint::Refresh, 1, status(429).retry_after(secs(300)));
+        world
+            .sandbox
+            .fail_next(Endpoint::Refresh, 1, status(429).retry_after(secs(300)));
         assert_eq!(client.status(world.get("echo")).await, 200);
         landed(&layer).await;
         // In the last 30 s too the token is sent, and nobody is called.
@@ -204,7 +235,9 @@ async fn case_36_44a_while_retry_after_of_auth_runs_nothing_is_called() {
         pass(TO_RENEWAL).await;
         // Two refreshes that fail, and `/auth` in its turn.
         world.sandbox.fail_next(Endpoint::Refresh, 2, status(500));
-        world.sandbox.fail_next(Endpoint::Auth, 1, status(503).retry_after(secs(200)));
+        world
+            .sandbox
+            .fail_next(Endpoint::Auth, 1, status(503).retry_after(secs(200)));
         for _ in 0..4 {
             assert_eq!(client.status(world.get("echo")).await, 200);
             landed(&layer).await;
@@ -230,7 +263,8 @@ async fn case_36_44a_while_retry_after_of_auth_runs_nothing_is_called() {
 #[tokio::test]
 async fn case_44a_a_spurious_401_in_an_outage_fails_that_request_only() {
     through_each(async |world| {
-        // The first token, the budget, and three attempts; from the last one on a back-off of 60 s, cut to 5 s.
+        // The first token, the budget, and three attempts; from the last one on a back-off of 60 s,
+        // cut to 5 s.
         let layer = world.layer_drawing(&[0.0, 0.0, 0.0, 0.0, 1.0]);
         let client = client(&layer);
         assert_eq!(client.status(world.get("echo")).await, 200);
@@ -240,14 +274,23 @@ async fn case_44a_a_spurious_401_in_an_outage_fails_that_request_only() {
         assert_eq!(response.status(), 401);
         assert!(reason(&response).unwrap().is_server_error());
         assert_eq!(world.counts(), [4, 0, 2, 1]);
-        for (seconds, auths, generation) in [(0, 4, 1), (5, 5, 1), (2, 5, 1), (3, 6, 1), (5, 7, 2), (5, 7, 2)]
-        {
+        for (seconds, auths, generation) in [
+            (0, 4, 1),
+            (5, 5, 1),
+            (2, 5, 1),
+            (3, 6, 1),
+            (5, 7, 2),
+            (5, 7, 2),
+        ] {
             pass(secs(seconds)).await;
             assert_eq!(client.status(world.get("echo")).await, 200);
             landed(&layer).await;
             assert_eq!(world.counts()[..2], [auths, 0]);
             let now = layer.tokens().snapshot();
-            assert_eq!((now.generation(), now.is_suspect()), (Some(generation), generation == 1));
+            assert_eq!(
+                (now.generation(), now.is_suspect()),
+                (Some(generation), generation == 1)
+            );
         }
         assert_eq!(world.counts(), [7, 0, 8, 1]);
         assert_eq!(world.tokens_sent(), [1, 1, 1, 1, 1, 1, 1, 2]);
@@ -262,7 +305,9 @@ async fn case_45_a_spurious_401_with_an_auth_that_repeats_its_token_is_resent() 
         let client = client(&layer);
         assert_eq!(client.status(world.get("echo")).await, 200);
         let token = soon(layer.tokens().get()).await.unwrap();
-        world.sandbox.fail_next(Endpoint::Auth, 1, good(&token, LIFETIME));
+        world
+            .sandbox
+            .fail_next(Endpoint::Auth, 1, good(&token, LIFETIME));
         world.sandbox.fail_next(Endpoint::Resource, 1, status(401));
         for _ in 0..5 {
             assert_eq!(client.status(world.get("echo")).await, 200);

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::sockets::{
-    Caller, LIFETIME, TO_RENEWAL, client, drawing, landed, pass, secs, settle, soon, through_each, until,
+    Caller, LIFETIME, TO_RENEWAL, client, drawing, landed, pass, secs, settle, soon, through_each,
+    until,
 };
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
@@ -18,9 +19,14 @@ async fn case_16_nobody_waits_for_the_one_slow_renewal_of_an_aging_token() {
         let layer = world.layer();
         let client = client(&layer);
         assert_eq!(client.status(world.get("echo")).await, 200);
-        world.sandbox.fail_next(Endpoint::Refresh, 1, Fault::never());
+        world
+            .sandbox
+            .fail_next(Endpoint::Refresh, 1, Fault::never());
         pass(TO_RENEWAL).await;
-        assert_eq!(layer.tokens().snapshot().freshness(), Some(Freshness::Aging));
+        assert_eq!(
+            layer.tokens().snapshot().freshness(),
+            Some(Freshness::Aging)
+        );
         for _ in 0..10 {
             let calls = join_all((0..100).map(|_| client.send(world.get("echo"))));
             for response in soon(calls).await {
@@ -49,8 +55,14 @@ async fn case_17_a_live_token_is_renewed_with_its_bearer_and_the_keys_stay_home(
         assert_eq!(world.tokens_sent(), [1, 1, 2]);
 
         let refresh = &world.log_of(Endpoint::Refresh)[0];
-        assert_eq!((refresh.method(), refresh.path()), (&Method::GET, "/monitor/v1/refresh"));
-        assert_eq!((refresh.query(), refresh.body_len(), refresh.token()), (None, 0, Some(1)));
+        assert_eq!(
+            (refresh.method(), refresh.path()),
+            (&Method::GET, "/monitor/v1/refresh")
+        );
+        assert_eq!(
+            (refresh.query(), refresh.body_len(), refresh.token()),
+            (None, 0, Some(1))
+        );
         assert_eq!(refresh.headers()["accept"], "application/json");
         assert!(!refresh.headers().contains_key("content-type"));
         let authorization: Vec<_> = refresh.headers().get_all("authorization").iter().collect();
@@ -59,8 +71,15 @@ async fn case_17_a_live_token_is_renewed_with_its_bearer_and_the_keys_stay_home(
         let keys: BTreeMap<String, String> =
             serde_json::from_slice(world.log_of(Endpoint::Auth)[0].body()).unwrap();
         assert_eq!(keys.len(), 2);
-        let sent: Vec<_> = refresh.headers().values().map(|v| v.to_str().unwrap()).collect();
-        assert!(keys.values().all(|key| !sent.iter().any(|value| value.contains(key.as_str()))));
+        let sent: Vec<_> = refresh
+            .headers()
+            .values()
+            .map(|v| v.to_str().unwrap())
+            .collect();
+        assert!(
+            keys.values()
+                .all(|key| !sent.iter().any(|value| value.contains(key.as_str())))
+        );
     })
     .await;
 }
@@ -80,7 +99,10 @@ async fn case_18_when_refresh_denies_the_bearer_auth_is_asked_once_and_nobody_no
             let nth = nth as u64 + 1;
             assert_eq!(world.counts(), [nth + 1, nth, nth + 1, 0], "{denial}");
             let now = layer.tokens().snapshot();
-            assert_eq!((now.generation(), now.freshness()), (Some(nth + 1), Some(Freshness::Fresh)));
+            assert_eq!(
+                (now.generation(), now.freshness()),
+                (Some(nth + 1), Some(Freshness::Fresh))
+            );
             assert!(now.last_error().is_none(), "{now:?}");
         }
     })
@@ -94,7 +116,10 @@ async fn case_19_with_an_expired_token_auth_is_called_and_refresh_is_not_tried()
         let client = client(&layer);
         assert_eq!(client.status(world.get("echo")).await, 200);
         pass(LIFETIME).await;
-        assert_eq!(layer.tokens().snapshot().freshness(), Some(Freshness::Expired));
+        assert_eq!(
+            layer.tokens().snapshot().freshness(),
+            Some(Freshness::Expired)
+        );
         let calls = join_all((0..20).map(|_| client.send(world.get("echo"))));
         for response in soon(calls).await {
             assert_eq!(response.unwrap().status(), 200);

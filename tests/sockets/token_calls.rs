@@ -16,10 +16,19 @@ const GATEWAY: HeaderName = HeaderName::from_static("x-gateway");
 
 /// The values of a header in all token calls.
 fn sent(world: &World, name: &HeaderName) -> Vec<String> {
-    let calls = [Endpoint::Auth, Endpoint::Refresh].map(|endpoint| world.log_of(endpoint)).concat();
-    let values =
-        calls.iter().flat_map(|call| call.headers().get_all(name).into_iter().cloned().collect::<Vec<_>>());
-    values.map(|value| value.to_str().unwrap().to_owned()).collect()
+    let calls = [Endpoint::Auth, Endpoint::Refresh]
+        .map(|endpoint| world.log_of(endpoint))
+        .concat();
+    let values = calls.iter().flat_map(|call| {
+        call.headers()
+            .get_all(name)
+            .into_iter()
+            .cloned()
+            .collect::<Vec<_>>()
+    });
+    values
+        .map(|value| value.to_str().unwrap().to_owned())
+        .collect()
 }
 
 #[tokio::test]
@@ -45,8 +54,15 @@ async fn further_headers_are_on_every_token_call_and_the_calls_own_stay() {
         assert_eq!(sent(&world, &USER_AGENT), ["acme-billing/1.4"; 2]);
         assert_eq!(sent(&world, &GATEWAY), ["two"; 2]);
         assert_eq!(sent(&world, &ACCEPT), ["application/json"; 2]);
-        assert_eq!(sent(&world, &CONTENT_TYPE), ["application/json"], "of /auth");
-        assert_eq!(world.log_of(Endpoint::Auth)[0].headers().get(AUTHORIZATION), None);
+        assert_eq!(
+            sent(&world, &CONTENT_TYPE),
+            ["application/json"],
+            "of /auth"
+        );
+        assert_eq!(
+            world.log_of(Endpoint::Auth)[0].headers().get(AUTHORIZATION),
+            None
+        );
         assert_eq!(world.log_of(Endpoint::Refresh)[0].token(), Some(1));
     })
     .await;
@@ -57,7 +73,10 @@ async fn without_a_user_agent_the_crates_own_is_sent() {
     through_each(async |world| {
         let layer = world.layer();
         assert_eq!(client(&layer).status(world.get("echo")).await, 200);
-        assert_eq!(sent(&world, &USER_AGENT), [concat!("klavi-auth/", env!("CARGO_PKG_VERSION"))]);
+        assert_eq!(
+            sent(&world, &USER_AGENT),
+            [concat!("klavi-auth/", env!("CARGO_PKG_VERSION"))]
+        );
     })
     .await;
 }
@@ -66,15 +85,31 @@ async fn without_a_user_agent_the_crates_own_is_sent() {
 async fn case_35_a_fetch_makes_as_many_attempts_as_it_is_told_to() {
     for attempts in [1, 2, 5] {
         through_each(async |world| {
-            let layer = world.builder().attempts(attempts).randomness(|| 0.0).build().unwrap();
+            let layer = world
+                .builder()
+                .attempts(attempts)
+                .randomness(|| 0.0)
+                .build()
+                .unwrap();
             let fault = Fault::status(StatusCode::SERVICE_UNAVAILABLE);
-            world.sandbox.fail_next(Endpoint::Auth, attempts as usize - 1, fault.clone());
+            world
+                .sandbox
+                .fail_next(Endpoint::Auth, attempts as usize - 1, fault.clone());
             assert_eq!(client(&layer).status(world.get("echo")).await, 200);
             assert_eq!(world.counts()[0], u64::from(attempts));
 
-            world.sandbox.fail_next(Endpoint::Auth, attempts as usize, fault);
-            layer.tokens().invalidate(&layer.tokens().get().await.unwrap());
-            assert!(client(&layer).failure(world.get("echo")).await.is_server_error());
+            world
+                .sandbox
+                .fail_next(Endpoint::Auth, attempts as usize, fault);
+            layer
+                .tokens()
+                .invalidate(&layer.tokens().get().await.unwrap());
+            assert!(
+                client(&layer)
+                    .failure(world.get("echo"))
+                    .await
+                    .is_server_error()
+            );
             assert_eq!(world.counts()[0], 2 * u64::from(attempts));
         })
         .await;
@@ -88,7 +123,11 @@ async fn what_is_told_to_the_layers_builder_reaches_the_token_cache() {
         let before = EVENTS.load(Ordering::SeqCst);
         let layer = world
             .builder()
-            .backoff(Backoff::default().first(TO_RENEWAL / 20).longest(TO_RENEWAL / 20))
+            .backoff(
+                Backoff::default()
+                    .first(TO_RENEWAL / 20)
+                    .longest(TO_RENEWAL / 20),
+            )
             .randomness(|| 1.0)
             .attempts(1)
             .keep_alive(true)
@@ -98,7 +137,9 @@ async fn what_is_told_to_the_layers_builder_reaches_the_token_cache() {
             .build()
             .unwrap();
         let client = client(&layer);
-        world.sandbox.fail_next(Endpoint::Auth, 1, Fault::status(StatusCode::BAD_GATEWAY));
+        world
+            .sandbox
+            .fail_next(Endpoint::Auth, 1, Fault::status(StatusCode::BAD_GATEWAY));
         assert!(client.failure(world.get("echo")).await.is_server_error());
         assert!(layer.tokens().snapshot().held_back().is_some());
         assert_eq!(EVENTS.load(Ordering::SeqCst), before + 1);

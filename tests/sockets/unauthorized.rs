@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::sockets::{
-    Body, Caller, TO_RENEWAL, client, http1, landed, pass, reason, secs, settle, soon, through_each, until,
+    Body, Caller, TO_RENEWAL, client, http1, landed, pass, reason, secs, settle, soon,
+    through_each, until,
 };
 use futures_util::future::join_all;
 use http::{Request, StatusCode};
@@ -49,7 +50,9 @@ async fn case_45_an_aging_token_that_is_rejected_is_not_refreshed() {
         assert_eq!(client.status(world.get("echo")).await, 200);
         landed(&layer).await;
         // The back-off of the refresh does not hold back this fetch.
-        world.sandbox.fail_next(Endpoint::Resource, 1, unauthorized("no"));
+        world
+            .sandbox
+            .fail_next(Endpoint::Resource, 1, unauthorized("no"));
         assert_eq!(client.status(world.get("echo")).await, 200);
         assert_eq!(world.counts(), [2, 1, 4, 1]);
         assert_eq!(world.tokens_sent(), [1, 1, 1, 2]);
@@ -61,10 +64,17 @@ async fn case_45_an_aging_token_that_is_rejected_is_not_refreshed() {
 async fn case_41_a_second_401_is_a_response_intact_after_2_calls_and_1_renewal() {
     through_each(async |world| {
         let client = client(&world.layer());
-        world.sandbox.fail_next(Endpoint::Resource, 1, unauthorized("first"));
-        world.sandbox.fail_next(Endpoint::Resource, 1, unauthorized("second"));
+        world
+            .sandbox
+            .fail_next(Endpoint::Resource, 1, unauthorized("first"));
+        world
+            .sandbox
+            .fail_next(Endpoint::Resource, 1, unauthorized("second"));
         let response = client.answer(world.get("echo")).await;
-        assert_eq!((response.status().as_u16(), &response.body()[..]), (401, &b"second"[..]));
+        assert_eq!(
+            (response.status().as_u16(), &response.body()[..]),
+            (401, &b"second"[..])
+        );
         assert_eq!(response.headers()["x-which"], "second");
         assert_eq!(world.counts(), [2, 0, 2, 2]);
         assert_eq!(client.status(world.get("echo")).await, 200);
@@ -95,7 +105,8 @@ async fn case_42_a_late_401_is_resent_with_the_newer_token_without_a_fetch() {
 }
 
 #[tokio::test]
-async fn case_42_a_refresh_that_kills_the_old_bearer_costs_requests_in_flight_a_resend_and_no_fetch() {
+async fn case_42_a_refresh_that_kills_the_old_bearer_costs_requests_in_flight_a_resend_and_no_fetch()
+ {
     through_each(async |world| {
         world.sandbox.set_refresh_kills_old(true);
         let layer = world.layer();
@@ -112,7 +123,9 @@ async fn case_42_a_refresh_that_kills_the_old_bearer_costs_requests_in_flight_a_
         gate.forget_permits(1);
         pass(TO_RENEWAL).await;
         // These have the first token, and leave when it is dead.
-        let calls: Vec<_> = (0..10).map(|_| tokio::spawn(client.send(world.get("echo")))).collect();
+        let calls: Vec<_> = (0..10)
+            .map(|_| tokio::spawn(client.send(world.get("echo"))))
+            .collect();
         until(|| layer.tokens().snapshot().generation() == Some(2)).await;
         gate.add_permits(100);
         for response in soon(join_all(calls)).await {
@@ -130,7 +143,9 @@ async fn case_43_rejected_requests_share_one_fetch_and_new_ones_wait_for_it() {
         assert_eq!(client.status(world.get("echo")).await, 200);
         world.sandbox.revoke_all();
         world.sandbox.set_latency(Endpoint::Auth, secs(4));
-        let mut calls: Vec<_> = (0..50).map(|_| tokio::spawn(client.send(world.get("echo")))).collect();
+        let mut calls: Vec<_> = (0..50)
+            .map(|_| tokio::spawn(client.send(world.get("echo"))))
+            .collect();
         until(|| world.sandbox.live_tokens() == 1 && world.counts()[3] == 50).await;
         calls.extend((0..10).map(|_| tokio::spawn(client.send(world.get("echo")))));
         settle().await;
@@ -141,7 +156,10 @@ async fn case_43_rejected_requests_share_one_fetch_and_new_ones_wait_for_it() {
         }
         assert_eq!(world.counts(), [2, 0, 111, 50]);
         let tokens = world.tokens_sent();
-        assert!(tokens[..51].iter().all(|&token| token == 1) && tokens[51..].iter().all(|&token| token == 2));
+        assert!(
+            tokens[..51].iter().all(|&token| token == 1)
+                && tokens[51..].iter().all(|&token| token == 2)
+        );
     })
     .await;
 }
@@ -154,7 +172,11 @@ async fn case_44_if_the_renewal_fails_everyone_gets_their_own_401_with_the_reaso
         let client = client(&layer);
         assert_eq!(client.status(world.get("echo")).await, 200);
         let names: BTreeSet<_> = (0..30).map(|n| format!("number {n}")).collect();
-        names.iter().for_each(|name| world.sandbox.fail_next(Endpoint::Resource, 1, unauthorized(name)));
+        names.iter().for_each(|name| {
+            world
+                .sandbox
+                .fail_next(Endpoint::Resource, 1, unauthorized(name))
+        });
         world.sandbox.fail_next(Endpoint::Auth, 3, status(500));
         let mut seen = BTreeSet::new();
         for response in soon(join_all((0..30).map(|_| client.send(world.get("echo"))))).await {
@@ -180,12 +202,18 @@ async fn case_44_if_the_renewal_fails_everyone_gets_their_own_401_with_the_reaso
 async fn case_50_what_the_resend_brings_is_what_the_caller_gets() {
     through_each(async |world| {
         let client = client(&world.layer());
-        world.sandbox.fail_next(Endpoint::Resource, 1, unauthorized("first"));
+        world
+            .sandbox
+            .fail_next(Endpoint::Resource, 1, unauthorized("first"));
         world.sandbox.fail_next(Endpoint::Resource, 1, status(500));
         assert_eq!(client.status(world.get("echo")).await, 500);
         assert_eq!(world.counts(), [2, 0, 2, 1]);
-        world.sandbox.fail_next(Endpoint::Resource, 1, unauthorized("first"));
-        world.sandbox.fail_next(Endpoint::Resource, 1, Fault::reset());
+        world
+            .sandbox
+            .fail_next(Endpoint::Resource, 1, unauthorized("first"));
+        world
+            .sandbox
+            .fail_next(Endpoint::Resource, 1, Fault::reset());
         let error = soon(client.send(world.get("echo"))).await.unwrap_err();
         assert!(error.is::<hyper_util::client::legacy::Error>(), "{error:?}");
         assert_eq!(world.counts(), [3, 0, 4, 2]);

@@ -1,4 +1,5 @@
-//! A connection whose other end vanished without a word: what becomes of the calls after it, in real time.
+//! A connection whose other end vanished without a word: what becomes of the calls after it, in
+//! real time.
 
 use std::{
     convert::Infallible,
@@ -23,9 +24,13 @@ use klavi_auth::{Error, KlaviApi, KlaviAuthLayer, Product, sandbox::Sandbox};
 use tokio::net::TcpListener;
 use tower::service_fn;
 
-/// What the first fetch ends in if a call may take so long, over a connection that swallows everything; how many connections it took; and what
-/// the next one ends in, when new connections would be good.
-async fn fetches(limit: Duration, http: impl FnOnce(&mut Builder)) -> (Error, usize, Result<(), Error>) {
+/// What the first fetch ends in if a call may take so long, over a connection that swallows
+/// everything; how many connections it took; and what the next one ends in, when new connections
+/// would be good.
+async fn fetches(
+    limit: Duration,
+    http: impl FnOnce(&mut Builder),
+) -> (Error, usize, Result<(), Error>) {
     let (abyss, accepted) = abyss().await;
     let leads_to = Arc::new(Mutex::new(abyss));
     let there = Arc::clone(&leads_to);
@@ -44,7 +49,12 @@ async fn fetches(limit: Duration, http: impl FnOnce(&mut Builder)) -> (Error, us
 
     let first = soon(tokens.get()).await.unwrap_err();
     let connections = accepted.load(Ordering::SeqCst);
-    let sandbox_addr = sandbox.base_url().strip_prefix("http://").unwrap().parse().unwrap();
+    let sandbox_addr = sandbox
+        .base_url()
+        .strip_prefix("http://")
+        .unwrap()
+        .parse()
+        .unwrap();
     *leads_to.lock().unwrap() = sandbox_addr;
     (first, connections, soon(tokens.get()).await.map(drop))
 }
@@ -52,7 +62,10 @@ async fn fetches(limit: Duration, http: impl FnOnce(&mut Builder)) -> (Error, us
 /// Accepts connections and says nothing on any of them.
 async fn abyss() -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (addr, accepted) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let (addr, accepted) = (
+        listener.local_addr().unwrap(),
+        Arc::new(AtomicUsize::new(0)),
+    );
     let counted = Arc::clone(&accepted);
     tokio::spawn(async move {
         let mut open = Vec::new();
@@ -72,7 +85,8 @@ async fn over_http_1_a_call_that_times_out_takes_its_connection_with_it() {
     next.unwrap();
 }
 
-/// Not what one would wish for, but all clients that speak HTTP/2 share it, and only they can know better.
+/// Not what one would wish for, but all clients that speak HTTP/2 share it, and only they can know
+/// better.
 #[tokio::test]
 async fn over_http_2_all_calls_stay_on_the_dead_connection() {
     let (first, connections, next) = fetches(secs(1), |http| _ = http.http2_only(true)).await;
@@ -86,7 +100,8 @@ async fn over_http_2_with_a_keep_alive_the_dead_connection_is_given_up() {
     let (first, _, next) = fetches(secs(6), |http| {
         let interval = Duration::from_millis(300);
         http.http2_only(true).timer(TokioTimer::new());
-        http.http2_keep_alive_interval(interval).http2_keep_alive_timeout(interval);
+        http.http2_keep_alive_interval(interval)
+            .http2_keep_alive_timeout(interval);
     })
     .await;
     assert!(first.is_transport(), "{first:?}");

@@ -1,4 +1,5 @@
-//! The layer around hyper-util's client, over real sockets: HTTP/1.1 and HTTP/2, whole bodies and streams.
+//! The layer around hyper-util's client, over real sockets: HTTP/1.1 and HTTP/2, whole bodies and
+//! streams.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -25,14 +26,20 @@ where
     let mut tcp = HttpConnector::new();
     // Or small pieces wait for each other's acknowledgement.
     tcp.set_nodelay(true);
-    Client::builder(TokioExecutor::new()).http2_only(version == Version::HTTP_2).build(tcp)
+    Client::builder(TokioExecutor::new())
+        .http2_only(version == Version::HTTP_2)
+        .build(tcp)
 }
 
 /// A layer that may renew as often as it takes.
 fn layer(sandbox: &Sandbox) -> KlaviAuthLayer {
     KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
         .transport(http::<Full<Bytes>>(Version::HTTP_11))
-        .budget(Budget::default().burst(1000).full_refill(Duration::from_secs(30)))
+        .budget(
+            Budget::default()
+                .burst(1000)
+                .full_refill(Duration::from_secs(30)),
+        )
         .build()
         .unwrap()
 }
@@ -44,11 +51,18 @@ fn in_pieces(body: &Bytes) -> Stream {
         yield_now().await;
         Ok::<_, Infallible>(Frame::data(piece))
     });
-    StreamBody::new(Box::pin(pieces)).map_err(Into::into).boxed_unsync()
+    StreamBody::new(Box::pin(pieces))
+        .map_err(Into::into)
+        .boxed_unsync()
 }
 
-async fn expect<S, B, A>(sandbox: &Sandbox, seed: u64, version: Version, klavi: S, body: fn(&Bytes) -> B)
-where
+async fn expect<S, B, A>(
+    sandbox: &Sandbox,
+    seed: u64,
+    version: Version,
+    klavi: S,
+    body: fn(&Bytes) -> B,
+) where
     S: Service<Request<B>, Response = http::Response<A>, Error = BoxError> + Clone + Send + 'static,
     S::Future: Send,
     B: Send + 'static,
@@ -56,7 +70,10 @@ where
 {
     let uri = format!("{}/monitor/v1/monitors", sandbox.base_url());
     a_hundred_posts(sandbox, seed, 100, |monitor| {
-        let (klavi, request) = (klavi.clone(), Request::post(&uri).body(body(&monitor)).unwrap());
+        let (klavi, request) = (
+            klavi.clone(),
+            Request::post(&uri).body(body(&monitor)).unwrap(),
+        );
         async move {
             let response = klavi.oneshot(request).await.unwrap();
             let status = response.status();
@@ -65,21 +82,31 @@ where
         }
     })
     .await;
-    assert!(sandbox.log().iter().all(|entry| entry.path().ends_with("auth") || entry.version() == version));
+    assert!(
+        sandbox
+            .log()
+            .iter()
+            .all(|entry| entry.path().ends_with("auth") || entry.version() == version)
+    );
 }
 
 async fn whole_bodies(version: Version) {
     for seed in 1..=5 {
         let sandbox = Sandbox::start().await.unwrap();
         let klavi = layer(&sandbox).layer(http::<Full<Bytes>>(version));
-        expect(&sandbox, seed, version, klavi, |body| Full::new(body.clone())).await;
+        expect(&sandbox, seed, version, klavi, |body| {
+            Full::new(body.clone())
+        })
+        .await;
     }
 }
 
 async fn streams(version: Version) {
     for seed in 1..=5 {
         let sandbox = Sandbox::start().await.unwrap();
-        let klavi = layer(&sandbox).replay_with(Stream::new).layer(http(version));
+        let klavi = layer(&sandbox)
+            .replay_with(Stream::new)
+            .layer(http(version));
         expect(&sandbox, seed, version, klavi, in_pieces).await;
     }
 }

@@ -1,4 +1,5 @@
-//! Layers for several products over one client: each serves its own paths, in whichever order they stand.
+//! Layers for several products over one client: each serves its own paths, in whichever order they
+//! stand.
 
 use std::sync::Arc;
 
@@ -8,38 +9,53 @@ use crate::{
 };
 use http::Request;
 use klavi_auth::{
-    BoxError, KlaviAuthLayer, KlaviAuthMiddleware, KlaviSource, Product, TokenCache, sandbox::Endpoint,
+    BoxError, KlaviAuthLayer, KlaviAuthMiddleware, KlaviSource, Product, TokenCache,
+    sandbox::Endpoint,
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 
-type Klavi = BoxCloneSyncService<Request<Body>, <Http as Service<Request<Body>>>::Response, BoxError>;
+type Klavi =
+    BoxCloneSyncService<Request<Body>, <Http as Service<Request<Body>>>::Response, BoxError>;
 
 /// One is the beginning of another.
 const PRODUCTS: [&str; 4] = ["monitor", "data", "monitoring", "data.v2"];
 
 /// All orders of `0..n`.
 fn orders(n: usize) -> Vec<Vec<usize>> {
-    let Some(last) = n.checked_sub(1) else { return vec![Vec::new()] };
-    let insert = |order: Vec<usize>| (0..n).map(move |at| [&order[..at], &[last], &order[at..]].concat());
+    let Some(last) = n.checked_sub(1) else {
+        return vec![Vec::new()];
+    };
+    let insert =
+        |order: Vec<usize>| (0..n).map(move |at| [&order[..at], &[last], &order[at..]].concat());
     orders(last).into_iter().flat_map(insert).collect()
 }
 
 fn layers(world: &World, products: &[&str]) -> Vec<KlaviAuthLayer> {
     let layer = |path: &&str| {
         let product = path.parse().unwrap();
-        world.builder_for(product, world.sandbox.credentials()).build().unwrap()
+        world
+            .builder_for(product, world.sandbox.credentials())
+            .build()
+            .unwrap()
     };
     products.iter().map(layer).collect()
 }
 
 /// The client with these layers around it, the first one innermost.
 fn stack(layers: &[KlaviAuthLayer], order: &[usize]) -> Klavi {
-    let client = Klavi::new(ServiceExt::<Request<Body>>::map_err(http1(), BoxError::from));
-    order.iter().fold(client, |inner, layer| Klavi::new(layers[*layer].layer(inner)))
+    let client = Klavi::new(ServiceExt::<Request<Body>>::map_err(
+        http1(),
+        BoxError::from,
+    ));
+    order.iter().fold(client, |inner, layer| {
+        Klavi::new(layers[*layer].layer(inner))
+    })
 }
 
 fn get(world: &World, path: &str) -> Request<Body> {
-    Request::get(format!("{}{path}", world.sandbox.base_url())).body(Body::default()).unwrap()
+    Request::get(format!("{}{path}", world.sandbox.base_url()))
+        .body(Body::default())
+        .unwrap()
 }
 
 /// Calls every product twice, revokes all tokens, and calls every product again.
@@ -49,7 +65,9 @@ async fn each_product_has_its_own_token(products: &[&str]) {
         let klavi = stack(&layers(&world, products), &order);
         let call_all = async |world: &World| {
             for path in products {
-                let status = klavi.status(get(world, &format!("/{path}/v1/monitors"))).await;
+                let status = klavi
+                    .status(get(world, &format!("/{path}/v1/monitors")))
+                    .await;
                 assert_eq!(status, 200, "{path} in {order:?}");
             }
         };
@@ -81,7 +99,11 @@ async fn case_57_four_products_layers_serve_their_own_paths_in_any_order() {
 
 #[tokio::test]
 async fn case_57_products_of_two_segments_serve_their_own_paths_in_any_order() {
-    let payment = [Product::PaymentCustomer, Product::PaymentManagement, Product::Monitor];
+    let payment = [
+        Product::PaymentCustomer,
+        Product::PaymentManagement,
+        Product::Monitor,
+    ];
     each_product_has_its_own_token(&payment.each_ref().map(Product::as_str)).await;
 }
 
@@ -89,11 +111,17 @@ async fn case_57_products_of_two_segments_serve_their_own_paths_in_any_order() {
 async fn payments_with_a_cache_each_cost_an_auth_each_and_no_401() {
     let world = requests::world().await;
     let api = world.sandbox.api(Product::PaymentCustomer);
-    let source = Arc::new(KlaviSource::new(api.clone(), world.sandbox.credentials(), http1()));
+    let source = Arc::new(KlaviSource::new(
+        api.clone(),
+        world.sandbox.credentials(),
+        http1(),
+    ));
     let klavi = KlaviAuthLayer::without_tokens(&api).layer(http1());
     for payments in 1..=3 {
         let mut request = get(&world, "/payment/customer/v1/echo");
-        request.extensions_mut().insert(TokenCache::new(Arc::clone(&source)));
+        request
+            .extensions_mut()
+            .insert(TokenCache::new(Arc::clone(&source)));
         assert_eq!(klavi.status(request).await, 200);
         assert_eq!(world.counts(), [payments, 0, payments, 0]);
     }
@@ -105,24 +133,38 @@ async fn case_57_a_path_of_no_layers_product_has_no_token_and_its_401_starts_not
     let layers = layers(&world, &PRODUCTS);
     for order in orders(2) {
         let klavi = stack(&layers, &order);
-        for path in ["/links/v1/echo", "/monitoring/v1/echo", "/data.v2/v1/echo", "/monitor/../links/v1/echo"]
-        {
+        for path in [
+            "/links/v1/echo",
+            "/monitoring/v1/echo",
+            "/data.v2/v1/echo",
+            "/monitor/../links/v1/echo",
+        ] {
             assert_ne!(klavi.status(get(&world, path)).await, 200, "{path}");
         }
     }
     assert_eq!(world.counts()[0], 0);
-    assert!(world.log_of(Endpoint::Resource).iter().all(|entry| entry.token().is_none()));
+    assert!(
+        world
+            .log_of(Endpoint::Resource)
+            .iter()
+            .all(|entry| entry.token().is_none())
+    );
 }
 
 #[tokio::test]
 async fn case_57_a_layer_for_the_whole_origin_hides_the_layers_inside_of_it() {
     let world = requests::world().await;
     let [monitor, data] = <[_; 2]>::try_from(layers(&world, &PRODUCTS[..2])).unwrap();
-    let outside =
-        ServiceBuilder::new().layer(monitor.clone().whole_origin()).layer(data.clone()).service(http1());
+    let outside = ServiceBuilder::new()
+        .layer(monitor.clone().whole_origin())
+        .layer(data.clone())
+        .service(http1());
     assert_eq!(outside.status(get(&world, "/monitor/v1/echo")).await, 200);
     assert_eq!(outside.status(get(&world, "/data/v1/echo")).await, 401);
-    let inside = ServiceBuilder::new().layer(data).layer(monitor.whole_origin()).service(http1());
+    let inside = ServiceBuilder::new()
+        .layer(data)
+        .layer(monitor.whole_origin())
+        .service(http1());
     assert_eq!(inside.status(get(&world, "/data/v1/echo")).await, 200);
     assert_eq!(inside.status(get(&world, "/links/v1/echo")).await, 401);
 }
@@ -131,7 +173,10 @@ async fn case_57_a_layer_for_the_whole_origin_hides_the_layers_inside_of_it() {
 async fn case_57_a_customers_request_is_served_by_any_products_layer() {
     let world = requests::world().await;
     let monitor = KlaviAuthLayer::without_tokens(&world.sandbox.api(Product::Monitor));
-    let customer = world.builder_for(Product::Data, world.sandbox.credentials()).build().unwrap();
+    let customer = world
+        .builder_for(Product::Data, world.sandbox.credentials())
+        .build()
+        .unwrap();
     let mut request = get(&world, "/data/v1/echo");
     request.extensions_mut().insert(customer.tokens().clone());
     assert_eq!(monitor.layer(http1()).status(request).await, 200);
@@ -142,10 +187,10 @@ async fn case_57_two_products_middleware_serve_their_own_paths_in_either_order()
     for order in orders(2) {
         let world = requests::world().await;
         let layers = layers(&world, &PRODUCTS);
-        let client =
-            order.iter().fold(::reqwest_middleware::ClientBuilder::new(requests::http()), |client, layer| {
-                client.with(KlaviAuthMiddleware::from(&layers[*layer]))
-            });
+        let client = order.iter().fold(
+            ::reqwest_middleware::ClientBuilder::new(requests::http()),
+            |client, layer| client.with(KlaviAuthMiddleware::from(&layers[*layer])),
+        );
         let client = client.build();
         for revoked in [false, true] {
             if revoked {
@@ -153,7 +198,11 @@ async fn case_57_two_products_middleware_serve_their_own_paths_in_either_order()
             }
             for name in &PRODUCTS[..2] {
                 let url = format!("{}/{name}/v1/monitors", world.sandbox.base_url());
-                assert_eq!(soon(client.get(url).send()).await.unwrap().status(), 200, "{name} in {order:?}");
+                assert_eq!(
+                    soon(client.get(url).send()).await.unwrap().status(),
+                    200,
+                    "{name} in {order:?}"
+                );
             }
         }
         assert_eq!(world.counts(), [4, 0, 6, 2]);

@@ -18,10 +18,13 @@ use reqwest::{Body, Client, Request, Response};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 /// A world whose first token was fetched, used and revoked.
-async fn revoked<R>(layer: impl FnOnce(&World) -> KlaviAuthLayer<R>) -> (World, KlaviAuth<Client, R>)
+async fn revoked<R>(
+    layer: impl FnOnce(&World) -> KlaviAuthLayer<R>,
+) -> (World, KlaviAuth<Client, R>)
 where
     KlaviAuthLayer<R>: Layer<Client, Service = KlaviAuth<Client, R>>,
-    KlaviAuth<Client, R>: Service<Request, Response = Response, Error = klavi_auth::BoxError> + Clone,
+    KlaviAuth<Client, R>:
+        Service<Request, Response = Response, Error = klavi_auth::BoxError> + Clone,
 {
     let world = world().await;
     let service = layer(&world).layer(unpooled());
@@ -35,7 +38,13 @@ async fn case_40_52_a_401_leads_to_one_renewal_and_one_resend_of_bytes() {
     let (world, service) = revoked(World::layer).await;
     let response = send(&service, post(&world, "echo", "payload")).await;
     assert_eq!(response.status(), 200);
-    assert!(response.text().await.unwrap().contains(r#""body":"payload""#));
+    assert!(
+        response
+            .text()
+            .await
+            .unwrap()
+            .contains(r#""body":"payload""#)
+    );
     assert_eq!(world.counts(), [2, 0, 3, 1]);
     assert_eq!(world.tokens_sent(), [1, 1, 2]);
     // The sandbox rejects from the head alone, and reads the body of the second request only.
@@ -45,8 +54,9 @@ async fn case_40_52_a_401_leads_to_one_renewal_and_one_resend_of_bytes() {
 #[tokio::test]
 async fn case_46_which_answers_reject_the_token_can_be_replaced() {
     let world = world().await;
-    let layer =
-        world.layer().rejected_when(|status, headers| status == 403 && headers.contains_key("x-which"));
+    let layer = world
+        .layer()
+        .rejected_when(|status, headers| status == 403 && headers.contains_key("x-which"));
     let service = layer.layer(unpooled());
     let fails = |answer| world.sandbox.fail_next(Endpoint::Resource, 1, answer);
     fails(Fault::status(reqwest::StatusCode::FORBIDDEN).header("x-which", "token"));
@@ -63,7 +73,10 @@ async fn case_54_a_stream_is_sent_once_by_default_and_its_401_goes_back() {
     assert_eq!(response.status(), 401);
     assert!(response.extensions().get::<Error>().is_none());
     assert_eq!(world.counts(), [1, 0, 2, 1]);
-    assert_eq!(status(&service, post(&world, "echo", streamed(&["pay", "load"]))).await, 200);
+    assert_eq!(
+        status(&service, post(&world, "echo", streamed(&["pay", "load"]))).await,
+        200
+    );
     assert_eq!(world.counts(), [2, 0, 3, 1]);
     assert_eq!(bodies(&world), ["", "", "payload"]);
 }
@@ -71,7 +84,11 @@ async fn case_54_a_stream_is_sent_once_by_default_and_its_401_goes_back() {
 #[tokio::test]
 async fn case_53_a_stream_is_resent_whole_if_it_is_recorded() {
     let (world, service) = revoked(|world| world.layer().replay_with(Body::wrap)).await;
-    let response = send(&service, post(&world, "echo", streamed(&["pay", "", "load"]))).await;
+    let response = send(
+        &service,
+        post(&world, "echo", streamed(&["pay", "", "load"])),
+    )
+    .await;
     assert_eq!(response.status(), 200);
     assert_eq!(world.counts(), [2, 0, 3, 1]);
     assert_eq!(bodies(&world), ["", "", "payload"]);
@@ -83,7 +100,8 @@ async fn case_53_a_stream_is_resent_whole_if_it_is_recorded() {
 
 #[tokio::test]
 async fn case_54_a_stream_that_is_known_to_be_too_long_is_sent_once() {
-    let (world, service) = revoked(|world| world.layer().replay_with(Body::wrap).replay_limit(4)).await;
+    let (world, service) =
+        revoked(|world| world.layer().replay_with(Body::wrap).replay_limit(4)).await;
     let five = || Body::wrap(Full::new(Bytes::from_static(b"12345")));
     assert_eq!(status(&service, post(&world, "echo", five())).await, 401);
     assert_eq!(status(&service, post(&world, "echo", five())).await, 200);
@@ -95,22 +113,36 @@ async fn case_54_a_stream_that_is_known_to_be_too_long_is_sent_once() {
 async fn case_3_4_the_opt_out_and_an_authorization_of_ones_own_go_out_as_they_are() {
     let world = world().await;
     let service = world.layer().layer(http());
-    assert_eq!(status(&service, with(get(&world, "echo"), SkipAuth)).await, 401);
+    assert_eq!(
+        status(&service, with(get(&world, "echo"), SkipAuth)).await,
+        401
+    );
     let mut own = get(&world, "echo");
-    own.headers_mut().insert("authorization", "Bearer linkToken".parse().unwrap());
+    own.headers_mut()
+        .insert("authorization", "Bearer linkToken".parse().unwrap());
     assert_eq!(status(&service, own).await, 401);
     assert_eq!(world.counts(), [0, 0, 2, 2]);
-    let sent: Vec<_> =
-        world.sandbox.log().iter().map(|entry| entry.headers().get("authorization").cloned()).collect();
+    let sent: Vec<_> = world
+        .sandbox
+        .log()
+        .iter()
+        .map(|entry| entry.headers().get("authorization").cloned())
+        .collect();
     assert_eq!(sent, [None, Some("Bearer linkToken".parse().unwrap())]);
 }
 
 #[tokio::test]
 async fn case_48_no_resend_is_heard() {
     let (world, service) = revoked(World::layer).await;
-    assert_eq!(status(&service, with(get(&world, "echo"), NoResend)).await, 401);
+    assert_eq!(
+        status(&service, with(get(&world, "echo"), NoResend)).await,
+        401
+    );
     assert_eq!(world.counts(), [1, 0, 2, 1]);
-    assert_eq!(status(&service, with(get(&world, "echo"), NoResend)).await, 200);
+    assert_eq!(
+        status(&service, with(get(&world, "echo"), NoResend)).await,
+        200
+    );
     assert_eq!(world.counts(), [2, 0, 3, 1]);
 }
 
@@ -119,27 +151,62 @@ async fn a_request_brings_the_tokens_of_its_customer() {
     let world = world().await;
     let layer = KlaviAuthLayer::without_tokens(&world.sandbox.api(Product::Monitor));
     let service = layer.layer(http());
-    let error = soon(service.clone().oneshot(get(&world, "echo"))).await.unwrap_err();
+    let error = soon(service.clone().oneshot(get(&world, "echo")))
+        .await
+        .unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_customer_missing());
-    let customers: [TokenCache; 2] = [world.layer().tokens().clone(), world.layer().tokens().clone()];
+    let customers: [TokenCache; 2] = [
+        world.layer().tokens().clone(),
+        world.layer().tokens().clone(),
+    ];
     for customer in [0, 1, 0, 1] {
-        assert_eq!(status(&service, with(get(&world, "echo"), customers[customer].clone())).await, 200);
+        assert_eq!(
+            status(
+                &service,
+                with(get(&world, "echo"), customers[customer].clone())
+            )
+            .await,
+            200
+        );
     }
     assert_eq!(world.tokens_sent(), [1, 2, 1, 2]);
     world.sandbox.revoke_all();
-    assert_eq!(status(&service, with(get(&world, "echo"), customers[0].clone())).await, 200);
+    assert_eq!(
+        status(&service, with(get(&world, "echo"), customers[0].clone())).await,
+        200
+    );
     assert_eq!(world.counts(), [3, 0, 6, 1]);
 }
 
 /// What can be seen of a request by the service that it is given to.
-type Head = (Method, String, Version, Option<Duration>, HeaderMap, Option<Bytes>);
+type Head = (
+    Method,
+    String,
+    Version,
+    Option<Duration>,
+    HeaderMap,
+    Option<Bytes>,
+);
 
 fn head(request: &Request) -> Head {
     let mut headers = request.headers().clone();
     headers.remove("authorization");
-    let body = request.body().map(|body| Bytes::copy_from_slice(body.as_bytes().unwrap()));
-    let (method, url, version) = (request.method().clone(), request.url().to_string(), request.version());
-    (method, url, version, request.timeout().copied(), headers, body)
+    let body = request
+        .body()
+        .map(|body| Bytes::copy_from_slice(body.as_bytes().unwrap()));
+    let (method, url, version) = (
+        request.method().clone(),
+        request.url().to_string(),
+        request.version(),
+    );
+    (
+        method,
+        url,
+        version,
+        request.timeout().copied(),
+        headers,
+        body,
+    )
 }
 
 #[tokio::test]
@@ -153,7 +220,10 @@ async fn case_52_method_query_fragment_version_timeout_headers_and_body_survive_
     }));
     assert_eq!(status(&service, get(&world, "echo")).await, 200);
 
-    let url = format!("{}/monitor/v1/echo?a=1&b=%20&c#part-2", world.sandbox.base_url());
+    let url = format!(
+        "{}/monitor/v1/echo?a=1&b=%20&c#part-2",
+        world.sandbox.base_url()
+    );
     let mut full = Request::new(Method::PUT, url.parse().unwrap());
     *full.version_mut() = Version::HTTP_10;
     *full.timeout_mut() = Some(secs(50));
@@ -169,7 +239,10 @@ async fn case_52_method_query_fragment_version_timeout_headers_and_body_survive_
         assert_eq!(*seen.lock().unwrap(), [original.clone(), original]);
     }
     let log = world.log_of(Endpoint::Resource);
-    let sent: Vec<_> = log.iter().map(|entry| (entry.version(), entry.query())).collect();
+    let sent: Vec<_> = log
+        .iter()
+        .map(|entry| (entry.version(), entry.query()))
+        .collect();
     assert_eq!(sent[1..3], [(Version::HTTP_10, Some("a=1&b=%20&c")); 2]);
     assert_eq!(sent[3..], [(Version::HTTP_11, Some("a=1&b=%20&c")); 2]);
 }

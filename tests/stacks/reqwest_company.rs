@@ -1,4 +1,5 @@
-//! `reqwest::Client` under the layer: where the token goes, what stands around it, and tokens that are revoked at random.
+//! `reqwest::Client` under the layer: where the token goes, what stands around it, and tokens that
+//! are revoked at random.
 
 use std::{
     sync::{
@@ -46,10 +47,20 @@ async fn case_57_a_foreign_origin_gets_no_token_and_its_401_starts_nothing() {
     let (here, there) = (world().await, world().await);
     let service = here.layer().layer(http());
     assert_eq!(status(&service, get(&there, "echo")).await, 401);
-    assert_eq!((here.counts(), there.counts()), ([0, 0, 0, 0], [0, 0, 1, 1]));
-    assert!(!there.sandbox.log()[0].headers().contains_key("authorization"));
+    assert_eq!(
+        (here.counts(), there.counts()),
+        ([0, 0, 0, 0], [0, 0, 1, 1])
+    );
+    assert!(
+        !there.sandbox.log()[0]
+            .headers()
+            .contains_key("authorization")
+    );
     assert_eq!(status(&service, get(&here, "echo")).await, 200);
-    assert_eq!((here.counts(), there.counts()), ([1, 0, 1, 0], [0, 0, 1, 1]));
+    assert_eq!(
+        (here.counts(), there.counts()),
+        ([1, 0, 1, 0], [0, 0, 1, 1])
+    );
 }
 
 #[tokio::test]
@@ -57,11 +68,22 @@ async fn case_57_60_a_redirect_to_a_foreign_origin_carries_no_token_and_its_401_
     let (here, there) = (world().await, world().await);
     let service = here.layer().layer(http());
     let elsewhere = format!("{}/monitor/v1/echo", there.sandbox.base_url());
-    here.sandbox.fail_next(Endpoint::Resource, 1, Fault::redirect(&elsewhere));
+    here.sandbox
+        .fail_next(Endpoint::Resource, 1, Fault::redirect(&elsewhere));
     let response = send(&service, get(&here, "echo")).await;
-    assert_eq!((response.status(), response.url().as_str()), (UNAUTHORIZED, &*elsewhere));
-    assert!(!there.sandbox.log()[0].headers().contains_key("authorization"));
-    assert_eq!((here.counts(), there.counts()), ([1, 0, 1, 0], [0, 0, 1, 1]));
+    assert_eq!(
+        (response.status(), response.url().as_str()),
+        (UNAUTHORIZED, &*elsewhere)
+    );
+    assert!(
+        !there.sandbox.log()[0]
+            .headers()
+            .contains_key("authorization")
+    );
+    assert_eq!(
+        (here.counts(), there.counts()),
+        ([1, 0, 1, 0], [0, 0, 1, 1])
+    );
     assert_eq!(status(&service, get(&here, "echo")).await, 200);
     assert_eq!(here.counts(), [1, 0, 2, 0]);
 }
@@ -71,11 +93,16 @@ fn accepting_the_second() -> impl Service<Request, Response = Response, Error = 
     let inner = service_fn(async |request: Request| {
         let fresh = request.headers()["authorization"] == "Bearer t2";
         let status = if fresh { StatusCode::OK } else { UNAUTHORIZED };
-        Ok::<_, BoxError>(Response::from(http::Response::builder().status(status).body("")?))
+        Ok::<_, BoxError>(Response::from(
+            http::Response::builder().status(status).body("")?,
+        ))
     });
     let number = Arc::new(AtomicUsize::new(0));
     let tokens = TokenCache::new(source_fn(move |_| {
-        let token = NewToken::new(&format!("t{}", number.fetch_add(1, Ordering::SeqCst) + 1), secs(1800));
+        let token = NewToken::new(
+            &format!("t{}", number.fetch_add(1, Ordering::SeqCst) + 1),
+            secs(1800),
+        );
         async { token }
     }));
     KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), tokens).layer(inner)
@@ -94,7 +121,9 @@ async fn case_57_a_401_from_another_product_behind_a_redirect_starts_nothing() {
     let service = world.layer().layer(http());
     for _ in 0..10 {
         // reqwest follows it with the token, since the host stays the same.
-        world.sandbox.fail_next(Endpoint::Resource, 1, Fault::redirect("/data/v1/links"));
+        world
+            .sandbox
+            .fail_next(Endpoint::Resource, 1, Fault::redirect("/data/v1/links"));
         assert_eq!(status(&service, get(&world, "echo")).await, 401);
     }
     assert_eq!(status(&service, get(&world, "echo")).await, 200);
@@ -109,7 +138,9 @@ async fn case_60_a_redirect_within_the_api_carries_the_token_and_is_resent_from_
     world.sandbox.fail_next(Endpoint::Resource, 1, within());
     assert_eq!(status(&service, get(&world, "monitors")).await, 200);
     world.sandbox.fail_next(Endpoint::Resource, 1, within());
-    world.sandbox.fail_next(Endpoint::Resource, 1, Fault::status(UNAUTHORIZED));
+    world
+        .sandbox
+        .fail_next(Endpoint::Resource, 1, Fault::status(UNAUTHORIZED));
     assert_eq!(status(&service, get(&world, "monitors")).await, 200);
     assert_eq!(world.counts(), [2, 0, 5, 1]);
     assert_eq!(world.tokens_sent(), [1, 1, 1, 1, 2]);
@@ -118,9 +149,12 @@ async fn case_60_a_redirect_within_the_api_carries_the_token_and_is_resent_from_
 #[tokio::test]
 async fn case_58_plain_http_to_the_api_is_an_error_before_anything_leaves() {
     let (sent, inner) = counting();
-    let service = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), fixed_tokens()).layer(inner);
+    let service =
+        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), fixed_tokens()).layer(inner);
     let url = "http://api.klavi.ai/monitor/v1/monitors".parse().unwrap();
-    let error = soon(service.oneshot(Request::new(Method::GET, url))).await.unwrap_err();
+    let error = soon(service.oneshot(Request::new(Method::GET, url)))
+        .await
+        .unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_insecure_uri());
     assert_eq!(sent.load(Ordering::SeqCst), 0);
 }
@@ -128,13 +162,18 @@ async fn case_58_plain_http_to_the_api_is_an_error_before_anything_leaves() {
 #[tokio::test]
 async fn a_url_that_cannot_be_sent_is_reqwests_error_and_nothing_leaves() {
     let (sent, inner) = counting();
-    let service = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), fixed_tokens()).layer(inner);
-    for url in
-        [format!("https://api.klavi.ai/monitor/{}", "x".repeat(70_000)), "data:text/plain,x".to_owned()]
-    {
+    let service =
+        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), fixed_tokens()).layer(inner);
+    for url in [
+        format!("https://api.klavi.ai/monitor/{}", "x".repeat(70_000)),
+        "data:text/plain,x".to_owned(),
+    ] {
         let request = Request::new(Method::GET, url.parse().unwrap());
         let error = soon(service.clone().oneshot(request)).await.unwrap_err();
-        assert!(error.downcast_ref::<reqwest::Error>().unwrap().is_builder(), "{error:?}");
+        assert!(
+            error.downcast_ref::<reqwest::Error>().unwrap().is_builder(),
+            "{error:?}"
+        );
     }
     assert_eq!(sent.load(Ordering::SeqCst), 0);
 }
@@ -152,18 +191,27 @@ async fn a_request_with_room_for_the_token_and_no_more_is_sent_and_resent() {
         request
     };
     assert_eq!(status(&service, with_headers(24_575)).await, 200);
-    let error = soon(service.oneshot(with_headers(24_576))).await.unwrap_err();
+    let error = soon(service.oneshot(with_headers(24_576)))
+        .await
+        .unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_too_many_headers());
 }
 
 #[tokio::test]
 async fn case_8_without_a_token_the_client_is_not_called() {
     let world = world().await;
-    world.sandbox.fail_next(Endpoint::Auth, 1, Fault::status(UNAUTHORIZED));
+    world
+        .sandbox
+        .fail_next(Endpoint::Auth, 1, Fault::status(UNAUTHORIZED));
     let (sent, inner) = counting();
-    let error = soon(world.layer().layer(inner).oneshot(get(&world, "echo"))).await.unwrap_err();
+    let error = soon(world.layer().layer(inner).oneshot(get(&world, "echo")))
+        .await
+        .unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_keys_rejected());
-    assert_eq!((sent.load(Ordering::SeqCst), world.counts()), (0, [1, 0, 0, 0]));
+    assert_eq!(
+        (sent.load(Ordering::SeqCst), world.counts()),
+        (0, [1, 0, 0, 0])
+    );
 }
 
 #[tokio::test]
@@ -173,10 +221,18 @@ async fn case_44_if_the_renewal_fails_the_401_comes_back_with_the_reason() {
     assert_eq!(status(&service, get(&world, "echo")).await, 200);
     let own = Fault::body(UNAUTHORIZED, "text/plain", "its own");
     world.sandbox.fail_next(Endpoint::Resource, 1, own);
-    world.sandbox.fail_next(Endpoint::Auth, 1, Fault::status(StatusCode::FORBIDDEN));
+    world
+        .sandbox
+        .fail_next(Endpoint::Auth, 1, Fault::status(StatusCode::FORBIDDEN));
     let response = send(&service, get(&world, "echo")).await;
     assert_eq!(response.status(), 401);
-    assert!(response.extensions().get::<Error>().unwrap().is_keys_rejected());
+    assert!(
+        response
+            .extensions()
+            .get::<Error>()
+            .unwrap()
+            .is_keys_rejected()
+    );
     assert_eq!(response.text().await.unwrap(), "its own");
     assert_eq!(world.counts(), [2, 0, 2, 1]);
 }
@@ -185,12 +241,19 @@ async fn case_44_if_the_renewal_fails_the_401_comes_back_with_the_reason() {
 async fn a_timeout_of_the_request_bounds_the_resend_too() {
     let world = world().await;
     let service = world.layer().layer(http());
-    world.sandbox.fail_next(Endpoint::Resource, 1, Fault::status(UNAUTHORIZED));
-    world.sandbox.fail_next(Endpoint::Resource, 1, Fault::never());
+    world
+        .sandbox
+        .fail_next(Endpoint::Resource, 1, Fault::status(UNAUTHORIZED));
+    world
+        .sandbox
+        .fail_next(Endpoint::Resource, 1, Fault::never());
     let mut request = get(&world, "echo");
     *request.timeout_mut() = Some(Duration::from_millis(500));
     let error = soon(service.oneshot(request)).await.unwrap_err();
-    assert!(error.downcast_ref::<reqwest::Error>().unwrap().is_timeout(), "{error:?}");
+    assert!(
+        error.downcast_ref::<reqwest::Error>().unwrap().is_timeout(),
+        "{error:?}"
+    );
     assert_eq!(world.counts(), [2, 0, 2, 1]);
 }
 
@@ -209,10 +272,16 @@ where
 #[tokio::test]
 async fn case_49_a_limit_of_one_around_the_layer_or_inside_of_it_does_not_lock_up() {
     let world_a = world().await;
-    let around = ServiceBuilder::new().concurrency_limit(1).layer(world_a.layer()).service(http());
+    let around = ServiceBuilder::new()
+        .concurrency_limit(1)
+        .layer(world_a.layer())
+        .service(http());
     one_at_a_time(&world_a, around).await;
     let world_b = world().await;
-    let inside = ServiceBuilder::new().layer(world_b.layer()).concurrency_limit(1).service(http());
+    let inside = ServiceBuilder::new()
+        .layer(world_b.layer())
+        .concurrency_limit(1)
+        .service(http());
     one_at_a_time(&world_b, inside).await;
 }
 
@@ -222,8 +291,10 @@ async fn case_2_a_reqwest_client_and_a_hyper_client_share_the_token_of_one_layer
     let layer = world.layer();
     let (over_reqwest, over_hyper) = (layer.layer(http()), layer.layer(http1()));
     for round in 1..=2 {
-        let both =
-            [status(&over_reqwest, get(&world, "echo")).await, over_hyper.status(world.get("echo")).await];
+        let both = [
+            status(&over_reqwest, get(&world, "echo")).await,
+            over_hyper.status(world.get("echo")).await,
+        ];
         assert_eq!(both, [200; 2]);
         assert_eq!(world.counts()[0], round);
         world.sandbox.revoke_all();
@@ -236,30 +307,46 @@ async fn a_hundred_posts_while_tokens_are_revoked_at_random_are_each_handled_onc
     for (seed, recorded) in [(3, false), (4, true)] {
         let world = world().await;
         // More revocations than are believed by default.
-        let builder = world.builder().budget(Budget::default().burst(100).full_refill(secs(1)));
+        let builder = world
+            .builder()
+            .budget(Budget::default().burst(100).full_refill(secs(1)));
         let layer = builder.build().unwrap();
         let bytes = layer.layer(http());
-        let stream = layer.clone().replay_with(reqwest::Body::wrap).layer(unpooled());
+        let stream = layer
+            .clone()
+            .replay_with(reqwest::Body::wrap)
+            .layer(unpooled());
         let post = |number| {
             let body = kibibyte(number);
             let (bytes, stream) = (bytes.clone(), stream.clone());
             let request = if recorded {
                 let body: &'static str = body.leak();
-                post(&world, "monitors", crate::requests::streamed(vec![&body[..500], &body[500..]].leak()))
+                post(
+                    &world,
+                    "monitors",
+                    crate::requests::streamed(vec![&body[..500], &body[500..]].leak()),
+                )
             } else {
                 post(&world, "monitors", body)
             };
             async move {
-                let call =
-                    if recorded { stream.oneshot(request).await } else { bytes.oneshot(request).await };
+                let call = if recorded {
+                    stream.oneshot(request).await
+                } else {
+                    bytes.oneshot(request).await
+                };
                 assert_eq!(call.unwrap().status(), 201, "no caller sees a 401");
             }
         };
-        let revoked = a_hundred_calls(seed, layer.tokens(), || world.sandbox.revoke_all(), post).await;
+        let revoked =
+            a_hundred_calls(seed, layer.tokens(), || world.sandbox.revoke_all(), post).await;
         assert!(revoked >= 5, "{revoked}");
         assert_eq!(handled(&world), all_of_them(), "every body once");
         let [auth, refresh, resource, unauthorized] = world.counts();
-        assert!((revoked as u64..=revoked as u64 + 1).contains(&auth), "{auth} for {revoked} revocations");
+        assert!(
+            (revoked as u64..=revoked as u64 + 1).contains(&auth),
+            "{auth} for {revoked} revocations"
+        );
         assert_eq!((refresh, resource), (0, CALLS as u64 + unauthorized));
     }
 }

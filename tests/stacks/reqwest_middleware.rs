@@ -5,7 +5,8 @@ use crate::revoking::{CALLS, a_hundred_calls, all_of_them, kibibyte};
 use crate::sockets::{Caller, World, http1, secs, soon};
 use http::StatusCode;
 use klavi_auth::{
-    Budget, Error, KlaviApi, KlaviAuthLayer, KlaviAuthMiddleware, NoResend, Product, SkipAuth, TokenCache,
+    Budget, Error, KlaviApi, KlaviAuthLayer, KlaviAuthMiddleware, NoResend, Product, SkipAuth,
+    TokenCache,
     sandbox::{Endpoint, Fault},
 };
 use reqwest::{Body, Response};
@@ -17,7 +18,9 @@ where
     R: Clone,
     KlaviAuthMiddleware<R>: reqwest_middleware::Middleware,
 {
-    ClientBuilder::new(http()).with(KlaviAuthMiddleware::from(layer)).build()
+    ClientBuilder::new(http())
+        .with(KlaviAuthMiddleware::from(layer))
+        .build()
 }
 
 fn echo(client: &ClientWithMiddleware, world: &World) -> RequestBuilder {
@@ -54,7 +57,10 @@ async fn revoked() -> (World, KlaviAuthLayer) {
 #[tokio::test]
 async fn case_1_2_40_the_middleware_shares_the_token_of_its_layer_and_resends_on_a_401() {
     let (world, layer) = revoked().await;
-    assert_eq!(status(echo(&client(&layer), &world).body("payload")).await, 200);
+    assert_eq!(
+        status(echo(&client(&layer), &world).body("payload")).await,
+        200
+    );
     assert_eq!(layer.layer(http1()).status(world.get("echo")).await, 200);
     assert_eq!(status(echo(&client(&layer.clone()), &world)).await, 200);
     assert_eq!(world.counts(), [2, 0, 5, 1]);
@@ -66,11 +72,21 @@ async fn case_1_2_40_the_middleware_shares_the_token_of_its_layer_and_resends_on
 async fn case_3_4_the_opt_out_and_an_authorization_of_ones_own_go_out_as_they_are() {
     let world = world().await;
     let client = client(&world.layer());
-    assert_eq!(status(echo(&client, &world).with_extension(SkipAuth)).await, 401);
-    assert_eq!(status(echo(&client, &world).bearer_auth("linkToken")).await, 401);
+    assert_eq!(
+        status(echo(&client, &world).with_extension(SkipAuth)).await,
+        401
+    );
+    assert_eq!(
+        status(echo(&client, &world).bearer_auth("linkToken")).await,
+        401
+    );
     assert_eq!(world.counts(), [0, 0, 2, 2]);
-    let sent: Vec<_> =
-        world.sandbox.log().iter().map(|entry| entry.headers().get("authorization").cloned()).collect();
+    let sent: Vec<_> = world
+        .sandbox
+        .log()
+        .iter()
+        .map(|entry| entry.headers().get("authorization").cloned())
+        .collect();
     assert_eq!(sent, [None, Some("Bearer linkToken".parse().unwrap())]);
 }
 
@@ -82,14 +98,26 @@ async fn case_57_a_foreign_origin_gets_no_token_and_its_401_starts_nothing() {
     let elsewhere = Fault::redirect(&format!("{}/monitor/v1/echo", there.sandbox.base_url()));
     here.sandbox.fail_next(Endpoint::Resource, 1, elsewhere);
     assert_eq!(status(echo(&client, &here)).await, 401);
-    assert!(there.sandbox.log().iter().all(|entry| !entry.headers().contains_key("authorization")));
-    assert_eq!((here.counts(), there.counts()), ([1, 0, 1, 0], [0, 0, 2, 2]));
+    assert!(
+        there
+            .sandbox
+            .log()
+            .iter()
+            .all(|entry| !entry.headers().contains_key("authorization"))
+    );
+    assert_eq!(
+        (here.counts(), there.counts()),
+        ([1, 0, 1, 0], [0, 0, 2, 2])
+    );
 }
 
 #[tokio::test]
 async fn case_58_plain_http_to_the_api_is_an_error_before_anything_leaves() {
     let world = world().await;
-    let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), world.layer().tokens().clone());
+    let layer = KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Monitor),
+        world.layer().tokens().clone(),
+    );
     let request = client(&layer).get("http://api.klavi.ai/monitor/v1/monitors");
     assert!(own(&soon(request.send()).await.unwrap_err()).is_insecure_uri());
     assert_eq!(world.counts(), [0; 4]);
@@ -98,24 +126,41 @@ async fn case_58_plain_http_to_the_api_is_an_error_before_anything_leaves() {
 #[tokio::test]
 async fn case_48_no_resend_is_heard() {
     let (world, layer) = revoked().await;
-    assert_eq!(status(echo(&client(&layer), &world).with_extension(NoResend)).await, 401);
+    assert_eq!(
+        status(echo(&client(&layer), &world).with_extension(NoResend)).await,
+        401
+    );
     assert_eq!(world.counts(), [1, 0, 2, 1]);
-    assert_eq!(status(echo(&client(&layer), &world).with_extension(NoResend)).await, 200);
+    assert_eq!(
+        status(echo(&client(&layer), &world).with_extension(NoResend)).await,
+        200
+    );
     assert_eq!(world.counts(), [2, 0, 3, 1]);
 }
 
 #[tokio::test]
 async fn a_request_brings_the_tokens_of_its_customer() {
     let world = world().await;
-    let client = client(&KlaviAuthLayer::without_tokens(&world.sandbox.api(Product::Monitor)));
+    let client = client(&KlaviAuthLayer::without_tokens(
+        &world.sandbox.api(Product::Monitor),
+    ));
     let error = soon(echo(&client, &world).send()).await.unwrap_err();
     assert!(own(&error).is_customer_missing());
-    let customers: [TokenCache; 2] = [world.layer().tokens().clone(), world.layer().tokens().clone()];
+    let customers: [TokenCache; 2] = [
+        world.layer().tokens().clone(),
+        world.layer().tokens().clone(),
+    ];
     for customer in [0, 1, 0, 1] {
-        assert_eq!(status(echo(&client, &world).with_extension(customers[customer].clone())).await, 200);
+        assert_eq!(
+            status(echo(&client, &world).with_extension(customers[customer].clone())).await,
+            200
+        );
     }
     world.sandbox.revoke_all();
-    assert_eq!(status(echo(&client, &world).with_extension(customers[1].clone())).await, 200);
+    assert_eq!(
+        status(echo(&client, &world).with_extension(customers[1].clone())).await,
+        200
+    );
     assert_eq!(world.tokens_sent(), [1, 2, 1, 2, 2, 3]);
     assert_eq!(world.counts(), [3, 0, 6, 1]);
 }
@@ -124,7 +169,13 @@ async fn a_request_brings_the_tokens_of_its_customer() {
 async fn what_a_request_says_in_extensions_of_its_own_is_heard_too() {
     let (world, layer) = revoked().await;
     let client = client(&layer);
-    let run = async |request| soon(client.execute(request)).await.unwrap().status().as_u16();
+    let run = async |request| {
+        soon(client.execute(request))
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
+    };
     assert_eq!(run(with(get(&world, "echo"), NoResend)).await, 401);
     assert_eq!(run(with(get(&world, "echo"), SkipAuth)).await, 401);
     let customer: TokenCache = world.layer().tokens().clone();
@@ -137,7 +188,8 @@ async fn what_a_request_says_in_extensions_of_its_own_is_heard_too() {
 async fn case_41_a_second_401_is_a_response_intact_after_2_calls_and_1_renewal() {
     let world = world().await;
     for text in ["first", "second"] {
-        let fault = Fault::body(StatusCode::UNAUTHORIZED, "text/plain", text).header("x-which", text);
+        let fault =
+            Fault::body(StatusCode::UNAUTHORIZED, "text/plain", text).header("x-which", text);
         world.sandbox.fail_next(Endpoint::Resource, 1, fault);
     }
     let response = send(echo(&client(&world.layer()), &world)).await;
@@ -153,11 +205,25 @@ async fn case_41_a_second_401_is_a_response_intact_after_2_calls_and_1_renewal()
 #[tokio::test]
 async fn case_44_if_the_renewal_fails_the_401_comes_back_with_the_reason() {
     let (world, layer) = revoked().await;
-    world.sandbox.fail_next(Endpoint::Auth, 1, Fault::status(StatusCode::FORBIDDEN));
+    world
+        .sandbox
+        .fail_next(Endpoint::Auth, 1, Fault::status(StatusCode::FORBIDDEN));
     let response = send(echo(&client(&layer), &world)).await;
     assert_eq!(response.status(), 401);
-    assert!(response.extensions().get::<Error>().unwrap().is_keys_rejected());
-    assert!(response.text().await.unwrap().contains("The access token is invalid"));
+    assert!(
+        response
+            .extensions()
+            .get::<Error>()
+            .unwrap()
+            .is_keys_rejected()
+    );
+    assert!(
+        response
+            .text()
+            .await
+            .unwrap()
+            .contains("The access token is invalid")
+    );
     assert_eq!(world.counts(), [2, 0, 2, 1]);
 }
 
@@ -165,16 +231,28 @@ async fn case_44_if_the_renewal_fails_the_401_comes_back_with_the_reason() {
 async fn case_47_past_the_budget_401s_go_back_and_the_token_endpoint_is_left_alone() {
     let world = world().await;
     // None is refilled while the test runs.
-    let layer = world.builder().budget(Budget::default().full_refill(secs(5 * 3600)));
+    let layer = world
+        .builder()
+        .budget(Budget::default().full_refill(secs(5 * 3600)));
     let client = client(&layer.build().unwrap());
-    world.sandbox.fail_next(Endpoint::Resource, 100, Fault::status(StatusCode::UNAUTHORIZED));
+    world.sandbox.fail_next(
+        Endpoint::Resource,
+        100,
+        Fault::status(StatusCode::UNAUTHORIZED),
+    );
     for _ in 0..10 {
         assert_eq!(status(echo(&client, &world)).await, 401);
     }
     // The first five requests replaced a token and were resent; the sixth token stays.
     assert_eq!(world.counts(), [6, 0, 15, 15]);
     let response = send(echo(&client, &world)).await;
-    assert!(response.extensions().get::<Error>().unwrap().is_budget_exhausted());
+    assert!(
+        response
+            .extensions()
+            .get::<Error>()
+            .unwrap()
+            .is_budget_exhausted()
+    );
 }
 
 #[tokio::test]
@@ -193,7 +271,10 @@ async fn case_53_a_stream_is_resent_whole_if_it_is_recorded() {
     let (world, layer) = revoked().await;
     let auth = KlaviAuthMiddleware::from(&layer.replay_with(Body::wrap));
     let client = ClientBuilder::new(unpooled()).with(auth).build();
-    assert_eq!(status(echo(&client, &world).body(streamed(&["pay", "", "load"]))).await, 200);
+    assert_eq!(
+        status(echo(&client, &world).body(streamed(&["pay", "", "load"]))).await,
+        200
+    );
     assert_eq!(world.counts(), [2, 0, 3, 1]);
     assert_eq!(bodies(&world), ["", "", "payload"]);
 }
@@ -201,8 +282,12 @@ async fn case_53_a_stream_is_resent_whole_if_it_is_recorded() {
 #[tokio::test]
 async fn case_8_without_a_token_the_client_is_not_called() {
     let world = world().await;
-    world.sandbox.fail_next(Endpoint::Auth, 1, Fault::status(StatusCode::UNAUTHORIZED));
-    let error = soon(echo(&client(&world.layer()), &world).send()).await.unwrap_err();
+    world
+        .sandbox
+        .fail_next(Endpoint::Auth, 1, Fault::status(StatusCode::UNAUTHORIZED));
+    let error = soon(echo(&client(&world.layer()), &world).send())
+        .await
+        .unwrap_err();
     assert!(own(&error).is_keys_rejected());
     assert_eq!(world.counts(), [1, 0, 0, 0]);
 }
@@ -211,7 +296,9 @@ async fn case_8_without_a_token_the_client_is_not_called() {
 async fn a_hundred_posts_while_tokens_are_revoked_at_random_are_each_handled_once() {
     let world = world().await;
     // More revocations than are believed by default.
-    let builder = world.builder().budget(Budget::default().burst(100).full_refill(secs(1)));
+    let builder = world
+        .builder()
+        .budget(Budget::default().burst(100).full_refill(secs(1)));
     let layer = builder.build().unwrap();
     let client = client(&layer);
     let url = format!("{}/monitor/v1/monitors", world.sandbox.base_url());
@@ -223,6 +310,9 @@ async fn a_hundred_posts_while_tokens_are_revoked_at_random_are_each_handled_onc
     assert!(revoked >= 5, "{revoked}");
     assert_eq!(handled(&world), all_of_them(), "every body once");
     let [auth, refresh, resource, unauthorized] = world.counts();
-    assert!((revoked as u64..=revoked as u64 + 1).contains(&auth), "{auth} for {revoked} revocations");
+    assert!(
+        (revoked as u64..=revoked as u64 + 1).contains(&auth),
+        "{auth} for {revoked} revocations"
+    );
     assert_eq!((refresh, resource), (0, CALLS as u64 + unauthorized));
 }

@@ -1,4 +1,5 @@
-//! The middleware beside the retries of reqwest-retry: on either side, token calls are not multiplied.
+//! The middleware beside the retries of reqwest-retry: on either side, token calls are not
+//! multiplied.
 
 use std::time::Duration;
 
@@ -11,12 +12,16 @@ use klavi_auth::{
 };
 use reqwest::{Body, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, RequestBuilder};
-use reqwest_retry::{RetryTransientMiddleware, Retryable, RetryableStrategy, policies::ExponentialBackoff};
+use reqwest_retry::{
+    RetryTransientMiddleware, Retryable, RetryableStrategy, policies::ExponentialBackoff,
+};
 
 /// Three times more, almost at once.
 fn policy() -> ExponentialBackoff {
     let wait = Duration::from_millis(1);
-    ExponentialBackoff::builder().retry_bounds(wait, wait).build_with_max_retries(3)
+    ExponentialBackoff::builder()
+        .retry_bounds(wait, wait)
+        .build_with_max_retries(3)
 }
 
 /// The retries around the middleware, and inside of it.
@@ -24,13 +29,21 @@ fn both(layer: &KlaviAuthLayer) -> [ClientWithMiddleware; 2] {
     let retry = || RetryTransientMiddleware::new_with_policy(policy());
     let auth = || KlaviAuthMiddleware::from(layer);
     [
-        ClientBuilder::new(http()).with(retry()).with(auth()).build(),
-        ClientBuilder::new(http()).with(auth()).with(retry()).build(),
+        ClientBuilder::new(http())
+            .with(retry())
+            .with(auth())
+            .build(),
+        ClientBuilder::new(http())
+            .with(auth())
+            .with(retry())
+            .build(),
     ]
 }
 
 fn echo(client: &ClientWithMiddleware, world: &World) -> RequestBuilder {
-    client.post(format!("{}/monitor/v1/echo", world.sandbox.base_url())).body("payload")
+    client
+        .post(format!("{}/monitor/v1/echo", world.sandbox.base_url()))
+        .body("payload")
 }
 
 fn fail(world: &World, statuses: &[u16]) {
@@ -45,8 +58,14 @@ async fn on_either_side(statuses: &[u16], expected: u16, counts: [u64; 4]) {
     for side in 0..2 {
         let world = world().await;
         fail(&world, statuses);
-        let response = soon(echo(&both(&world.layer())[side], &world).send()).await.unwrap();
-        assert_eq!((response.status().as_u16(), world.counts()), (expected, counts), "side {side}");
+        let response = soon(echo(&both(&world.layer())[side], &world).send())
+            .await
+            .unwrap();
+        assert_eq!(
+            (response.status().as_u16(), world.counts()),
+            (expected, counts),
+            "side {side}"
+        );
     }
 }
 
@@ -80,13 +99,19 @@ impl RetryableStrategy for Everything {
 async fn case_34_35_a_failing_token_endpoint_is_asked_three_times_whatever_retries_there_are() {
     for side in 0..3 {
         let world = world().await;
-        world.sandbox.fail_next(Endpoint::Auth, 100, Fault::status(StatusCode::BAD_GATEWAY));
+        world
+            .sandbox
+            .fail_next(Endpoint::Auth, 100, Fault::status(StatusCode::BAD_GATEWAY));
         // Three attempts of one fetch, and a back-off of a minute.
         let layer = world.layer_drawing(&[0.0, 0.0, 1.0]);
-        let everything = RetryTransientMiddleware::new_with_policy_and_strategy(policy(), Everything);
+        let everything =
+            RetryTransientMiddleware::new_with_policy_and_strategy(policy(), Everything);
         let auth = KlaviAuthMiddleware::from(&layer);
         let client = match side {
-            2 => ClientBuilder::new(http()).with(everything).with(auth).build(),
+            2 => ClientBuilder::new(http())
+                .with(everything)
+                .with(auth)
+                .build(),
             side => both(&layer)[side].clone(),
         };
         let error = soon(echo(&client, &world).send()).await.unwrap_err();
@@ -99,12 +124,23 @@ async fn case_44_a_401_whose_renewal_failed_is_not_retried() {
     for side in 0..2 {
         let world = world().await;
         let client = &both(&world.layer_drawing(&[0.0, 0.0, 0.0, 1.0]))[side];
-        assert_eq!(soon(echo(client, &world).send()).await.unwrap().status(), 200);
+        assert_eq!(
+            soon(echo(client, &world).send()).await.unwrap().status(),
+            200
+        );
         world.sandbox.revoke_all();
-        world.sandbox.fail_next(Endpoint::Auth, 100, Fault::status(StatusCode::BAD_GATEWAY));
+        world
+            .sandbox
+            .fail_next(Endpoint::Auth, 100, Fault::status(StatusCode::BAD_GATEWAY));
         let response = soon(echo(client, &world).send()).await.unwrap();
         assert_eq!(response.status(), 401);
-        assert!(response.extensions().get::<Error>().unwrap().is_server_error());
+        assert!(
+            response
+                .extensions()
+                .get::<Error>()
+                .unwrap()
+                .is_server_error()
+        );
         assert_eq!(world.counts(), [4, 0, 2, 1], "side {side}");
     }
 }
@@ -114,12 +150,14 @@ async fn case_53_54_streams_and_retries_do_not_go_together_and_the_refusal_is_re
     let world = world().await;
     let layer = world.layer();
     for client in both(&layer) {
-        let error = soon(echo(&client, &world).body(streamed(&["payload"])).send()).await.unwrap_err();
+        let error = soon(echo(&client, &world).body(streamed(&["payload"])).send())
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("not cloneable"), "{error}");
     }
     assert_eq!(world.counts()[2], 0);
-    let plain =
-        ClientBuilder::new(unpooled()).with(KlaviAuthMiddleware::from(&layer.replay_with(Body::wrap)));
+    let plain = ClientBuilder::new(unpooled())
+        .with(KlaviAuthMiddleware::from(&layer.replay_with(Body::wrap)));
     world.sandbox.revoke_all();
     let request = echo(&plain.build(), &world).body(streamed(&["payload"]));
     assert_eq!(soon(request.send()).await.unwrap().status(), 200);

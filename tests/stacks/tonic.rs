@@ -1,41 +1,64 @@
-//! tonic's `Channel` under the layer, over HTTP/2 on loopback: a resend on HTTP 401 and on `grpc-status: 16`.
+//! tonic's `Channel` under the layer, over HTTP/2 on loopback: a resend on HTTP 401 and on
+//! `grpc-status: 16`.
 
 use std::time::Duration;
 
 use crate::grpc::{Rejects, Seen, Server, layer, message, rejects_status_16, request};
 use crate::revoking::{CALLS, a_hundred_calls, all_of_them, kibibyte};
 use futures_util::StreamExt;
-use klavi_auth::{Budget, Error, KlaviAuth, KlaviAuthLayer, RecordBody, SkipAuth, TokenCache, source_fn};
+use klavi_auth::{
+    Budget, Error, KlaviAuth, KlaviAuthLayer, RecordBody, SkipAuth, TokenCache, source_fn,
+};
 use tonic::{Code, body::Body, transport::Channel};
 use tonic_health::pb::health_client::HealthClient;
 use tower::Layer;
 
 type Client = HealthClient<KlaviAuth<Channel, RecordBody<Body>>>;
 
-/// A client whose requests have no authority of their own: they go wherever the channel is bound to.
+/// A client whose requests have no authority of their own: they go wherever the channel is bound
+/// to.
 fn client(server: &Server, layer: &KlaviAuthLayer<RecordBody<Body>>) -> Client {
     HealthClient::new(layer.layer(server.channel()))
 }
 
-const KINDS: [Rejects; 3] = [Rejects::FromTheHead, Rejects::AfterTheBody, Rejects::WithStatus16];
+const KINDS: [Rejects; 3] = [
+    Rejects::FromTheHead,
+    Rejects::AfterTheBody,
+    Rejects::WithStatus16,
+];
 
 /// What the server sees of a call that it rejects once.
 fn twice(kind: Rejects, service: &str) -> Vec<Seen> {
     let first = (kind != Rejects::FromTheHead).then(|| message(service));
-    vec![("Bearer t1".into(), first), ("Bearer t2".into(), Some(message(service)))]
+    vec![
+        ("Bearer t1".into(), first),
+        ("Bearer t2".into(), Some(message(service))),
+    ]
 }
 
 #[tokio::test]
 async fn case_1_calls_carry_one_token_with_and_without_an_origin_of_their_own() {
     let server = Server::start(Rejects::FromTheHead).await;
     let layer = layer(&server);
-    let with_origin = HealthClient::with_origin(layer.layer(server.channel()), server.url().parse().unwrap());
+    let with_origin =
+        HealthClient::with_origin(layer.layer(server.channel()), server.url().parse().unwrap());
     for mut client in [client(&server, &layer), with_origin] {
         for _ in 0..2 {
-            assert_eq!(client.check(request("a")).await.unwrap().into_inner().status, 1);
+            assert_eq!(
+                client
+                    .check(request("a"))
+                    .await
+                    .unwrap()
+                    .into_inner()
+                    .status,
+                1
+            );
         }
     }
-    assert_eq!(server.seen(), vec![("Bearer t1".to_owned(), Some(message("a"))); 4]);
+    assert_eq!(
+        server.seen(),
+        vec![("Bearer t1".to_owned(), Some(message("a"))); 4]
+    );
     assert_eq!(server.fetches(), 1);
 }
 
@@ -44,7 +67,10 @@ async fn case_57_a_call_to_a_foreign_origin_gets_no_token_and_its_401_starts_not
     let server = Server::start(Rejects::FromTheHead).await;
     let elsewhere = "http://elsewhere.example".parse().unwrap();
     let mut client = HealthClient::with_origin(layer(&server).layer(server.channel()), elsewhere);
-    assert_eq!(client.check(request("a")).await.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(
+        client.check(request("a")).await.unwrap_err().code(),
+        Code::Unauthenticated
+    );
     assert_eq!(server.seen(), [(String::new(), None)]);
     assert_eq!(server.fetches(), 0);
 }
@@ -54,8 +80,14 @@ async fn case_4_a_call_opts_out_by_an_extension() {
     let server = Server::start(Rejects::FromTheHead).await;
     let mut request = request("a");
     request.extensions_mut().insert(SkipAuth);
-    let status = client(&server, &layer(&server)).check(request).await.unwrap_err();
-    assert_eq!((status.code(), server.fetches()), (Code::Unauthenticated, 0));
+    let status = client(&server, &layer(&server))
+        .check(request)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (status.code(), server.fetches()),
+        (Code::Unauthenticated, 0)
+    );
     assert_eq!(server.seen(), [(String::new(), None)]);
 }
 
@@ -65,9 +97,20 @@ async fn case_40_46_53_a_unary_call_is_resent_whole_on_http_401_and_on_status_16
         let server = Server::start(kind).await;
         let mut client = client(&server, &layer(&server));
         server.reject(1);
-        assert_eq!(client.check(request("a service")).await.unwrap().into_inner().status, 1);
+        assert_eq!(
+            client
+                .check(request("a service"))
+                .await
+                .unwrap()
+                .into_inner()
+                .status,
+            1
+        );
         assert_eq!(server.seen(), twice(kind, "a service"), "{kind:?}");
-        assert_eq!((server.fetches(), server.handled()), (2, vec!["a service".to_owned()]));
+        assert_eq!(
+            (server.fetches(), server.handled()),
+            (2, vec!["a service".to_owned()])
+        );
     }
 }
 
@@ -77,23 +120,46 @@ async fn case_40_46_53_a_streaming_call_is_resent_whole_and_streams() {
         let server = Server::start(kind).await;
         let mut client = client(&server, &layer(&server));
         server.reject(1);
-        let watched = client.watch(request("a service")).await.unwrap().into_inner();
+        let watched = client
+            .watch(request("a service"))
+            .await
+            .unwrap()
+            .into_inner();
         let statuses: Vec<_> = watched.map(|status| status.unwrap().status).collect().await;
         assert_eq!(statuses, [2, 1]);
         assert_eq!(server.seen(), twice(kind, "a service"), "{kind:?}");
-        assert_eq!((server.fetches(), server.handled()), (2, vec!["a service".to_owned()]));
+        assert_eq!(
+            (server.fetches(), server.handled()),
+            (2, vec!["a service".to_owned()])
+        );
     }
 }
 
 #[tokio::test]
 async fn case_46_without_the_predicate_status_16_goes_to_the_caller_and_starts_nothing() {
     let server = Server::start(Rejects::WithStatus16).await;
-    let layer = KlaviAuthLayer::new(&server.api(), server.tokens()).whole_origin().replay_with(Body::new);
+    let layer = KlaviAuthLayer::new(&server.api(), server.tokens())
+        .whole_origin()
+        .replay_with(Body::new);
     let mut client = client(&server, &layer);
     server.reject(1);
-    assert_eq!(client.check(request("a")).await.unwrap_err().code(), Code::Unauthenticated);
-    assert_eq!(client.check(request("a")).await.unwrap().into_inner().status, 1);
-    assert_eq!(server.seen(), vec![("Bearer t1".to_owned(), Some(message("a"))); 2]);
+    assert_eq!(
+        client.check(request("a")).await.unwrap_err().code(),
+        Code::Unauthenticated
+    );
+    assert_eq!(
+        client
+            .check(request("a"))
+            .await
+            .unwrap()
+            .into_inner()
+            .status,
+        1
+    );
+    assert_eq!(
+        server.seen(),
+        vec![("Bearer t1".to_owned(), Some(message("a"))); 2]
+    );
     assert_eq!(server.fetches(), 1);
 }
 
@@ -102,8 +168,14 @@ async fn case_41_a_second_rejection_goes_to_the_caller_after_2_calls_and_1_renew
     for kind in KINDS {
         let server = Server::start(kind).await;
         server.reject(2);
-        let status = client(&server, &layer(&server)).check(request("a")).await.unwrap_err();
-        assert_eq!((status.code(), server.seen().len(), server.fetches()), (Code::Unauthenticated, 2, 2));
+        let status = client(&server, &layer(&server))
+            .check(request("a"))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (status.code(), server.seen().len(), server.fetches()),
+            (Code::Unauthenticated, 2, 2)
+        );
         assert_eq!(
             status.message() == "rejected",
             kind == Rejects::WithStatus16,
@@ -115,11 +187,23 @@ async fn case_41_a_second_rejection_goes_to_the_caller_after_2_calls_and_1_renew
 #[tokio::test]
 async fn case_8_without_a_token_the_status_carries_the_reason_and_nothing_is_sent() {
     let server = Server::start(Rejects::FromTheHead).await;
-    let tokens = TokenCache::new(source_fn(async |_| Err(Error::permanent("the vault is sealed"))));
-    let layer = KlaviAuthLayer::new(&server.api(), tokens).whole_origin().replay_with(Body::new);
-    let status = client(&server, &layer).check(request("a")).await.unwrap_err();
+    let tokens = TokenCache::new(source_fn(async |_| {
+        Err(Error::permanent("the vault is sealed"))
+    }));
+    let layer = KlaviAuthLayer::new(&server.api(), tokens)
+        .whole_origin()
+        .replay_with(Body::new);
+    let status = client(&server, &layer)
+        .check(request("a"))
+        .await
+        .unwrap_err();
     let causes = std::iter::successors(std::error::Error::source(&status), |error| error.source());
-    assert!(causes.filter_map(|error| error.downcast_ref::<Error>()).any(Error::is_no_token), "{status:?}");
+    assert!(
+        causes
+            .filter_map(|error| error.downcast_ref::<Error>())
+            .any(Error::is_no_token),
+        "{status:?}"
+    );
     assert_eq!(server.seen(), []);
 }
 
@@ -129,21 +213,47 @@ async fn case_54_a_message_over_the_limit_is_sent_once_and_its_401_goes_back() {
     let mut client = client(&server, &layer(&server).replay_limit(1024));
     let long = "x".repeat(2000);
     server.reject(1);
-    assert_eq!(client.check(request(&long)).await.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(
+        client.check(request(&long)).await.unwrap_err().code(),
+        Code::Unauthenticated
+    );
     assert_eq!(server.fetches(), 1);
-    assert_eq!(client.check(request(&long)).await.unwrap().into_inner().status, 1);
-    let seen: Vec<Seen> = ["Bearer t1", "Bearer t2"].map(|t| (t.to_owned(), Some(message(&long)))).into();
+    assert_eq!(
+        client
+            .check(request(&long))
+            .await
+            .unwrap()
+            .into_inner()
+            .status,
+        1
+    );
+    let seen: Vec<Seen> = ["Bearer t1", "Bearer t2"]
+        .map(|t| (t.to_owned(), Some(message(&long))))
+        .into();
     assert_eq!(server.seen(), seen);
 }
 
 #[tokio::test]
 async fn case_54_send_once_is_enough_for_who_wants_no_resend() {
     let server = Server::start(Rejects::FromTheHead).await;
-    let layer = KlaviAuthLayer::new(&server.api(), server.tokens()).whole_origin().send_once();
+    let layer = KlaviAuthLayer::new(&server.api(), server.tokens())
+        .whole_origin()
+        .send_once();
     let mut client = HealthClient::new(layer.layer(server.channel()));
     server.reject(1);
-    assert_eq!(client.check(request("a")).await.unwrap_err().code(), Code::Unauthenticated);
-    assert_eq!(client.check(request("a")).await.unwrap().into_inner().status, 1);
+    assert_eq!(
+        client.check(request("a")).await.unwrap_err().code(),
+        Code::Unauthenticated
+    );
+    assert_eq!(
+        client
+            .check(request("a"))
+            .await
+            .unwrap()
+            .into_inner()
+            .status,
+        1
+    );
     assert_eq!((server.seen().len(), server.fetches()), (2, 2));
 }
 
@@ -152,17 +262,27 @@ async fn a_hundred_calls_while_tokens_are_revoked_at_random_are_each_handled_onc
     for (kind, seed) in KINDS.into_iter().zip(6..) {
         let server = Server::start(kind).await;
         // More revocations than are believed by default.
-        let tokens = TokenCache::builder(server.source())
-            .budget(Budget::default().burst(100).full_refill(Duration::from_secs(1)));
+        let tokens = TokenCache::builder(server.source()).budget(
+            Budget::default()
+                .burst(100)
+                .full_refill(Duration::from_secs(1)),
+        );
         let tokens = tokens.build().unwrap();
         let layer = KlaviAuthLayer::new(&server.api(), tokens.clone());
-        let layer = layer.whole_origin().rejected_when(rejects_status_16).replay_with(Body::new);
+        let layer = layer
+            .whole_origin()
+            .rejected_when(rejects_status_16)
+            .replay_with(Body::new);
         let client = client(&server, &layer);
         let call = |number| {
             let mut client = client.clone();
             async move {
                 let answer = client.check(request(&kibibyte(number))).await;
-                assert_eq!(answer.unwrap().into_inner().status, 1, "no caller sees a rejection");
+                assert_eq!(
+                    answer.unwrap().into_inner().status,
+                    1,
+                    "no caller sees a rejection"
+                );
             }
         };
         let revoked = a_hundred_calls(seed, &tokens, || server.revoke(), call).await;

@@ -12,12 +12,15 @@ use http::{Request, Response, StatusCode};
 use klavi_auth::{BoxError, KlaviApi, KlaviAuthLayer, Product, SkipAuth, TokenCache};
 use tokio::time::Instant;
 use tower::{
-    Layer, Service, ServiceBuilder, ServiceExt, buffer::Buffer, load_shed::error::Overloaded, service_fn,
-    timeout::error::Elapsed, util::BoxCloneSyncService,
+    Layer, Service, ServiceBuilder, ServiceExt, buffer::Buffer, load_shed::error::Overloaded,
+    service_fn, timeout::error::Elapsed, util::BoxCloneSyncService,
 };
 
 fn layer(source: impl klavi_auth::TokenSource) -> KlaviAuthLayer {
-    KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(source))
+    KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Monitor),
+        TokenCache::new(source),
+    )
 }
 
 /// An API that accepts the second token.
@@ -32,33 +35,56 @@ where
 {
     let calls = (0..calls).map(|_| service.clone().oneshot(get("/monitor/x")));
     let answers = join_all(calls).await.into_iter();
-    answers.map(|answer| answer.map_err(Into::into).unwrap().status().as_u16()).collect()
+    answers
+        .map(|answer| answer.map_err(Into::into).unwrap().status().as_u16())
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn case_49_a_buffer_of_one_on_either_side_lets_resends_through() {
     let (api, source) = (second(), Scripted::tokens());
-    let around = ServiceBuilder::new().buffer(1).layer(layer(source.clone())).service(api.clone());
+    let around = ServiceBuilder::new()
+        .buffer(1)
+        .layer(layer(source.clone()))
+        .service(api.clone());
     assert_eq!(statuses(&around, 10).await, [200; 10]);
     assert_eq!(source.fetches(), 2);
-    assert_eq!(api.bearers().iter().filter(|bearer| *bearer == "Bearer t2").count(), 10);
+    assert_eq!(
+        api.bearers()
+            .iter()
+            .filter(|bearer| *bearer == "Bearer t2")
+            .count(),
+        10
+    );
 
     let (api, source) = (second(), Scripted::tokens());
     let inside = layer(source.clone()).layer(Buffer::new(api.clone(), 1));
     assert_eq!(statuses(&inside, 10).await, [200; 10]);
     assert_eq!(source.fetches(), 2);
-    assert_eq!(api.bearers().iter().filter(|bearer| *bearer == "Bearer t2").count(), 10);
+    assert_eq!(
+        api.bearers()
+            .iter()
+            .filter(|bearer| *bearer == "Bearer t2")
+            .count(),
+        10
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn case_49_a_limit_of_one_on_either_side_lets_resends_through_one_by_one() {
     let (api, source) = (second(), Scripted::tokens());
-    let around = ServiceBuilder::new().concurrency_limit(1).layer(layer(source.clone())).service(api.clone());
+    let around = ServiceBuilder::new()
+        .concurrency_limit(1)
+        .layer(layer(source.clone()))
+        .service(api.clone());
     assert_eq!(statuses(&around, 10).await, [200; 10]);
     assert_eq!((source.fetches(), api.calls()), (2, 11));
 
     let (api, source) = (second(), Scripted::tokens());
-    let inside = ServiceBuilder::new().layer(layer(source.clone())).concurrency_limit(1).service(api.clone());
+    let inside = ServiceBuilder::new()
+        .layer(layer(source.clone()))
+        .concurrency_limit(1)
+        .service(api.clone());
     assert_eq!(statuses(&inside, 10).await, [200; 10]);
     assert_eq!((source.fetches(), api.calls()), (2, 11));
 }
@@ -66,8 +92,9 @@ async fn case_49_a_limit_of_one_on_either_side_lets_resends_through_one_by_one()
 /// The API as a service that is always ready: what is not ready at once is shed.
 fn always_ready(
     api: &Api,
-) -> impl Service<Request<Body>, Response = Response<Body>, Error = BoxError, Future: Send + 'static> + Clone + use<>
-{
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = BoxError, Future: Send + 'static>
++ Clone
++ use<> {
     let api = api.clone();
     service_fn(move |request| api.clone().oneshot(request))
 }
@@ -79,12 +106,20 @@ async fn case_49_load_shed_on_either_side_sheds_no_resend_and_nobody_for_who_wai
         let (auth, builder) = (layer(source.clone()), ServiceBuilder::new());
         let inner = always_ready(&api);
         let service = match around {
-            true => {
-                BoxCloneSyncService::new(builder.load_shed().layer(auth).concurrency_limit(1).service(inner))
-            }
-            false => {
-                BoxCloneSyncService::new(builder.layer(auth).load_shed().concurrency_limit(1).service(inner))
-            }
+            true => BoxCloneSyncService::new(
+                builder
+                    .load_shed()
+                    .layer(auth)
+                    .concurrency_limit(1)
+                    .service(inner),
+            ),
+            false => BoxCloneSyncService::new(
+                builder
+                    .layer(auth)
+                    .load_shed()
+                    .concurrency_limit(1)
+                    .service(inner),
+            ),
         };
         let waiting = tokio::spawn(service.clone().oneshot(get("/monitor/x")));
         settle().await;
@@ -104,11 +139,16 @@ async fn load_shed_around_the_layer_sees_that_the_limit_inside_is_reached() {
         tokio::time::sleep(secs(1)).await;
         ok("late")
     });
-    let builder = ServiceBuilder::new().load_shed().layer(layer(Scripted::tokens())).concurrency_limit(1);
+    let builder = ServiceBuilder::new()
+        .load_shed()
+        .layer(layer(Scripted::tokens()))
+        .concurrency_limit(1);
     let service = builder.service(always_ready(&slow));
     assert_eq!(statuses(&service, 1).await, [200]);
-    let (first, second) =
-        tokio::join!(service.clone().oneshot(get("/monitor/x")), service.oneshot(get("/monitor/x")));
+    let (first, second) = tokio::join!(
+        service.clone().oneshot(get("/monitor/x")),
+        service.oneshot(get("/monitor/x"))
+    );
     assert_eq!(first.unwrap().status(), 200);
     assert!(second.unwrap_err().is::<Overloaded>());
     assert_eq!(slow.calls(), 2);
@@ -118,7 +158,11 @@ async fn load_shed_around_the_layer_sees_that_the_limit_inside_is_reached() {
 async fn a_rate_limit_inside_counts_the_resend() {
     let (api, started) = (second(), Instant::now());
     let auth = layer(Scripted::tokens());
-    let service = ServiceBuilder::new().layer(auth).buffer(8).rate_limit(1, secs(10)).service(api.clone());
+    let service = ServiceBuilder::new()
+        .layer(auth)
+        .buffer(8)
+        .rate_limit(1, secs(10))
+        .service(api.clone());
     assert_eq!(statuses(&service, 1).await, [200]);
     assert_eq!(api.bearers(), ["Bearer t1", "Bearer t2"]);
     assert_eq!(started.elapsed().as_secs(), 10);
@@ -127,8 +171,15 @@ async fn a_rate_limit_inside_counts_the_resend() {
 #[tokio::test(start_paused = true)]
 async fn case_29_a_timeout_around_the_layer_ends_the_callers_wait_and_not_the_fetch() {
     let (api, source) = (Api::accepting(|_| true), Manual::default());
-    let service = ServiceBuilder::new().timeout(secs(1)).layer(layer(source.clone())).service(api.clone());
-    let error = service.clone().oneshot(get("/monitor/x")).await.unwrap_err();
+    let service = ServiceBuilder::new()
+        .timeout(secs(1))
+        .layer(layer(source.clone()))
+        .service(api.clone());
+    let error = service
+        .clone()
+        .oneshot(get("/monitor/x"))
+        .await
+        .unwrap_err();
     assert!(error.is::<Elapsed>(), "{error:?}");
     assert_eq!(api.calls(), 0);
     let fetch = source.next().await;
@@ -136,7 +187,10 @@ async fn case_29_a_timeout_around_the_layer_ends_the_callers_wait_and_not_the_fe
     fetch.answer(token("t1"));
     settle().await;
     assert_eq!(statuses(&service, 1).await, [200]);
-    assert_eq!((source.fetches(), api.bearers()), (1, vec!["Bearer t1".to_owned()]));
+    assert_eq!(
+        (source.fetches(), api.bearers()),
+        (1, vec!["Bearer t1".to_owned()])
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,9 +198,16 @@ async fn a_timeout_inside_bounds_each_send_and_not_the_wait_for_the_token() {
     let source = Manual::default();
     let slow = Api::new(async |seen| {
         tokio::time::sleep(Duration::from_millis(700)).await;
-        if seen.authorization() == ["Bearer t2"] { ok("fine") } else { status(401, "") }
+        if seen.authorization() == ["Bearer t2"] {
+            ok("fine")
+        } else {
+            status(401, "")
+        }
     });
-    let service = ServiceBuilder::new().layer(layer(source.clone())).timeout(secs(1)).service(slow.clone());
+    let service = ServiceBuilder::new()
+        .layer(layer(source.clone()))
+        .timeout(secs(1))
+        .service(slow.clone());
     let call = tokio::spawn(service.clone().oneshot(get("/monitor/x")));
     for number in ["t1", "t2"] {
         tokio::time::sleep(secs(5)).await;
@@ -167,14 +228,23 @@ async fn a_box_fits_around_the_layer_and_inside_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn readiness_is_the_inner_services() {
-    let full = ServiceBuilder::new().layer(layer(Scripted::tokens())).concurrency_limit(1).service(second());
+    let full = ServiceBuilder::new()
+        .layer(layer(Scripted::tokens()))
+        .concurrency_limit(1)
+        .service(second());
     let (mut one, mut two) = (full.clone(), full);
-    assert!(poll_once(&mut one.ready()).is_pending(), "the double is ready at the second look");
+    assert!(
+        poll_once(&mut one.ready()).is_pending(),
+        "the double is ready at the second look"
+    );
     assert!(matches!(poll_once(&mut one.ready()), Poll::Ready(Ok(_))));
     assert!(poll_once(&mut two.ready()).is_pending());
     assert!(poll_once(&mut two.ready()).is_pending());
     drop(one);
     assert!(poll_once(&mut two.ready()).is_pending());
     assert!(matches!(poll_once(&mut two.ready()), Poll::Ready(Ok(_))));
-    assert_eq!(StatusCode::OK, two.call(get("/monitor/x")).await.unwrap().status());
+    assert_eq!(
+        StatusCode::OK,
+        two.call(get("/monitor/x")).await.unwrap().status()
+    );
 }

@@ -23,7 +23,10 @@ use tower_http::{
 const MONITORS: &str = "https://api.klavi.ai/monitor/v1/monitors";
 
 fn layer(source: impl klavi_auth::TokenSource) -> KlaviAuthLayer {
-    KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), TokenCache::new(source))
+    KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Monitor),
+        TokenCache::new(source),
+    )
 }
 
 fn get(uri: &str) -> Request<Body> {
@@ -39,13 +42,18 @@ fn redirect(seen: &Seen, location: &'static str, rest: fn(&Seen) -> u16) -> Answ
     if seen.uri != MONITORS {
         return status(rest(seen), "");
     }
-    let response = Response::builder().status(StatusCode::TEMPORARY_REDIRECT).header(LOCATION, location);
+    let response = Response::builder()
+        .status(StatusCode::TEMPORARY_REDIRECT)
+        .header(LOCATION, location);
     Ok(response.body(Full::default())?)
 }
 
 /// Where the calls went, and with what.
 fn hops(api: &Api) -> Vec<(String, String)> {
-    api.seen().iter().map(|seen| (seen.uri.to_string(), seen.authorization().join(", "))).collect()
+    api.seen()
+        .iter()
+        .map(|seen| (seen.uri.to_string(), seen.authorization().join(", ")))
+        .collect()
 }
 
 fn hop(uri: &str, authorization: &str) -> (String, String) {
@@ -57,12 +65,29 @@ const ABROAD: &str = "https://files.example/monitors";
 
 #[tokio::test(start_paused = true)]
 async fn case_60_redirects_followed_around_the_layer_carry_the_token_within_the_api_only() {
-    for (location, bearer) in [(WITHIN, "Bearer t1"), ("/monitor/v2/monitors", "Bearer t1"), (ABROAD, "")] {
+    for (location, bearer) in [
+        (WITHIN, "Bearer t1"),
+        ("/monitor/v2/monitors", "Bearer t1"),
+        (ABROAD, ""),
+    ] {
         let (api, source) = (redirecting(location, |_| 200), Scripted::tokens());
-        let stack = ServiceBuilder::new().layer(FollowRedirectLayer::new()).layer(layer(source.clone()));
-        assert_eq!(stack.service(api.clone()).oneshot(get(MONITORS)).await.unwrap().status(), 200);
+        let stack = ServiceBuilder::new()
+            .layer(FollowRedirectLayer::new())
+            .layer(layer(source.clone()));
+        assert_eq!(
+            stack
+                .service(api.clone())
+                .oneshot(get(MONITORS))
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
         let target = if location == ABROAD { ABROAD } else { WITHIN };
-        assert_eq!(hops(&api), [hop(MONITORS, "Bearer t1"), hop(target, bearer)]);
+        assert_eq!(
+            hops(&api),
+            [hop(MONITORS, "Bearer t1"), hop(target, bearer)]
+        );
         assert_eq!(source.fetches(), 1);
     }
 }
@@ -70,16 +95,45 @@ async fn case_60_redirects_followed_around_the_layer_carry_the_token_within_the_
 #[tokio::test(start_paused = true)]
 async fn case_57_60_around_the_layer_a_401_from_abroad_starts_nothing_and_one_from_the_api_does() {
     let (api, source) = (redirecting(ABROAD, |_| 401), Scripted::tokens());
-    let stack = ServiceBuilder::new().layer(FollowRedirectLayer::new()).layer(layer(source.clone()));
-    assert_eq!(stack.service(api.clone()).oneshot(get(MONITORS)).await.unwrap().status(), 401);
+    let stack = ServiceBuilder::new()
+        .layer(FollowRedirectLayer::new())
+        .layer(layer(source.clone()));
+    assert_eq!(
+        stack
+            .service(api.clone())
+            .oneshot(get(MONITORS))
+            .await
+            .unwrap()
+            .status(),
+        401
+    );
     assert_eq!((api.calls(), source.fetches()), (2, 1));
 
-    let rest = |seen: &Seen| if seen.authorization() == ["Bearer t2"] { 200 } else { 401 };
+    let rest = |seen: &Seen| {
+        if seen.authorization() == ["Bearer t2"] {
+            200
+        } else {
+            401
+        }
+    };
     let (api, source) = (redirecting(WITHIN, rest), Scripted::tokens());
-    let stack = ServiceBuilder::new().layer(FollowRedirectLayer::new()).layer(layer(source.clone()));
-    assert_eq!(stack.service(api.clone()).oneshot(get(MONITORS)).await.unwrap().status(), 200);
+    let stack = ServiceBuilder::new()
+        .layer(FollowRedirectLayer::new())
+        .layer(layer(source.clone()));
+    assert_eq!(
+        stack
+            .service(api.clone())
+            .oneshot(get(MONITORS))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
     let first = hop(MONITORS, "Bearer t1");
-    assert_eq!(hops(&api), [first, hop(WITHIN, "Bearer t1"), hop(WITHIN, "Bearer t2")]);
+    assert_eq!(
+        hops(&api),
+        [first, hop(WITHIN, "Bearer t1"), hop(WITHIN, "Bearer t2")]
+    );
     assert_eq!(source.fetches(), 2);
 }
 
@@ -87,24 +141,61 @@ async fn case_57_60_around_the_layer_a_401_from_abroad_starts_nothing_and_one_fr
 async fn case_60_inside_the_layer_the_standard_policy_drops_the_token_abroad_and_keeps_it_within() {
     for (location, bearer) in [(WITHIN, "Bearer t1"), (ABROAD, "")] {
         let api = redirecting(location, |_| 200);
-        let stack = ServiceBuilder::new().layer(layer(Scripted::tokens())).layer(FollowRedirectLayer::new());
-        assert_eq!(stack.service(api.clone()).oneshot(get(MONITORS)).await.unwrap().status(), 200);
-        assert_eq!(hops(&api), [hop(MONITORS, "Bearer t1"), hop(location, bearer)]);
+        let stack = ServiceBuilder::new()
+            .layer(layer(Scripted::tokens()))
+            .layer(FollowRedirectLayer::new());
+        assert_eq!(
+            stack
+                .service(api.clone())
+                .oneshot(get(MONITORS))
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
+        assert_eq!(
+            hops(&api),
+            [hop(MONITORS, "Bearer t1"), hop(location, bearer)]
+        );
     }
 }
 
 /// Why redirects are to be followed around the layer.
 #[tokio::test(start_paused = true)]
-async fn inside_the_layer_a_policy_of_ones_own_leaks_the_token_and_a_401_from_abroad_costs_a_token() {
+async fn inside_the_layer_a_policy_of_ones_own_leaks_the_token_and_a_401_from_abroad_costs_a_token()
+{
     let api = redirecting(ABROAD, |_| 200);
     let bare = FollowRedirectLayer::with_policy(Limited::new(5));
-    let stack = ServiceBuilder::new().layer(layer(Scripted::tokens())).layer(bare);
-    assert_eq!(stack.service(api.clone()).oneshot(get(MONITORS)).await.unwrap().status(), 200);
-    assert_eq!(hops(&api), [hop(MONITORS, "Bearer t1"), hop(ABROAD, "Bearer t1")]);
+    let stack = ServiceBuilder::new()
+        .layer(layer(Scripted::tokens()))
+        .layer(bare);
+    assert_eq!(
+        stack
+            .service(api.clone())
+            .oneshot(get(MONITORS))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+    assert_eq!(
+        hops(&api),
+        [hop(MONITORS, "Bearer t1"), hop(ABROAD, "Bearer t1")]
+    );
 
     let (api, source) = (redirecting(ABROAD, |_| 401), Scripted::tokens());
-    let stack = ServiceBuilder::new().layer(layer(source.clone())).layer(FollowRedirectLayer::new());
-    assert_eq!(stack.service(api.clone()).oneshot(get(MONITORS)).await.unwrap().status(), 401);
+    let stack = ServiceBuilder::new()
+        .layer(layer(source.clone()))
+        .layer(FollowRedirectLayer::new());
+    assert_eq!(
+        stack
+            .service(api.clone())
+            .oneshot(get(MONITORS))
+            .await
+            .unwrap()
+            .status(),
+        401
+    );
     assert_eq!((api.calls(), source.fetches()), (4, 2));
 }
 
@@ -112,27 +203,56 @@ async fn inside_the_layer_a_policy_of_ones_own_leaks_the_token_and_a_401_from_ab
 async fn case_52_a_request_id_that_is_set_around_the_layer_is_the_same_on_the_resend() {
     const ID: HeaderName = HeaderName::from_static("x-request-id");
     let api = Api::new(async |seen| {
-        let code = if seen.authorization() == ["Bearer t2"] { 200 } else { 401 };
+        let code = if seen.authorization() == ["Bearer t2"] {
+            200
+        } else {
+            401
+        };
         let mut answer = status(code, "")?;
         answer.headers_mut().insert(ID, seen.headers[ID].clone());
         Ok(answer)
     });
     let set = || SetRequestIdLayer::x_request_id(MakeRequestUuid);
-    let stack = ServiceBuilder::new().layer(set()).layer(PropagateRequestIdLayer::x_request_id());
-    let response = stack.layer(layer(Scripted::tokens())).service(api.clone()).oneshot(get(MONITORS)).await;
-    let ids: Vec<HeaderValue> = api.seen().iter().map(|seen| seen.headers[ID].clone()).collect();
+    let stack = ServiceBuilder::new()
+        .layer(set())
+        .layer(PropagateRequestIdLayer::x_request_id());
+    let response = stack
+        .layer(layer(Scripted::tokens()))
+        .service(api.clone())
+        .oneshot(get(MONITORS))
+        .await;
+    let ids: Vec<HeaderValue> = api
+        .seen()
+        .iter()
+        .map(|seen| seen.headers[ID].clone())
+        .collect();
     assert_eq!((ids.len(), &ids[0]), (2, &ids[1]));
     assert_eq!(response.unwrap().headers()[ID], ids[0]);
 
     // Inside, every send gets one of its own.
-    let stack = ServiceBuilder::new().layer(layer(Scripted::tokens())).layer(set());
-    assert_eq!(stack.service(api.clone()).oneshot(get(MONITORS)).await.unwrap().status(), 200);
-    let ids: Vec<HeaderValue> = api.seen()[2..].iter().map(|seen| seen.headers[ID].clone()).collect();
+    let stack = ServiceBuilder::new()
+        .layer(layer(Scripted::tokens()))
+        .layer(set());
+    assert_eq!(
+        stack
+            .service(api.clone())
+            .oneshot(get(MONITORS))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+    let ids: Vec<HeaderValue> = api.seen()[2..]
+        .iter()
+        .map(|seen| seen.headers[ID].clone())
+        .collect();
     assert_ne!(ids[0], ids[1]);
 }
 
 /// `fine`, as gzip.
-const GZIP: &[u8] = &[31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 75, 203, 204, 75, 5, 0, 146, 84, 169, 190, 4, 0, 0, 0];
+const GZIP: &[u8] = &[
+    31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 75, 203, 204, 75, 5, 0, 146, 84, 169, 190, 4, 0, 0, 0,
+];
 
 #[tokio::test(start_paused = true)]
 async fn decompression_on_either_side_reads_the_answer_to_the_resend() {
@@ -152,8 +272,17 @@ async fn decompression_on_either_side_reads_the_answer_to_the_resend() {
         .layer(layer(Scripted::tokens()))
         .layer(DecompressionLayer::new())
         .service(api.clone());
-    for response in [around.oneshot(get(MONITORS)).await, inside.oneshot(get(MONITORS)).await] {
-        let body = response.unwrap().into_body().collect().await.unwrap().to_bytes();
+    for response in [
+        around.oneshot(get(MONITORS)).await,
+        inside.oneshot(get(MONITORS)).await,
+    ] {
+        let body = response
+            .unwrap()
+            .into_body()
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes();
         assert_eq!(body, "fine");
     }
     assert_eq!(api.calls(), 4);

@@ -27,7 +27,10 @@ fn scripted(statuses: &'static [u16]) -> Api {
     let next = AtomicUsize::new(0);
     Api::new(move |_| {
         let call = next.fetch_add(1, Ordering::SeqCst);
-        ready(status(statuses.get(call).copied().unwrap_or(200), "scripted"))
+        ready(status(
+            statuses.get(call).copied().unwrap_or(200),
+            "scripted",
+        ))
     })
 }
 
@@ -43,7 +46,9 @@ impl Policy<Request<Body>, Response<Body>, BoxError> for Again {
         _: &mut Request<Body>,
         result: &mut Result<Response<Body>, BoxError>,
     ) -> Option<Ready<()>> {
-        let failed = result.as_ref().map_or(true, |response| response.status().is_server_error());
+        let failed = result
+            .as_ref()
+            .map_or(true, |response| response.status().is_server_error());
         self.0 = self.0.checked_sub(usize::from(failed))?;
         failed.then(|| ready(()))
     }
@@ -57,28 +62,50 @@ impl Policy<Request<Body>, Response<Body>, BoxError> for Again {
 async fn retries_on_either_side_cost_no_token_calls() {
     const STATUSES: &[u16] = &[503, 401, 503, 200];
     let (api, source) = (scripted(STATUSES), Scripted::tokens());
-    let around = ServiceBuilder::new().retry(Again(3)).layer(layer(source.clone())).service(api.clone());
-    assert_eq!(around.oneshot(get("/monitor/x")).await.unwrap().status(), 200);
+    let around = ServiceBuilder::new()
+        .retry(Again(3))
+        .layer(layer(source.clone()))
+        .service(api.clone());
+    assert_eq!(
+        around.oneshot(get("/monitor/x")).await.unwrap().status(),
+        200
+    );
     assert_eq!(source.fetches(), 2);
-    assert_eq!(api.bearers(), ["Bearer t1", "Bearer t1", "Bearer t2", "Bearer t2"]);
+    assert_eq!(
+        api.bearers(),
+        ["Bearer t1", "Bearer t1", "Bearer t2", "Bearer t2"]
+    );
 
     let (api, source) = (scripted(STATUSES), Scripted::tokens());
-    let inside = ServiceBuilder::new().layer(layer(source.clone())).retry(Again(3)).service(api.clone());
-    assert_eq!(inside.oneshot(get("/monitor/x")).await.unwrap().status(), 200);
+    let inside = ServiceBuilder::new()
+        .layer(layer(source.clone()))
+        .retry(Again(3))
+        .service(api.clone());
+    assert_eq!(
+        inside.oneshot(get("/monitor/x")).await.unwrap().status(),
+        200
+    );
     assert_eq!(source.fetches(), 2);
-    assert_eq!(api.bearers(), ["Bearer t1", "Bearer t1", "Bearer t2", "Bearer t2"]);
+    assert_eq!(
+        api.bearers(),
+        ["Bearer t1", "Bearer t1", "Bearer t2", "Bearer t2"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn retries_around_the_layer_get_the_token_of_their_moment_and_those_inside_repeat_theirs() {
-    for (around, bearers) in [(true, ["Bearer t1", "Bearer t2"]), (false, ["Bearer t1", "Bearer t1"])] {
+    for (around, bearers) in [
+        (true, ["Bearer t1", "Bearer t2"]),
+        (false, ["Bearer t1", "Bearer t1"]),
+    ] {
         let cache = TokenCache::new(Scripted::tokens());
         let rival = cache.clone();
         // While the first try is under way, another request finds out that its token is dead.
         let api = Api::new(move |seen| {
             let rival = rival.clone();
             async move {
-                let first = seen.authorization() == ["Bearer t1"] && rival.snapshot().generation() == Some(1);
+                let first = seen.authorization() == ["Bearer t1"]
+                    && rival.snapshot().generation() == Some(1);
                 if first {
                     rival.invalidate(&rival.get().await?);
                     rival.warm_up().await?;
@@ -112,11 +139,15 @@ async fn retries_around_the_layer_get_the_token_of_their_moment_and_those_inside
 
 #[tokio::test(start_paused = true)]
 async fn case_34_35_retries_do_not_multiply_the_calls_of_a_failing_token_endpoint() {
-    // Keys that are rejected are asked for once; a failure that may pass three times, then there is a back-off.
+    // Keys that are rejected are asked for once; a failure that may pass three times, then there is
+    // a back-off.
     for (answer, fetches) in [(rejected(), 1), (reset(), 3)] {
         let (api, source) = (scripted(&[]), Scripted::new([answer]));
         let auth = layer_of(cache_drawing(1.0, source.clone()));
-        let service = ServiceBuilder::new().retry(Again(20)).layer(auth).service(api.clone());
+        let service = ServiceBuilder::new()
+            .retry(Again(20))
+            .layer(auth)
+            .service(api.clone());
         let error = service.oneshot(get("/monitor/x")).await.unwrap_err();
         assert!(error.downcast_ref::<Error>().unwrap().is_no_token());
         assert_eq!((source.fetches(), api.calls()), (fetches, 0));

@@ -1,4 +1,5 @@
-//! An API that the test answers by hand or by a rule, and that insists on the contract of readiness.
+//! An API that the test answers by hand or by a rule, and that insists on the contract of
+//! readiness.
 
 use std::{
     future::Future,
@@ -37,13 +38,18 @@ pub struct Tag(pub &'static str);
 impl Seen {
     /// The values of all `Authorization` headers.
     pub fn authorization(&self) -> Vec<&str> {
-        self.headers.get_all("authorization").iter().map(|value| value.to_str().unwrap()).collect()
+        self.headers
+            .get_all("authorization")
+            .iter()
+            .map(|value| value.to_str().unwrap())
+            .collect()
     }
 }
 
 type Rule = dyn Fn(Seen) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync;
 
-/// A service that panics when it is called without having been polled ready, and whose clones are not ready.
+/// A service that panics when it is called without having been polled ready, and whose clones are
+/// not ready.
 #[derive(Clone)]
 pub struct Api {
     shared: Arc<Shared>,
@@ -88,14 +94,21 @@ impl Api {
             readied: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
         };
-        Self { shared: Arc::new(shared), ready: Ready(false, None) }
+        Self {
+            shared: Arc::new(shared),
+            ready: Ready(false, None),
+        }
     }
 
     /// Answers 200 to the bearers for which `accepts` holds, and 401 to others.
     pub fn accepting(accepts: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         Self::new(move |seen| {
             let accepted = matches!(seen.authorization()[..], [one] if accepts(one));
-            std::future::ready(if accepted { ok("fine") } else { status(401, "no") })
+            std::future::ready(if accepted {
+                ok("fine")
+            } else {
+                status(401, "no")
+            })
         })
     }
 
@@ -109,7 +122,10 @@ impl Api {
 
     /// The bearers of all calls, in their order.
     pub fn bearers(&self) -> Vec<String> {
-        self.seen().iter().map(|seen| seen.authorization().join(", ")).collect()
+        self.seen()
+            .iter()
+            .map(|seen| seen.authorization().join(", "))
+            .collect()
     }
 
     /// How many instances were polled ready.
@@ -148,7 +164,14 @@ impl Service<Request<Body>> for Api {
         let body = futures_util::FutureExt::now_or_never(http_body_util::BodyExt::collect(body));
         let body = body.expect("a full body is there").unwrap().to_bytes();
         let (method, uri, version, headers) = (head.method, head.uri, head.version, head.headers);
-        let seen = Seen { method, uri, version, headers, body, tag };
+        let seen = Seen {
+            method,
+            uri,
+            version,
+            headers,
+            body,
+            tag,
+        };
         self.shared.seen.lock().unwrap().push(seen.clone());
         (self.shared.rule)(seen)
     }
@@ -169,6 +192,9 @@ pub fn get(path: &str) -> Request<Body> {
 
 pub async fn text(response: Response<Body>) -> (StatusCode, String) {
     let status = response.status();
-    let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+    let body = http_body_util::BodyExt::collect(response.into_body())
+        .await
+        .unwrap()
+        .to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap())
 }

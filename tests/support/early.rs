@@ -1,5 +1,11 @@
-//! Servers that answer 401 to the first token before they have read the body, and how clients come off.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses its own part of it")]
+//! Servers that answer 401 to the first token before they have read the body, and how clients come
+//! off.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "every test file uses its own part of it"
+)]
 
 use std::{
     future::Future,
@@ -73,11 +79,16 @@ impl Early {
     pub async fn start(after: After, read_first: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let state = Arc::new(State { after, read_first, handled: Mutex::default(), answered: Notify::new() });
+        let state = Arc::new(State {
+            after,
+            read_first,
+            handled: Mutex::default(),
+            answered: Notify::new(),
+        });
         let served = Arc::clone(&state);
         if after == After::Hyper {
-            let app =
-                axum::Router::new().fallback(move |request| through_hyper(Arc::clone(&served), request));
+            let app = axum::Router::new()
+                .fallback(move |request| through_hyper(Arc::clone(&served), request));
             tokio::spawn(axum::serve(listener, app).into_future());
         } else {
             tokio::spawn(async move {
@@ -94,7 +105,12 @@ impl Early {
     }
 
     /// Sends `body` with the first token, and what the caller gets in the end.
-    pub async fn upload(&self, kind: Kind, http2: bool, body: &Bytes) -> Result<StatusCode, BoxError> {
+    pub async fn upload(
+        &self,
+        kind: Kind,
+        http2: bool,
+        body: &Bytes,
+    ) -> Result<StatusCode, BoxError> {
         let fetched = AtomicUsize::new(0);
         let cache = TokenCache::new(source_fn(move |_| {
             let token = format!("token-{}", fetched.fetch_add(1, Ordering::SeqCst) + 1);
@@ -108,7 +124,9 @@ impl Early {
             let klavi = layer.layer(http.build_http::<Full<Bytes>>());
             return finish(klavi.oneshot(request.body(Full::new(body.clone()))?)).await;
         }
-        let klavi = layer.replay_with(Stream::new).layer(http.build_http::<Stream>());
+        let klavi = layer
+            .replay_with(Stream::new)
+            .layer(http.build_http::<Stream>());
         finish(klavi.oneshot(request.body(self.body(kind, body))?)).await
     }
 
@@ -117,7 +135,10 @@ impl Early {
             return Full::new(body.clone()).map_err(Into::into).boxed_unsync();
         }
         let late = (kind == Kind::Late).then(|| Arc::clone(&self.state));
-        let pieces: Vec<_> = body.chunks(body.len() / 10).map(|piece| body.slice_ref(piece)).collect();
+        let pieces: Vec<_> = body
+            .chunks(body.len() / 10)
+            .map(|piece| body.slice_ref(piece))
+            .collect();
         let pieces = stream::iter(pieces.into_iter().enumerate()).then(move |(number, piece)| {
             let late = late.clone().filter(|_| number == 1);
             async move {
@@ -155,7 +176,14 @@ async fn through_hyper(state: Arc<State>, request: Request) -> StatusCode {
     }
     let mut read = 0;
     while read < state.read_first {
-        read += body.frame().await.unwrap().unwrap().into_data().unwrap().len();
+        read += body
+            .frame()
+            .await
+            .unwrap()
+            .unwrap()
+            .into_data()
+            .unwrap()
+            .len();
     }
     state.answered.notify_one();
     StatusCode::UNAUTHORIZED

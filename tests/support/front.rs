@@ -58,14 +58,25 @@ impl Front {
         let served = tokio::spawn(gateway::serve(gateway, listener, async {
             let _ = stopped.await;
         }));
-        Self { sandbox, base, stop, served, http: http() }
+        Self {
+            sandbox,
+            base,
+            stop,
+            served,
+            http: http(),
+        }
     }
 
     pub fn request(&self, method: &str, path: &str) -> Builder {
-        Request::builder().method(method).uri(format!("{}{path}", self.base))
+        Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
     }
 
-    pub fn send(&self, request: Request<Body>) -> impl Future<Output = Response<Bytes>> + Send + 'static {
+    pub fn send(
+        &self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Response<Bytes>> + Send + 'static {
         answer(self.http.clone(), request)
     }
 
@@ -93,7 +104,9 @@ pub async fn answer(http: Client<HttpConnector, Body>, request: Request<Body>) -
 /// A body that ends when the sender is dropped.
 pub fn channel() -> (mpsc::Sender<&'static str>, Body) {
     let (pieces, body) = mpsc::channel(1);
-    let body = stream::unfold(body, async |mut body| Some((Ok::<_, Infallible>(body.recv().await?), body)));
+    let body = stream::unfold(body, async |mut body| {
+        Some((Ok::<_, Infallible>(body.recv().await?), body))
+    });
     (pieces, Body::from_stream(body))
 }
 
@@ -103,7 +116,9 @@ pub fn json(response: &Response<Bytes>) -> Value {
 
 /// So that a test that hangs says so.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), future).await.expect("it takes too long")
+    tokio::time::timeout(Duration::from_secs(60), future)
+        .await
+        .expect("it takes too long")
 }
 
 pub async fn until(happened: impl Fn() -> bool) {

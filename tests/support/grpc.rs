@@ -1,5 +1,10 @@
 //! A gRPC server on loopback that checks a token, and issues the tokens.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses its own part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "every test file uses its own part of it"
+)]
 
 use std::{
     pin::Pin,
@@ -102,7 +107,9 @@ impl Server {
     }
 
     pub fn channel(&self) -> Channel {
-        Endpoint::from_shared(self.0.url.clone()).unwrap().connect_lazy()
+        Endpoint::from_shared(self.0.url.clone())
+            .unwrap()
+            .connect_lazy()
     }
 
     /// Issues `t1`, `t2`, …
@@ -144,10 +151,17 @@ impl Server {
 
     fn accepts(&self, bearer: &str) -> bool {
         let less = |left: usize| left.checked_sub(1);
-        if self.0.to_reject.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
+        if self
+            .0
+            .to_reject
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+            .is_ok()
+        {
             return false;
         }
-        let number = bearer.strip_prefix("Bearer t").and_then(|number| number.parse::<usize>().ok());
+        let number = bearer
+            .strip_prefix("Bearer t")
+            .and_then(|number| number.parse::<usize>().ok());
         number.is_some_and(|number| number >= self.0.accepted.load(Ordering::SeqCst))
     }
 
@@ -155,7 +169,11 @@ impl Server {
         if request.extensions().get::<Rejected>().is_some() {
             return Err(Status::unauthenticated("rejected"));
         }
-        self.0.handled.lock().unwrap().push(request.into_inner().service);
+        self.0
+            .handled
+            .lock()
+            .unwrap()
+            .push(request.into_inner().service);
         Ok(())
     }
 }
@@ -165,8 +183,11 @@ impl Server {
 struct Rejected;
 
 async fn check_token(State(server): State<Server>, request: Request, next: Next) -> Response {
-    let bearer =
-        request.headers().get("authorization").map_or("", |value| value.to_str().unwrap()).to_owned();
+    let bearer = request
+        .headers()
+        .get("authorization")
+        .map_or("", |value| value.to_str().unwrap())
+        .to_owned();
     let accepted = server.accepts(&bearer);
     let see = |body| server.0.seen.lock().unwrap().push((bearer, body));
     if !accepted && server.0.rejects == Rejects::FromTheHead {
@@ -211,18 +232,27 @@ impl Health for Server {
 pub fn layer(server: &Server) -> KlaviAuthLayer<RecordBody<tonic::body::Body>> {
     let layer = KlaviAuthLayer::new(&server.api(), server.tokens());
     // gRPC's paths begin with the name of a service, not with a product's.
-    layer.whole_origin().rejected_when(rejects_status_16).replay_with(tonic::body::Body::new)
+    layer
+        .whole_origin()
+        .rejected_when(rejects_status_16)
+        .replay_with(tonic::body::Body::new)
 }
 
 pub fn rejects_status_16(status: StatusCode, headers: &HeaderMap) -> bool {
-    status == StatusCode::UNAUTHORIZED || headers.get("grpc-status").is_some_and(|status| status == "16")
+    status == StatusCode::UNAUTHORIZED
+        || headers
+            .get("grpc-status")
+            .is_some_and(|status| status == "16")
 }
 
 pub fn request(service: &str) -> tonic::Request<HealthCheckRequest> {
-    tonic::Request::new(HealthCheckRequest { service: service.to_owned() })
+    tonic::Request::new(HealthCheckRequest {
+        service: service.to_owned(),
+    })
 }
 
-/// The request as gRPC has it on the wire: not compressed, its length, field 1 with its length, the text.
+/// The request as gRPC has it on the wire: not compressed, its length, field 1 with its length, the
+/// text.
 pub fn message(service: &str) -> Bytes {
     let mut field = vec![0x0a];
     let mut length = service.len();

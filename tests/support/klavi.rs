@@ -1,6 +1,11 @@
 //! A look-alike of Klavi in memory: `/auth`, `/refresh` and an API as tower services that fail by a
 //! script. Paused time.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses its own part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "every test file uses its own part of it"
+)]
 
 use std::{
     future::{Future, pending},
@@ -12,7 +17,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header::AUTHORIZATION};
 use http_body_util::Full;
 use klavi_auth::{
-    BoxError, Credentials, KlaviApi, KlaviAuthLayer, KlaviSource, Product, TokenCache, TokenCacheBuilder,
+    BoxError, Credentials, KlaviApi, KlaviAuthLayer, KlaviSource, Product, TokenCache,
+    TokenCacheBuilder,
 };
 use tokio::time::{Instant, sleep};
 use tower::service_fn;
@@ -55,13 +61,19 @@ impl Schedule {
 
     pub fn windows(windows: impl IntoIterator<Item = (Duration, Duration, Fault)>) -> Self {
         let windows: Vec<_> = windows.into_iter().collect();
-        assert!(windows.windows(2).all(|pair| pair[0].1 <= pair[1].0), "the windows are in order");
+        assert!(
+            windows.windows(2).all(|pair| pair[0].1 <= pair[1].0),
+            "the windows are in order"
+        );
         Self(windows)
     }
 
     pub fn at(&self, now: Duration) -> Option<Fault> {
         let index = self.0.partition_point(|(_, until, _)| *until <= now);
-        self.0.get(index).filter(|(from, ..)| *from <= now).map(|(.., fault)| *fault)
+        self.0
+            .get(index)
+            .filter(|(from, ..)| *from <= now)
+            .map(|(.., fault)| *fault)
     }
 
     /// The first moment from `from` on without a fault.
@@ -138,7 +150,8 @@ pub struct Token {
 impl Token {
     /// From this moment on the API does not take it.
     pub fn dead_at(&self) -> Duration {
-        self.killed.map_or(self.expires, |killed| killed.min(self.expires))
+        self.killed
+            .map_or(self.expires, |killed| killed.min(self.expires))
     }
 }
 
@@ -173,7 +186,11 @@ struct State {
 
 impl Klavi {
     pub fn new(script: Script) -> Self {
-        Self(Arc::new(Inner { start: Instant::now(), script, state: Mutex::default() }))
+        Self(Arc::new(Inner {
+            start: Instant::now(),
+            script,
+            state: Mutex::default(),
+        }))
     }
 
     pub fn now(&self) -> Duration {
@@ -212,7 +229,11 @@ impl Klavi {
     /// How often `/auth` and `/refresh` were called.
     pub fn counts(&self) -> (usize, usize) {
         let state = self.state();
-        let auth = state.calls.iter().filter(|call| call.endpoint == Endpoint::Auth).count();
+        let auth = state
+            .calls
+            .iter()
+            .filter(|call| call.endpoint == Endpoint::Auth)
+            .count();
         (auth, state.calls.len() - auth)
     }
 
@@ -277,36 +298,66 @@ impl Klavi {
         let (now, script) = (self.now(), self.script());
         let mut state = self.state();
         state.revoke(script, now);
-        let schedule = if endpoint == Endpoint::Auth { &script.auth } else { &script.refresh };
+        let schedule = if endpoint == Endpoint::Auth {
+            &script.auth
+        } else {
+            &script.refresh
+        };
         let fault = schedule.at(now);
         if let (Some(Fault::Throttled(wait)), Endpoint::Auth) = (fault, endpoint) {
-            state.throttled.push((now, now + TOKEN_LEG + Duration::from_secs(wait)));
+            state
+                .throttled
+                .push((now, now + TOKEN_LEG + Duration::from_secs(wait)));
         }
         let repeated = match (endpoint, fault) {
             (_, Some(fault)) if !matches!(fault, Fault::Repeats) => return Decision::Fails(fault),
-            (Endpoint::Auth, _) => state.tokens.len().checked_sub(1).filter(|_| script.auth_repeats),
+            (Endpoint::Auth, _) => state
+                .tokens
+                .len()
+                .checked_sub(1)
+                .filter(|_| script.auth_repeats),
             (Endpoint::Refresh, fault) => {
-                let Some(bearer) = state.live_bearer(headers, now) else { return Decision::Denies };
+                let Some(bearer) = state.live_bearer(headers, now) else {
+                    return Decision::Denies;
+                };
                 fault.is_some().then_some(bearer)
             }
         };
         let remains = |id: usize| state.tokens[id].dead_at().saturating_sub(now).as_secs();
-        if let Some((id, life)) = repeated.map(|id| (id, remains(id))).filter(|(_, life)| *life > 0) {
+        if let Some((id, life)) = repeated
+            .map(|id| (id, remains(id)))
+            .filter(|(_, life)| *life > 0)
+        {
             return Decision::Token { id, life };
         }
         if script.new_kills_old {
             state.kill_all(now);
         }
         let expires = now + Duration::from_secs(script.lifetime);
-        state.tokens.push(Token { issued: now, delivered: None, expires, killed: None });
-        Decision::Token { id: state.tokens.len() - 1, life: script.lifetime }
+        state.tokens.push(Token {
+            issued: now,
+            delivered: None,
+            expires,
+            killed: None,
+        });
+        Decision::Token {
+            id: state.tokens.len() - 1,
+            life: script.lifetime,
+        }
     }
 
-    fn api_call(self, request: Request<Body>) -> impl Future<Output = Result<Response<Body>, BoxError>> {
+    fn api_call(
+        self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, BoxError>> {
         let leg = Duration::from_millis(5 + self.state().legs.below(41));
         async move {
             sleep(leg).await;
-            Ok(if self.accepts(&request) { Response::default() } else { status(401, "no") })
+            Ok(if self.accepts(&request) {
+                Response::default()
+            } else {
+                status(401, "no")
+            })
         }
     }
 
@@ -315,11 +366,17 @@ impl Klavi {
         let mut state = self.state();
         state.revoke(script, now);
         state.requests += 1;
-        let Some(Number(number)) = request.extensions().get::<Number>().copied() else { return false };
+        let Some(Number(number)) = request.extensions().get::<Number>().copied() else {
+            return false;
+        };
         let token = bearer(request.headers()).expect("never sent without a token");
         let known = state.tokens[token].issued + script.learns_after <= now;
         let good = known && now < state.tokens[token].dead_at();
-        let spurious = good && script.spurious.get(state.spurious_done).is_some_and(|at| *at <= now);
+        let spurious = good
+            && script
+                .spurious
+                .get(state.spurious_done)
+                .is_some_and(|at| *at <= now);
         state.spurious_done += usize::from(spurious);
         if !good || spurious {
             state.rejections.push(Rejection { number, token });
@@ -331,7 +388,12 @@ impl Klavi {
 impl State {
     /// Does the revocations that are due. They hit the tokens that were there at that time.
     fn revoke(&mut self, script: &Script, now: Duration) {
-        while let Some(at) = script.revocations.get(self.revocations_done).copied().filter(|at| *at <= now) {
+        while let Some(at) = script
+            .revocations
+            .get(self.revocations_done)
+            .copied()
+            .filter(|at| *at <= now)
+        {
             self.kill_all(at);
             self.revocations_done += 1;
         }
@@ -339,7 +401,12 @@ impl State {
 
     fn kill_all(&mut self, at: Duration) {
         // Those before a dead one are dead.
-        for token in self.tokens.iter_mut().rev().take_while(|token| token.killed.is_none()) {
+        for token in self
+            .tokens
+            .iter_mut()
+            .rev()
+            .take_while(|token| token.killed.is_none())
+        {
             token.killed = Some(at);
         }
     }
@@ -363,16 +430,26 @@ struct Running<'a> {
 
 impl<'a> Running<'a> {
     fn begin(klavi: &'a Klavi, endpoint: Endpoint) -> Self {
-        let call = Call { endpoint, asked: klavi.now(), ended: None, succeeded: false };
+        let call = Call {
+            endpoint,
+            asked: klavi.now(),
+            ended: None,
+            succeeded: false,
+        };
         let calls = &mut klavi.state().calls;
         calls.push(call);
-        Self { klavi, index: calls.len() - 1 }
+        Self {
+            klavi,
+            index: calls.len() - 1,
+        }
     }
 
     fn delivers(&mut self, token: usize) {
         let mut state = self.klavi.state();
         state.calls[self.index].succeeded = true;
-        state.tokens[token].delivered.get_or_insert_with(|| self.klavi.now());
+        state.tokens[token]
+            .delivered
+            .get_or_insert_with(|| self.klavi.now());
     }
 }
 

@@ -1,5 +1,10 @@
 //! Requests at a steady rate, each with its patience, and what became of them. Paused time.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses its own part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "every test file uses its own part of it"
+)]
 
 use std::{future::poll_fn, pin::pin, time::Duration};
 
@@ -55,7 +60,11 @@ pub enum Why {
 impl Load {
     /// 10 requests a second.
     pub fn seconds(seconds: u64) -> Self {
-        Self { requests: seconds * 10, every: Duration::from_millis(100), poisoned: None }
+        Self {
+            requests: seconds * 10,
+            every: Duration::from_millis(100),
+            poisoned: None,
+        }
     }
 
     pub async fn run(self, klavi: &Klavi, cache: &TokenCache) -> Report {
@@ -79,13 +88,23 @@ impl Load {
             if let (Some(at), Some(every)) = (next_poisoned, self.poisoned) {
                 if at <= due {
                     next_poisoned = Some(at + every);
-                    under_way.push(request(klavi, None, epoch + due, client.call(get(&poisoned))));
+                    under_way.push(request(
+                        klavi,
+                        None,
+                        epoch + due,
+                        client.call(get(&poisoned)),
+                    ));
                     poll_fn(|cx| client.poll_ready(cx)).await.unwrap();
                 }
             }
             let mut healthy = get(&healthy);
             healthy.extensions_mut().insert(Number(number));
-            under_way.push(request(klavi, Some(number), epoch + due, client.call(healthy)));
+            under_way.push(request(
+                klavi,
+                Some(number),
+                epoch + due,
+                client.call(healthy),
+            ));
         }
         while let Some(end) = under_way.next().await {
             report.add(end);
@@ -116,13 +135,22 @@ async fn request(
         Ok(Ok(response)) => {
             let error = response.extensions().get::<Error>();
             let over_budget = error.is_some_and(Error::is_budget_exhausted);
-            Some(if over_budget { Why::OverBudget } else { Why::Unauthorized })
+            Some(if over_budget {
+                Why::OverBudget
+            } else {
+                Why::Unauthorized
+            })
         }
     };
     let (number, end) = (number?, klavi.now());
     Some(match why {
         None => Ok(end - start),
-        Some(why) => Err(Failed { number, start, end, why }),
+        Some(why) => Err(Failed {
+            number,
+            start,
+            end,
+            why,
+        }),
     })
 }
 

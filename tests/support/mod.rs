@@ -1,6 +1,11 @@
-//! Test doubles that are driven by hand: a token source whose every fetch the test ends, and an API whose every
-//! request the test answers.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses its own part of it")]
+//! Test doubles that are driven by hand: a token source whose every fetch the test ends, and an API
+//! whose every request the test answers.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "every test file uses its own part of it"
+)]
 
 pub mod api;
 pub mod streams;
@@ -80,7 +85,12 @@ impl Manual {
     /// The oldest fetch that was not looked at yet. Lets other tasks run first.
     pub async fn next(&self) -> Fetch {
         settle().await;
-        self.0.open.lock().unwrap().pop_front().expect("a fetch is under way")
+        self.0
+            .open
+            .lock()
+            .unwrap()
+            .pop_front()
+            .expect("a fetch is under way")
     }
 
     /// Ends the oldest fetch and lets its flight land.
@@ -100,8 +110,17 @@ impl TokenSource for Manual {
         let (answer, result) = oneshot::channel();
         let (failures, last_error) = (request.failures(), request.last_error().cloned());
         let predecessor = request.predecessor().clone();
-        self.0.open.lock().unwrap().push_back(Fetch { predecessor, failures, last_error, answer });
-        Box::pin(async { result.await.expect("the test dropped the fetch: the source panics") })
+        self.0.open.lock().unwrap().push_back(Fetch {
+            predecessor,
+            failures,
+            last_error,
+            answer,
+        });
+        Box::pin(async {
+            result
+                .await
+                .expect("the test dropped the fetch: the source panics")
+        })
     }
 }
 
@@ -114,7 +133,10 @@ pub struct Scripted {
 
 impl Scripted {
     pub fn new(answers: impl IntoIterator<Item = Result<NewToken, Error>>) -> Self {
-        Self { fetches: Arc::default(), answers: Arc::new(Mutex::new(answers.into_iter().collect())) }
+        Self {
+            fetches: Arc::default(),
+            answers: Arc::new(Mutex::new(answers.into_iter().collect())),
+        }
     }
 
     /// Tokens `t1`, `t2`, … of 1800 s.
@@ -156,12 +178,16 @@ pub async fn pass(duration: Duration) {
 
 /// Polls a future once.
 pub fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut std::task::Context::from_waker(futures_util::task::noop_waker_ref()))
+    Pin::new(future).poll(&mut std::task::Context::from_waker(
+        futures_util::task::noop_waker_ref(),
+    ))
 }
 
 /// The lines of an error and its causes.
 pub fn chain(error: &dyn std::error::Error) -> Vec<String> {
-    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect()
+    std::iter::successors(Some(error), |e| e.source())
+        .map(ToString::to_string)
+        .collect()
 }
 
 /// A source that answers at once, by number of the fetch (from 1), and notes when it was asked.
@@ -175,7 +201,10 @@ struct LoggedInner {
 
 impl Logged {
     pub fn new(answer: impl Fn(usize) -> Result<NewToken, Error> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(LoggedInner { asked: Mutex::default(), answer: Box::new(answer) }))
+        Self(Arc::new(LoggedInner {
+            asked: Mutex::default(),
+            answer: Box::new(answer),
+        }))
     }
 
     pub fn fetches(&self) -> usize {
@@ -185,7 +214,11 @@ impl Logged {
     /// When it was asked, in seconds after `start`; earlier calls are left out.
     pub fn seconds_after(&self, start: Instant) -> Vec<f64> {
         let asked = self.0.asked.lock().unwrap();
-        asked.iter().filter(|&&at| at >= start).map(|&at| (at - start).as_secs_f64()).collect()
+        asked
+            .iter()
+            .filter(|&&at| at >= start)
+            .map(|&at| (at - start).as_secs_f64())
+            .collect()
     }
 }
 
@@ -202,7 +235,10 @@ impl TokenSource for Logged {
 
 /// A cache whose jitter and back-off are all of `draw`.
 pub fn cache_drawing(draw: f64, source: impl TokenSource) -> TokenCache {
-    TokenCache::builder(source).randomness(move || draw).build().unwrap()
+    TokenCache::builder(source)
+        .randomness(move || draw)
+        .build()
+        .unwrap()
 }
 
 /// A failure that may pass by itself.
@@ -229,7 +265,8 @@ pub fn held(cache: &TokenCache) -> Caller {
     Box::pin(async move { cache.get().await })
 }
 
-/// What a caller that was polled by hand has got by now. No time passes, as it would while it is awaited.
+/// What a caller that was polled by hand has got by now. No time passes, as it would while it is
+/// awaited.
 pub fn got<F: Future + Unpin>(mut caller: F) -> F::Output {
     match poll_once(&mut caller) {
         Poll::Ready(result) => result,
@@ -262,7 +299,9 @@ pub async fn traffic(cache: &TokenCache, step: Duration, duration: Duration) -> 
 
 /// How many tasks the runtime has, flights and keep-alive included.
 pub fn alive_tasks() -> usize {
-    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+    tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks()
 }
 
 /// Runs `test` in a thread of its own, so that a deadlock is a failure and no hang.
@@ -280,5 +319,9 @@ pub fn without_deadlock(test: impl FnOnce() + Send + 'static) {
 
 /// A runtime of one thread whose clock stands still.
 pub fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
 }

@@ -1,5 +1,10 @@
 //! Requests of reqwest's to the sandbox.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses its own part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "every test file uses its own part of it"
+)]
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -16,17 +21,24 @@ use tower::{Service, ServiceExt};
 use crate::sockets::{Transport, World, soon};
 
 pub async fn world() -> World {
-    World { sandbox: Sandbox::start().await.unwrap(), transport: Transport::Default }
+    World {
+        sandbox: Sandbox::start().await.unwrap(),
+        transport: Transport::Default,
+    }
 }
 
 pub fn http() -> Client {
     Client::builder().no_proxy().build().unwrap()
 }
 
-/// For streams: a server may answer 401 before a stream has ended, and then close the connection without a word. Over
-/// HTTP/1.1, no request is to follow on it.
+/// For streams: a server may answer 401 before a stream has ended, and then close the connection
+/// without a word. Over HTTP/1.1, no request is to follow on it.
 pub fn unpooled() -> Client {
-    Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap()
+    Client::builder()
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+        .build()
+        .unwrap()
 }
 
 pub fn get(world: &World, path: &str) -> Request {
@@ -42,12 +54,14 @@ pub fn post(world: &World, path: &str, body: impl Into<Body>) -> Request {
 
 /// A body that reqwest cannot clone, of unknown length.
 pub fn streamed(chunks: &'static [&'static str]) -> Body {
-    let frames =
-        chunks.iter().map(|chunk| Ok::<_, BoxError>(Frame::data(Bytes::from_static(chunk.as_bytes()))));
+    let frames = chunks
+        .iter()
+        .map(|chunk| Ok::<_, BoxError>(Frame::data(Bytes::from_static(chunk.as_bytes()))));
     Body::wrap(StreamBody::new(stream::iter(frames)))
 }
 
-/// reqwest has no access to the extensions of its requests; they come with a request of the `http` crate.
+/// reqwest has no access to the extensions of its requests; they come with a request of the `http`
+/// crate.
 pub fn with(request: Request, extension: impl Clone + Send + Sync + 'static) -> Request {
     let mut request = http::Request::<Body>::try_from(request).unwrap();
     request.extensions_mut().insert(extension);
@@ -71,14 +85,20 @@ where
 /// The bodies that resources have read, in order.
 pub fn bodies(world: &World) -> Vec<String> {
     let log = world.log_of(Endpoint::Resource);
-    log.iter().map(|entry| String::from_utf8(entry.body().to_vec()).unwrap()).collect()
+    log.iter()
+        .map(|entry| String::from_utf8(entry.body().to_vec()).unwrap())
+        .collect()
 }
 
 /// The bodies of all requests that were handled, sorted.
 pub fn handled(world: &World) -> Vec<String> {
     let log = world.log_of(Endpoint::Resource);
-    let handled = log.iter().filter(|entry| entry.status() == Some(StatusCode::CREATED));
-    let mut bodies: Vec<_> = handled.map(|entry| String::from_utf8(entry.body().to_vec()).unwrap()).collect();
+    let handled = log
+        .iter()
+        .filter(|entry| entry.status() == Some(StatusCode::CREATED));
+    let mut bodies: Vec<_> = handled
+        .map(|entry| String::from_utf8(entry.body().to_vec()).unwrap())
+        .collect();
     bodies.sort();
     bodies
 }

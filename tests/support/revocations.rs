@@ -1,5 +1,10 @@
 //! What is expected of every stack: a hundred POSTs while tokens are revoked at random.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses its own part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "every test file uses its own part of it"
+)]
 
 use std::{collections::BTreeSet, future::Future};
 
@@ -14,7 +19,10 @@ const AT_ONCE: u64 = 8;
 
 /// A kibibyte of JSON, a different one for each number.
 fn monitor(number: u64) -> Bytes {
-    let body = format!(r#"{{"name":"monitor {number:03}","filler":"{}"}}"#, "x".repeat(990));
+    let body = format!(
+        r#"{{"name":"monitor {number:03}","filler":"{}"}}"#,
+        "x".repeat(990)
+    );
     assert_eq!(body.len(), 1024);
     body.into()
 }
@@ -32,11 +40,12 @@ impl Draw {
     }
 }
 
-/// POSTs a hundred monitors, up to eight at a time, and revokes the token at random moments, `most` times at the most.
-/// `post` sends a body to `/monitor/v1/monitors` and says what status the caller sees.
+/// POSTs a hundred monitors, up to eight at a time, and revokes the token at random moments, `most`
+/// times at the most. `post` sends a body to `/monitor/v1/monitors` and says what status the caller
+/// sees.
 ///
-/// No request is revoked twice: the next revocation waits until there is a new token, and then until all the requests
-/// that were under way at that time are done.
+/// No request is revoked twice: the next revocation waits until there is a new token, and then
+/// until all the requests that were under way at that time are done.
 pub async fn a_hundred_posts<F>(sandbox: &Sandbox, seed: u64, most: u64, post: impl Fn(Bytes) -> F)
 where
     F: Future<Output = StatusCode> + Send + 'static,
@@ -47,7 +56,10 @@ where
     // The requests that may be rejected because of the last revocation, once that is known.
     let mut exposed = Some(BTreeSet::new());
     while started < POSTS || !open.is_empty() {
-        for _ in 0..(1 + draw.below(8)).min(POSTS - started).min(AT_ONCE - open.len() as u64) {
+        for _ in 0..(1 + draw.below(8))
+            .min(POSTS - started)
+            .min(AT_ONCE - open.len() as u64)
+        {
             let (number, call) = (started, tokio::spawn(post(monitor(started))));
             under_way.push(async move { (number, call.await.unwrap()) });
             open.insert(number);
@@ -59,14 +71,19 @@ where
         if exposed.is_none() && sandbox.live_tokens() == 1 {
             exposed = Some(open.clone());
         }
-        let is_safe = exposed.as_ref().is_some_and(BTreeSet::is_empty) && sandbox.live_tokens() == 1;
+        let is_safe =
+            exposed.as_ref().is_some_and(BTreeSet::is_empty) && sandbox.live_tokens() == 1;
         if is_safe && revoked < most && started < POSTS {
             sandbox.revoke_all();
             (revoked, exposed) = (revoked + 1, None);
         }
         for _ in 0..1 + draw.below(open.len() as u64) {
             let (number, status) = under_way.next().await.unwrap();
-            assert_eq!(status, StatusCode::CREATED, "request {number}, seed {seed}, {revoked} revocations");
+            assert_eq!(
+                status,
+                StatusCode::CREATED,
+                "request {number}, seed {seed}, {revoked} revocations"
+            );
             open.remove(&number);
             if let Some(exposed) = &mut exposed {
                 exposed.remove(&number);
@@ -76,11 +93,28 @@ where
 
     assert!(revoked >= most.min(4), "seed {seed}: {revoked} revocations");
     let counts = sandbox.counts();
-    assert_eq!((counts.auth, counts.refresh), (1 + revoked, 0), "seed {seed}");
+    assert_eq!(
+        (counts.auth, counts.refresh),
+        (1 + revoked, 0),
+        "seed {seed}"
+    );
     assert!(counts.unauthorized >= revoked, "seed {seed}");
     assert_eq!(counts.resource, POSTS + counts.unauthorized, "seed {seed}");
-    let log = sandbox.log().into_iter().filter(|entry| entry.status() == Some(StatusCode::CREATED));
-    let handled: Vec<_> = log.map(|entry| Bytes::copy_from_slice(entry.body())).collect();
-    assert_eq!(handled.len() as u64, POSTS, "seed {seed}: none was handled twice");
-    assert_eq!(BTreeSet::from_iter(handled), (0..POSTS).map(monitor).collect(), "seed {seed}");
+    let log = sandbox
+        .log()
+        .into_iter()
+        .filter(|entry| entry.status() == Some(StatusCode::CREATED));
+    let handled: Vec<_> = log
+        .map(|entry| Bytes::copy_from_slice(entry.body()))
+        .collect();
+    assert_eq!(
+        handled.len() as u64,
+        POSTS,
+        "seed {seed}: none was handled twice"
+    );
+    assert_eq!(
+        BTreeSet::from_iter(handled),
+        (0..POSTS).map(monitor).collect(),
+        "seed {seed}"
+    );
 }

@@ -1,5 +1,10 @@
 //! A hundred calls, five at a time, while tokens are revoked at random moments.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses its own part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "every test file uses its own part of it"
+)]
 
 use std::{collections::BTreeSet, future::Future, sync::Mutex};
 
@@ -9,10 +14,11 @@ use klavi_auth::TokenCache;
 pub const CALLS: usize = 100;
 const AT_ONCE: usize = 5;
 
-/// Makes the calls 0 to 99, each in a task of its own, and returns how often tokens were revoked meanwhile.
+/// Makes the calls 0 to 99, each in a task of its own, and returns how often tokens were revoked
+/// meanwhile.
 ///
-/// No call meets two revocations: after each, the next one waits until there is a new token, and until all calls
-/// that began before that are over.
+/// No call meets two revocations: after each, the next one waits until there is a new token, and
+/// until all calls that began before that are over.
 pub async fn a_hundred_calls<Fut>(
     seed: u64,
     tokens: &TokenCache,
@@ -22,7 +28,10 @@ pub async fn a_hundred_calls<Fut>(
 where
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let pace = Mutex::new(Pace { random: seed, ..Pace::default() });
+    let pace = Mutex::new(Pace {
+        random: seed,
+        ..Pace::default()
+    });
     let calls = stream::iter(0..CALLS).map(|number| {
         pace.lock().unwrap().running.insert(number);
         let call = tokio::spawn(call(number));
@@ -36,7 +45,8 @@ where
             }
         }
     });
-    // In order, so that a slow call holds the others up, and revocations do not wait for it for long.
+    // In order, so that a slow call holds the others up, and revocations do not wait for it for
+    // long.
     calls.buffered(AT_ONCE).collect::<()>().await;
     pace.into_inner().unwrap().revoked
 }
@@ -93,7 +103,11 @@ pub fn all_of_them() -> Vec<String> {
 fn draw(state: &mut u64, limit: usize) -> usize {
     // xorshift64: the same moments for the same seed.
     for (left, shift) in [(true, 13), (false, 7), (true, 17)] {
-        *state ^= if left { *state << shift } else { *state >> shift };
+        *state ^= if left {
+            *state << shift
+        } else {
+            *state >> shift
+        };
     }
     usize::try_from(*state >> 33).unwrap() % limit
 }

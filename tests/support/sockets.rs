@@ -1,4 +1,5 @@
-//! The sandbox, a layer whose token calls go over one of several clients, and a clock that can be moved on.
+//! The sandbox, a layer whose token calls go over one of several clients, and a clock that can be
+//! moved on.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -23,7 +24,8 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use klavi_auth::{
-    Backoff, BoxError, Credentials, Error, KlaviAuth, KlaviAuthLayer, KlaviAuthLayerBuilder, Product,
+    Backoff, BoxError, Credentials, Error, KlaviAuth, KlaviAuthLayer, KlaviAuthLayerBuilder,
+    Product,
     sandbox::{Endpoint, Recorded, Sandbox},
 };
 use tower::{Layer, Service, ServiceExt};
@@ -45,7 +47,9 @@ pub fn http1() -> Http {
 }
 
 pub fn h2c() -> Http {
-    Client::builder(TokioExecutor::new()).http2_only(true).build_http()
+    Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http()
 }
 
 /// What carries the token calls.
@@ -84,7 +88,10 @@ impl Transport {
 /// Runs a test once for each transport, each time with a sandbox of its own.
 pub async fn through_each(test: impl AsyncFn(World)) {
     for &transport in Transport::ALL {
-        let world = World { sandbox: Sandbox::start().await.unwrap(), transport };
+        let world = World {
+            sandbox: Sandbox::start().await.unwrap(),
+            transport,
+        };
         let outcome = AssertUnwindSafe(test(world)).catch_unwind().await;
         assert!(outcome.is_ok(), "the transport was {transport:?}");
     }
@@ -102,7 +109,10 @@ impl World {
     }
 
     pub fn builder_for(&self, product: Product, credentials: Credentials) -> KlaviAuthLayerBuilder {
-        self.transport.on(KlaviAuthLayer::builder(self.sandbox.api(product), credentials))
+        self.transport.on(KlaviAuthLayer::builder(
+            self.sandbox.api(product),
+            credentials,
+        ))
     }
 
     /// Without jitter, and without any back-off.
@@ -110,8 +120,8 @@ impl World {
         self.layer_drawing(&[0.0])
     }
 
-    /// A draw per answer of the token endpoints, the last one again and again. After a failure, 1.0 is a back-off
-    /// of 60 s, doubling with every further failure, and 0.0 is none.
+    /// A draw per answer of the token endpoints, the last one again and again. After a failure, 1.0
+    /// is a back-off of 60 s, doubling with every further failure, and 0.0 is none.
     pub fn layer_drawing(&self, draws: &'static [f64]) -> KlaviAuthLayer {
         drawing(self.builder(), draws).build().unwrap()
     }
@@ -129,27 +139,40 @@ impl World {
         format!("{}/monitor/v1/{path}", self.sandbox.base_url())
     }
 
-    /// How often `/auth`, `/refresh`, and resources were called, and how many of these were answered 401.
+    /// How often `/auth`, `/refresh`, and resources were called, and how many of these were
+    /// answered 401.
     pub fn counts(&self) -> [u64; 4] {
         let counts = self.sandbox.counts();
-        [counts.auth, counts.refresh, counts.resource, counts.unauthorized]
+        [
+            counts.auth,
+            counts.refresh,
+            counts.resource,
+            counts.unauthorized,
+        ]
     }
 
     pub fn log_of(&self, endpoint: Endpoint) -> Vec<Recorded> {
         let log = self.sandbox.log();
-        log.into_iter().filter(|entry| entry.endpoint() == Some(endpoint)).collect()
+        log.into_iter()
+            .filter(|entry| entry.endpoint() == Some(endpoint))
+            .collect()
     }
 
     /// The numbers of the tokens that resources were asked with, in order.
     pub fn tokens_sent(&self) -> Vec<u64> {
-        self.log_of(Endpoint::Resource).iter().map(|entry| entry.token().expect("a token")).collect()
+        self.log_of(Endpoint::Resource)
+            .iter()
+            .map(|entry| entry.token().expect("a token"))
+            .collect()
     }
 }
 
 pub fn drawing(builder: KlaviAuthLayerBuilder, draws: &'static [f64]) -> KlaviAuthLayerBuilder {
     let drawn = AtomicUsize::new(0);
     let draw = move || draws[drawn.fetch_add(1, Ordering::SeqCst).min(draws.len() - 1)];
-    builder.backoff(Backoff::default().first(secs(60)).longest(secs(240))).randomness(draw)
+    builder
+        .backoff(Backoff::default().first(secs(60)).longest(secs(240)))
+        .randomness(draw)
 }
 
 pub fn client(layer: &KlaviAuthLayer) -> KlaviAuth<Http> {
@@ -173,7 +196,9 @@ pub trait Caller: Clone {
     /// Sends a request that soon fails with an error of the layer's own.
     async fn failure(&self, request: Request<Body>) -> Error {
         let error = soon(self.send(request)).await.expect_err("an error");
-        *error.downcast::<Error>().expect("an error of the layer's own")
+        *error
+            .downcast::<Error>()
+            .expect("an error of the layer's own")
     }
 }
 
@@ -200,12 +225,16 @@ pub fn reason(response: &Response<Bytes>) -> Option<&Error> {
 
 /// The lines of an error and its causes.
 pub fn chain(error: &dyn std::error::Error) -> Vec<String> {
-    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect()
+    std::iter::successors(Some(error), |e| e.source())
+        .map(ToString::to_string)
+        .collect()
 }
 
 /// So that a test that hangs says so.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(secs(60), future).await.expect("it takes too long")
+    tokio::time::timeout(secs(60), future)
+        .await
+        .expect("it takes too long")
 }
 
 /// Waits until something has happened on the other end of a socket, or in a task.
@@ -223,7 +252,8 @@ pub async fn landed(layer: &KlaviAuthLayer) {
     until(|| !layer.tokens().snapshot().is_fetching()).await;
 }
 
-/// Moves the clock on, for the layer as well as for the sandbox, and lets everything happen that is due then.
+/// Moves the clock on, for the layer as well as for the sandbox, and lets everything happen that is
+/// due then.
 pub async fn pass(duration: Duration) {
     tokio::time::pause();
     tokio::time::advance(duration).await;

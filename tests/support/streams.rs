@@ -17,9 +17,11 @@ use tower_service::Service;
 
 use super::api::Answer;
 
-type Rule<B> = dyn Fn(usize, Request<B>) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync;
+type Rule<B> =
+    dyn Fn(usize, Request<B>) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync;
 
-/// A service that panics when it is called without having been polled ready, and whose clones are not ready.
+/// A service that panics when it is called without having been polled ready, and whose clones are
+/// not ready.
 pub struct Streams<B> {
     rule: Arc<Rule<B>>,
     bearers: Arc<Mutex<Vec<String>>>,
@@ -34,7 +36,11 @@ impl<B> Streams<B> {
         Fut: Future<Output = Answer> + Send + 'static,
     {
         let rule = Arc::new(move |number, request| Box::pin(rule(number, request)) as _);
-        Self { rule, bearers: Arc::default(), ready: false }
+        Self {
+            rule,
+            bearers: Arc::default(),
+            ready: false,
+        }
     }
 
     /// The `Authorization` headers of all calls, in their order.
@@ -45,7 +51,11 @@ impl<B> Streams<B> {
 
 impl<B> Clone for Streams<B> {
     fn clone(&self) -> Self {
-        Self { rule: self.rule.clone(), bearers: self.bearers.clone(), ready: false }
+        Self {
+            rule: self.rule.clone(),
+            bearers: self.bearers.clone(),
+            ready: false,
+        }
     }
 }
 
@@ -60,10 +70,18 @@ impl<B> Service<Request<B>> for Streams<B> {
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        assert!(std::mem::take(&mut self.ready), "called without having been polled ready");
+        assert!(
+            std::mem::take(&mut self.ready),
+            "called without having been polled ready"
+        );
         let number = {
             let mut bearers = self.bearers.lock().unwrap();
-            bearers.push(request.headers()["authorization"].to_str().unwrap().to_owned());
+            bearers.push(
+                request.headers()["authorization"]
+                    .to_str()
+                    .unwrap()
+                    .to_owned(),
+            );
             bearers.len()
         };
         (self.rule)(number, request)
@@ -78,11 +96,16 @@ pub fn data(bytes: impl Into<Bytes>) -> Result<Frame<Bytes>, BoxError> {
 
 pub fn trailers() -> Result<Frame<Bytes>, BoxError> {
     let value = http::HeaderValue::from_static("0");
-    Ok(Frame::trailers(HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), value)])))
+    Ok(Frame::trailers(HeaderMap::from_iter([(
+        http::HeaderName::from_static("grpc-status"),
+        value,
+    )])))
 }
 
 /// A stream of which nobody knows the length.
-pub fn stream(parts: Parts) -> impl Body<Data = Bytes, Error = BoxError> + Send + Sync + Unpin + 'static {
+pub fn stream(
+    parts: Parts,
+) -> impl Body<Data = Bytes, Error = BoxError> + Send + Sync + Unpin + 'static {
     StreamBody::new(stream::iter(parts))
 }
 
@@ -91,10 +114,15 @@ pub async fn next<B>(body: &mut B) -> Option<Result<String, BoxError>>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
-    Some(body.frame().await?.map_err(Into::into).map(|frame| match frame.into_data() {
-        Ok(data) => String::from_utf8(data.to_vec()).unwrap(),
-        Err(frame) => format!("{:?}", frame.into_trailers().unwrap()),
-    }))
+    Some(
+        body.frame()
+            .await?
+            .map_err(Into::into)
+            .map(|frame| match frame.into_data() {
+                Ok(data) => String::from_utf8(data.to_vec()).unwrap(),
+                Err(frame) => format!("{:?}", frame.into_trailers().unwrap()),
+            }),
+    )
 }
 
 /// All that is left of a body, as text.
@@ -122,7 +150,9 @@ impl Own {
 
     /// Of a length that is known.
     pub fn text(text: &'static str) -> Self {
-        Self::Original(Box::pin(http_body_util::Full::from(text).map_err(|never| match never {})))
+        Self::Original(Box::pin(
+            http_body_util::Full::from(text).map_err(|never| match never {}),
+        ))
     }
 
     pub fn again(body: ReplayBody<Self>) -> Self {

@@ -1,8 +1,11 @@
 //! A global allocator that searches every block for pieces of secrets before it frees it.
 //!
-//! Only the heap is searched. Compiled code also spills parts of what it works on to the stack (a hasher that read a
-//! token leaves 8 bytes of it there), and safe code cannot wipe those.
-#![allow(unsafe_code, reason = "a global allocator cannot be written without it")]
+//! Only the heap is searched. Compiled code also spills parts of what it works on to the stack (a
+//! hasher that read a token leaves 8 bytes of it there), and safe code cannot wipe those.
+#![allow(
+    unsafe_code,
+    reason = "a global allocator cannot be written without it"
+)]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -24,8 +27,8 @@ static HEAP: Heap = Heap;
 
 struct Heap;
 
-// `realloc` is the default one: `alloc`, a copy, and `dealloc` of the old block. So every buffer that grows moves, on
-// every system, and what it leaves behind is searched.
+// `realloc` is the default one: `alloc`, a copy, and `dealloc` of the old block. So every buffer
+// that grows moves, on every system, and what it leaves behind is searched.
 //
 // SAFETY: every call is forwarded to `System` with its arguments unchanged.
 unsafe impl GlobalAlloc for Heap {
@@ -71,7 +74,9 @@ impl Watch {
         if self.on.get() && !block.is_null() {
             let (blocks, length) = &mut *self.blocks.borrow_mut();
             // Out of room: raise `MOST_BLOCKS`. An allocator must not panic.
-            let Some(free) = blocks.get_mut(*length) else { process::abort() };
+            let Some(free) = blocks.get_mut(*length) else {
+                process::abort()
+            };
             *free = (block, size);
             *length += 1;
         }
@@ -83,12 +88,16 @@ impl Watch {
         }
         let (blocks, length) = &mut *self.blocks.borrow_mut();
         // A block older than the scene is not listed, but is searched all the same.
-        if let Some(at) = blocks[..*length].iter().rposition(|(known, _)| *known == block) {
+        if let Some(at) = blocks[..*length]
+            .iter()
+            .rposition(|(known, _)| *known == block)
+        {
             *length -= 1;
             blocks.swap(at, *length);
         }
         let mut leaks = self.leaks.get();
-        // SAFETY: the block is still allocated, its owner has given it up, and it was zeroed when it was allocated.
+        // SAFETY: the block is still allocated, its owner has given it up, and it was zeroed when
+        // it was allocated.
         count(unsafe { slice::from_raw_parts(block, size) }, &mut leaks);
         self.leaks.set(leaks);
     }
@@ -97,7 +106,8 @@ impl Watch {
         let (blocks, length) = &*self.blocks.borrow();
         let mut held = Counts::default();
         for &(block, size) in &blocks[..*length] {
-            // SAFETY: the block is allocated and was zeroed. Only this thread uses it, and does not write to it now.
+            // SAFETY: the block is allocated and was zeroed. Only this thread uses it, and does not
+            // write to it now.
             count(unsafe { slice::from_raw_parts(block, size) }, &mut held);
         }
         held
@@ -113,7 +123,11 @@ fn pieces() -> Vec<([u8; PIECE], usize)> {
     for (number, (_, secret)) in SECRETS.iter().enumerate() {
         // Verbatim, in the form in which the crate compares it with a text, and as it is sent to
         // OAuth2 servers.
-        let mut forms = vec![(*secret).to_owned(), secret.to_ascii_lowercase(), form(secret)];
+        let mut forms = vec![
+            (*secret).to_owned(),
+            secret.to_ascii_lowercase(),
+            form(secret),
+        ];
         forms.extend((*secret == SECRET).then(|| basic.clone()));
         for text in forms {
             let windows = text.as_bytes().windows(PIECE);
@@ -135,8 +149,13 @@ fn form(text: &str) -> String {
 fn base64(text: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let groups = text.as_bytes().chunks_exact(3);
-    let bits = groups.map(|group| group.iter().fold(0, |bits, &byte| bits << 8 | usize::from(byte)));
-    bits.flat_map(|bits| [18, 12, 6, 0].map(|shift| char::from(DIGITS[bits >> shift & 63]))).collect()
+    let bits = groups.map(|group| {
+        group
+            .iter()
+            .fold(0, |bits, &byte| bits << 8 | usize::from(byte))
+    });
+    bits.flat_map(|bits| [18, 12, 6, 0].map(|shift| char::from(DIGITS[bits >> shift & 63])))
+        .collect()
 }
 
 /// Adds one to the count of each secret that has a piece in `block`.
@@ -148,7 +167,10 @@ fn count(block: &[u8], counts: &mut Counts) {
             seen[pieces[found].1] = true;
         }
     }
-    counts.iter_mut().zip(seen).for_each(|(count, seen)| *count += usize::from(seen));
+    counts
+        .iter_mut()
+        .zip(seen)
+        .for_each(|(count, seen)| *count += usize::from(seen));
 }
 
 /// What a scene left on the heap, as names of secrets.
@@ -172,11 +194,14 @@ pub(crate) fn left_by(scene: impl FnOnce()) -> Left {
         watch.blocks.borrow_mut().1 = 0;
         (watch.leaks.take(), held)
     });
-    Left { freed: names(leaks), held: names(held) }
+    Left {
+        freed: names(leaks),
+        held: names(held),
+    }
 }
 
-/// Overwrites what earlier scenes spilled to the stack below. A future that is moved to the heap takes the bytes along
-/// that it does not use yet, whatever was there before.
+/// Overwrites what earlier scenes spilled to the stack below. A future that is moved to the heap
+/// takes the bytes along that it does not use yet, whatever was there before.
 #[inline(never)]
 fn clear_stack() {
     std::hint::black_box([0_u8; 256 * 1024]);

@@ -1,5 +1,5 @@
-//! Keys and tokens are wiped from the heap: no block is freed with a piece of one in it, and no block with a piece in
-//! it is left once everything is dropped.
+//! Keys and tokens are wiped from the heap: no block is freed with a piece of one in it, and no
+//! block with a piece in it is left once everything is dropped.
 
 mod heap;
 
@@ -21,8 +21,8 @@ use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use http_body::Frame;
 use http_body_util::{Full, StreamBody};
 use klavi_auth::{
-    BoxError, ClientCredentials, Credentials, Error, KlaviApi, KlaviAuth, KlaviAuthLayer, NewToken, Product,
-    TokenRequest, TokenSource,
+    BoxError, ClientCredentials, Credentials, Error, KlaviApi, KlaviAuth, KlaviAuthLayer, NewToken,
+    Product, TokenRequest, TokenSource,
 };
 use secrecy::zeroize::Zeroizing;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -87,7 +87,8 @@ fn frame(bytes: &[u8]) -> Frame<Bytes> {
     Frame::data(Bytes::from_owner(copy))
 }
 
-/// A response in several frames: `before`, the secret, `after`. Slashes are escaped, as some encoders do.
+/// A response in several frames: `before`, the secret, `after`. Slashes are escaped, as some
+/// encoders do.
 fn response(
     status: u16,
     before: &str,
@@ -144,25 +145,38 @@ fn client(credentials: Credentials, script: Script) -> Client<impl Inner> {
         async move { script(number) }
     });
     let api = service_fn(|request: Outgoing| async move {
-        let revoked = request.headers()[AUTHORIZATION].as_bytes().ends_with(REVOKED.as_bytes());
+        let revoked = request.headers()[AUTHORIZATION]
+            .as_bytes()
+            .ends_with(REVOKED.as_bytes());
         let mut response = Response::new(Full::<Bytes>::default());
-        *response.status_mut() = if revoked { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
+        *response.status_mut() = if revoked {
+            StatusCode::UNAUTHORIZED
+        } else {
+            StatusCode::OK
+        };
         Ok::<_, BoxError>(response)
     });
     let layer = KlaviAuthLayer::builder(KlaviApi::production(Product::Monitor), credentials)
         .transport(transport)
         .randomness(|| 0.0)
         .build();
-    Client { klavi: layer.unwrap().layer(api), calls }
+    Client {
+        klavi: layer.unwrap().layer(api),
+        calls,
+    }
 }
 
 fn with_keys(script: Script) -> Client<impl Inner> {
-    client(Credentials::new(owned(ACCESS), owned(SECRET)).unwrap(), script)
+    client(
+        Credentials::new(owned(ACCESS), owned(SECRET)).unwrap(),
+        script,
+    )
 }
 
 impl<S: Inner> Client<S> {
     async fn send(&self) -> Result<u16, Error> {
-        let request = Request::get("https://api.klavi.ai/monitor/v1/monitors").body(Full::default());
+        let request =
+            Request::get("https://api.klavi.ai/monitor/v1/monitors").body(Full::default());
         let response = self.klavi.clone().oneshot(request.unwrap()).await;
         let response = response.map_err(|error| *error.downcast::<Error>().unwrap())?;
         Ok(response.status().as_u16())
@@ -195,7 +209,8 @@ fn keys_and_tokens_are_wiped_and_replaced_tokens_at_once() {
         assert_eq!(client.send().await.unwrap(), 200);
         assert_eq!(client.calls(), 3);
 
-        // The service drops its own copy of a token with the first request that finds a newer one and need not wait.
+        // The service drops its own copy of a token with the first request that finds a newer one
+        // and need not wait.
         assert_eq!(client.send().await.unwrap(), 200);
         assert_eq!(heap::held(), ["access key", "secret key", "third"]);
     });
@@ -225,7 +240,10 @@ fn keys_from_files_are_wiped_when_others_are_read() {
         assert_eq!(client.send().await.unwrap(), 200);
         pass(0).await;
         // Rejected: the keys are read again, for `/auth`.
-        assert_eq!((client.send().await.unwrap(), client.send().await.unwrap()), (200, 200));
+        assert_eq!(
+            (client.send().await.unwrap(), client.send().await.unwrap()),
+            (200, 200)
+        );
         assert_eq!((client.calls(), heap::held()), (3, vec!["third"]));
     });
     std::fs::remove_dir_all(folder).unwrap();
@@ -238,7 +256,13 @@ fn a_bearer_without_keys_is_wiped() {
         let bearer = Credentials::bearer(BEARER, Duration::from_secs(1800)).unwrap();
         let client = client(bearer, |number| match number {
             0 => valid(REVOKED),
-            _ => response(401, r#"{"message":"no such bearer: "#, REVOKED, r#""}"#, End::Whole),
+            _ => response(
+                401,
+                r#"{"message":"no such bearer: "#,
+                REVOKED,
+                r#""}"#,
+                End::Whole,
+            ),
         });
         assert_eq!(client.send().await.unwrap(), 200);
         assert_eq!((client.calls(), heap::held()), (0, vec!["bearer"]));
@@ -255,19 +279,65 @@ fn a_bearer_without_keys_is_wiped() {
 fn what_a_failed_call_carried_is_wiped() {
     let scripts: [(&str, Script); 11] = [
         ("keys rejected", |_| {
-            response(401, r#"{"message":"no customer \" has "#, SECRET, r#""}"#, End::Whole)
+            response(
+                401,
+                r#"{"message":"no customer \" has "#,
+                SECRET,
+                r#""}"#,
+                End::Whole,
+            )
         }),
-        ("a list", |_| response(400, r#"{"message":["no key", ""#, SECRET, r#""]}"#, End::Whole)),
-        ("server error", |_| response(503, r#"{"message":"retry "#, ACCESS, r#""}"#, End::Whole)),
-        ("no life", |_| response(200, r#"{"accessToken":""#, THIRD, r#"","expireIn":-1}"#, End::Whole)),
+        ("a list", |_| {
+            response(
+                400,
+                r#"{"message":["no key", ""#,
+                SECRET,
+                r#""]}"#,
+                End::Whole,
+            )
+        }),
+        ("server error", |_| {
+            response(503, r#"{"message":"retry "#, ACCESS, r#""}"#, End::Whole)
+        }),
+        ("no life", |_| {
+            response(
+                200,
+                r#"{"accessToken":""#,
+                THIRD,
+                r#"","expireIn":-1}"#,
+                End::Whole,
+            )
+        }),
         ("no number", |_| {
-            response(200, r#"{"accessToken":"t-o-k","expireIn":""#, FIRST, r#""}"#, End::Whole)
+            response(
+                200,
+                r#"{"accessToken":"t-o-k","expireIn":""#,
+                FIRST,
+                r#""}"#,
+                End::Whole,
+            )
         }),
-        ("no header", |_| response(200, r#"{"accessToken":""#, UNUSABLE, r#""}"#, End::Whole)),
-        ("no JSON", |_| response(200, "<html>", FIRST, "</html>", End::Whole)),
-        ("too long", |_| response(200, r#"{"accessToken":""#, FIRST, &"x".repeat(70_000), End::Whole)),
-        ("cut off", |_| response(200, r#"{"accessToken":""#, FIRST, r#"","#, End::Broken)),
-        ("silent", |_| response(200, r#"{"accessToken":""#, FIRST, r#"","#, End::Silent)),
+        ("no header", |_| {
+            response(200, r#"{"accessToken":""#, UNUSABLE, r#""}"#, End::Whole)
+        }),
+        ("no JSON", |_| {
+            response(200, "<html>", FIRST, "</html>", End::Whole)
+        }),
+        ("too long", |_| {
+            response(
+                200,
+                r#"{"accessToken":""#,
+                FIRST,
+                &"x".repeat(70_000),
+                End::Whole,
+            )
+        }),
+        ("cut off", |_| {
+            response(200, r#"{"accessToken":""#, FIRST, r#"","#, End::Broken)
+        }),
+        ("silent", |_| {
+            response(200, r#"{"accessToken":""#, FIRST, r#"","#, End::Silent)
+        }),
         ("transport", |_| Err(Repeating.into())),
     ];
     for (name, script) in scripts {
@@ -296,7 +366,15 @@ impl std::error::Error for Repeating {}
 #[test]
 fn what_a_call_of_client_credentials_carried_is_wiped() {
     let scripts: [(&str, Script); 4] = [
-        ("succeeds", |_| response(200, r#"{"expires_in":1800,"access_token":""#, FIRST, r#""}"#, End::Whole)),
+        ("succeeds", |_| {
+            response(
+                200,
+                r#"{"expires_in":1800,"access_token":""#,
+                FIRST,
+                r#""}"#,
+                End::Whole,
+            )
+        }),
         ("client rejected", |_| {
             response(
                 401,
@@ -306,7 +384,9 @@ fn what_a_call_of_client_credentials_carried_is_wiped() {
                 End::Whole,
             )
         }),
-        ("no lifetime", |_| response(200, r#"{"access_token":""#, THIRD, r#""}"#, End::Whole)),
+        ("no lifetime", |_| {
+            response(200, r#"{"access_token":""#, THIRD, r#""}"#, End::Whole)
+        }),
         ("transport", |_| Err(Repeating.into())),
     ];
     for (name, script) in scripts {
@@ -314,14 +394,20 @@ fn what_a_call_of_client_credentials_carried_is_wiped() {
             let left = left_by(async {
                 let transport = service_fn(move |_: Outgoing| async move { script(0) });
                 let url = "https://id.example.com/token";
-                let source = ClientCredentials::new(url, owned(ACCESS), owned(SECRET), transport).unwrap();
+                let source =
+                    ClientCredentials::new(url, owned(ACCESS), owned(SECRET), transport).unwrap();
                 let source = if is_basic { source.basic() } else { source };
                 match source.fetch(TokenRequest::default()).await {
                     Ok(token) => assert_eq!((name, token.lifetime().as_secs()), ("succeeds", 1800)),
                     Err(error) => drop(format!("{error} {error:?} {error:#?}")),
                 }
-                ClientCredentials::new("nowhere", owned(ACCESS), owned(SECRET), service_fn(script_of_none))
-                    .unwrap_err();
+                ClientCredentials::new(
+                    "nowhere",
+                    owned(ACCESS),
+                    owned(SECRET),
+                    service_fn(script_of_none),
+                )
+                .unwrap_err();
             });
             assert_eq!(left, nothing(), "{name}");
         }
@@ -335,9 +421,12 @@ async fn script_of_none(_: Outgoing) -> Result<Response<ResponseBody>, BoxError>
 #[test]
 fn what_a_call_under_way_carries_is_wiped_with_its_runtime() {
     let left = left_by(async {
-        let client = with_keys(|_| response(200, r#"{"accessToken":""#, FIRST, r#"","#, End::Silent));
+        let client =
+            with_keys(|_| response(200, r#"{"accessToken":""#, FIRST, r#"","#, End::Silent));
         let second = Duration::from_secs(1);
-        tokio::time::timeout(second, client.send()).await.unwrap_err();
+        tokio::time::timeout(second, client.send())
+            .await
+            .unwrap_err();
         assert_eq!(heap::held(), ["access key", "secret key", "first"]);
     });
     assert_eq!(left, nothing());
@@ -368,9 +457,21 @@ fn the_heap_shows_what_is_freed_what_moves_and_what_stays() {
         drop(piece[1..].to_vec());
         kept.push([b"before", piece, b"after"].concat());
     });
-    assert_eq!(left, Left { freed: vec!["access key", "first"], held: vec!["bearer"] });
+    assert_eq!(
+        left,
+        Left {
+            freed: vec!["access key", "first"],
+            held: vec!["bearer"]
+        }
+    );
 
     // Nothing carries over. Blocks older than the scene are searched too when it frees them.
     assert_eq!(heap::left_by(|| ()), nothing());
-    assert_eq!(heap::left_by(|| drop(kept)), Left { freed: vec!["bearer"], held: vec![] });
+    assert_eq!(
+        heap::left_by(|| drop(kept)),
+        Left {
+            freed: vec!["bearer"],
+            held: vec![]
+        }
+    );
 }

@@ -1,19 +1,26 @@
 //! Every interleaving of the flight's core, explored by loom.
 //!
-//! The model is the cache's own code, compiled once more among siblings of the same names, with loom's mutex,
-//! counter and `Arc` in place of std's. Only `Core` has a stand-in (`model`), because the real one spawns its
-//! flights into tokio: here a flight is a thread, and its source answers at once. What loom does not see is
-//! argued in `flight.rs`.
+//! The model is the cache's own code, compiled once more among siblings of the same names, with
+//! loom's mutex, counter and `Arc` in place of std's. Only `Core` has a stand-in (`model`), because
+//! the real one spawns its flights into tokio: here a flight is a thread, and its source answers at
+//! once. What loom does not see is argued in `flight.rs`.
 //!
-//! `wake_ups` is exhaustive: every order of every step. The scenarios of `tokens` have more steps: they explore
-//! every order with at most two preemptions (switches away from a thread that could go on).
-//! `LOOM_MAX_PREEMPTIONS` sets another bound for those, as in `LOOM_MAX_PREEMPTIONS=4 cargo test --release
-//! --lib interleavings`.
+//! `wake_ups` is exhaustive: every order of every step. The scenarios of `tokens` have more steps:
+//! they explore every order with at most two preemptions (switches away from a thread that could go
+//! on). `LOOM_MAX_PREEMPTIONS` sets another bound for those, as in `LOOM_MAX_PREEMPTIONS=4 cargo
+//! test --release --lib interleavings`.
 //!
-//! A waiter that is never woken and a lock that is taken twice are deadlocks, on which loom panics, often while
-//! it unwinds: then the process aborts, and `-- --nocapture --test-threads 1` shows which test it was.
-#![allow(dead_code, reason = "the model does not use every part of the files under test")]
-#![allow(clippy::duplicate_mod, reason = "the same code with loom's primitives is the point")]
+//! A waiter that is never woken and a lock that is taken twice are deadlocks, on which loom panics,
+//! often while it unwinds: then the process aborts, and `-- --nocapture --test-threads 1` shows
+//! which test it was.
+#![allow(
+    dead_code,
+    reason = "the model does not use every part of the files under test"
+)]
+#![allow(
+    clippy::duplicate_mod,
+    reason = "the same code with loom's primitives is the point"
+)]
 
 mod sync {
     pub(super) use loom::sync::{

@@ -36,7 +36,8 @@ pub(super) const OVERDUE: Duration = HOUR.saturating_mul(2);
 /// So long after a token came in its renewal is due, and it is not over.
 pub(super) const RENEWAL_DUE: Duration = Duration::from_secs(3000);
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().build().unwrap());
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_current_thread().build().unwrap());
 
 /// All flights and waiters are in the same runtime, unless a test says otherwise.
 fn runtime() -> Id {
@@ -57,7 +58,8 @@ pub(super) fn bounded(model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-/// What comes of a fetch. Fetches are counted by std's atomics, which loom does not take for steps of the model.
+/// What comes of a fetch. Fetches are counted by std's atomics, which loom does not take for steps
+/// of the model.
 pub(super) enum Fetch {
     Token(String),
     /// The source panics.
@@ -88,7 +90,9 @@ impl Core {
 
     pub(super) fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Lookup<Waiter> {
         let runtime = Some(runtime());
-        let (lookup, launch, _displaced) = self.state.change(|state| state.lookup(now, rejected, runtime));
+        let (lookup, launch, _displaced) = self
+            .state
+            .change(|state| state.lookup(now, rejected, runtime));
         if let Some(launch) = launch {
             let core = Arc::clone(self);
             drop(loom::thread::spawn(move || core.fly(launch)));
@@ -103,13 +107,17 @@ impl Core {
     fn fly(&self, Launch { number, .. }: Launch) {
         loop {
             let asked = Instant::now();
-            let Some(_request) = self.state.lock().ask(number, asked) else { break };
+            let Some(_request) = self.state.lock().ask(number, asked) else {
+                break;
+            };
             let result = match (self.source)(self.fetches.fetch_add(1, SeqCst) + 1, number) {
                 Fetch::Token(token) => NewToken::new(&token, HOUR),
                 Fetch::Fails => Err(Error::interrupted("the token source panicked")),
                 Fetch::Lost => break,
             };
-            let (step, displaced) = self.state.change(|state| state.settle(number, result, asked, 0.0));
+            let (step, displaced) = self
+                .state
+                .change(|state| state.settle(number, result, asked, 0.0));
             match step {
                 Some(Step::RetryAt(..)) => {}
                 Some(Step::Installed(_) | Step::Outdated) => {
@@ -123,7 +131,9 @@ impl Core {
                 None => break,
             }
         }
-        let displaced = self.state.change(|state| state.abandon(number, Instant::now()));
+        let displaced = self
+            .state
+            .change(|state| state.abandon(number, Instant::now()));
         drop(displaced);
     }
 }
@@ -136,10 +146,21 @@ pub(super) struct TokenCache {
 impl TokenCache {
     pub(super) fn new(source: impl Fn(usize, u64) -> Fetch + Send + Sync + 'static) -> Self {
         let (policy, backoff) = (RefreshPolicy::default(), Backoff::default());
-        let config = Config { policy, backoff, flight_timeout: HOUR, attempts: 3 };
+        let config = Config {
+            policy,
+            backoff,
+            flight_timeout: HOUR,
+            attempts: 3,
+        };
         let state = Guarded::new(State::new(config, Bucket::new(Budget::default())));
         let (source, fetches) = (Box::new(source), AtomicUsize::new(0));
-        Self { core: Arc::new(Core { state, source, fetches }) }
+        Self {
+            core: Arc::new(Core {
+                state,
+                source,
+                fetches,
+            }),
+        }
     }
 
     /// A source of the tokens `t1`, `t2`, …
@@ -157,7 +178,10 @@ impl TokenCache {
     }
 
     pub(super) fn reject(&self, generation: u64) {
-        self.core.state.change(|state| state.reject(generation, Instant::now(), 0.0)).unwrap();
+        self.core
+            .state
+            .change(|state| state.reject(generation, Instant::now(), 0.0))
+            .unwrap();
     }
 
     pub(super) fn invalidate(&self, token: &AccessToken) {

@@ -72,11 +72,17 @@ fn case_23_two_callers_share_one_fetch() {
 #[test]
 fn case_24_two_callers_share_one_failure_or_the_token_of_the_next_fetch() {
     bounded(|| {
-        let cache = TokenCache::new(|n, _| if n == 1 { Fetch::Fails } else { Fetch::Token("t".into()) });
+        let cache = TokenCache::new(|n, _| {
+            if n == 1 {
+                Fetch::Fails
+            } else {
+                Fetch::Token("t".into())
+            }
+        });
         let other = act(&cache, |cache| cache.get().is_ok());
         let succeeded = [cache.get().is_ok(), other.join().unwrap()];
-        // A first panic costs no pause, so a caller that comes after it asks again. A caller that is polled late gets
-        // that token rather than the older error.
+        // A first panic costs no pause, so a caller that comes after it asks again. A caller that
+        // is polled late gets that token rather than the older error.
         let any_succeeded = succeeded.contains(&true);
         assert_eq!(cache.fetches(), 1 + usize::from(any_succeeded));
         assert!(!cache.is_fetching());
@@ -101,7 +107,13 @@ fn case_26_a_caller_that_goes_takes_nobody_with_it() {
 #[test]
 fn case_30_a_flight_that_is_lost_is_followed_by_one_that_all_share() {
     bounded(|| {
-        let cache = TokenCache::new(|n, _| if n == 1 { Fetch::Lost } else { Fetch::Token(format!("t{n}")) });
+        let cache = TokenCache::new(|n, _| {
+            if n == 1 {
+                Fetch::Lost
+            } else {
+                Fetch::Token(format!("t{n}"))
+            }
+        });
         let other = act(&cache, generation);
         assert_eq!(generation(&cache), 1);
         assert_eq!(other.join().unwrap(), 1);
@@ -225,14 +237,21 @@ fn fails(fetch: usize) -> Fetch {
     if fetch == 1 { repeats(1) } else { Fetch::Fails }
 }
 
-/// One thread takes the token out of use while another may have begun its renewal, by a source that has another only
-/// once it is out.
-fn out_of_use_during_a_renewal(before: fn(usize) -> Fetch, take_out: fn(&TokenCache, &AccessToken)) {
+/// One thread takes the token out of use while another may have begun its renewal, by a source that
+/// has another only once it is out.
+fn out_of_use_during_a_renewal(
+    before: fn(usize) -> Fetch,
+    take_out: fn(&TokenCache, &AccessToken),
+) {
     bounded(move || {
         let out = Arc::new(AtomicBool::new(false));
         let is_out = Arc::clone(&out);
         let cache = warm(TokenCache::new(move |fetch, _| {
-            if is_out.load(SeqCst) { Fetch::Token("new".to_owned()) } else { before(fetch) }
+            if is_out.load(SeqCst) {
+                Fetch::Token("new".to_owned())
+            } else {
+                before(fetch)
+            }
         }));
         let token = cache.get().unwrap();
         let other = act(&cache, move |cache| {

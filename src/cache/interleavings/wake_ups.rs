@@ -1,4 +1,5 @@
-//! Waiters come, move, multiply and go while the flight ends or is lost. Everything here is exhaustive.
+//! Waiters come, move, multiply and go while the flight ends or is lost. Everything here is
+//! exhaustive.
 
 use std::{
     pin::Pin,
@@ -25,7 +26,11 @@ fn waiters() -> (Sender, Waiter) {
 
 /// Ends a flight in one of its ways.
 fn end(sender: Sender, ends: bool) {
-    if ends { sender.send(Err(Error::interrupted("the outcome"))) } else { drop(sender) }
+    if ends {
+        sender.send(Err(Error::interrupted("the outcome")))
+    } else {
+        drop(sender)
+    }
 }
 
 /// What a waiter is to be told, and nothing else.
@@ -37,8 +42,14 @@ fn is_told(told: Poll<<Waiter as Future>::Output>, ends: bool) -> bool {
     }
 }
 
-/// The last poll left the waiter with this bell: it has been rung by now if it had to be, and the waiter is told.
-fn has_heard(mut waiter: Waiter, bell: &Arc<Bell>, first: Poll<<Waiter as Future>::Output>, ends: bool) {
+/// The last poll left the waiter with this bell: it has been rung by now if it had to be, and the
+/// waiter is told.
+fn has_heard(
+    mut waiter: Waiter,
+    bell: &Arc<Bell>,
+    first: Poll<<Waiter as Future>::Output>,
+    ends: bool,
+) {
     match first {
         Poll::Pending => {
             assert_eq!(bell.rung(), 1, "a waiter was not woken, or more than once");
@@ -111,8 +122,15 @@ fn a_waiter_that_moved_to_another_task_is_woken_there() {
         let first = before.poll(&mut waiter);
         let second = bell.poll(&mut waiter);
         ender.join().unwrap();
-        assert!(first.is_pending() || second.is_ready(), "an outcome was taken back");
-        assert_eq!(Arc::strong_count(&before), 1, "the waker that was replaced is kept");
+        assert!(
+            first.is_pending() || second.is_ready(),
+            "an outcome was taken back"
+        );
+        assert_eq!(
+            Arc::strong_count(&before),
+            1,
+            "the waker that was replaced is kept"
+        );
         has_heard(waiter, &bell, second, ends);
     });
 }
@@ -159,7 +177,11 @@ fn a_waiter_that_goes_takes_its_own_waker_and_no_other() {
         let first = bell.poll(&mut stayer);
         dropper.join().unwrap();
         ender.join().unwrap();
-        assert_eq!(Arc::strong_count(&of_leaver), 1, "the waker of one that went is kept");
+        assert_eq!(
+            Arc::strong_count(&of_leaver),
+            1,
+            "the waker of one that went is kept"
+        );
         has_heard(stayer, &bell, first, ends);
     });
 }
@@ -169,7 +191,8 @@ fn a_seat_that_was_left_serves_the_next_and_one_only() {
     both_ends(|ends| {
         let (sender, mut stayer) = waiters();
         let (mut leaver, mut next, mut other) = (stayer.clone(), stayer.clone(), stayer.clone());
-        let (bell, of_leaver, of_next, of_other) = (Bell::new(), Bell::new(), Bell::new(), Bell::new());
+        let (bell, of_leaver, of_next, of_other) =
+            (Bell::new(), Bell::new(), Bell::new(), Bell::new());
         let stays = bell.poll(&mut stayer);
         assert!(stays.is_pending() && of_leaver.poll(&mut leaver).is_pending());
         // One goes and two come: the seat that is free may be given to either, never to both.
@@ -180,7 +203,11 @@ fn a_seat_that_was_left_serves_the_next_and_one_only() {
             (other, polled)
         });
         drop(leaver);
-        assert_eq!(Arc::strong_count(&of_leaver), 1, "the waker of one that went is kept");
+        assert_eq!(
+            Arc::strong_count(&of_leaver),
+            1,
+            "the waker of one that went is kept"
+        );
         let comes = of_next.poll(&mut next);
         let (other, polled) = comer.join().unwrap();
         end(sender, ends);
@@ -206,7 +233,8 @@ fn a_seat_that_is_left_and_taken_while_the_flight_ends() {
     });
 }
 
-/// A waker that polls a waiter of the same flight when it is dropped. With the lock held, that would be a deadlock.
+/// A waker that polls a waiter of the same flight when it is dropped. With the lock held, that
+/// would be a deadlock.
 struct Nosy(Mutex<Option<Waiter>>);
 
 impl Wake for Nosy {
@@ -223,16 +251,25 @@ impl Drop for Nosy {
 
 #[test]
 fn wakers_are_dropped_without_the_lock() {
-    // By a poll that replaces it, or by the waiter that goes; or by the end of the flight, whichever comes first.
+    // By a poll that replaces it, or by the waiter that goes; or by the end of the flight,
+    // whichever comes first.
     for replaced in [true, false] {
-        both_ends(if replaced { |ends| nosy(true, ends) } else { |ends| nosy(false, ends) });
+        both_ends(if replaced {
+            |ends| nosy(true, ends)
+        } else {
+            |ends| nosy(false, ends)
+        });
     }
 }
 
 fn nosy(replaced: bool, ends: bool) {
     let (sender, mut waiter) = waiters();
     let nosy = Waker::from(Arc::new(Nosy(Mutex::new(Some(waiter.clone())))));
-    assert!(Pin::new(&mut waiter).poll(&mut Context::from_waker(&nosy)).is_pending());
+    assert!(
+        Pin::new(&mut waiter)
+            .poll(&mut Context::from_waker(&nosy))
+            .is_pending()
+    );
     drop(nosy);
     let ender = thread::spawn(move || end(sender, ends));
     if replaced {

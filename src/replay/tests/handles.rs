@@ -26,7 +26,10 @@ impl Body for Stalled {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         Poll::Pending
     }
 }
@@ -53,8 +56,13 @@ fn case_53_trailers_alone_are_no_empty_body() {
     let (mut first, kept) = record.keep_body(UnsyncBoxBody::new(original));
     let mut second = record.restore_body(kept.unwrap()).unwrap();
     let cx = &mut Context::from_waker(Waker::noop());
-    assert!(matches!(Pin::new(&mut first).poll_frame(cx), Poll::Ready(Some(Err(_)))));
-    let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut second).poll_frame(cx) else { panic!("no frame") };
+    assert!(matches!(
+        Pin::new(&mut first).poll_frame(cx),
+        Poll::Ready(Some(Err(_)))
+    ));
+    let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut second).poll_frame(cx) else {
+        panic!("no frame")
+    };
     assert_eq!(frame.into_trailers().unwrap(), trailers(0, 3));
 }
 
@@ -108,8 +116,10 @@ fn case_54_a_panic_of_the_original_is_its_pollers_alone_and_what_it_lost_is_not_
 #[test]
 fn a_chunk_of_another_kind_is_copied_once_and_then_shared() {
     let cx = &mut Context::from_waker(Waker::noop());
-    let mut first =
-        ReplayBody::recording(http_body_util::Full::new(std::collections::VecDeque::from([1, 2])), 2);
+    let mut first = ReplayBody::recording(
+        http_body_util::Full::new(std::collections::VecDeque::from([1, 2])),
+        2,
+    );
     let mut second = first.again();
     let mut next = |handle| match poll(handle, cx) {
         Poll::Ready(Some(Ok(frame))) => Frame::into_data(frame).unwrap(),
@@ -125,7 +135,10 @@ fn case_61_debug_shows_nothing_of_the_body() {
     let mut first = ReplayBody::recording(http_body_util::Full::<Bytes>::from("secret"), 10);
     let second = first.again();
     assert!(poll(&mut first, &mut Context::from_waker(Waker::noop())).is_ready());
-    assert_eq!(format!("{second:?}"), "ReplayBody { recorded: 6, limit: 10, whole: true, .. }");
+    assert_eq!(
+        format!("{second:?}"),
+        "ReplayBody { recorded: 6, limit: 10, whole: true, .. }"
+    );
 }
 
 #[test]

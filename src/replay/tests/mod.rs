@@ -35,7 +35,11 @@ enum Step {
 
 impl Step {
     fn data(self) -> u64 {
-        if let Self::Data(len) = self { len as u64 } else { 0 }
+        if let Self::Data(len) = self {
+            len as u64
+        } else {
+            0
+        }
     }
 }
 
@@ -61,10 +65,25 @@ impl Original {
     /// The body, where each chunk lies in memory, and how many chunks are alive.
     fn new(steps: &[Step], hint: Hint, foresees_end: bool) -> (Self, Vec<usize>, Arc<AtomicUsize>) {
         let alive = Arc::default();
-        let frames: VecDeque<_> =
-            steps.iter().enumerate().map(|(i, &step)| (step, frame(i, step, &alive))).collect();
-        let addresses = frames.iter().map(|(_, frame)| address(frame.as_ref())).collect();
-        (Self { steps: frames, hint, foresees_end, ended: false }, addresses, alive)
+        let frames: VecDeque<_> = steps
+            .iter()
+            .enumerate()
+            .map(|(i, &step)| (step, frame(i, step, &alive)))
+            .collect();
+        let addresses = frames
+            .iter()
+            .map(|(_, frame)| address(frame.as_ref()))
+            .collect();
+        (
+            Self {
+                steps: frames,
+                hint,
+                foresees_end,
+                ended: false,
+            },
+            addresses,
+            alive,
+        )
     }
 
     fn left(&self) -> u64 {
@@ -74,7 +93,10 @@ impl Original {
 
 fn frame(index: usize, step: Step, alive: &Arc<AtomicUsize>) -> Option<Frame<Bytes>> {
     match step {
-        Step::Data(len) => Some(Frame::data(Bytes::from_owner(Chunk::new(vec![index as u8; len], alive)))),
+        Step::Data(len) => Some(Frame::data(Bytes::from_owner(Chunk::new(
+            vec![index as u8; len],
+            alive,
+        )))),
         Step::Trailers(len) => Some(Frame::trailers(trailers(index, len))),
         Step::Pending | Step::Error => None,
     }
@@ -86,7 +108,9 @@ fn trailers(index: usize, len: usize) -> HeaderMap {
 }
 
 fn address(frame: Option<&Frame<Bytes>>) -> usize {
-    frame.and_then(Frame::data_ref).map_or(0, |data| data.as_ptr().addr())
+    frame
+        .and_then(Frame::data_ref)
+        .map_or(0, |data| data.as_ptr().addr())
 }
 
 /// Memory that says when it is freed.
@@ -171,7 +195,10 @@ enum Seen {
     NotWhole,
 }
 
-fn poll<B>(handle: &mut ReplayBody<B>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
+fn poll<B>(
+    handle: &mut ReplayBody<B>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
 where
     B: Body,
     B::Error: Into<BoxError>,
@@ -192,7 +219,9 @@ fn see(handle: &mut ReplayBody<Original>, steps: &[Step], addresses: &[usize]) -
         if data.is_empty() {
             return Seen::Nothing;
         }
-        let found = addresses.iter().position(|&address| address == data.as_ptr().addr());
+        let found = addresses
+            .iter()
+            .position(|&address| address == data.as_ptr().addr());
         let index = found.expect("a chunk of the original, not a copy");
         assert_eq!(data[..], vec![index as u8; steps[index].data() as usize]);
         return Seen::Step(index);
@@ -201,7 +230,13 @@ fn see(handle: &mut ReplayBody<Original>, steps: &[Step], addresses: &[usize]) -
         Step::Trailers(len) => frame.trailers_ref() == Some(&trailers(index, *len)),
         _ => false,
     };
-    Seen::Step(steps.iter().enumerate().position(same).expect("trailers of the original"))
+    Seen::Step(
+        steps
+            .iter()
+            .enumerate()
+            .position(same)
+            .expect("trailers of the original"),
+    )
 }
 
 fn read_error(error: &BoxError) -> Seen {

@@ -1,4 +1,5 @@
-//! Any original, any order of polls, any moment of the hand-over and of the drops, against a model that has no tape.
+//! Any original, any order of polls, any moment of the hand-over and of the drops, against a model
+//! that has no tape.
 
 use std::sync::{
     Arc,
@@ -73,7 +74,11 @@ impl Model {
     }
 
     fn first(&mut self) -> Seen {
-        if self.handed_over.is_some() { Seen::TakenOver } else { self.read() }
+        if self.handed_over.is_some() {
+            Seen::TakenOver
+        } else {
+            self.read()
+        }
     }
 
     fn second(&mut self) -> Seen {
@@ -96,12 +101,17 @@ impl Model {
     /// The steps that the second handle has yet to repeat.
     fn recorded(&self) -> impl Iterator<Item = usize> {
         let end = self.handed_over.unwrap_or(self.taken);
-        let says_something = |&step: &usize| matches!(self.steps[step], Step::Data(1..) | Step::Trailers(_));
+        let says_something =
+            |&step: &usize| matches!(self.steps[step], Step::Data(1..) | Step::Trailers(_));
         (self.second..end).filter(says_something)
     }
 
     fn unread(&self) -> &[Step] {
-        if self.ended { &[] } else { &self.steps[self.taken..] }
+        if self.ended {
+            &[]
+        } else {
+            &self.steps[self.taken..]
+        }
     }
 }
 
@@ -123,11 +133,28 @@ impl Case {
         let (original, addresses, alive) = Original::new(&steps, hint, foresees_end);
         let first = ReplayBody::recording(original, limit);
         let second = first.again();
-        let model =
-            Model { steps, limit, taken: 0, ended: false, failed: false, handed_over: None, second: 0 };
+        let model = Model {
+            steps,
+            limit,
+            taken: 0,
+            ended: false,
+            failed: false,
+            handed_over: None,
+            second: 0,
+        };
         let announced = claims(&first);
         let (first, second, second_was_read) = (Some(first), Some(second), false);
-        Self { model, hint, foresees_end, addresses, alive, first, second, announced, second_was_read }
+        Self {
+            model,
+            hint,
+            foresees_end,
+            addresses,
+            alive,
+            first,
+            second,
+            announced,
+            second_was_read,
+        }
     }
 
     fn run(&mut self, op: Op) {
@@ -163,7 +190,11 @@ impl Case {
         for first in [first_first, !first_first] {
             let enough = self.model.steps.len() * 2 + 1;
             let over = (0..enough).any(|_| {
-                let seen = if first { self.poll_first() } else { self.poll_second() };
+                let seen = if first {
+                    self.poll_first()
+                } else {
+                    self.poll_second()
+                };
                 self.check();
                 !matches!(seen, Some(Seen::Step(_) | Seen::Nothing | Seen::Pending))
             });
@@ -179,7 +210,10 @@ impl Case {
             self.check_claims(first, lost, model.unread());
         }
         if let Some(second) = &self.second {
-            assert_eq!(second.is_whole() || model.handed_over.is_some(), model.is_whole());
+            assert_eq!(
+                second.is_whole() || model.handed_over.is_some(),
+                model.is_whole()
+            );
             let lost = !model.is_whole();
             if self.second_was_read || lost {
                 self.check_claims(second, lost, &[&recorded, model.unread()].concat());
@@ -198,23 +232,40 @@ impl Case {
             return assert_eq!((hint.lower(), hint.upper(), at_end), (0, None, false));
         }
         let bytes: u64 = following.iter().map(|step| step.data()).sum();
-        assert!(hint.lower() <= bytes && hint.upper().is_none_or(|upper| bytes <= upper), "{hint:?} {bytes}");
+        assert!(
+            hint.lower() <= bytes && hint.upper().is_none_or(|upper| bytes <= upper),
+            "{hint:?} {bytes}"
+        );
         if matches!(self.hint, Hint::Exact) {
             assert_eq!(hint.exact(), Some(bytes));
         }
-        assert_eq!(at_end, following.is_empty() && (self.foresees_end || self.model.ended));
+        assert_eq!(
+            at_end,
+            following.is_empty() && (self.foresees_end || self.model.ended)
+        );
     }
 
     /// What is not read yet is there, what can be asked for again is there, and nothing else.
     fn check_memory(&self, recorded: &[Step]) {
-        let chunks = |steps: &[Step]| steps.iter().filter(|step| matches!(step, Step::Data(_))).count();
-        let unread = if self.first.is_some() || self.second.is_some() { self.model.unread() } else { &[] };
+        let chunks = |steps: &[Step]| {
+            steps
+                .iter()
+                .filter(|step| matches!(step, Step::Data(_)))
+                .count()
+        };
+        let unread = if self.first.is_some() || self.second.is_some() {
+            self.model.unread()
+        } else {
+            &[]
+        };
         let alive = self.alive.load(Ordering::SeqCst) - chunks(unread);
         match self.model.handed_over {
             _ if self.second.is_none() || !self.model.is_whole() => assert_eq!(alive, 0),
             None => assert_eq!(alive, chunks(recorded)),
             // What was repeated may stay until the end.
-            Some(step) => assert!(alive >= chunks(recorded) && alive <= chunks(&self.model.steps[..step])),
+            Some(step) => {
+                assert!(alive >= chunks(recorded) && alive <= chunks(&self.model.steps[..step]))
+            }
         }
     }
 }
@@ -253,7 +304,12 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 fn hint() -> impl Strategy<Value = Hint> {
-    prop_oneof![Just(Hint::Exact), Just(Hint::Unknown), Just(Hint::Loose), Just(Hint::Huge)]
+    prop_oneof![
+        Just(Hint::Exact),
+        Just(Hint::Unknown),
+        Just(Hint::Loose),
+        Just(Hint::Huge)
+    ]
 }
 
 proptest! {

@@ -15,7 +15,11 @@ const STEPS: usize = 40;
 const LONG: Duration = Duration::from_secs(10);
 
 /// Reads to the end and says which steps came, and what ended it.
-fn read(mut handle: ReplayBody<Original>, steps: &[Step], addresses: &[usize]) -> (Vec<usize>, Seen) {
+fn read(
+    mut handle: ReplayBody<Original>,
+    steps: &[Step],
+    addresses: &[usize],
+) -> (Vec<usize>, Seen) {
     let mut got = Vec::new();
     loop {
         match see(&mut handle, steps, addresses) {
@@ -34,8 +38,15 @@ fn race(limit: usize, head_start: usize) -> ((Vec<usize>, Seen), (Vec<usize>, Se
     let second = first.again();
     let barrier = Barrier::new(2);
     let results = thread::scope(|scope| {
-        let ahead: Vec<_> = (0..head_start).map(|_| see(&mut first, &steps, &addresses)).collect();
-        assert!(ahead.iter().enumerate().all(|(step, seen)| *seen == Seen::Step(step)));
+        let ahead: Vec<_> = (0..head_start)
+            .map(|_| see(&mut first, &steps, &addresses))
+            .collect();
+        assert!(
+            ahead
+                .iter()
+                .enumerate()
+                .all(|(step, seen)| *seen == Seen::Step(step))
+        );
         let one = scope.spawn(|| {
             barrier.wait();
             let (got, end) = read(first, &steps, &addresses);
@@ -58,7 +69,10 @@ fn case_53_a_hand_over_between_threads_is_whole() {
     for round in 0..ROUNDS {
         let ((sent, end), (again, finish)) = race(STEPS, round % STEPS);
         assert!(is_prefix(&sent), "{sent:?}");
-        assert!(end == Seen::TakenOver || (end == Seen::End && sent.len() == STEPS), "{end:?} {sent:?}");
+        assert!(
+            end == Seen::TakenOver || (end == Seen::End && sent.len() == STEPS),
+            "{end:?} {sent:?}"
+        );
         assert_eq!((again, finish), ((0..STEPS).collect(), Seen::End));
     }
 }
@@ -74,7 +88,10 @@ fn case_54_a_hand_over_that_comes_too_late_is_refused_and_disturbs_nobody() {
                 assert_eq!((sent.len(), end, again.len()), (STEPS, Seen::End, 0));
             }
             _ => {
-                assert_eq!((again, finish, end), ((0..STEPS).collect(), Seen::End, Seen::TakenOver));
+                assert_eq!(
+                    (again, finish, end),
+                    ((0..STEPS).collect(), Seen::End, Seen::TakenOver)
+                );
                 assert!(sent.len() <= limit);
             }
         }
@@ -125,7 +142,11 @@ fn read_asleep(mut handle: ReplayBody<Fed>) -> Read {
     let mut got = Vec::new();
     loop {
         let next = futures_util::future::poll_fn(|cx| poll(&mut handle, cx));
-        match tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(next) {
+        match tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(next)
+        {
             None => return (got, None),
             Some(Ok(frame)) => got.extend_from_slice(&frame.into_data().unwrap()),
             Some(Err(error)) => return (got, Some(read_error(&error))),
