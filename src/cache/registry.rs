@@ -1,13 +1,13 @@
 //! One cache per customer, for a platform that calls Klavi with the keys of many.
 
 use std::{
-    collections::HashMap,
     fmt,
     hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use lru::LruCache;
 use tokio::time::Instant;
 
 use super::{Core, TokenCache};
@@ -35,15 +35,15 @@ use super::{Core, TokenCache};
 ///
 /// # What is dropped, and what is not
 ///
-/// A cache that nobody has asked for during the idle time is dropped, by a later call for any key,
-/// and when there is no room for another, the one that was asked for the longest ago. The registry
-/// runs no task: while nothing is asked of it, nothing is dropped, and a cache with
-/// [`keep_alive`](crate::TokenCacheBuilder::keep_alive) goes on renewing. One that is in use is
-/// never dropped: as long as a request holds it, or it is fetching, its key leads to it, so that
-/// there are never two flights for one key.
+/// A cache that was not asked for during the idle time is dropped, by a later call for any key, and
+/// when there is no room for another, the least recently used one. The registry runs no task: while
+/// nothing is asked of it, nothing is dropped, and a cache with
+/// [`keep_alive`](crate::TokenCacheBuilder::keep_alive) continues to refresh. A cache that is in use
+/// is never dropped: as long as a request holds it, or it is fetching, its key leads to it, so that
+/// there are never two flights for one key. Being found in use counts as being asked for.
 ///
-/// Keys are hashed, compared and cloned while the registry is locked: a key's `Hash`, `Eq` and
-/// `Clone` must not call the same registry. (Its `Drop` may.)
+/// Keys are hashed and compared while the registry is locked: a key's `Hash` and `Eq` must not call
+/// the same registry. (Its `Drop` may.)
 #[derive(Clone)]
 pub struct TokenCaches<K> {
     shared: Arc<Shared<K>>,
@@ -55,39 +55,21 @@ struct Shared<K> {
     entries: Mutex<Entries<K>>,
 }
 
-struct Entries<K> {
-    by_key: HashMap<K, Entry>,
-    next_sweep: Instant,
-}
-
-/// To be dropped after the lock is released, since its `Drop` is the user's: a copy of a key, and
-/// the key and the cache that were evicted, if they were.
-type Dropped<K> = (K, Option<(K, Core)>);
+type Entries<K> = LruCache<K, Entry>;
 
 struct Entry {
     cache: TokenCache,
-    asked_for: Instant,
+    used_at: Instant,
 }
 
-impl Entry {
-    /// Nobody but the registry has it, and no fetch is under way.
-    fn is_unused(&self) -> bool {
-        Arc::strong_count(&self.cache.core) == 1
-    }
-}
-
-impl<K: Eq + Hash + Clone> TokenCaches<K> {
+impl<K: Eq + Hash> TokenCaches<K> {
     /// Room for `capacity` caches (at least one), each dropped when it was not asked for during
     /// `idle`.
     pub fn new(capacity: usize, idle: Duration) -> Self {
-        let entries = Entries {
-            by_key: HashMap::new(),
-            next_sweep: Instant::now(),
-        };
         let shared = Shared {
             capacity: capacity.max(1),
             idle,
-            entries: Mutex::new(entries),
+            entries: Mutex::new(LruCache::unbounded()),
         };
         Self {
             shared: Arc::new(shared),
@@ -105,53 +87,49 @@ impl<K: Eq + Hash + Clone> TokenCaches<K> {
         make: impl FnOnce() -> TokenCache,
     ) -> Result<TokenCache, CachesInUse> {
         let now = Instant::now();
-        // What is evicted is dropped after the lock is released: its key and its source are the
-        // user's.
-        let mut dropped = Vec::new();
-        let mut entries = self.lock();
-        entries.sweep(now, self.shared.idle, &mut dropped);
-        let found = entries.find(&key, now);
-        drop(entries);
-        dropped.clear();
+        let (found, idle) = {
+            let mut entries = self.lock();
+            let is_idle =
+                |_, oldest: &Entry| now.duration_since(oldest.used_at) >= self.shared.idle;
+            let idle = evict(&mut entries, now, is_idle);
+            (find(&mut entries, &key, now), idle)
+        };
+        drop(idle);
         if let Some(cache) = found {
             return Ok(cache);
         }
         // Made without the lock. If another was quicker, this one is dropped unused.
         let made = make();
+        let capacity = self.shared.capacity;
+        let _evicted;
         let mut entries = self.lock();
-        if let Some(cache) = entries.find(&key, now) {
-            drop(entries);
+        if let Some(cache) = find(&mut entries, &key, now) {
             return Ok(cache);
         }
-        if entries.by_key.len() >= self.shared.capacity
-            && !entries.remove_longest_unused(&mut dropped)
-        {
-            drop(entries);
-            return Err(CachesInUse {
-                capacity: self.shared.capacity,
-            });
+        _evicted = evict(&mut entries, now, |len, _| len >= capacity);
+        if entries.len() >= capacity {
+            return Err(CachesInUse { capacity });
         }
-        entries.by_key.insert(
+        entries.put(
             key,
             Entry {
                 cache: made.clone(),
-                asked_for: now,
+                used_at: now,
             },
         );
-        drop(entries);
         Ok(made)
     }
 
     /// Forgets the cache of this key, and gives it back: for a customer whose keys have changed.
     /// Requests that hold it go on with it.
     pub fn remove(&self, key: &K) -> Option<TokenCache> {
-        let removed = self.lock().by_key.remove_entry(key);
+        let removed = self.lock().pop_entry(key);
         removed.map(|(_key, entry)| entry.cache)
     }
 
     /// How many caches there are.
     pub fn len(&self) -> usize {
-        self.lock().by_key.len()
+        self.lock().len()
     }
 
     /// Whether there is none.
@@ -167,68 +145,45 @@ impl<K: Eq + Hash + Clone> TokenCaches<K> {
     }
 }
 
-impl<K: Eq + Hash + Clone> Entries<K> {
-    fn find(&mut self, key: &K, now: Instant) -> Option<TokenCache> {
-        let entry = self.by_key.get_mut(key)?;
-        entry.asked_for = now;
-        Some(entry.cache.clone())
-    }
+fn find<K: Eq + Hash>(entries: &mut Entries<K>, key: &K, now: Instant) -> Option<TokenCache> {
+    let entry = entries.get_mut(key)?;
+    entry.used_at = now;
+    Some(entry.cache.clone())
+}
 
-    /// Takes out what was idle for long enough. Looks at all of them four times per idle time at
-    /// the most.
-    fn sweep(&mut self, now: Instant, idle: Duration, dropped: &mut Vec<Dropped<K>>) {
-        if now < self.next_sweep {
-            return;
+/// Takes out the least recently used caches while `is_too_many` says so of their number and the
+/// oldest. Their keys and sources are the user's: drop them after the lock is released.
+fn evict<K: Eq + Hash>(
+    entries: &mut Entries<K>,
+    now: Instant,
+    is_too_many: impl Fn(usize, &Entry) -> bool,
+) -> Vec<(K, Core)> {
+    let mut evicted = Vec::new();
+    for _ in 0..entries.len() {
+        let oldest = entries.peek_lru();
+        if !oldest.is_some_and(|(_, oldest)| is_too_many(entries.len(), oldest)) {
+            break;
         }
-        self.next_sweep = now + idle / 4;
-        let over = |entry: &Entry| now.duration_since(entry.asked_for) >= idle;
-        let keys: Vec<_> = self
-            .by_key
-            .iter()
-            .filter(|(_, entry)| over(entry))
-            .map(|(key, _)| key.clone())
-            .collect();
-        dropped.extend(keys.into_iter().map(|key| self.evict(key)));
-    }
-
-    /// Whether there was one.
-    fn remove_longest_unused(&mut self, dropped: &mut Vec<Dropped<K>>) -> bool {
-        loop {
-            let unused = self.by_key.iter().filter(|(_, entry)| entry.is_unused());
-            let longest = unused.min_by_key(|(_, entry)| entry.asked_for);
-            let Some(key) = longest.map(|(key, _)| key.clone()) else {
-                return false;
-            };
-            let evicted = self.evict(key);
-            let is_gone = evicted.1.is_some();
-            dropped.push(evicted);
-            if is_gone {
-                return true;
-            }
-        }
-    }
-
-    /// Takes out a cache that nobody but the registry has. Looking and taking are one step: its
-    /// keep-alive task may wake at this very moment, and either it finds the cache gone, or the
-    /// cache stays with the renewal that it starts.
-    fn evict(&mut self, key: K) -> Dropped<K> {
-        let Some((same, Entry { cache, asked_for })) = self.by_key.remove_entry(&key) else {
-            return (key, None);
+        let Some((key, Entry { cache, .. })) = entries.pop_lru() else {
+            break;
         };
+        // Looking and taking are one step: its keep-alive task may wake at this very moment. Either
+        // the task finds the cache gone, or the cache stays, with the flight that the task starts.
         match Arc::try_unwrap(cache.core) {
-            Ok(core) => (key, Some((same, core))),
+            Ok(core) => evicted.push((key, core)),
             Err(core) => {
-                self.by_key.insert(
-                    same,
+                let cache = TokenCache { core };
+                entries.put(
+                    key,
                     Entry {
-                        cache: TokenCache { core },
-                        asked_for,
+                        cache,
+                        used_at: now,
                     },
                 );
-                (key, None)
             }
         }
     }
+    evicted
 }
 
 impl<K> fmt::Debug for TokenCaches<K> {

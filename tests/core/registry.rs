@@ -85,8 +85,11 @@ async fn what_is_in_use_stays_and_where_all_are_there_is_no_room() {
     advance(IDLE * 2).await;
     assert!(caches.get_or_insert_with("d", cache).is_err());
     assert_eq!(caches.len(), 2);
+    // Their idle time begins when they were last found in use.
     drop((oldest, other));
-    advance(IDLE / 4).await;
+    advance(IDLE - NS).await;
+    assert_eq!(caches.len(), 2);
+    advance(NS).await;
     assert!(!knows(&caches, "d"));
     assert_eq!(caches.len(), 1, "the idle ones are gone");
 }
@@ -119,30 +122,12 @@ async fn asking_begins_the_idle_time_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_traffic_for_others_an_idle_one_is_dropped_a_quarter_late_at_the_most() {
-    for offset in [NS, secs(1), IDLE / 8, IDLE / 4 - NS] {
-        let caches = TokenCaches::new(10, IDLE);
-        knows(&caches, "busy");
-        advance(offset).await;
-        knows(&caches, "a");
-        // A call every minute, but none to a.
-        for minute in 0..75 {
-            assert!(caches.len() == 2 || secs(60) * minute >= IDLE);
-            advance(secs(60) - NS).await;
-            knows(&caches, "busy");
-            advance(NS).await;
-        }
-        knows(&caches, "busy");
-        assert_eq!(caches.len(), 1, "{offset:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn idle_ones_are_looked_for_four_times_per_idle_time_at_the_most() {
+async fn traffic_for_others_drops_an_idle_one_to_the_nanosecond() {
     let caches = TokenCaches::new(10, IDLE);
+    knows(&caches, "busy");
+    advance(secs(1)).await;
     knows(&caches, "a");
-    advance(IDLE - NS).await;
-    for (wait, left) in [(Duration::ZERO, 2), (IDLE / 4 - NS, 2), (NS, 1)] {
+    for (wait, left) in [(IDLE - NS, 2), (NS, 1)] {
         advance(wait).await;
         knows(&caches, "busy");
         assert_eq!(caches.len(), left, "{wait:?}");

@@ -2,7 +2,6 @@
 //! which ones are dropped.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -72,49 +71,73 @@ fn case() -> impl Strategy<Value = Case> {
 #[derive(Debug, Default)]
 struct Registry {
     capacity: usize,
-    entries: BTreeMap<u8, Entry>,
-    next_sweep: u64,
+    /// The least recently used one first.
+    entries: Vec<Entry>,
     made: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
+    key: u8,
     id: u64,
-    asked_for: u64,
+    used_at: u64,
     fetching_until: u64,
 }
 
 impl Registry {
     fn get(&mut self, key: u8, now: u64, held: &[(u64, TokenCache)]) -> Option<u64> {
-        let is_unused = |entry: &Entry| {
-            now >= entry.fetching_until && held.iter().all(|(id, _)| *id != entry.id)
-        };
-        if now >= self.next_sweep {
-            self.next_sweep = now + IDLE / 4;
-            self.entries
-                .retain(|_, entry| now - entry.asked_for < IDLE || !is_unused(entry));
-        }
-        if let Some(entry) = self.entries.get_mut(&key) {
-            entry.asked_for = now;
-            return Some(entry.id);
+        self.evict(now, held, |_, oldest| now - oldest.used_at >= IDLE);
+        if let Some(at) = self.entries.iter().position(|entry| entry.key == key) {
+            self.touch(at, now);
+            return self.entries.last().map(|entry| entry.id);
         }
         self.made += 1;
-        if self.entries.len() >= self.capacity {
-            let unused = self.entries.iter().filter(|(_, entry)| is_unused(entry));
-            let longest = unused
-                .min_by_key(|(_, entry)| entry.asked_for)
-                .map(|(&key, _)| key)?;
-            self.entries.remove(&longest);
-        }
-        self.entries.insert(
+        let capacity = self.capacity;
+        self.evict(now, held, |len, _| len >= capacity);
+        let entry = Entry {
             key,
-            Entry {
-                id: self.made,
-                asked_for: now,
-                fetching_until: 0,
-            },
-        );
+            id: self.made,
+            used_at: now,
+            fetching_until: 0,
+        };
+        (self.entries.len() < capacity).then(|| self.entries.push(entry))?;
         Some(self.made)
+    }
+
+    /// Looks at each entry once at most, the least recently used one first.
+    fn evict(
+        &mut self,
+        now: u64,
+        held: &[(u64, TokenCache)],
+        is_too_many: impl Fn(usize, &Entry) -> bool,
+    ) {
+        for _ in 0..self.entries.len() {
+            if !is_too_many(self.entries.len(), &self.entries[0]) {
+                return;
+            }
+            let Entry {
+                id, fetching_until, ..
+            } = self.entries[0];
+            if now < fetching_until || held.iter().any(|(held, _)| *held == id) {
+                self.touch(0, now);
+            } else {
+                self.entries.remove(0);
+            }
+        }
+    }
+
+    fn touch(&mut self, at: usize, now: u64) {
+        let entry = self.entries.remove(at);
+        self.entries.push(Entry {
+            used_at: now,
+            ..entry
+        });
+    }
+
+    fn remove(&mut self, key: u8) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|entry| entry.key != key);
+        self.entries.len() < before
     }
 }
 
@@ -175,13 +198,13 @@ impl World {
             }
             Op::Remove(key) => {
                 let removed = self.caches.remove(&key).is_some();
-                prop_assert_eq!(removed, self.reference.entries.remove(&key).is_some());
+                prop_assert_eq!(removed, self.reference.remove(key));
             }
             Op::Answer => {
                 self.doors.opened.notify_waiters();
                 self.reference
                     .entries
-                    .values_mut()
+                    .iter_mut()
                     .for_each(|entry| entry.fetching_until = 0);
                 settle().await;
             }
@@ -213,7 +236,8 @@ impl World {
         let entry = self
             .reference
             .entries
-            .get_mut(&key)
+            .iter_mut()
+            .find(|entry| entry.key == key)
             .expect("it was asked for");
         if self.now >= entry.fetching_until {
             let token = cache.get().await.unwrap();
