@@ -112,7 +112,7 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
 
     /// For a request whose token was rejected.
     pub(crate) fn after(rejected: Rejected<A, K>, way: Way<S, R>) -> Box<Self> {
-        let acquire = Acquire::new(way.cache().clone(), Some(rejected.generation));
+        let acquire = Acquire::new(way.cache().clone(), Some(rejected.generation), None);
         let waiting = Some(Waiting::Rejected(rejected));
         Box::new(Self {
             step: Step::Acquiring { acquire, waiting },

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::{
     AccessToken, KlaviAuthLayer,
-    cache::{Acquire, LocalToken, Lookup, ValidToken},
+    cache::{Acquire, Lookup, ValidToken},
     template::Template,
 };
 
@@ -34,7 +34,7 @@ struct Shared<S, R> {
 /// What the requests of one thread hold on to.
 pub(crate) struct Handle<S, R> {
     shared: Arc<Shared<S, R>>,
-    token: Option<LocalToken>,
+    token: Option<ValidToken>,
 }
 
 impl<S, R> Handle<S, R> {
@@ -44,20 +44,21 @@ impl<S, R> Handle<S, R> {
 
     /// Its copy of a token, if it has one.
     pub(crate) fn token(&self) -> Option<&AccessToken> {
-        self.token.as_ref().map(LocalToken::token)
+        self.token.as_ref().map(|valid| &valid.token)
     }
 
     /// Its copy can be sent now, and the cache need not be asked.
     pub(crate) fn is_current(&self, now: Instant) -> bool {
+        let cache = self.shared.layer.tokens();
         self.token
             .as_ref()
-            .is_some_and(|token| token.is_current(self.shared.layer.tokens(), now))
+            .is_some_and(|copy| cache.is_fresh(copy, now))
     }
 
     fn has(&self, valid: &ValidToken) -> bool {
         self.token
             .as_ref()
-            .is_some_and(|token| token.is_copy_of(valid))
+            .is_some_and(|copy| copy.epoch == valid.epoch)
     }
 }
 
@@ -111,15 +112,14 @@ impl<S, R> Handles<S, R> {
             return (handle, None);
         }
         match self.shared.layer.tokens().lookup(now, None) {
-            Lookup::Token(usable) if !handle.has(&usable) => (
-                self.put(Some(LocalToken::copy_of(&usable))),
-                Some(Lookup::Token(usable)),
-            ),
+            Lookup::Token(usable) if !handle.has(&usable) => {
+                (self.put(Some(usable.copy())), Some(Lookup::Token(usable)))
+            }
             lookup => (handle, Some(lookup)),
         }
     }
 
-    fn put(&self, token: Option<LocalToken>) -> Arc<Handle<S, R>> {
+    fn put(&self, token: Option<ValidToken>) -> Arc<Handle<S, R>> {
         let handle = Arc::new(Handle {
             shared: Arc::clone(&self.shared),
             token,

@@ -1,4 +1,10 @@
-//! A caller's wait for a token: look, wait for the flight, look again.
+//! A caller's look at the cache, and its wait for a token: look, wait for the flight, look again.
+//!
+//! A clone of a token counts up a reference, and a count that two cores write at the same time costs
+//! more than all else that a request does here. So each thread has a copy of the current token, with
+//! bytes of its own, and the epoch of the cache at which it was taken. While the epoch stands (one
+//! atomic read) and no refresh is due (one clock read), the copy is the current token; else the
+//! cache is asked.
 
 use std::{
     future::Future,
@@ -14,8 +20,37 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{TokenCache, current::ValidToken, state::Lookup, waiters::Waiter};
+use super::{Core, TokenCache, current::ValidToken, state::Lookup, waiters::Waiter};
 use crate::Error;
+
+impl TokenCache {
+    /// Whether this copy can be sent now, and the cache need not be asked.
+    pub(crate) fn is_fresh(&self, copy: &ValidToken, now: Instant) -> bool {
+        copy.epoch == self.core.epoch() && now < copy.fresh_until
+    }
+
+    /// Whether this token is the current one and can be sent now.
+    pub(crate) fn is_current(&self, valid: &ValidToken, now: Instant) -> bool {
+        valid.is_valid(self.core.epoch(), now)
+    }
+
+    /// The token for a request that leaves now, or what to wait for. Starts the flight that is
+    /// needed. `rejected` is the generation of the token that the API rejected for this request.
+    pub(crate) fn lookup(&self, now: Instant, rejected: Option<u64>) -> Lookup<Acquire> {
+        match self.core.lookup(now, rejected) {
+            Lookup::Token(valid) => {
+                self.core.serve(&valid);
+                Lookup::Token(valid)
+            }
+            Lookup::Wait(waiter) => {
+                Lookup::Wait(Acquire::new(self.clone(), rejected, Some(waiter)))
+            }
+            Lookup::Failed(error) if Core::has_runtime() => Lookup::Failed(error),
+            // No flight can be started here. The future may be polled inside of a runtime.
+            Lookup::Failed(_) => Lookup::Wait(Acquire::new(self.clone(), rejected, None)),
+        }
+    }
+}
 
 /// How many flights one caller waits for. One is the rule. More follow when a flight was lost with
 /// its runtime, when the token was rejected or expired during a refresh, or when the new one did
@@ -39,20 +74,13 @@ pub(crate) struct Acquire {
 }
 
 impl Acquire {
-    pub(crate) fn new(cache: TokenCache, rejected: Option<u64>) -> Self {
+    pub(crate) fn new(cache: TokenCache, rejected: Option<u64>, waiter: Option<Waiter>) -> Self {
         Self {
             cache,
             rejected,
-            waiter: None,
+            waiter,
             timer: None,
             flights: 0,
-        }
-    }
-
-    pub(super) fn joining(self, waiter: Waiter) -> Self {
-        Self {
-            waiter: Some(waiter),
-            ..self
         }
     }
 }

@@ -34,12 +34,20 @@ pub(crate) struct ValidToken {
     /// Until then, and while the epoch stands, the cache need not be asked again.
     pub(super) fresh_until: Instant,
     pub(super) expires_at: Instant,
-    pub(super) epoch: u64,
+    pub(crate) epoch: u64,
     /// It should have been replaced by now, and that failed.
     pub(super) is_failing: bool,
 }
 
 impl ValidToken {
+    /// A copy with bytes of its own.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            token: self.token.copy(),
+            ..*self
+        }
+    }
+
     /// The same question, answered without the lock: it may still be sent, and is still the current
     /// token.
     pub(crate) fn is_valid(&self, epoch: u64, now: Instant) -> bool {

@@ -36,7 +36,7 @@
 //! 7. Between two awaits a flight holds no lock, and its source runs under none. So a flight that
 //!    stands still, wherever, holds up nobody but those who wait for it.
 
-use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use futures_util::FutureExt;
 use tokio::{
@@ -46,18 +46,18 @@ use tokio::{
 use tracing::{Instrument, Span};
 
 use super::{
-    Core, keep_alive,
-    settle::{Installed, Step},
-    state::Launch,
+    Core,
+    flight_entry::Launch,
+    keep_alive,
+    settle::{End, Step},
 };
-use crate::{Arrival, Error, Event, NewToken, TokenEndpoint, TokenRequest, TokenSource, events};
+use crate::{Error, Event, NewToken, TokenEndpoint, TokenRequest, TokenSource, events};
 
 /// Starts the flight that the state asked for.
 pub(super) fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
     let mut flight = Flight {
         core: Arc::clone(core),
         launch,
-        started: Instant::now(),
         attempts: 0,
         span: Span::none(),
         finished: false,
@@ -73,13 +73,12 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
         // it over. If the caller goes on to block its worker, that must not be the flight.
         drop(runtime.spawn(async {}));
     }
-    keep_alive::ensure(core, runtime);
+    keep_alive::ensure(core, launch.number, runtime);
 }
 
 struct Flight {
     core: Arc<Core>,
     launch: Launch,
-    started: Instant,
     /// How often the source was asked.
     attempts: u32,
     span: Span,
@@ -95,39 +94,26 @@ impl Flight {
             };
             self.attempts += 1;
             let result = self.response(request, awaited_until).await;
-            let (now, draw) = (Instant::now(), self.core.draw());
-            let (step, displaced) = self
+            let (number, now, draw) = (self.launch.number, Instant::now(), self.core.draw());
+            let step = self
                 .core
                 .state
-                .change(|state| state.settle(self.launch.number, result, now, draw));
+                .change(|state| state.settle(number, result, now, draw));
             match step {
                 None => return,
-                Some(Step::Outdated) => {
-                    self.finish("outdated", None);
-                    return displaced.send(Ok(()));
-                }
                 Some(Step::RetryAt(moment, error)) => {
-                    drop(displaced);
                     let wait = moment.saturating_duration_since(now);
+                    let attempt = self.attempts;
                     self.core.events.emit(&Event::Retrying {
                         error: &error,
-                        attempt: self.attempts,
+                        attempt,
                         wait,
                     });
                     sleep_until(moment).await;
                 }
-                Some(Step::Installed(installed)) => {
-                    self.installed(installed);
-                    return displaced.send(Ok(()));
-                }
-                Some(Step::Failed {
-                    error,
-                    retry_at,
-                    serving,
-                    outcome,
-                }) => {
-                    self.failed(&error, retry_at.saturating_duration_since(now), serving);
-                    return displaced.send(outcome);
+                Some(Step::End(end, sender, outcome)) => {
+                    self.report(end, now);
+                    return sender.send(outcome);
                 }
             }
         }
@@ -151,66 +137,48 @@ impl Flight {
         response.await
     }
 
-    fn installed(&mut self, installed: Installed) {
-        let Installed {
-            generation,
-            lifetime,
-            endpoint,
-            renewed,
-            recovered,
-        } = installed;
-        let (reason, attempts, latency) =
-            (self.launch.reason, self.attempts, self.started.elapsed());
-        self.finish("ok", endpoint);
-        let arrival = Arrival {
-            generation,
-            reason,
-            endpoint,
-            attempts,
-            lifetime,
-            latency,
-            recovered,
-        };
-        self.core.events.emit(&if renewed {
-            Event::Renewed(arrival)
-        } else {
-            Event::Fetched(arrival)
-        });
-    }
-
-    fn failed(&mut self, error: &Error, retry_in: Duration, serving: bool) {
-        let (reason, attempts, latency) =
-            (self.launch.reason, self.attempts, self.started.elapsed());
-        self.finish(error.label(), error.endpoint());
-        self.core.events.emit(&Event::Failed {
-            error,
-            reason,
-            attempts,
-            latency,
-            serving,
-            retry_in,
-        });
+    fn report(&mut self, end: End, now: Instant) {
+        match end {
+            End::Outdated => self.finish("outdated", None),
+            End::Installed { arrival, refreshed } => {
+                self.finish("ok", arrival.endpoint);
+                let event = if refreshed {
+                    Event::Renewed
+                } else {
+                    Event::Fetched
+                };
+                self.core.events.emit(&event(arrival));
+            }
+            End::Failed {
+                error,
+                retry_at,
+                serving,
+            } => {
+                self.finish(error.label(), error.endpoint());
+                self.core.events.emit(&Event::Failed {
+                    error: &error,
+                    reason: self.launch.reason,
+                    attempts: self.attempts,
+                    latency: now.saturating_duration_since(self.launch.started),
+                    serving,
+                    retry_in: retry_at.saturating_duration_since(now),
+                });
+            }
+        }
     }
 
     fn finish(&mut self, outcome: &'static str, endpoint: Option<TokenEndpoint>) {
         self.finished = true;
-        events::finished(
-            &self.span,
-            outcome,
-            endpoint,
-            self.attempts,
-            self.started.elapsed(),
-        );
+        let elapsed = self.launch.started.elapsed();
+        events::finished(&self.span, outcome, endpoint, self.attempts, elapsed);
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        drop(
-            self.core
-                .state
-                .change(|state| state.abandon(self.launch.number, Instant::now())),
-        );
+        self.core
+            .state
+            .change(|state| state.abandon(self.launch.number, Instant::now()));
         // The keeper finds out what comes next.
         self.core.keeper_news.notify_one();
         if !self.finished {

@@ -1,6 +1,6 @@
 //! The state behind its lock, and its epoch beside it, for those who do not take the lock.
 
-use std::sync::PoisonError;
+use std::{mem, sync::PoisonError};
 
 use super::{
     state::State,
@@ -41,6 +41,9 @@ impl Guarded {
         let mut state = self.lock();
         let result = change(&mut state);
         self.epoch.store(state.epoch(), Ordering::Release);
+        let displaced = mem::take(&mut state.displaced);
+        drop(state);
+        drop(displaced);
         result
     }
 

@@ -24,14 +24,15 @@ use super::{
     waiters::Waiter,
 };
 
-/// Starts the keeper if one is wanted and none runs. Called with every flight that starts.
-pub(super) fn ensure(core: &Arc<Core>, runtime: &Handle) {
+/// Starts a keeper if one is wanted and none is on time. Called with every flight that starts, whose
+/// number it gets.
+pub(super) fn ensure(core: &Arc<Core>, number: u64, runtime: &Handle) {
     if !core.keep_alive {
         return;
     }
-    let Some(number) = core.lock().register_keeper(Instant::now()) else {
+    if !core.lock().register_keeper(number, Instant::now()) {
         return;
-    };
+    }
     let keeper = Keeper {
         core: Arc::downgrade(core),
         news: Arc::clone(&core.keeper_news),
@@ -42,18 +43,17 @@ pub(super) fn ensure(core: &Arc<Core>, runtime: &Handle) {
 }
 
 impl State {
-    /// The number of the keeper to be started, if none is on time.
-    fn register_keeper(&mut self, now: Instant) -> Option<u64> {
-        // One that should be awake by now has a runtime that may stand still.
-        if self.keeper.is_some_and(|keeper| now < keeper.wakes_at) {
-            return None;
+    /// Registers a keeper unless one is on time: one that should be awake by now may have a runtime
+    /// that is no longer run.
+    fn register_keeper(&mut self, number: u64, now: Instant) -> bool {
+        let is_late = self.keeper.is_none_or(|keeper| now >= keeper.wakes_at);
+        if is_late {
+            self.keeper = Some(KeeperEntry {
+                number,
+                wakes_at: now,
+            });
         }
-        self.last_keeper += 1;
-        self.keeper = Some(KeeperEntry {
-            number: self.last_keeper,
-            wakes_at: now,
-        });
-        Some(self.last_keeper)
+        is_late
     }
 
     /// When this keeper is to fetch, or to find out that a flight has stalled. `None` if another

@@ -7,11 +7,11 @@ mod builder;
 mod current;
 mod fixed;
 mod flight;
+mod flight_entry;
 mod guarded;
 #[cfg(test)]
 mod interleavings;
 mod keep_alive;
-mod local;
 mod registry;
 mod settle;
 mod snapshot;
@@ -28,7 +28,7 @@ use std::{
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 pub(crate) use self::builder::{TokenSettings, check_timeout};
-pub(crate) use self::{acquire::Acquire, current::ValidToken, local::LocalToken, state::Lookup};
+pub(crate) use self::{acquire::Acquire, current::ValidToken, state::Lookup};
 pub use self::{
     backoff::Backoff,
     budget::Budget,
@@ -187,7 +187,7 @@ impl TokenCache {
 
     /// A token other than the one of the generation that the API `rejected`.
     pub(crate) async fn acquire(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
-        let valid = Acquire::new(self.clone(), rejected).await?;
+        let valid = Acquire::new(self.clone(), rejected, None).await?;
         self.core.serve(&valid);
         Ok(valid.token)
     }
@@ -237,12 +237,10 @@ impl Core {
     fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Lookup<Waiter> {
         let runtime = Handle::try_current().ok();
         let id = runtime.as_ref().map(Handle::id);
-        let (lookup, launch, displaced) =
-            self.state.change(|state| state.lookup(now, rejected, id));
+        let (lookup, launch) = self.state.change(|state| state.lookup(now, rejected, id));
         if let Some((launch, runtime)) = launch.zip(runtime) {
             flight::start(self, launch, &runtime);
         }
-        drop(displaced);
         lookup
     }
 

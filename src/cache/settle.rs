@@ -9,46 +9,40 @@
 //!
 //! In both cases the waiters look at the state again and share a new flight.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::{
     backoff::Urgency,
     current::Current,
-    state::{Displaced, Errors, Outcome, State},
+    flight_entry::{FlightEntry, Launch},
+    state::{Outcome, State},
+    waiters::Sender,
 };
 use crate::{
-    Error, FetchReason, NewToken, Predecessor, TokenEndpoint, TokenRequest, error::Recovery,
+    Arrival, Error, FetchReason, NewToken, Predecessor, TokenEndpoint, TokenRequest,
+    error::Recovery,
 };
 
 /// What a flight does next.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// It ends with a token.
-    Installed(Installed),
-    /// It ends with `error`, and its waiters get `outcome`. `serving`: requests still leave with a
-    /// token.
+    RetryAt(Instant, Error),
+    /// It reports how it ended, and sends the outcome to its waiters.
+    End(End, Sender, Outcome),
+}
+
+#[derive(Debug)]
+pub(super) enum End {
+    /// There is a new token. `refreshed`: the one before it was live.
+    Installed { arrival: Arrival, refreshed: bool },
+    /// `serving`: requests still leave with a token.
     Failed {
         error: Error,
         retry_at: Instant,
         serving: bool,
-        outcome: Outcome,
     },
-    RetryAt(Instant, Error),
-    /// It ends with nothing: what came in is as old as a token that went out of use in between.
+    /// What came in is as old as a token that went out of use in between.
     Outdated,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Installed {
-    pub(super) generation: u64,
-    pub(super) lifetime: Duration,
-    pub(super) endpoint: Option<TokenEndpoint>,
-    /// The token before it was live.
-    pub(super) renewed: bool,
-    /// It ends a row of failures.
-    pub(super) recovered: bool,
 }
 
 impl State {
@@ -87,56 +81,33 @@ impl State {
         result: Result<NewToken, Error>,
         now: Instant,
         draw: f64,
-    ) -> (Option<Step>, Displaced) {
-        let Some(flight) = self
-            .flight
-            .as_ref()
-            .filter(|flight| flight.launch.number == number)
-        else {
-            return (
-                None,
-                Displaced {
-                    errors: [result.err(), None],
-                    ..Displaced::default()
-                },
-            );
+    ) -> Option<Step> {
+        let Some(flight) = self.flight.take_if(|flight| flight.launch.number == number) else {
+            self.displaced
+                .extend(result.err().map(|error| Box::new(error) as _));
+            return None;
         };
-        let (asked, asked_at) = flight.asked;
-        let attempts = flight.attempts;
-        let deadline = flight.launch.deadline;
+        let asked = flight.asked.0;
         let reason = self.reason(now);
-        let is_same = |new: &NewToken| {
-            self.current
-                .as_ref()
-                .is_some_and(|current| current.has_string_of(new))
-        };
         let is_outdated = |new: &NewToken| match reason {
             FetchReason::Invalidated => asked != reason,
-            FetchReason::Rejected => asked != reason && is_same(new),
+            FetchReason::Rejected => {
+                asked != reason
+                    && self
+                        .current
+                        .as_ref()
+                        .is_some_and(|current| current.has_string_of(new))
+            }
             _ => false,
         };
-        let error = match result {
+        let result = match result {
             Ok(new) if is_outdated(&new) => {
-                let displaced = Displaced {
-                    flight: self.flight.take(),
-                    ..Displaced::default()
-                };
-                return (Some(Step::Outdated), displaced);
+                return Some(Step::End(End::Outdated, flight.sender, Ok(())));
             }
-            Ok(new) => match self.install(new, asked_at, now, draw) {
-                Ok(mut installed) => {
-                    let errors = [self.refresh_failures.reset(), self.fetch_failures.reset()];
-                    installed.recovered = errors.iter().any(Option::is_some);
-                    return (
-                        Some(Step::Installed(installed)),
-                        Displaced {
-                            flight: self.flight.take(),
-                            errors,
-                        },
-                    );
-                }
-                Err(error) => error,
-            },
+            result => result.and_then(|new| self.install(new, &flight, now, draw)),
+        };
+        let error = match result {
+            Ok(end) => return Some(Step::End(end, flight.sender, Ok(()))),
             Err(error) => error,
         };
 
@@ -144,22 +115,16 @@ impl State {
         let serving = self.valid_token(now, None).is_some();
         // Nobody waits while there is a suspect: the whole pause.
         let draw = if serving && !is_refresh { 1.0 } else { draw };
-        let errors = self.record(is_refresh, &error, now, draw);
+        self.record(is_refresh, &error, now, draw);
         let retry_at = self.failures(now).retry_at(Urgency::Waiting).unwrap_or(now);
         let is_transient = error.recovery() == Recovery::Transient;
-        // Those who need a token that could not be refreshed share a new flight, unless it would
-        // have to wait.
-        let may_retry = attempts < self.config.attempts
-            && retry_at < deadline
+        // Those who need a token that could not be refreshed share a new flight, unless it would have to wait.
+        let may_retry = flight.attempts < self.config.attempts
+            && retry_at < flight.launch.deadline
             && (!is_refresh || retry_at > now);
         if is_transient && !serving && may_retry {
-            return (
-                Some(Step::RetryAt(retry_at, error)),
-                Displaced {
-                    flight: None,
-                    errors,
-                },
-            );
+            self.flight = Some(flight);
+            return Some(Step::RetryAt(retry_at, error));
         }
         let (error, outcome) = if is_refresh {
             (error, Ok(()))
@@ -174,79 +139,78 @@ impl State {
             .failures(now)
             .retry_at(self.urgency(now))
             .unwrap_or(now);
-        let step = Step::Failed {
-            error,
-            retry_at,
-            serving,
+        Some(Step::End(
+            End::Failed {
+                error,
+                retry_at,
+                serving,
+            },
+            flight.sender,
             outcome,
+        ))
+    }
+
+    /// Records a failure where it holds back the next fetch.
+    pub(super) fn record(&mut self, is_refresh: bool, error: &Error, now: Instant, draw: f64) {
+        let row = if is_refresh {
+            &mut self.refresh_failures
+        } else {
+            &mut self.fetch_failures
         };
-        (
-            Some(step),
-            Displaced {
-                flight: self.flight.take(),
-                errors,
-            },
-        )
-    }
-
-    /// Records a failure where it holds back the next fetch. Returns the errors that are no longer
-    /// remembered.
-    pub(super) fn record(
-        &mut self,
-        is_refresh: bool,
-        error: &Error,
-        now: Instant,
-        draw: f64,
-    ) -> Errors {
-        if !is_refresh {
-            return [
-                self.fetch_failures
-                    .record(self.config.backoff, error, now, draw),
-                None,
-            ];
-        }
-        let replaced = self
-            .refresh_failures
-            .record(self.config.backoff, error, now, draw);
+        let mut replaced = [row.record(self.config.backoff, error, now, draw), None];
         // What `/refresh` asked for binds refreshes only.
-        let binds_all = error.endpoint() != Some(TokenEndpoint::Refresh);
-        [
-            replaced,
-            if binds_all {
-                self.fetch_failures.hold(error, now)
-            } else {
-                None
-            },
-        ]
+        if is_refresh && error.endpoint() != Some(TokenEndpoint::Refresh) {
+            replaced[1] = self.fetch_failures.hold(error, now);
+        }
+        self.forget(replaced);
     }
 
-    /// Makes `new` the current token, unless it is no better than a live one.
+    /// These errors are dropped after the lock is released.
+    fn forget(&mut self, errors: [Option<Error>; 2]) {
+        self.displaced.extend(
+            errors
+                .into_iter()
+                .flatten()
+                .map(|error| Box::new(error) as _),
+        );
+    }
+
+    /// Makes the token that the flight brought the current one, unless it is no better than a live
+    /// one.
     fn install(
         &mut self,
         new: NewToken,
-        asked_at: Instant,
+        flight: &FlightEntry,
         now: Instant,
         draw: f64,
-    ) -> Result<Installed, Error> {
+    ) -> Result<End, Error> {
         let (lifetime, endpoint) = (new.lifetime(), new.endpoint());
-        let schedule = self
-            .config
-            .policy
-            .schedule(now, lifetime, new.expires_at(asked_at), draw);
+        let expires_at = new.expires_at(flight.asked.1);
+        let schedule = self.config.policy.schedule(now, lifetime, expires_at, draw);
         let next = self.last_generation + 1;
         let current = Current::following(self.current.as_ref(), new, schedule, next, now)?;
-        let renewed = self.reason(now) == FetchReason::Renewal;
+        let refreshed = self.is_live(now);
         let generation = current.token.generation();
         self.last_generation = self.last_generation.max(generation);
         self.epoch += 1;
         // ## any => Good
         self.current = Some(current);
-        Ok(Installed {
+        let errors = [self.refresh_failures.reset(), self.fetch_failures.reset()];
+        let recovered = errors.iter().any(Option::is_some);
+        self.forget(errors);
+        let Launch {
+            reason, started, ..
+        } = flight.launch;
+        let (attempts, latency) = (flight.attempts, now.saturating_duration_since(started));
+        let arrival = Arrival {
             generation,
-            lifetime,
+            reason,
             endpoint,
-            renewed,
-            recovered: false,
-        })
+            attempts,
+            lifetime,
+            latency,
+            recovered,
+        };
+        Ok(End::Installed { arrival, refreshed })
     }
 }

@@ -11,7 +11,7 @@
 //! 5. A failed refresh never holds back a fetch that somebody waits for: each has failures of its
 //!    own. What an endpoint asked for (`Retry-After`) and rejected keys hold back both.
 
-use std::{mem, time::Duration};
+use std::{any::Any, time::Duration};
 
 use tokio::{runtime::Id, time::Instant};
 
@@ -19,7 +19,8 @@ use super::{
     backoff::{Backoff, Failures, Urgency},
     budget::{Bucket, OverBudget},
     current::{Current, Status, ValidToken},
-    waiters::{Sender, Waiter, waiters},
+    flight_entry::{FlightEntry, Launch},
+    waiters::{Sender, Waiter},
 };
 use crate::{AccessToken, Error, FetchReason, Freshness, RefreshPolicy, error::Lost};
 
@@ -52,22 +53,8 @@ pub(super) struct State {
     pub(super) fetch_failures: Failures,
     budget: Bucket,
     pub(super) keeper: Option<KeeperEntry>,
-    pub(super) last_keeper: u64,
-}
-
-/// The flight in progress.
-#[derive(Debug)]
-pub(super) struct FlightEntry {
-    pub(super) launch: Launch,
-    waiter: Waiter,
-    /// Dropped with the entry if the flight is lost: that wakes the waiters.
-    sender: Sender,
-    /// Why and when the source was asked last.
-    pub(super) asked: (FetchReason, Instant),
-    /// How often it was asked.
-    pub(super) attempts: u32,
-    /// Callers that have a live token wait for it.
-    is_awaited: bool,
+    /// To be dropped after the lock is released.
+    pub(super) displaced: Vec<Box<dyn Any + Send>>,
 }
 
 /// The keep-alive task in charge.
@@ -77,41 +64,12 @@ pub(super) struct KeeperEntry {
     pub(super) wakes_at: Instant,
 }
 
-/// A flight that the caller must start.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Launch {
-    pub(super) number: u64,
-    pub(super) reason: FetchReason,
-    pub(super) deadline: Instant,
-}
-
 /// What a request that leaves now gets: a token, or something to wait for.
 #[derive(Debug)]
 pub(crate) enum Lookup<W> {
     Token(ValidToken),
     Wait(W),
     Failed(Error),
-}
-
-/// What a transition displaced, to be dropped outside of the lock.
-#[derive(Debug, Default)]
-#[must_use]
-pub(super) struct Displaced {
-    pub(super) flight: Option<FlightEntry>,
-    #[expect(dead_code, reason = "they are only dropped")]
-    pub(super) errors: Errors,
-}
-
-/// Errors that are no longer remembered.
-pub(super) type Errors = [Option<Error>; 2];
-
-impl Displaced {
-    /// Answers the waiters of the flight that has ended, if one has.
-    pub(super) fn send(self, outcome: Outcome) {
-        if let Some(flight) = self.flight {
-            flight.sender.send(outcome);
-        }
-    }
 }
 
 impl State {
@@ -127,7 +85,7 @@ impl State {
             fetch_failures: Failures::default(),
             budget,
             keeper: None,
-            last_keeper: 0,
+            displaced: Vec::new(),
         }
     }
 
@@ -143,8 +101,8 @@ impl State {
         now: Instant,
         rejected: Option<u64>,
         runtime: Option<Id>,
-    ) -> (Lookup<Waiter>, Option<Launch>, Displaced) {
-        let displaced = self.take_flight(now, |flight| now >= flight.waiter.stalled_at());
+    ) -> (Lookup<Waiter>, Option<Launch>) {
+        self.take_flight(now, |flight| now >= flight.waiter.stalled_at());
         let is_paused = self
             .fetch_failures
             .blocking_error(now, Urgency::Waiting)
@@ -163,12 +121,12 @@ impl State {
                         .is_some()
                 };
                 let launch = (is_due && !is_paused()).then(|| self.register_flight(now, runtime).0);
-                return (Lookup::Token(token), launch, displaced);
+                return (Lookup::Token(token), launch);
             }
             token => token,
         };
         if let Some(flight) = &self.flight {
-            return (Lookup::Wait(flight.waiter.clone()), None, displaced);
+            return (Lookup::Wait(flight.waiter.clone()), None);
         }
         let paused = self
             .failures(now)
@@ -177,10 +135,10 @@ impl State {
         let no_runtime = || Error::interrupted("there is no tokio runtime to fetch the token in");
         if let Some(error) = paused.or_else(|| runtime.is_none().then(no_runtime)) {
             let failed = || Lookup::Failed(self.without_token(now, error));
-            return (fallback.map_or_else(failed, Lookup::Token), None, displaced);
+            return (fallback.map_or_else(failed, Lookup::Token), None);
         }
         let (launch, waiter) = self.register_flight(now, runtime);
-        (Lookup::Wait(waiter), Some(launch), displaced)
+        (Lookup::Wait(waiter), Some(launch))
     }
 
     /// The API answered 401 to the token of this generation. A 401 counts for that generation and
@@ -202,21 +160,20 @@ impl State {
             return Ok(false);
         };
         let first = !current.is_expired(now);
-        // ## Good => Rejected
-        current.status = Status::Rejected;
-        if first {
-            if self
-                .fetch_failures
-                .blocking_error(now, Urgency::Waiting)
-                .is_some()
-            {
-                // ## Good => Suspect: nothing may be fetched now, so nothing is withdrawn.
-                current.status = Status::Suspect;
-            } else if let Err(over) = self.budget.withdraw(now, draw) {
-                current.status = Status::Good;
-                return Err(over);
-            }
+        let is_paused = self
+            .fetch_failures
+            .blocking_error(now, Urgency::Waiting)
+            .is_some();
+        if first && !is_paused {
+            self.budget.withdraw(now, draw)?;
         }
+        // ## Good => (Rejected | Suspect)
+        // No replacement can be fetched during the pause: only the API can say whether it is dead.
+        current.status = if first && is_paused {
+            Status::Suspect
+        } else {
+            Status::Rejected
+        };
         self.epoch += 1;
         Ok(first)
     }
@@ -241,62 +198,40 @@ impl State {
     ///
     /// The token is in use again, until its expiry.
     pub(super) fn suspect(&mut self, now: Instant) {
-        let is_rejected = |current: &&mut Current| current.status == Status::Rejected;
-        if let Some(current) = self
-            .current
-            .as_mut()
-            .filter(is_rejected)
-            .filter(|current| !current.is_expired(now))
-        {
+        let is_rejected =
+            |current: &&mut Current| current.status == Status::Rejected && !current.is_expired(now);
+        if let Some(current) = self.current.as_mut().filter(is_rejected) {
             current.status = Status::Suspect;
             self.epoch += 1;
         }
     }
 
     /// The flight ended without a result: its runtime is gone, or there never was one.
-    pub(super) fn abandon(&mut self, number: u64, now: Instant) -> Displaced {
-        self.take_flight(now, |flight| flight.launch.number == number)
+    pub(super) fn abandon(&mut self, number: u64, now: Instant) {
+        self.take_flight(now, |flight| flight.launch.number == number);
     }
 
     /// Takes out a flight that is lost. It counts as a failure if nobody has to wait for another
     /// one: otherwise a program that makes a runtime for each call would fetch with each call.
-    fn take_flight(
-        &mut self,
-        now: Instant,
-        is_lost: impl FnOnce(&FlightEntry) -> bool,
-    ) -> Displaced {
-        let flight = self.flight.take_if(|flight| is_lost(flight));
-        let was_asked = flight.as_ref().is_some_and(|flight| flight.attempts > 0);
-        let mut errors = Errors::default();
-        if was_asked && self.valid_token(now, None).is_some() {
+    fn take_flight(&mut self, now: Instant, is_lost: impl FnOnce(&FlightEntry) -> bool) {
+        let Some(flight) = self.flight.take_if(|flight| is_lost(flight)) else {
+            return;
+        };
+        if flight.attempts > 0 && self.valid_token(now, None).is_some() {
             let error = Error::lost("the runtime of the fetch is gone or stands still");
             // The whole pause, so that no user code draws here.
-            errors = self.record(self.is_live(now), &error, now, 1.0);
+            self.record(self.is_live(now), &error, now, 1.0);
         }
-        Displaced { flight, errors }
+        // Its sender wakes the waiters.
+        self.displaced.push(Box::new(flight));
     }
 
     fn register_flight(&mut self, now: Instant, runtime: Option<Id>) -> (Launch, Waiter) {
-        // A flight that is run ends at its timeout; twice that leaves room for a busy runtime.
-        let deadline = now + self.config.flight_timeout;
-        let (sender, waiter) = waiters(deadline + self.config.flight_timeout, runtime);
         self.last_flight += 1;
-        let reason = self.reason(now);
-        let launch = Launch {
-            number: self.last_flight,
-            reason,
-            deadline,
-        };
-        let asked = (reason, now);
-        self.flight = Some(FlightEntry {
-            launch,
-            waiter: waiter.clone(),
-            sender,
-            asked,
-            attempts: 0,
-            is_awaited: true,
-        });
-        (launch, waiter)
+        let (reason, timeout) = (self.reason(now), self.config.flight_timeout);
+        let flight = FlightEntry::new(self.last_flight, reason, now, timeout, runtime);
+        let flight = self.flight.insert(flight);
+        (flight.launch, flight.waiter.clone())
     }
 
     /// Why a fetch that starts now is needed: what the current token is.
@@ -349,14 +284,12 @@ impl State {
 
     /// That moment has come, and the flight goes on. Returns those that waited.
     pub(super) fn release_waiters(&mut self, number: u64) -> Option<Sender> {
-        let flight = self
-            .flight
-            .as_mut()
-            .filter(|flight| flight.launch.number == number)?;
-        flight.is_awaited = false;
-        let (sender, waiter) = waiters(flight.waiter.stalled_at(), flight.waiter.runtime());
-        flight.waiter = waiter;
-        Some(mem::replace(&mut flight.sender, sender))
+        let flight = self.flight.as_mut();
+        Some(
+            flight
+                .filter(|flight| flight.launch.number == number)?
+                .release_waiters(),
+        )
     }
 
     /// On whose behalf the next fetch starts. Nobody waits while there is a suspect either, but

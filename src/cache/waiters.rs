@@ -28,7 +28,7 @@ pub(super) struct Sender(Arc<Waiters>);
 
 /// The end that waits; its clones wait for the same.
 #[derive(Debug)]
-pub(super) struct Waiter {
+pub(crate) struct Waiter {
     waiters: Arc<Waiters>,
     index: Option<usize>,
 }

@@ -31,10 +31,10 @@ mod sync {
 
 #[path = "../acquire.rs"]
 mod acquire;
+#[path = "../flight_entry.rs"]
+mod flight_entry;
 #[path = "../guarded.rs"]
 mod guarded;
-#[path = "../local.rs"]
-mod local;
 #[path = "../settle.rs"]
 mod settle;
 #[path = "../state.rs"]

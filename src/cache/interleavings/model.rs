@@ -18,9 +18,10 @@ use tokio::{
 
 use super::{
     Acquire,
+    flight_entry::Launch,
     guarded::Guarded,
     settle::Step,
-    state::{Config, Launch, Lookup, State},
+    state::{Config, Lookup, State},
     waiters::Waiter,
 };
 use crate::{
@@ -90,7 +91,7 @@ impl Core {
 
     pub(super) fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Lookup<Waiter> {
         let runtime = Some(runtime());
-        let (lookup, launch, _displaced) = self
+        let (lookup, launch) = self
             .state
             .change(|state| state.lookup(now, rejected, runtime));
         if let Some(launch) = launch {
@@ -115,26 +116,20 @@ impl Core {
                 Fetch::Fails => Err(Error::interrupted("the token source panicked")),
                 Fetch::Lost => break,
             };
-            let (step, displaced) = self
+            let step = self
                 .state
                 .change(|state| state.settle(number, result, asked, 0.0));
             match step {
                 Some(Step::RetryAt(..)) => {}
-                Some(Step::Installed(_) | Step::Outdated) => {
-                    displaced.send(Ok(()));
-                    break;
-                }
-                Some(Step::Failed { outcome, .. }) => {
-                    displaced.send(outcome);
+                Some(Step::End(_, sender, outcome)) => {
+                    sender.send(outcome);
                     break;
                 }
                 None => break,
             }
         }
-        let displaced = self
-            .state
+        self.state
             .change(|state| state.abandon(number, Instant::now()));
-        drop(displaced);
     }
 }
 
@@ -174,7 +169,7 @@ impl TokenCache {
 
     /// A token other than the one of the generation that was `rejected`.
     pub(super) fn acquire(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
-        block_on(Acquire::new(self.clone(), rejected)).map(|valid| valid.token)
+        block_on(Acquire::new(self.clone(), rejected, None)).map(|valid| valid.token)
     }
 
     pub(super) fn reject(&self, generation: u64) {

@@ -10,26 +10,25 @@ use tokio::time::Instant;
 
 use super::{
     Acquire,
-    local::LocalToken,
     model::{Bell, Fetch, OVERDUE, RENEWAL_DUE, TokenCache, block_on, bounded},
     state::Lookup,
 };
-use crate::AccessToken;
+use crate::{AccessToken, cache::current::ValidToken};
 
 /// What a service has of the token.
 #[derive(Default)]
-struct Local(Option<LocalToken>);
+struct Local(Option<ValidToken>);
 
 impl Local {
     /// The generation that a request would carry now, without waiting.
     fn sends(&mut self, cache: &TokenCache) -> Option<u64> {
         let now = Instant::now();
-        if let Some(copy) = self.0.as_ref().filter(|copy| copy.is_current(cache, now)) {
-            return Some(copy.token().generation());
+        if let Some(copy) = self.0.as_ref().filter(|copy| cache.is_fresh(copy, now)) {
+            return Some(copy.token.generation());
         }
         match cache.lookup(now, None) {
             Lookup::Token(valid) => {
-                self.0 = Some(LocalToken::copy_of(&valid));
+                self.0 = Some(valid.copy());
                 Some(valid.token.generation())
             }
             Lookup::Wait(_) => None,
@@ -95,7 +94,7 @@ fn case_26_a_caller_that_goes_takes_nobody_with_it() {
         let cache = TokenCache::of_tokens();
         let other = act(&cache, |cache| {
             let bell = Bell::new();
-            let mut caller = Acquire::new(cache.clone(), None);
+            let mut caller = Acquire::new(cache.clone(), None, None);
             drop((bell.poll(&mut caller), caller));
         });
         assert_eq!(generation(&cache), 1);
