@@ -133,7 +133,7 @@ async fn case_22_44a_a_rejected_bearer_is_refreshed_once_and_then_keys_are_neede
         let layer = with_bearer(&world);
         let client = client(&layer);
         world.sandbox.revoke_all();
-        let calls = join_all((0..20).map(|_| client.send(world.get("echo"))));
+        let calls = join_all((0..20).map(|_| client.exchange(world.get("echo"))));
         for response in soon(calls).await {
             let response = response.unwrap();
             assert_eq!(response.status(), 401);

@@ -86,7 +86,7 @@ async fn a_hundred_posts(world: &World, http: Http) {
         .collect();
     let calls = names.iter().map(|name| {
         let body = serde_json::json!({ "name": name, "filler": "x".repeat(2000) }).to_string();
-        tokio::spawn(client.send(world.post("monitors", body)))
+        tokio::spawn(client.exchange(world.post("monitors", body)))
     });
     for response in soon(join_all(calls.collect::<Vec<_>>())).await {
         assert_eq!(
@@ -140,7 +140,7 @@ async fn the_token_calls_may_go_over_http_2_and_over_the_connection_of_the_reque
         .unwrap();
     let client = layer.layer(http);
     for round in 1..=3 {
-        let requests = (0..50).map(|_| client.send(world.get("echo")));
+        let requests = (0..50).map(|_| client.exchange(world.get("echo")));
         for response in soon(join_all(requests)).await {
             assert_eq!(response.unwrap().status(), 200);
         }

@@ -29,7 +29,7 @@ async fn case_29_an_endpoint_that_never_answers_ends_in_a_timeout_for_all_and_a_
         let client = client(&layer);
         world.sandbox.fail_next(Endpoint::Auth, 2, Fault::never());
         let calls: Vec<_> = (0..20)
-            .map(|_| tokio::spawn(client.send(world.get("echo"))))
+            .map(|_| tokio::spawn(client.exchange(world.get("echo"))))
             .collect();
         // One call may take 5 s, all of it 10 s.
         until(|| world.counts()[0] == 1).await;
@@ -64,7 +64,7 @@ async fn case_29_the_flight_ends_at_its_own_timeout_also_within_a_call() {
         let layer = builder.flight_timeout(secs(20)).build().unwrap();
         let client = client(&layer);
         world.sandbox.fail_next(Endpoint::Auth, 1, Fault::never());
-        let call = tokio::spawn(client.send(world.get("echo")));
+        let call = tokio::spawn(client.exchange(world.get("echo")));
         until(|| world.counts()[0] == 1).await;
         pass(secs(20)).await;
         let error = soon(call).await.unwrap().unwrap_err();
@@ -86,7 +86,7 @@ async fn case_29_a_callers_shorter_deadline_does_not_touch_the_flight() {
         world.sandbox.set_latency(Endpoint::Auth, secs(4));
         let call = tokio::spawn(tokio::time::timeout(
             secs(1),
-            client.send(world.get("echo")),
+            client.exchange(world.get("echo")),
         ));
         until(|| world.sandbox.live_tokens() == 1).await;
         pass(secs(1)).await;
@@ -259,7 +259,7 @@ async fn case_24_35_what_may_pass_is_tried_three_times_for_all_callers_together(
             let layer = world.layer_drawing(&[0.0, 0.0, 1.0]);
             let client = client(&layer);
             world.sandbox.fail_next(Endpoint::Auth, 3, fault.clone());
-            let calls = join_all((0..20).map(|_| client.send(world.get("echo"))));
+            let calls = join_all((0..20).map(|_| client.exchange(world.get("echo"))));
             let errors = soon(calls)
                 .await
                 .into_iter()
@@ -307,7 +307,7 @@ async fn case_35_rejected_keys_are_not_tried_again_and_remembered_for_5_s_by_all
         let builder = world.builder_for(Product::Monitor, credentials);
         let layer = crate::sockets::drawing(builder, &[0.0]).build().unwrap();
         let client = client(&layer);
-        let calls = join_all((0..20).map(|_| client.send(world.get("echo"))));
+        let calls = join_all((0..20).map(|_| client.exchange(world.get("echo"))));
         let errors = soon(calls)
             .await
             .into_iter()

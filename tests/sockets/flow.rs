@@ -259,7 +259,7 @@ async fn case_21_a_warm_up_says_why_there_is_no_token() {
 async fn case_23_two_hundred_callers_without_a_token_lead_to_one_fetch() {
     through_each(async |world| {
         let client = client(&world.layer());
-        let calls = join_all((0..200).map(|_| tokio::spawn(client.send(world.get("echo")))));
+        let calls = join_all((0..200).map(|_| tokio::spawn(client.exchange(world.get("echo")))));
         for response in soon(calls).await {
             assert_eq!(response.unwrap().unwrap().status(), 200);
         }

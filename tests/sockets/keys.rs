@@ -121,7 +121,7 @@ async fn keys_rotated_on_disk_under_load_fail_no_request() {
                 let mut failed = Vec::new();
                 while !stop.load(Ordering::SeqCst) {
                     let request = http::Request::get(&url).body(Default::default()).unwrap();
-                    match client.send(request).await {
+                    match client.exchange(request).await {
                         Ok(response) if response.status() == 200 => {}
                         other => failed.push(format!("{other:?}")),
                     }

@@ -50,7 +50,7 @@ async fn case_46_every_other_answer_is_passed_on_untouched() {
         world
             .sandbox
             .fail_next(Endpoint::Resource, 1, Fault::reset());
-        let error = soon(client.send(world.get("echo"))).await.unwrap_err();
+        let error = soon(client.exchange(world.get("echo"))).await.unwrap_err();
         assert!(error.is::<hyper_util::client::legacy::Error>(), "{error:?}");
         assert_eq!(world.counts(), [1, 0, answered + 1, 0]);
         assert_eq!(client.status(world.get("echo")).await, 200);
@@ -156,7 +156,7 @@ async fn case_48_without_resends_the_401_goes_back_and_the_next_request_has_the_
 async fn herds_pass(world: &World, client: impl Caller) {
     let [auth, ..] = world.counts();
     for round in 1..=3 {
-        let calls = join_all((0..10).map(|_| client.send(world.get("echo"))));
+        let calls = join_all((0..10).map(|_| client.exchange(world.get("echo"))));
         for response in soon(calls).await {
             assert_eq!(response.unwrap().status(), 200);
         }

@@ -278,7 +278,7 @@ async fn case_5_a_transport_with_the_layer_in_it_does_not_wait_for_itself() {
     let layer = layer(source, &sandbox);
     assert!(inside.set(layer.clone()).is_ok());
     assert_eq!(
-        soon(client(&layer).send(get(&sandbox, "/klaas/v1/echo")))
+        soon(client(&layer).exchange(get(&sandbox, "/klaas/v1/echo")))
             .await
             .unwrap()
             .status(),

@@ -28,7 +28,7 @@ async fn case_16_nobody_waits_for_the_one_slow_renewal_of_an_aging_token() {
             Some(Freshness::Aging)
         );
         for _ in 0..10 {
-            let calls = join_all((0..100).map(|_| client.send(world.get("echo"))));
+            let calls = join_all((0..100).map(|_| client.exchange(world.get("echo"))));
             for response in soon(calls).await {
                 assert_eq!(response.unwrap().status(), 200);
             }
@@ -120,7 +120,7 @@ async fn case_19_with_an_expired_token_auth_is_called_and_refresh_is_not_tried()
             layer.tokens().snapshot().freshness(),
             Some(Freshness::Expired)
         );
-        let calls = join_all((0..20).map(|_| client.send(world.get("echo"))));
+        let calls = join_all((0..20).map(|_| client.exchange(world.get("echo"))));
         for response in soon(calls).await {
             assert_eq!(response.unwrap().status(), 200);
         }

@@ -89,7 +89,7 @@ async fn case_42_a_late_401_is_resent_with_the_newer_token_without_a_fetch() {
         assert_eq!(client.status(world.get("echo")).await, 200);
         world.sandbox.revoke_all();
         world.sandbox.set_latency(Endpoint::Resource, secs(100));
-        let late = tokio::spawn(client.send(world.get("echo")));
+        let late = tokio::spawn(client.exchange(world.get("echo")));
         until(|| world.counts()[2] == 2).await;
         settle().await;
         world.sandbox.set_latency(Endpoint::Resource, secs(0));
@@ -124,7 +124,7 @@ async fn case_42_a_refresh_that_kills_the_old_bearer_costs_requests_in_flight_a_
         pass(TO_RENEWAL).await;
         // These have the first token, and leave when it is dead.
         let calls: Vec<_> = (0..10)
-            .map(|_| tokio::spawn(client.send(world.get("echo"))))
+            .map(|_| tokio::spawn(client.exchange(world.get("echo"))))
             .collect();
         until(|| layer.tokens().snapshot().generation() == Some(2)).await;
         gate.add_permits(100);
@@ -144,10 +144,10 @@ async fn case_43_rejected_requests_share_one_fetch_and_new_ones_wait_for_it() {
         world.sandbox.revoke_all();
         world.sandbox.set_latency(Endpoint::Auth, secs(4));
         let mut calls: Vec<_> = (0..50)
-            .map(|_| tokio::spawn(client.send(world.get("echo"))))
+            .map(|_| tokio::spawn(client.exchange(world.get("echo"))))
             .collect();
         until(|| world.sandbox.live_tokens() == 1 && world.counts()[3] == 50).await;
-        calls.extend((0..10).map(|_| tokio::spawn(client.send(world.get("echo")))));
+        calls.extend((0..10).map(|_| tokio::spawn(client.exchange(world.get("echo")))));
         settle().await;
         assert_eq!(world.counts(), [2, 0, 51, 50]);
         pass(secs(4)).await;
@@ -179,7 +179,11 @@ async fn case_44_if_the_renewal_fails_everyone_gets_their_own_401_with_the_reaso
         });
         world.sandbox.fail_next(Endpoint::Auth, 3, status(500));
         let mut seen = BTreeSet::new();
-        for response in soon(join_all((0..30).map(|_| client.send(world.get("echo"))))).await {
+        for response in soon(join_all(
+            (0..30).map(|_| client.exchange(world.get("echo"))),
+        ))
+        .await
+        {
             let response = response.unwrap();
             assert_eq!(response.status(), 401);
             let error = reason(&response).unwrap();
@@ -214,7 +218,7 @@ async fn case_50_what_the_resend_brings_is_what_the_caller_gets() {
         world
             .sandbox
             .fail_next(Endpoint::Resource, 1, Fault::reset());
-        let error = soon(client.send(world.get("echo"))).await.unwrap_err();
+        let error = soon(client.exchange(world.get("echo"))).await.unwrap_err();
         assert!(error.is::<hyper_util::client::legacy::Error>(), "{error:?}");
         assert_eq!(world.counts(), [3, 0, 4, 2]);
         assert_eq!(client.status(world.get("echo")).await, 200);

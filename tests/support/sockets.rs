@@ -182,11 +182,11 @@ pub fn client(layer: &KlaviAuthLayer) -> KlaviAuth<Http> {
 /// Any client that requests can be sent through, by way of clones.
 pub trait Caller: Clone {
     /// Sends a request and reads the answer to its end.
-    fn send(&self, request: Request<Body>) -> impl Future<Output = Answer> + Send + 'static;
+    fn exchange(&self, request: Request<Body>) -> impl Future<Output = Answer> + Send + 'static;
 
     /// Sends a request that is answered soon.
     async fn answer(&self, request: Request<Body>) -> Response<Bytes> {
-        soon(self.send(request)).await.unwrap()
+        soon(self.exchange(request)).await.unwrap()
     }
 
     async fn status(&self, request: Request<Body>) -> u16 {
@@ -195,7 +195,7 @@ pub trait Caller: Clone {
 
     /// Sends a request that soon fails with an error of the layer's own.
     async fn failure(&self, request: Request<Body>) -> Error {
-        let error = soon(self.send(request)).await.expect_err("an error");
+        let error = soon(self.exchange(request)).await.expect_err("an error");
         *error
             .downcast::<Error>()
             .expect("an error of the layer's own")
@@ -208,7 +208,7 @@ where
     S::Future: Send,
     A: http_body::Body<Data: Send, Error: Into<BoxError>> + Send,
 {
-    fn send(&self, request: Request<Body>) -> impl Future<Output = Answer> + Send + 'static {
+    fn exchange(&self, request: Request<Body>) -> impl Future<Output = Answer> + Send + 'static {
         let call = self.clone().oneshot(request);
         async {
             let (head, body) = call.await?.into_parts();
