@@ -20,8 +20,8 @@ use crate::{
 ///
 /// `R` says how request bodies are kept for the resend: [`CloneBody`] by default, see
 /// [`replay_with`](Self::replay_with) and [`send_once`](Self::send_once). If the compiler says that
-/// a method `call` or `oneshot` does not exist, or that its bounds are not satisfied, the body
-/// cannot be cloned and one of the two is missing: see [Bodies](crate#bodies).
+/// the bounds of `call` or `oneshot` are not satisfied, the body cannot be cloned and one of the two
+/// is missing: [`KlaviAuth::send`] says so itself. See [Bodies](crate#bodies).
 #[derive(Clone)]
 pub struct KlaviAuthLayer<R = CloneBody> {
     settings: Arc<Settings>,

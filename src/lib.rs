@@ -17,7 +17,7 @@
 //! use http_body_util::Full;
 //! use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 //! use klavi_auth::{KlaviAuthLayer, Product, sandbox::Sandbox};
-//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower::ServiceBuilder;
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
 //! let sandbox = Sandbox::start().await?;
@@ -28,10 +28,13 @@
 //! let klavi = ServiceBuilder::new().layer(auth).service(http);
 //!
 //! let request = Request::get(format!("{}/monitor/v1/monitors", sandbox.base_url())).body(Full::default())?;
-//! let response = klavi.oneshot(request).await?;
+//! let response = klavi.send(request).await?;
 //! assert_eq!(response.status(), 200);
 //! # Ok(()) }
 //! ```
+//!
+//! [`send`](KlaviAuth::send) is the short way to call the service. It is a tower service like any
+//! other too, with `ready`, `call` and `oneshot`.
 //!
 //! # What a request meets
 //!
@@ -152,38 +155,82 @@
 //! A body that cannot be cloned does not compile with the layer as it is:
 //!
 //! ```compile_fail,E0277
-//! # use axum::{Router, body::Body};
+//! # use axum::body::Body;
 //! # use http::Request;
-//! # use klavi_auth::KlaviAuthLayer;
-//! # use tower::{ServiceBuilder, ServiceExt};
-//! # fn demo(auth: KlaviAuthLayer) {
-//! let klavi = ServiceBuilder::new().layer(auth).service(Router::new());
-//! let response = klavi.oneshot(Request::new(Body::empty()));
+//! # use hyper_util::client::legacy::{Client, connect::HttpConnector};
+//! # use klavi_auth::{BoxError, KlaviAuthLayer};
+//! # use tower::ServiceBuilder;
+//! # async fn demo(auth: KlaviAuthLayer, http: Client<HttpConnector, Body>) -> Result<(), BoxError> {
+//! let klavi = ServiceBuilder::new().layer(auth).service(http);
+//! let response = klavi.send(Request::new(Body::empty())).await?;
 //! // error[E0277]: `CloneBody` cannot keep this request for the resend
-//! # drop(response); }
+//! # drop(response); Ok(()) }
 //! ```
 //!
 //! Say how it is kept, in either of two ways, and it does:
 //!
 //! ```
-//! # use axum::{Router, body::Body};
+//! # use axum::body::Body;
 //! # use http::Request;
-//! # use klavi_auth::KlaviAuthLayer;
-//! # use tower::{ServiceBuilder, ServiceExt};
-//! # fn demo(auth: KlaviAuthLayer) {
+//! # use hyper_util::client::legacy::{Client, connect::HttpConnector};
+//! # use klavi_auth::{BoxError, KlaviAuthLayer};
+//! # use tower::ServiceBuilder;
+//! # async fn demo(auth: KlaviAuthLayer, http: Client<HttpConnector, Body>) -> Result<(), BoxError> {
 //! let recording = auth.clone().replay_with(Body::new);
 //! let once = auth.send_once();
-//! let klavi = ServiceBuilder::new().layer(recording).service(Router::new());
-//! let response = klavi.oneshot(Request::new(Body::empty()));
+//! let klavi = ServiceBuilder::new().layer(recording).service(http);
+//! let response = klavi.send(Request::new(Body::empty())).await?;
 //! # drop(response);
-//! # let klavi = ServiceBuilder::new().layer(once).service(Router::new());
-//! # drop(klavi.oneshot(Request::new(Body::empty()))); }
+//! # let klavi = ServiceBuilder::new().layer(once).service(klavi.into_inner());
+//! # drop(klavi.send(Request::new(Body::empty())).await?); Ok(()) }
 //! ```
 //!
-//! Where the inner service takes requests of one body type only, as hyper-util's client does, the
-//! compiler may see less and say only that the method `call`, `ready` or `oneshot` "exists, but its
-//! trait bounds were not satisfied" (E0599), or with the feature `reqwest` that there is no method
-//! `call`. It is the same mistake, and the same line mends it.
+//! With `call`, `ready` or `oneshot` in place of [`send`](KlaviAuth::send) the compiler may say
+//! only that this method "exists, but its trait bounds were not satisfied" (E0599). It is the same
+//! mistake with the same fix.
+//!
+//! # reqwest
+//!
+//! With the feature `reqwest` the layer wraps a `reqwest::Client` too. There are three ways to call
+//! it, and all share the layer's token:
+//!
+//! | you have | use |
+//! |---|---|
+//! | calls such as `http.post(url).json(&monitor).send()` | [`send`](KlaviAuth::send) and [`send_with`](KlaviAuth::send_with), which take the builder |
+//! | other tower layers around the client, or code that wants a tower service | the service, with `reqwest::Request` |
+//! | a client of reqwest-middleware | `KlaviAuthMiddleware` (feature `reqwest-middleware`) |
+//!
+#![cfg_attr(all(feature = "reqwest", feature = "sandbox"), doc = "```")]
+#![cfg_attr(not(all(feature = "reqwest", feature = "sandbox")), doc = "```ignore")]
+//! use klavi_auth::{KlaviAuthLayer, Product, SkipAuth, sandbox::Sandbox};
+//! use tower::Layer;
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+//! let sandbox = Sandbox::start().await?;
+//! let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials()).build()?;
+//! let http = reqwest::Client::new();
+//! let klavi = auth.layer(http.clone());
+//!
+//! let url = format!("{}/monitor/v1/monitors", sandbox.base_url());
+//! let monitor = serde_json::json!({ "name": "ana" });
+//! let response = klavi.send(http.post(&url).json(&monitor)).await?;
+//! assert_eq!(response.status(), 201);
+//!
+//! let open = klavi.send_with(http.get(&url), SkipAuth).await?;
+//! assert_eq!(open.status(), 401);
+//! # Ok(()) }
+//! ```
+//!
+//! The request goes out with the client that the layer wraps, whichever client made the builder. An
+//! `http::Request` with extensions of its own becomes a `reqwest::Request` by `try_from`.
+//!
+//! A body that reqwest can clone (bytes, a string, JSON, a form) is kept for the resend. A streamed
+//! one is sent once, unless the layer records bodies: `layer.replay_with(reqwest::Body::wrap)`.
+//!
+//! The client must not follow redirects to other hosts with the token: reqwest removes the header
+//! when the host or port changes, which is its default behaviour. It keeps the header when only the
+//! path changes. A 401 from where a redirect led to starts nothing if the token may not go there:
+//! to another origin, or to another product's path.
 //!
 //! # Order of layers
 //!
@@ -300,7 +347,7 @@
 //!   [`transport`](KlaviAuthLayerBuilder::transport) is given. It is used without TLS of its own
 //!   choice: turn on one of reqwest's TLS features in your application, or every call to an `https`
 //!   URL fails with an error for which [`Error::is_transport`] holds. It also brings the layer
-//!   around `reqwest::Client`.
+//!   around `reqwest::Client`: see [reqwest](#reqwest).
 #![cfg_attr(
     feature = "reqwest-middleware",
     doc = "* `reqwest-middleware`: [`KlaviAuthMiddleware`], with the tokens of a layer."
@@ -369,7 +416,7 @@ pub use klavi::{
     ClientCredentials, Credentials, Environment, KlaviApi, KlaviSource, Product, ProductName,
 };
 pub use layer::KlaviAuthLayer;
-pub use message::{Inbound, Outbound};
+pub use message::{Inbound, IntoRequest, Outbound};
 #[cfg(feature = "reqwest-middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest-middleware")))]
 pub use middleware::KlaviAuthMiddleware;

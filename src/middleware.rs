@@ -57,13 +57,12 @@ where
 {
     async fn handle(
         &self,
-        request: Request,
+        mut request: Request,
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response> {
         let layer = &self.layer;
-        let (request, own) = read_marks(request)?;
-        let marks = Marks::of(extensions).or(own);
+        let marks = Marks::of(extensions).or(read_marks(&mut request)?);
         let (settings, url) = (layer.settings(), request.url());
         match settings.options.scope.treatment(
             &destination(url),

@@ -1,73 +1,40 @@
 //! The layer around `reqwest::Client`, which is a tower service of reqwest's own types.
 
-use std::{
-    fmt,
-    task::{Context, Poll},
-};
+use std::{fmt, mem};
 
-use ::reqwest::{Body, Request, Response, Url};
+use ::reqwest::{Body, Method, Request, RequestBuilder, Response, Url};
 use http::{Extensions, HeaderMap, StatusCode, Uri};
-use tower_service::Service;
 
 use crate::{
-    BoxError, CloneBody, Inbound, KlaviAuth, Outbound, RecordBody, Replay, ResponseFuture,
+    BoxError, CloneBody, Inbound, IntoRequest, Outbound, RecordBody, Replay,
     message::{Destination, Marks, sealed::Sealed},
     origin::Target,
     replay::KeptBody,
+    scope::{Scope, Treatment},
 };
 
-/// The same for `reqwest::Client`, and for every service of reqwest's types.
-///
-/// A request body that reqwest can clone (bytes, a string, a form) is kept for the resend. A
-/// streamed one is sent once, unless the layer records bodies:
-/// `layer.replay_with(reqwest::Body::wrap)`.
-///
-/// [`SkipAuth`](crate::SkipAuth), [`NoResend`](crate::NoResend) and a
-/// [`TokenCache`](crate::TokenCache) reach it in the extensions of an `http::Request` that was
-/// turned into a `reqwest::Request` with `try_from`.
-///
-/// The client must not follow redirects to other hosts with the token: reqwest removes the header
-/// when the host or port changes, which is its default behaviour. It keeps the header when only the
-/// path changes. A 401 from where a redirect led to starts nothing if the token may not go there:
-/// to another origin, or to another product's path.
-impl<S, R> Service<Request> for KlaviAuth<S, R>
-where
-    S: Service<Request, Response = Response> + Clone,
-    S::Error: Into<BoxError>,
-    R: Replay<Request>,
-{
-    type Response = Response;
-    type Error = BoxError;
-    type Future = ResponseFuture<S, R, Request>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.poll_inner_ready(cx)
+/// reqwest shows the extensions of a request only in the form of the `http` crate. After an error
+/// nothing of the request is left.
+fn with_extensions<T>(
+    request: &mut Request,
+    visit: impl FnOnce(&mut Extensions) -> T,
+) -> Result<T, ::reqwest::Error> {
+    let (url, has_body) = (request.url().clone(), request.body().is_some());
+    let original = mem::replace(request, Request::new(Method::GET, url));
+    let mut converted = http::Request::<Body>::try_from(original)?;
+    let visited = visit(converted.extensions_mut());
+    let mut restored = Request::try_from(converted)?;
+    // There and back, a fragment is lost, and no body becomes an empty one.
+    mem::swap(restored.url_mut(), request.url_mut());
+    if !has_body {
+        *restored.body_mut() = None;
     }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let (request, marks) = match read_marks(request) {
-            Ok(read) => read,
-            Err(error) => return self.refuse(error),
-        };
-        let url = request.url();
-        let scope = &self.layer().settings().options.scope;
-        let treatment = scope.treatment(&destination(url), url.path(), request.headers(), &marks);
-        self.send(request, treatment, marks)
-    }
+    *request = restored;
+    Ok(visited)
 }
 
-/// reqwest shows the extensions of a request only in the form of the `http` crate.
-pub(crate) fn read_marks(request: Request) -> Result<(Request, Marks), ::reqwest::Error> {
-    let (url, has_body) = (request.url().clone(), request.body().is_some());
-    let request = http::Request::<Body>::try_from(request)?;
-    let marks = Marks::of(request.extensions());
-    let mut request = Request::try_from(request)?;
-    // There and back, a fragment is lost, and no body becomes an empty one.
-    *request.url_mut() = url;
-    if !has_body {
-        *request.body_mut() = None;
-    }
-    Ok((request, marks))
+pub(crate) fn read_marks(request: &mut Request) -> Result<Marks, ::reqwest::Error> {
+    with_extensions(request, |extensions| Marks::of(extensions))
 }
 
 pub(crate) fn destination(url: &Url) -> Destination<'_> {
@@ -79,6 +46,34 @@ impl Sealed for Request {}
 impl Outbound for Request {
     fn headers_mut(&mut self) -> &mut HeaderMap {
         self.headers_mut()
+    }
+
+    fn decide(&mut self, scope: &Scope) -> Result<(Treatment, Marks), BoxError> {
+        let marks = read_marks(self)?;
+        let url = self.url();
+        let treatment = scope.treatment(&destination(url), url.path(), self.headers(), &marks);
+        Ok((treatment, marks))
+    }
+}
+
+impl IntoRequest for Request {
+    type Request = Self;
+
+    fn into_request(mut self, extensions: Extensions) -> Result<Self, BoxError> {
+        if !extensions.is_empty() {
+            with_extensions(&mut self, |own| own.extend(extensions))?;
+        }
+        Ok(self)
+    }
+}
+
+impl Sealed for RequestBuilder {}
+
+impl IntoRequest for RequestBuilder {
+    type Request = Request;
+
+    fn into_request(self, extensions: Extensions) -> Result<Request, BoxError> {
+        self.build()?.into_request(extensions)
     }
 }
 

@@ -28,7 +28,7 @@ pub struct NoResend;
 
 /// Where the token may go, and which requests are left alone.
 #[derive(Clone, Debug)]
-pub(crate) struct Scope {
+pub struct Scope {
     api: Origin,
     /// Of the API's paths, those of the product. `None`: all of them.
     product: Option<ProductPath>,
@@ -39,7 +39,7 @@ pub(crate) struct Scope {
 
 /// What to do with a request.
 #[derive(Debug)]
-pub(crate) enum Treatment {
+pub enum Treatment {
     /// It gets the token.
     Authenticate,
     /// It goes out as it is.

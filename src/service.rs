@@ -6,12 +6,15 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response};
+use futures_util::future::{self, Either};
+use http::Extensions;
 use tokio::time::Instant;
+use tower::util::Oneshot;
 use tower_service::Service;
 
 use crate::{
-    BoxError, CloneBody, Error, KlaviAuthLayer, Outbound, Replay, ResponseFuture, TokenCache,
+    BoxError, CloneBody, Error, Inbound, IntoRequest, KlaviAuthLayer, Outbound, Replay,
+    ResponseFuture, TokenCache,
     cache::{Acquire, Lookup},
     detour::{Detour, Way},
     handle::{Handle, Handles},
@@ -84,9 +87,122 @@ impl<S: Clone, R> KlaviAuth<S, R> {
     }
 }
 
+impl<S, R> KlaviAuth<S, R> {
+    /// Sends a request with a clone of this service: readies it, calls it and waits for the
+    /// response.
+    ///
+    /// It takes an [`http::Request`] and, with the feature `reqwest`, a `reqwest::Request` or a
+    /// `reqwest::RequestBuilder`: see [the part on reqwest](crate#reqwest).
+    ///
+    /// The future owns all that it needs and can be spawned. Nothing happens before it is polled.
+    ///
+    #[cfg_attr(feature = "sandbox", doc = "```")]
+    #[cfg_attr(not(feature = "sandbox"), doc = "```ignore")]
+    /// use axum::body::Body;
+    /// use http::Request;
+    /// use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// use klavi_auth::{KlaviAuthLayer, Product, sandbox::Sandbox};
+    /// use tower::Layer;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// let sandbox = Sandbox::start().await?;
+    /// let http = Client::builder(TokioExecutor::new()).build_http::<Body>();
+    /// let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
+    ///     .transport(http.clone())
+    ///     .build()?
+    ///     .replay_with(Body::new);
+    /// let klavi = auth.layer(http);
+    ///
+    /// let monitors = format!("{}/monitor/v1/monitors", sandbox.base_url());
+    /// let response = klavi.send(Request::post(monitors).body(Body::from("{}"))?).await?;
+    /// assert_eq!(response.status(), 201);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A body that the layer cannot keep is a compile error that says what to write: see
+    /// [Bodies](crate#bodies).
+    ///
+    /// # Errors
+    ///
+    /// Those of the [service](Self#errors), and that of a `reqwest::RequestBuilder` that builds no
+    /// request.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the request, which the server may have seen already. A fetch that
+    /// it started goes on for the others.
+    pub fn send<Q, I>(
+        &self,
+        request: I,
+    ) -> impl Future<Output = Result<S::Response, BoxError>> + use<S, R, Q, I>
+    where
+        I: IntoRequest<Request = Q>,
+        Q: Outbound,
+        R: Replay<Q>,
+        S: Service<Q, Response: Inbound, Error: Into<BoxError>> + Clone,
+    {
+        self.send_built(request.into_request(Extensions::new()))
+    }
+
+    /// As [`send`](Self::send), with a [`SkipAuth`](crate::SkipAuth), a
+    /// [`NoResend`](crate::NoResend) or a [`TokenCache`] in the extensions of the request.
+    ///
+    /// An [`http::Request`] can bring these itself. A `reqwest::RequestBuilder` cannot.
+    ///
+    #[cfg_attr(feature = "reqwest", doc = "```")]
+    #[cfg_attr(not(feature = "reqwest"), doc = "```ignore")]
+    /// # use klavi_auth::{BoxError, KlaviAuth, TokenCache};
+    /// # async fn demo(
+    /// #     klavi: &KlaviAuth<reqwest::Client>, http: &reqwest::Client, customer: TokenCache,
+    /// # ) -> Result<(), BoxError> {
+    /// let consents = http.get("https://api.klavi.ai/data/v1/consents");
+    /// let response = klavi.send_with(consents, customer).await?;
+    /// # drop(response); Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send`](Self::send).
+    pub fn send_with<Q, I, E>(
+        &self,
+        request: I,
+        extension: E,
+    ) -> impl Future<Output = Result<S::Response, BoxError>> + use<S, R, Q, I, E>
+    where
+        I: IntoRequest<Request = Q>,
+        Q: Outbound,
+        R: Replay<Q>,
+        S: Service<Q, Response: Inbound, Error: Into<BoxError>> + Clone,
+        E: Clone + Send + Sync + 'static,
+    {
+        let mut extensions = Extensions::new();
+        extensions.insert(extension);
+        self.send_built(request.into_request(extensions))
+    }
+
+    fn send_built<Q>(
+        &self,
+        request: Result<Q, BoxError>,
+    ) -> impl Future<Output = Result<S::Response, BoxError>> + use<S, R, Q>
+    where
+        Q: Outbound,
+        R: Replay<Q>,
+        S: Service<Q, Response: Inbound, Error: Into<BoxError>> + Clone,
+    {
+        match request {
+            Ok(request) => Either::Left(Oneshot::new(self.clone(), request)),
+            Err(error) => Either::Right(future::ready(Err(error))),
+        }
+    }
+}
+
 impl<S: Clone, R> KlaviAuth<S, R> {
-    /// Sends a request of either kind, once it is known what to do with it.
-    pub(crate) fn send<Q>(
+    /// Handles a request of either kind, once it is known what to do with it.
+    fn dispatch<Q>(
         &mut self,
         request: Q,
         treatment: Treatment,
@@ -144,7 +260,7 @@ impl<S: Clone, R> KlaviAuth<S, R> {
         self.is_placeholder = true;
     }
 
-    pub(crate) fn poll_inner_ready<Q>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>
+    fn poll_inner_ready<Q>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>
     where
         S: Service<Q>,
         S::Error: Into<BoxError>,
@@ -177,43 +293,34 @@ impl<S: Clone, R> KlaviAuth<S, R> {
         self.is_called = true;
         (handle, found)
     }
-
-    /// Fails a request that cannot be read.
-    #[cfg(feature = "reqwest")]
-    pub(crate) fn refuse<Q>(&mut self, error: impl Into<BoxError>) -> ResponseFuture<S, R, Q>
-    where
-        S: Service<Q>,
-        R: Replay<Q>,
-    {
-        self.give_up_place();
-        ResponseFuture::failed(error)
-    }
 }
 
-impl<S, R, B, A> Service<Request<B>> for KlaviAuth<S, R>
+/// Requests and responses are those of the `http` crate or, with the feature `reqwest`, reqwest's
+/// own.
+impl<S, R, Q> Service<Q> for KlaviAuth<S, R>
 where
-    S: Service<Request<B>, Response = Response<A>> + Clone,
+    S: Service<Q> + Clone,
+    S::Response: Inbound,
     S::Error: Into<BoxError>,
-    R: Replay<Request<B>>,
+    R: Replay<Q>,
+    Q: Outbound,
 {
-    type Response = Response<A>;
+    type Response = S::Response;
     type Error = BoxError;
-    type Future = ResponseFuture<S, R, Request<B>>;
+    type Future = ResponseFuture<S, R, Q>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.poll_inner_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (uri, marks) = (request.uri(), Marks::of(request.extensions()));
-        let scope = &self.layer().settings().options.scope;
-        let treatment = scope.treatment(
-            &scope.destination(uri),
-            uri.path(),
-            request.headers(),
-            &marks,
-        );
-        self.send(request, treatment, marks)
+    fn call(&mut self, mut request: Q) -> Self::Future {
+        match request.decide(&self.layer().settings().options.scope) {
+            Ok((treatment, marks)) => self.dispatch(request, treatment, marks),
+            Err(error) => {
+                self.give_up_place();
+                ResponseFuture::failed(error)
+            }
+        }
     }
 }
 
