@@ -16,6 +16,7 @@ mod outside;
 mod printed;
 mod replay;
 mod same_string;
+mod send;
 mod stalled;
 mod successor;
 mod suspect;

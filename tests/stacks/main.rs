@@ -23,6 +23,7 @@ mod reqwest;
 mod reqwest_company;
 mod reqwest_middleware;
 mod reqwest_retry;
+mod send;
 mod tonic;
 mod tower;
 mod tower_http;
