@@ -1,4 +1,4 @@
-//! `reqwest::Client` as a tower service: an opt-out, a revocation, a stream.
+//! `reqwest::Client` behind the layer: JSON, an opt-out, a revocation, a stream.
 //!
 //! ```sh
 //! cargo run --example reqwest --features reqwest,sandbox
@@ -12,8 +12,9 @@ use futures_util::stream;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use klavi_auth::{BoxError, KlaviAuthLayer, Product, SkipAuth, sandbox::Sandbox};
-use reqwest::{Body, Client, Request};
-use tower::{Service, ServiceBuilder};
+use reqwest::{Body, Client};
+use serde_json::json;
+use tower::Layer;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -28,49 +29,41 @@ async fn main() -> Result<(), BoxError> {
         .build()?
         .replay_with(Body::wrap);
     let http = Client::new();
-    let mut klavi = ServiceBuilder::new().layer(auth).service(http.clone());
+    let klavi = auth.layer(http.clone());
 
     println!("1. A request, built by reqwest");
-    let response = klavi.call(http.get(url("monitors")).build()?).await?;
+    let response = klavi.send(http.get(url("monitors"))).await?;
     println!("   → {}", response.status());
     tell(&sandbox);
 
-    println!("2. A request that opts out, by an extension of the http crate's request");
-    let open = http::Request::get(url("monitors"))
-        .extension(SkipAuth)
-        .body("")?;
-    let response = klavi.call(Request::try_from(open)?).await?;
+    println!("2. A request that opts out");
+    let response = klavi.send_with(http.get(url("monitors")), SkipAuth).await?;
     println!(
         "   → {}: it went out without a token, and its 401 started nothing",
         response.status()
     );
     tell(&sandbox);
 
-    println!("3. All tokens are revoked, and a body of bytes is posted");
+    println!("3. All tokens are revoked, and JSON is posted");
     sandbox.revoke_all();
-    let request = http
-        .post(url("monitors"))
-        .body(r#"{"name":"bytes"}"#)
-        .build()?;
-    println!(
-        "   → {}: renewed and sent again",
-        klavi.call(request).await?.status()
-    );
+    let monitor = json!({ "name": "JSON" });
+    let response = klavi
+        .send(http.post(url("monitors")).json(&monitor))
+        .await?;
+    println!("   → {}: renewed and sent again", response.status());
     tell(&sandbox);
 
     println!("4. All tokens are revoked, and a stream is posted");
     sandbox.revoke_all();
-    let request = http
-        .post(url("monitors"))
-        .body(streamed([r#"{"name":"#, r#""a stream"}"#]))
-        .build()?;
+    let body = streamed([r#"{"name":"#, r#""a stream"}"#]);
+    let response = klavi.send(http.post(url("monitors")).body(body)).await?;
     println!(
         "   → {}: recorded while it was sent, and sent again whole",
-        klavi.call(request).await?.status()
+        response.status()
     );
     tell(&sandbox);
 
-    let response = klavi.call(http.get(url("monitors")).build()?).await?;
+    let response = klavi.send(http.get(url("monitors"))).await?;
     println!("What arrived: {}", response.text().await?);
     Ok(())
 }
