@@ -112,7 +112,7 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
 
     /// For a request whose token was rejected.
     pub(crate) fn after(rejected: Rejected<A, K>, way: Way<S, R>) -> Box<Self> {
-        let acquire = Acquire::new(way.cache().clone(), Some(rejected.generation), None);
+        let acquire = way.cache().acquire(Some(rejected.generation));
         let waiting = Some(Waiting::Rejected(rejected));
         Box::new(Self {
             step: Step::Acquiring { acquire, waiting },
@@ -190,7 +190,7 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
                     // Getting ready may have taken long: the token of before may have expired, or
                     // been rejected.
                     let now = Instant::now();
-                    let lookup = if way.cache().is_current(token, now) {
+                    let lookup = if token.is_valid(way.cache().epoch(), now) {
                         Lookup::Token(token.clone())
                     } else {
                         way.cache().lookup(now, outgoing.rejected())

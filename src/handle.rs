@@ -49,10 +49,10 @@ impl<S, R> Handle<S, R> {
 
     /// Its copy can be sent now, and the cache need not be asked.
     pub(crate) fn is_current(&self, now: Instant) -> bool {
-        let cache = self.shared.layer.tokens();
+        let epoch = self.shared.layer.tokens().epoch();
         self.token
             .as_ref()
-            .is_some_and(|copy| cache.is_fresh(copy, now))
+            .is_some_and(|copy| copy.is_fresh(epoch, now))
     }
 
     fn has(&self, valid: &ValidToken) -> bool {

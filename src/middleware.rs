@@ -89,7 +89,7 @@ where
                 Ok(rejected) => rejected,
                 Err(response) => return Ok(response),
             };
-        let token = match cache.acquire(Some(rejected.generation)).await {
+        let token = match cache.token(Some(rejected.generation)).await {
             Ok(token) => token,
             Err(error) => return Ok(rejected.give_up(error, cache)),
         };

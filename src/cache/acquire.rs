@@ -10,6 +10,7 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,37 +21,8 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{Core, TokenCache, current::ValidToken, state::Lookup, waiters::Waiter};
+use super::{core::Core, current::ValidToken, state::Lookup, waiters::Waiter};
 use crate::Error;
-
-impl TokenCache {
-    /// Whether this copy can be sent now, and the cache need not be asked.
-    pub(crate) fn is_fresh(&self, copy: &ValidToken, now: Instant) -> bool {
-        copy.epoch == self.core.epoch() && now < copy.fresh_until
-    }
-
-    /// Whether this token is the current one and can be sent now.
-    pub(crate) fn is_current(&self, valid: &ValidToken, now: Instant) -> bool {
-        valid.is_valid(self.core.epoch(), now)
-    }
-
-    /// The token for a request that leaves now, or what to wait for. Starts the flight that is
-    /// needed. `rejected` is the generation of the token that the API rejected for this request.
-    pub(crate) fn lookup(&self, now: Instant, rejected: Option<u64>) -> Lookup<Acquire> {
-        match self.core.lookup(now, rejected) {
-            Lookup::Token(valid) => {
-                self.core.serve(&valid);
-                Lookup::Token(valid)
-            }
-            Lookup::Wait(waiter) => {
-                Lookup::Wait(Acquire::new(self.clone(), rejected, Some(waiter)))
-            }
-            Lookup::Failed(error) if Core::has_runtime() => Lookup::Failed(error),
-            // No flight can be started here. The future may be polled inside of a runtime.
-            Lookup::Failed(_) => Lookup::Wait(Acquire::new(self.clone(), rejected, None)),
-        }
-    }
-}
 
 /// How many flights one caller waits for. One is the rule. More follow when a flight was lost with
 /// its runtime, when the token was rejected or expired during a refresh, or when the new one did
@@ -63,7 +35,7 @@ const GRACE: Duration = Duration::from_millis(1);
 
 /// A caller's wait for a token. Dropping it does not affect the flight.
 pub(crate) struct Acquire {
-    cache: TokenCache,
+    core: Arc<Core>,
     /// The generation of the token that the API rejected for this caller: another one is needed.
     rejected: Option<u64>,
     waiter: Option<Waiter>,
@@ -74,13 +46,30 @@ pub(crate) struct Acquire {
 }
 
 impl Acquire {
-    pub(crate) fn new(cache: TokenCache, rejected: Option<u64>, waiter: Option<Waiter>) -> Self {
+    pub(crate) fn new(core: &Arc<Core>, rejected: Option<u64>) -> Self {
         Self {
-            cache,
+            core: Arc::clone(core),
             rejected,
-            waiter,
+            waiter: None,
             timer: None,
             flights: 0,
+        }
+    }
+
+    /// A token that can be sent now, or the wait for one. Starts the flight that is needed.
+    pub(super) fn start(core: &Arc<Core>, now: Instant, rejected: Option<u64>) -> Lookup<Self> {
+        match core.lookup(now, rejected) {
+            Lookup::Token(valid) => {
+                core.serve(&valid);
+                Lookup::Token(valid)
+            }
+            Lookup::Wait(waiter) => Lookup::Wait(Self {
+                waiter: Some(waiter),
+                ..Self::new(core, rejected)
+            }),
+            Lookup::Failed(error) if Core::has_runtime() => Lookup::Failed(error),
+            // No flight can be started here. The future may be polled inside of a runtime.
+            Lookup::Failed(_) => Lookup::Wait(Self::new(core, rejected)),
         }
     }
 }
@@ -90,7 +79,7 @@ impl Future for Acquire {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self {
-            cache,
+            core,
             rejected,
             waiter,
             timer,
@@ -102,7 +91,7 @@ impl Future for Acquire {
                     Poll::Ready(outcome) => outcome,
                     // The lookup takes the flight out, which wakes the others.
                     Poll::Pending if has_stalled(flight, timer, cx) => {
-                        drop(cache.core.lookup(Instant::now(), *rejected));
+                        drop(core.lookup(Instant::now(), *rejected));
                         continue;
                     }
                     Poll::Pending => return Poll::Pending,
@@ -111,27 +100,21 @@ impl Future for Acquire {
                 *flights += 1;
                 // A token that can be sent is better than an error or another wait, be it the old
                 // one or one that has arrived before this caller was polled.
-                if let Some(valid) = cache
-                    .core
-                    .state
-                    .lock()
-                    .valid_token(Instant::now(), *rejected)
-                {
+                if let Some(valid) = core.state.lock().valid_token(Instant::now(), *rejected) {
                     return Poll::Ready(Ok(valid));
                 }
                 if let Err(error) = outcome {
                     return Poll::Ready(Err(error));
                 }
             }
-            match cache.core.lookup(Instant::now(), *rejected) {
+            match core.lookup(Instant::now(), *rejected) {
                 Lookup::Token(token) => return Poll::Ready(Ok(token)),
                 Lookup::Failed(error) => return Poll::Ready(Err(error)),
                 Lookup::Wait(_) if *flights == MAX_FLIGHTS => {
                     let cause = Error::interrupted(
                         "several fetches in a row left no token that could be used",
                     );
-                    return Poll::Ready(Err(cache
-                        .core
+                    return Poll::Ready(Err(core
                         .state
                         .lock()
                         .without_token(Instant::now(), cause)));

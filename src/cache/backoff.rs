@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{ConfigError, Error, error::Recovery};
+use crate::{ConfigError, Error, TokenEndpoint, error::Recovery};
 
 /// The longest pause: of a background refresh after permanent errors, and of `Retry-After`.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -100,6 +100,36 @@ pub(crate) struct Failures {
     pause: Option<Pause>,
 }
 
+/// The failures of all fetches of a cache.
+#[derive(Debug, Default)]
+pub(crate) struct Backoffs {
+    /// Of fetches that had a live token to replace.
+    pub(crate) refresh: Failures,
+    /// Of all others.
+    pub(crate) fetch: Failures,
+}
+
+impl Backoffs {
+    /// Records a failure where it holds back the next fetch. Returns the errors that are no longer
+    /// remembered, to be dropped outside of any lock.
+    pub(crate) fn record(
+        &mut self,
+        backoff: Backoff,
+        is_refresh: bool,
+        error: &Error,
+        now: Instant,
+        draw: f64,
+    ) -> [Option<Error>; 2] {
+        if !is_refresh {
+            return [self.fetch.record(backoff, error, now, draw), None];
+        }
+        // What `/refresh` asked for binds refreshes only.
+        let binds_all = error.endpoint() != Some(TokenEndpoint::Refresh);
+        let held = binds_all.then(|| self.fetch.hold(error, now)).flatten();
+        [self.refresh.record(backoff, error, now, draw), held]
+    }
+}
+
 #[derive(Debug)]
 struct Pause {
     error: Error,
@@ -181,11 +211,6 @@ impl Failures {
 
     pub(crate) fn last_error(&self) -> Option<&Error> {
         self.pause.as_ref().map(|pause| &pause.error)
-    }
-
-    /// After a success. Returns what was remembered, to be dropped outside of any lock.
-    pub(crate) fn reset(&mut self) -> Option<Error> {
-        std::mem::take(self).pause.map(|pause| pause.error)
     }
 }
 
@@ -307,17 +332,6 @@ mod tests {
         );
         assert!(failures.blocking_error(end, Urgency::Waiting).is_none());
         assert!(failures.last_error().is_some());
-    }
-
-    #[test]
-    fn case_37_a_success_clears_everything() {
-        let now = Instant::now();
-        let mut failures = Failures::default();
-        failures.record(Backoff::default(), &Error::timeout(), now, 1.0);
-        assert!(failures.reset().is_some());
-        assert!(failures.last_error().is_none() && failures.count == 0);
-        failures.record(Backoff::default(), &Error::timeout(), now, 1.0);
-        assert_eq!(failures.retry_at(Urgency::Background), Some(now + secs(1)));
     }
 
     #[test]

@@ -10,14 +10,52 @@ use tokio::sync::Notify;
 use tower::util::rng::{HasherRng, Rng};
 
 use super::{
-    Backoff, Budget, Core, TokenCache,
-    budget::Bucket,
-    guarded::Guarded,
+    backoff::Backoff,
+    budget::{Bucket, Budget},
+    core::Core,
+    shared_state::SharedState,
     state::{Config, State},
+    token_cache::TokenCache,
 };
 use crate::{ConfigError, Observer, RefreshPolicy, TokenSource, events::Events};
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
+
+impl TokenCache {
+    /// A cache of the tokens of `source`, with the defaults of [`builder`](Self::builder).
+    pub fn new(source: impl TokenSource) -> Self {
+        TokenCacheBuilder::new(source)
+            .build()
+            .expect("the defaults are valid")
+    }
+
+    /// A cache of the tokens of `source`, to be configured.
+    pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
+        TokenCacheBuilder::new(source)
+    }
+
+    /// A cache of this one token, which never expires: for tests and scripts.
+    ///
+    /// It cannot be replaced. When the API rejects it, the caller gets the 401, with an [`Error`]
+    /// in its extensions, and the token stays in use, as only the API can say whether it is dead;
+    /// nothing is resent. After [`invalidate`](Self::invalidate) there is no token, and every
+    /// request fails.
+    ///
+    /// ```
+    /// use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
+    ///
+    /// let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Monitor), TokenCache::fixed("a-token")?);
+    /// # let _ = auth;
+    /// # Ok::<_, klavi_auth::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::InvalidCredential`] if it cannot be the value of a header.
+    pub fn fixed(token: &str) -> Result<Self, ConfigError> {
+        super::fixed::Fixed::new(token).map(Self::new)
+    }
+}
 
 /// Configures a [`TokenCache`].
 ///
@@ -99,7 +137,7 @@ impl TokenSettings {
             flight_timeout,
             attempts,
         };
-        let state = Guarded::new(State::new(config, Bucket::new(budget)));
+        let state = SharedState::new(State::new(config, Bucket::new(budget)));
         let keeper_news = Arc::new(Notify::new());
         let core = Core {
             source,

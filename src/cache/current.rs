@@ -40,6 +40,11 @@ pub(crate) struct ValidToken {
 }
 
 impl ValidToken {
+    /// It can be sent now, and the cache need not be asked.
+    pub(crate) fn is_fresh(&self, epoch: u64, now: Instant) -> bool {
+        self.epoch == epoch && now < self.fresh_until
+    }
+
     /// A copy with bytes of its own.
     pub(crate) fn copy(&self) -> Self {
         Self {

@@ -14,7 +14,7 @@
 //!
 //! # Rules
 //!
-//! `interleavings` explores 1 to 4 with a thread for each flight. It does not see tokio; 5 to 7 say
+//! `loom` explores 1 to 4 with a thread for each flight. It does not see tokio; 5 to 7 say
 //! why it need not.
 //!
 //! 1. A flight is registered and removed under the lock. The caller that registers it gets the one
@@ -46,9 +46,8 @@ use tokio::{
 use tracing::{Instrument, Span};
 
 use super::{
-    Core,
+    core::Core,
     flight_entry::Launch,
-    keep_alive,
     settle::{End, Step},
 };
 use crate::{Error, Event, NewToken, TokenEndpoint, TokenRequest, TokenSource, events};
@@ -73,7 +72,6 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
         // it over. If the caller goes on to block its worker, that must not be the flight.
         drop(runtime.spawn(async {}));
     }
-    keep_alive::ensure(core, launch.number, runtime);
 }
 
 struct Flight {

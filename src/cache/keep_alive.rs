@@ -18,8 +18,9 @@ use tokio::{
 };
 
 use super::{
-    Core,
     backoff::Urgency,
+    core::Core,
+    flight,
     state::{KeeperEntry, State},
     waiters::Waiter,
 };
@@ -37,6 +38,7 @@ pub(super) fn ensure(core: &Arc<Core>, number: u64, runtime: &Handle) {
         core: Arc::downgrade(core),
         news: Arc::clone(&core.keeper_news),
         number,
+        runtime: runtime.clone(),
     };
     // It ends by itself when the last handle is dropped.
     drop(runtime.spawn(keeper.run()));
@@ -86,6 +88,7 @@ struct Keeper {
     core: Weak<Core>,
     news: Arc<Notify>,
     number: u64,
+    runtime: Handle,
 }
 
 impl Keeper {
@@ -107,7 +110,12 @@ impl Keeper {
         if now < wakes_at {
             return Some(wakes_at);
         }
-        drop(core.lookup(now, None));
+        let launch = core
+            .state
+            .change(|state| state.lookup(now, None, Some(self.runtime.id())).1);
+        if let Some(launch) = launch {
+            flight::start(&core, launch, &self.runtime);
+        }
         core.lock().plan_keeper(self.number, Instant::now())
     }
 }

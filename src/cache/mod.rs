@@ -1,31 +1,26 @@
 //! The token cache: the current token, and the one flight that fetches the next.
 
-mod acquire;
-mod backoff;
-mod budget;
-mod builder;
-mod current;
+pub(crate) mod acquire;
+pub(crate) mod backoff;
+pub(crate) mod budget;
+pub(crate) mod builder;
+mod core;
+pub(crate) mod current;
+pub(crate) mod customers;
 mod fixed;
 mod flight;
 mod flight_entry;
-mod guarded;
-#[cfg(test)]
-mod interleavings;
 mod keep_alive;
-mod registry;
+mod launch;
+#[cfg(test)]
+mod loom;
 mod settle;
-mod snapshot;
-mod state;
+mod shared_state;
+pub(crate) mod snapshot;
+pub(crate) mod state;
 mod sync;
+pub(crate) mod token_cache;
 mod waiters;
-
-use std::{
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, MutexGuard},
-};
-
-use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 pub(crate) use self::builder::{TokenSettings, check_timeout};
 pub(crate) use self::{acquire::Acquire, current::ValidToken, state::Lookup};
@@ -33,234 +28,7 @@ pub use self::{
     backoff::Backoff,
     budget::Budget,
     builder::TokenCacheBuilder,
-    registry::{CachesInUse, TokenCaches},
+    customers::{CachesInUse, TokenCaches},
     snapshot::Snapshot,
+    token_cache::TokenCache,
 };
-use self::{budget::OverBudget, guarded::Guarded, state::State, waiters::Waiter};
-use crate::{AccessToken, ConfigError, Error, Event, TokenSource, events::Events};
-
-/// One access token, kept fresh: a handle that is cheap to clone and shares everything with its
-/// clones.
-///
-/// It is built without a runtime and runs no task while nothing is to be fetched. A fetch runs in a
-/// task of its own on the tokio runtime of the caller that needs it first; all who need a token
-/// meanwhile wait for the same one.
-///
-/// # What happens when
-///
-/// | token | caller | source |
-/// |---|---|---|
-/// | fresh | gets it at once | left alone |
-/// | aging: a refresh is due | gets it at once | asked once, in the background |
-/// | expiring: within the margin before expiry | waits for the successor; gets the token if there is none | asked once |
-/// | expired, rejected, or none yet | waits | asked once, up to three times if it fails in a way that may pass |
-/// | expired, or none yet, and the last fetch failed a moment ago | gets the error at once | left alone until the backoff ends |
-/// | a suspect: rejected by the API, and its replacement failed | gets it at once | asked in the background, by the same backoff |
-///
-/// After a failure the source is left alone for a random part of 1 s, doubling with every further
-/// failure in a row up to 30 s, or up to 5 s if callers wait, or for as long as its `Retry-After`
-/// says. A failed refresh never holds back a fetch that somebody waits for.
-///
-/// # Cancel safety
-///
-/// Every method can be cancelled at any point: a fetch that was started goes on, and its result is
-/// cached.
-#[derive(Clone)]
-pub struct TokenCache {
-    core: Arc<Core>,
-}
-
-impl TokenCache {
-    /// A cache of the tokens of `source`, with the defaults of [`builder`](Self::builder).
-    pub fn new(source: impl TokenSource) -> Self {
-        TokenCacheBuilder::new(source)
-            .build()
-            .expect("the defaults are valid")
-    }
-
-    /// A cache of the tokens of `source`, to be configured.
-    pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
-        TokenCacheBuilder::new(source)
-    }
-
-    /// A cache of this one token, which never expires: for tests and scripts.
-    ///
-    /// It cannot be replaced. When the API rejects it, the caller gets the 401, with an [`Error`]
-    /// in its extensions, and the token stays in use, as only the API can say whether it is dead;
-    /// nothing is resent. After [`invalidate`](Self::invalidate) there is no token, and every
-    /// request fails.
-    ///
-    /// ```
-    /// use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
-    ///
-    /// let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Monitor), TokenCache::fixed("a-token")?);
-    /// # let _ = auth;
-    /// # Ok::<_, klavi_auth::ConfigError>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::InvalidCredential`] if it cannot be the value of a header.
-    pub fn fixed(token: &str) -> Result<Self, ConfigError> {
-        fixed::Fixed::new(token).map(Self::new)
-    }
-
-    /// A token that is valid now, fetched if need be.
-    ///
-    /// # Errors
-    ///
-    /// An [`Error`] for which [`is_no_token`](Error::is_no_token) holds, with the cause as its
-    /// source. It is shared by all who waited for the same fetch.
-    ///
-    /// # Cancel safety
-    ///
-    /// Can be cancelled and called again. The fetch is not the caller's own: it goes on.
-    ///
-    /// # Runtimes
-    ///
-    /// The fetch runs on the runtime of the caller that needed it first. When that runtime is
-    /// dropped, the others start a fetch of their own. When it is kept but no longer run (a
-    /// current-thread runtime outside of `block_on`), the fetch stands still: after twice the
-    /// flight's timeout a waiter, or the next caller, starts another.
-    pub async fn get(&self) -> Result<AccessToken, Error> {
-        self.acquire(None).await
-    }
-
-    /// Fetches the token ahead of the first request: for start-up and for readiness probes.
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get).
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`get`](Self::get).
-    pub async fn warm_up(&self) -> Result<(), Error> {
-        self.get().await.map(drop)
-    }
-
-    /// Takes `token` out of use: the next caller waits for one that was fetched after this call. If
-    /// the source hands out the same string when it is asked after this call, that is a new token.
-    ///
-    /// Nothing happens if the cache has a newer token already, or if this one was invalidated
-    /// before. The call itself fetches nothing. Unlike a 401 that the layer sees, it is not counted
-    /// against the budget: call it when you know, not in a loop.
-    pub fn invalidate(&self, token: &AccessToken) {
-        if self.core.state.change(|state| state.invalidate(token)) {
-            self.emit(&Event::Invalidated {
-                generation: token.generation(),
-            });
-        }
-    }
-
-    /// The state of the cache now. Fetches nothing and waits for nothing.
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(&self.core.lock(), Instant::now())
-    }
-
-    /// The API answered 401 to the token of this generation, the first that the request was sent
-    /// with.
-    ///
-    /// # Errors
-    ///
-    /// The budget is used up; the token stays in use.
-    pub(crate) fn reject(&self, generation: u64) -> Result<(), Error> {
-        let draw = self.core.draw();
-        let rejected = self
-            .core
-            .state
-            .change(|state| state.reject(generation, Instant::now(), draw));
-        let (event, result) = match rejected {
-            Ok(first) => (Event::Rejected { generation, first }, Ok(())),
-            Err(OverBudget { error, first }) => {
-                (Event::BudgetExhausted { generation, first }, Err(error))
-            }
-        };
-        self.emit(&event);
-        result
-    }
-
-    /// To all who listen. No lock is held.
-    pub(crate) fn emit(&self, event: &Event<'_>) {
-        self.core.events.emit(event);
-    }
-
-    /// A token other than the one of the generation that the API `rejected`.
-    pub(crate) async fn acquire(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
-        let valid = Acquire::new(self.clone(), rejected, None).await?;
-        self.core.serve(&valid);
-        Ok(valid.token)
-    }
-}
-
-impl fmt::Debug for TokenCache {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenCache")
-            .field("snapshot", &self.snapshot())
-            .finish_non_exhaustive()
-    }
-}
-
-/// What all handles share. Flights hold it too; a keep-alive task does not.
-struct Core {
-    source: Box<dyn TokenSource>,
-    keep_alive: bool,
-    /// Draws from 0 to 1.
-    randomness: Box<dyn Fn() -> f64 + Send + Sync>,
-    events: Events,
-    state: Guarded,
-    /// Wakes the keep-alive task: a token came in, or the last handle is gone.
-    keeper_news: Arc<Notify>,
-}
-
-impl Core {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
-    fn epoch(&self) -> u64 {
-        self.state.epoch()
-    }
-
-    /// A panic of the user's function costs a longer pause and nothing else.
-    fn draw(&self) -> f64 {
-        let draw = catch_unwind(AssertUnwindSafe(|| (self.randomness)())).unwrap_or(1.0);
-        if draw.is_nan() {
-            0.0
-        } else {
-            draw.clamp(0.0, 1.0)
-        }
-    }
-
-    /// The token for a request that leaves now, or what to wait for. Starts the flight that is
-    /// needed.
-    fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Lookup<Waiter> {
-        let runtime = Handle::try_current().ok();
-        let id = runtime.as_ref().map(Handle::id);
-        let (lookup, launch) = self.state.change(|state| state.lookup(now, rejected, id));
-        if let Some((launch, runtime)) = launch.zip(runtime) {
-            flight::start(self, launch, &runtime);
-        }
-        lookup
-    }
-
-    /// A flight can be started here.
-    fn has_runtime() -> bool {
-        Handle::try_current().is_ok()
-    }
-
-    /// A caller gets this token.
-    fn serve(&self, valid: &ValidToken) {
-        if valid.is_failing {
-            self.events.emit(&Event::ServedWhileFailing {
-                generation: valid.token.generation(),
-            });
-        }
-    }
-}
-
-impl Drop for Core {
-    fn drop(&mut self) {
-        self.keeper_news.notify_one();
-    }
-}

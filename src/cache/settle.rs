@@ -9,19 +9,18 @@
 //!
 //! In both cases the waiters look at the state again and share a new flight.
 
+use std::mem;
+
 use tokio::time::Instant;
 
 use super::{
     backoff::Urgency,
     current::Current,
     flight_entry::{FlightEntry, Launch},
-    state::{Outcome, State},
-    waiters::Sender,
+    state::State,
+    waiters::{Outcome, Sender},
 };
-use crate::{
-    Arrival, Error, FetchReason, NewToken, Predecessor, TokenEndpoint, TokenRequest,
-    error::Recovery,
-};
+use crate::{Arrival, Error, FetchReason, NewToken, Predecessor, TokenRequest, error::Recovery};
 
 /// What a flight does next.
 #[derive(Debug)]
@@ -150,31 +149,6 @@ impl State {
         ))
     }
 
-    /// Records a failure where it holds back the next fetch.
-    pub(super) fn record(&mut self, is_refresh: bool, error: &Error, now: Instant, draw: f64) {
-        let row = if is_refresh {
-            &mut self.refresh_failures
-        } else {
-            &mut self.fetch_failures
-        };
-        let mut replaced = [row.record(self.config.backoff, error, now, draw), None];
-        // What `/refresh` asked for binds refreshes only.
-        if is_refresh && error.endpoint() != Some(TokenEndpoint::Refresh) {
-            replaced[1] = self.fetch_failures.hold(error, now);
-        }
-        self.forget(replaced);
-    }
-
-    /// These errors are dropped after the lock is released.
-    fn forget(&mut self, errors: [Option<Error>; 2]) {
-        self.displaced.extend(
-            errors
-                .into_iter()
-                .flatten()
-                .map(|error| Box::new(error) as _),
-        );
-    }
-
     /// Makes the token that the flight brought the current one, unless it is no better than a live
     /// one.
     fn install(
@@ -195,9 +169,8 @@ impl State {
         self.epoch += 1;
         // ## any => Good
         self.current = Some(current);
-        let errors = [self.refresh_failures.reset(), self.fetch_failures.reset()];
-        let recovered = errors.iter().any(Option::is_some);
-        self.forget(errors);
+        let recovered = self.backoffs.refresh.count + self.backoffs.fetch.count > 0;
+        self.displaced.push(Box::new(mem::take(&mut self.backoffs)));
         let Launch {
             reason, started, ..
         } = flight.launch;

@@ -74,7 +74,7 @@ impl Snapshot {
             fetching: state.waiter().is_some(),
             last_error: failures
                 .last_error()
-                .or_else(|| state.refresh_failures.last_error())
+                .or_else(|| state.backoffs.refresh.last_error())
                 .cloned(),
             held_back: held_back.filter(|wait| !wait.is_zero()),
         }

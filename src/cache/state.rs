@@ -16,17 +16,13 @@ use std::{any::Any, time::Duration};
 use tokio::{runtime::Id, time::Instant};
 
 use super::{
-    backoff::{Backoff, Failures, Urgency},
+    backoff::{Backoff, Backoffs, Failures, Urgency},
     budget::{Bucket, OverBudget},
     current::{Current, Status, ValidToken},
     flight_entry::{FlightEntry, Launch},
     waiters::{Sender, Waiter},
 };
 use crate::{AccessToken, Error, FetchReason, Freshness, RefreshPolicy, error::Lost};
-
-/// How a flight ended, for its waiters. After `Ok` they look at the state again: there is a token,
-/// or the failure says nothing to those who need one now.
-pub(super) type Outcome = Result<(), Error>;
 
 /// What the transitions depend on.
 #[derive(Debug)]
@@ -47,10 +43,7 @@ pub(super) struct State {
     pub(super) epoch: u64,
     pub(super) flight: Option<FlightEntry>,
     last_flight: u64,
-    /// Of fetches that had a live token to replace.
-    pub(super) refresh_failures: Failures,
-    /// Of all others.
-    pub(super) fetch_failures: Failures,
+    pub(super) backoffs: Backoffs,
     budget: Bucket,
     pub(super) keeper: Option<KeeperEntry>,
     /// To be dropped after the lock is released.
@@ -81,8 +74,7 @@ impl State {
             epoch: 0,
             flight: None,
             last_flight: 0,
-            refresh_failures: Failures::default(),
-            fetch_failures: Failures::default(),
+            backoffs: Backoffs::default(),
             budget,
             keeper: None,
             displaced: Vec::new(),
@@ -104,7 +96,8 @@ impl State {
     ) -> (Lookup<Waiter>, Option<Launch>) {
         self.take_flight(now, |flight| now >= flight.waiter.stalled_at());
         let is_paused = self
-            .fetch_failures
+            .backoffs
+            .fetch
             .blocking_error(now, Urgency::Waiting)
             .is_some();
         if self.flight.is_none() && (is_paused || runtime.is_none()) {
@@ -161,7 +154,8 @@ impl State {
         };
         let first = !current.is_expired(now);
         let is_paused = self
-            .fetch_failures
+            .backoffs
+            .fetch
             .blocking_error(now, Urgency::Waiting)
             .is_some();
         if first && !is_paused {
@@ -226,6 +220,14 @@ impl State {
         self.displaced.push(Box::new(flight));
     }
 
+    /// Records a failure where it holds back the next fetch.
+    pub(super) fn record(&mut self, is_refresh: bool, error: &Error, now: Instant, draw: f64) {
+        let replaced = self
+            .backoffs
+            .record(self.config.backoff, is_refresh, error, now, draw);
+        self.displaced.push(Box::new(replaced));
+    }
+
     fn register_flight(&mut self, now: Instant, runtime: Option<Id>) -> (Launch, Waiter) {
         self.last_flight += 1;
         let (reason, timeout) = (self.reason(now), self.config.flight_timeout);
@@ -254,9 +256,9 @@ impl State {
     /// The failures that hold back the next fetch.
     pub(super) fn failures(&self, now: Instant) -> &Failures {
         if self.is_live(now) {
-            &self.refresh_failures
+            &self.backoffs.refresh
         } else {
-            &self.fetch_failures
+            &self.backoffs.fetch
         }
     }
 
@@ -319,7 +321,7 @@ impl State {
             current.schedule.refresh_at
         };
         let is_failing =
-            is_suspect || now >= fresh_until && self.refresh_failures.last_error().is_some();
+            is_suspect || now >= fresh_until && self.backoffs.refresh.last_error().is_some();
         let expires_at = current.schedule.expires_at;
         Some(ValidToken {
             token,

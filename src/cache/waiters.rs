@@ -16,10 +16,12 @@ use std::{
 
 use tokio::{runtime::Id, time::Instant};
 
-use super::{
-    state::Outcome,
-    sync::{Arc, Mutex, MutexGuard},
-};
+use super::sync::{Arc, Mutex, MutexGuard};
+use crate::Error;
+
+/// How a flight ended, for its waiters. After `Ok` they look at the state again: there is a token,
+/// or the failure says nothing to those who need one now.
+pub(super) type Outcome = Result<(), Error>;
 
 /// The end that sends the outcome. Dropped without, it sends the waiters to look at the state
 /// again.

@@ -33,10 +33,10 @@ mod sync {
 mod acquire;
 #[path = "../flight_entry.rs"]
 mod flight_entry;
-#[path = "../guarded.rs"]
-mod guarded;
 #[path = "../settle.rs"]
 mod settle;
+#[path = "../shared_state.rs"]
+mod shared_state;
 #[path = "../state.rs"]
 mod state;
 #[path = "../waiters.rs"]
@@ -46,9 +46,8 @@ mod model;
 mod tokens;
 mod wake_ups;
 
-use self::{
-    acquire::Acquire,
-    model::{Core, TokenCache},
-};
+use self::acquire::Acquire;
+// The stand-in, by the name that the files under test import.
+use self::model as core;
 // Pure arithmetic, the same for both.
 use super::{backoff, budget, current};

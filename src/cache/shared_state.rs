@@ -7,19 +7,19 @@ use super::{
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
-/// Two rules make a copy of the token safe that was taken earlier (`interleavings` explores them):
+/// Two rules make a copy of the token safe that was taken earlier (`loom` explores them):
 ///
 /// 1. The epoch is stored while the lock is held. So it never goes back, and whoever was told under
 ///    the lock that a token is out, be it by another's refusal, finds the epoch moved on.
 /// 2. A copy carries the epoch that it had under the lock. One that was read afterwards might be a
 ///    later token's.
 #[derive(Debug)]
-pub(super) struct Guarded {
+pub(super) struct SharedState {
     state: Mutex<State>,
     epoch: AtomicU64,
 }
 
-impl Guarded {
+impl SharedState {
     pub(super) fn new(state: State) -> Self {
         let epoch = AtomicU64::new(state.epoch());
         Self {

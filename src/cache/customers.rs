@@ -10,7 +10,7 @@ use std::{
 use lru::LruCache;
 use tokio::time::Instant;
 
-use super::{Core, TokenCache};
+use super::{core::Core, token_cache::TokenCache};
 
 /// A bounded set of [`TokenCache`]s by key: one for each customer (and product) that is called for.
 ///

@@ -23,10 +23,14 @@ impl Local {
     /// The generation that a request would carry now, without waiting.
     fn sends(&mut self, cache: &TokenCache) -> Option<u64> {
         let now = Instant::now();
-        if let Some(copy) = self.0.as_ref().filter(|copy| cache.is_fresh(copy, now)) {
+        if let Some(copy) = self
+            .0
+            .as_ref()
+            .filter(|copy| copy.is_fresh(cache.core.epoch(), now))
+        {
             return Some(copy.token.generation());
         }
-        match cache.lookup(now, None) {
+        match Acquire::start(&cache.core, now, None) {
             Lookup::Token(valid) => {
                 self.0 = Some(valid.copy());
                 Some(valid.token.generation())
@@ -94,7 +98,7 @@ fn case_26_a_caller_that_goes_takes_nobody_with_it() {
         let cache = TokenCache::of_tokens();
         let other = act(&cache, |cache| {
             let bell = Bell::new();
-            let mut caller = Acquire::new(cache.clone(), None, None);
+            let mut caller = Acquire::new(&cache.core, None);
             drop((bell.poll(&mut caller), caller));
         });
         assert_eq!(generation(&cache), 1);

@@ -19,8 +19,8 @@ use tokio::{
 use super::{
     Acquire,
     flight_entry::Launch,
-    guarded::Guarded,
     settle::Step,
+    shared_state::SharedState,
     state::{Config, Lookup, State},
     waiters::Waiter,
 };
@@ -74,7 +74,7 @@ type Source = Box<dyn Fn(usize, u64) -> Fetch + Send + Sync>;
 
 /// As the real one, but that its flights are threads.
 pub(super) struct Core {
-    pub(super) state: Guarded,
+    pub(super) state: SharedState,
     source: Source,
     fetches: AtomicUsize,
 }
@@ -147,7 +147,7 @@ impl TokenCache {
             flight_timeout: HOUR,
             attempts: 3,
         };
-        let state = Guarded::new(State::new(config, Bucket::new(Budget::default())));
+        let state = SharedState::new(State::new(config, Bucket::new(Budget::default())));
         let (source, fetches) = (Box::new(source), AtomicUsize::new(0));
         Self {
             core: Arc::new(Core {
@@ -169,7 +169,7 @@ impl TokenCache {
 
     /// A token other than the one of the generation that was `rejected`.
     pub(super) fn acquire(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
-        block_on(Acquire::new(self.clone(), rejected, None)).map(|valid| valid.token)
+        block_on(Acquire::new(&self.core, rejected)).map(|valid| valid.token)
     }
 
     pub(super) fn reject(&self, generation: u64) {

@@ -1,0 +1,27 @@
+//! A look at the state, and the start of what it asks for.
+
+use std::sync::Arc;
+
+use tokio::{runtime::Handle, time::Instant};
+
+use super::{core::Core, flight, keep_alive, state::Lookup, waiters::Waiter};
+
+impl Core {
+    /// The token for a request that leaves now, or what to wait for. Starts the flight that is
+    /// needed.
+    pub(super) fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Lookup<Waiter> {
+        let runtime = Handle::try_current().ok();
+        let id = runtime.as_ref().map(Handle::id);
+        let (lookup, launch) = self.state.change(|state| state.lookup(now, rejected, id));
+        if let Some((launch, runtime)) = launch.zip(runtime) {
+            flight::start(self, launch, &runtime);
+            keep_alive::ensure(self, launch.number, &runtime);
+        }
+        lookup
+    }
+
+    /// A flight can be started here.
+    pub(super) fn has_runtime() -> bool {
+        Handle::try_current().is_ok()
+    }
+}
