@@ -368,64 +368,63 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod builder;
 mod cache;
-mod cause;
-mod config_error;
-mod configured_url;
-mod detour;
+#[cfg(feature = "reqwest")]
+mod clients;
 #[cfg(any(doc, doctest))]
 pub mod docs;
 mod error;
 mod events;
-mod freshness;
-mod future;
-mod handle;
-mod host;
 mod klavi;
 mod layer;
-mod message;
-#[cfg(feature = "reqwest-middleware")]
-mod middleware;
 mod origin;
-mod product_path;
 mod replay;
-#[cfg(feature = "reqwest")]
-mod reqwest;
-mod resend;
+mod request;
 #[cfg(feature = "sandbox")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sandbox")))]
 pub mod sandbox;
-mod scope;
-mod service;
-mod source;
-mod template;
 mod token;
-mod token_endpoint;
 
-pub use builder::KlaviAuthLayerBuilder;
 pub use cache::{
-    Backoff, Budget, CachesInUse, Snapshot, TokenCache, TokenCacheBuilder, TokenCaches,
+    backoff::Backoff,
+    budget::Budget,
+    builder::TokenCacheBuilder,
+    customers::{CachesInUse, TokenCaches},
+    policy::{Freshness, RefreshPolicy},
+    snapshot::Snapshot,
+    token_cache::TokenCache,
 };
-pub use config_error::{ConfigError, TransportError};
-pub use error::{BoxError, Error};
-pub use events::{Arrival, Event, FetchReason, GivenUp, Observer};
-pub use freshness::{Freshness, RefreshPolicy};
-pub use future::ResponseFuture;
-pub use klavi::{
-    ClientCredentials, Credentials, Environment, KlaviApi, KlaviSource, Product, ProductName,
-};
-pub use layer::KlaviAuthLayer;
-pub use message::{Inbound, IntoRequest, Outbound};
 #[cfg(feature = "reqwest-middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest-middleware")))]
-pub use middleware::KlaviAuthMiddleware;
-pub use replay::{CloneBody, RecordBody, Replay, ReplayBody, SendOnce};
-pub use scope::{NoResend, SkipAuth};
-pub use service::KlaviAuth;
-pub use source::{FetchFuture, Predecessor, SourceFn, TokenRequest, TokenSource, source_fn};
-pub use token::{AccessToken, NewToken};
-pub use token_endpoint::TokenEndpoint;
+pub use clients::reqwest_middleware::KlaviAuthMiddleware;
+pub use error::{
+    BoxError, Error,
+    config::{ConfigError, TransportError},
+    token_endpoint::TokenEndpoint,
+};
+pub use events::event::{Arrival, Event, FetchReason, GivenUp, Observer};
+pub use klavi::{
+    api::KlaviApi,
+    client_credentials::ClientCredentials,
+    credentials::Credentials,
+    environment::Environment,
+    product::{Product, ProductName},
+    source::KlaviSource,
+};
+pub use layer::{
+    builder::KlaviAuthLayerBuilder, future::ResponseFuture, layer::KlaviAuthLayer,
+    service::KlaviAuth,
+};
+pub use replay::{CloneBody, Replay, SendOnce, body::ReplayBody, record::RecordBody};
+pub use request::{
+    http_types::{Inbound, IntoRequest, Outbound},
+    options::NoResend,
+};
+pub use token::{
+    AccessToken, NewToken,
+    skip_auth::SkipAuth,
+    source::{FetchFuture, Predecessor, SourceFn, TokenRequest, TokenSource, source_fn},
+};
 
 /// The README's code, compiled.
 #[cfg(doctest)]

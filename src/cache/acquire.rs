@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{core::Core, current::ValidToken, state::Lookup, waiters::Waiter};
-use crate::Error;
+use crate::error::Error;
 
 /// How many flights one caller waits for. One is the rule. More follow when a flight was lost with
 /// its runtime, when the token was rejected or expired during a refresh, or when the new one did

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{ConfigError, Error, TokenEndpoint, error::Recovery};
+use crate::error::{Error, Recovery, config::ConfigError, token_endpoint::TokenEndpoint};
 
 /// The longest pause: of a background refresh after permanent errors, and of `Retry-After`.
 const LONGEST: Duration = Duration::from_secs(300);

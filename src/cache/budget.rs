@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{
-    ConfigError, Error,
-    error::{Kind, Recovery},
-};
+use crate::error::{Error, Kind, Recovery, config::ConfigError};
 
 /// How often 401s may replace the token: a token bucket.
 ///

@@ -13,11 +13,16 @@ use super::{
     backoff::Backoff,
     budget::{Bucket, Budget},
     core::Core,
+    policy::RefreshPolicy,
     shared_state::SharedState,
     state::{Config, State},
     token_cache::TokenCache,
 };
-use crate::{ConfigError, Observer, RefreshPolicy, TokenSource, events::Events};
+use crate::{
+    error::config::ConfigError,
+    events::{Events, event::Observer},
+    token::{fixed::Fixed, source::TokenSource},
+};
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -36,10 +41,10 @@ impl TokenCache {
 
     /// A cache of this one token, which never expires: for tests and scripts.
     ///
-    /// It cannot be replaced. When the API rejects it, the caller gets the 401, with an [`Error`]
-    /// in its extensions, and the token stays in use, as only the API can say whether it is dead;
-    /// nothing is resent. After [`invalidate`](Self::invalidate) there is no token, and every
-    /// request fails.
+    /// It cannot be replaced. When the API rejects it, the caller gets the 401, with an
+    /// [`Error`](crate::Error) in its extensions, and the token stays in use, as only the API can
+    /// say whether it is dead; nothing is resent. After [`invalidate`](Self::invalidate) there is
+    /// no token, and every request fails.
     ///
     /// ```
     /// use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
@@ -53,7 +58,7 @@ impl TokenCache {
     ///
     /// [`ConfigError::InvalidCredential`] if it cannot be the value of a header.
     pub fn fixed(token: &str) -> Result<Self, ConfigError> {
-        super::fixed::Fixed::new(token).map(Self::new)
+        Fixed::new(token).map(Self::new)
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{current::ValidToken, shared_state::SharedState, state::State};
-use crate::{Event, TokenSource, events::Events};
+use crate::{
+    events::{Events, event::Event},
+    token::source::TokenSource,
+};
 
 /// Flights hold it too; a keep-alive task does not.
 pub(crate) struct Core {

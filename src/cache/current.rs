@@ -2,7 +2,11 @@
 
 use tokio::time::Instant;
 
-use crate::{AccessToken, Error, Freshness, NewToken, freshness::Schedule};
+use super::policy::{Freshness, Schedule};
+use crate::{
+    error::Error,
+    token::{AccessToken, NewToken},
+};
 
 /// A repeated token must end later by at least this fraction of its life to count as extended.
 const EXTENSION: u32 = 10;

@@ -50,7 +50,14 @@ use super::{
     flight_entry::Launch,
     settle::{End, Step},
 };
-use crate::{Error, Event, NewToken, TokenEndpoint, TokenRequest, TokenSource, events};
+use crate::{
+    error::{Error, token_endpoint::TokenEndpoint},
+    events::{event::Event, trace},
+    token::{
+        NewToken,
+        source::{TokenRequest, TokenSource},
+    },
+};
 
 /// Starts the flight that the state asked for.
 pub(super) fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
@@ -63,7 +70,7 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
     };
     // Not before the flight: a subscriber is code of a user, and its panic must not leave the entry
     // behind.
-    flight.span = events::token_fetch(core.events.name(), launch.reason);
+    flight.span = trace::token_fetch(core.events.name(), launch.reason);
     let span = flight.span.clone();
     // Nobody waits for the task itself; it is detached.
     drop(runtime.spawn(flight.run().instrument(span)));
@@ -168,7 +175,7 @@ impl Flight {
     fn finish(&mut self, outcome: &'static str, endpoint: Option<TokenEndpoint>) {
         self.finished = true;
         let elapsed = self.launch.started.elapsed();
-        events::finished(&self.span, outcome, endpoint, self.attempts, elapsed);
+        trace::finished(&self.span, outcome, endpoint, self.attempts, elapsed);
     }
 }
 

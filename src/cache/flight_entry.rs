@@ -5,7 +5,7 @@ use std::{mem, time::Duration};
 use tokio::{runtime::Id, time::Instant};
 
 use super::waiters::{Sender, Waiter, waiters};
-use crate::FetchReason;
+use crate::events::event::FetchReason;
 
 #[derive(Debug)]
 pub(super) struct FlightEntry {

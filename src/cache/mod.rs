@@ -7,13 +7,13 @@ pub(crate) mod builder;
 mod core;
 pub(crate) mod current;
 pub(crate) mod customers;
-mod fixed;
 mod flight;
 mod flight_entry;
 mod keep_alive;
 mod launch;
 #[cfg(test)]
 mod loom;
+pub(crate) mod policy;
 mod settle;
 mod shared_state;
 pub(crate) mod snapshot;
@@ -21,14 +21,3 @@ pub(crate) mod state;
 mod sync;
 pub(crate) mod token_cache;
 mod waiters;
-
-pub(crate) use self::builder::{TokenSettings, check_timeout};
-pub(crate) use self::{acquire::Acquire, current::ValidToken, state::Lookup};
-pub use self::{
-    backoff::Backoff,
-    budget::Budget,
-    builder::TokenCacheBuilder,
-    customers::{CachesInUse, TokenCaches},
-    snapshot::Snapshot,
-    token_cache::TokenCache,
-};

@@ -20,7 +20,14 @@ use super::{
     state::State,
     waiters::{Outcome, Sender},
 };
-use crate::{Arrival, Error, FetchReason, NewToken, Predecessor, TokenRequest, error::Recovery};
+use crate::{
+    error::{Error, Recovery},
+    events::event::{Arrival, FetchReason},
+    token::{
+        NewToken,
+        source::{Predecessor, TokenRequest},
+    },
+};
 
 /// What a flight does next.
 #[derive(Debug)]

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::policy::Freshness;
 use super::{current::Status, state::State};
-use crate::{Error, Freshness};
+use crate::error::Error;
 
 /// The state of a [`TokenCache`](crate::TokenCache) at one moment. Taking it fetches nothing.
 ///

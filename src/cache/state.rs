@@ -15,6 +15,7 @@ use std::{any::Any, time::Duration};
 
 use tokio::{runtime::Id, time::Instant};
 
+use super::policy::{Freshness, RefreshPolicy};
 use super::{
     backoff::{Backoff, Backoffs, Failures, Urgency},
     budget::{Bucket, OverBudget},
@@ -22,7 +23,11 @@ use super::{
     flight_entry::{FlightEntry, Launch},
     waiters::{Sender, Waiter},
 };
-use crate::{AccessToken, Error, FetchReason, Freshness, RefreshPolicy, error::Lost};
+use crate::{
+    error::{Error, Lost},
+    events::event::FetchReason,
+    token::AccessToken,
+};
 
 /// What the transitions depend on.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use tokio::time::Instant;
 
 use super::{acquire::Acquire, budget::OverBudget, core::Core, snapshot::Snapshot, state::Lookup};
-use crate::{AccessToken, Error, Event};
+use crate::{error::Error, events::event::Event, token::AccessToken};
 
 /// One access token, kept fresh: a handle that is cheap to clone and shares everything with its
 /// clones.

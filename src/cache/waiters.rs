@@ -17,7 +17,7 @@ use std::{
 use tokio::{runtime::Id, time::Instant};
 
 use super::sync::{Arc, Mutex, MutexGuard};
-use crate::Error;
+use crate::error::Error;
 
 /// How a flight ended, for its waiters. After `Ok` they look at the state again: there is a token,
 /// or the failure says nothing to those who need one now.

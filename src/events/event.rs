@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{Error, TokenEndpoint};
+use crate::error::{Error, token_endpoint::TokenEndpoint};
 
 /// Something that operators count. See [the page on signals](crate::docs::signals) for what each
 /// one means and how it is traced and counted.

@@ -3,8 +3,8 @@
 
 use ::metrics::{Label, Unit, counter, describe_counter, describe_histogram, histogram};
 
-use super::{Arrival, Event};
-use crate::TokenEndpoint;
+use super::event::{Arrival, Event};
+use crate::error::token_endpoint::TokenEndpoint;
 
 const FETCHED: &str = "klavi_auth_tokens_fetched_total";
 const RENEWED: &str = "klavi_auth_tokens_renewed_total";

@@ -1,14 +1,13 @@
 //! What operators are told: every event once, as a tracing event, as counts, and to the observer.
 
-mod event;
+pub(crate) mod event;
 #[cfg(feature = "metrics")]
 mod metrics;
-mod trace;
+pub(crate) mod trace;
 
 use std::fmt;
 
-pub use self::event::{Arrival, Event, FetchReason, GivenUp, Observer};
-pub(crate) use self::trace::{api_from_env, finished, token_call, token_fetch};
+use self::event::{Event, Observer};
 
 /// Where the events of one cache go.
 #[derive(Default)]

@@ -8,8 +8,8 @@ use std::{error::Error as StdError, fmt, time::Duration};
 
 use tracing::{Span, field::Empty};
 
-use super::{Arrival, Event, FetchReason};
-use crate::{Error, TokenEndpoint};
+use super::event::{Arrival, Event, FetchReason};
+use crate::error::{Error, token_endpoint::TokenEndpoint};
 
 /// The span of one fetch with all its attempts. It belongs to no request, for it may outlive the
 /// one that caused it, but it follows from the span in which that was polled.

@@ -4,13 +4,14 @@ use std::fmt;
 
 use http::Uri;
 
-use super::{Environment, Product, credentials::from_env};
+use super::{env::var, environment::Environment, product::Product, product_path::ProductPath};
 use crate::{
-    ConfigError,
-    configured_url::{self, Purpose},
-    events,
-    origin::Origin,
-    product_path::ProductPath,
+    error::config::ConfigError,
+    events::trace,
+    origin::{
+        Origin,
+        configured_url::{self, Purpose},
+    },
 };
 
 /// One product of Klavi's API at one base URL.
@@ -86,12 +87,12 @@ impl KlaviApi {
     ///
     /// [`ConfigError::InvalidEnv`] with the name of the variable and what is wrong with its value.
     pub fn from_env(product: Product) -> Result<Self, ConfigError> {
-        let (api, from) = if let Some(url) = from_env("KLAVI_API_URL")? {
+        let (api, from) = if let Some(url) = var("KLAVI_API_URL")? {
             (
                 Self::at(&url, product).map_err(|error| error.of_env("KLAVI_API_URL"))?,
                 "KLAVI_API_URL",
             )
-        } else if let Some(name) = from_env("KLAVI_ENV")? {
+        } else if let Some(name) = var("KLAVI_ENV")? {
             let environment = name
                 .parse()
                 .map_err(|error: ConfigError| error.of_env("KLAVI_ENV"))?;
@@ -99,7 +100,7 @@ impl KlaviApi {
         } else {
             (Self::sandbox(product), "default")
         };
-        events::api_from_env(api.base_url(), from);
+        trace::api_from_env(api.base_url(), from);
         Ok(api)
     }
 

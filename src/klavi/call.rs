@@ -11,11 +11,15 @@ use tokio::time::Instant;
 
 use super::{
     redact::masked,
+    response::{self, Dialect},
     text::printed,
     transport::{self, Transport},
-    wire::{self, Dialect},
 };
-use crate::{Error, NewToken, TokenEndpoint, events};
+use crate::{
+    error::{Error, token_endpoint::TokenEndpoint},
+    events::trace,
+    token::NewToken,
+};
 
 /// How long a call may take by default.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,14 +43,14 @@ impl TokenCall<'_> {
         transport: &Transport,
         request: Request<Bytes>,
     ) -> Result<NewToken, Error> {
-        events::token_call(self.endpoint, self.reason);
+        trace::token_call(self.endpoint, self.reason);
         let host = request
             .uri()
             .authority()
             .map_or_else(String::new, ToString::to_string);
         let asked = Instant::now();
         let answer = transport::exchange(transport, request, self.limit).await;
-        match answer.and_then(|answer| wire::token(&answer, self.dialect, self.secrets)) {
+        match answer.and_then(|answer| response::token(&answer, self.dialect, self.secrets)) {
             // The lifetime began, at the earliest, before the request left.
             Ok(token) => Ok(token.aged(asked.elapsed()).given_by(self.endpoint)),
             // A transport words its errors itself, and may repeat what it was to send.

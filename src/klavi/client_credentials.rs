@@ -14,14 +14,18 @@ use tower_service::Service;
 
 use super::{
     call::{REQUEST_TIMEOUT, TokenCall, request},
-    credentials::key,
+    keys::key,
+    response::{self, Dialect},
     transport::{self, Transport},
-    wire::{self, Dialect},
 };
 use crate::{
-    AccessToken, BoxError, ConfigError, Error, FetchFuture, NewToken, Predecessor, SkipAuth,
-    TokenEndpoint, TokenRequest, TokenSource,
-    configured_url::{self, Purpose},
+    error::{BoxError, Error, config::ConfigError, token_endpoint::TokenEndpoint},
+    origin::configured_url::{self, Purpose},
+    token::{
+        AccessToken, NewToken,
+        skip_auth::SkipAuth,
+        source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
+    },
 };
 
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
@@ -133,7 +137,7 @@ impl ClientCredentials {
             token_url,
             client_id.into(),
             client_secret.into(),
-            super::over_reqwest(client),
+            super::reqwest::over_reqwest(client),
         )
     }
 
@@ -256,7 +260,7 @@ impl ClientCredentials {
         };
         call.send(&self.transport, request)
             .await
-            .map_err(wire::refusal_of_keys)
+            .map_err(response::refusal_of_keys)
     }
 }
 

@@ -1,15 +1,19 @@
 //! What proves to Klavi who is asking: two keys, or a bearer that somebody else obtained.
 
-use std::{env, fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+use secrecy::zeroize::Zeroizing;
 use tokio::time::Instant;
 
-use super::key_files::KeyFiles;
+use super::{
+    env::var,
+    key_files::KeyFiles,
+    keys::{Keys, key},
+};
 use crate::{
-    BoxError, ConfigError, Error, NewToken,
-    error::{Kind, Recovery},
+    error::{BoxError, Error, Kind, Recovery, config::ConfigError},
+    token::NewToken,
 };
 
 /// The keys of a Klavi customer, or a bearer without keys.
@@ -43,12 +47,6 @@ pub(crate) type ReadCredentials = dyn Fn() -> Reading + Send + Sync;
 
 type Reading = Pin<Box<dyn Future<Output = Result<Credentials, BoxError>> + Send>>;
 
-#[derive(Clone)]
-pub(crate) struct Keys {
-    pub(crate) access: SecretString,
-    pub(crate) secret: SecretString,
-}
-
 impl Credentials {
     /// An access key and a secret key, as Klavi hands them out.
     ///
@@ -78,7 +76,7 @@ impl Credentials {
     /// [`ConfigError::MissingEnv`] or [`ConfigError::InvalidEnv`], with the name of the variable.
     pub fn from_env() -> Result<Self, ConfigError> {
         let read = |name, which| {
-            let text = Zeroizing::new(from_env(name)?.ok_or(ConfigError::MissingEnv(name))?);
+            let text = Zeroizing::new(var(name)?.ok_or(ConfigError::MissingEnv(name))?);
             key(&text, which).map_err(|error| error.of_env(name))
         };
         let access = read("KLAVI_ACCESS_KEY", "access key")?;
@@ -154,8 +152,8 @@ impl Credentials {
     /// [`ConfigError::InvalidCredential`] if it cannot be the value of a header, or if nothing
     /// remains of it.
     pub fn bearer(token: &str, remaining: Duration) -> Result<Self, ConfigError> {
-        let token =
-            NewToken::new(token, remaining).map_err(|error| cannot_be_used("bearer", &error))?;
+        let token = NewToken::new(token, remaining)
+            .map_err(|error| ConfigError::cannot_be_used("bearer", &error))?;
         Ok(Self(Secrets::Bearer {
             token,
             since: Instant::now(),
@@ -185,50 +183,11 @@ impl Credentials {
     }
 }
 
-impl Keys {
-    /// The access key and the secret key.
-    pub(super) fn expose(&self) -> (&str, &str) {
-        (self.access.expose_secret(), self.secret.expose_secret())
-    }
-}
-
 /// Any error is transient, unless it says otherwise.
 fn from_user(error: BoxError) -> Error {
     error
         .downcast::<Error>()
         .map_or_else(Error::transient, |error| *error)
-}
-
-/// A token that the user configured cannot be one.
-pub(crate) fn cannot_be_used(which: &'static str, error: &Error) -> ConfigError {
-    ConfigError::InvalidCredential(which, format!("cannot be used: {error}").into())
-}
-
-pub(super) fn key(text: &str, which: &'static str) -> Result<SecretString, ConfigError> {
-    let problem = match text {
-        "" => Some("is empty"),
-        _ if text.ends_with(['\r', '\n']) => Some("ends with a line break: trim it"),
-        _ if text.contains(char::is_control) => Some("has a control character in it"),
-        _ => None,
-    };
-    if let Some(problem) = problem {
-        return Err(ConfigError::InvalidCredential(which, problem.into()));
-    }
-    // A copy of just its length. Cutting the caller's `String` to that could move it and leave it
-    // behind.
-    Ok(SecretString::from(Box::<str>::from(text)))
-}
-
-/// The value of an environment variable, `None` if it is not set.
-pub(crate) fn from_env(name: &'static str) -> Result<Option<String>, ConfigError> {
-    match env::var(name) {
-        Ok(value) if value.is_empty() => Err(ConfigError::InvalidEnv(name, "it is empty".into())),
-        Ok(value) => Ok(Some(value)),
-        Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => {
-            Err(ConfigError::InvalidEnv(name, "it is not UTF-8".into()))
-        }
-    }
 }
 
 impl fmt::Debug for Credentials {

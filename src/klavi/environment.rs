@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::ConfigError;
+use crate::error::config::ConfigError;
 
 /// An environment of Klavi's: which of its hosts is called.
 ///

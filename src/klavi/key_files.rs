@@ -10,8 +10,8 @@ use std::{
 
 use secrecy::zeroize::Zeroizing;
 
-use super::credentials::{Keys, key};
-use crate::{BoxError, Error};
+use super::keys::{Keys, key};
+use crate::error::{BoxError, Error};
 
 /// The longest file that is read, in bytes.
 const LONGEST_FILE: usize = 8 * 1024;

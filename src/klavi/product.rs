@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::ConfigError;
+use crate::error::config::ConfigError;
 
 /// A part of Klavi's API with access tokens of its own: what its paths begin with.
 ///

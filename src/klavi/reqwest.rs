@@ -7,7 +7,10 @@ use http::{Request, Response};
 use tower::service_fn;
 
 use super::transport::{Transport, erase};
-use crate::{BoxError, ConfigError, TransportError};
+use crate::error::{
+    BoxError,
+    config::{ConfigError, TransportError},
+};
 
 /// A client of reqwest's as a transport.
 pub(crate) fn over_reqwest(client: ::reqwest::Client) -> Transport {

@@ -18,16 +18,19 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
-    KlaviApi,
+    api::KlaviApi,
     call::{JSON, REQUEST_TIMEOUT, TokenCall, request},
-    credentials::{Credentials, Keys, Secrets},
+    credentials::{Credentials, Secrets},
+    keys::Keys,
+    response::{self, Dialect},
     transport::{self, Transport},
-    wire::{self, Dialect},
 };
 use crate::{
-    AccessToken, BoxError, Error, FetchFuture, NewToken, Predecessor, TokenEndpoint, TokenRequest,
-    TokenSource,
-    error::{Kind, Recovery},
+    error::{BoxError, Error, Kind, Recovery, token_endpoint::TokenEndpoint},
+    token::{
+        AccessToken, NewToken,
+        source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
+    },
 };
 
 /// So long a 404 of `/refresh` is remembered.
@@ -243,7 +246,7 @@ impl KlaviSource {
         let outcome = self
             .call(request, TokenEndpoint::Auth, reason, &[old, access, secret])
             .await;
-        outcome.map_err(wire::refusal_of_keys)
+        outcome.map_err(response::refusal_of_keys)
     }
 
     async fn call(

@@ -18,8 +18,8 @@ use tower::{
 };
 use tower_service::Service;
 
-use super::wire::is_success;
-use crate::{BoxError, Error};
+use super::response::is_success;
+use crate::error::{BoxError, Error};
 
 /// The most that is read of an answer.
 const LONGEST_ANSWER: usize = 64 * 1024;

@@ -18,8 +18,8 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::tape::Tape;
-use crate::BoxError;
+use super::recording::Tape;
+use crate::error::BoxError;
 
 /// A body that is recorded while it is sent, up to a limit, and can be sent again. Chunks of bytes
 /// are shared between the recording and what is sent, not copied (for originals whose data is

@@ -1,23 +1,21 @@
 //! How a request is kept for the resend.
 
-mod body;
+pub(crate) mod body;
 mod head;
-mod record;
-mod tape;
+pub(crate) mod record;
+mod recording;
 
 use std::{convert::Infallible, fmt};
 
 use http::Request;
 
 use self::head::KeptHead;
-#[cfg(feature = "reqwest")]
-pub(crate) use self::record::KeptBody;
-pub use self::{body::ReplayBody, record::RecordBody};
 
 /// How a request is kept, so that it can be sent once more after a 401.
 ///
 /// This trait is sealed: choose one of its implementors on the layer. [`CloneBody`] is the default,
-/// [`RecordBody`] comes with [`replay_with`](crate::KlaviAuthLayer::replay_with), [`SendOnce`] with
+/// [`RecordBody`](record::RecordBody) comes with
+/// [`replay_with`](crate::KlaviAuthLayer::replay_with), [`SendOnce`] with
 /// [`send_once`](crate::KlaviAuthLayer::send_once).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot keep this request for the resend",
@@ -116,9 +114,8 @@ impl<K> fmt::Debug for Kept<K> {
 #[cfg(test)]
 mod tests;
 
-mod sealed {
+pub(crate) mod sealed {
     pub trait Sealed {}
     impl Sealed for super::CloneBody {}
     impl Sealed for super::SendOnce {}
-    impl<B> Sealed for super::RecordBody<B> {}
 }

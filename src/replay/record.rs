@@ -5,8 +5,8 @@ use std::fmt;
 use http::Request;
 use http_body::Body;
 
-use super::{Kept, KeptHead, Replay, ReplayBody};
-use crate::BoxError;
+use super::{Kept, Replay, body::ReplayBody, head::KeptHead, sealed::Sealed};
+use crate::error::BoxError;
 
 /// The most of a body that is recorded, unless told otherwise.
 const LIMIT: usize = 64 * 1024;
@@ -76,6 +76,8 @@ impl<B> KeptBody<B> {
         }
     }
 }
+
+impl<B> Sealed for RecordBody<B> {}
 
 #[diagnostic::do_not_recommend]
 impl<B> Replay<Request<B>> for RecordBody<B>

@@ -6,17 +6,32 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::{
-    Handle, Sandbox,
+    handle::{ACCESS_KEY, Handle, SECRET_KEY, Sandbox},
     io::{Link, Listener, Socket},
     serve,
     state::{Server, State},
 };
-use crate::Credentials;
+use crate::klavi::credentials::Credentials;
 
-/// The built-in customer. No five characters of these keys occur in a word that an error message
-/// could have.
-pub(super) const ACCESS_KEY: &str = "q7Zx4Vn2Kw9Tj3Hd8Rb5";
-const SECRET_KEY: &str = "m6Yp1Gf8Xc3Lz7Bq2Wd9Jk4Nh5Tv0Rs6Pg1Mx8Qb";
+impl Sandbox {
+    /// Starts one with nothing set, as `Sandbox::builder().start()`.
+    ///
+    /// # Errors
+    ///
+    /// As [`SandboxBuilder::start`].
+    ///
+    /// # Panics
+    ///
+    /// As [`SandboxBuilder::start`].
+    pub async fn start() -> io::Result<Self> {
+        Self::builder().start().await
+    }
+
+    /// Sets one up.
+    pub fn builder() -> SandboxBuilder {
+        SandboxBuilder::new()
+    }
+}
 
 /// Sets a [`Sandbox`] up, see [`Sandbox::builder`].
 #[must_use]

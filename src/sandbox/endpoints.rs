@@ -19,15 +19,12 @@ use serde_json::json;
 
 use super::{
     answer,
+    body::{Keep, MAX_KEYS, is_of_type, read},
     route::{Route, Target},
-    serve::{Keep, read},
     state::{Arrival, Server},
     token,
     tokens::Owner,
 };
-
-/// The longest body of a call to `/auth` or `/token`.
-pub(super) const MAX_KEYS: usize = 16 * 1024;
 
 /// The longest body that a resource takes in whole.
 const MAX_BODY: usize = 8 * 1024 * 1024;
@@ -189,15 +186,6 @@ fn not_allowed(allow: &'static str) -> Response {
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(allow));
     response
-}
-
-/// Whether the body is said to be of this type.
-pub(super) fn is_of_type(parts: &Parts, media_type: &str) -> bool {
-    let Some(Ok(value)) = parts.headers.get(CONTENT_TYPE).map(HeaderValue::to_str) else {
-        return false;
-    };
-    let essence = value.split(';').next().unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case(media_type)
 }
 
 fn base16(bytes: &[u8]) -> String {

@@ -70,6 +70,7 @@
 //! - Bodies end at 8 MiB, except at `echo/raw`.
 
 mod answer;
+mod body;
 mod builder;
 mod endpoints;
 mod fault;
@@ -81,8 +82,6 @@ mod serve;
 mod state;
 mod token;
 mod tokens;
-
-use handle::Handle;
 
 pub use builder::SandboxBuilder;
 pub use fault::Fault;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Endpoint;
-use crate::Product;
+use crate::klavi::product::Product;
 
 /// A path, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,16 +4,17 @@ use std::{future::pending, sync::Arc};
 
 use axum::{
     Router,
-    body::Body,
     extract::{ConnectInfo, Request, State},
     response::Response,
 };
-use bytes::Bytes;
-use http::StatusCode;
-use http_body_util::BodyExt;
 use tokio::time::sleep;
 
-use super::{answer, endpoints, io::Link, state::Server};
+use super::{
+    body::{Keep, read},
+    endpoints,
+    io::Link,
+    state::Server,
+};
 
 pub(super) fn router(server: Arc<Server>) -> Router {
     Router::new().fallback(handle).with_state(server)
@@ -48,50 +49,13 @@ async fn handle(
     response
 }
 
-/// What becomes of a body that is read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keep {
-    Everything,
-    Nothing,
-}
-
-/// Reads a body of up to `limit` bytes and records it. `Err` is the answer to one that is longer or
-/// breaks off.
-pub(super) async fn read(
-    server: &Server,
-    number: u64,
-    mut body: Body,
-    limit: usize,
-    keep: Keep,
-) -> Result<Bytes, Response> {
-    let mut whole = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let broken = |_| answer::error(StatusCode::BAD_REQUEST, "The body broke off");
-        let Ok(chunk) = frame.map_err(broken)?.into_data() else {
-            continue;
-        };
-        if keep == Keep::Nothing {
-            server.lock().log.count_body(number, chunk.len());
-            continue;
-        }
-        server.lock().log.keep_body(number, &chunk);
-        if whole.len() + chunk.len() > limit {
-            return Err(answer::error(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "The body is too long for the sandbox",
-            ));
-        }
-        whole.extend_from_slice(&chunk);
-    }
-    Ok(whole.into())
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use axum::body::Body;
     use axum::response::IntoResponse;
-    use http::header::AUTHORIZATION;
+    use http::{StatusCode, header::AUTHORIZATION};
     use tokio::time::Instant;
     use tower::ServiceExt;
 

@@ -15,8 +15,7 @@ use http::{
 use serde_json::json;
 
 use super::{
-    endpoints::{MAX_KEYS, is_of_type},
-    serve::{Keep, read},
+    body::{Keep, MAX_KEYS, is_of_type, read},
     state::Server,
 };
 

@@ -72,10 +72,11 @@ pub(crate) fn has_printed(what: &str) -> bool {
 }
 
 /// What is public and is no type that could be printed: traits, functions, names for other types.
-const NO_TYPES: [&str; 8] = [
+const NO_TYPES: [&str; 9] = [
     "BoxError",
     "FetchFuture",
     "Inbound",
+    "IntoRequest",
     "Observer",
     "Outbound",
     "Replay",
@@ -95,20 +96,10 @@ fn public_names() -> BTreeSet<String> {
             let (kind, rest) = item.split_once(' ').unwrap();
             match kind {
                 "use" => {
-                    let path = rest.split(';').next().unwrap();
-                    let list = path.rsplit("::").next().unwrap().trim_matches(['{', '}']);
-                    let list = path
-                        .split_once('{')
-                        .map_or(list, |(_, list)| list.trim_end_matches('}'));
-                    assert!(
-                        !list.contains(['{', '*']),
-                        "this reads simple lists only: {path}"
-                    );
-                    names.extend(
-                        list.split(',')
-                            .map(|name| name.trim().to_owned())
-                            .filter(|name| !name.is_empty()),
-                    );
+                    let tree = rest.split(';').next().unwrap();
+                    let leaves = tree.split([',', '{', '}']).map(str::trim);
+                    let leaves = leaves.filter(|leaf| !leaf.is_empty() && !leaf.ends_with("::"));
+                    names.extend(leaves.map(|leaf| leaf.rsplit("::").next().unwrap().to_owned()));
                 }
                 "struct" | "enum" => {
                     names.insert(

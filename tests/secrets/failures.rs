@@ -319,7 +319,7 @@ pub(crate) fn configuration() {
         book::error("of a configuration", error);
         kinds.insert(format!("{error:?}").split('(').next().unwrap().to_owned());
     }
-    let all = book::variants(include_str!("../../src/config_error.rs"), "ConfigError");
+    let all = book::variants(include_str!("../../src/error/config.rs"), "ConfigError");
     assert_eq!(kinds, all.into_iter().collect());
 }
 
@@ -332,13 +332,13 @@ fn client_error(token_url: &str, id: &str, secret: &str) -> ConfigError {
 
 /// Every kind of error was printed by now.
 pub(crate) fn are_complete() {
-    for kind in book::variants(include_str!("../../src/error.rs"), "Kind") {
+    for kind in book::variants(include_str!("../../src/error/mod.rs"), "Kind") {
         assert!(
             book::has_printed(&format!("kind: {kind}")),
             "no error of this kind was printed: {kind}"
         );
     }
-    for lost in book::variants(include_str!("../../src/error.rs"), "Lost") {
+    for lost in book::variants(include_str!("../../src/error/mod.rs"), "Lost") {
         assert!(
             book::has_printed(&format!("NoToken({lost})")),
             "no token was lost in this way: {lost}"

@@ -50,4 +50,4 @@ use self::acquire::Acquire;
 // The stand-in, by the name that the files under test import.
 use self::model as core;
 // Pure arithmetic, the same for both.
-use super::{backoff, budget, current};
+use super::{backoff, budget, current, policy};

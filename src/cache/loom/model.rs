@@ -24,9 +24,15 @@ use super::{
     state::{Config, Lookup, State},
     waiters::Waiter,
 };
+use super::{
+    backoff::Backoff,
+    budget::{Bucket, Budget},
+    current::ValidToken,
+    policy::RefreshPolicy,
+};
 use crate::{
-    AccessToken, Error, NewToken, RefreshPolicy,
-    cache::{Backoff, Budget, budget::Bucket, current::ValidToken},
+    error::Error,
+    token::{AccessToken, NewToken},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -8,12 +8,13 @@ use std::sync::{
 use loom::{sync::atomic as shown, thread};
 use tokio::time::Instant;
 
+use super::current::ValidToken;
 use super::{
     Acquire,
     model::{Bell, Fetch, OVERDUE, RENEWAL_DUE, TokenCache, block_on, bounded},
     state::Lookup,
 };
-use crate::{AccessToken, cache::current::ValidToken};
+use crate::token::AccessToken;
 
 /// What a service has of the token.
 #[derive(Default)]

@@ -17,7 +17,7 @@ use super::{
     model::{Bell, block_on, exhaustively},
     waiters::{Sender, Waiter},
 };
-use crate::Error;
+use crate::error::Error;
 
 /// The two ends of a flight.
 fn waiters() -> (Sender, Waiter) {

@@ -7,7 +7,7 @@ use std::{
 
 use http_body_util::combinators::UnsyncBoxBody;
 
-use super::{super::RecordBody, *};
+use super::{super::record::RecordBody, *};
 
 /// Counts how often it was woken.
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header::AUTHORIZATION};
 use proptest::{collection::vec, prelude::*};
 
-use super::super::KeptHead;
+use super::super::head::KeptHead;
 
 type Head = (Method, Uri, Version, Vec<(String, Vec<u8>, bool)>);
 

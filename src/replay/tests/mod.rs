@@ -19,8 +19,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 
-use super::ReplayBody;
-use crate::BoxError;
+use super::body::ReplayBody;
+use crate::error::BoxError;
 
 /// What an original does when it is polled.
 #[derive(Clone, Copy, Debug)]

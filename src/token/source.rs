@@ -2,7 +2,8 @@
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
-use crate::{AccessToken, Error, NewToken};
+use super::{AccessToken, NewToken};
+use crate::error::Error;
 
 /// What [`TokenSource::fetch`] returns.
 pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<NewToken, Error>> + Send + 'a>>;

@@ -2,29 +2,12 @@
 
 use http::{HeaderMap, Uri, header::AUTHORIZATION};
 
+use super::options::Marks;
 use crate::{
-    Error, KlaviApi,
-    message::{Destination, Marks},
+    error::Error,
+    klavi::{api::KlaviApi, product_path::ProductPath},
     origin::{Origin, Target},
-    product_path::ProductPath,
 };
-
-/// In the extensions of a request: it goes out as it is, without a token, and a 401 to it starts
-/// nothing.
-///
-/// ```
-/// use klavi_auth::SkipAuth;
-///
-/// let request = http::Request::get("https://api.klavi.ai/health").extension(SkipAuth).body(());
-/// # assert!(request.is_ok());
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SkipAuth;
-
-/// In the extensions of a request: it is sent once. A 401 goes to the caller, and the token is
-/// replaced for the next request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NoResend;
 
 /// Where the token may go, and which requests are left alone.
 #[derive(Clone, Debug)]
@@ -164,12 +147,36 @@ impl Scope {
     }
 }
 
+/// Where a request goes.
+#[derive(Debug)]
+pub(crate) enum Destination<'a> {
+    /// The API: seen at a glance, or wherever the inner service is bound to (origin-form, `/path`).
+    Api,
+    /// A scheme, host and port.
+    At(Target<'a>),
+    /// Neither: no `http` and no `https`, or an authority alone (`CONNECT`).
+    Elsewhere,
+}
+
+impl<'a> Destination<'a> {
+    pub(crate) fn of(uri: &'a Uri) -> Self {
+        if uri.authority().is_none() && uri.scheme().is_none() {
+            return Self::Api;
+        }
+        Target::of(uri).map_or(Self::Elsewhere, Self::At)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::Request;
 
     use super::*;
-    use crate::{Product, TokenCache, source_fn};
+    use crate::{
+        cache::token_cache::TokenCache,
+        klavi::product::Product,
+        token::{skip_auth::SkipAuth, source::source_fn},
+    };
 
     fn of<B>(scope: &Scope, request: &Request<B>) -> Treatment {
         let (uri, marks) = (request.uri(), Marks::of(request.extensions()));

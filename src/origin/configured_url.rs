@@ -2,7 +2,8 @@
 
 use http::Uri;
 
-use crate::{ConfigError, host::Host, origin::Origin};
+use super::{Origin, host::Host};
+use crate::error::config::ConfigError;
 
 /// What a URL is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

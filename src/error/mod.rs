@@ -1,12 +1,17 @@
 //! Why there is no token: one opaque, clonable error with predicates.
 
+mod cause;
+pub(crate) mod config;
+pub(crate) mod mask;
+pub(crate) mod token_endpoint;
+
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use crate::{
-    TokenEndpoint,
-    cause::{self, Cause, Mask},
+use self::{
+    cause::{Cause, chain, io_kind, is_connect},
+    token_endpoint::TokenEndpoint,
 };
 
 /// Any error, boxed: the error type of tower's own middleware.
@@ -220,13 +225,13 @@ impl Error {
     ///
     /// Known of reqwest's and hyper-util's clients, and of I/O errors of these kinds.
     pub fn is_connect(&self) -> bool {
-        cause::chain(self).any(cause::is_connect)
+        chain(self).any(is_connect)
     }
 
     /// The kind of the I/O error behind this error, if there is one: the first that is more than
     /// [`Other`](io::ErrorKind::Other).
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
-        let mut kinds = cause::chain(self).filter_map(cause::io_kind);
+        let mut kinds = chain(self).filter_map(io_kind);
         let first = kinds.next()?;
         Some(
             [first]
@@ -364,32 +369,6 @@ impl Error {
 
     pub(crate) fn with_source(self, source: impl Into<BoxError>) -> Self {
         self.rebuild(|inner| inner.source = Some(source.into().into()))
-    }
-
-    /// The same, with secrets masked in its message and in what caused it. A cause that repeats
-    /// none stays what it is.
-    pub(crate) fn masked(self, mask: &Mask<'_>) -> Self {
-        let message = self
-            .0
-            .message
-            .as_deref()
-            .and_then(|message| mask(format_args!("{message}")));
-        let source = self
-            .0
-            .source
-            .as_deref()
-            .map(|source| source as &(dyn std::error::Error + 'static));
-        let source = source.filter(|source| cause::repeats_a_secret(*source, mask));
-        let source = source.map(|source| cause::masked(source, mask));
-        if message.is_none() && source.is_none() {
-            return self;
-        }
-        self.rebuild(|inner| {
-            inner.message = message
-                .map(String::into_boxed_str)
-                .or_else(|| inner.message.take());
-            inner.source = source.or_else(|| inner.source.take());
-        })
     }
 
     pub(crate) fn with_status(self, status: StatusCode) -> Self {

@@ -12,8 +12,8 @@ use super::{
     text::{printed, text},
 };
 use crate::{
-    Error, NewToken,
-    error::{Kind, Recovery},
+    error::{Error, Kind, Recovery},
+    token::NewToken,
 };
 
 /// Klavi's documentation: "default 1800 seconds".

@@ -6,11 +6,17 @@ use ::reqwest::{Body, Method, Request, RequestBuilder, Response, Url};
 use http::{Extensions, HeaderMap, StatusCode, Uri};
 
 use crate::{
-    BoxError, CloneBody, Inbound, IntoRequest, Outbound, RecordBody, Replay,
-    message::{Destination, Marks, sealed::Sealed},
+    error::BoxError,
     origin::Target,
-    replay::KeptBody,
-    scope::{Scope, Treatment},
+    replay::{
+        CloneBody, Replay,
+        record::{KeptBody, RecordBody},
+    },
+    request::{
+        http_types::{Inbound, IntoRequest, Outbound, sealed::Sealed},
+        options::Marks,
+        scope::{Destination, Scope, Treatment},
+    },
 };
 
 /// reqwest shows the extensions of a request only in the form of the `http` crate. After an error

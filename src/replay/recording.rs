@@ -22,7 +22,7 @@ use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::BoxError;
+use crate::error::BoxError;
 
 /// The most frames that are recorded, however small: each takes some memory of its own.
 const MOST_FRAMES: usize = 4096;

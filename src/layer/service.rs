@@ -10,17 +10,25 @@ use futures_util::future::{self, Either};
 use http::Extensions;
 use tokio::time::Instant;
 use tower::util::Oneshot;
+use tower_layer::Layer;
 use tower_service::Service;
 
+use super::{
+    attempt::first_sending,
+    cold_path::{Detour, Way},
+    future::ResponseFuture,
+    layer::KlaviAuthLayer,
+    shard::{Handle, Handles},
+};
 use crate::{
-    BoxError, CloneBody, Error, Inbound, IntoRequest, KlaviAuthLayer, Outbound, Replay,
-    ResponseFuture, TokenCache,
-    cache::{Acquire, Lookup},
-    detour::{Detour, Way},
-    handle::{Handle, Handles},
-    message::Marks,
-    resend::first_sending,
-    scope::Treatment,
+    cache::{acquire::Acquire, state::Lookup, token_cache::TokenCache},
+    error::{BoxError, Error},
+    replay::{CloneBody, Replay},
+    request::{
+        http_types::{Inbound, IntoRequest, Outbound},
+        options::Marks,
+        scope::Treatment,
+    },
 };
 
 /// A service that keeps requests to Klavi authenticated, made by [`KlaviAuthLayer`].
@@ -321,6 +329,14 @@ where
                 ResponseFuture::failed(error)
             }
         }
+    }
+}
+
+impl<S: Clone, R: Clone> Layer<S> for KlaviAuthLayer<R> {
+    type Service = KlaviAuth<S, R>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        KlaviAuth::new(inner, self.clone())
     }
 }
 

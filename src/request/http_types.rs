@@ -2,11 +2,11 @@
 
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, Uri};
 
-use crate::{
-    BoxError, NoResend, SkipAuth, TokenCache,
-    origin::Target,
+use super::{
+    options::Marks,
     scope::{Scope, Treatment},
 };
+use crate::error::BoxError;
 
 /// A request that can be given a token. Sealed.
 pub trait Outbound: sealed::Sealed {
@@ -50,58 +50,6 @@ pub trait Inbound: sealed::Sealed {
     #[doc(hidden)]
     fn answered_by(&self) -> Option<Uri> {
         None
-    }
-}
-
-/// What a request says of itself in its extensions.
-#[derive(Clone, Debug, Default)]
-pub struct Marks {
-    pub(crate) skip: bool,
-    pub(crate) once: bool,
-    pub(crate) cache: Option<TokenCache>,
-}
-
-impl Marks {
-    #[inline]
-    pub(crate) fn of(extensions: &Extensions) -> Self {
-        if extensions.is_empty() {
-            return Self::default();
-        }
-        Self {
-            skip: extensions.get::<SkipAuth>().is_some(),
-            once: extensions.get::<NoResend>().is_some(),
-            cache: extensions.get::<TokenCache>().cloned(),
-        }
-    }
-
-    /// What is said in either place; of two caches, this one.
-    #[cfg(feature = "reqwest-middleware")]
-    pub(crate) fn or(self, other: Self) -> Self {
-        Self {
-            skip: self.skip || other.skip,
-            once: self.once || other.once,
-            cache: self.cache.or(other.cache),
-        }
-    }
-}
-
-/// Where a request goes.
-#[derive(Debug)]
-pub(crate) enum Destination<'a> {
-    /// The API: seen at a glance, or wherever the inner service is bound to (origin-form, `/path`).
-    Api,
-    /// A scheme, host and port.
-    At(Target<'a>),
-    /// Neither: no `http` and no `https`, or an authority alone (`CONNECT`).
-    Elsewhere,
-}
-
-impl<'a> Destination<'a> {
-    pub(crate) fn of(uri: &'a Uri) -> Self {
-        if uri.authority().is_none() && uri.scheme().is_none() {
-            return Self::Api;
-        }
-        Target::of(uri).map_or(Self::Elsewhere, Self::At)
     }
 }
 

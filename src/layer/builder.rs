@@ -7,12 +7,24 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use tower_service::Service;
 
+use super::{layer::KlaviAuthLayer, settings::Options};
+#[cfg(feature = "reqwest")]
+use crate::klavi::reqwest::{default_transport, over_reqwest};
 use crate::{
-    Backoff, BoxError, Budget, ConfigError, Credentials, KlaviApi, KlaviAuthLayer, KlaviSource,
-    Observer, RefreshPolicy,
-    cache::{TokenSettings, check_timeout},
-    klavi::{self, Transport},
-    layer::Options,
+    cache::{
+        backoff::Backoff,
+        budget::Budget,
+        builder::{TokenSettings, check_timeout},
+        policy::RefreshPolicy,
+    },
+    error::{BoxError, config::ConfigError},
+    events::event::Observer,
+    klavi::{
+        api::KlaviApi,
+        credentials::Credentials,
+        source::KlaviSource,
+        transport::{self, Transport},
+    },
 };
 
 /// Builds a [`KlaviAuthLayer`] with tokens from Klavi's own endpoints.
@@ -51,6 +63,13 @@ pub struct KlaviAuthLayerBuilder {
     error: Option<ConfigError>,
 }
 
+impl KlaviAuthLayer {
+    /// A layer for `api` with tokens from Klavi's own endpoints.
+    pub fn builder(api: KlaviApi, credentials: Credentials) -> KlaviAuthLayerBuilder {
+        KlaviAuthLayerBuilder::new(api, credentials)
+    }
+}
+
 impl KlaviAuthLayerBuilder {
     pub(crate) fn new(api: KlaviApi, credentials: Credentials) -> Self {
         Self {
@@ -78,7 +97,7 @@ impl KlaviAuthLayerBuilder {
         }
         let transport = match self.transport {
             Some(transport) => transport,
-            None => klavi::default_transport()?,
+            None => default_transport()?,
         };
         let mut source =
             KlaviSource::over(self.api, self.credentials, transport).headers(self.headers);
@@ -112,7 +131,7 @@ impl KlaviAuthLayerBuilder {
         A::Data: Send,
         A::Error: Into<BoxError>,
     {
-        self.transport = Some(klavi::erase(transport));
+        self.transport = Some(transport::erase(transport));
         self
     }
 
@@ -139,7 +158,7 @@ impl KlaviAuthLayerBuilder {
     #[cfg(feature = "reqwest")]
     #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
     pub fn reqwest(mut self, client: reqwest::Client) -> Self {
-        self.transport = Some(klavi::over_reqwest(client));
+        self.transport = Some(over_reqwest(client));
         self
     }
 
@@ -250,6 +269,12 @@ impl KlaviAuthLayerBuilder {
         self.options.reject_when(predicate);
         self
     }
+}
+
+/// There is none without the feature `reqwest`.
+#[cfg(not(feature = "reqwest"))]
+fn default_transport() -> Result<Transport, ConfigError> {
+    Err(ConfigError::MissingTransport)
 }
 
 impl fmt::Debug for KlaviAuthLayerBuilder {

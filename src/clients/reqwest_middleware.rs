@@ -4,12 +4,14 @@ use ::reqwest::{Request, Response};
 use http::Extensions;
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
+use super::reqwest::{destination, read_marks};
 use crate::{
-    CloneBody, KlaviAuthLayer, Replay,
-    message::Marks,
-    reqwest::{destination, read_marks},
-    resend::{Rejected, after_response, first_sending, second_sending},
-    scope::Treatment,
+    layer::{
+        attempt::{Rejected, after_response, first_sending, second_sending},
+        layer::KlaviAuthLayer,
+    },
+    replay::{CloneBody, Replay},
+    request::{options::Marks, scope::Treatment},
 };
 
 /// A [`Middleware`] of reqwest-middleware that does what the layer does, with the layer's tokens

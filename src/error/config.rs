@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, error::Error, fmt, sync::Arc};
 
-use crate::BoxError;
+use super::BoxError;
 
 /// What is wrong, in words that can be printed.
 type Problem = Cow<'static, str>;
@@ -56,6 +56,13 @@ impl ConfigError {
     /// This is what is wrong with the value of an environment variable.
     pub(crate) fn of_env(self, name: &'static str) -> Self {
         Self::InvalidEnv(name, self.to_string().into())
+    }
+}
+
+impl ConfigError {
+    /// This credential cannot be a token, and why.
+    pub(crate) fn cannot_be_used(which: &'static str, error: &super::Error) -> Self {
+        Self::InvalidCredential(which, format!("cannot be used: {error}").into())
     }
 }
 

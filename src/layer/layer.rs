@@ -3,88 +3,35 @@
 use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, StatusCode};
-use tower_layer::Layer;
 
+use super::settings::{Options, Settings};
 use crate::{
-    CloneBody, ConfigError, Credentials, Error, KlaviApi, KlaviAuth, KlaviAuthLayerBuilder,
-    RecordBody, ReplayBody, SendOnce, TokenCache,
-    configured_url::{self, Purpose},
-    scope::Scope,
-    source_fn,
+    cache::token_cache::TokenCache,
+    error::{Error, config::ConfigError},
+    klavi::api::KlaviApi,
+    origin::configured_url::{self, Purpose},
+    replay::{CloneBody, SendOnce, body::ReplayBody, record::RecordBody},
+    request::scope::Scope,
+    token::source::source_fn,
 };
 
-/// A [`Layer`] that keeps requests to Klavi authenticated. See the [crate docs](crate) for what it
-/// does.
+/// A [`Layer`](tower_layer::Layer) that keeps requests to Klavi authenticated. See the [crate
+/// docs](crate) for what it does.
 ///
 /// It is cheap to clone. Clones, and all services that they make, share one token and one fetch.
 ///
 /// `R` says how request bodies are kept for the resend: [`CloneBody`] by default, see
 /// [`replay_with`](Self::replay_with) and [`send_once`](Self::send_once). If the compiler says that
-/// the bounds of `call` or `oneshot` are not satisfied, the body cannot be cloned and one of the two
-/// is missing: [`KlaviAuth::send`] says so itself. See [Bodies](crate#bodies).
+/// the bounds of `call` or `oneshot` are not satisfied, the body cannot be cloned and one of the
+/// two is missing: [`KlaviAuth::send`](crate::KlaviAuth::send) says so itself. See
+/// [Bodies](crate#bodies).
 #[derive(Clone)]
 pub struct KlaviAuthLayer<R = CloneBody> {
     settings: Arc<Settings>,
     replay: R,
 }
 
-#[derive(Clone)]
-pub(crate) struct Settings {
-    pub(crate) cache: TokenCache,
-    pub(crate) options: Options,
-}
-
-/// All that can be set of a layer, but for its tokens and for how it keeps bodies.
-#[derive(Clone)]
-pub(crate) struct Options {
-    pub(crate) scope: Scope,
-    pub(crate) resend: bool,
-    rejected_when: Option<Arc<Predicate>>,
-}
-
-type Predicate = dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync;
-
-impl Options {
-    pub(crate) fn new(api: &KlaviApi) -> Self {
-        Self::within(Scope::new(api))
-    }
-
-    fn within(scope: Scope) -> Self {
-        Self {
-            scope,
-            resend: true,
-            rejected_when: None,
-        }
-    }
-
-    pub(crate) fn allow_origin(&mut self, origin: &str) -> Result<(), ConfigError> {
-        let (origin, _) = configured_url::parse_secure(origin, Purpose::AddedOrigin)?;
-        self.scope.add(origin);
-        Ok(())
-    }
-
-    pub(crate) fn reject_when(
-        &mut self,
-        predicate: impl Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
-    ) {
-        self.rejected_when = Some(Arc::new(predicate));
-    }
-
-    /// Whether a response says that the token was rejected.
-    pub(crate) fn is_rejection(&self, status: StatusCode, headers: &HeaderMap) -> bool {
-        match &self.rejected_when {
-            None => status == StatusCode::UNAUTHORIZED,
-            Some(predicate) => predicate(status, headers),
-        }
-    }
-}
-
 impl KlaviAuthLayer {
-    /// A layer for `api` with tokens from Klavi's own endpoints.
-    pub fn builder(api: KlaviApi, credentials: Credentials) -> KlaviAuthLayerBuilder {
-        KlaviAuthLayerBuilder::new(api, credentials)
-    }
-
     /// A layer for `api` with no token of its own: every request brings the [`TokenCache`] of the
     /// customer that it is made for in its extensions. See [`TokenCaches`](crate::TokenCaches).
     ///
@@ -253,14 +200,6 @@ impl<B> KlaviAuthLayer<RecordBody<B>> {
             settings: self.settings,
             replay: self.replay.limit(bytes),
         }
-    }
-}
-
-impl<S: Clone, R: Clone> Layer<S> for KlaviAuthLayer<R> {
-    type Service = KlaviAuth<S, R>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        KlaviAuth::new(inner, self.clone())
     }
 }
 

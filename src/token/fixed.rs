@@ -2,21 +2,23 @@
 
 use std::time::Duration;
 
-use crate::{
-    ConfigError, Error, FetchFuture, NewToken, Predecessor, TokenRequest, TokenSource, klavi,
+use super::{
+    NewToken,
+    source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
 };
+use crate::error::{Error, config::ConfigError};
 
 /// The source of one token.
 #[derive(Debug)]
-pub(super) struct Fixed(NewToken);
+pub(crate) struct Fixed(NewToken);
 
 impl Fixed {
-    pub(super) fn new(token: &str) -> Result<Self, ConfigError> {
+    pub(crate) fn new(token: &str) -> Result<Self, ConfigError> {
         // Cut to the longest lifetime. When that is over, the same token is handed out again.
         let token = NewToken::new(token, Duration::MAX);
         token
             .map(Self)
-            .map_err(|error| klavi::cannot_be_used("token", &error))
+            .map_err(|error| ConfigError::cannot_be_used("token", &error))
     }
 }
 

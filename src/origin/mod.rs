@@ -1,11 +1,14 @@
 //! Scheme, host and port: what a token is pinned to.
 
+pub(crate) mod configured_url;
+pub(crate) mod host;
+
 use http::{
     Uri,
     uri::{Authority, Scheme},
 };
 
-use crate::host::Host;
+use self::host::Host;
 
 /// Scheme, host and port of an `http` or `https` URL, normalised as a browser does (and the `url`
 /// crate).

@@ -5,8 +5,14 @@ use std::mem;
 
 use http::{HeaderMap, HeaderValue, Uri, header::AUTHORIZATION};
 
+use super::layer::KlaviAuthLayer;
 use crate::{
-    AccessToken, Error, Event, GivenUp, Inbound, KlaviAuthLayer, Outbound, Replay, TokenCache,
+    cache::token_cache::TokenCache,
+    error::Error,
+    events::event::{Event, GivenUp},
+    replay::Replay,
+    request::http_types::{Inbound, Outbound},
+    token::AccessToken,
 };
 
 /// What is remembered of a request that the inner service has.

@@ -17,10 +17,10 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::{layer::KlaviAuthLayer, template::Template};
 use crate::{
-    AccessToken, KlaviAuthLayer,
-    cache::{Acquire, Lookup, ValidToken},
-    template::Template,
+    cache::{acquire::Acquire, current::ValidToken, state::Lookup},
+    token::AccessToken,
 };
 
 /// What the service was made of.
@@ -168,7 +168,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{KlaviApi, NewToken, Product, SendOnce, TokenCache, source_fn};
+    use crate::{
+        cache::token_cache::TokenCache,
+        klavi::{api::KlaviApi, product::Product},
+        replay::SendOnce,
+        token::{NewToken, source::source_fn},
+    };
 
     async fn handles() -> (TokenCache, Handles<(), SendOnce>) {
         let cache = TokenCache::new(source_fn(|_| async {

@@ -1,72 +1,41 @@
-//! Causes from outside: what they say about a connection, and copies of them with secrets masked.
+//! Copies of errors with secrets masked.
 
-use std::{
-    error::Error as StdError,
-    fmt::{self, Write},
-    io, iter,
-    sync::Arc,
+use std::{error::Error as StdError, fmt, io, sync::Arc};
+
+use super::{
+    Error,
+    cause::{Cause, Masked, chain, io_kind, is_connect},
 };
-
-use crate::Error;
 
 /// Masks the secrets in a text; `None` if there are none in it.
 pub(crate) type Mask<'a> = dyn Fn(fmt::Arguments<'_>) -> Option<String> + 'a;
 
-/// A cause, shared by the clones of its error.
-pub(crate) type Cause = Arc<dyn StdError + Send + Sync>;
-
-/// An error and those that it was caused by.
-pub(crate) fn chain<'a>(
-    error: &'a (dyn StdError + 'static),
-) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    iter::successors(Some(error), |&link| link.source())
-}
-
-/// The kind of the I/O error that this is, or was before it was masked.
-pub(crate) fn io_kind(link: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
-    match link.downcast_ref::<io::Error>() {
-        Some(error) => Some(error.kind()),
-        None => link.downcast_ref::<Masked>()?.io_kind,
-    }
-}
-
-/// Whether it says that no connection could be made.
-pub(crate) fn is_connect(link: &(dyn StdError + 'static)) -> bool {
-    #[cfg(feature = "reqwest")]
-    if link
-        .downcast_ref::<reqwest::Error>()
-        .is_some_and(reqwest::Error::is_connect)
-    {
-        return true;
-    }
-    if let Some(masked) = link.downcast_ref::<Masked>() {
-        return masked.is_connect;
-    }
-    let is_connect = |kind| {
-        matches!(
-            kind,
-            io::ErrorKind::ConnectionRefused
-                | io::ErrorKind::AddrNotAvailable
-                | io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable
-                | io::ErrorKind::NetworkDown
-        )
-    };
-    // hyper-util has a predicate of its own, but this crate does not depend on hyper-util.
-    io_kind(link).is_some_and(is_connect) || prints(link, "client error (Connect)")
-}
-
-/// Whether an error prints exactly this. Copies nothing: it may be a secret.
-fn prints(link: &dyn StdError, text: &str) -> bool {
-    struct Rest<'a>(&'a str);
-    impl Write for Rest<'_> {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
-            Ok(())
+impl Error {
+    /// The same, with secrets masked in its message and in what caused it. A cause that repeats
+    /// none stays what it is.
+    pub(crate) fn masked(self, mask: &Mask<'_>) -> Self {
+        let message = self
+            .0
+            .message
+            .as_deref()
+            .and_then(|message| mask(format_args!("{message}")));
+        let source = self
+            .0
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn std::error::Error + 'static));
+        let source = source.filter(|source| repeats_a_secret(*source, mask));
+        let source = source.map(|source| masked(source, mask));
+        if message.is_none() && source.is_none() {
+            return self;
         }
+        self.rebuild(|inner| {
+            inner.message = message
+                .map(String::into_boxed_str)
+                .or_else(|| inner.message.take());
+            inner.source = source.or_else(|| inner.source.take());
+        })
     }
-    let mut rest = Rest(text);
-    write!(rest, "{link}").is_ok() && rest.0.is_empty()
 }
 
 /// Whether a cause, or what it was caused by, repeats a secret.
@@ -108,33 +77,6 @@ pub(crate) fn masked(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> Cause
 fn is_of_the_system(link: &(dyn StdError + 'static)) -> bool {
     link.downcast_ref::<io::Error>()
         .is_some_and(|error| error.get_ref().is_none())
-}
-
-/// Stands for a cause that repeats a secret.
-struct Masked {
-    display: String,
-    debug: String,
-    io_kind: Option<io::ErrorKind>,
-    is_connect: bool,
-    source: Option<Cause>,
-}
-
-impl fmt::Display for Masked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.display)
-    }
-}
-
-impl fmt::Debug for Masked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.debug)
-    }
-}
-
-impl StdError for Masked {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|source| source as _)
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::ConfigError;
+use crate::error::config::ConfigError;
 
 /// Klavi's usual lifetime of a token, which the windows of a policy are checked against.
 const NOMINAL_LIFETIME: Duration = Duration::from_secs(1800);

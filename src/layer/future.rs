@@ -10,10 +10,14 @@ use std::{
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::{
+    attempt::{Sent, after_response},
+    cold_path::{Detour, DetourOf, End, Way},
+};
 use crate::{
-    BoxError, Inbound, Outbound, Replay,
-    detour::{Detour, DetourOf, End, Way},
-    resend::{Sent, after_response},
+    error::BoxError,
+    replay::Replay,
+    request::http_types::{Inbound, Outbound},
 };
 
 pin_project! {

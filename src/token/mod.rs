@@ -1,5 +1,9 @@
 //! Tokens: as a source hands them over, and as the cache keeps them.
 
+pub(crate) mod fixed;
+pub(crate) mod skip_auth;
+pub(crate) mod source;
+
 use std::{fmt, hint::black_box, time::Duration};
 
 use bytes::Bytes;
@@ -7,7 +11,7 @@ use http::HeaderValue;
 use secrecy::zeroize::Zeroizing;
 use tokio::time::Instant;
 
-use crate::{Error, TokenEndpoint};
+use crate::error::{Error, token_endpoint::TokenEndpoint};
 
 const SCHEME: &str = "Bearer ";
 

@@ -11,11 +11,16 @@ use std::{
 use tokio::time::Instant;
 use tower_service::Service;
 
+use super::{
+    attempt::{Rejected, Sent, first_sending, second_sending},
+    shard::Handle,
+};
 use crate::{
-    BoxError, Event, GivenUp, Inbound, Outbound, Replay, TokenCache,
-    cache::{Acquire, Lookup, ValidToken},
-    handle::Handle,
-    resend::{Rejected, Sent, first_sending, second_sending},
+    cache::{acquire::Acquire, current::ValidToken, state::Lookup, token_cache::TokenCache},
+    error::BoxError,
+    events::event::{Event, GivenUp},
+    replay::Replay,
+    request::http_types::{Inbound, Outbound},
 };
 
 /// What stays with a request from beginning to end.

@@ -1,28 +1,28 @@
 //! Pages that belong to no single item: the life of a token, clocks, days of outages, faults,
 //! signals, security, and how all of it is tested. They are only in the documentation.
 
-#[doc = include_str!("docs/clocks.md")]
+#[doc = include_str!("clocks.md")]
 pub mod clocks {}
 
-#[doc = include_str!("docs/days.md")]
+#[doc = include_str!("days.md")]
 pub mod days {}
 
-#[doc = include_str!("docs/faults.md")]
+#[doc = include_str!("faults.md")]
 pub mod faults {}
 
-#[doc = include_str!("docs/signals.md")]
+#[doc = include_str!("signals.md")]
 pub mod signals {}
 
-#[doc = include_str!("docs/token_life.md")]
+#[doc = include_str!("token_life.md")]
 pub mod token_life {}
 
-#[doc = include_str!("../SECURITY.md")]
+#[doc = include_str!("../../SECURITY.md")]
 pub mod security {}
 
 #[cfg(feature = "sandbox")]
-#[doc = include_str!("docs/soak.md")]
+#[doc = include_str!("soak.md")]
 pub mod soak {}
 
 #[cfg(feature = "sandbox")]
-#[doc = include_str!("docs/testing.md")]
+#[doc = include_str!("testing.md")]
 pub mod testing {}

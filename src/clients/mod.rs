@@ -1,0 +1,5 @@
+//! The layer's other faces: reqwest's own types, and a middleware of reqwest-middleware.
+
+pub(crate) mod reqwest;
+#[cfg(feature = "reqwest-middleware")]
+pub(crate) mod reqwest_middleware;

@@ -1,0 +1,92 @@
+//! Causes from outside: what they say about a connection.
+
+use std::{
+    error::Error as StdError,
+    fmt::{self, Write},
+    io, iter,
+    sync::Arc,
+};
+
+/// A cause, shared by the clones of its error.
+pub(crate) type Cause = Arc<dyn StdError + Send + Sync>;
+
+/// An error and those that it was caused by.
+pub(crate) fn chain<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    iter::successors(Some(error), |&link| link.source())
+}
+
+/// The kind of the I/O error that this is, or was before it was masked.
+pub(crate) fn io_kind(link: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
+    match link.downcast_ref::<io::Error>() {
+        Some(error) => Some(error.kind()),
+        None => link.downcast_ref::<Masked>()?.io_kind,
+    }
+}
+
+/// Whether it says that no connection could be made.
+pub(crate) fn is_connect(link: &(dyn StdError + 'static)) -> bool {
+    #[cfg(feature = "reqwest")]
+    if link
+        .downcast_ref::<reqwest::Error>()
+        .is_some_and(reqwest::Error::is_connect)
+    {
+        return true;
+    }
+    if let Some(masked) = link.downcast_ref::<Masked>() {
+        return masked.is_connect;
+    }
+    let is_connect = |kind| {
+        matches!(
+            kind,
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::AddrNotAvailable
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::NetworkDown
+        )
+    };
+    // hyper-util has a predicate of its own, but this crate does not depend on hyper-util.
+    io_kind(link).is_some_and(is_connect) || prints(link, "client error (Connect)")
+}
+
+/// Whether an error prints exactly this. Copies nothing: it may be a secret.
+fn prints(link: &dyn StdError, text: &str) -> bool {
+    struct Rest<'a>(&'a str);
+    impl Write for Rest<'_> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
+            Ok(())
+        }
+    }
+    let mut rest = Rest(text);
+    write!(rest, "{link}").is_ok() && rest.0.is_empty()
+}
+
+/// Stands for a cause that repeats a secret.
+pub(super) struct Masked {
+    pub(super) display: String,
+    pub(super) debug: String,
+    pub(super) io_kind: Option<io::ErrorKind>,
+    pub(super) is_connect: bool,
+    pub(super) source: Option<Cause>,
+}
+
+impl fmt::Display for Masked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.display)
+    }
+}
+
+impl fmt::Debug for Masked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.debug)
+    }
+}
+
+impl StdError for Masked {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

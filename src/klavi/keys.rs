@@ -1,0 +1,33 @@
+//! The two keys of `/auth`, and what a key must be.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::error::config::ConfigError;
+
+#[derive(Clone)]
+pub(crate) struct Keys {
+    pub(crate) access: SecretString,
+    pub(crate) secret: SecretString,
+}
+
+impl Keys {
+    /// The access key and the secret key.
+    pub(super) fn expose(&self) -> (&str, &str) {
+        (self.access.expose_secret(), self.secret.expose_secret())
+    }
+}
+
+pub(super) fn key(text: &str, which: &'static str) -> Result<SecretString, ConfigError> {
+    let problem = match text {
+        "" => Some("is empty"),
+        _ if text.ends_with(['\r', '\n']) => Some("ends with a line break: trim it"),
+        _ if text.contains(char::is_control) => Some("has a control character in it"),
+        _ => None,
+    };
+    if let Some(problem) = problem {
+        return Err(ConfigError::InvalidCredential(which, problem.into()));
+    }
+    // A copy of just its length. Cutting the caller's `String` to that could move it and leave it
+    // behind.
+    Ok(SecretString::from(Box::<str>::from(text)))
+}

@@ -1,0 +1,64 @@
+//! What all clones of a layer share.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode};
+
+use crate::{
+    cache::token_cache::TokenCache,
+    error::config::ConfigError,
+    klavi::api::KlaviApi,
+    origin::configured_url::{self, Purpose},
+    request::scope::Scope,
+};
+
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) cache: TokenCache,
+    pub(crate) options: Options,
+}
+
+/// All that can be set of a layer, but for its tokens and for how it keeps bodies.
+#[derive(Clone)]
+pub(crate) struct Options {
+    pub(crate) scope: Scope,
+    pub(crate) resend: bool,
+    rejected_when: Option<Arc<Predicate>>,
+}
+
+type Predicate = dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync;
+
+impl Options {
+    pub(crate) fn new(api: &KlaviApi) -> Self {
+        Self::within(Scope::new(api))
+    }
+
+    pub(super) fn within(scope: Scope) -> Self {
+        Self {
+            scope,
+            resend: true,
+            rejected_when: None,
+        }
+    }
+
+    pub(crate) fn allow_origin(&mut self, origin: &str) -> Result<(), ConfigError> {
+        let (origin, _) = configured_url::parse_secure(origin, Purpose::AddedOrigin)?;
+        self.scope.add(origin);
+        Ok(())
+    }
+
+    pub(crate) fn reject_when(
+        &mut self,
+        predicate: impl Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
+    ) {
+        self.rejected_when = Some(Arc::new(predicate));
+    }
+
+    /// Whether a response says that the token was rejected.
+    pub(crate) fn is_rejection(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        match &self.rejected_when {
+            None => status == StatusCode::UNAUTHORIZED,
+            Some(predicate) => predicate(status, headers),
+        }
+    }
+}
