@@ -137,7 +137,8 @@
 //! layer's settings as methods.
 //!
 //! A proxy, client certificates and the trusted authorities are the transport's business: see
-//! [`KlaviAuthLayerBuilder::transport`].
+//! [`KlaviAuthLayerBuilder::transport`], and for Klavi's `mtls-` hosts the recipe in
+//! [`docs::client_certificates`].
 //!
 //! # Bodies
 //!

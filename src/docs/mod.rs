@@ -1,5 +1,28 @@
-//! Pages that belong to no single item: the life of a token, clocks, days of outages, faults,
-//! signals, security, and how all of it is tested. They are only in the documentation.
+//! Pages that belong to no single item: client certificates, the life of a token, clocks, days of
+//! outages, faults, signals, security, and how all of it is tested. They are only in the
+//! documentation.
+
+// In files of their own: `tests/mtls` compiles and runs them.
+#[doc = include_str!("docs/client_certificates.md")]
+///
+/// # The certificate
+///
+/// ```ignore
+#[doc = include_str!("docs/client_certificates/certificate.rs")]
+/// ```
+///
+/// # hyper
+///
+/// ```ignore
+#[doc = include_str!("docs/client_certificates/hyper.rs")]
+/// ```
+///
+/// # reqwest
+///
+/// ```ignore
+#[doc = include_str!("docs/client_certificates/reqwest.rs")]
+/// ```
+pub mod client_certificates {}
 
 #[doc = include_str!("clocks.md")]
 pub mod clocks {}

@@ -16,7 +16,8 @@ use crate::error::config::ConfigError;
 /// | `testing` | `api-testing.klavi.ai` |
 /// | `sandbox-mtls`, `production-mtls`, `testing-mtls` | the same with `mtls-` before it, for clients with a certificate |
 ///
-/// The client certificate is the business of the transport and of the inner service.
+/// The client certificate is the business of the transport and of the inner service:
+/// [how to give it to hyper and to reqwest](crate::docs::client_certificates).
 ///
 /// ```
 /// use klavi_auth::{Environment, KlaviApi, Product};
