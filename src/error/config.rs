@@ -11,8 +11,9 @@ type Problem = Cow<'static, str>;
 ///
 /// The message says which input is wrong and what to do about it. Nothing in here comes from the
 /// network, and no message contains a key, a token or a password: of a URL it shows the scheme, the
-/// host and the port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// host and the port. `Debug` repeats the message, since it is what a `main` that returns the error
+/// prints.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// An environment variable is not set.
@@ -57,6 +58,38 @@ impl ConfigError {
     pub(crate) fn of_env(self, name: &'static str) -> Self {
         Self::InvalidEnv(name, self.to_string().into())
     }
+
+    fn variant(&self) -> &'static str {
+        match self {
+            Self::MissingEnv(_) => "MissingEnv",
+            Self::InvalidEnv(..) => "InvalidEnv",
+            Self::InvalidCredential(..) => "InvalidCredential",
+            Self::InvalidProduct(_) => "InvalidProduct",
+            Self::InvalidEnvironment => "InvalidEnvironment",
+            Self::InvalidUrl(_) => "InvalidUrl",
+            Self::InsecureUrl(_) => "InsecureUrl",
+            Self::RenewAfter => "RenewAfter",
+            Self::Jitter => "Jitter",
+            Self::ExpiryMargin => "ExpiryMargin",
+            Self::Timeout(_) => "Timeout",
+            Self::Attempts => "Attempts",
+            Self::Backoff => "Backoff",
+            Self::Budget => "Budget",
+            Self::MissingTransport => "MissingTransport",
+            Self::Transport(_) => "Transport",
+        }
+    }
+}
+
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_tuple(self.variant());
+        out.field(&format_args!("{self}"));
+        if let Self::Transport(cause) = self {
+            out.field(cause);
+        }
+        out.finish()
+    }
 }
 
 impl ConfigError {
@@ -82,10 +115,13 @@ impl fmt::Display for ConfigError {
                  `testing-mtls`",
             ),
             Self::InvalidUrl(problem) | Self::InsecureUrl(problem) => f.write_str(problem),
-            Self::RenewAfter => f.write_str("`RefreshPolicy::renew_after` must lie strictly between 0 and 1"),
-            Self::Jitter => {
-                f.write_str("`RefreshPolicy::jitter` must be at least 0 and below `RefreshPolicy::renew_after`")
-            }
+            Self::RenewAfter => f.write_str(
+                "`RefreshPolicy::renew_after` must be a fraction of the lifetime, strictly between 0 and 1: 0.75 is 75 %",
+            ),
+            Self::Jitter => f.write_str(
+                "`RefreshPolicy::jitter` must be at least 0 and below `RefreshPolicy::renew_after`: with one below the \
+                 default jitter of 0.1, set both",
+            ),
             Self::ExpiryMargin => f.write_str(
                 "`RefreshPolicy::expiry_margin` must be at most half of the time between refresh and expiry of a \
                  token of 1800 s",
@@ -138,5 +174,39 @@ impl Eq for TransportError {}
 impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_says_what_display_says_and_a_cause() {
+        assert_eq!(
+            format!("{:?}", ConfigError::Attempts),
+            "Attempts(`attempts` must be at least 1)"
+        );
+        let missing = ConfigError::MissingEnv("KEY");
+        assert_eq!(format!("{missing:?}"), format!("MissingEnv({missing})"));
+        let error = ConfigError::Transport(TransportError::new("no provider"));
+        assert!(
+            format!("{error:?}").ends_with(r#", TransportError("no provider"))"#),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn the_problem_with_a_refresh_policy_says_what_to_write() {
+        let jitter = ConfigError::Jitter.to_string();
+        assert!(
+            jitter.ends_with("with one below the default jitter of 0.1, set both"),
+            "{jitter}"
+        );
+        let renew_after = ConfigError::RenewAfter.to_string();
+        assert!(
+            renew_after.ends_with("strictly between 0 and 1: 0.75 is 75 %"),
+            "{renew_after}"
+        );
     }
 }

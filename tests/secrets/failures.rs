@@ -382,13 +382,13 @@ fn case_61_what_the_environment_says_is_not_repeated() {
             ACCESS,
             breaks.as_str(),
             url.as_str(),
-            r#"InvalidEnv("KLAVI_API_URL""#,
+            "InvalidEnv(environment variable KLAVI_API_URL: ",
         ),
         (
             breaks.as_str(),
             SECRET,
             url.as_str(),
-            r#"InvalidEnv("KLAVI_ACCESS_KEY""#,
+            "InvalidEnv(environment variable KLAVI_ACCESS_KEY: ",
         ),
     ] {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
