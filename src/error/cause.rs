@@ -52,7 +52,7 @@ pub(crate) fn is_connect(link: &(dyn StdError + 'static)) -> bool {
 }
 
 /// Whether an error prints exactly this. Copies nothing: it may be a secret.
-fn prints(link: &dyn StdError, text: &str) -> bool {
+pub(crate) fn prints(link: &(dyn StdError + 'static), text: &str) -> bool {
     struct Rest<'a>(&'a str);
     impl Write for Rest<'_> {
         fn write_str(&mut self, text: &str) -> fmt::Result {

@@ -1,6 +1,6 @@
 //! Why there is no token: one opaque, clonable error with predicates.
 
-mod cause;
+pub(crate) mod cause;
 pub(crate) mod config;
 pub(crate) mod mask;
 pub(crate) mod token_endpoint;

@@ -1,6 +1,6 @@
 //! The token transport over reqwest.
 
-use std::{any::Any, error::Error as StdError, fmt};
+use std::any::Any;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -19,42 +19,10 @@ pub(crate) fn over_reqwest(client: ::reqwest::Client) -> Transport {
         async move {
             let response = client
                 .execute(::reqwest::Request::try_from(request)?)
-                .await
-                .map_err(explain)?;
+                .await?;
             Ok::<_, BoxError>(Response::<::reqwest::Body>::from(response))
         }
     }))
-}
-
-/// A client without TLS only says that the scheme of an `https` URL is wrong.
-fn explain(error: ::reqwest::Error) -> BoxError {
-    let https = error.url().is_some_and(|url| url.scheme() == "https");
-    if https && root(&error).to_string().contains("scheme is not http") {
-        return Box::new(NoTls(error));
-    }
-    error.into()
-}
-
-fn root<'a>(mut error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
-    while let Some(cause) = error.source() {
-        error = cause;
-    }
-    error
-}
-
-#[derive(Debug)]
-struct NoTls(::reqwest::Error);
-
-impl fmt::Display for NoTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("reqwest was built without TLS: turn on one of its TLS features")
-    }
-}
-
-impl StdError for NoTls {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&self.0)
-    }
 }
 
 /// A client with no redirects, built here and now.

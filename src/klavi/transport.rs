@@ -1,13 +1,15 @@
 //! Carrying a token call over any tower HTTP service.
 
 use std::{
+    error::Error as StdError,
+    fmt,
     future::Future,
     pin::{Pin, pin},
     time::Duration,
 };
 
 use bytes::{Buf, BufMut, Bytes};
-use http::{Request, Response};
+use http::{Request, Response, uri::Scheme};
 use http_body::Body;
 use http_body_util::BodyExt;
 use secrecy::zeroize::Zeroizing;
@@ -19,7 +21,10 @@ use tower::{
 use tower_service::Service;
 
 use super::response::is_success;
-use crate::error::{BoxError, Error};
+use crate::error::{
+    BoxError, Error,
+    cause::{chain, prints},
+};
 
 /// The most that is read of an answer.
 const LONGEST_ANSWER: usize = 64 * 1024;
@@ -43,11 +48,15 @@ where
     A::Error: Into<BoxError>,
 {
     BoxCloneSyncService::new(service_fn(move |request: Request<Bytes>| {
-        head(service.clone().oneshot(request.map(B::from)))
+        let is_https = request.uri().scheme() == Some(&Scheme::HTTPS);
+        head(service.clone().oneshot(request.map(B::from)), is_https)
     }))
 }
 
-async fn head<T, B, A>(call: Oneshot<T, Request<B>>) -> Result<Response<Rest>, Error>
+async fn head<T, B, A>(
+    call: Oneshot<T, Request<B>>,
+    is_https: bool,
+) -> Result<Response<Rest>, Error>
 where
     T: Service<Request<B>, Response = Response<A>>,
     T::Error: Into<BoxError>,
@@ -55,8 +64,40 @@ where
     A::Data: Send,
     A::Error: Into<BoxError>,
 {
-    let response = call.await.map_err(Error::transport)?;
+    let response = call.await.map_err(|error| {
+        let error = error.into();
+        Error::transport(match is_https && is_without_tls(&*error) {
+            true => Box::new(NoTls(error)),
+            false => error,
+        })
+    })?;
     Ok(response.map(|body| Box::pin(read(body)) as Rest))
+}
+
+/// A client of hyper-util's or reqwest's that has no TLS only says that the scheme is wrong.
+fn is_without_tls(error: &(dyn StdError + 'static)) -> bool {
+    let root = chain(error).last();
+    root.is_some_and(|root| prints(root, "invalid URL, scheme is not http"))
+}
+
+#[derive(Debug)]
+struct NoTls(BoxError);
+
+impl fmt::Display for NoTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the HTTP client has no TLS, which `https` needs: ")?;
+        #[cfg(feature = "reqwest")]
+        if self.0.is::<::reqwest::Error>() {
+            return f.write_str("turn on one of reqwest's TLS features");
+        }
+        f.write_str("build it with a TLS connector, such as hyper-rustls")
+    }
+}
+
+impl StdError for NoTls {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.0)
+    }
 }
 
 /// Sends a request and reads the answer, all of it within `limit`.

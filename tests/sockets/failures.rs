@@ -448,8 +448,27 @@ async fn https_through_a_reqwest_that_has_no_tls_is_a_transport_error() {
     );
     assert_eq!(
         lines[2],
-        "reqwest was built without TLS: turn on one of its TLS features"
+        "the HTTP client has no TLS, which `https` needs: turn on one of reqwest's TLS features"
     );
     assert!(lines.len() > 3, "reqwest's own error follows: {lines:?}");
     assert!(!lines.concat().contains("-key"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn https_through_a_hyper_that_has_no_tls_says_what_to_do() {
+    let api = klavi_auth::KlaviApi::at("https://127.0.0.1:9", Product::Monitor).unwrap();
+    let keys = Credentials::new("some-key", "other-key").unwrap();
+    let builder = klavi_auth::KlaviAuthLayer::builder(api, keys).transport(crate::sockets::http1());
+    let layer = builder.attempts(1).build().unwrap();
+    let error = soon(layer.tokens().warm_up()).await.unwrap_err();
+    assert!(error.is_transport() && error.is_connect(), "{error:?}");
+    let lines = chain(&error);
+    assert_eq!(
+        lines[2],
+        "the HTTP client has no TLS, which `https` needs: build it with a TLS connector, such as hyper-rustls"
+    );
+    assert_eq!(
+        lines[3..],
+        ["client error (Connect)", "invalid URL, scheme is not http"]
+    );
 }
