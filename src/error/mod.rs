@@ -428,6 +428,7 @@ impl fmt::Display for Error {
             host,
             status,
             message,
+            source,
             ..
         } = &*self.0;
         if let Some(endpoint) = endpoint {
@@ -448,15 +449,25 @@ impl fmt::Display for Error {
             Kind::KeysNeeded => f.write_str(
                 "the bearer can no longer be renewed: an access key and a secret key are needed",
             )?,
-            Kind::BadRequest => f.write_str("the token call was not understood")?,
-            Kind::Throttled => f.write_str("asked to send fewer requests")?,
+            Kind::BadRequest => f.write_str("the token call was rejected as a bad request")?,
+            Kind::Throttled => f.write_str("the token endpoint asks for fewer calls")?,
             Kind::ServerError => f.write_str("the token endpoint failed")?,
             Kind::Timeout => f.write_str("fetching the token timed out")?,
             Kind::BadAnswer(what) => f.write_str(what)?,
-            Kind::Transport => match host {
-                Some(host) => write!(f, "the token endpoint at {host} could not be reached")?,
-                None => f.write_str("the token endpoint could not be reached")?,
-            },
+            Kind::Transport => {
+                f.write_str("the token endpoint")?;
+                if let Some(host) = host {
+                    write!(f, " at {host}")?;
+                }
+                // Its causes only: `is_connect` prints what it looks at.
+                let is_connect = source
+                    .as_deref()
+                    .is_some_and(|source| cause::chain(source).any(cause::is_connect));
+                f.write_str(match is_connect {
+                    true => " could not be reached",
+                    false => " was called, and the connection failed",
+                })?;
+            }
             Kind::Interrupted(what) => f.write_str(what)?,
             Kind::BudgetExhausted => {
                 f.write_str(
@@ -479,10 +490,14 @@ impl fmt::Display for Error {
         if let Some(status) = status {
             write!(f, " (status {})", status.as_u16())?;
         }
-        if let Some(message) = message {
-            write!(f, ": {message}")?;
+        match message {
+            Some(message) => write!(f, ": {message}"),
+            // A token endpoint says what is wrong with a call.
+            None if *kind == Kind::BadRequest => {
+                f.write_str(": this may come from a proxy, or a client certificate may be missing")
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -619,7 +634,7 @@ mod tests {
 
     #[test]
     fn case_63_no_cause_is_printed_twice() {
-        let error = Error::no_token(Lost::NeverHad, Error::transport("connection refused"));
+        let error = Error::no_token(Lost::NeverHad, Error::transport("connection reset"));
         let mut lines = Vec::new();
         let mut next: Option<&dyn std::error::Error> = Some(&error);
         while let Some(e) = next {
@@ -630,10 +645,45 @@ mod tests {
             lines,
             [
                 "no access token could be fetched",
-                "the token endpoint could not be reached",
-                "connection refused"
+                "the token endpoint was called, and the connection failed",
+                "connection reset"
             ]
         );
+    }
+
+    #[test]
+    fn case_35_a_400_without_a_message_says_where_it_may_come_from() {
+        let error = Error::new(Kind::BadRequest, Recovery::Permanent)
+            .with_endpoint(TokenEndpoint::Auth, "api.klavi.ai")
+            .with_status(StatusCode::BAD_REQUEST);
+        let said = error.clone().with_message(Some("no accessKey".to_owned()));
+        assert_eq!(
+            said.to_string(),
+            "POST /auth: the token call was rejected as a bad request (status 400): no accessKey"
+        );
+        assert_eq!(
+            error.to_string(),
+            "POST /auth: the token call was rejected as a bad request (status 400): this may come from a proxy, or a \
+             client certificate may be missing"
+        );
+    }
+
+    #[test]
+    fn a_transport_error_says_whether_there_was_a_connection() {
+        for (kind, says) in [
+            (io::ErrorKind::ConnectionRefused, "could not be reached"),
+            (
+                io::ErrorKind::ConnectionReset,
+                "was called, and the connection failed",
+            ),
+        ] {
+            let error = Error::transport(io::Error::from(kind))
+                .with_endpoint(TokenEndpoint::Auth, "api.klavi.ai");
+            assert_eq!(
+                error.to_string(),
+                format!("POST /auth: the token endpoint at api.klavi.ai {says}")
+            );
+        }
     }
 
     #[test]

@@ -482,7 +482,7 @@ mod tests {
             (
                 400,
                 r#"{"error":"invalid_scope"}"#,
-                "POST /token: the token call was not understood (status 400): invalid_scope",
+                "POST /token: the token call was rejected as a bad request (status 400): invalid_scope",
             ),
             (
                 503,

@@ -87,7 +87,7 @@ pub(super) fn token(
         .as_ref()
         .and_then(|fields| message(fields, dialect, secrets));
     if !is_success(status) {
-        let error = refusal(status, answer.headers());
+        let error = refusal(status, answer.headers(), dialect);
         let error = match (dialect, &fields) {
             (Dialect::OAuth2 { .. }, Some(fields)) => oauth2_refusal(error, fields),
             _ => error,
@@ -107,7 +107,7 @@ pub(super) fn is_success(status: StatusCode) -> bool {
 }
 
 /// What an answer without a token means.
-fn refusal(status: StatusCode, headers: &HeaderMap) -> Error {
+fn refusal(status: StatusCode, headers: &HeaderMap, dialect: Dialect) -> Error {
     let wait = retry_after(headers);
     let error = match status {
         StatusCode::TOO_MANY_REQUESTS => Error::new(Kind::Throttled, Recovery::Transient),
@@ -119,6 +119,10 @@ fn refusal(status: StatusCode, headers: &HeaderMap) -> Error {
         _ if status.is_redirection() => {
             Error::bad_answer("the answer is a redirect, which is not followed")
         }
+        StatusCode::NOT_FOUND => Error::bad_answer(match dialect {
+            Dialect::Klavi => "there is no such endpoint: check the base URL and the product",
+            Dialect::OAuth2 { .. } => "there is no such endpoint: check the token URL",
+        }),
         _ => Error::bad_answer("the answer is not a token"),
     };
     let throttles = matches!(
@@ -538,6 +542,20 @@ mod tests {
                 .unwrap_err()
                 .to_string()
                 .contains("redirect")
+        );
+    }
+
+    #[test]
+    fn a_404_says_what_to_check() {
+        let klavi = token(&answer(404, "<html>"), &[]).unwrap_err();
+        assert_eq!(
+            klavi.to_string(),
+            "there is no such endpoint: check the base URL and the product (status 404)"
+        );
+        let oauth2 = oauth2(404, "", None).unwrap_err();
+        assert_eq!(
+            oauth2.to_string(),
+            "there is no such endpoint: check the token URL (status 404)"
         );
     }
 

@@ -281,7 +281,7 @@ fn kind_of_text(chain: &str) -> &'static str {
     let kinds = [
         ("timed out", "timeout"),
         ("panicked", "interrupted"),
-        ("asked to send fewer requests", "throttled"),
+        ("asks for fewer calls", "throttled"),
         ("not a JSON object", "bad_answer"),
         (
             "the access key and secret key were rejected",
@@ -290,6 +290,7 @@ fn kind_of_text(chain: &str) -> &'static str {
         ("are needed", "keys_needed"),
         ("the token endpoint failed", "server_error"),
         ("could not be reached", "transport"),
+        ("the connection failed", "transport"),
         ("the token source failed", "source"),
     ];
     kinds

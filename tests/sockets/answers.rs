@@ -153,7 +153,7 @@ async fn case_39_nonsense_is_a_typed_error_with_the_status_and_klavis_message_bu
                 json,
                 r#"{"message":"no such product","x":"Hidden"}"#,
             ),
-            "the answer is not a token (status 404): no such product",
+            "there is no such endpoint: check the base URL and the product (status 404): no such product",
         ),
     ];
     through_each(async |world| {
