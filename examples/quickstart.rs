@@ -88,7 +88,7 @@ async fn against_the_sandbox() -> Result<(), BoxError> {
 
     println!("2. 50 callers at once, and the token is gone; /auth takes 300 ms");
     sandbox.set_latency(Endpoint::Auth, Duration::from_millis(300));
-    auth.tokens().invalidate(&auth.tokens().get().await?);
+    auth.cache().invalidate(&auth.cache().get().await?);
     let before = sandbox.counts();
     let started = Instant::now();
     for outcome in join_all((0..50).map(|_| api.call())).await {
@@ -107,10 +107,10 @@ async fn against_the_sandbox() -> Result<(), BoxError> {
     println!("   /refresh and /auth take 300 ms, so a request that had to wait would show");
     sandbox.set_latency(Endpoint::Refresh, Duration::from_millis(300));
     let (before, started, mut slowest) = (sandbox.counts(), Instant::now(), Duration::ZERO);
-    let mut generation = auth.tokens().snapshot().generation();
+    let mut generation = auth.cache().snapshot().generation();
     while started.elapsed() < Duration::from_secs(7) {
         slowest = slowest.max(api.call().await?);
-        let now = auth.tokens().snapshot().generation();
+        let now = auth.cache().snapshot().generation();
         if now != generation {
             generation = now;
             println!(
@@ -179,12 +179,12 @@ async fn against_klavi(klavi: KlaviApi, keys: Credentials) -> Result<(), BoxErro
 
     println!("1. The first token");
     let started = Instant::now();
-    auth.tokens().warm_up().await?;
-    let state = auth.tokens().snapshot();
+    auth.cache().warm_up().await?;
+    let state = auth.cache().snapshot();
     println!(
         "   → fetched in {:.0?}; renewal in {:.0?}\n",
         started.elapsed(),
-        state.renewal_in().unwrap_or_default()
+        state.refresh_in().unwrap_or_default()
     );
 
     println!("2. GET /monitor/v1/monitors, six times at once");

@@ -302,12 +302,12 @@
 //!
 //! A request that carries a [`TokenCache`] in its extensions uses that one, for the token and for
 //! the 401. A platform that calls with the keys of many makes the layer with
-//! [`without_tokens`](KlaviAuthLayer::without_tokens) and keeps a cache for each customer in
+//! [`without_cache`](KlaviAuthLayer::without_cache) and keeps a cache for each customer in
 //! [`TokenCaches`], which is bounded and drops those that are idle.
 //!
 //! Such a request gets its token at the API's origin, on the paths of every product. A redirect
 //! that is followed around the layer loses the extensions of its request. With
-//! [`without_tokens`](KlaviAuthLayer::without_tokens) the second hop fails then; in a layer with a
+//! [`without_cache`](KlaviAuthLayer::without_cache) the second hop fails then; in a layer with a
 //! token of its own it would get that token instead of the customer's.
 //!
 //! # Deployment
@@ -390,7 +390,7 @@ pub use cache::{
     backoff::Backoff,
     budget::Budget,
     builder::TokenCacheBuilder,
-    customers::{CachesInUse, TokenCaches},
+    customers::{TokenCaches, TokenCachesFull},
     policy::{Freshness, RefreshPolicy},
     snapshot::Snapshot,
     token_cache::TokenCache,
@@ -403,7 +403,7 @@ pub use error::{
     config::{ConfigError, TransportError},
     token_endpoint::TokenEndpoint,
 };
-pub use events::event::{Arrival, Event, FetchReason, GivenUp, Observer};
+pub use events::event::{Event, FetchReason, FetchedToken, Observer, SkipReason};
 pub use klavi::{
     api::KlaviApi,
     client_credentials::ClientCredentials,
@@ -418,7 +418,7 @@ pub use layer::{
 };
 pub use replay::{CloneBody, Replay, SendOnce, body::ReplayBody, record::RecordBody};
 pub use request::{
-    http_types::{Inbound, IntoRequest, Outbound},
+    http_types::{HttpRequest, HttpResponse, IntoRequest},
     options::NoResend,
 };
 pub use token::{

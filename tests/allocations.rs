@@ -80,7 +80,7 @@ async fn the_fresh_path_allocates_nothing_beyond_the_copy_for_the_resend() {
         &KlaviApi::production(Product::Monitor),
         TokenCache::new(Scripted::tokens()),
     );
-    layer.tokens().warm_up().await.unwrap();
+    layer.cache().warm_up().await.unwrap();
 
     let inner = || tower::service_fn(respond);
     let cloning = &mut layer.layer(inner());
@@ -109,7 +109,7 @@ async fn a_clone_for_every_request_allocates_no_more_than_one_for_all() {
         &KlaviApi::production(Product::Monitor),
         TokenCache::new(Scripted::tokens()),
     );
-    layer.tokens().warm_up().await.unwrap();
+    layer.cache().warm_up().await.unwrap();
     let cloning = layer.layer(tower::service_fn(respond));
     let once = layer.clone().send_once().layer(tower::service_fn(respond));
     // The first one on a core makes the core's copy of the token, the second one finds it.
@@ -125,7 +125,7 @@ async fn a_clone_for_every_request_allocates_no_more_than_one_for_all() {
 
 #[tokio::test]
 async fn a_request_of_a_customer_allocates_no_more_than_others() {
-    let layer = KlaviAuthLayer::without_tokens(&KlaviApi::production(Product::Monitor)).send_once();
+    let layer = KlaviAuthLayer::without_cache(&KlaviApi::production(Product::Monitor)).send_once();
     let customer = TokenCache::new(Scripted::tokens());
     customer.warm_up().await.unwrap();
     let service = layer.layer(tower::service_fn(respond));

@@ -210,8 +210,8 @@ fn values_that_make_no_sense_are_config_errors_of_the_layers_builder() {
     );
     let policy = RefreshPolicy::default;
     assert_eq!(
-        error(layer().refresh_policy(policy().renew_after(1.5))),
-        ConfigError::RenewAfter
+        error(layer().refresh_policy(policy().refresh_after(1.5))),
+        ConfigError::RefreshAfter
     );
     assert_eq!(
         error(layer().refresh_policy(policy().jitter(0.8))),
@@ -342,5 +342,5 @@ async fn what_the_layers_builder_is_told_is_what_the_layer_does() {
         );
     }
     assert_eq!(api.bearers(), ["Bearer t", "Bearer t"]);
-    assert!(layer.tokens().snapshot().is_ready());
+    assert!(layer.cache().snapshot().is_ready());
 }

@@ -233,7 +233,7 @@ async fn in_every_turn_the_observer_the_metrics_and_the_callers_agree() {
         count("fetched")
     );
     let renewed = count("renewedByRefresh") + count("renewedByAuth");
-    assert_eq!(total(&text, "klavi_auth_tokens_renewed_total"), renewed);
+    assert_eq!(total(&text, "klavi_auth_tokens_refreshed_total"), renewed);
     assert_eq!(
         total(&text, "klavi_auth_token_fetches_failed_total"),
         count("failed")
@@ -247,7 +247,7 @@ async fn in_every_turn_the_observer_the_metrics_and_the_callers_agree() {
         count("rejected")
     );
     assert_eq!(
-        total(&text, "klavi_auth_renewal_budget_exhausted_total"),
+        total(&text, "klavi_auth_over_budget_total"),
         count("budgetExhausted")
     );
     assert_eq!(
@@ -255,7 +255,7 @@ async fn in_every_turn_the_observer_the_metrics_and_the_callers_agree() {
         count("resent")
     );
     assert_eq!(
-        total(&text, "klavi_auth_resends_given_up_total"),
+        total(&text, "klavi_auth_resends_skipped_total"),
         count("givenUp")
     );
     let timed = text

@@ -62,7 +62,7 @@ where
 #[tokio::test]
 async fn case_53_an_empty_body_allocates_nothing_and_another_one_does() {
     let layer = layer(Scripted::tokens(), axum::body::Body::new);
-    layer.tokens().warm_up().await.unwrap();
+    layer.cache().warm_up().await.unwrap();
     let service = &mut layer.layer(tower::service_fn(respond));
     let mut count = |body| allocations(service, body);
     count(axum::body::Body::empty());
@@ -107,7 +107,7 @@ async fn case_48_what_is_not_to_be_resent_is_not_recorded() {
     );
     let once = KlaviAuthLayer::new(
         &KlaviApi::production(Product::Monitor),
-        layer.tokens().clone(),
+        layer.cache().clone(),
     )
     .send_once();
     assert_eq!(

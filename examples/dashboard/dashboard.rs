@@ -111,7 +111,7 @@ impl Dashboard {
             () = self.watch(start) => {}
         }
         // A fetch goes on without the callers who began it. The last sample is to have its outcome.
-        while self.auth.tokens().snapshot().is_fetching() {
+        while self.auth.cache().snapshot().is_fetching() {
             sleep(EVERY / 10).await;
         }
         self.history
@@ -136,20 +136,20 @@ impl Dashboard {
 
     fn sample(&self, start: Instant, mut latencies: Vec<Duration>) -> Value {
         latencies.sort_unstable();
-        let token = self.auth.tokens().snapshot();
+        let token = self.auth.cache().snapshot();
         let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
         json!({
             "seconds": start.elapsed().as_secs_f64(),
             "phase": self.scenario.current(),
             "token": {
                 "usable": token.is_ready(),
-                "rejected": token.is_refused(),
+                "rejected": token.is_rejected(),
                 "suspect": token.is_suspect(),
                 "generation": token.generation(),
                 "age": seconds(token.age()),
-                "renewalIn": seconds(token.renewal_in()),
+                "renewalIn": seconds(token.refresh_in()),
                 "expiresIn": seconds(token.expires_in()),
-                "heldBack": seconds(token.held_back()),
+                "heldBack": seconds(token.retry_in()),
                 "lastError": token.last_error().map(|error| chain(error)),
             },
             "counts": self.tally.to_json(),

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use klavi_auth::{Arrival, Event, Observer, TokenEndpoint};
+use klavi_auth::{Event, FetchedToken, Observer, TokenEndpoint};
 use serde_json::{Value, json};
 
 /// How often each event has happened. Behind one lock, held for an addition, so that what is read
@@ -22,7 +22,7 @@ struct Counts {
     failed: u64,
     served_while_failing: u64,
     rejected: u64,
-    budget_exhausted: u64,
+    over_budget: u64,
     resent: u64,
     /// By reason.
     given_up: BTreeMap<&'static str, u64>,
@@ -33,18 +33,18 @@ impl Observer for Tally {
         let mut counts = self.counts();
         let count = match event {
             Event::Fetched(_) => &mut counts.fetched,
-            Event::Renewed(Arrival {
+            Event::Refreshed(FetchedToken {
                 endpoint: Some(TokenEndpoint::Refresh),
                 ..
             }) => &mut counts.renewed_by_refresh,
-            Event::Renewed(_) => &mut counts.renewed_by_auth,
+            Event::Refreshed(_) => &mut counts.renewed_by_auth,
             Event::Retrying { .. } => &mut counts.retried,
             Event::Failed { .. } => &mut counts.failed,
             Event::ServedWhileFailing { .. } => &mut counts.served_while_failing,
             Event::Rejected { .. } => &mut counts.rejected,
-            Event::BudgetExhausted { .. } => &mut counts.budget_exhausted,
+            Event::OverBudget { .. } => &mut counts.over_budget,
             Event::Resent { .. } => &mut counts.resent,
-            Event::ResendGivenUp { reason, .. } => {
+            Event::ResendSkipped { reason, .. } => {
                 counts.given_up.entry(reason.as_str()).or_default()
             }
             // There may be more of them one day.
@@ -65,7 +65,7 @@ impl Tally {
             "failed": counts.failed,
             "servedWhileFailing": counts.served_while_failing,
             "rejected": counts.rejected,
-            "budgetExhausted": counts.budget_exhausted,
+            "budgetExhausted": counts.over_budget,
             "resent": counts.resent,
             "givenUp": counts.given_up.values().sum::<u64>(),
             "givenUpBecause": counts.given_up,

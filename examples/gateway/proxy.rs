@@ -48,7 +48,7 @@ impl Gateway {
 
         let auth = KlaviAuthLayer::builder(api.clone(), keys)
             .transport(http.clone())
-            .keep_alive(true)
+            .background_refresh(true)
             .build()?;
         let klavi = auth.clone().replay_with(Body::new).layer(http);
         let product = format!("/{}/", api.product().as_str());
@@ -73,7 +73,7 @@ impl Gateway {
 
     /// Has the first token fetched, so that the first request need not wait.
     pub(crate) fn warm_up(&self) {
-        let tokens = self.auth.tokens().clone();
+        let tokens = self.auth.cache().clone();
         tokio::spawn(async move {
             if let Err(error) = tokens.warm_up().await {
                 warn!("no token: {}", chain(&error));
@@ -135,9 +135,9 @@ impl Gateway {
         };
         let wait = self
             .auth
-            .tokens()
+            .cache()
             .snapshot()
-            .held_back()
+            .retry_in()
             .or_else(|| error.retry_after());
         let seconds = wait.map(|wait| wait.as_secs().saturating_add(1));
         let retry_after = seconds.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
@@ -148,17 +148,17 @@ impl Gateway {
 /// What the token's cache says. A probe that finds no token has one fetched; the cache sees to it
 /// that this does not become too much for Klavi.
 async fn healthz(State(gateway): State<Gateway>) -> Response {
-    let now = gateway.auth.tokens().snapshot();
+    let now = gateway.auth.cache().snapshot();
     let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs());
     let report = json!({
         "ready": now.is_ready(),
         "ageSeconds": seconds(now.age()),
-        "renewalInSeconds": seconds(now.renewal_in()),
+        "renewalInSeconds": seconds(now.refresh_in()),
         "expiresInSeconds": seconds(now.expires_in()),
-        "rejected": now.is_refused(),
+        "rejected": now.is_rejected(),
         "suspect": now.is_suspect(),
         "lastError": now.last_error().map(|error| chain(error)),
-        "heldBackSeconds": seconds(now.held_back()),
+        "heldBackSeconds": seconds(now.retry_in()),
     });
     if now.is_ready() {
         return Json(report).into_response();
@@ -204,7 +204,7 @@ fn needs_somebody(error: &Error) -> bool {
     error.is_keys_rejected()
         || error.is_keys_needed()
         || error.is_bad_request()
-        || error.is_bad_answer()
+        || error.is_invalid_response()
 }
 
 /// Not of a web page: that has an `Origin`, or the name of its own host if that was made to lead

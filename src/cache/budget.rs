@@ -150,7 +150,7 @@ impl Bucket {
         let wait = self
             .next_refill
             .map_or(self.refill, |at| at.saturating_duration_since(now));
-        let error = Error::new(Kind::BudgetExhausted, Recovery::BackOff).with_retry_after(wait);
+        let error = Error::new(Kind::OverBudget, Recovery::BackOff).with_retry_after(wait);
         Err(OverBudget {
             error,
             first: !std::mem::replace(&mut self.is_over, true),
@@ -178,7 +178,7 @@ mod tests {
         let start = Instant::now();
         let mut budget = spent(start);
         let OverBudget { error, first } = budget.withdraw(start + secs(2), 1.0).unwrap_err();
-        assert!(first && error.is_budget_exhausted());
+        assert!(first && error.is_over_budget());
         assert_eq!(error.retry_after(), Some(secs(4)));
         assert!(
             !budget

@@ -70,10 +70,10 @@ impl TokenCache {
 ///
 /// let source = source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)));
 /// let cache = TokenCache::builder(source)
-///     .refresh_policy(RefreshPolicy::default().renew_after(0.5))
+///     .refresh_policy(RefreshPolicy::default().refresh_after(0.5))
 ///     .backoff(Backoff::default().longest(Duration::from_secs(10)))
 ///     .flight_timeout(Duration::from_secs(5))
-///     .keep_alive(true)
+///     .background_refresh(true)
 ///     .build()?;
 /// # let _ = cache;
 /// # Ok::<_, klavi_auth::ConfigError>(())
@@ -91,7 +91,7 @@ pub(crate) struct TokenSettings {
     pub(crate) attempts: u32,
     pub(crate) backoff: Backoff,
     pub(crate) budget: Budget,
-    pub(crate) keep_alive: bool,
+    pub(crate) background_refresh: bool,
     pub(crate) randomness: Box<dyn Fn() -> f64 + Send + Sync>,
     pub(crate) events: Events,
 }
@@ -105,7 +105,7 @@ impl Default for TokenSettings {
             attempts: 3,
             backoff: Backoff::default(),
             budget: Budget::default(),
-            keep_alive: false,
+            background_refresh: false,
             randomness: Box::new(move || {
                 rng.lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -124,7 +124,7 @@ impl TokenSettings {
             attempts,
             backoff,
             budget,
-            keep_alive,
+            background_refresh,
             randomness,
             events,
         } = self;
@@ -146,7 +146,7 @@ impl TokenSettings {
         let keeper_news = Arc::new(Notify::new());
         let core = Core {
             source,
-            keep_alive,
+            background_refresh,
             randomness,
             events,
             state,
@@ -216,8 +216,8 @@ impl TokenCacheBuilder {
     /// and ends when the last handle is dropped. Its task runs in the runtime of a caller; when
     /// that is gone or stands still, the next caller whose request needs a fetch starts another.
     /// Default: off.
-    pub fn keep_alive(mut self, keep_alive: bool) -> Self {
-        self.settings.keep_alive = keep_alive;
+    pub fn background_refresh(mut self, background_refresh: bool) -> Self {
+        self.settings.background_refresh = background_refresh;
         self
     }
 
@@ -260,7 +260,7 @@ impl fmt::Debug for TokenSettings {
             .field("attempts", &self.attempts)
             .field("backoff", &self.backoff)
             .field("budget", &self.budget)
-            .field("keep_alive", &self.keep_alive)
+            .field("background_refresh", &self.background_refresh)
             .field("events", &self.events)
             .finish_non_exhaustive()
     }

@@ -16,7 +16,7 @@ use crate::{
 /// Flights hold it too; a keep-alive task does not.
 pub(crate) struct Core {
     pub(super) source: Box<dyn TokenSource>,
-    pub(super) keep_alive: bool,
+    pub(super) background_refresh: bool,
     /// Draws from 0 to 1.
     pub(super) randomness: Box<dyn Fn() -> f64 + Send + Sync>,
     pub(super) events: Events,

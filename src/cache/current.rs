@@ -79,7 +79,7 @@ impl Current {
         now: Instant,
     ) -> Result<Self, Error> {
         if schedule.freshness(now) == Freshness::Expired {
-            return Err(Error::bad_answer(
+            return Err(Error::invalid_response(
                 "the new access token has already expired",
             ));
         }
@@ -87,13 +87,13 @@ impl Current {
         if let Some(live) = before.filter(|current| current.is_live(now)) {
             let end = live.schedule.expires_at;
             if schedule.expires_at < end {
-                return Err(Error::bad_answer(
+                return Err(Error::invalid_response(
                     "the new access token ends before the current one",
                 ));
             }
             if live.has_string_of(&new) {
                 if schedule.expires_at - end < new.lifetime() / EXTENSION {
-                    return Err(Error::bad_answer(
+                    return Err(Error::invalid_response(
                         "the new access token is the current one, no longer",
                     ));
                 }

@@ -24,7 +24,7 @@ use super::{core::Core, token_cache::TokenCache};
 /// # fn source_of(customer: &str) -> impl klavi_auth::TokenSource {
 /// #     source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)))
 /// # }
-/// let layer = KlaviAuthLayer::without_tokens(&KlaviApi::sandbox(Product::Data));
+/// let layer = KlaviAuthLayer::without_cache(&KlaviApi::sandbox(Product::Data));
 /// let customers = TokenCaches::new(1_000, Duration::from_secs(3600));
 ///
 /// let cache = customers.get_or_insert_with("bakery", || TokenCache::new(source_of("bakery")))?;
@@ -38,7 +38,7 @@ use super::{core::Core, token_cache::TokenCache};
 /// A cache that was not asked for during the idle time is dropped, by a later call for any key, and
 /// when there is no room for another, the least recently used one. The registry runs no task: while
 /// nothing is asked of it, nothing is dropped, and a cache with
-/// [`keep_alive`](crate::TokenCacheBuilder::keep_alive) continues to refresh. A cache that is in use
+/// [`background_refresh`](crate::TokenCacheBuilder::background_refresh) continues to refresh. A cache that is in use
 /// is never dropped: as long as a request holds it, or it is fetching, its key leads to it, so that
 /// there are never two flights for one key. Being found in use counts as being asked for.
 ///
@@ -80,12 +80,12 @@ impl<K: Eq + Hash> TokenCaches<K> {
     ///
     /// # Errors
     ///
-    /// [`CachesInUse`] if there is no room for another and all are in use.
+    /// [`TokenCachesFull`] if there is no room for another and all are in use.
     pub fn get_or_insert_with(
         &self,
         key: K,
         make: impl FnOnce() -> TokenCache,
-    ) -> Result<TokenCache, CachesInUse> {
+    ) -> Result<TokenCache, TokenCachesFull> {
         let now = Instant::now();
         let (found, idle) = {
             let mut entries = self.lock();
@@ -108,7 +108,7 @@ impl<K: Eq + Hash> TokenCaches<K> {
         }
         _evicted = evict(&mut entries, now, |len, _| len >= capacity);
         if entries.len() >= capacity {
-            return Err(CachesInUse { capacity });
+            return Err(TokenCachesFull { capacity });
         }
         entries.put(
             key,
@@ -197,11 +197,11 @@ impl<K> fmt::Debug for TokenCaches<K> {
 
 /// There is no room for another cache, and every one that there is is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CachesInUse {
+pub struct TokenCachesFull {
     capacity: usize,
 }
 
-impl fmt::Display for CachesInUse {
+impl fmt::Display for TokenCachesFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -211,4 +211,4 @@ impl fmt::Display for CachesInUse {
     }
 }
 
-impl std::error::Error for CachesInUse {}
+impl std::error::Error for TokenCachesFull {}

@@ -148,7 +148,7 @@ impl Flight {
             End::Installed { arrival, refreshed } => {
                 self.finish("ok", arrival.endpoint);
                 let event = if refreshed {
-                    Event::Renewed
+                    Event::Refreshed
                 } else {
                     Event::Fetched
                 };

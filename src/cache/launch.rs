@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::{runtime::Handle, time::Instant};
 
-use super::{core::Core, flight, keep_alive, state::Lookup, waiters::Waiter};
+use super::{background_refresh, core::Core, flight, state::Lookup, waiters::Waiter};
 
 impl Core {
     /// The token for a request that leaves now, or what to wait for. Starts the flight that is
@@ -15,7 +15,7 @@ impl Core {
         let (lookup, launch) = self.state.change(|state| state.lookup(now, rejected, id));
         if let Some((launch, runtime)) = launch.zip(runtime) {
             flight::start(self, launch, &runtime);
-            keep_alive::ensure(self, launch.number, &runtime);
+            background_refresh::ensure(self, launch.number, &runtime);
         }
         lookup
     }

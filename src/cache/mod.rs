@@ -1,6 +1,7 @@
 //! The token cache: the current token, and the one flight that fetches the next.
 
 pub(crate) mod acquire;
+mod background_refresh;
 pub(crate) mod backoff;
 pub(crate) mod budget;
 pub(crate) mod builder;
@@ -9,7 +10,6 @@ pub(crate) mod current;
 pub(crate) mod customers;
 mod flight;
 mod flight_entry;
-mod keep_alive;
 mod launch;
 #[cfg(test)]
 mod loom;

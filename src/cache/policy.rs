@@ -28,7 +28,7 @@ const NOMINAL_LIFETIME: Duration = Duration::from_secs(1800);
 /// use std::time::Duration;
 /// use klavi_auth::RefreshPolicy;
 ///
-/// let policy = RefreshPolicy::default().renew_after(0.5).expiry_margin(Duration::from_secs(60));
+/// let policy = RefreshPolicy::default().refresh_after(0.5).expiry_margin(Duration::from_secs(60));
 /// # let _ = policy;
 /// ```
 ///
@@ -36,7 +36,7 @@ const NOMINAL_LIFETIME: Duration = Duration::from_secs(1800);
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub struct RefreshPolicy {
-    renew_after: f64,
+    refresh_after: f64,
     jitter: f64,
     expiry_margin: Duration,
 }
@@ -44,7 +44,7 @@ pub struct RefreshPolicy {
 impl Default for RefreshPolicy {
     fn default() -> Self {
         Self {
-            renew_after: 0.75,
+            refresh_after: 0.75,
             jitter: 0.10,
             expiry_margin: Duration::from_secs(30),
         }
@@ -53,14 +53,14 @@ impl Default for RefreshPolicy {
 
 impl RefreshPolicy {
     /// A refresh is due at this fraction of the lifetime, strictly between 0 and 1. Default: 0.75.
-    pub fn renew_after(mut self, fraction: f64) -> Self {
-        self.renew_after = fraction;
+    pub fn refresh_after(mut self, fraction: f64) -> Self {
+        self.refresh_after = fraction;
         self
     }
 
     /// Pulls the refresh earlier by a random part of up to this fraction of the lifetime, drawn
     /// once per token, so that a fleet that started together does not refresh together. At least 0,
-    /// and below [`renew_after`](Self::renew_after). Default: 0.10.
+    /// and below [`refresh_after`](Self::refresh_after). Default: 0.10.
     pub fn jitter(mut self, fraction: f64) -> Self {
         self.jitter = fraction;
         self
@@ -78,10 +78,10 @@ impl RefreshPolicy {
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if !(self.renew_after > 0.0 && self.renew_after < 1.0) {
-            return Err(ConfigError::RenewAfter);
+        if !(self.refresh_after > 0.0 && self.refresh_after < 1.0) {
+            return Err(ConfigError::RefreshAfter);
         }
-        if !(self.jitter >= 0.0 && self.jitter < self.renew_after) {
+        if !(self.jitter >= 0.0 && self.jitter < self.refresh_after) {
             return Err(ConfigError::Jitter);
         }
         if self.expiry_margin > self.widest_margin(NOMINAL_LIFETIME) {
@@ -113,7 +113,7 @@ impl RefreshPolicy {
     }
 
     fn renewal_window(&self, lifetime: Duration) -> Duration {
-        lifetime.mul_f64(1.0 - self.renew_after)
+        lifetime.mul_f64(1.0 - self.refresh_after)
     }
 
     fn widest_margin(&self, lifetime: Duration) -> Duration {
@@ -292,8 +292,8 @@ mod tests {
         let policy = RefreshPolicy::default;
         for fraction in [0.0, 1.0, -0.5, 1.5, f64::NAN, f64::INFINITY] {
             assert_eq!(
-                policy().renew_after(fraction).check(),
-                Err(ConfigError::RenewAfter),
+                policy().refresh_after(fraction).check(),
+                Err(ConfigError::RefreshAfter),
                 "{fraction}"
             );
         }
@@ -305,23 +305,26 @@ mod tests {
             );
         }
         assert_eq!(policy().jitter(0.0).check(), Ok(()));
-        assert_eq!(policy().renew_after(0.05).check(), Err(ConfigError::Jitter));
+        assert_eq!(
+            policy().refresh_after(0.05).check(),
+            Err(ConfigError::Jitter)
+        );
         let margin = |margin| policy().expiry_margin(margin).check();
         assert_eq!(margin(secs(225) + NS), Err(ConfigError::ExpiryMargin));
         assert_eq!(margin(Duration::MAX), Err(ConfigError::ExpiryMargin));
         assert_eq!(margin(secs(225)), Ok(()));
         assert_eq!(
-            policy().renew_after(0.999).check(),
+            policy().refresh_after(0.999).check(),
             Err(ConfigError::ExpiryMargin)
         );
     }
 
     #[test]
     fn case_13_windows_are_checked_as_a_whole_whatever_the_order_they_are_set_in() {
-        let policy = RefreshPolicy::default().renew_after(0.05).jitter(0.01);
+        let policy = RefreshPolicy::default().refresh_after(0.05).jitter(0.01);
         assert_eq!(policy.check(), Ok(()));
         assert_eq!(
-            RefreshPolicy::default().jitter(0.01).renew_after(0.05),
+            RefreshPolicy::default().jitter(0.01).refresh_after(0.05),
             policy
         );
     }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     error::{Error, Recovery},
-    events::event::{Arrival, FetchReason},
+    events::event::{FetchReason, FetchedToken},
     token::{
         NewToken,
         source::{Predecessor, TokenRequest},
@@ -40,7 +40,10 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) enum End {
     /// There is a new token. `refreshed`: the one before it was live.
-    Installed { arrival: Arrival, refreshed: bool },
+    Installed {
+        arrival: FetchedToken,
+        refreshed: bool,
+    },
     /// `serving`: requests still leave with a token.
     Failed {
         error: Error,
@@ -68,9 +71,9 @@ impl State {
         flight.attempts += 1;
         let predecessor = match (&self.current, reason) {
             (None, _) => Predecessor::None,
-            (Some(current), FetchReason::Renewal) => Predecessor::Live(current.token.clone()),
+            (Some(current), FetchReason::Refresh) => Predecessor::Live(current.token.clone()),
             (Some(current), FetchReason::Rejected | FetchReason::Invalidated) => {
-                Predecessor::Refused(current.token.clone())
+                Predecessor::Rejected(current.token.clone())
             }
             (Some(current), _) => Predecessor::Expired(current.token.clone()),
         };
@@ -117,7 +120,7 @@ impl State {
             Err(error) => error,
         };
 
-        let is_refresh = asked == FetchReason::Renewal;
+        let is_refresh = asked == FetchReason::Refresh;
         let serving = self.valid_token(now, None).is_some();
         // Nobody waits while there is a suspect: the whole pause.
         let draw = if serving && !is_refresh { 1.0 } else { draw };
@@ -182,7 +185,7 @@ impl State {
             reason, started, ..
         } = flight.launch;
         let (attempts, latency) = (flight.attempts, now.saturating_duration_since(started));
-        let arrival = Arrival {
+        let arrival = FetchedToken {
             generation,
             reason,
             endpoint,

@@ -17,7 +17,7 @@ pub struct Snapshot {
     is_ready: bool,
     fetching: bool,
     last_error: Option<Error>,
-    held_back: Option<Duration>,
+    retry_in: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,7 +26,7 @@ struct TokenTimes {
     status: Status,
     freshness: Freshness,
     age: Duration,
-    renewal_in: Duration,
+    refresh_in: Duration,
     expires_in: Duration,
 }
 
@@ -37,7 +37,7 @@ impl PartialEq for Snapshot {
             is_ready,
             fetching,
             last_error,
-            held_back,
+            retry_in,
         } = self;
         let has_same_error = match (last_error, &other.last_error) {
             (Some(error), Some(other)) => error.is_clone_of(other),
@@ -45,12 +45,12 @@ impl PartialEq for Snapshot {
             _ => false,
         };
         has_same_error
-            && (token, is_ready, fetching, held_back)
+            && (token, is_ready, fetching, retry_in)
                 == (
                     &other.token,
                     &other.is_ready,
                     &other.fetching,
-                    &other.held_back,
+                    &other.retry_in,
                 )
     }
 }
@@ -62,11 +62,11 @@ impl Snapshot {
             status: current.status,
             freshness: current.schedule.freshness(now),
             age: current.schedule.age(now),
-            renewal_in: current.schedule.refresh_at.saturating_duration_since(now),
+            refresh_in: current.schedule.refresh_at.saturating_duration_since(now),
             expires_in: current.schedule.expires_at.saturating_duration_since(now),
         });
         let failures = state.failures(now);
-        let held_back = failures
+        let retry_in = failures
             .retry_at(state.urgency(now))
             .map(|at| at.saturating_duration_since(now));
         Self {
@@ -77,7 +77,7 @@ impl Snapshot {
                 .last_error()
                 .or_else(|| state.backoffs.refresh.last_error())
                 .cloned(),
-            held_back: held_back.filter(|wait| !wait.is_zero()),
+            retry_in: retry_in.filter(|wait| !wait.is_zero()),
         }
     }
 
@@ -92,7 +92,7 @@ impl Snapshot {
     }
 
     /// The token was rejected by the API, or invalidated, and is out of use; a new one is needed.
-    pub fn is_refused(&self) -> bool {
+    pub fn is_rejected(&self) -> bool {
         self.token
             .is_some_and(|token| matches!(token.status, Status::Rejected | Status::Invalidated))
     }
@@ -114,8 +114,8 @@ impl Snapshot {
     }
 
     /// The time until its renewal is due; zero if it is.
-    pub fn renewal_in(&self) -> Option<Duration> {
-        self.token.map(|token| token.renewal_in)
+    pub fn refresh_in(&self) -> Option<Duration> {
+        self.token.map(|token| token.refresh_in)
     }
 
     /// The time until it expires; zero if it has.
@@ -134,7 +134,7 @@ impl Snapshot {
     }
 
     /// After a failure, the time until the token source is asked again.
-    pub fn held_back(&self) -> Option<Duration> {
-        self.held_back
+    pub fn retry_in(&self) -> Option<Duration> {
+        self.retry_in
     }
 }

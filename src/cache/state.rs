@@ -254,7 +254,7 @@ impl State {
                 ..
             }) => FetchReason::Invalidated,
             Some(current) if current.is_expired(now) => FetchReason::Expired,
-            Some(_) => FetchReason::Renewal,
+            Some(_) => FetchReason::Refresh,
         }
     }
 
@@ -268,7 +268,7 @@ impl State {
     }
 
     pub(super) fn is_live(&self, now: Instant) -> bool {
-        self.reason(now) == FetchReason::Renewal
+        self.reason(now) == FetchReason::Refresh
     }
 
     /// The token is live, but callers wait for its successor.
@@ -346,10 +346,10 @@ impl State {
         match self.reason(now) {
             FetchReason::First => Error::no_token(Lost::NeverHad, cause),
             FetchReason::Rejected | FetchReason::Invalidated => {
-                Error::no_token(Lost::Refused, cause)
+                Error::no_token(Lost::Rejected, cause)
             }
             FetchReason::Expired => Error::no_token(Lost::Expired, cause),
-            FetchReason::Renewal => cause,
+            FetchReason::Refresh => cause,
         }
     }
 }

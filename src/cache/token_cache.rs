@@ -107,7 +107,7 @@ impl TokenCache {
         let (event, result) = match rejected {
             Ok(first) => (Event::Rejected { generation, first }, Ok(())),
             Err(OverBudget { error, first }) => {
-                (Event::BudgetExhausted { generation, first }, Err(error))
+                (Event::OverBudget { generation, first }, Err(error))
             }
         };
         self.emit(&event);

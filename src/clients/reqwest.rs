@@ -13,9 +13,9 @@ use crate::{
         record::{KeptBody, RecordBody},
     },
     request::{
-        http_types::{Inbound, IntoRequest, Outbound, sealed::Sealed},
-        options::Marks,
-        scope::{Destination, Scope, Treatment},
+        http_types::{HttpRequest, HttpResponse, IntoRequest, sealed::Sealed},
+        options::RequestOptions,
+        scope::{Decision, Destination, Scope},
     },
 };
 
@@ -39,8 +39,8 @@ fn with_extensions<T>(
     Ok(visited)
 }
 
-pub(crate) fn read_marks(request: &mut Request) -> Result<Marks, ::reqwest::Error> {
-    with_extensions(request, |extensions| Marks::of(extensions))
+pub(crate) fn read_marks(request: &mut Request) -> Result<RequestOptions, ::reqwest::Error> {
+    with_extensions(request, |extensions| RequestOptions::of(extensions))
 }
 
 pub(crate) fn destination(url: &Url) -> Destination<'_> {
@@ -49,16 +49,16 @@ pub(crate) fn destination(url: &Url) -> Destination<'_> {
 
 impl Sealed for Request {}
 
-impl Outbound for Request {
+impl HttpRequest for Request {
     fn headers_mut(&mut self) -> &mut HeaderMap {
         self.headers_mut()
     }
 
-    fn decide(&mut self, scope: &Scope) -> Result<(Treatment, Marks), BoxError> {
+    fn decide(&mut self, scope: &Scope) -> Result<(Decision, RequestOptions), BoxError> {
         let marks = read_marks(self)?;
         let url = self.url();
-        let treatment = scope.treatment(&destination(url), url.path(), self.headers(), &marks);
-        Ok((treatment, marks))
+        let decision = scope.decision(&destination(url), url.path(), self.headers(), &marks);
+        Ok((decision, marks))
     }
 }
 
@@ -85,7 +85,7 @@ impl IntoRequest for RequestBuilder {
 
 impl Sealed for Response {}
 
-impl Inbound for Response {
+impl HttpResponse for Response {
     fn status(&self) -> StatusCode {
         self.status()
     }

@@ -11,7 +11,7 @@ use crate::{
         layer::KlaviAuthLayer,
     },
     replay::{CloneBody, Replay},
-    request::{options::Marks, scope::Treatment},
+    request::{options::RequestOptions, scope::Decision},
 };
 
 /// A [`Middleware`] of reqwest-middleware that does what the layer does, with the layer's tokens
@@ -64,17 +64,17 @@ where
         next: Next<'_>,
     ) -> Result<Response> {
         let layer = &self.layer;
-        let marks = Marks::of(extensions).or(read_marks(&mut request)?);
+        let marks = RequestOptions::of(extensions).or(read_marks(&mut request)?);
         let (settings, url) = (layer.settings(), request.url());
-        match settings.options.scope.treatment(
+        match settings.options.scope.decision(
             &destination(url),
             url.path(),
             request.headers(),
             &marks,
         ) {
-            Treatment::Authenticate => {}
-            Treatment::Pass => return next.run(request, extensions).await,
-            Treatment::Refuse(error) => return Err(Error::middleware(error)),
+            Decision::Authenticate => {}
+            Decision::PassThrough => return next.run(request, extensions).await,
+            Decision::Reject(error) => return Err(Error::middleware(error)),
         }
         let cache = marks.cache.as_ref().unwrap_or(&settings.cache);
 

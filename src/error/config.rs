@@ -32,7 +32,7 @@ pub enum ConfigError {
     /// A base URL or an added origin has plain `http` and a host that is not loopback.
     InsecureUrl(Problem),
     /// The fraction of the lifetime after which a refresh is due is not strictly between 0 and 1.
-    RenewAfter,
+    RefreshAfter,
     /// The jitter is negative, not a number, or as large as the fraction after which a refresh is
     /// due.
     Jitter,
@@ -68,7 +68,7 @@ impl ConfigError {
             Self::InvalidEnvironment => "InvalidEnvironment",
             Self::InvalidUrl(_) => "InvalidUrl",
             Self::InsecureUrl(_) => "InsecureUrl",
-            Self::RenewAfter => "RenewAfter",
+            Self::RefreshAfter => "RefreshAfter",
             Self::Jitter => "Jitter",
             Self::ExpiryMargin => "ExpiryMargin",
             Self::Timeout(_) => "Timeout",
@@ -115,11 +115,11 @@ impl fmt::Display for ConfigError {
                  `testing-mtls`",
             ),
             Self::InvalidUrl(problem) | Self::InsecureUrl(problem) => f.write_str(problem),
-            Self::RenewAfter => f.write_str(
-                "`RefreshPolicy::renew_after` must be a fraction of the lifetime, strictly between 0 and 1: 0.75 is 75 %",
+            Self::RefreshAfter => f.write_str(
+                "`RefreshPolicy::refresh_after` must be a fraction of the lifetime, strictly between 0 and 1: 0.75 is 75 %",
             ),
             Self::Jitter => f.write_str(
-                "`RefreshPolicy::jitter` must be at least 0 and below `RefreshPolicy::renew_after`: with one below the \
+                "`RefreshPolicy::jitter` must be at least 0 and below `RefreshPolicy::refresh_after`: with one below the \
                  default jitter of 0.1, set both",
             ),
             Self::ExpiryMargin => f.write_str(
@@ -203,10 +203,10 @@ mod tests {
             jitter.ends_with("with one below the default jitter of 0.1, set both"),
             "{jitter}"
         );
-        let renew_after = ConfigError::RenewAfter.to_string();
+        let refresh_after = ConfigError::RefreshAfter.to_string();
         assert!(
-            renew_after.ends_with("strictly between 0 and 1: 0.75 is 75 %"),
-            "{renew_after}"
+            refresh_after.ends_with("strictly between 0 and 1: 0.75 is 75 %"),
+            "{refresh_after}"
         );
     }
 }

@@ -70,7 +70,7 @@ struct Inner {
 pub(crate) enum Lost {
     NeverHad,
     Expired,
-    Refused,
+    Rejected,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,10 +82,10 @@ pub(crate) enum Kind {
     Throttled,
     ServerError,
     Timeout,
-    BadAnswer(&'static str),
+    InvalidResponse(&'static str),
     Transport,
     Interrupted(&'static str),
-    BudgetExhausted,
+    OverBudget,
     InsecureUri,
     TooManyHeaders,
     CustomerMissing,
@@ -167,8 +167,8 @@ impl Error {
 
     /// The token endpoint's answer is not what it should be: wrong status, not JSON, no token in
     /// it, a token that cannot be used.
-    pub fn is_bad_answer(&self) -> bool {
-        self.any(|kind| matches!(kind, Kind::BadAnswer(_)))
+    pub fn is_invalid_response(&self) -> bool {
+        self.any(|kind| matches!(kind, Kind::InvalidResponse(_)))
     }
 
     /// The token endpoint could not be reached, or the connection broke.
@@ -184,8 +184,8 @@ impl Error {
 
     /// Too many tokens were rejected in a short time; the 401 went back to the caller, and no token
     /// was fetched for it.
-    pub fn is_budget_exhausted(&self) -> bool {
-        self.any(|kind| kind == Kind::BudgetExhausted)
+    pub fn is_over_budget(&self) -> bool {
+        self.any(|kind| kind == Kind::OverBudget)
     }
 
     /// The request would have carried the token over plain `http`. Nothing was sent.
@@ -253,10 +253,10 @@ impl Error {
     /// | `throttled` | [`is_throttled`](Self::is_throttled) |
     /// | `server_error` | [`is_server_error`](Self::is_server_error) |
     /// | `timeout` | [`is_timeout`](Self::is_timeout) |
-    /// | `bad_answer` | [`is_bad_answer`](Self::is_bad_answer) |
+    /// | `invalid_response` | [`is_invalid_response`](Self::is_invalid_response) |
     /// | `transport` | [`is_transport`](Self::is_transport) |
     /// | `interrupted` | [`is_interrupted`](Self::is_interrupted) |
-    /// | `budget_exhausted` | [`is_budget_exhausted`](Self::is_budget_exhausted) |
+    /// | `over_budget` | [`is_over_budget`](Self::is_over_budget) |
     /// | `insecure_uri` | [`is_insecure_uri`](Self::is_insecure_uri) |
     /// | `too_many_headers` | [`is_too_many_headers`](Self::is_too_many_headers) |
     /// | `customer_missing` | [`is_customer_missing`](Self::is_customer_missing) |
@@ -277,10 +277,10 @@ impl Error {
             Some(Kind::Throttled) => "throttled",
             Some(Kind::ServerError) => "server_error",
             Some(Kind::Timeout) => "timeout",
-            Some(Kind::BadAnswer(_)) => "bad_answer",
+            Some(Kind::InvalidResponse(_)) => "invalid_response",
             Some(Kind::Transport) => "transport",
             Some(Kind::Interrupted(_)) => "interrupted",
-            Some(Kind::BudgetExhausted) => "budget_exhausted",
+            Some(Kind::OverBudget) => "over_budget",
             Some(Kind::InsecureUri) => "insecure_uri",
             Some(Kind::TooManyHeaders) => "too_many_headers",
             Some(Kind::CustomerMissing) => "customer_missing",
@@ -334,8 +334,8 @@ impl Error {
         Self::new(Kind::NoToken(lost), recovery).with_source(cause)
     }
 
-    pub(crate) fn bad_answer(what: &'static str) -> Self {
-        Self::new(Kind::BadAnswer(what), Recovery::BackOff)
+    pub(crate) fn invalid_response(what: &'static str) -> Self {
+        Self::new(Kind::InvalidResponse(what), Recovery::BackOff)
     }
 
     pub(crate) fn timeout() -> Self {
@@ -439,7 +439,7 @@ impl fmt::Display for Error {
             Kind::NoToken(Lost::Expired) => {
                 f.write_str("the access token has expired and no new one could be fetched")?;
             }
-            Kind::NoToken(Lost::Refused) => {
+            Kind::NoToken(Lost::Rejected) => {
                 f.write_str("the access token was rejected and no new one could be fetched")?;
             }
             Kind::KeysRejected if *endpoint == Some(TokenEndpoint::Token) => {
@@ -453,7 +453,7 @@ impl fmt::Display for Error {
             Kind::Throttled => f.write_str("the token endpoint asks for fewer calls")?,
             Kind::ServerError => f.write_str("the token endpoint failed")?,
             Kind::Timeout => f.write_str("fetching the token timed out")?,
-            Kind::BadAnswer(what) => f.write_str(what)?,
+            Kind::InvalidResponse(what) => f.write_str(what)?,
             Kind::Transport => {
                 f.write_str("the token endpoint")?;
                 if let Some(host) = host {
@@ -469,7 +469,7 @@ impl fmt::Display for Error {
                 })?;
             }
             Kind::Interrupted(what) => f.write_str(what)?,
-            Kind::BudgetExhausted => {
+            Kind::OverBudget => {
                 f.write_str(
                     "too many tokens were rejected in a short time, no further one is fetched",
                 )?;
@@ -567,10 +567,10 @@ mod tests {
             ("throttled", Error::is_throttled),
             ("server_error", Error::is_server_error),
             ("timeout", Error::is_timeout),
-            ("bad_answer", Error::is_bad_answer),
+            ("invalid_response", Error::is_invalid_response),
             ("transport", Error::is_transport),
             ("interrupted", Error::is_interrupted),
-            ("budget_exhausted", Error::is_budget_exhausted),
+            ("over_budget", Error::is_over_budget),
             ("insecure_uri", Error::is_insecure_uri),
             ("too_many_headers", Error::is_too_many_headers),
             ("customer_missing", Error::is_customer_missing),
@@ -584,10 +584,10 @@ mod tests {
             Kind::Throttled,
             Kind::ServerError,
             Kind::Timeout,
-            Kind::BadAnswer("what"),
+            Kind::InvalidResponse("what"),
             Kind::Transport,
             Kind::Interrupted("what"),
-            Kind::BudgetExhausted,
+            Kind::OverBudget,
             Kind::InsecureUri,
             Kind::TooManyHeaders,
             Kind::CustomerMissing,

@@ -12,9 +12,9 @@ use crate::error::{Error, token_endpoint::TokenEndpoint};
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A token came in, and there was none before it that could be used.
-    Fetched(Arrival),
+    Fetched(FetchedToken),
     /// A token came in while the one before was still good.
-    Renewed(Arrival),
+    Refreshed(FetchedToken),
     /// An attempt of a fetch failed in a way that may pass; it is made again.
     #[non_exhaustive]
     Retrying {
@@ -59,7 +59,7 @@ pub enum Event<'a> {
     },
     /// The API answered 401 to a token, and nothing was fetched for it: the budget is used up.
     #[non_exhaustive]
-    BudgetExhausted {
+    OverBudget {
         /// The token's. It stays in use.
         generation: u64,
         /// The first since a 401 was believed.
@@ -79,18 +79,18 @@ pub enum Event<'a> {
     },
     /// A 401 goes to the caller, or the error that came between it and the resend.
     #[non_exhaustive]
-    ResendGivenUp {
+    ResendSkipped {
         /// The generation of the token that was rejected.
         generation: u64,
         /// Why the request is not sent again.
-        reason: GivenUp,
+        reason: SkipReason,
     },
 }
 
 /// A token that came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Arrival {
+pub struct FetchedToken {
     /// Which token of its cache it is. One whose life was extended keeps its number.
     pub generation: u64,
     /// Why it was wanted.
@@ -114,7 +114,7 @@ pub enum FetchReason {
     /// There is none yet.
     First,
     /// The current one is still good, and renewal is due.
-    Renewal,
+    Refresh,
     /// The current one has expired.
     Expired,
     /// The API answered 401 to the current one.
@@ -128,7 +128,7 @@ impl FetchReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::First => "first",
-            Self::Renewal => "renewal",
+            Self::Refresh => "refresh",
             Self::Expired => "expired",
             Self::Rejected => "rejected",
             Self::Invalidated => "invalidated",
@@ -145,7 +145,7 @@ impl fmt::Display for FetchReason {
 /// Why a request that got a 401 is not sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum GivenUp {
+pub enum SkipReason {
     /// It was sent twice already.
     RejectedAgain,
     /// The layer, or the request, has resending switched off.
@@ -157,10 +157,10 @@ pub enum GivenUp {
     /// The inner service failed while it was readied.
     NotReady,
     /// The budget for replacing rejected tokens is used up.
-    BudgetExhausted,
+    OverBudget,
 }
 
-impl GivenUp {
+impl SkipReason {
     /// As in the fields of traces and the labels of metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -169,12 +169,12 @@ impl GivenUp {
             Self::BodyNotKept => "body_not_kept",
             Self::NoToken => "no_token",
             Self::NotReady => "not_ready",
-            Self::BudgetExhausted => "budget_exhausted",
+            Self::OverBudget => "over_budget",
         }
     }
 }
 
-impl fmt::Display for GivenUp {
+impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

@@ -3,20 +3,20 @@
 
 use ::metrics::{Label, Unit, counter, describe_counter, describe_histogram, histogram};
 
-use super::event::{Arrival, Event};
+use super::event::{Event, FetchedToken};
 use crate::error::token_endpoint::TokenEndpoint;
 
 const FETCHED: &str = "klavi_auth_tokens_fetched_total";
-const RENEWED: &str = "klavi_auth_tokens_renewed_total";
+const REFRESHED: &str = "klavi_auth_tokens_refreshed_total";
 const RETRIED: &str = "klavi_auth_token_fetches_retried_total";
 const FAILED: &str = "klavi_auth_token_fetches_failed_total";
 const DURATION: &str = "klavi_auth_token_fetch_duration_seconds";
 const SERVED: &str = "klavi_auth_served_while_failing_total";
 const REJECTED: &str = "klavi_auth_tokens_rejected_total";
-const EXHAUSTED: &str = "klavi_auth_renewal_budget_exhausted_total";
+const OVER_BUDGET: &str = "klavi_auth_over_budget_total";
 const INVALIDATED: &str = "klavi_auth_tokens_invalidated_total";
 const RESENT: &str = "klavi_auth_requests_resent_total";
-const GIVEN_UP: &str = "klavi_auth_resends_given_up_total";
+const RESENDS_SKIPPED: &str = "klavi_auth_resends_skipped_total";
 
 pub(super) fn describe() {
     let counters = [
@@ -25,7 +25,7 @@ pub(super) fn describe() {
             "Tokens that came in when there was none that could be used",
         ),
         (
-            RENEWED,
+            REFRESHED,
             "Tokens that came in while the one before was still good",
         ),
         (
@@ -35,16 +35,16 @@ pub(super) fn describe() {
         (FAILED, "Token fetches that failed, after all attempts"),
         (
             SERVED,
-            "Requests that got the current token although its renewal is due and has failed",
+            "Requests that got the current token although its refresh is due and has failed",
         ),
         (REJECTED, "401s to a token that were believed"),
         (
-            EXHAUSTED,
+            OVER_BUDGET,
             "401s to a token that were not believed, because too many were of late",
         ),
         (INVALIDATED, "Tokens taken out of use by the program"),
         (RESENT, "Requests sent for the second time"),
-        (GIVEN_UP, "401s that were not answered by a resend"),
+        (RESENDS_SKIPPED, "401s that were not answered by a resend"),
     ];
     for (name, what) in counters {
         describe_counter!(name, Unit::Count, what);
@@ -65,7 +65,7 @@ pub(super) fn count(cache: &str, event: &Event<'_>) {
         counter!(name, labels.collect::<Vec<_>>()).increment(1);
     };
     match *event {
-        Event::Fetched(Arrival {
+        Event::Fetched(FetchedToken {
             reason, endpoint, ..
         }) => {
             with(
@@ -73,7 +73,9 @@ pub(super) fn count(cache: &str, event: &Event<'_>) {
                 &[("reason", reason.as_str()), ("endpoint", label(endpoint))],
             );
         }
-        Event::Renewed(Arrival { endpoint, .. }) => with(RENEWED, &[("endpoint", label(endpoint))]),
+        Event::Refreshed(FetchedToken { endpoint, .. }) => {
+            with(REFRESHED, &[("endpoint", label(endpoint))])
+        }
         Event::Retrying { error, .. } => with(RETRIED, &[("error", error.label())]),
         Event::Failed {
             error,
@@ -95,13 +97,15 @@ pub(super) fn count(cache: &str, event: &Event<'_>) {
         Event::Rejected { first, .. } => {
             with(REJECTED, &[("first", if first { "true" } else { "false" })])
         }
-        Event::BudgetExhausted { .. } => with(EXHAUSTED, &[]),
+        Event::OverBudget { .. } => with(OVER_BUDGET, &[]),
         Event::Invalidated { .. } => with(INVALIDATED, &[]),
         Event::Resent { .. } => with(RESENT, &[]),
-        Event::ResendGivenUp { reason, .. } => with(GIVEN_UP, &[("reason", reason.as_str())]),
+        Event::ResendSkipped { reason, .. } => {
+            with(RESENDS_SKIPPED, &[("reason", reason.as_str())])
+        }
     }
     let (reason, outcome, latency) = match *event {
-        Event::Fetched(arrival) | Event::Renewed(arrival) => {
+        Event::Fetched(arrival) | Event::Refreshed(arrival) => {
             (arrival.reason, "ok", arrival.latency)
         }
         Event::Failed {

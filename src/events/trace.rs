@@ -8,7 +8,7 @@ use std::{error::Error as StdError, fmt, time::Duration};
 
 use tracing::{Span, field::Empty};
 
-use super::event::{Arrival, Event, FetchReason};
+use super::event::{Event, FetchReason, FetchedToken};
 use crate::error::{Error, token_endpoint::TokenEndpoint};
 
 /// The span of one fetch with all its attempts. It belongs to no request, for it may outlive the
@@ -70,7 +70,7 @@ pub(crate) fn token_call(endpoint: TokenEndpoint, reason: &'static str) {
 pub(super) fn event(cache: &str, event: &Event<'_>) {
     match *event {
         Event::Fetched(arrival) => fetched(cache, arrival),
-        Event::Renewed(arrival) => renewed(cache, arrival),
+        Event::Refreshed(arrival) => refreshed(cache, arrival),
         Event::Retrying {
             error,
             attempt,
@@ -109,10 +109,10 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             target: "klavi_auth",
             cache,
             generation,
-            "served with the current token, whose renewal has failed"
+            "served with the current token, whose refresh has failed"
         ),
         Event::Rejected { generation, first } => rejected(cache, generation, first),
-        Event::BudgetExhausted { generation, first } => budget_exhausted(cache, generation, first),
+        Event::OverBudget { generation, first } => over_budget(cache, generation, first),
         Event::Invalidated { generation } => tracing::info!(
             name: "token_invalidated",
             target: "klavi_auth",
@@ -127,8 +127,8 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             generation,
             "request resent with a new token"
         ),
-        Event::ResendGivenUp { generation, reason } => tracing::debug!(
-            name: "request_resend_given_up",
+        Event::ResendSkipped { generation, reason } => tracing::debug!(
+            name: "resend_skipped",
             target: "klavi_auth",
             cache,
             generation,
@@ -139,7 +139,7 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
 }
 
 /// Somebody waited for it.
-fn fetched(cache: &str, arrival: Arrival) {
+fn fetched(cache: &str, arrival: FetchedToken) {
     tracing::info!(
         name: "token_fetched",
         target: "klavi_auth",
@@ -156,8 +156,8 @@ fn fetched(cache: &str, arrival: Arrival) {
 }
 
 /// Nobody noticed, unless it follows a warning.
-fn renewed(cache: &str, arrival: Arrival) {
-    let Arrival {
+fn refreshed(cache: &str, arrival: FetchedToken) {
+    let FetchedToken {
         generation,
         endpoint,
         attempts,
@@ -170,7 +170,7 @@ fn renewed(cache: &str, arrival: Arrival) {
     let latency_ms = millis(latency);
     if recovered {
         tracing::info!(
-            name: "token_renewed",
+            name: "token_refreshed",
             target: "klavi_auth",
             cache,
             generation,
@@ -179,11 +179,11 @@ fn renewed(cache: &str, arrival: Arrival) {
             lifetime_s,
             latency_ms,
             recovered,
-            "access token renewed, after failures"
+            "access token refreshed, after failures"
         );
     } else {
         tracing::debug!(
-            name: "token_renewed",
+            name: "token_refreshed",
             target: "klavi_auth",
             cache,
             generation,
@@ -192,7 +192,7 @@ fn renewed(cache: &str, arrival: Arrival) {
             lifetime_s,
             latency_ms,
             recovered,
-            "access token renewed"
+            "access token refreshed"
         );
     }
 }
@@ -222,10 +222,10 @@ fn rejected(cache: &str, generation: u64, first: bool) {
 }
 
 /// A server that answers 401 to everything is warned of once, not with every request.
-fn budget_exhausted(cache: &str, generation: u64, first: bool) {
+fn over_budget(cache: &str, generation: u64, first: bool) {
     if first {
         tracing::warn!(
-            name: "renewal_budget_exhausted",
+            name: "over_budget",
             target: "klavi_auth",
             cache,
             generation,
@@ -234,7 +234,7 @@ fn budget_exhausted(cache: &str, generation: u64, first: bool) {
         );
     } else {
         tracing::debug!(
-            name: "renewal_budget_exhausted",
+            name: "over_budget",
             target: "klavi_auth",
             cache,
             generation,

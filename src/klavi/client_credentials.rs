@@ -59,7 +59,7 @@ const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlen
 /// | `invalid_client`, 401, 403 | [`is_keys_rejected`](Error::is_keys_rejected) |
 /// | `invalid_request`, `invalid_scope`, `invalid_grant`, `unauthorized_client`, `unsupported_grant_type`, 400 | [`is_bad_request`](Error::is_bad_request) |
 /// | 408, 429, 5xx | transient: [`is_server_error`](Error::is_server_error), [`is_throttled`](Error::is_throttled) |
-/// | anything else that is not a bearer token | [`is_bad_answer`](Error::is_bad_answer) |
+/// | anything else that is not a bearer token | [`is_invalid_response`](Error::is_invalid_response) |
 ///
 /// [`Error::message`] has the answer's `error` and `error_description`.
 ///
@@ -194,7 +194,7 @@ impl ClientCredentials {
     }
 
     /// The lifetime of a token whose answer does not say it. Without one, such an answer is an
-    /// error ([`is_bad_answer`](Error::is_bad_answer)): the server documents what to say here.
+    /// error ([`is_invalid_response`](Error::is_invalid_response)): the server documents what to say here.
     #[must_use]
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
         self.default_lifetime = Some(lifetime);
@@ -270,9 +270,9 @@ impl TokenSource for ClientCredentials {
             let predecessor = request.predecessor();
             let reason = match predecessor {
                 Predecessor::None => "first token",
-                Predecessor::Live(_) => "renewal",
+                Predecessor::Live(_) => "refresh",
                 Predecessor::Expired(_) => "expired",
-                Predecessor::Refused(_) => "refused",
+                Predecessor::Rejected(_) => "refused",
             };
             self.ask(predecessor.token(), reason).await
         })
@@ -505,7 +505,7 @@ mod tests {
     #[tokio::test]
     async fn a_lifetime_that_is_not_said_is_the_default_or_an_error() {
         let (source, _) = source(200, r#"{"access_token":"t"}"#);
-        assert!(fetch(&source).await.unwrap_err().is_bad_answer());
+        assert!(fetch(&source).await.unwrap_err().is_invalid_response());
         let token = fetch(&source.default_lifetime(Duration::from_secs(7)))
             .await
             .unwrap();

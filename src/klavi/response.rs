@@ -96,7 +96,7 @@ pub(super) fn token(
     }
     let outcome = match fields {
         Some(fields) => new_token(&fields, dialect),
-        None => Err(Error::bad_answer("the answer is not a JSON object")),
+        None => Err(Error::invalid_response("the answer is not a JSON object")),
     };
     outcome.map_err(|error| error.with_status(status).with_message(message))
 }
@@ -117,13 +117,13 @@ fn refusal(status: StatusCode, headers: &HeaderMap, dialect: Dialect) -> Error {
         StatusCode::REQUEST_TIMEOUT => Error::new(Kind::ServerError, Recovery::Transient),
         _ if status.is_server_error() => Error::new(Kind::ServerError, Recovery::Transient),
         _ if status.is_redirection() => {
-            Error::bad_answer("the answer is a redirect, which is not followed")
+            Error::invalid_response("the answer is a redirect, which is not followed")
         }
-        StatusCode::NOT_FOUND => Error::bad_answer(match dialect {
+        StatusCode::NOT_FOUND => Error::invalid_response(match dialect {
             Dialect::Klavi => "there is no such endpoint: check the base URL and the product",
             Dialect::OAuth2 { .. } => "there is no such endpoint: check the token URL",
         }),
-        _ => Error::bad_answer("the answer is not a token"),
+        _ => Error::invalid_response("the answer is not a token"),
     };
     let throttles = matches!(
         status,
@@ -177,10 +177,10 @@ fn new_token(fields: &Fields<'_>, dialect: Dialect) -> Result<NewToken, Error> {
     };
     let lifetime = lifetime(find(fields, dialect.lifetime()).unwrap_or("null"), dialect)?;
     let raw = find(fields, dialect.token()).filter(|raw| *raw != "null");
-    let raw = raw.ok_or_else(|| Error::bad_answer(no_token))?;
-    let token = text(raw).ok_or_else(|| Error::bad_answer(not_a_string))?;
+    let raw = raw.ok_or_else(|| Error::invalid_response(no_token))?;
+    let token = text(raw).ok_or_else(|| Error::invalid_response(not_a_string))?;
     if matches!(dialect, Dialect::OAuth2 { .. }) && !is_bearer(fields) {
-        return Err(Error::bad_answer("the token_type is not bearer"));
+        return Err(Error::invalid_response("the token_type is not bearer"));
     }
     NewToken::new(&token, lifetime)
 }
@@ -197,7 +197,7 @@ fn lifetime(raw: &str, dialect: Dialect) -> Result<Duration, Error> {
     if raw == "null" {
         let default = dialect.default_lifetime();
         return default.ok_or_else(|| {
-            Error::bad_answer("the answer has no expires_in, and there is no default")
+            Error::invalid_response("the answer has no expires_in, and there is no default")
         });
     }
     // serde_json would copy a string, here or into its error.
@@ -211,7 +211,7 @@ fn lifetime(raw: &str, dialect: Dialect) -> Result<Duration, Error> {
         Some(seconds) if seconds >= 1.0 && seconds.is_finite() && seconds.fract() == 0.0 => {
             Ok(Duration::from_secs(seconds as u64))
         }
-        _ => Err(Error::bad_answer(match dialect {
+        _ => Err(Error::invalid_response(match dialect {
             Dialect::Klavi => "the expireIn is not a number of seconds",
             Dialect::OAuth2 { .. } => "the expires_in is not a number of seconds",
         })),
@@ -331,7 +331,7 @@ mod tests {
             "-1", "0", "0.5", "1.5", "true", "{}", "[]", "\"\"", "\"soon\"", "\"NaN\"", "\"inf\"",
             "\"-5\"", "-0.0",
         ] {
-            assert!(expire_in(json).unwrap_err().is_bad_answer(), "{json}");
+            assert!(expire_in(json).unwrap_err().is_invalid_response(), "{json}");
         }
     }
 
@@ -367,7 +367,7 @@ mod tests {
             r#"{"accessToken":"a\nb"}"#,
         ] {
             let error = token(&answer(200, body), &[]).unwrap_err();
-            assert!(error.is_bad_answer(), "{body}");
+            assert!(error.is_invalid_response(), "{body}");
             assert_eq!(error.status(), Some(StatusCode::OK));
         }
     }
@@ -397,7 +397,7 @@ mod tests {
     fn case_39_a_200_with_an_error_object_carries_klavis_message() {
         let body = r#"{"statusCode":4001,"error":"Business","message":"customer is blocked"}"#;
         let error = token(&answer(200, body), &[]).unwrap_err();
-        assert!(error.is_bad_answer());
+        assert!(error.is_invalid_response());
         assert_eq!(
             error.to_string(),
             "the answer has no accessToken (status 200): customer is blocked"
@@ -450,7 +450,7 @@ mod tests {
             assert!(
                 token(&answer(status, body), &[])
                     .unwrap_err()
-                    .is_bad_answer()
+                    .is_invalid_response()
             );
         }
     }
@@ -618,7 +618,10 @@ mod tests {
             "",
         ] {
             let error = oauth2(200, body, Some(7)).unwrap_err();
-            assert!(error.is_bad_answer() && !error.is_transient(), "{body}");
+            assert!(
+                error.is_invalid_response() && !error.is_transient(),
+                "{body}"
+            );
         }
     }
 
@@ -640,7 +643,7 @@ mod tests {
         ] {
             let error = seconds(expires_in, default).unwrap_err();
             assert!(
-                error.is_bad_answer() && error.to_string().contains("expires_in"),
+                error.is_invalid_response() && error.to_string().contains("expires_in"),
                 "{error}"
             );
         }
@@ -679,9 +682,9 @@ mod tests {
             (401, r#"{"error":"unauthorized_client"}"#, "bad_request"),
             (400, r#"{"error":"something_else"}"#, "bad_request"),
             (400, "<html>", "bad_request"),
-            (404, r#"{"error":"something_else"}"#, "bad_answer"),
-            (302, "", "bad_answer"),
-            (200, r#"{"error":"invalid_client"}"#, "bad_answer"),
+            (404, r#"{"error":"something_else"}"#, "invalid_response"),
+            (302, "", "invalid_response"),
+            (200, r#"{"error":"invalid_client"}"#, "invalid_response"),
         ] {
             let error = oauth2(status, body, Some(7)).unwrap_err();
             assert_eq!(error.label(), label, "{status} {body}");

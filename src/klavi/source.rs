@@ -126,7 +126,7 @@ impl KlaviSource {
             Predecessor::Live(_) if request.failures() >= 2 && request.failures() % 2 == 0 => {
                 "refresh failed"
             }
-            Predecessor::Live(bearer) => match self.refresh(bearer, "renewal").await {
+            Predecessor::Live(bearer) => match self.refresh(bearer, "refresh").await {
                 Err(error) if denies_the_bearer(&error) => {
                     if error.status() == Some(StatusCode::NOT_FOUND) {
                         *self.no_refresh_until() = Some(Instant::now() + NO_REFRESH);
@@ -137,7 +137,7 @@ impl KlaviSource {
             },
             Predecessor::None => "first token",
             Predecessor::Expired(_) => "expired",
-            Predecessor::Refused(_) => "refused",
+            Predecessor::Rejected(_) => "rejected",
         };
         self.authenticate(predecessor.token(), reason).await
     }
@@ -154,12 +154,12 @@ impl KlaviSource {
                 Err(Error::new(Kind::KeysNeeded, Recovery::Permanent))
             }
             Predecessor::None => Ok(bearer.clone().aged(since.elapsed())),
-            Predecessor::Live(bearer) => self.refresh(bearer, "renewal").await.map_err(keys_needed),
+            Predecessor::Live(bearer) => self.refresh(bearer, "refresh").await.map_err(keys_needed),
             // `/refresh` does not take a rejected bearer later if it does not take it now.
-            Predecessor::Refused(_) if request.last_error().is_some_and(Error::is_keys_needed) => {
+            Predecessor::Rejected(_) if request.last_error().is_some_and(Error::is_keys_needed) => {
                 Err(Error::new(Kind::KeysNeeded, Recovery::Permanent))
             }
-            Predecessor::Refused(bearer) => self
+            Predecessor::Rejected(bearer) => self
                 .refresh(bearer, "last resort")
                 .await
                 .map_err(keys_needed),

@@ -128,7 +128,7 @@ async fn read(body: impl Body<Error: Into<BoxError>>) -> Result<Bytes, Error> {
         };
         let length = answer.len().saturating_add(data.remaining());
         if length > LONGEST_ANSWER {
-            return Err(Error::bad_answer("the answer is longer than 64 KiB"));
+            return Err(Error::invalid_response("the answer is longer than 64 KiB"));
         }
         if length > answer.capacity() {
             // By hand: a `Vec` that grows by itself leaves a copy behind.

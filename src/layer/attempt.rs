@@ -9,16 +9,16 @@ use super::layer::KlaviAuthLayer;
 use crate::{
     cache::token_cache::TokenCache,
     error::Error,
-    events::event::{Event, GivenUp},
+    events::event::{Event, SkipReason},
     replay::Replay,
-    request::http_types::{Inbound, Outbound},
+    request::http_types::{HttpRequest, HttpResponse},
     token::AccessToken,
 };
 
 /// What is remembered of a request that the inner service has.
 pub(crate) struct Sent<K> {
     generation: u64,
-    kept: Result<K, GivenUp>,
+    kept: Result<K, SkipReason>,
 }
 
 /// Sends a request with its token for the first time, and keeps it, if it may and can be sent
@@ -33,15 +33,15 @@ pub(crate) fn first_sending<R, Q, T>(
 ) -> Result<(T, Sent<R::Kept>), Error>
 where
     R: Replay<Q>,
-    Q: Outbound,
+    Q: HttpRequest,
 {
     attach(&mut request, token)?;
     let resend = layer.settings().options.resend && !once;
     let (response, kept) = if resend {
         let (response, kept) = layer.replay().keep(request, send);
-        (response, kept.ok_or(GivenUp::BodyNotKept))
+        (response, kept.ok_or(SkipReason::BodyNotKept))
     } else {
-        (send(request), Err(GivenUp::SwitchedOff))
+        (send(request), Err(SkipReason::SwitchedOff))
     };
     Ok((
         response,
@@ -54,7 +54,7 @@ where
 
 /// Sends a request with its token for the second time, after which nothing is kept. `Err` as for
 /// the first time.
-pub(crate) fn second_sending<Q: Outbound, T, K>(
+pub(crate) fn second_sending<Q: HttpRequest, T, K>(
     mut request: Q,
     token: &AccessToken,
     cache: &TokenCache,
@@ -68,13 +68,13 @@ pub(crate) fn second_sending<Q: Outbound, T, K>(
         send(request),
         Sent {
             generation: token.generation(),
-            kept: Err(GivenUp::RejectedAgain),
+            kept: Err(SkipReason::RejectedAgain),
         },
     ))
 }
 
 #[inline]
-fn attach(request: &mut impl Outbound, token: &AccessToken) -> Result<(), Error> {
+fn attach(request: &mut impl HttpRequest, token: &AccessToken) -> Result<(), Error> {
     let (headers, value) = (request.headers_mut(), token.header_value());
     match headers.try_insert(AUTHORIZATION, value.clone()) {
         Ok(_) => Ok(()),
@@ -115,7 +115,7 @@ pub(crate) fn after_response<R, Q, A>(
 ) -> Result<Rejected<A, R::Kept>, A>
 where
     R: Replay<Q>,
-    A: Inbound,
+    A: HttpResponse,
 {
     let settings = layer.settings();
     let in_scope = |uri: &Uri| settings.options.scope.contains(uri, own.is_some());
@@ -129,13 +129,13 @@ where
     }
     let cache = own.unwrap_or(&settings.cache);
     let generation = sent.generation;
-    let kept = match mem::replace(&mut sent.kept, Err(GivenUp::RejectedAgain)) {
+    let kept = match mem::replace(&mut sent.kept, Err(SkipReason::RejectedAgain)) {
         // The token was made for this very request, so the 401 is about the request.
-        Err(reason @ GivenUp::RejectedAgain) => {
-            cache.emit(&Event::ResendGivenUp { generation, reason });
+        Err(reason @ SkipReason::RejectedAgain) => {
+            cache.emit(&Event::ResendSkipped { generation, reason });
             return Err(response);
         }
-        Ok(kept) if !layer.replay().is_whole(&kept) => Err(GivenUp::BodyNotKept),
+        Ok(kept) if !layer.replay().is_whole(&kept) => Err(SkipReason::BodyNotKept),
         kept => kept,
     };
     let (reason, response) = match (cache.reject(generation), kept) {
@@ -147,19 +147,19 @@ where
             });
         }
         (Ok(()), Err(reason)) => (reason, response),
-        (Err(error), Ok(_)) => (GivenUp::BudgetExhausted, with_error(response, error)),
+        (Err(error), Ok(_)) => (SkipReason::OverBudget, with_error(response, error)),
         (Err(error), Err(reason)) => (reason, with_error(response, error)),
     };
-    cache.emit(&Event::ResendGivenUp { generation, reason });
+    cache.emit(&Event::ResendSkipped { generation, reason });
     Err(response)
 }
 
-impl<A: Inbound, K> Rejected<A, K> {
+impl<A: HttpResponse, K> Rejected<A, K> {
     /// There is no token for a second time: the response goes to the caller, with the reason.
     pub(crate) fn give_up(self, error: Error, cache: &TokenCache) -> A {
-        cache.emit(&Event::ResendGivenUp {
+        cache.emit(&Event::ResendSkipped {
             generation: self.generation,
-            reason: GivenUp::NoToken,
+            reason: SkipReason::NoToken,
         });
         with_error(self.response, error)
     }
@@ -173,14 +173,14 @@ impl<A: Inbound, K> Rejected<A, K> {
         // The response goes here, before the inner service is readied: its body may hold a place
         // there, or a connection.
         replay.restore(self.kept).ok_or_else(|| {
-            let (generation, reason) = (self.generation, GivenUp::BodyNotKept);
-            cache.emit(&Event::ResendGivenUp { generation, reason });
+            let (generation, reason) = (self.generation, SkipReason::BodyNotKept);
+            cache.emit(&Event::ResendSkipped { generation, reason });
             self.response
         })
     }
 }
 
-fn with_error<A: Inbound>(mut response: A, error: Error) -> A {
+fn with_error<A: HttpResponse>(mut response: A, error: Error) -> A {
     response.extensions_mut().insert(error);
     response
 }

@@ -39,8 +39,8 @@ use crate::{
 ///     .token_call_header(USER_AGENT, HeaderValue::from_static("acme-billing/1.4"))
 ///     .request_timeout(Duration::from_secs(3))
 ///     // the token cache,
-///     .refresh_policy(RefreshPolicy::default().renew_after(0.5))
-///     .keep_alive(true)
+///     .refresh_policy(RefreshPolicy::default().refresh_after(0.5))
+///     .background_refresh(true)
 ///     .name("monitor")
 ///     // and the layer.
 ///     .allow_origin("https://files.klavi.ai")
@@ -208,9 +208,9 @@ impl KlaviAuthLayerBuilder {
         self
     }
 
-    /// See [`TokenCacheBuilder::keep_alive`](crate::TokenCacheBuilder::keep_alive).
-    pub fn keep_alive(mut self, keep_alive: bool) -> Self {
-        self.tokens.keep_alive = keep_alive;
+    /// See [`TokenCacheBuilder::background_refresh`](crate::TokenCacheBuilder::background_refresh).
+    pub fn background_refresh(mut self, background_refresh: bool) -> Self {
+        self.tokens.background_refresh = background_refresh;
         self
     }
 

@@ -18,9 +18,9 @@ use super::{
 use crate::{
     cache::{acquire::Acquire, current::ValidToken, state::Lookup, token_cache::TokenCache},
     error::BoxError,
-    events::event::{Event, GivenUp},
+    events::event::{Event, SkipReason},
     replay::Replay,
-    request::http_types::{Inbound, Outbound},
+    request::http_types::{HttpRequest, HttpResponse},
 };
 
 /// What stays with a request from beginning to end.
@@ -34,7 +34,7 @@ impl<S, R> Way<S, R> {
     pub(crate) fn cache(&self) -> &TokenCache {
         match &self.cache {
             Some(cache) => cache,
-            None => self.handle.layer().tokens(),
+            None => self.handle.layer().cache(),
         }
     }
 }
@@ -85,9 +85,9 @@ impl<Q> Outgoing<Q> {
 
     /// It is not sent after all. The 401 of one that was sent before is gone by then; the caller
     /// gets an error.
-    fn give_up(self, reason: GivenUp, cache: &TokenCache) {
+    fn give_up(self, reason: SkipReason, cache: &TokenCache) {
         if let Self::Second(_, generation) = self {
-            cache.emit(&Event::ResendGivenUp { generation, reason });
+            cache.emit(&Event::ResendSkipped { generation, reason });
         }
     }
 }
@@ -142,8 +142,8 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
         S: Service<Q, Response = A> + Clone,
         S::Error: Into<BoxError>,
         R: Replay<Q, Kept = K>,
-        Q: Outbound,
-        A: Inbound,
+        Q: HttpRequest,
+        A: HttpResponse,
     {
         let Self { step, way, once } = self;
         let layer = way.handle.layer();
@@ -155,7 +155,7 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
                     let (outgoing, token) = match (take(waiting), acquired) {
                         (Waiting::Unsent(outgoing), Ok(token)) => (outgoing, token),
                         (Waiting::Unsent(outgoing), Err(error)) => {
-                            outgoing.give_up(GivenUp::NoToken, way.cache());
+                            outgoing.give_up(SkipReason::NoToken, way.cache());
                             return answer(Err(error.into()));
                         }
                         (Waiting::Rejected(rejected), Err(error)) => {
@@ -189,7 +189,7 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
                     let ready = ready!(service.poll_ready(cx));
                     let outgoing = take(outgoing);
                     if let Err(error) = ready {
-                        outgoing.give_up(GivenUp::NotReady, way.cache());
+                        outgoing.give_up(SkipReason::NotReady, way.cache());
                         return answer(Err(error.into()));
                     }
                     // Getting ready may have taken long: the token of before may have expired, or
@@ -221,7 +221,7 @@ impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
                             waiting: Some(Waiting::Unsent(outgoing)),
                         },
                         Lookup::Failed(error) => {
-                            outgoing.give_up(GivenUp::NoToken, way.cache());
+                            outgoing.give_up(SkipReason::NoToken, way.cache());
                             return answer(Err(error.into()));
                         }
                     }

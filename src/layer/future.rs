@@ -17,7 +17,7 @@ use super::{
 use crate::{
     error::BoxError,
     replay::Replay,
-    request::http_types::{Inbound, Outbound},
+    request::http_types::{HttpRequest, HttpResponse},
 };
 
 pin_project! {
@@ -87,10 +87,10 @@ where
 impl<S, R, Q> Future for ResponseFuture<S, R, Q>
 where
     S: Service<Q> + Clone,
-    S::Response: Inbound,
+    S::Response: HttpResponse,
     S::Error: Into<BoxError>,
     R: Replay<Q>,
-    Q: Outbound,
+    Q: HttpRequest,
 {
     type Output = Result<S::Response, BoxError>;
 

@@ -36,7 +36,7 @@ impl KlaviAuthLayer {
     /// customer that it is made for in its extensions. See [`TokenCaches`](crate::TokenCaches).
     ///
     /// A request without one fails with an error for which [`Error::is_customer_missing`] holds.
-    pub fn without_tokens(api: &KlaviApi) -> Self {
+    pub fn without_cache(api: &KlaviApi) -> Self {
         Self::new(
             api,
             TokenCache::new(source_fn(async |_| Err(Error::customer_missing()))),
@@ -74,7 +74,7 @@ impl KlaviAuthLayer {
 
 impl<R> KlaviAuthLayer<R> {
     /// The tokens: to warm them up, to look at their state, to use one elsewhere.
-    pub fn tokens(&self) -> &TokenCache {
+    pub fn cache(&self) -> &TokenCache {
         &self.settings.cache
     }
 

@@ -25,9 +25,9 @@ use crate::{
     error::{BoxError, Error},
     replay::{CloneBody, Replay},
     request::{
-        http_types::{Inbound, IntoRequest, Outbound},
-        options::Marks,
-        scope::Treatment,
+        http_types::{HttpRequest, HttpResponse, IntoRequest},
+        options::RequestOptions,
+        scope::Decision,
     },
 };
 
@@ -145,9 +145,9 @@ impl<S, R> KlaviAuth<S, R> {
     ) -> impl Future<Output = Result<S::Response, BoxError>> + use<S, R, Q, I>
     where
         I: IntoRequest<Request = Q>,
-        Q: Outbound,
+        Q: HttpRequest,
         R: Replay<Q>,
-        S: Service<Q, Response: Inbound, Error: Into<BoxError>> + Clone,
+        S: Service<Q, Response: HttpResponse, Error: Into<BoxError>> + Clone,
     {
         self.send_built(request.into_request(Extensions::new()))
     }
@@ -182,9 +182,9 @@ impl<S, R> KlaviAuth<S, R> {
     ) -> impl Future<Output = Result<S::Response, BoxError>> + use<S, R, Q, I, E>
     where
         I: IntoRequest<Request = Q>,
-        Q: Outbound,
+        Q: HttpRequest,
         R: Replay<Q>,
-        S: Service<Q, Response: Inbound, Error: Into<BoxError>> + Clone,
+        S: Service<Q, Response: HttpResponse, Error: Into<BoxError>> + Clone,
         E: Clone + Send + Sync + 'static,
     {
         let mut extensions = Extensions::new();
@@ -197,9 +197,9 @@ impl<S, R> KlaviAuth<S, R> {
         request: Result<Q, BoxError>,
     ) -> impl Future<Output = Result<S::Response, BoxError>> + use<S, R, Q>
     where
-        Q: Outbound,
+        Q: HttpRequest,
         R: Replay<Q>,
-        S: Service<Q, Response: Inbound, Error: Into<BoxError>> + Clone,
+        S: Service<Q, Response: HttpResponse, Error: Into<BoxError>> + Clone,
     {
         match request {
             Ok(request) => Either::Left(Oneshot::new(self.clone(), request)),
@@ -213,19 +213,19 @@ impl<S: Clone, R> KlaviAuth<S, R> {
     fn dispatch<Q>(
         &mut self,
         request: Q,
-        treatment: Treatment,
-        marks: Marks,
+        decision: Decision,
+        marks: RequestOptions,
     ) -> ResponseFuture<S, R, Q>
     where
         S: Service<Q>,
         R: Replay<Q>,
-        Q: Outbound,
+        Q: HttpRequest,
     {
-        let future = match treatment {
-            Treatment::Pass => return ResponseFuture::passing(self.inner.call(request)),
-            Treatment::Refuse(error) => ResponseFuture::failed(error),
-            Treatment::Authenticate => {
-                let Marks { once, cache, .. } = marks;
+        let future = match decision {
+            Decision::PassThrough => return ResponseFuture::passing(self.inner.call(request)),
+            Decision::Reject(error) => ResponseFuture::failed(error),
+            Decision::Authenticate => {
+                let RequestOptions { once, cache, .. } = marks;
                 let (handle, found) = self.look_up(cache.as_ref());
                 let token = match &found {
                     None => handle.token(),
@@ -308,10 +308,10 @@ impl<S: Clone, R> KlaviAuth<S, R> {
 impl<S, R, Q> Service<Q> for KlaviAuth<S, R>
 where
     S: Service<Q> + Clone,
-    S::Response: Inbound,
+    S::Response: HttpResponse,
     S::Error: Into<BoxError>,
     R: Replay<Q>,
-    Q: Outbound,
+    Q: HttpRequest,
 {
     type Response = S::Response;
     type Error = BoxError;
@@ -323,7 +323,7 @@ where
 
     fn call(&mut self, mut request: Q) -> Self::Future {
         match request.decide(&self.layer().settings().options.scope) {
-            Ok((treatment, marks)) => self.dispatch(request, treatment, marks),
+            Ok((decision, marks)) => self.dispatch(request, decision, marks),
             Err(error) => {
                 self.give_up_place();
                 ResponseFuture::failed(error)

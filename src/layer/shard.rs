@@ -49,7 +49,7 @@ impl<S, R> Handle<S, R> {
 
     /// Its copy can be sent now, and the cache need not be asked.
     pub(crate) fn is_current(&self, now: Instant) -> bool {
-        let epoch = self.shared.layer.tokens().epoch();
+        let epoch = self.shared.layer.cache().epoch();
         self.token
             .as_ref()
             .is_some_and(|copy| copy.is_fresh(epoch, now))
@@ -111,7 +111,7 @@ impl<S, R> Handles<S, R> {
         if handle.is_current(now) {
             return (handle, None);
         }
-        match self.shared.layer.tokens().lookup(now, None) {
+        match self.shared.layer.cache().lookup(now, None) {
             Lookup::Token(usable) if !handle.has(&usable) => {
                 (self.put(Some(usable.copy())), Some(Lookup::Token(usable)))
             }

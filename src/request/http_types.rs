@@ -3,19 +3,19 @@
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, Uri};
 
 use super::{
-    options::Marks,
-    scope::{Scope, Treatment},
+    options::RequestOptions,
+    scope::{Decision, Scope},
 };
 use crate::error::BoxError;
 
 /// A request that can be given a token. Sealed.
-pub trait Outbound: sealed::Sealed {
+pub trait HttpRequest: sealed::Sealed {
     #[doc(hidden)]
     fn headers_mut(&mut self) -> &mut HeaderMap;
 
     /// What to do with it, and what it says of itself. After an error nothing of it is left.
     #[doc(hidden)]
-    fn decide(&mut self, scope: &Scope) -> Result<(Treatment, Marks), BoxError>;
+    fn decide(&mut self, scope: &Scope) -> Result<(Decision, RequestOptions), BoxError>;
 }
 
 /// What [`KlaviAuth::send`](crate::KlaviAuth::send) takes. Sealed.
@@ -29,14 +29,14 @@ pub trait Outbound: sealed::Sealed {
 )]
 pub trait IntoRequest: sealed::Sealed {
     /// The request that the inner service gets.
-    type Request: Outbound;
+    type Request: HttpRequest;
 
     #[doc(hidden)]
     fn into_request(self, extensions: Extensions) -> Result<Self::Request, BoxError>;
 }
 
 /// A response whose status says whether the token was accepted. Sealed.
-pub trait Inbound: sealed::Sealed {
+pub trait HttpResponse: sealed::Sealed {
     #[doc(hidden)]
     fn status(&self) -> StatusCode;
 
@@ -53,17 +53,17 @@ pub trait Inbound: sealed::Sealed {
     }
 }
 
-impl<B> Outbound for Request<B> {
+impl<B> HttpRequest for Request<B> {
     fn headers_mut(&mut self) -> &mut HeaderMap {
         self.headers_mut()
     }
 
     #[inline]
-    fn decide(&mut self, scope: &Scope) -> Result<(Treatment, Marks), BoxError> {
-        let (uri, marks) = (self.uri(), Marks::of(self.extensions()));
+    fn decide(&mut self, scope: &Scope) -> Result<(Decision, RequestOptions), BoxError> {
+        let (uri, marks) = (self.uri(), RequestOptions::of(self.extensions()));
         let destination = scope.destination(uri);
-        let treatment = scope.treatment(&destination, uri.path(), self.headers(), &marks);
-        Ok((treatment, marks))
+        let decision = scope.decision(&destination, uri.path(), self.headers(), &marks);
+        Ok((decision, marks))
     }
 }
 
@@ -76,7 +76,7 @@ impl<B> IntoRequest for Request<B> {
     }
 }
 
-impl<A> Inbound for Response<A> {
+impl<A> HttpResponse for Response<A> {
     fn status(&self) -> StatusCode {
         self.status()
     }

@@ -11,13 +11,13 @@ pub struct NoResend;
 
 /// What a request says of itself in its extensions.
 #[derive(Clone, Debug, Default)]
-pub struct Marks {
+pub struct RequestOptions {
     pub(crate) skip: bool,
     pub(crate) once: bool,
     pub(crate) cache: Option<TokenCache>,
 }
 
-impl Marks {
+impl RequestOptions {
     #[inline]
     pub(crate) fn of(extensions: &Extensions) -> Self {
         if extensions.is_empty() {

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Uri, header::AUTHORIZATION};
 
-use super::options::Marks;
+use super::options::RequestOptions;
 use crate::{
     error::Error,
     klavi::{api::KlaviApi, product_path::ProductPath},
@@ -22,13 +22,13 @@ pub struct Scope {
 
 /// What to do with a request.
 #[derive(Debug)]
-pub enum Treatment {
+pub enum Decision {
     /// It gets the token.
     Authenticate,
     /// It goes out as it is.
-    Pass,
+    PassThrough,
     /// It does not go out.
-    Refuse(Error),
+    Reject(Error),
 }
 
 impl Scope {
@@ -92,40 +92,40 @@ impl Scope {
 
     /// `path` is that of the destination.
     #[inline]
-    pub(crate) fn treatment(
+    pub(crate) fn decision(
         &self,
         destination: &Destination<'_>,
         path: &str,
         headers: &HeaderMap,
-        marks: &Marks,
-    ) -> Treatment {
+        marks: &RequestOptions,
+    ) -> Decision {
         if marks.skip || (!self.overwrite && headers.contains_key(AUTHORIZATION)) {
-            return Treatment::Pass;
+            return Decision::PassThrough;
         }
         let is_in_scope = || marks.cache.is_some() || self.is_product(path);
         let target = match destination {
-            Destination::Elsewhere => return Treatment::Pass,
+            Destination::Elsewhere => return Decision::PassThrough,
             Destination::At(target) if !self.api.contains(target) => target,
             // Calls for the token itself are left alone, so that a token transport with the layer
             // in it does not wait for itself.
             Destination::Api | Destination::At(_) => {
                 let authenticate = is_in_scope() && !self.is_token_call(path);
                 return if authenticate {
-                    Treatment::Authenticate
+                    Decision::Authenticate
                 } else {
-                    Treatment::Pass
+                    Decision::PassThrough
                 };
             }
         };
         if self.is_added(target) {
-            return Treatment::Authenticate;
+            return Decision::Authenticate;
         }
         let is_downgrade =
             |origin: &Origin| !target.secure && origin.is_secure() && origin.same_host(target);
         if (is_downgrade(&self.api) && is_in_scope()) || self.more.iter().any(is_downgrade) {
-            return Treatment::Refuse(Error::insecure_uri());
+            return Decision::Reject(Error::insecure_uri());
         }
-        Treatment::Pass
+        Decision::PassThrough
     }
 
     #[inline]
@@ -178,10 +178,10 @@ mod tests {
         token::{skip_auth::SkipAuth, source::source_fn},
     };
 
-    fn of<B>(scope: &Scope, request: &Request<B>) -> Treatment {
-        let (uri, marks) = (request.uri(), Marks::of(request.extensions()));
-        let closely = scope.treatment(&Destination::of(uri), uri.path(), request.headers(), &marks);
-        let at_a_glance = scope.treatment(
+    fn of<B>(scope: &Scope, request: &Request<B>) -> Decision {
+        let (uri, marks) = (request.uri(), RequestOptions::of(request.extensions()));
+        let closely = scope.decision(&Destination::of(uri), uri.path(), request.headers(), &marks);
+        let at_a_glance = scope.decision(
             &scope.destination(uri),
             uri.path(),
             request.headers(),
@@ -198,12 +198,12 @@ mod tests {
         Scope::new(&KlaviApi::production(Product::Monitor))
     }
 
-    fn treatment(scope: &Scope, uri: &str) -> &'static str {
+    fn decision(scope: &Scope, uri: &str) -> &'static str {
         let request = Request::builder().uri(uri).body(()).unwrap();
         match of(scope, &request) {
-            Treatment::Authenticate => "authenticate",
-            Treatment::Pass => "pass",
-            Treatment::Refuse(error) => {
+            Decision::Authenticate => "authenticate",
+            Decision::PassThrough => "pass",
+            Decision::Reject(error) => {
                 assert!(error.is_insecure_uri());
                 "refuse"
             }
@@ -221,7 +221,7 @@ mod tests {
             "/monitor/v1/monitors",
             "/monitor?y=z",
         ] {
-            assert_eq!(treatment(&scope(), uri), "authenticate", "{uri}");
+            assert_eq!(decision(&scope(), uri), "authenticate", "{uri}");
         }
     }
 
@@ -244,7 +244,7 @@ mod tests {
             ("/payment/customer/v1/x", "pass"),
         ] {
             assert_eq!(
-                treatment(&scope, &format!("https://gw.example{path}")),
+                decision(&scope, &format!("https://gw.example{path}")),
                 expected,
                 "{path}"
             );
@@ -272,14 +272,14 @@ mod tests {
                 "http://api.klavi.ai",
             ] {
                 assert_eq!(
-                    treatment(&scope(), &format!("{origin}{path}")),
+                    decision(&scope(), &format!("{origin}{path}")),
                     "pass",
                     "{origin}{path}"
                 );
             }
         }
         for uri in ["*"].iter().chain(&OTHER_PATHS[1..]) {
-            assert_eq!(treatment(&scope(), uri), "pass", "{uri}");
+            assert_eq!(decision(&scope(), uri), "pass", "{uri}");
         }
     }
 
@@ -292,19 +292,19 @@ mod tests {
         for scope in [widened, added] {
             for path in OTHER_PATHS {
                 assert_eq!(
-                    treatment(&scope, &format!("https://api.klavi.ai{path}")),
+                    decision(&scope, &format!("https://api.klavi.ai{path}")),
                     "authenticate",
                     "{path}"
                 );
                 assert_eq!(
-                    treatment(&scope, &format!("http://api.klavi.ai{path}")),
+                    decision(&scope, &format!("http://api.klavi.ai{path}")),
                     "refuse",
                     "{path}"
                 );
             }
-            assert_eq!(treatment(&scope, "*"), "authenticate");
+            assert_eq!(decision(&scope, "*"), "authenticate");
             assert_eq!(
-                treatment(&scope, "https://api.klavi.ai/monitor/v1/auth"),
+                decision(&scope, "https://api.klavi.ai/monitor/v1/auth"),
                 "pass"
             );
         }
@@ -320,15 +320,15 @@ mod tests {
             "/x",
             "*",
         ] {
-            assert_eq!(treatment(&scope, uri), "authenticate", "{uri}");
+            assert_eq!(decision(&scope, uri), "authenticate", "{uri}");
         }
         for uri in [
             "https://api.klavi.ai/monitor/v1/monitors",
             "https://api.example.com:8443/",
         ] {
-            assert_eq!(treatment(&scope, uri), "pass", "{uri}");
+            assert_eq!(decision(&scope, uri), "pass", "{uri}");
         }
-        assert_eq!(treatment(&scope, "http://api.example.com/"), "refuse");
+        assert_eq!(decision(&scope, "http://api.example.com/"), "refuse");
     }
 
     #[test]
@@ -343,23 +343,23 @@ mod tests {
         ] {
             for uri in [path.to_owned(), format!("https://api.klavi.ai{path}")] {
                 assert!(
-                    matches!(of(&scope(), &request(&uri)), Treatment::Authenticate),
+                    matches!(of(&scope(), &request(&uri)), Decision::Authenticate),
                     "{uri}"
                 );
             }
             let plain = request(&format!("http://api.klavi.ai{path}"));
             assert!(
-                matches!(of(&scope(), &plain), Treatment::Refuse(_)),
+                matches!(of(&scope(), &plain), Decision::Reject(_)),
                 "{path}"
             );
         }
         assert!(matches!(
             of(&scope(), &request("https://evil.com/monitor")),
-            Treatment::Pass
+            Decision::PassThrough
         ));
         assert!(matches!(
             of(&scope(), &request("https://api.klavi.ai/monitor/v1/auth")),
-            Treatment::Pass
+            Decision::PassThrough
         ));
     }
 
@@ -404,7 +404,7 @@ mod tests {
             "api.klavi.ai:443",
             "api.klavi.ai",
         ] {
-            assert_eq!(treatment(&scope(), uri), "pass", "{uri}");
+            assert_eq!(decision(&scope(), uri), "pass", "{uri}");
         }
     }
 
@@ -413,7 +413,7 @@ mod tests {
         for port in ["99999", "65979", "", "+443"] {
             let uri = format!("https://api.klavi.ai:{port}/monitor");
             if uri.parse::<Uri>().is_ok() {
-                assert_eq!(treatment(&scope(), &uri), "pass", "{uri}");
+                assert_eq!(decision(&scope(), &uri), "pass", "{uri}");
             }
         }
     }
@@ -425,7 +425,7 @@ mod tests {
             "http://api.klavi.ai:443/monitor/",
             "http://API.klavi.ai:8080/monitor/v1",
         ] {
-            assert_eq!(treatment(&scope(), uri), "refuse", "{uri}");
+            assert_eq!(decision(&scope(), uri), "refuse", "{uri}");
         }
     }
 
@@ -438,13 +438,13 @@ mod tests {
             let scope = Scope::new(&KlaviApi::at(base, Product::Monitor).unwrap());
             for uri in [base, other] {
                 assert_eq!(
-                    treatment(&scope, &format!("{uri}/monitor/x")),
+                    decision(&scope, &format!("{uri}/monitor/x")),
                     "authenticate",
                     "{base} {uri}"
                 );
             }
-            assert_eq!(treatment(&scope, "http://localhost:443/monitor/x"), "pass");
-            assert_eq!(treatment(&scope, "https://localhost:80/monitor/x"), "pass");
+            assert_eq!(decision(&scope, "http://localhost:443/monitor/x"), "pass");
+            assert_eq!(decision(&scope, "https://localhost:80/monitor/x"), "pass");
         }
     }
 
@@ -453,13 +453,13 @@ mod tests {
         let mut scope = scope();
         scope.add(Origin::of_base(&Uri::from_static("https://files.klavi.ai:8443")).unwrap());
         assert_eq!(
-            treatment(&scope, "https://files.klavi.ai:8443/a"),
+            decision(&scope, "https://files.klavi.ai:8443/a"),
             "authenticate"
         );
-        assert_eq!(treatment(&scope, "https://files.klavi.ai/a"), "pass");
-        assert_eq!(treatment(&scope, "http://files.klavi.ai:8443/a"), "refuse");
+        assert_eq!(decision(&scope, "https://files.klavi.ai/a"), "pass");
+        assert_eq!(decision(&scope, "http://files.klavi.ai:8443/a"), "refuse");
         assert_eq!(
-            treatment(&scope, "https://api.klavi.ai/monitor/a"),
+            decision(&scope, "https://api.klavi.ai/monitor/a"),
             "authenticate"
         );
     }
@@ -471,14 +471,14 @@ mod tests {
             "https://api.klavi.ai/monitor/v1/refresh?x=1",
             "/monitor/v1/auth",
         ] {
-            assert_eq!(treatment(&scope(), uri), "pass", "{uri}");
+            assert_eq!(decision(&scope(), uri), "pass", "{uri}");
         }
         for uri in [
             "https://api.klavi.ai/monitor/v2/auth",
             "/monitor/v1/authors",
             "/monitor/v1/auth/x",
         ] {
-            assert_eq!(treatment(&scope(), uri), "authenticate", "{uri}");
+            assert_eq!(decision(&scope(), uri), "authenticate", "{uri}");
         }
     }
 
@@ -489,14 +489,14 @@ mod tests {
             .header(AUTHORIZATION, "Bearer linkToken")
             .body(())
             .unwrap();
-        assert!(matches!(of(&scope(), &own), Treatment::Pass));
+        assert!(matches!(of(&scope(), &own), Decision::PassThrough));
         let skipped = request().extension(SkipAuth).body(()).unwrap();
-        assert!(matches!(of(&scope(), &skipped), Treatment::Pass));
+        assert!(matches!(of(&scope(), &skipped), Decision::PassThrough));
         let overwriting = Scope {
             overwrite: true,
             ..scope()
         };
-        assert!(matches!(of(&overwriting, &own), Treatment::Authenticate));
-        assert!(matches!(of(&overwriting, &skipped), Treatment::Pass));
+        assert!(matches!(of(&overwriting, &own), Decision::Authenticate));
+        assert!(matches!(of(&overwriting, &skipped), Decision::PassThrough));
     }
 }

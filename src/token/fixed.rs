@@ -24,7 +24,7 @@ impl Fixed {
 
 impl TokenSource for Fixed {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
-        let is_rejected = matches!(request.predecessor(), Predecessor::Refused(_));
+        let is_rejected = matches!(request.predecessor(), Predecessor::Rejected(_));
         Box::pin(std::future::ready(match is_rejected {
             // Handing it out again would vouch for it: each such 401 would be followed by a resend.
             true => Err(Error::permanent("a fixed token cannot be replaced")),

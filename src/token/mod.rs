@@ -118,23 +118,25 @@ impl NewToken {
     ///
     /// # Errors
     ///
-    /// An error for which [`Error::is_bad_answer`] holds if the token is empty, longer than 16 KiB
+    /// An error for which [`Error::is_invalid_response`] holds if the token is empty, longer than 16 KiB
     /// or has anything but visible ASCII characters, or if the lifetime is zero. No message
     /// contains the token.
     pub fn new(token: &str, lifetime: Duration) -> Result<Self, Error> {
         if token.is_empty() {
-            return Err(Error::bad_answer("the access token is empty"));
+            return Err(Error::invalid_response("the access token is empty"));
         }
         if token.len() > MAX_TOKEN {
-            return Err(Error::bad_answer("the access token is longer than 16 KiB"));
+            return Err(Error::invalid_response(
+                "the access token is longer than 16 KiB",
+            ));
         }
         if !token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(Error::bad_answer(
+            return Err(Error::invalid_response(
                 "the access token has characters that a header cannot have",
             ));
         }
         if lifetime.is_zero() {
-            return Err(Error::bad_answer("the access token has no lifetime"));
+            return Err(Error::invalid_response("the access token has no lifetime"));
         }
         // The buffer has its final size from the start, so that no copy is left behind when it
         // grows.
@@ -143,7 +145,7 @@ impl NewToken {
         value.extend_from_slice(token.as_bytes());
         let mut header =
             HeaderValue::from_maybe_shared(Bytes::from_owner(value)).map_err(|_| {
-                Error::bad_answer("the access token has characters that a header cannot have")
+                Error::invalid_response("the access token has characters that a header cannot have")
             })?;
         header.set_sensitive(true);
         Ok(Self {
@@ -252,7 +254,7 @@ mod tests {
             &long,
         ] {
             let error = NewToken::new(bad, HOUR).unwrap_err();
-            assert!(error.is_bad_answer());
+            assert!(error.is_invalid_response());
             let printed = format!("{error} {error:?}");
             assert!(
                 !printed.contains("ret") && !printed.contains("xxxxx"),
@@ -271,7 +273,7 @@ mod tests {
         assert!(
             NewToken::new("t", Duration::ZERO)
                 .unwrap_err()
-                .is_bad_answer()
+                .is_invalid_response()
         );
     }
 

@@ -98,14 +98,14 @@ pub enum Predecessor {
     /// Its life is over, or so nearly that it is no longer used.
     Expired(AccessToken),
     /// The API rejected it, or somebody invalidated it.
-    Refused(AccessToken),
+    Rejected(AccessToken),
 }
 
 impl Predecessor {
     pub(crate) fn token(&self) -> Option<&AccessToken> {
         match self {
             Self::None => None,
-            Self::Live(token) | Self::Expired(token) | Self::Refused(token) => Some(token),
+            Self::Live(token) | Self::Expired(token) | Self::Rejected(token) => Some(token),
         }
     }
 }

@@ -17,7 +17,7 @@ const CENTURY: Duration = Duration::from_secs(100 * 365 * 86400);
 
 fn kept_alive(source: impl TokenSource) -> TokenCache {
     TokenCache::builder(source)
-        .keep_alive(true)
+        .background_refresh(true)
         .randomness(|| 0.0)
         .build()
         .unwrap()
@@ -151,7 +151,10 @@ async fn a_token_that_came_before_the_jump_and_is_over_after_it_is_not_handed_ou
     tokio::time::advance(HOURS).await;
     settle().await;
     let error = caller.await.unwrap().unwrap_err();
-    assert!(error.is_no_token() && error.is_bad_answer(), "{error:?}");
+    assert!(
+        error.is_no_token() && error.is_invalid_response(),
+        "{error:?}"
+    );
     assert_eq!(source.fetches(), 2, "case 20: keep-alive asks for another");
     source.answer(token("t2")).await;
     assert_eq!(at_once(&cache).unwrap().expose(), "t2");
@@ -197,10 +200,10 @@ async fn a_jump_over_the_back_off_makes_room_for_one_fetch_and_no_more() {
     let cache = cache_drawing(0.0, source.clone());
     cache.get().await.unwrap_err();
     for n in 2..=20 {
-        assert!(cache.snapshot().held_back() <= Some(secs(300)));
+        assert!(cache.snapshot().retry_in() <= Some(secs(300)));
         pass(HOURS).await;
         assert_eq!(
-            (cache.snapshot().held_back(), source.fetches()),
+            (cache.snapshot().retry_in(), source.fetches()),
             (None, n - 1),
             "nobody asks but for a caller"
         );
@@ -220,7 +223,7 @@ async fn a_jump_over_the_back_off_makes_room_for_one_fetch_of_keep_alive_and_no_
         pass(HOURS).await;
         let pause = [secs(300), secs(5)][n % 2];
         assert_eq!(
-            (cache.snapshot().held_back(), source.fetches()),
+            (cache.snapshot().retry_in(), source.fetches()),
             (Some(pause), n)
         );
         for joined in join_all((0..100).map(|_| call(&cache))).await {

@@ -37,7 +37,7 @@ async fn case_14_20_with_keep_alive_and_no_traffic_there_is_one_fetch_per_remain
     for remaining in REMAINING {
         let source = late(remaining);
         let cache = TokenCache::builder(source.clone())
-            .keep_alive(true)
+            .background_refresh(true)
             .randomness(|| 0.0)
             .build()
             .unwrap();
@@ -57,12 +57,12 @@ async fn case_14_a_token_that_has_expired_on_arrival_is_a_failure_with_backoff()
     let cache = cache_drawing(1.0, source.clone());
     for (fetches, pause) in [(1, 1), (2, 2), (3, 4), (4, 5), (5, 5)] {
         let error = in_no_time(&cache).await.unwrap_err();
-        assert!(error.is_no_token() && error.is_bad_answer());
+        assert!(error.is_no_token() && error.is_invalid_response());
         for _ in 0..100 {
-            assert!(at_once(&cache).unwrap_err().is_bad_answer());
+            assert!(at_once(&cache).unwrap_err().is_invalid_response());
         }
         assert_eq!(source.fetches(), fetches);
-        assert_eq!(cache.snapshot().held_back(), Some(secs(pause)));
+        assert_eq!(cache.snapshot().retry_in(), Some(secs(pause)));
         pass(secs(pause)).await;
     }
 }
@@ -90,9 +90,9 @@ async fn case_14_what_ends_before_the_live_token_is_a_failed_refresh() {
     for (name, life, age) in [("t2", 629, secs(0)), ("t2", 630, NS), ("t1", 629, secs(0))] {
         let cache = refreshed_with(name, life, age).await;
         let state = cache.snapshot();
-        assert!(state.last_error().is_some_and(Error::is_bad_answer));
+        assert!(state.last_error().is_some_and(Error::is_invalid_response));
         assert_eq!(
-            (state.generation(), state.held_back()),
+            (state.generation(), state.retry_in()),
             (Some(1), Some(secs(1)))
         );
         assert_eq!(at_once(&cache).unwrap().expose(), "t1");
@@ -115,7 +115,7 @@ async fn case_14_15_a_repeated_string_must_end_a_tenth_of_its_life_later() {
         let cache = refreshed_with("t1", 700, age).await;
         let state = cache.snapshot();
         assert_eq!(
-            state.last_error().is_some_and(Error::is_bad_answer),
+            state.last_error().is_some_and(Error::is_invalid_response),
             !extends
         );
         assert_eq!(state.generation(), Some(1));
@@ -123,7 +123,7 @@ async fn case_14_15_a_repeated_string_must_end_a_tenth_of_its_life_later() {
             state.expires_in(),
             Some(secs(if extends { 700 } else { 630 }))
         );
-        assert_eq!(state.held_back(), (!extends).then_some(secs(1)));
+        assert_eq!(state.retry_in(), (!extends).then_some(secs(1)));
     }
 }
 

@@ -120,7 +120,7 @@ async fn case_19_45_without_a_live_token_the_source_never_calls_refresh() {
         for predecessor in [
             Predecessor::None,
             Predecessor::Expired(old.clone()),
-            Predecessor::Refused(old.clone()),
+            Predecessor::Rejected(old.clone()),
         ] {
             ask(&source, predecessor, failures).await;
         }
@@ -476,9 +476,9 @@ async fn case_14_33a_a_refresh_that_repeats_the_rest_is_a_failed_refresh() {
     at_once(&cache).unwrap();
     settle().await;
     let state = cache.snapshot();
-    assert!(state.last_error().is_some_and(Error::is_bad_answer));
+    assert!(state.last_error().is_some_and(Error::is_invalid_response));
     assert_eq!(
-        (state.expires_in(), state.held_back()),
+        (state.expires_in(), state.retry_in()),
         (Some(LIFETIME - secs(1170)), Some(secs(1)))
     );
     assert_eq!(state.generation(), Some(1));

@@ -103,7 +103,7 @@ async fn case_33_34_a_token_serves_through_an_outage_to_its_end_and_then_the_err
         );
         assert_eq!(chain(&cached)[2], "connection reset");
     }
-    assert_eq!(cache.snapshot().held_back(), Some(secs(4)));
+    assert_eq!(cache.snapshot().retry_in(), Some(secs(4)));
     pass(secs(4) - NS).await;
     assert!(at_once(&cache).is_err());
     assert_eq!(source.fetches(), before + 3);
@@ -115,7 +115,7 @@ async fn case_33_34_a_token_serves_through_an_outage_to_its_end_and_then_the_err
         "the second pause of 5 s does not fit into the flight"
     );
     assert_eq!(
-        cache.snapshot().held_back(),
+        cache.snapshot().retry_in(),
         Some(secs(5)),
         "never more than 5 s"
     );
@@ -141,7 +141,7 @@ async fn case_35_a_passing_failure_is_tried_3_times_within_the_flight() {
         .map(|s| s.round())
         .collect();
     assert_eq!(asked, [0.0, 1.0, 3.0]);
-    assert_eq!(cache.snapshot().held_back(), Some(secs(4)));
+    assert_eq!(cache.snapshot().retry_in(), Some(secs(4)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,7 +192,7 @@ async fn case_35_a_permanent_failure_is_asked_for_once_and_remembered_for_exactl
     let source = Scripted::new([rejected(), token("t1")]);
     let cache = cache_drawing(0.0, source.clone());
     cache.get().await.unwrap_err();
-    assert_eq!(cache.snapshot().held_back(), Some(secs(5)));
+    assert_eq!(cache.snapshot().retry_in(), Some(secs(5)));
     pass(secs(5) - NS).await;
     for _ in 0..100 {
         assert!(at_once(&cache).is_err());
@@ -241,7 +241,7 @@ async fn case_35_an_ordinary_back_off_ends_when_the_token_is_invalidated() {
     pass(secs(1170)).await;
     at_once(&cache).unwrap();
     settle().await;
-    assert_eq!(cache.snapshot().held_back(), Some(secs(1)));
+    assert_eq!(cache.snapshot().retry_in(), Some(secs(1)));
     cache.invalidate(&first);
     assert_eq!(cache.get().await.unwrap().expose(), "t3");
     assert_eq!(source.fetches(), 3);
@@ -318,7 +318,7 @@ async fn case_36_a_shorter_retry_after_does_not_shorten_the_back_off() {
     let source = Scripted::new([Err(Error::permanent("no").with_retry_after(secs(1)))]);
     let cache = cache_drawing(0.0, source);
     cache.get().await.unwrap_err();
-    assert_eq!(cache.snapshot().held_back(), Some(secs(5)));
+    assert_eq!(cache.snapshot().retry_in(), Some(secs(5)));
 }
 
 #[tokio::test(start_paused = true)]

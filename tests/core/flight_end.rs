@@ -146,10 +146,10 @@ async fn case_28_a_source_that_panics_again_and_again_is_backed_off_from() {
         },
     );
     cache.get().await.unwrap_err();
-    assert_eq!(cache.snapshot().held_back(), None);
+    assert_eq!(cache.snapshot().retry_in(), None);
     for delay in [1, 2] {
         cache.get().await.unwrap_err();
-        assert_eq!(cache.snapshot().held_back(), Some(secs(delay)));
+        assert_eq!(cache.snapshot().retry_in(), Some(secs(delay)));
         assert!(at_once(&cache).unwrap_err().is_interrupted());
         pass(secs(delay)).await;
     }
@@ -259,7 +259,7 @@ async fn case_31_invalidated_during_a_flight_what_it_fetches_is_fetched_again() 
     assert!(poll_once(&mut waiting).is_pending());
 
     let after = source.next().await;
-    assert!(matches!(&after.predecessor, Predecessor::Refused(t) if t.expose() == "t1"));
+    assert!(matches!(&after.predecessor, Predecessor::Rejected(t) if t.expose() == "t1"));
     after.answer(token("t2"));
     let got = waiting.await.unwrap();
     assert_eq!((got.expose(), got.generation()), ("t2", 2));
@@ -276,7 +276,7 @@ async fn case_31_invalidated_during_a_flight_that_fails_the_source_is_asked_agai
         before.answer(failure);
         let again = source.next().await;
         assert!(
-            matches!(&again.predecessor, Predecessor::Refused(token) if token.expose() == "t1")
+            matches!(&again.predecessor, Predecessor::Rejected(token) if token.expose() == "t1")
         );
         again.answer(token("t2"));
         assert_eq!(waiting.await.unwrap().unwrap().expose(), "t2");
@@ -406,7 +406,7 @@ async fn case_45_a_string_that_is_handed_out_after_its_invalidation_is_a_new_tok
     let again = caller.await.unwrap().unwrap();
     assert_eq!((again.expose(), again.generation()), ("t1", 2));
     assert_eq!(at_once(&cache).unwrap().generation(), 2);
-    assert!(cache.snapshot().is_ready() && !cache.snapshot().is_refused());
+    assert!(cache.snapshot().is_ready() && !cache.snapshot().is_rejected());
     assert_eq!(source.fetches(), 2);
 }
 
@@ -441,7 +441,7 @@ async fn case_31_45_a_handle_invalidates_its_own_generation_and_no_later_one_of_
     cache.invalidate(&first);
     assert_eq!(at_once(&cache).unwrap().generation(), 3);
     cache.invalidate(&third);
-    assert!(cache.snapshot().is_refused());
+    assert!(cache.snapshot().is_rejected());
 }
 
 #[tokio::test(start_paused = true)]
@@ -453,7 +453,7 @@ async fn case_15_31_a_handle_from_before_an_extension_invalidates_the_extended_t
     source.answer(token("t1")).await;
     assert_eq!(at_once(&cache).unwrap().generation(), 1);
     cache.invalidate(&first);
-    assert!(cache.snapshot().is_refused());
+    assert!(cache.snapshot().is_rejected());
     assert!(poll_once(&mut held(&cache)).is_pending());
 }
 

@@ -39,7 +39,7 @@ async fn case_10_the_lifetime_counts_from_before_the_source_was_asked() {
     let state = cache.snapshot();
     assert_eq!(state.age(), Some(secs(100)));
     assert_eq!(
-        state.renewal_in(),
+        state.refresh_in(),
         Some(secs(1275)),
         "case 14: three quarters of what remains"
     );
@@ -96,7 +96,7 @@ async fn case_11_the_boundaries_are_exact_to_the_nanosecond() {
 
     pass(secs(1350) - NS).await;
     assert_eq!(cache.snapshot().freshness(), Some(Freshness::Fresh));
-    assert_eq!(cache.snapshot().renewal_in(), Some(NS));
+    assert_eq!(cache.snapshot().refresh_in(), Some(NS));
     at_once(&cache).unwrap();
     settle().await;
     assert_eq!(source.fetches(), 1);
@@ -152,7 +152,7 @@ async fn case_12_the_default_windows_of_1800_s_and_jitter_pulls_renewal_earlier(
     ] {
         let cache = cache_drawing(draw, Scripted::tokens());
         cache.get().await.unwrap();
-        assert_eq!(cache.snapshot().renewal_in(), Some(secs(renewal)), "{draw}");
+        assert_eq!(cache.snapshot().refresh_in(), Some(secs(renewal)), "{draw}");
         assert_eq!(cache.snapshot().expires_in(), Some(LIFETIME), "{draw}");
         pass(secs(1770) - NS).await;
         assert_eq!(
@@ -177,12 +177,12 @@ async fn case_12_jitter_is_drawn_anew_for_every_token() {
         .build()
         .unwrap();
     cache.get().await.unwrap();
-    assert_eq!(cache.snapshot().renewal_in(), Some(secs(1350)));
+    assert_eq!(cache.snapshot().refresh_in(), Some(secs(1350)));
     pass(secs(1350)).await;
     at_once(&cache).unwrap();
     settle().await;
     assert_eq!(cache.snapshot().generation(), Some(2));
-    assert_eq!(cache.snapshot().renewal_in(), Some(secs(1170)));
+    assert_eq!(cache.snapshot().refresh_in(), Some(secs(1170)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,7 +191,7 @@ async fn case_12_a_fleet_that_starts_together_does_not_renew_together() {
     for _ in 0..20 {
         let cache = TokenCache::new(Scripted::tokens());
         cache.get().await.unwrap();
-        let renewal = cache.snapshot().renewal_in().unwrap();
+        let renewal = cache.snapshot().refresh_in().unwrap();
         assert!(
             renewal >= secs(1170) && renewal <= secs(1350),
             "{renewal:?}"
@@ -226,7 +226,7 @@ async fn case_12_a_token_of_60_s_is_fetched_about_once_per_lifetime_under_consta
 async fn case_12_the_policy_of_the_builder_is_the_one_that_counts() {
     let policy = RefreshPolicy::default()
         .jitter(0.0)
-        .renew_after(0.5)
+        .refresh_after(0.5)
         .expiry_margin(secs(60));
     let cache = TokenCache::builder(Scripted::tokens())
         .refresh_policy(policy)
@@ -234,7 +234,7 @@ async fn case_12_the_policy_of_the_builder_is_the_one_that_counts() {
         .build()
         .unwrap();
     cache.get().await.unwrap();
-    assert_eq!(cache.snapshot().renewal_in(), Some(secs(900)));
+    assert_eq!(cache.snapshot().refresh_in(), Some(secs(900)));
     assert_eq!(cache.snapshot().expires_in(), Some(LIFETIME));
     pass(secs(1740) - NS).await;
     assert_eq!(cache.snapshot().freshness(), Some(Freshness::Aging));
@@ -266,16 +266,16 @@ fn case_13_a_cache_whose_windows_make_no_sense_is_not_built() {
     assert_eq!(error(builder().attempts(0)), ConfigError::Attempts);
     let policy = RefreshPolicy::default;
     assert_eq!(
-        error(builder().refresh_policy(policy().renew_after(1.0))),
-        ConfigError::RenewAfter
+        error(builder().refresh_policy(policy().refresh_after(1.0))),
+        ConfigError::RefreshAfter
     );
     assert_eq!(
-        error(builder().refresh_policy(policy().renew_after(0.05))),
+        error(builder().refresh_policy(policy().refresh_after(0.05))),
         ConfigError::Jitter
     );
     assert!(
         builder()
-            .refresh_policy(policy().renew_after(0.05).jitter(0.01))
+            .refresh_policy(policy().refresh_after(0.05).jitter(0.01))
             .build()
             .is_ok()
     );

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod background_refresh;
 mod bearer;
 mod clocks;
 mod due_on_arrival;
@@ -11,7 +12,6 @@ mod failure;
 mod fixed;
 mod flight;
 mod flight_end;
-mod keep_alive;
 mod klavi;
 mod lifetime;
 mod locks;

@@ -31,11 +31,11 @@ async fn case_64_a_draw_that_panics_is_a_full_one_for_jitter_and_backoff() {
     let source = Logged::new(|n| if n == 1 { token("t1") } else { reset() });
     let (cache, draws) = panicking(source.clone());
     assert_eq!(in_no_time(&cache).await.unwrap().expose(), "t1");
-    assert_eq!(cache.snapshot().renewal_in(), Some(secs(1170)));
+    assert_eq!(cache.snapshot().refresh_in(), Some(secs(1170)));
     pass(secs(1170)).await;
     for pause in [1, 2, 4, 8, 16, 30] {
         assert_eq!(in_no_time(&cache).await.unwrap().expose(), "t1");
-        assert_eq!(cache.snapshot().held_back(), Some(secs(pause)));
+        assert_eq!(cache.snapshot().retry_in(), Some(secs(pause)));
         assert!(!cache.snapshot().is_fetching());
         pass(secs(pause)).await;
     }

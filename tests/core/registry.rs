@@ -18,7 +18,7 @@ use crate::support::{
     held, poll_once, runtime, secs, settle, token, without_deadlock,
 };
 use klavi_auth::{
-    CachesInUse, FetchFuture, KlaviApi, KlaviAuthLayer, Product, TokenCache, TokenCaches,
+    FetchFuture, KlaviApi, KlaviAuthLayer, Product, TokenCache, TokenCaches, TokenCachesFull,
     TokenRequest, TokenSource,
 };
 use tokio::time::advance;
@@ -159,7 +159,7 @@ async fn a_flight_keeps_its_cache_so_that_no_key_has_two() {
     settle().await;
     assert!(matches!(
         caches.get_or_insert_with("b", cache),
-        Err(CachesInUse { .. })
+        Err(TokenCachesFull { .. })
     ));
     advance(secs(5)).await;
     let again = caches
@@ -197,7 +197,7 @@ async fn a_request_under_way_keeps_its_cache() {
             ok("fine")
         }
     });
-    let service = KlaviAuthLayer::without_tokens(&KlaviApi::production(Product::Data)).layer(inner);
+    let service = KlaviAuthLayer::without_cache(&KlaviApi::production(Product::Data)).layer(inner);
     let caches = TokenCaches::new(1, IDLE);
     let mut request = get("/x");
     request

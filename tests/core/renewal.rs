@@ -17,7 +17,7 @@ async fn aging(draw: f64) -> (TokenCache, Manual) {
     let caller = call(&cache);
     source.answer(token("t1")).await;
     caller.await.unwrap().unwrap();
-    pass(cache.snapshot().renewal_in().unwrap()).await;
+    pass(cache.snapshot().refresh_in().unwrap()).await;
     assert_eq!(source.fetches(), 1);
     (cache, source)
 }
@@ -106,14 +106,14 @@ async fn case_17_19_the_source_learns_which_token_it_replaces_and_whether_it_liv
     cache.invalidate(&waiting.await.unwrap());
     assert!(poll_once(&mut held(&cache)).is_pending());
     let refused = source.next().await;
-    assert!(matches!(&refused.predecessor, Predecessor::Refused(t) if t.expose() == "t3"));
+    assert!(matches!(&refused.predecessor, Predecessor::Rejected(t) if t.expose() == "t3"));
 }
 
 #[test]
 fn case_20_a_cache_is_built_without_a_runtime_and_asks_for_nothing() {
     let source = Manual::default();
     let cache = TokenCache::builder(source.clone())
-        .keep_alive(true)
+        .background_refresh(true)
         .build()
         .unwrap();
     assert!(!cache.snapshot().is_ready());
@@ -190,7 +190,7 @@ async fn case_33_a_delay_is_a_random_part_of_its_cap() {
             at_once(&cache).unwrap();
             settle().await;
             assert!(cache.snapshot().last_error().is_some());
-            let delay = cache.snapshot().held_back().unwrap_or_default();
+            let delay = cache.snapshot().retry_in().unwrap_or_default();
             assert!(delay <= secs(cap), "{delay:?} of {cap} s");
             delays.push(delay.as_secs_f64() / cap as f64);
             pass(delay).await;
@@ -235,7 +235,7 @@ async fn case_33_requests_succeed_while_the_renewal_hangs_panics_or_is_turned_do
     pass(secs(2)).await;
     at_once(&cache).unwrap();
     source.answer(rejected()).await;
-    assert_eq!(cache.snapshot().held_back(), Some(secs(5)));
+    assert_eq!(cache.snapshot().retry_in(), Some(secs(5)));
     assert_eq!(at_once(&cache).unwrap().expose(), "t1");
     assert_eq!(source.fetches(), 4);
 }
@@ -262,20 +262,20 @@ async fn case_37_one_success_clears_the_back_off_and_the_remembered_error() {
     for delay in [1, 2, 4] {
         at_once(&cache).unwrap();
         source.answer(reset()).await;
-        assert_eq!(cache.snapshot().held_back(), Some(secs(delay)));
+        assert_eq!(cache.snapshot().retry_in(), Some(secs(delay)));
         pass(secs(delay)).await;
-        assert!(cache.snapshot().held_back().is_none() && cache.snapshot().last_error().is_some());
+        assert!(cache.snapshot().retry_in().is_none() && cache.snapshot().last_error().is_some());
     }
     at_once(&cache).unwrap();
     source.answer(token("t2")).await;
     let state = cache.snapshot();
-    assert!(state.last_error().is_none() && state.held_back().is_none());
+    assert!(state.last_error().is_none() && state.retry_in().is_none());
 
     pass(secs(1170)).await;
     at_once(&cache).unwrap();
     source.answer(reset()).await;
     assert_eq!(
-        cache.snapshot().held_back(),
+        cache.snapshot().retry_in(),
         Some(secs(1)),
         "counted from the start again"
     );
@@ -286,7 +286,7 @@ async fn case_37_a_success_after_an_outage_is_believed_at_once() {
     let source = Logged::new(|n| if n <= 3 { reset() } else { token("t1") });
     let cache = cache_drawing(1.0, source.clone());
     cache.get().await.unwrap_err();
-    assert_eq!(cache.snapshot().held_back(), Some(secs(4)));
+    assert_eq!(cache.snapshot().retry_in(), Some(secs(4)));
     pass(secs(4) - NS).await;
     assert!(at_once(&cache).is_err());
     pass(NS).await;

@@ -178,12 +178,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn case_29a_a_flight_starts_while_the_caller_that_caused_it_blocks_its_worker() {
-    for keep_alive in [false, true] {
+    for background_refresh in [false, true] {
         let source = Logged::new(|n| token(&format!("t{n}")));
         // No waiter's timer comes to help within the test's patience.
         let cache = TokenCache::builder(source.clone())
             .flight_timeout(secs(3600))
-            .keep_alive(keep_alive);
+            .background_refresh(background_refresh);
         let cache = cache.build().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -315,7 +315,7 @@ fn case_30_without_a_runtime_there_is_a_typed_error_and_the_next_call_works() {
         assert!(error.is_no_token() && error.is_interrupted(), "{error:?}");
     }
     assert_eq!(source.fetches(), 0);
-    assert!(!cache.snapshot().is_fetching() && cache.snapshot().held_back().is_none());
+    assert!(!cache.snapshot().is_fetching() && cache.snapshot().retry_in().is_none());
     runtime().block_on(async {
         let caller = call(&cache);
         source.answer(token("t1")).await;

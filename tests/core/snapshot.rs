@@ -15,13 +15,13 @@ use crate::support::{
 fn case_11_the_snapshot_of_a_cache_without_a_token_needs_no_runtime() {
     let source = Manual::default();
     let state = cache_drawing(0.0, source.clone()).snapshot();
-    assert!(!state.is_ready() && !state.is_fetching() && !state.is_refused());
+    assert!(!state.is_ready() && !state.is_fetching() && !state.is_rejected());
     assert_eq!((state.freshness(), state.generation()), (None, None));
     assert_eq!(
-        (state.age(), state.renewal_in(), state.expires_in()),
+        (state.age(), state.refresh_in(), state.expires_in()),
         (None, None, None)
     );
-    assert!(state.last_error().is_none() && state.held_back().is_none());
+    assert!(state.last_error().is_none() && state.retry_in().is_none());
     assert_eq!(source.fetches(), 0);
 }
 
@@ -36,14 +36,14 @@ async fn case_11_the_snapshot_follows_a_token_through_its_life() {
     caller.await.unwrap().unwrap();
 
     let fresh = cache.snapshot();
-    assert!(fresh.is_ready() && !fresh.is_fetching() && !fresh.is_refused());
+    assert!(fresh.is_ready() && !fresh.is_fetching() && !fresh.is_rejected());
     assert_eq!(
         (fresh.freshness(), fresh.generation()),
         (Some(Freshness::Fresh), Some(1))
     );
     assert_eq!(fresh.age(), Some(secs(0)));
     assert_eq!(
-        (fresh.renewal_in(), fresh.expires_in()),
+        (fresh.refresh_in(), fresh.expires_in()),
         (Some(secs(1350)), Some(secs(1800)))
     );
 
@@ -55,7 +55,7 @@ async fn case_11_the_snapshot_follows_a_token_through_its_life() {
         (Some(Freshness::Aging), Some(secs(1400)))
     );
     assert_eq!(
-        (aging.renewal_in(), aging.expires_in()),
+        (aging.refresh_in(), aging.expires_in()),
         (Some(secs(0)), Some(secs(400)))
     );
     at_once(&cache).unwrap();
@@ -64,19 +64,19 @@ async fn case_11_the_snapshot_follows_a_token_through_its_life() {
 
     pass(secs(375)).await;
     let expiring = cache.snapshot();
-    assert!(expiring.is_ready() && !expiring.is_refused() && !expiring.is_suspect());
+    assert!(expiring.is_ready() && !expiring.is_rejected() && !expiring.is_suspect());
     assert_eq!(
         (expiring.freshness(), expiring.generation()),
         (Some(Freshness::Expiring), Some(1))
     );
     assert_eq!(
-        (expiring.renewal_in(), expiring.expires_in()),
+        (expiring.refresh_in(), expiring.expires_in()),
         (Some(secs(0)), Some(secs(25)))
     );
 
     pass(secs(225)).await;
     let expired = cache.snapshot();
-    assert!(!expired.is_ready() && !expired.is_refused());
+    assert!(!expired.is_ready() && !expired.is_rejected());
     assert_eq!(
         (expired.freshness(), expired.generation()),
         (Some(Freshness::Expired), Some(1))
@@ -90,7 +90,7 @@ async fn case_11_the_snapshot_follows_a_token_through_its_life() {
         "the refresh that failed is the last fetch"
     );
     assert!(
-        expired.held_back().is_none(),
+        expired.retry_in().is_none(),
         "case 34: and holds nobody back"
     );
     assert_eq!(source.fetches(), 2);
@@ -109,7 +109,7 @@ async fn case_11_34_the_snapshot_of_a_refused_token_and_of_a_failure() {
     source.answer(token("t1")).await;
     cache.invalidate(&caller.await.unwrap().unwrap());
     let refused = cache.snapshot();
-    assert!(refused.is_refused() && !refused.is_ready() && !refused.is_fetching());
+    assert!(refused.is_rejected() && !refused.is_ready() && !refused.is_fetching());
     assert_eq!(
         (refused.freshness(), refused.generation()),
         (Some(Freshness::Fresh), Some(1))
@@ -119,22 +119,22 @@ async fn case_11_34_the_snapshot_of_a_refused_token_and_of_a_failure() {
     source.answer(rejected()).await;
     caller.await.unwrap().unwrap_err();
     let failed = cache.snapshot();
-    assert!(!failed.is_ready() && !failed.is_fetching() && failed.is_refused());
+    assert!(!failed.is_ready() && !failed.is_fetching() && failed.is_rejected());
     assert_eq!(
         crate::support::chain(failed.last_error().unwrap()),
         ["the token source failed", "keys rejected"]
     );
-    assert_eq!(failed.held_back(), Some(secs(5)));
+    assert_eq!(failed.retry_in(), Some(secs(5)));
     pass(secs(2)).await;
-    assert_eq!(cache.snapshot().held_back(), Some(secs(3)));
+    assert_eq!(cache.snapshot().retry_in(), Some(secs(3)));
     pass(secs(3)).await;
-    assert!(cache.snapshot().held_back().is_none() && cache.snapshot().last_error().is_some());
+    assert!(cache.snapshot().retry_in().is_none() && cache.snapshot().last_error().is_some());
 
     let caller = call(&cache);
     source.answer(token("t2")).await;
     caller.await.unwrap().unwrap();
     let mended = cache.snapshot();
-    assert!(mended.is_ready() && !mended.is_refused() && mended.last_error().is_none());
+    assert!(mended.is_ready() && !mended.is_rejected() && mended.last_error().is_none());
     assert_eq!(mended.generation(), Some(2));
 }
 
@@ -151,7 +151,7 @@ async fn case_44a_the_snapshot_of_a_rejected_token_and_of_a_suspect() {
     let request = tokio::spawn(service.oneshot(get("/monitor/v1/x")));
     let replacement = source.next().await;
     let rejected = cache.snapshot();
-    assert!(rejected.is_refused() && !rejected.is_suspect());
+    assert!(rejected.is_rejected() && !rejected.is_suspect());
     assert!(!rejected.is_ready() && rejected.is_fetching());
     assert_eq!(
         (rejected.freshness(), rejected.generation()),
@@ -161,14 +161,14 @@ async fn case_44a_the_snapshot_of_a_rejected_token_and_of_a_suspect() {
     replacement.answer(crate::support::rejected());
     assert_eq!(request.await.unwrap().unwrap().status(), 401);
     let suspect = cache.snapshot();
-    assert!(suspect.is_suspect() && !suspect.is_refused());
+    assert!(suspect.is_suspect() && !suspect.is_rejected());
     assert!(suspect.is_ready() && !suspect.is_fetching());
     assert_eq!(
         (suspect.freshness(), suspect.generation()),
         (Some(Freshness::Fresh), Some(1))
     );
     assert!(suspect.last_error().is_some());
-    assert_eq!(suspect.held_back(), Some(secs(5)));
+    assert_eq!(suspect.retry_in(), Some(secs(5)));
 
     pass(secs(5)).await;
     assert_eq!(at_once(&cache).unwrap().expose(), "t1");
@@ -176,7 +176,7 @@ async fn case_44a_the_snapshot_of_a_rejected_token_and_of_a_suspect() {
     assert!(fetching.is_suspect() && fetching.is_ready() && fetching.is_fetching());
     source.answer(token("t2")).await;
     let replaced = cache.snapshot();
-    assert!(replaced.is_ready() && !replaced.is_suspect() && !replaced.is_refused());
+    assert!(replaced.is_ready() && !replaced.is_suspect() && !replaced.is_rejected());
     assert_eq!(
         (replaced.generation(), replaced.last_error().is_none()),
         (Some(2), true)

@@ -287,7 +287,7 @@ fn case_30_a_refresh_that_stands_still_while_the_token_lives_is_a_failed_refresh
         // Case 33: all of the first pause, though the draw is 0.
         let state = cache.snapshot();
         assert!(state.last_error().unwrap().is_interrupted() && !state.is_fetching());
-        assert_eq!((source.fetches(), state.held_back()), (2, Some(secs(1))));
+        assert_eq!((source.fetches(), state.retry_in()), (2, Some(secs(1))));
         pass(secs(1)).await;
         at_once(&cache).unwrap();
         assert_eq!(source.next().await.failures, 1);

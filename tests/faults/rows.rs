@@ -165,7 +165,7 @@ async fn at_refresh(fault: &Fault, world: World) -> Vec<Cell> {
     if fault.is_before_the_request() {
         world.server.one_request_each();
     }
-    world.layer.tokens().warm_up().await.unwrap();
+    world.layer.cache().warm_up().await.unwrap();
     assert_eq!(world.calls(), [1, 0, 0]);
     world.strike(fault, Place::Refresh);
     let (seen, took) = timed(world.ask(&world.layered)).await;
@@ -183,7 +183,7 @@ async fn at_refresh(fault: &Fault, world: World) -> Vec<Cell> {
     let cause = error.as_ref().map_or_else(String::new, cause);
     let reaches = usize::from(!fault.is_before_the_request());
     assert_eq!(world.calls(), [1 + usize::from(is_denied), reaches, 1]);
-    let generation = || world.layer.tokens().snapshot().generation();
+    let generation = || world.layer.cache().snapshot().generation();
     assert_eq!(generation(), Some(if error.is_some() { 1 } else { 2 }));
     let third = if error.is_some() {
         third_refresh(fault, &world).await
@@ -230,7 +230,7 @@ async fn third_refresh(fault: &Fault, world: &World) -> String {
 
 /// There is a fresh token, and the request itself fails: with the layer as without.
 async fn at_api(fault: &Fault, world: World) -> Vec<Cell> {
-    world.layer.tokens().warm_up().await.unwrap();
+    world.layer.cache().warm_up().await.unwrap();
     world.strike(fault, Place::Api);
     let (seen, took);
     let after = if matches!(fault.kind, Kind::Rejection(_)) {
@@ -307,7 +307,7 @@ pub(crate) fn describe(error: &Error) -> String {
     let kinds = [
         ("is_transport", error.is_transport()),
         ("is_timeout", error.is_timeout()),
-        ("is_bad_answer", error.is_bad_answer()),
+        ("is_invalid_response", error.is_invalid_response()),
         ("is_server_error", error.is_server_error()),
         ("is_throttled", error.is_throttled()),
         ("is_bad_request", error.is_bad_request()),

@@ -147,7 +147,7 @@ impl World {
     /// What the caller sees, how long that took, and what became of the fetch.
     async fn strike(&self, endpoint: Endpoint, fault: Fault) -> (String, String, String) {
         if endpoint != Endpoint::Auth {
-            self.layer.tokens().warm_up().await.unwrap();
+            self.layer.cache().warm_up().await.unwrap();
         }
         let fail = |times| self.sandbox.fail_next(endpoint, times, fault.clone());
         if endpoint == Endpoint::Resource {

@@ -142,9 +142,9 @@ impl World {
 
     /// The token that there is, is to be replaced by a call to `/auth`.
     pub(crate) async fn invalidate(&self) {
-        if self.layer.tokens().snapshot().is_ready() {
-            let token = self.layer.tokens().get().await.unwrap();
-            self.layer.tokens().invalidate(&token);
+        if self.layer.cache().snapshot().is_ready() {
+            let token = self.layer.cache().get().await.unwrap();
+            self.layer.cache().invalidate(&token);
         }
     }
 
@@ -224,18 +224,18 @@ pub(crate) async fn left_behind(connections: impl Fn() -> usize, tasks_before: u
 
 /// What the fetch that is under way, or was the last one, failed with.
 pub(crate) async fn landed(layer: &KlaviAuthLayer) -> Option<Error> {
-    until(|| !layer.tokens().snapshot().is_fetching()).await;
-    layer.tokens().snapshot().last_error().cloned()
+    until(|| !layer.cache().snapshot().is_fetching()).await;
+    layer.cache().snapshot().last_error().cloned()
 }
 
 /// Waits for as long as no token call is made after a failure.
 pub(crate) async fn back_off(layer: &KlaviAuthLayer) {
-    until(|| layer.tokens().snapshot().held_back().is_none()).await;
+    until(|| layer.cache().snapshot().retry_in().is_none()).await;
 }
 
 /// A renewal is due as soon as there is a token.
 pub(crate) fn at_once() -> RefreshPolicy {
-    RefreshPolicy::default().jitter(0.0).renew_after(1e-9)
+    RefreshPolicy::default().jitter(0.0).refresh_after(1e-9)
 }
 
 pub(crate) fn tasks() -> usize {

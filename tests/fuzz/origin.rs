@@ -378,9 +378,9 @@ fn send(layer: &KlaviAuthLayer, uri: &Uri) -> Outcome {
 
 fn understood(layer: &KlaviAuthLayer, outcome: Result<(), BoxError>, seen: &Seen) -> Outcome {
     let seen = seen.lock().unwrap();
-    let is_refused = layer.tokens().snapshot().is_refused();
+    let is_rejected = layer.cache().snapshot().is_rejected();
     assert_eq!(
-        is_refused,
+        is_rejected,
         matches!(seen[..], [Some(_)]),
         "case 57: a 401 from elsewhere starts nothing"
     );

@@ -26,7 +26,7 @@ pub(crate) enum Kind {
     Throttled,
     Server,
     Transport,
-    BadAnswer,
+    InvalidResponse,
 }
 
 #[derive(Clone, Debug)]
@@ -115,7 +115,7 @@ impl Wait {
 
 impl Refusal {
     pub(crate) fn is_transient(&self) -> bool {
-        self.kind != Kind::BadAnswer
+        self.kind != Kind::InvalidResponse
     }
 }
 
@@ -146,14 +146,14 @@ pub(crate) fn read(answer: &Answer, secrets: &[&str]) -> Result<Token, Refusal> 
             let lifetime = lifetime(either(fields, "expireIn", "expirein"))?;
             legal.then_some(Token { value, lifetime })
         });
-        return token.ok_or_else(|| refusal(Kind::BadAnswer, None));
+        return token.ok_or_else(|| refusal(Kind::InvalidResponse, None));
     }
     let wait = retry_after(answer);
     Err(match status {
         429 => refusal(Kind::Throttled, wait),
         503 if wait.is_some() => refusal(Kind::Throttled, wait),
         408 | 500..=599 => refusal(Kind::Server, None),
-        _ => refusal(Kind::BadAnswer, None),
+        _ => refusal(Kind::InvalidResponse, None),
     })
 }
 

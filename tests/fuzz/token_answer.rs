@@ -162,7 +162,7 @@ async fn first_token(cache: &TokenCache, answers: &[Answer], asked: &Seen<Asked>
             assert!(
                 snapshot.is_ready()
                     && snapshot.last_error().is_none()
-                    && snapshot.held_back().is_none()
+                    && snapshot.retry_in().is_none()
             );
         }
         (Err(error), Err(refusal)) => {
@@ -175,7 +175,7 @@ async fn first_token(cache: &TokenCache, answers: &[Answer], asked: &Seen<Asked>
                     .map_or(Duration::ZERO, Wait::duration)
                     .min(LONGEST_WAIT),
             };
-            let got = snapshot.held_back().unwrap_or_default();
+            let got = snapshot.retry_in().unwrap_or_default();
             assert!(
                 !is_exact || got.abs_diff(held) < Duration::from_secs(5),
                 "case 36: {got:?}, not {held:?}"
@@ -263,7 +263,9 @@ async fn renewal(
             let generation = if is_taken && !is_same { 2 } else { 1 };
             assert_eq!(snapshot.generation(), Some(generation), "cases 14 and 15");
             assert_eq!(
-                snapshot.last_error().is_some_and(Error::is_bad_answer),
+                snapshot
+                    .last_error()
+                    .is_some_and(Error::is_invalid_response),
                 !is_taken,
                 "case 14"
             );
@@ -302,10 +304,10 @@ fn says(error: &Error, refusal: &Refusal, is_of_auth: bool) {
     assert_eq!(error.is_server_error(), *kind == Kind::Server);
     assert_eq!(error.is_transport(), *kind == Kind::Transport);
     assert_eq!(
-        error.is_bad_answer(),
-        *kind == Kind::BadAnswer && !rejected && !bad_request
+        error.is_invalid_response(),
+        *kind == Kind::InvalidResponse && !rejected && !bad_request
     );
-    assert!(!error.is_timeout() && !error.is_interrupted() && !error.is_budget_exhausted());
+    assert!(!error.is_timeout() && !error.is_interrupted() && !error.is_over_budget());
     assert_eq!(error.status().map(|status| status.as_u16()), Some(*status));
     match (error.message(), message) {
         (Some(shown), Some(message)) => {

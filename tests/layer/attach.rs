@@ -51,7 +51,7 @@ async fn case_2_clones_and_services_share_one_token_and_one_flight() {
     let source = Manual::default();
     let inner = fine();
     let layer = layer(source.clone());
-    let other = KlaviAuthLayer::new(&api(), layer.tokens().clone()).resend(false);
+    let other = KlaviAuthLayer::new(&api(), layer.cache().clone()).resend(false);
     let services = [
         layer.layer(inner.clone()),
         layer.clone().layer(inner.clone()),
@@ -84,8 +84,8 @@ async fn case_2_two_caches_share_nothing() {
         .await
         .unwrap();
     first
-        .tokens()
-        .invalidate(&second.tokens().get().await.unwrap());
+        .cache()
+        .invalidate(&second.cache().get().await.unwrap());
     first
         .layer(inner.clone())
         .oneshot(get(MONITORS))
@@ -244,8 +244,8 @@ async fn case_7_a_token_that_cannot_be_a_header_is_an_error_and_nothing_is_cache
         .await
         .unwrap_err();
     let error = error.downcast_ref::<Error>().unwrap();
-    assert!(error.is_bad_answer() && error.is_no_token());
-    assert_eq!(layer.tokens().snapshot().generation(), None);
+    assert!(error.is_invalid_response() && error.is_no_token());
+    assert_eq!(layer.cache().snapshot().generation(), None);
     assert_eq!(inner.calls(), 0);
 }
 
@@ -587,8 +587,8 @@ async fn case_49_an_instance_that_is_readied_anew_is_no_clone_of_a_readied_one()
             200
         );
         assert_eq!(clone.oneshot(get(MONITORS)).await.unwrap().status(), 200);
-        let token = service.layer().tokens().get().await.unwrap();
-        service.layer().tokens().invalidate(&token);
+        let token = service.layer().cache().get().await.unwrap();
+        service.layer().cache().invalidate(&token);
     }
 }
 

@@ -65,11 +65,11 @@ async fn case_47_a_401_over_budget_says_when_the_next_one_is_believed() {
         pass(passed).await;
         let error = error().await.unwrap();
         assert!(
-            error.is_budget_exhausted() && error.retry_after() == Some(left),
+            error.is_over_budget() && error.retry_after() == Some(left),
             "{error:?}"
         );
         assert!(
-            layer.tokens().snapshot().is_ready(),
+            layer.cache().snapshot().is_ready(),
             "the token stays in use"
         );
     }
@@ -116,7 +116,7 @@ async fn case_47_joins_and_late_401s_are_free() {
     );
     // The first of them has taken the only one.
     let over = layer.layer(only("nobody")).oneshot(get(BAD)).await.unwrap();
-    assert!(error_of(&over).unwrap().is_budget_exhausted());
+    assert!(error_of(&over).unwrap().is_over_budget());
     assert_eq!(source.fetches(), 2);
 }
 

@@ -80,7 +80,7 @@ async fn a_401_takes_the_customers_token_out_and_the_resend_has_the_customers_ne
         TokenCache::new(bakery.clone()),
         TokenCache::new(forge.clone()),
     );
-    layer.tokens().warm_up().await.unwrap();
+    layer.cache().warm_up().await.unwrap();
     other.warm_up().await.unwrap();
     let inner = Api::accepting(|bearer| bearer != "Bearer bakery1");
     let service = layer.layer(inner.clone());
@@ -112,10 +112,10 @@ async fn a_401_takes_the_customers_token_out_and_the_resend_has_the_customers_ne
 #[tokio::test(start_paused = true)]
 async fn the_resend_brings_the_cache_with_it() {
     let cache = TokenCache::new(named("bakery"));
-    let layer = KlaviAuthLayer::without_tokens(&api());
+    let layer = KlaviAuthLayer::without_cache(&api());
     // A layer further in has only the extension to go by; it sends the token of that cache itself.
     let inner = Api::accepting(|bearer| bearer == "Bearer bakery2");
-    let within = KlaviAuthLayer::without_tokens(&api())
+    let within = KlaviAuthLayer::without_cache(&api())
         .overwrite_authorization(true)
         .resend(false);
     let service = layer.layer(within.layer(inner.clone()));
@@ -143,8 +143,8 @@ async fn the_resend_of_a_recorded_body_is_the_customers_too() {
             status(200, "fine")
         }
     });
-    let layer = KlaviAuthLayer::without_tokens(&api())
-        .replay_with(Own::again as fn(ReplayBody<Own>) -> Own);
+    let layer =
+        KlaviAuthLayer::without_cache(&api()).replay_with(Own::again as fn(ReplayBody<Own>) -> Own);
     let request = Request::post("/data/x")
         .extension(cache)
         .body(Own::of(vec![data("one")]))
@@ -174,7 +174,7 @@ async fn after_a_401_the_customers_flight_is_waited_for_and_its_failure_is_the_r
     bakery.answer(token("bakery1")).await;
     let forced = bakery.next().await;
     assert!(
-        matches!(&forced.predecessor, Predecessor::Refused(token) if token.expose() == "bakery1")
+        matches!(&forced.predecessor, Predecessor::Rejected(token) if token.expose() == "bakery1")
     );
     forced.answer(Err(Error::permanent("keys revoked")));
     let response = call.await.unwrap().unwrap();
@@ -195,7 +195,7 @@ async fn the_budget_for_renewals_is_each_customers_own() {
         response
             .extensions()
             .get::<Error>()
-            .is_some_and(Error::is_budget_exhausted)
+            .is_some_and(Error::is_over_budget)
     };
     // Each request takes one: the 401 to its resend takes none.
     for _ in 0..5 {
@@ -212,7 +212,7 @@ async fn the_budget_for_renewals_is_each_customers_own() {
 #[tokio::test(start_paused = true)]
 async fn a_layer_without_tokens_fails_a_request_without_a_customer_and_calls_nobody() {
     let inner = Api::accepting(|_| true);
-    let service = KlaviAuthLayer::without_tokens(&api()).layer(inner.clone());
+    let service = KlaviAuthLayer::without_cache(&api()).layer(inner.clone());
     // The second one meets an error that is remembered; it is the same.
     for _ in 0..2 {
         let error = service.clone().oneshot(get("/data/x")).await.unwrap_err();
@@ -253,7 +253,7 @@ async fn a_customers_token_cannot_be_had_and_the_layers_is_not_used_in_its_place
 async fn without_a_resend_the_customers_token_is_replaced_for_the_next_request() {
     let cache = TokenCache::new(named("bakery"));
     let inner = Api::accepting(|bearer| bearer == "Bearer bakery2");
-    let service = KlaviAuthLayer::without_tokens(&api()).layer(inner.clone());
+    let service = KlaviAuthLayer::without_cache(&api()).layer(inner.clone());
     let mut once = for_customer(&cache);
     once.extensions_mut().insert(NoResend);
     let response = service.clone().oneshot(once).await.unwrap();
@@ -277,7 +277,7 @@ async fn two_customers_wait_for_a_flight_each() {
         TokenCache::new(forge.clone()),
     );
     let inner = Api::accepting(|_| true);
-    let service = KlaviAuthLayer::without_tokens(&api()).layer(inner.clone());
+    let service = KlaviAuthLayer::without_cache(&api()).layer(inner.clone());
     let spawn = |cache: &TokenCache| tokio::spawn(service.clone().oneshot(for_customer(cache)));
     let calls: Vec<_> = [&cache, &other, &cache, &other].map(spawn).into();
     settle().await;

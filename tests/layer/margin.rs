@@ -18,7 +18,7 @@ use crate::{
 /// A layer whose token T1 expires in 25 s.
 async fn expiring(draw: f64, source: &Manual) -> klavi_auth::KlaviAuthLayer {
     let layer = layer_of(cache_drawing(draw, source.clone()));
-    let first = call(layer.tokens());
+    let first = call(layer.cache());
     source.answer(token("t1")).await;
     first.await.unwrap().unwrap();
     pass(secs(1775)).await;
@@ -161,7 +161,7 @@ async fn case_12_so_does_a_fetch_that_began_before_the_margin() {
     let (source, inner) = (Manual::default(), fine());
     let layer = layer_of(cache_drawing(0.0, source.clone()));
     let service = layer.layer(inner.clone());
-    let first = call(layer.tokens());
+    let first = call(layer.cache());
     source.answer(token_for("t1", 60)).await;
     first.await.unwrap().unwrap();
     let start = Instant::now();

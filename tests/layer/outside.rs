@@ -33,7 +33,7 @@ fn warm(cache: TokenCache) -> KlaviAuth<Api> {
 
 /// A cache whose tokens are aging as soon as they are there.
 fn aging(source: impl TokenSource) -> TokenCache {
-    let policy = RefreshPolicy::default().jitter(0.0).renew_after(1e-9);
+    let policy = RefreshPolicy::default().jitter(0.0).refresh_after(1e-9);
     TokenCache::builder(source)
         .refresh_policy(policy)
         .build()
@@ -96,7 +96,7 @@ fn case_30_called_outside_of_a_runtime_a_fresh_token_leaves_at_once() {
 fn case_30_called_outside_of_a_runtime_an_aging_token_leaves_at_once() {
     let source = Scripted::tokens();
     let service = warm(aging(source.clone()));
-    while service.layer().tokens().snapshot().freshness() != Some(Freshness::Aging) {}
+    while service.layer().cache().snapshot().freshness() != Some(Freshness::Aging) {}
     let call = call(&service, GOOD);
     assert_eq!(service.get_ref().bearers(), ["Bearer t1"]);
     let runtime = runtime();
@@ -105,7 +105,7 @@ fn case_30_called_outside_of_a_runtime_an_aging_token_leaves_at_once() {
     assert_eq!(
         (
             source.fetches(),
-            service.layer().tokens().snapshot().is_fetching()
+            service.layer().cache().snapshot().is_fetching()
         ),
         (1, false)
     );
@@ -120,7 +120,7 @@ fn case_30_called_outside_of_a_runtime_an_aging_token_leaves_at_once() {
         (source.fetches(), service.get_ref().bearers()),
         (2, vec!["Bearer t1".to_owned(); 2])
     );
-    assert_eq!(service.layer().tokens().snapshot().generation(), Some(2));
+    assert_eq!(service.layer().cache().snapshot().generation(), Some(2));
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn case_44a_awaited_outside_of_any_runtime_a_401_makes_a_suspect() {
             let response = await_outside(call(&service, BAD)).unwrap();
             assert_eq!(response.status(), 401);
             assert!(error_of(&response).unwrap().is_interrupted());
-            assert!(service.layer().tokens().snapshot().is_suspect());
+            assert!(service.layer().cache().snapshot().is_suspect());
             // It cannot be replaced here: all others leave with it.
             assert_eq!(await_outside(call(&service, GOOD)).unwrap().status(), 200);
         }

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use klavi_auth::{
-    BoxError, ConfigError, Credentials, Environment, FetchReason, Freshness, GivenUp, KlaviApi,
-    KlaviAuthLayer, KlaviSource, NewToken, Product, SendOnce, TokenCache, TokenCaches,
+    BoxError, ConfigError, Credentials, Environment, FetchReason, Freshness, KlaviApi,
+    KlaviAuthLayer, KlaviSource, NewToken, Product, SendOnce, SkipReason, TokenCache, TokenCaches,
     TokenEndpoint, source_fn,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -81,7 +81,11 @@ fn what_is_configured_is_printed() {
     says(
         &builder,
         "TokenCacheBuilder {",
-        &["flight_timeout: 7s", "keep_alive: false", "RefreshPolicy"],
+        &[
+            "flight_timeout: 7s",
+            "background_refresh: false",
+            "RefreshPolicy",
+        ],
     );
     let caches = TokenCaches::<u8>::new(3, secs(90));
     says(&caches, "TokenCaches { capacity: 3, idle: 90s", &[]);
@@ -196,7 +200,7 @@ fn endpoints_and_configuration_errors_are_printed_in_words() {
 fn the_small_enums_are_printed_as_signals_say_them() {
     let reasons = [
         FetchReason::First,
-        FetchReason::Renewal,
+        FetchReason::Refresh,
         FetchReason::Expired,
         FetchReason::Rejected,
     ];
@@ -205,7 +209,7 @@ fn the_small_enums_are_printed_as_signals_say_them() {
         reasons.map(FetchReason::as_str)
     );
     assert_eq!(FetchReason::Invalidated.to_string(), "invalidated");
-    assert_eq!(GivenUp::BodyNotKept.to_string(), "body_not_kept");
+    assert_eq!(SkipReason::BodyNotKept.to_string(), "body_not_kept");
     let life = [
         Freshness::Fresh,
         Freshness::Aging,

@@ -182,7 +182,7 @@ async fn case_54_over_the_cap_it_is_sent_once_unbroken_and_the_401_is_the_caller
                     (http::StatusCode::UNAUTHORIZED, "original".into())
                 );
                 // The token is replaced for the next request.
-                assert_eq!(layer.tokens().get().await.unwrap().expose(), "t2");
+                assert_eq!(layer.cache().get().await.unwrap().expose(), "t2");
                 assert_eq!(source.fetches(), 2);
             }
         }
@@ -216,7 +216,7 @@ async fn case_54_reading_on_past_the_cap_while_the_token_is_fetched_gives_the_or
         (http::StatusCode::UNAUTHORIZED, "original".into())
     );
     assert_eq!(inner.bearers(), ["Bearer t1"]);
-    assert_eq!(layer.tokens().get().await.unwrap().expose(), "t2");
+    assert_eq!(layer.cache().get().await.unwrap().expose(), "t2");
 }
 
 #[tokio::test(start_paused = true)]

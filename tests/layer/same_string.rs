@@ -63,7 +63,7 @@ async fn case_45_the_same_string_is_resent_once_and_nobody_else_notices() {
         .map(|_| tokio::spawn(service.clone().oneshot(get(GOOD))))
         .collect();
     let fetch = source.next().await;
-    assert!(matches!(&fetch.predecessor, Predecessor::Refused(token) if token.expose() == "t1"));
+    assert!(matches!(&fetch.predecessor, Predecessor::Rejected(token) if token.expose() == "t1"));
     assert_eq!(
         inner.calls(),
         1,
@@ -73,7 +73,7 @@ async fn case_45_the_same_string_is_resent_once_and_nobody_else_notices() {
     for response in join_all(others.into_iter().chain([rejected])).await {
         assert_eq!(response.unwrap().unwrap().status(), 200);
     }
-    assert_eq!(layer.tokens().snapshot().generation(), Some(2));
+    assert_eq!(layer.cache().snapshot().generation(), Some(2));
     assert_eq!(inner.bearers(), ["Bearer t1"; 1 + 1 + 10]);
     assert_eq!(source.fetches(), 2);
 }
@@ -103,11 +103,11 @@ async fn case_45_a_spurious_401_with_an_idempotent_auth_fails_no_request() {
     }
     assert_eq!(source.seconds_after(start), [0.0, 60.0]);
     assert_eq!(
-        (inner.calls(), layer.tokens().snapshot().generation()),
+        (inner.calls(), layer.cache().snapshot().generation()),
         (1 + 2 + 1000, Some(2))
     );
     assert_eq!(
-        layer.tokens().snapshot().expires_in(),
+        layer.cache().snapshot().expires_in(),
         Some(LIFETIME - secs(1060))
     );
 }
@@ -129,23 +129,23 @@ async fn case_45_a_late_401_of_an_older_generation_changes_nothing() {
             .status(),
         200
     );
-    assert_eq!(layer.tokens().snapshot().generation(), Some(2));
+    assert_eq!(layer.cache().snapshot().generation(), Some(2));
     open.send(true).unwrap();
     assert_eq!(late.await.unwrap().unwrap().status(), 200);
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t1"]);
     assert_eq!(
-        (source.fetches(), layer.tokens().snapshot().generation()),
+        (source.fetches(), layer.cache().snapshot().generation()),
         (2, Some(2))
     );
     // So the second of two is there for a 401 of the current generation, and none for the next.
     let always = layer.layer(only("nobody"));
     assert!(error_of(&always.clone().oneshot(get(BAD)).await.unwrap()).is_none());
     assert_eq!(
-        (source.fetches(), layer.tokens().snapshot().generation()),
+        (source.fetches(), layer.cache().snapshot().generation()),
         (3, Some(3))
     );
     let over = always.oneshot(get(BAD)).await.unwrap();
-    assert!(error_of(&over).unwrap().is_budget_exhausted());
+    assert!(error_of(&over).unwrap().is_over_budget());
     assert_eq!(source.fetches(), 3);
 }
 
@@ -158,9 +158,9 @@ async fn case_45_a_late_401_counts_for_no_later_generation_of_its_string() {
     settle().await;
     for generation in [2, 3] {
         pass(secs(1400)).await;
-        layer.tokens().warm_up().await.unwrap();
+        layer.cache().warm_up().await.unwrap();
         settle().await;
-        assert_eq!(layer.tokens().snapshot().generation(), Some(generation));
+        assert_eq!(layer.cache().snapshot().generation(), Some(generation));
     }
     open.send(true).unwrap();
     // It is resent with the current token, which reads the same: the second 401 is the caller's.
@@ -168,10 +168,10 @@ async fn case_45_a_late_401_counts_for_no_later_generation_of_its_string() {
     assert!(response.status() == 401 && error_of(&response).is_none());
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t1"]);
     assert_eq!(
-        (source.fetches(), layer.tokens().snapshot().generation()),
+        (source.fetches(), layer.cache().snapshot().generation()),
         (3, Some(3))
     );
-    assert!(layer.tokens().snapshot().is_ready());
+    assert!(layer.cache().snapshot().is_ready());
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,7 +196,7 @@ async fn case_45_a_401_after_the_successor_is_not_held_against_its_string() {
     let late = tokio::spawn(layer.layer(inner.clone()).oneshot(get(LATE)));
     settle().await;
     pass(secs(1400)).await;
-    layer.tokens().warm_up().await.unwrap();
+    layer.cache().warm_up().await.unwrap();
     settle().await;
     open.send(true).unwrap();
     assert_eq!(late.await.unwrap().unwrap().status(), 200);
@@ -213,7 +213,7 @@ async fn case_45_a_401_after_the_successor_is_not_held_against_its_string() {
     );
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2", "Bearer t1"]);
     assert_eq!(
-        (source.fetches(), layer.tokens().snapshot().generation()),
+        (source.fetches(), layer.cache().snapshot().generation()),
         (3, Some(3))
     );
 }
@@ -223,7 +223,7 @@ async fn case_45_nor_is_the_string_of_an_expired_token_after_a_late_401() {
     let source = Manual::default();
     let (inner, open) = gated("Bearer t2");
     let layer = layer(source.clone());
-    let tokens = layer.tokens().clone();
+    let tokens = layer.cache().clone();
     let first = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/monitor/first")));
     source.answer(token("t1")).await;
     settle().await;
@@ -236,7 +236,7 @@ async fn case_45_nor_is_the_string_of_an_expired_token_after_a_late_401() {
     // Its life extended, as far as the source knows.
     flight.answer(token("t1"));
     let again = source.next().await;
-    assert!(matches!(&again.predecessor, Predecessor::Refused(token) if token.expose() == "t1"));
+    assert!(matches!(&again.predecessor, Predecessor::Rejected(token) if token.expose() == "t1"));
     again.answer(token("t2"));
     for call in [first, second] {
         assert_eq!(call.await.unwrap().unwrap().status(), 200);
@@ -253,13 +253,13 @@ async fn rejected_during_a_renewal(source: &Manual) -> (KlaviAuthLayer, Api, Joi
     let inner = only("Bearer t2");
     let layer = layer(source.clone());
     let first = tokio::spawn({
-        let tokens = layer.tokens().clone();
+        let tokens = layer.cache().clone();
         async move { tokens.get().await }
     });
     source.answer(token("t1")).await;
     first.await.unwrap().unwrap();
     tokio::time::advance(secs(1400)).await;
-    layer.tokens().warm_up().await.unwrap();
+    layer.cache().warm_up().await.unwrap();
     settle().await;
     assert_eq!(source.fetches(), 2);
     let call = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/monitor/x")));
@@ -274,7 +274,7 @@ async fn case_45_a_string_asked_for_before_its_401_is_not_taken() {
     let (_layer, inner, call) = rejected_during_a_renewal(&source).await;
     source.answer(token_for("t1", 3600)).await;
     let again = source.next().await;
-    assert!(matches!(&again.predecessor, Predecessor::Refused(token) if token.expose() == "t1"));
+    assert!(matches!(&again.predecessor, Predecessor::Rejected(token) if token.expose() == "t1"));
     again.answer(token("t2"));
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!((source.fetches(), inner.calls()), (3, 2));
@@ -288,7 +288,7 @@ async fn case_45_another_string_asked_for_before_the_401_is_taken() {
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2"]);
     assert_eq!(
-        (source.fetches(), layer.tokens().snapshot().generation()),
+        (source.fetches(), layer.cache().snapshot().generation()),
         (2, Some(2))
     );
 }
@@ -299,7 +299,7 @@ async fn case_45_a_failed_refresh_is_no_answer_to_a_401_since_it_asked() {
     let (_layer, inner, call) = rejected_during_a_renewal(&source).await;
     source.answer(NewToken::new("", secs(1))).await;
     let again = source.next().await;
-    assert!(matches!(&again.predecessor, Predecessor::Refused(token) if token.expose() == "t1"));
+    assert!(matches!(&again.predecessor, Predecessor::Rejected(token) if token.expose() == "t1"));
     again.answer(token("t2"));
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!((source.fetches(), inner.calls()), (3, 2));
@@ -313,7 +313,7 @@ async fn case_31_a_token_asked_for_before_an_invalidation_is_not_taken() {
     let Predecessor::Live(t1) = &renewal.predecessor else {
         panic!("{:?}", renewal.predecessor)
     };
-    layer.tokens().invalidate(t1);
+    layer.cache().invalidate(t1);
     renewal.answer(token("before"));
     source.answer(token("t2")).await;
     assert_eq!(call.await.unwrap().unwrap().status(), 200);

@@ -45,7 +45,7 @@ fn answering(statuses: &'static [u16]) -> (TokenCache, Calls) {
         .transport(transport)
         .randomness(|| 0.0)
         .build();
-    (layer.unwrap().tokens().clone(), calls)
+    (layer.unwrap().cache().clone(), calls)
 }
 
 fn token(number: usize) -> Body {

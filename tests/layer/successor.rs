@@ -23,11 +23,14 @@ async fn case_14_a_token_that_is_over_on_arrival_is_a_failure_with_back_off() {
     pass(secs(2)).await;
     fetch.answer(token_for("t1", 2));
     let error = caller.await.unwrap().unwrap_err();
-    assert!(error.is_no_token() && error.is_bad_answer(), "{error:?}");
+    assert!(
+        error.is_no_token() && error.is_invalid_response(),
+        "{error:?}"
+    );
     assert_eq!(cache.snapshot().generation(), None);
 
     pass(secs(1) - NS).await;
-    assert!(at_once(&cache).unwrap_err().is_bad_answer());
+    assert!(at_once(&cache).unwrap_err().is_invalid_response());
     assert_eq!(source.fetches(), 1);
     pass(NS).await;
     let caller = call(&cache);
@@ -41,7 +44,10 @@ async fn case_14_a_token_older_than_its_lifetime_is_a_failure_whatever_the_numbe
     for age in [LIFETIME, LIFETIME + NS, Duration::MAX] {
         let source = Scripted::new([token("t1").map(|new| new.aged(age))]);
         let cache = cache_drawing(1.0, source.clone());
-        assert!(cache.get().await.unwrap_err().is_bad_answer(), "{age:?}");
+        assert!(
+            cache.get().await.unwrap_err().is_invalid_response(),
+            "{age:?}"
+        );
         assert_eq!(source.fetches(), 1);
     }
     let just = Scripted::new([token("t1").map(|new| new.aged(LIFETIME - NS))]);
@@ -66,8 +72,8 @@ async fn renewed_with(
 async fn case_14_a_successor_that_ends_before_a_good_token_is_not_taken() {
     let (cache, source) = renewed_with(|_| token_for("t2", 629)).await;
     assert_eq!(at_once(&cache).unwrap().expose(), "t1");
-    assert!(cache.snapshot().last_error().unwrap().is_bad_answer());
-    assert_eq!(cache.snapshot().held_back(), Some(secs(1)));
+    assert!(cache.snapshot().last_error().unwrap().is_invalid_response());
+    assert_eq!(cache.snapshot().retry_in(), Some(secs(1)));
     assert_eq!(traffic(&cache, millis(100), secs(1)).await, ["t1"; 10]);
     assert_eq!(source.fetches(), 2);
 }
@@ -124,7 +130,7 @@ async fn case_45_the_same_string_is_a_new_token_if_it_is_handed_out_after_an_inv
     let cache = cache_drawing(1.0, source.clone());
     let before = cache.get().await.unwrap();
     cache.invalidate(&before);
-    assert!(cache.snapshot().is_refused() && !cache.snapshot().is_ready());
+    assert!(cache.snapshot().is_rejected() && !cache.snapshot().is_ready());
     let after = cache.get().await.unwrap();
     assert_eq!((after.expose(), after.generation()), ("t1", 2));
     // The one before is not the current one, though it reads the same.

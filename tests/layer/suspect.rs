@@ -54,7 +54,7 @@ async fn with_a_suspect(source: &Manual, inner: &Api) -> KlaviAuth<Api> {
     source.answer(token("t1")).await;
     source.answer(rejected()).await;
     assert_eq!(call.await.unwrap().unwrap().status(), 401);
-    assert!(service.layer().tokens().snapshot().is_suspect());
+    assert!(service.layer().cache().snapshot().is_suspect());
     assert_eq!((source.fetches(), inner.calls()), (2, 1));
     service
 }
@@ -73,7 +73,7 @@ async fn case_44_each_gets_its_own_401_and_the_unsent_leave_with_the_token() {
     let unsent: Vec<_> = (0..3).map(|_| spawn(&service, GOOD)).collect();
     settle().await;
     assert_eq!((source.fetches(), inner.calls()), (2, 4));
-    assert!(layer.tokens().snapshot().is_refused() && !layer.tokens().snapshot().is_ready());
+    assert!(layer.cache().snapshot().is_rejected() && !layer.cache().snapshot().is_ready());
     source.answer(rejected()).await;
     for response in join_all(rejected_calls).await {
         let response = response.unwrap().unwrap();
@@ -86,8 +86,8 @@ async fn case_44_each_gets_its_own_401_and_the_unsent_leave_with_the_token() {
         (source.fetches(), inner.bearers()),
         (2, vec!["Bearer t1".to_owned(); 7])
     );
-    let state = layer.tokens().snapshot();
-    assert!(state.is_suspect() && state.is_ready() && !state.is_refused());
+    let state = layer.cache().snapshot();
+    assert!(state.is_suspect() && state.is_ready() && !state.is_rejected());
     assert_eq!(state.generation(), Some(1));
 }
 
@@ -155,7 +155,7 @@ async fn case_44a_the_401s_and_the_fetches_of_a_suspect_spend_no_budget() {
         assert_eq!(response.status(), 401);
         told.push((
             source.fetches(),
-            error_of(&response).map(Error::is_budget_exhausted),
+            error_of(&response).map(Error::is_over_budget),
         ));
         pass(secs(5)).await;
     }
@@ -183,7 +183,7 @@ async fn case_44a_while_the_pause_runs_a_401_comes_back_at_once() {
         assert_eq!(in_no_time(&service, GOOD).await.0, 200);
     }
     assert_eq!((source.fetches(), inner.calls()), (2, 1 + 6));
-    assert!(service.layer().tokens().snapshot().is_suspect());
+    assert!(service.layer().cache().snapshot().is_suspect());
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,7 +206,7 @@ async fn case_44a_a_401_that_finds_a_fetch_running_waits_for_it() {
         assert_eq!(in_no_time(&service, GOOD).await.0, 200);
         let fetch = source.next().await;
         assert!(
-            matches!(&fetch.predecessor, Predecessor::Refused(token) if token.expose() == "t1")
+            matches!(&fetch.predecessor, Predecessor::Rejected(token) if token.expose() == "t1")
         );
         fetch.answer(if succeeds { token("t2") } else { rejected() });
         let response = waits.await.unwrap().unwrap();
@@ -216,7 +216,7 @@ async fn case_44a_a_401_that_finds_a_fetch_running_waits_for_it() {
             (source.fetches(), inner.calls()),
             (3, if succeeds { 5 } else { 4 })
         );
-        assert_eq!(service.layer().tokens().snapshot().is_suspect(), !succeeds);
+        assert_eq!(service.layer().cache().snapshot().is_suspect(), !succeeds);
     }
 }
 
@@ -234,7 +234,7 @@ async fn case_44a_a_401_that_may_start_a_fetch_starts_it_and_waits() {
     settle().await;
     assert_eq!((source.fetches(), call.is_finished()), (3, false));
     let fetch = source.next().await;
-    assert!(matches!(&fetch.predecessor, Predecessor::Refused(token) if token.expose() == "t1"));
+    assert!(matches!(&fetch.predecessor, Predecessor::Rejected(token) if token.expose() == "t1"));
     fetch.answer(token("t2"));
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!((source.fetches(), inner.calls()), (3, 3));
@@ -254,15 +254,15 @@ async fn case_44a_a_first_401_while_retry_after_runs_calls_nothing() {
     in_no_time(&service, GOOD).await;
     settle().await;
     assert_eq!(source.fetches(), 2);
-    assert!(!layer.tokens().snapshot().is_suspect());
+    assert!(!layer.cache().snapshot().is_suspect());
 
     let (status, error) = in_no_time(&service, BAD).await;
     assert_eq!(
         (status, error.unwrap().retry_after()),
         (401, Some(secs(60)))
     );
-    assert!(layer.tokens().snapshot().is_suspect());
-    assert_eq!(layer.tokens().snapshot().held_back(), Some(secs(60)));
+    assert!(layer.cache().snapshot().is_suspect());
+    assert_eq!(layer.cache().snapshot().retry_in(), Some(secs(60)));
     pass(secs(60) - NS).await;
     assert_eq!(in_no_time(&service, GOOD).await.0, 200);
     settle().await;
@@ -274,20 +274,14 @@ async fn case_44a_a_first_401_while_retry_after_runs_calls_nothing() {
     assert_eq!(in_no_time(&service, GOOD).await.0, 200);
     settle().await;
     assert_eq!(
-        (source.fetches(), layer.tokens().snapshot().generation()),
+        (source.fetches(), layer.cache().snapshot().generation()),
         (3, Some(2))
     );
 
     // Nothing was spent: the budget of one is there for T3, and not for T4.
     assert!(in_no_time(&service, BAD).await.1.is_none());
     assert_eq!(source.fetches(), 4);
-    assert!(
-        in_no_time(&service, BAD)
-            .await
-            .1
-            .unwrap()
-            .is_budget_exhausted()
-    );
+    assert!(in_no_time(&service, BAD).await.1.unwrap().is_over_budget());
 }
 
 #[tokio::test(start_paused = true)]
@@ -326,7 +320,7 @@ async fn case_44a_a_suspect_is_used_to_its_real_expiry_and_no_longer() {
         .chain([60.0])
         .collect();
     assert_eq!(source.seconds_after(start), asked);
-    let state = service.layer().tokens().snapshot();
+    let state = service.layer().cache().snapshot();
     assert!(!state.is_ready());
 }
 
@@ -334,10 +328,10 @@ async fn case_44a_a_suspect_is_used_to_its_real_expiry_and_no_longer() {
 async fn case_44a_a_suspect_that_is_invalidated_is_not_sent_again() {
     let (source, inner) = (Manual::default(), picky("nobody"));
     let service = with_a_suspect(&source, &inner).await;
-    let tokens = service.layer().tokens();
+    let tokens = service.layer().cache();
     tokens.invalidate(&at_once(tokens).unwrap());
     let state = tokens.snapshot();
-    assert!(state.is_refused() && !state.is_suspect() && !state.is_ready());
+    assert!(state.is_rejected() && !state.is_suspect() && !state.is_ready());
     // Within the pause there is the cached error.
     service.clone().oneshot(get(GOOD)).await.unwrap_err();
     assert_eq!((source.fetches(), inner.calls()), (2, 1));

@@ -65,7 +65,7 @@ async fn case_41_the_second_401_takes_nothing_out_of_use_and_spends_nothing() {
         service.clone().oneshot(get(BAD)).await.unwrap().status(),
         401
     );
-    assert!(layer.tokens().snapshot().is_ready() && !layer.tokens().snapshot().is_suspect());
+    assert!(layer.cache().snapshot().is_ready() && !layer.cache().snapshot().is_suspect());
     // The next request leaves with T2, and nothing is fetched.
     assert_eq!(
         service.clone().oneshot(get(GOOD)).await.unwrap().status(),
@@ -76,7 +76,7 @@ async fn case_41_the_second_401_takes_nothing_out_of_use_and_spends_nothing() {
     // One of two was taken from the budget: the first 401 of T2 is believed, that of T3 is not.
     let bad = async || service.clone().oneshot(get(BAD)).await.unwrap();
     assert!(error_of(&bad().await).is_none());
-    assert!(error_of(&bad().await).unwrap().is_budget_exhausted());
+    assert!(error_of(&bad().await).unwrap().is_over_budget());
     assert_eq!((source.fetches(), inner.calls()), (3, 6));
 }
 
@@ -143,7 +143,7 @@ async fn case_43_n_rejected_requests_share_one_fetch_and_new_ones_wait_for_it() 
         "new requests wait for T2 rather than leave with the rejected T1"
     );
     let forced = source.next().await;
-    assert!(matches!(&forced.predecessor, Predecessor::Refused(token) if token.expose() == "t1"));
+    assert!(matches!(&forced.predecessor, Predecessor::Rejected(token) if token.expose() == "t1"));
     forced.answer(token("t2"));
     for response in join_all(calls.into_iter().chain(new)).await {
         assert_eq!(response.unwrap().unwrap().status(), 200);
@@ -354,7 +354,7 @@ async fn case_48_a_401_that_is_not_resent_fetches_nothing_and_the_next_requests_
         .oneshot(get("/monitor/x"))
         .await
         .unwrap();
-    assert!(over.status() == 401 && error_of(&over).unwrap().is_budget_exhausted());
+    assert!(over.status() == 401 && error_of(&over).unwrap().is_over_budget());
     assert_eq!(source.fetches(), 2);
 }
 

@@ -129,10 +129,10 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    pub(crate) fn new(burst: u32, keep_alive: bool) -> Self {
+    pub(crate) fn new(burst: u32, background_refresh: bool) -> Self {
         Self {
             bucket: Bucket::new(burst),
-            keeper: Keeper::new(keep_alive),
+            keeper: Keeper::new(background_refresh),
             ..Self::default()
         }
     }

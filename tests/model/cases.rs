@@ -11,16 +11,18 @@ use crate::{
 
 pub(crate) fn case() -> impl Strategy<Value = Case> {
     // Without a pause, keep-alive asks a source that always fails again and again.
-    let draws = |keep_alive| vec(u8::from(keep_alive)..=4, 1..6);
+    let draws = |background_refresh| vec(u8::from(background_refresh)..=4, 1..6);
     let burst = prop_oneof![3 => Just(5), 1 => Just(1), 1 => Just(2), 1 => Just(0)];
-    let keep_alive = prop_oneof![3 => Just(false), 1 => Just(true)];
+    let background_refresh = prop_oneof![3 => Just(false), 1 => Just(true)];
     let ops = vec(phrase(), 1..30).prop_map(|phrases| phrases.concat());
-    let choices = keep_alive.prop_flat_map(move |keep_alive| (draws(keep_alive), Just(keep_alive)));
+    let choices = background_refresh.prop_flat_map(move |background_refresh| {
+        (draws(background_refresh), Just(background_refresh))
+    });
     (choices, burst, any::<bool>(), ops).prop_map(
-        |((draws, keep_alive), burst, small_limit, ops)| Case {
+        |((draws, background_refresh), burst, small_limit, ops)| Case {
             draws,
             burst,
-            keep_alive,
+            background_refresh,
             small_limit,
             ops,
         },

@@ -30,7 +30,7 @@ pub(crate) struct Driver {
     api: Api,
     /// All that holds the cache, together with the seats, until the end.
     stack: Option<Stack>,
-    keep_alive: bool,
+    background_refresh: bool,
     seats: Vec<Arc<Seat>>,
     /// The one that runs, and the one that stands still, with their numbers.
     runtime: Option<(usize, Runtime)>,
@@ -56,12 +56,12 @@ impl Driver {
                     .burst(case.burst)
                     .full_refill(Duration::from_nanos(FULL_REFILL)),
             )
-            .keep_alive(case.keep_alive)
+            .background_refresh(case.background_refresh)
             .build()
             .unwrap();
         Self {
             stack: Some(Stack::new(cache, &api, case.small_limit)),
-            keep_alive: case.keep_alive,
+            background_refresh: case.background_refresh,
             seats: Vec::new(),
             runtime: Some((0, runtime)),
             still: None,
@@ -85,7 +85,7 @@ impl Driver {
             Op::Restart => self.restart(),
             // Where the task of keep-alive goes from a runtime that stands still is not part of the
             // model.
-            Op::Switch if self.keep_alive => {}
+            Op::Switch if self.background_refresh => {}
             Op::Switch => self.switch(),
             ref op => self.inside(|driver| driver.act(op)),
         }

@@ -66,7 +66,7 @@ pub(crate) enum Predecessor {
     None,
     Live(u64),
     Expired(u64),
-    Refused(u64),
+    Rejected(u64),
 }
 
 /// What a flight asks the source.
@@ -118,7 +118,7 @@ impl Cache {
         let (predecessor, of_rejected) = match &self.token {
             None => (Predecessor::None, false),
             Some(token) if token.status != Status::Good => (
-                Predecessor::Refused(token.generation),
+                Predecessor::Rejected(token.generation),
                 token.status == Status::Rejected,
             ),
             Some(token) if now < token.end => (Predecessor::Live(token.generation), false),

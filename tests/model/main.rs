@@ -72,7 +72,7 @@ fn show(case: &Case) -> String {
     let Case {
         draws,
         burst,
-        keep_alive,
+        background_refresh,
         small_limit,
         ops,
     } = case;
@@ -81,7 +81,7 @@ fn show(case: &Case) -> String {
         .map(|op| format!("\n  {op:?}"))
         .collect::<String>();
     format!(
-        "draws {draws:?}, burst {burst}, keep-alive {keep_alive}, small limit {small_limit}:{lines}"
+        "draws {draws:?}, burst {burst}, keep-alive {background_refresh}, small limit {small_limit}:{lines}"
     )
 }
 

@@ -9,7 +9,7 @@ pub(crate) struct Case {
     pub(crate) draws: Vec<u8>,
     /// How many 401s are believed in a row.
     pub(crate) burst: u32,
-    pub(crate) keep_alive: bool,
+    pub(crate) background_refresh: bool,
     /// Of a recorded body, only [`SMALL_LIMIT`] bytes are kept.
     pub(crate) small_limit: bool,
     pub(crate) ops: Vec<Op>,

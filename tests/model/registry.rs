@@ -47,7 +47,7 @@ enum Then {
 #[derive(Clone, Debug)]
 struct Case {
     capacity: usize,
-    keep_alive: bool,
+    background_refresh: bool,
     ops: Vec<Op>,
 }
 
@@ -60,10 +60,12 @@ fn case() -> impl Strategy<Value = Case> {
         1 => Just(Op::Answer),
         3 => prop_oneof![Just(TIMEOUT - 1), Just(IDLE / 4), Just(IDLE - 2), Just(IDLE)].prop_map(Op::Pass),
     ];
-    (0..4_usize, any::<bool>(), vec(op, 1..60)).prop_map(|(capacity, keep_alive, ops)| Case {
-        capacity,
-        keep_alive,
-        ops,
+    (0..4_usize, any::<bool>(), vec(op, 1..60)).prop_map(|(capacity, background_refresh, ops)| {
+        Case {
+            capacity,
+            background_refresh,
+            ops,
+        }
     })
 }
 
@@ -167,7 +169,7 @@ impl TokenSource for Source {
 
 struct World {
     caches: TokenCaches<u8>,
-    keep_alive: bool,
+    background_refresh: bool,
     doors: Arc<Doors>,
     reference: Registry,
     now: u64,
@@ -181,7 +183,7 @@ impl World {
             doors: Arc::clone(&self.doors),
         };
         let builder = TokenCache::builder(source)
-            .keep_alive(self.keep_alive)
+            .background_refresh(self.background_refresh)
             .randomness(|| 0.0);
         builder.build().unwrap()
     }
@@ -267,7 +269,7 @@ fn run(runtime: &Runtime, case: &Case) -> Result<(), TestCaseError> {
     runtime.block_on(async {
         let mut world = World {
             caches: TokenCaches::new(case.capacity, Duration::from_millis(IDLE)),
-            keep_alive: case.keep_alive,
+            background_refresh: case.background_refresh,
             doors: Arc::default(),
             reference: Registry {
                 capacity: case.capacity.max(1),

@@ -192,7 +192,7 @@ impl Current {
         let expired = snapshot.freshness() == Some(klavi_auth::Freshness::Expired);
         Self {
             generation: snapshot.generation(),
-            rejected: snapshot.is_refused() || snapshot.is_suspect(),
+            rejected: snapshot.is_rejected() || snapshot.is_suspect(),
             expired,
         }
     }

@@ -180,7 +180,7 @@ impl Shared {
             drawn_for_401s: VecDeque::new(),
         };
         let model = Model {
-            cache: Cache::new(case.burst, case.keep_alive),
+            cache: Cache::new(case.burst, case.background_refresh),
             env,
             callers: Vec::new(),
             audit: Audit::new(case.burst),
@@ -262,7 +262,7 @@ impl Shared {
             Predecessor::None => flight::Predecessor::None,
             Predecessor::Live(token) => flight::Predecessor::Live(token.generation()),
             Predecessor::Expired(token) => flight::Predecessor::Expired(token.generation()),
-            Predecessor::Refused(token) => flight::Predecessor::Refused(token.generation()),
+            Predecessor::Rejected(token) => flight::Predecessor::Rejected(token.generation()),
             other => unreachable!("{other:?}"),
         };
         let expected = model

@@ -23,10 +23,10 @@ pub(crate) fn check_snapshot(snapshot: &Snapshot, shared: &Shared) {
         (token.generation, freshness, token.status, times)
     });
     let seen = snapshot.generation().map(|generation| {
-        let times = [snapshot.renewal_in(), snapshot.expires_in(), snapshot.age()]
+        let times = [snapshot.refresh_in(), snapshot.expires_in(), snapshot.age()]
             .map(|time| u64::try_from(time.unwrap_or_default().as_nanos()).unwrap());
         // Rejected or invalidated is the same from outside, and good is what is neither.
-        let status = match (snapshot.is_refused(), snapshot.is_suspect()) {
+        let status = match (snapshot.is_rejected(), snapshot.is_suspect()) {
             (true, _) if expected.is_some_and(|expected| expected.2 == Status::Invalidated) => {
                 Status::Invalidated
             }
@@ -41,7 +41,7 @@ pub(crate) fn check_snapshot(snapshot: &Snapshot, shared: &Shared) {
     });
 
     let (backoff, asker) = cache.next_backoff(now);
-    let held_back = Some(until(backoff.until(asker))).filter(|&wait| wait > 0);
+    let retry_in = Some(until(backoff.until(asker))).filter(|&wait| wait > 0);
     let last_error = backoff
         .cause
         .as_ref()
@@ -50,17 +50,17 @@ pub(crate) fn check_snapshot(snapshot: &Snapshot, shared: &Shared) {
     let expected = (
         cache.flight.is_some(),
         cache.has_valid(now, None),
-        held_back,
+        retry_in,
         last_error,
     );
-    let held_back = snapshot
-        .held_back()
+    let retry_in = snapshot
+        .retry_in()
         .map(|wait| u64::try_from(wait.as_nanos()).unwrap());
     let last_error = snapshot.last_error().map(describe);
     let seen = (
         snapshot.is_fetching(),
         snapshot.is_ready(),
-        held_back,
+        retry_in,
         last_error,
     );
     shared.check(seen == expected, || {

@@ -50,7 +50,7 @@ async fn case_14_20_keep_alive_fetches_about_one_such_token_per_remaining_life()
     for draw in [0.0, 1.0] {
         let (tokens, fetches) = aged_tokens();
         let cache = tokens
-            .keep_alive(true)
+            .background_refresh(true)
             .randomness(move || draw)
             .build()
             .unwrap();

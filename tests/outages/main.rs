@@ -7,9 +7,9 @@ mod klavi;
 #[path = "../support/load.rs"]
 mod load;
 
+mod background_refresh;
 mod due_on_arrival;
 mod endpoints;
-mod keep_alive;
 mod rejections;
 mod revocations;
 mod runtimes;

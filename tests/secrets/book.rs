@@ -75,10 +75,10 @@ pub(crate) fn has_printed(what: &str) -> bool {
 const NO_TYPES: [&str; 9] = [
     "BoxError",
     "FetchFuture",
-    "Inbound",
+    "HttpResponse",
     "IntoRequest",
     "Observer",
-    "Outbound",
+    "HttpRequest",
     "Replay",
     "TokenSource",
     "source_fn",

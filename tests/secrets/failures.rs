@@ -88,19 +88,19 @@ pub(crate) fn a_transport_that_prints_what_it_was_to_send() {
             let api = KlaviApi::production(Product::Monitor);
             let builder = KlaviAuthLayer::builder(api, credentials.unwrap());
             let layer = observed(builder).transport(transport).build().unwrap();
-            let outcome = layer.tokens().get().await;
+            let outcome = layer.cache().get().await;
             match outcome {
                 Err(error) => book::error("a transport that talks", &error),
                 Ok(token) => {
-                    layer.tokens().invalidate(&token);
+                    layer.cache().invalidate(&token);
                     book::error(
                         "a transport that talks",
-                        &layer.tokens().get().await.unwrap_err(),
+                        &layer.cache().get().await.unwrap_err(),
                     );
                 }
             }
-            book::show("that failed", layer.tokens());
-            book::show("that failed", &layer.tokens().snapshot());
+            book::show("that failed", layer.cache());
+            book::show("that failed", &layer.cache().snapshot());
         });
     }
     // The chain and the rest of its texts stay.
@@ -171,7 +171,7 @@ pub(crate) fn one_secret_at_a_time() {
         let cache = TokenCache::new(source_fn(async |_| NewToken::new(TOKENS[7], LIFETIME)));
         let old = cache.get().await.unwrap();
         for predecessor in
-            [Predecessor::Live(old.clone()), Predecessor::Refused(old.clone()), Predecessor::Expired(old)]
+            [Predecessor::Live(old.clone()), Predecessor::Rejected(old.clone()), Predecessor::Expired(old)]
         {
             for secret in [ACCESS, SECRET, TOKENS[7], UNUSABLE] {
                 let message = format!("not known: {secret}");
@@ -229,7 +229,7 @@ pub(crate) fn requests() {
         });
         let source = source_fn(async |_| NewToken::new(TOKENS[0], LIFETIME));
         let own = KlaviAuthLayer::new(&api, TokenCache::new(source));
-        let none = KlaviAuthLayer::without_tokens(&api);
+        let none = KlaviAuthLayer::without_cache(&api);
         let mut full = get("/monitor/x");
         for number in 0..24_576 {
             let name: http::HeaderName = format!("x-{number}").parse().unwrap();
@@ -290,7 +290,7 @@ pub(crate) fn configuration() {
             .budget(Budget::default().full_refill(Duration::ZERO))
             .build()
             .unwrap_err(),
-        policy(RefreshPolicy::default().renew_after(2.0)),
+        policy(RefreshPolicy::default().refresh_after(2.0)),
         policy(RefreshPolicy::default().jitter(-1.0)),
         policy(RefreshPolicy::default().expiry_margin(secs(1_000_000))),
     ];

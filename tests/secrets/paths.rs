@@ -37,7 +37,7 @@ impl Walk {
     async fn status(&self, path: &str) -> Option<u16> {
         let status = soon((self.send)(self.get(path))).await;
         soon(async {
-            while self.layer.tokens().snapshot().is_fetching() {
+            while self.layer.cache().snapshot().is_fetching() {
                 tokio::task::yield_now().await;
             }
         })
@@ -47,9 +47,9 @@ impl Walk {
     }
 
     fn look(&self) {
-        book::show("on its way", self.layer.tokens());
-        book::show("on its way", &self.layer.tokens().snapshot());
-        if let Some(error) = self.layer.tokens().snapshot().last_error() {
+        book::show("on its way", self.layer.cache());
+        book::show("on its way", &self.layer.cache().snapshot());
+        if let Some(error) = self.layer.cache().snapshot().last_error() {
             book::error("the last error", error);
         }
     }
@@ -65,9 +65,9 @@ impl Walk {
 
     async fn invalidate(&self) {
         self.klavi.will([]);
-        let token = soon(self.layer.tokens().get()).await.unwrap();
+        let token = soon(self.layer.cache().get()).await.unwrap();
         book::show("held", &token);
-        self.layer.tokens().invalidate(&token);
+        self.layer.cache().invalidate(&token);
     }
 }
 
@@ -159,19 +159,19 @@ async fn walk(kind: Kind) {
         format!(r#"{{"message":{}}}"#, all_known()),
     )]);
     assert_eq!(walk.status("x").await, Some(401));
-    assert!(walk.layer.tokens().snapshot().is_suspect());
+    assert!(walk.layer.cache().snapshot().is_suspect());
     assert_eq!(walk.status("x").await, Some(401));
     pass(Duration::from_secs(60)).await;
     assert_eq!(walk.status("x").await, Some(200));
 
     // Until there is no more budget: the token stays.
-    let generation = || walk.layer.tokens().snapshot().generation();
+    let generation = || walk.layer.cache().snapshot().generation();
     let mut before = None;
     while before != generation() {
         before = generation();
         assert_eq!(walk.status("never-good").await, Some(401));
     }
-    assert!(recorder::has_said("observer", "BudgetExhausted"));
+    assert!(recorder::has_said("observer", "OverBudget"));
     pass(Duration::from_secs(60)).await;
 
     for (status, body) in nonsense() {
@@ -250,7 +250,7 @@ async fn walk(kind: Kind) {
     let layer = kind.layer(api, Credentials::new(ACCESS, SECRET).unwrap());
     book::error(
         "nobody is there",
-        &soon(layer.tokens().get()).await.unwrap_err(),
+        &soon(layer.cache().get()).await.unwrap_err(),
     );
 }
 

@@ -48,7 +48,7 @@ pub(crate) fn observe(event: &Event<'_>) {
     say("observer", format!("{event:?}\n{event:#?}"));
     book::mark(event);
     match event {
-        Event::Fetched(arrival) | Event::Renewed(arrival) => {
+        Event::Fetched(arrival) | Event::Refreshed(arrival) => {
             book::mark(arrival);
             book::mark(&arrival.reason);
             arrival.endpoint.iter().for_each(|endpoint| {
@@ -59,7 +59,7 @@ pub(crate) fn observe(event: &Event<'_>) {
         Event::Retrying { error, .. } | Event::Failed { error, .. } => {
             say("observer", chain(error))
         }
-        Event::ResendGivenUp { reason, .. } => book::mark(reason),
+        Event::ResendSkipped { reason, .. } => book::mark(reason),
         _ => {}
     }
 }

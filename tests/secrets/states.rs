@@ -328,7 +328,7 @@ pub(crate) fn bodies() {
         axum::body::Body::empty()
     }
     let layer =
-        KlaviAuthLayer::without_tokens(&KlaviApi::production(Product::Data)).replay_with(construct);
+        KlaviAuthLayer::without_cache(&KlaviApi::production(Product::Data)).replay_with(construct);
     let mut service = layer.layer(service_fn(async |_: Request<axum::body::Body>| {
         Ok::<_, BoxError>(Response::builder().status(401).body(()).unwrap())
     }));

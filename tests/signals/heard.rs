@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use klavi_auth::{Arrival, Error, Event, TokenCache, TokenCacheBuilder, TokenSource};
+use klavi_auth::{Error, Event, FetchedToken, TokenCache, TokenCacheBuilder, TokenSource};
 use metrics_util::{
     MetricKind,
     debugging::{DebugValue, DebuggingRecorder},
@@ -101,8 +101,8 @@ pub(crate) fn hear<F: Future<Output = ()>>(
 }
 
 fn line(event: &Event<'_>) -> String {
-    let arrival = |name: &str, arrival: &Arrival| {
-        let Arrival {
+    let arrival = |name: &str, arrival: &FetchedToken| {
+        let FetchedToken {
             generation,
             reason,
             endpoint,
@@ -121,7 +121,7 @@ fn line(event: &Event<'_>) -> String {
     };
     match event {
         Event::Fetched(it) => arrival("token_fetched", it),
-        Event::Renewed(it) => arrival("token_renewed", it),
+        Event::Refreshed(it) => arrival("token_refreshed", it),
         Event::Retrying {
             error,
             attempt,
@@ -156,17 +156,17 @@ fn line(event: &Event<'_>) -> String {
         Event::Rejected {
             generation, first, ..
         } => format!("token_rejected g{generation} {first}"),
-        Event::BudgetExhausted {
+        Event::OverBudget {
             generation, first, ..
         } => {
-            format!("renewal_budget_exhausted g{generation} {first}")
+            format!("over_budget g{generation} {first}")
         }
         Event::Invalidated { generation, .. } => format!("token_invalidated g{generation}"),
         Event::Resent { generation, .. } => format!("request_resent g{generation}"),
-        Event::ResendGivenUp {
+        Event::ResendSkipped {
             generation, reason, ..
         } => {
-            format!("request_resend_given_up g{generation} {}", reason.as_str())
+            format!("resend_skipped g{generation} {}", reason.as_str())
         }
         other => panic!("an event that no test knows: {other:?}"),
     }
@@ -178,11 +178,11 @@ fn traced_line(told: &Told) -> String {
     assert_eq!(of("cache"), "monitor");
     let error = || kind_of_text(of("error"));
     let rest = match told.name {
-        name @ ("token_fetched" | "token_renewed") => {
+        name @ ("token_fetched" | "token_refreshed") => {
             let reason = if name == "token_fetched" {
                 of("reason")
             } else {
-                "renewal"
+                "refresh"
             };
             let endpoint = if of("endpoint").is_empty() {
                 "none"
@@ -208,10 +208,10 @@ fn traced_line(told: &Told) -> String {
             of("retry_in_ms"),
             error()
         ),
-        "token_rejected" | "renewal_budget_exhausted" => {
+        "token_rejected" | "over_budget" => {
             format!("g{} {}", of("generation"), of("first"))
         }
-        "request_resend_given_up" => format!("g{} {}", of("generation"), of("reason")),
+        "resend_skipped" => format!("g{} {}", of("generation"), of("reason")),
         _ => format!("g{}", of("generation")),
     };
     format!("{} {rest}", told.name)
@@ -232,10 +232,10 @@ fn counted(line: &str) -> Vec<String> {
                 ),
             ];
         }
-        "token_renewed" => {
+        "token_refreshed" => {
             return vec![
-                format!("klavi_auth_tokens_renewed_total endpoint={}", words[2]),
-                "klavi_auth_token_fetch_duration_seconds outcome=ok reason=renewal".to_owned(),
+                format!("klavi_auth_tokens_refreshed_total endpoint={}", words[2]),
+                "klavi_auth_token_fetch_duration_seconds outcome=ok reason=refresh".to_owned(),
             ];
         }
         "token_fetch_failed" => {
@@ -250,11 +250,11 @@ fn counted(line: &str) -> Vec<String> {
         "token_fetch_retrying" => format!("klavi_auth_token_fetches_retried_total error={error}"),
         "token_served_while_failing" => "klavi_auth_served_while_failing_total".to_owned(),
         "token_rejected" => format!("klavi_auth_tokens_rejected_total first={}", words[2]),
-        "renewal_budget_exhausted" => "klavi_auth_renewal_budget_exhausted_total".to_owned(),
+        "over_budget" => "klavi_auth_over_budget_total".to_owned(),
         "token_invalidated" => "klavi_auth_tokens_invalidated_total".to_owned(),
         "request_resent" => "klavi_auth_requests_resent_total".to_owned(),
-        "request_resend_given_up" => {
-            format!("klavi_auth_resends_given_up_total reason={}", words[2])
+        "resend_skipped" => {
+            format!("klavi_auth_resends_skipped_total reason={}", words[2])
         }
         other => panic!("an event that is not counted: {other}"),
     };
@@ -267,7 +267,7 @@ fn kind(error: &Error) -> &'static str {
         () if error.is_timeout() => "timeout",
         () if error.is_interrupted() => "interrupted",
         () if error.is_throttled() => "throttled",
-        () if error.is_bad_answer() => "bad_answer",
+        () if error.is_invalid_response() => "invalid_response",
         () if error.is_keys_rejected() => "keys_rejected",
         () if error.is_keys_needed() => "keys_needed",
         () if error.is_server_error() => "server_error",
@@ -282,7 +282,7 @@ fn kind_of_text(chain: &str) -> &'static str {
         ("timed out", "timeout"),
         ("panicked", "interrupted"),
         ("asks for fewer calls", "throttled"),
-        ("not a JSON object", "bad_answer"),
+        ("not a JSON object", "invalid_response"),
         (
             "the access key and secret key were rejected",
             "keys_rejected",

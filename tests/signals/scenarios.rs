@@ -33,7 +33,7 @@ fn layer(lines: &Lines, source: impl klavi_auth::TokenSource) -> KlaviAuthLayer 
 }
 
 #[test]
-fn case_62_a_healthy_day_is_one_fetch_and_renewals() {
+fn case_62_a_healthy_day_is_one_fetch_and_refreshes() {
     let (lines, ..) = hear(|lines| async move {
         let cache = lines.cache(Scripted::tokens());
         for _ in 0..3 {
@@ -43,14 +43,14 @@ fn case_62_a_healthy_day_is_one_fetch_and_renewals() {
     });
     let expected = [
         "token_fetched first none g1 x1 1800s 0ms false",
-        "token_renewed renewal none g2 x1 1800s 0ms false",
-        "token_renewed renewal none g3 x1 1800s 0ms false",
+        "token_refreshed refresh none g2 x1 1800s 0ms false",
+        "token_refreshed refresh none g3 x1 1800s 0ms false",
     ];
     assert_eq!(lines, expected);
 }
 
 #[test]
-fn case_62_a_renewal_by_refresh_and_by_auth_are_told_apart() {
+fn case_62_a_token_from_refresh_and_from_auth_are_told_apart() {
     let (lines, _, log) = hear(|lines| async move {
         let klavi = service_fn(|request: Request<Bytes>| {
             let is_refresh = request.uri().path().ends_with("/refresh");
@@ -80,8 +80,8 @@ fn case_62_a_renewal_by_refresh_and_by_auth_are_told_apart() {
     });
     let expected = [
         "token_fetched first auth g1 x1 1800s 0ms false",
-        "token_renewed renewal refresh g2 x1 1800s 0ms false",
-        "token_renewed renewal auth g3 x1 1800s 0ms false",
+        "token_refreshed refresh refresh g2 x1 1800s 0ms false",
+        "token_refreshed refresh auth g3 x1 1800s 0ms false",
     ];
     assert_eq!(lines, expected);
     let calls = log.events.iter().filter(|event| event.name == "token_call");
@@ -90,15 +90,15 @@ fn case_62_a_renewal_by_refresh_and_by_auth_are_told_apart() {
         .collect();
     let expected = [
         ("auth", "first token"),
-        ("refresh", "renewal"),
-        ("refresh", "renewal"),
+        ("refresh", "refresh"),
+        ("refresh", "refresh"),
         ("auth", "refresh denied"),
     ];
     assert_eq!(calls, expected);
 }
 
 #[test]
-fn case_62_a_failed_renewal_is_one_warning_and_each_caller_served_is_counted() {
+fn case_62_a_failed_refresh_is_one_warning_and_each_caller_served_is_counted() {
     let (lines, ..) = hear(|lines| async move {
         let cache = lines.cache(Logged::new(|n| {
             if n == 2 {
@@ -120,13 +120,13 @@ fn case_62_a_failed_renewal_is_one_warning_and_each_caller_served_is_counted() {
     });
     let expected = [
         "token_fetched first none g1 x1 1800s 0ms false",
-        // The first of the three had begun the renewal before it failed.
-        "token_fetch_failed renewal x1 0ms true 1000ms source",
+        // The first of the three had started the refresh before it failed.
+        "token_fetch_failed refresh x1 0ms true 1000ms source",
         "token_served_while_failing g1",
         "token_served_while_failing g1",
         // The next attempt is under way, its outcome not known.
         "token_served_while_failing g1",
-        "token_renewed renewal none g2 x1 1800s 0ms true",
+        "token_refreshed refresh none g2 x1 1800s 0ms true",
     ];
     assert_eq!(lines, expected);
 }
@@ -146,7 +146,7 @@ fn case_62_requests_of_a_layer_that_are_served_while_failing_are_counted_too() {
     assert_eq!(
         lines[1..],
         [
-            "token_fetch_failed renewal x1 0ms true 5000ms source",
+            "token_fetch_failed refresh x1 0ms true 5000ms source",
             "token_served_while_failing g1",
             "token_served_while_failing g1",
         ]
@@ -240,7 +240,7 @@ fn case_62_of_many_401s_to_one_token_only_the_first_took_it_out_of_use() {
                 status(401, "no")
             }
         }));
-        let warm_up = call(layer.tokens());
+        let warm_up = call(layer.cache());
         source.answer(token("t1")).await;
         warm_up.await.unwrap().unwrap();
         let callers: Vec<_> = (0..10)
@@ -263,7 +263,7 @@ fn case_62_a_resend_that_is_given_up_says_why() {
     let given_up = |lines: Vec<String>| {
         let of = lines
             .iter()
-            .filter_map(|line| line.strip_prefix("request_resend_given_up "));
+            .filter_map(|line| line.strip_prefix("resend_skipped "));
         of.map(str::to_owned).collect::<Vec<_>>()
     };
     let nobody = || Api::new(|_| ready(status(401, "no")));
@@ -346,7 +346,7 @@ fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
     let given_up = |lines: Vec<String>| {
         let of = lines
             .iter()
-            .filter_map(|line| line.strip_prefix("request_resend_given_up "));
+            .filter_map(|line| line.strip_prefix("resend_skipped "));
         of.map(str::to_owned).collect::<Vec<_>>()
     };
     let times = Arc::<AtomicUsize>::default;
@@ -357,7 +357,7 @@ fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
             at_second: |_: &mut Context<'_>| Poll::Ready(Err("gone".into())),
         };
         let layer = layer(&lines, Scripted::tokens());
-        layer.tokens().warm_up().await.unwrap();
+        layer.cache().warm_up().await.unwrap();
         layer
             .layer(inner)
             .oneshot(get("/monitor/x"))
@@ -377,7 +377,7 @@ fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
             }
         });
         let layer = layer(&lines, source);
-        let tokens = layer.tokens().clone();
+        let tokens = layer.cache().clone();
         tokens.warm_up().await.unwrap();
         let lose = move |_: &mut Context<'_>| {
             let current = tokens
@@ -415,7 +415,7 @@ fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
             }
         });
         let layer = layer(&lines, source);
-        let tokens = layer.tokens().clone();
+        let tokens = layer.cache().clone();
         tokens.warm_up().await.unwrap();
         let fetch = Arc::new(Mutex::new(None));
         let lose = move |cx: &mut Context<'_>| {
@@ -451,7 +451,7 @@ fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
 }
 
 #[test]
-fn case_62_an_exhausted_budget_is_one_warning_and_a_count_for_each_401() {
+fn case_62_a_401_over_budget_is_one_warning_and_a_count_for_each_401() {
     let (lines, counts, log) = hear(|lines| async move {
         let service =
             layer(&lines, Scripted::tokens()).layer(Api::new(|_| ready(status(401, "no"))));
@@ -468,32 +468,26 @@ fn case_62_an_exhausted_budget_is_one_warning_and_a_count_for_each_401() {
         }
     });
     // The first 401 of five requests is believed. Their second ones say nothing about the token.
-    let exhausted: Vec<_> = lines
+    let over: Vec<_> = lines
         .iter()
-        .filter(|line| line.starts_with("renewal_budget"))
+        .filter(|line| line.starts_with("over_budget"))
         .collect();
-    assert_eq!(
-        exhausted[..2],
-        [
-            "renewal_budget_exhausted g6 true",
-            "renewal_budget_exhausted g6 false"
-        ]
-    );
-    assert_eq!(exhausted.len(), 5);
+    assert_eq!(over[..2], ["over_budget g6 true", "over_budget g6 false"]);
+    assert_eq!(over.len(), 5);
     let warnings = log
         .events
         .iter()
         .filter(|event| event.level == tracing::Level::WARN);
     assert_eq!(
         warnings.map(|event| event.name).collect::<Vec<_>>(),
-        ["renewal_budget_exhausted"]
+        ["over_budget"]
     );
     assert_eq!(
-        counts["klavi_auth_resends_given_up_total reason=budget_exhausted"],
+        counts["klavi_auth_resends_skipped_total reason=over_budget"],
         5
     );
     assert_eq!(
-        counts["klavi_auth_resends_given_up_total reason=rejected_again"],
+        counts["klavi_auth_resends_skipped_total reason=rejected_again"],
         5
     );
 }

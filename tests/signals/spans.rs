@@ -158,11 +158,11 @@ fn info_is_quiet_on_a_healthy_day_and_warn_says_that_something_failed() {
     let names = |level| at(level).iter().map(|event| event.name).collect::<Vec<_>>();
     assert_eq!(names(Level::WARN), ["token_fetch_failed"]);
     // The first token, and the one that ended the failure.
-    assert_eq!(names(Level::INFO), ["token_fetched", "token_renewed"]);
+    assert_eq!(names(Level::INFO), ["token_fetched", "token_refreshed"]);
     assert!(
         names(Level::DEBUG)
             .iter()
-            .filter(|name| **name == "token_renewed")
+            .filter(|name| **name == "token_refreshed")
             .count()
             > 60
     );

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use klavi_auth::{BoxError, CachesInUse, Error};
+use klavi_auth::{BoxError, Error, TokenCachesFull};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -75,7 +75,7 @@ impl Caller {
     }
 
     async fn token(&mut self) {
-        match timeout(STUCK, self.world.auth.tokens().get()).await {
+        match timeout(STUCK, self.world.auth.cache().get()).await {
             Ok(Ok(token)) if !token.expose().is_empty() => self.tally.count("token: right"),
             Ok(Err(error)) if error.is_no_token() => self.tally.count("token: none to be had"),
             other => self.tally.wrong(format!("get() gave {other:?}")),
@@ -153,7 +153,7 @@ impl Caller {
     fn judged(&self, op: &Op, answer: Result<Seen, BoxError>) -> Result<&'static str, String> {
         let seen = match answer {
             Ok(seen) => seen,
-            Err(error) if error.is::<CachesInUse>() => return Ok("no room for another cache"),
+            Err(error) if error.is::<TokenCachesFull>() => return Ok("no room for another cache"),
             Err(error) => {
                 return match error.downcast_ref::<Error>() {
                     Some(error) if error.is_no_token() => Ok("no token"),

@@ -94,7 +94,7 @@ fn shift(name: &str, runtime: Runtime, one_thread: bool, length: Duration, seed:
         runtime.block_on(async {
             let chaos = Chaos {
                 sandbox: world.sandbox.clone(),
-                tokens: world.auth.tokens().clone(),
+                tokens: world.auth.cache().clone(),
                 chance: Chance::new(seed, 0),
                 tally: Arc::clone(&tally),
                 ordered: Ordered::new(),

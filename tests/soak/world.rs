@@ -132,7 +132,7 @@ impl World {
             recorded: auth.clone().replay_with(Stream::new).layer(http(false)),
             reqwest: auth.clone().replay_with(reqwest::Body::wrap).layer(reqwest),
             middleware,
-            customers: KlaviAuthLayer::without_tokens(&api).layer(http(false)),
+            customers: KlaviAuthLayer::without_cache(&api).layer(http(false)),
             caches: TokenCaches::new(ROOM, Duration::from_secs(5)),
             front,
             client: http(false),

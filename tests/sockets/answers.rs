@@ -92,7 +92,10 @@ async fn case_38_a_redirect_is_an_error_and_keys_and_bearer_reach_no_second_plac
             let [auths, refreshes, ..] = world.counts();
             world.sandbox.fail_next(Endpoint::Auth, 1, auth);
             let error = client.failure(world.get("echo")).await;
-            assert!(error.is_no_token() && error.is_bad_answer(), "{error:?}");
+            assert!(
+                error.is_no_token() && error.is_invalid_response(),
+                "{error:?}"
+            );
             assert!(error.status().unwrap().is_redirection());
             assert!(chain(&error)[1].contains("redirect"), "{error:?}");
             assert_eq!(world.counts()[0], auths + 1);
@@ -104,7 +107,7 @@ async fn case_38_a_redirect_is_an_error_and_keys_and_bearer_reach_no_second_plac
             landed(&layer).await;
             assert!(
                 layer
-                    .tokens()
+                    .cache()
                     .snapshot()
                     .last_error()
                     .unwrap()
@@ -163,7 +166,10 @@ async fn case_39_nonsense_is_a_typed_error_with_the_status_and_klavis_message_bu
             let layer = world.layer();
             let client = client(&layer);
             let error = client.failure(world.get("echo")).await;
-            assert!(error.is_no_token() && error.is_bad_answer(), "{error:?}");
+            assert!(
+                error.is_no_token() && error.is_invalid_response(),
+                "{error:?}"
+            );
             assert_eq!(
                 chain(&error),
                 [
@@ -235,7 +241,7 @@ async fn case_61_a_refresh_that_names_the_access_key_is_not_quoted() {
         let layer = drawing(world.transport.on(builder), &[0.0])
             .build()
             .unwrap();
-        layer.tokens().warm_up().await.unwrap();
+        layer.cache().warm_up().await.unwrap();
         pass(TO_RENEWAL).await;
         let message = format!(r#"{{"message":"{key} is suspended"}}"#);
         let fault = Fault::body(
@@ -244,9 +250,9 @@ async fn case_61_a_refresh_that_names_the_access_key_is_not_quoted() {
             message,
         );
         sandbox.fail_next(Endpoint::Refresh, 1, fault);
-        layer.tokens().get().await.unwrap();
+        layer.cache().get().await.unwrap();
         landed(&layer).await;
-        let error = layer.tokens().snapshot().last_error().cloned().unwrap();
+        let error = layer.cache().snapshot().last_error().cloned().unwrap();
         let printed = format!("{error} {error:?} {:?}", chain(&error));
         assert!(!printed.contains("4711"), "{printed}");
     })

@@ -52,7 +52,7 @@ async fn case_14_22_the_time_before_its_first_use_counts() {
         let client = client(&layer);
         pass(secs(1400)).await;
         assert_eq!(client.status(world.get("echo")).await, 200);
-        assert!(layer.tokens().snapshot().expires_in().unwrap() <= secs(400));
+        assert!(layer.cache().snapshot().expires_in().unwrap() <= secs(400));
         // It is due at 75 % of the 400 s that were left.
         pass(secs(250)).await;
         assert_eq!(client.status(world.get("echo")).await, 200);
@@ -187,7 +187,7 @@ async fn case_22_a_live_bearer_that_refresh_denies_is_used_to_its_end() {
         }
         assert!(
             layer
-                .tokens()
+                .cache()
                 .snapshot()
                 .last_error()
                 .unwrap()

@@ -72,7 +72,7 @@ async fn case_29_the_flight_ends_at_its_own_timeout_also_within_a_call() {
             error.downcast_ref::<Error>().unwrap().is_timeout(),
             "{error:?}"
         );
-        assert!(!layer.tokens().snapshot().is_fetching());
+        assert!(!layer.cache().snapshot().is_fetching());
         assert_eq!(world.counts(), [1, 0, 0, 0]);
     })
     .await;
@@ -92,7 +92,7 @@ async fn case_29_a_callers_shorter_deadline_does_not_touch_the_flight() {
         pass(secs(1)).await;
         assert!(soon(call).await.unwrap().is_err());
         pass(secs(3)).await;
-        until(|| layer.tokens().snapshot().is_ready()).await;
+        until(|| layer.cache().snapshot().is_ready()).await;
         assert_eq!(client.status(world.get("echo")).await, 200);
         assert_eq!(world.counts(), [1, 0, 1, 0]);
     })
@@ -131,21 +131,21 @@ async fn case_33_while_renewals_fail_requests_go_on_with_the_current_token() {
             for _ in 0..20 {
                 assert_eq!(client.status(world.get("echo")).await, 200, "{name}");
             }
-            let now = layer.tokens().snapshot();
+            let now = layer.cache().snapshot();
             assert_eq!(
                 (now.generation(), now.freshness()),
                 (Some(1), Some(Freshness::Aging)),
                 "{name}"
             );
             assert!(
-                now.last_error().is_some() && now.held_back().is_some(),
+                now.last_error().is_some() && now.retry_in().is_some(),
                 "{name}"
             );
             assert_eq!(world.counts()[..2], [auth + 1, refresh + 1], "{name}");
             pass(secs(60)).await;
             assert_eq!(client.status(world.get("echo")).await, 200, "{name}");
             landed(&layer).await;
-            assert_eq!(layer.tokens().snapshot().generation(), Some(2), "{name}");
+            assert_eq!(layer.cache().snapshot().generation(), Some(2), "{name}");
             assert_eq!(world.counts()[..2], [auth + 1, refresh + 2], "{name}");
         }
         assert_eq!(world.counts()[3], 0);
@@ -164,7 +164,7 @@ async fn case_33_33a_a_refresh_is_one_attempt_and_the_third_in_a_row_goes_to_aut
         for (counts, generation) in [([1, 1, 2, 0], 1), ([1, 2, 3, 0], 1), ([2, 2, 4, 0], 2)] {
             assert_eq!(client.status(world.get("echo")).await, 200);
             landed(&layer).await;
-            assert_eq!(layer.tokens().snapshot().generation(), Some(generation));
+            assert_eq!(layer.cache().snapshot().generation(), Some(generation));
             assert_eq!(world.counts(), counts);
         }
         assert_eq!(client.status(world.get("echo")).await, 200);
@@ -316,7 +316,9 @@ async fn case_35_rejected_keys_are_not_tried_again_and_remembered_for_5_s_by_all
         errors.push(client.failure(world.get("echo")).await);
         all_the_same(&errors);
         assert!(
-            errors[0].is_no_token() && errors[0].is_keys_rejected() && !errors[0].is_bad_answer()
+            errors[0].is_no_token()
+                && errors[0].is_keys_rejected()
+                && !errors[0].is_invalid_response()
         );
         assert_eq!(errors[0].status(), Some(StatusCode::UNAUTHORIZED));
         assert_eq!(
@@ -366,28 +368,28 @@ async fn case_37_one_success_clears_the_back_off_and_the_remembered_error() {
         // Failures are the second, the third and the last answer.
         let layer = world.layer_drawing(&[0.0, 1.0, 1.0, 0.0, 1.0]);
         let client = client(&layer);
-        let held_back = async || {
+        let retry_in = async || {
             assert_eq!(client.status(world.get("echo")).await, 200);
             landed(&layer).await;
-            layer.tokens().snapshot().held_back()
+            layer.cache().snapshot().retry_in()
         };
-        assert_eq!(held_back().await, None);
+        assert_eq!(retry_in().await, None);
         pass(TO_RENEWAL).await;
         world.sandbox.fail_next(Endpoint::Refresh, 2, status(500));
-        assert!(held_back().await.is_some_and(|left| left <= secs(60)));
+        assert!(retry_in().await.is_some_and(|left| left <= secs(60)));
         pass(secs(60)).await;
         assert!(
-            held_back()
+            retry_in()
                 .await
                 .is_some_and(|left| left > secs(60) && left <= secs(120))
         );
         pass(secs(120)).await;
-        assert_eq!(held_back().await, None);
-        assert!(layer.tokens().snapshot().last_error().is_none());
-        assert_eq!(layer.tokens().snapshot().generation(), Some(2));
+        assert_eq!(retry_in().await, None);
+        assert!(layer.cache().snapshot().last_error().is_none());
+        assert_eq!(layer.cache().snapshot().generation(), Some(2));
         pass(TO_RENEWAL).await;
         world.sandbox.fail_next(Endpoint::Refresh, 1, status(500));
-        assert!(held_back().await.is_some_and(|left| left <= secs(60)));
+        assert!(retry_in().await.is_some_and(|left| left <= secs(60)));
         assert_eq!(world.counts(), [2, 3, 5, 0]);
     })
     .await;
@@ -408,7 +410,7 @@ async fn case_61_a_refused_connection_is_readable_whatever_the_keys_are_called()
                 .transport
                 .on(klavi_auth::KlaviAuthLayer::builder(api, credentials));
             let layer = crate::sockets::drawing(builder, &[0.0]).build().unwrap();
-            let error = soon(layer.tokens().warm_up()).await.unwrap_err();
+            let error = soon(layer.cache().warm_up()).await.unwrap_err();
             let lines = chain(&error);
             assert!(
                 lines
@@ -439,7 +441,7 @@ async fn https_through_a_reqwest_that_has_no_tls_is_a_transport_error() {
         Credentials::new("some-key", "other-key").unwrap(),
     );
     let layer = crate::sockets::drawing(builder, &[0.0]).build().unwrap();
-    let error = soon(layer.tokens().warm_up()).await.unwrap_err();
+    let error = soon(layer.cache().warm_up()).await.unwrap_err();
     assert!(error.is_no_token() && error.is_transport(), "{error:?}");
     let lines = chain(&error);
     assert_eq!(
@@ -460,7 +462,7 @@ async fn https_through_a_hyper_that_has_no_tls_says_what_to_do() {
     let keys = Credentials::new("some-key", "other-key").unwrap();
     let builder = klavi_auth::KlaviAuthLayer::builder(api, keys).transport(crate::sockets::http1());
     let layer = builder.attempts(1).build().unwrap();
-    let error = soon(layer.tokens().warm_up()).await.unwrap_err();
+    let error = soon(layer.cache().warm_up()).await.unwrap_err();
     assert!(error.is_transport() && error.is_connect(), "{error:?}");
     let lines = chain(&error);
     assert_eq!(

@@ -169,8 +169,8 @@ async fn case_9_every_spelling_of_expire_in_gives_its_lifetime() {
         ] {
             world.sandbox.set_expire_in(Some(json));
             let layer = world.layer();
-            soon(layer.tokens().warm_up()).await.unwrap();
-            let now = layer.tokens().snapshot();
+            soon(layer.cache().warm_up()).await.unwrap();
+            let now = layer.cache().snapshot();
             assert_eq!(
                 now.age().unwrap() + now.expires_in().unwrap(),
                 secs(lifetime),
@@ -192,11 +192,11 @@ async fn case_9_any_other_expire_in_is_a_typed_error_and_nothing_is_cached() {
             let layer = world.layer();
             let error = client(&layer).failure(world.get("echo")).await;
             assert!(
-                error.is_no_token() && error.is_bad_answer(),
+                error.is_no_token() && error.is_invalid_response(),
                 "{json}: {error:?}"
             );
             assert_eq!(error.status(), Some(StatusCode::OK));
-            assert_eq!(layer.tokens().snapshot().generation(), None);
+            assert_eq!(layer.cache().snapshot().generation(), None);
             assert_eq!(world.counts()[0] - before, 1, "{json}");
         }
         assert_eq!(world.counts()[2], 0);
@@ -211,14 +211,14 @@ async fn case_10_the_lifetime_counts_from_before_the_token_was_asked_for() {
         let builder = world.builder().request_timeout(secs(500));
         let layer = builder.flight_timeout(secs(600)).build().unwrap();
         let warm_up = tokio::spawn({
-            let tokens = layer.tokens().clone();
+            let tokens = layer.cache().clone();
             async move { tokens.warm_up().await }
         });
         until(|| world.sandbox.live_tokens() == 1).await;
         settle().await;
         pass(secs(400)).await;
         soon(warm_up).await.unwrap().unwrap();
-        let now = layer.tokens().snapshot();
+        let now = layer.cache().snapshot();
         assert!(now.age().unwrap() >= secs(400), "{now:?}");
         assert_eq!(now.age().unwrap() + now.expires_in().unwrap(), LIFETIME);
     })
@@ -229,10 +229,10 @@ async fn case_10_the_lifetime_counts_from_before_the_token_was_asked_for() {
 async fn case_21_a_warm_up_fetches_the_token_before_the_first_request() {
     through_each(async |world| {
         let layer = world.layer();
-        assert!(!layer.tokens().snapshot().is_ready());
-        soon(layer.tokens().warm_up()).await.unwrap();
-        soon(layer.tokens().warm_up()).await.unwrap();
-        assert!(layer.tokens().snapshot().is_ready());
+        assert!(!layer.cache().snapshot().is_ready());
+        soon(layer.cache().warm_up()).await.unwrap();
+        soon(layer.cache().warm_up()).await.unwrap();
+        assert!(layer.cache().snapshot().is_ready());
         assert_eq!(world.counts(), [1, 0, 0, 0]);
         assert_eq!(client(&layer).status(world.get("echo")).await, 200);
         assert_eq!(world.counts(), [1, 0, 1, 0]);
@@ -248,7 +248,7 @@ async fn case_21_a_warm_up_says_why_there_is_no_token() {
             .builder_for(Product::Monitor, credentials)
             .build()
             .unwrap();
-        let error = soon(layer.tokens().warm_up()).await.unwrap_err();
+        let error = soon(layer.cache().warm_up()).await.unwrap_err();
         assert!(error.is_no_token() && error.is_keys_rejected(), "{error:?}");
         assert_eq!(world.counts(), [1, 0, 0, 0]);
     })

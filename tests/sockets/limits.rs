@@ -101,9 +101,7 @@ async fn case_47_an_api_that_rejects_everything_costs_five_fetches_then_one_each
             (401, &b"no"[..])
         );
         let error = reason(&response).unwrap();
-        assert!(
-            error.is_budget_exhausted() && error.retry_after().is_some_and(|wait| wait <= secs(6))
-        );
+        assert!(error.is_over_budget() && error.retry_after().is_some_and(|wait| wait <= secs(6)));
         assert_eq!(world.counts(), [auth, 0, resource + 1, resource + 1]);
 
         pass(secs(6)).await;

@@ -84,7 +84,7 @@ async fn a_token_is_fetched_shared_refreshed_and_replaced() {
         assert_eq!(
             (
                 sandbox.counts().token,
-                layer.tokens().snapshot().generation()
+                layer.cache().snapshot().generation()
             ),
             (2, Some(2))
         );
@@ -163,8 +163,8 @@ async fn a_lifetime_is_a_number_a_string_or_the_default() {
             source(SOURCES[0], &sandbox).default_lifetime(secs(300)),
             &sandbox,
         );
-        layer.tokens().warm_up().await.unwrap();
-        let left = layer.tokens().snapshot().expires_in().unwrap();
+        layer.cache().warm_up().await.unwrap();
+        let left = layer.cache().snapshot().expires_in().unwrap();
         assert!(
             left <= secs(lifetime) && left > secs(lifetime - 40),
             "{expires_in:?}: {left:?}"
@@ -173,12 +173,12 @@ async fn a_lifetime_is_a_number_a_string_or_the_default() {
     let sandbox = sandbox().await;
     sandbox.set_expire_in(Some(""));
     let error = layer(source(SOURCES[0], &sandbox), &sandbox)
-        .tokens()
+        .cache()
         .warm_up()
         .await
         .unwrap_err();
     assert!(
-        error.is_bad_answer() && error.label() == "bad_answer",
+        error.is_invalid_response() && error.label() == "invalid_response",
         "{error:?}"
     );
 }
@@ -196,17 +196,17 @@ async fn case_35_36_38_39_failures_are_those_of_any_token_endpoint() {
             (Fault::truncated(), "transport", 3),
             (
                 Fault::redirect(&format!("{}/token", elsewhere.base_url())),
-                "bad_answer",
+                "invalid_response",
                 1,
             ),
             (
                 Fault::body(StatusCode::OK, "application/json", "x".repeat(70_000)),
-                "bad_answer",
+                "invalid_response",
                 1,
             ),
             (
                 Fault::body(StatusCode::OK, "text/html", "<html>"),
-                "bad_answer",
+                "invalid_response",
                 1,
             ),
             (status(401), "keys_rejected", 1),

@@ -51,7 +51,7 @@ async fn five_lives(world: &World, name: &str, outage: &Outage) {
     let layer = builder.randomness(|| 1.0).build().unwrap();
     let client = client(&layer);
     world.sandbox.set_token_lifetime(secs(60));
-    let mut token = soon(layer.tokens().get()).await.unwrap();
+    let mut token = soon(layer.cache().get()).await.unwrap();
     pass(DUE).await;
     let mut requests = 0;
     while token.generation() < 6 {
@@ -61,7 +61,7 @@ async fn five_lives(world: &World, name: &str, outage: &Outage) {
             Outage::Silence => Fault::never(),
             Outage::Repeats(more) => good(
                 &token,
-                layer.tokens().snapshot().expires_in().unwrap() + *more,
+                layer.cache().snapshot().expires_in().unwrap() + *more,
             ),
         };
         world.sandbox.fail_next(Endpoint::Refresh, 1, fault);
@@ -72,7 +72,7 @@ async fn five_lives(world: &World, name: &str, outage: &Outage) {
             "{name}: {requests}"
         );
         let is_silent = || matches!(outage, Outage::Silence) && world.counts()[1] > asked;
-        until(|| !layer.tokens().snapshot().is_fetching() || is_silent()).await;
+        until(|| !layer.cache().snapshot().is_fetching() || is_silent()).await;
         if is_silent() {
             // Nobody waits for a refresh, however long it takes.
             assert_eq!(
@@ -80,15 +80,12 @@ async fn five_lives(world: &World, name: &str, outage: &Outage) {
                 200,
                 "{name}: {requests}"
             );
-            assert!(
-                layer.tokens().snapshot().is_fetching(),
-                "{name}: {requests}"
-            );
+            assert!(layer.cache().snapshot().is_fetching(), "{name}: {requests}");
             pass(SILENCE).await;
             landed(&layer).await;
         }
-        if layer.tokens().snapshot().freshness() == Some(Freshness::Fresh) {
-            token = soon(layer.tokens().get()).await.unwrap();
+        if layer.cache().snapshot().freshness() == Some(Freshness::Fresh) {
+            token = soon(layer.cache().get()).await.unwrap();
             pass(DUE).await;
         } else {
             pass(secs(1)).await;
@@ -151,8 +148,8 @@ async fn case_33a_after_two_failures_the_endpoints_are_asked_in_turns() {
         assert_eq!(client.status(world.get("echo")).await, 200);
         landed(&layer).await;
         assert_eq!(world.counts(), [4, 4, 8, 0]);
-        assert_eq!(layer.tokens().snapshot().generation(), Some(2));
-        assert!(layer.tokens().snapshot().last_error().is_none());
+        assert_eq!(layer.cache().snapshot().generation(), Some(2));
+        assert!(layer.cache().snapshot().last_error().is_none());
     })
     .await;
 }
@@ -189,14 +186,14 @@ async fn case_36_retry_after_of_refresh_does_not_bind_auth_after_a_401() {
             assert_eq!(client.status(world.get("echo")).await, 200);
             landed(&layer).await;
         }
-        assert!(layer.tokens().snapshot().held_back().unwrap() > secs(100));
+        assert!(layer.cache().snapshot().retry_in().unwrap() > secs(100));
         assert_eq!(world.counts(), [1, 1, 4, 0]);
         world.sandbox.revoke_all();
         for _ in 0..3 {
             assert_eq!(client.status(world.get("echo")).await, 200);
         }
         assert_eq!(world.counts(), [2, 1, 8, 1]);
-        assert_eq!(layer.tokens().snapshot().held_back(), None);
+        assert_eq!(layer.cache().snapshot().retry_in(), None);
     })
     .await;
 }
@@ -216,7 +213,7 @@ async fn case_36_retry_after_of_refresh_does_not_bind_auth_after_expiry() {
         // In the last 30 s too the token is sent, and nobody is called.
         pass(secs(180)).await;
         assert_eq!(client.status(world.get("echo")).await, 200);
-        assert!(!layer.tokens().snapshot().is_fetching());
+        assert!(!layer.cache().snapshot().is_fetching());
         assert_eq!(world.counts(), [1, 1, 3, 0]);
         pass(secs(20)).await;
         assert_eq!(client.status(world.get("echo")).await, 200);
@@ -252,7 +249,7 @@ async fn case_36_44a_while_retry_after_of_auth_runs_nothing_is_called() {
             assert!(error.is_no_token() && error.is_throttled(), "{error:?}");
             assert_eq!(world.counts(), [2, 2, requests, requests - 5]);
         }
-        assert!(layer.tokens().snapshot().is_suspect());
+        assert!(layer.cache().snapshot().is_suspect());
         pass(secs(201)).await;
         assert_eq!(client.status(world.get("echo")).await, 200);
         assert_eq!(world.counts(), [3, 2, 12, 6]);
@@ -286,7 +283,7 @@ async fn case_44a_a_spurious_401_in_an_outage_fails_that_request_only() {
             assert_eq!(client.status(world.get("echo")).await, 200);
             landed(&layer).await;
             assert_eq!(world.counts()[..2], [auths, 0]);
-            let now = layer.tokens().snapshot();
+            let now = layer.cache().snapshot();
             assert_eq!(
                 (now.generation(), now.is_suspect()),
                 (Some(generation), generation == 1)
@@ -304,7 +301,7 @@ async fn case_45_a_spurious_401_with_an_auth_that_repeats_its_token_is_resent() 
         let layer = world.layer();
         let client = client(&layer);
         assert_eq!(client.status(world.get("echo")).await, 200);
-        let token = soon(layer.tokens().get()).await.unwrap();
+        let token = soon(layer.cache().get()).await.unwrap();
         world
             .sandbox
             .fail_next(Endpoint::Auth, 1, good(&token, LIFETIME));
@@ -314,7 +311,7 @@ async fn case_45_a_spurious_401_with_an_auth_that_repeats_its_token_is_resent() 
         }
         assert_eq!(world.counts(), [2, 0, 7, 1]);
         assert!(world.tokens_sent().iter().all(|&token| token == 1));
-        assert_eq!(layer.tokens().snapshot().generation(), Some(2));
+        assert_eq!(layer.cache().snapshot().generation(), Some(2));
     })
     .await;
 }

@@ -23,10 +23,7 @@ async fn case_16_nobody_waits_for_the_one_slow_renewal_of_an_aging_token() {
             .sandbox
             .fail_next(Endpoint::Refresh, 1, Fault::never());
         pass(TO_RENEWAL).await;
-        assert_eq!(
-            layer.tokens().snapshot().freshness(),
-            Some(Freshness::Aging)
-        );
+        assert_eq!(layer.cache().snapshot().freshness(), Some(Freshness::Aging));
         for _ in 0..10 {
             let calls = join_all((0..100).map(|_| client.exchange(world.get("echo"))));
             for response in soon(calls).await {
@@ -35,7 +32,7 @@ async fn case_16_nobody_waits_for_the_one_slow_renewal_of_an_aging_token() {
         }
         until(|| world.counts()[1] == 1).await;
         assert_eq!(world.counts(), [1, 1, 1001, 0]);
-        assert!(layer.tokens().snapshot().is_fetching());
+        assert!(layer.cache().snapshot().is_fetching());
         assert!(world.tokens_sent().iter().all(|&token| token == 1));
     })
     .await;
@@ -98,7 +95,7 @@ async fn case_18_when_refresh_denies_the_bearer_auth_is_asked_once_and_nobody_no
             landed(&layer).await;
             let nth = nth as u64 + 1;
             assert_eq!(world.counts(), [nth + 1, nth, nth + 1, 0], "{denial}");
-            let now = layer.tokens().snapshot();
+            let now = layer.cache().snapshot();
             assert_eq!(
                 (now.generation(), now.freshness()),
                 (Some(nth + 1), Some(Freshness::Fresh))
@@ -117,7 +114,7 @@ async fn case_19_with_an_expired_token_auth_is_called_and_refresh_is_not_tried()
         assert_eq!(client.status(world.get("echo")).await, 200);
         pass(LIFETIME).await;
         assert_eq!(
-            layer.tokens().snapshot().freshness(),
+            layer.cache().snapshot().freshness(),
             Some(Freshness::Expired)
         );
         let calls = join_all((0..20).map(|_| client.exchange(world.get("echo"))));
@@ -140,7 +137,7 @@ async fn case_20_without_traffic_no_token_is_fetched() {
         assert_eq!(client.status(world.get("echo")).await, 200);
         for _ in 0..4 {
             pass(secs(450)).await;
-            assert!(!layer.tokens().snapshot().is_fetching());
+            assert!(!layer.cache().snapshot().is_fetching());
         }
         assert_eq!(world.counts(), [1, 0, 1, 0]);
     })
@@ -150,13 +147,13 @@ async fn case_20_without_traffic_no_token_is_fetched() {
 #[tokio::test]
 async fn case_20_keep_alive_renews_without_traffic_until_the_last_handle_is_dropped() {
     through_each(async |world| {
-        let builder = drawing(world.builder(), &[0.0]).keep_alive(true);
+        let builder = drawing(world.builder(), &[0.0]).background_refresh(true);
         let layer = builder.build().unwrap();
-        soon(layer.tokens().warm_up()).await.unwrap();
+        soon(layer.cache().warm_up()).await.unwrap();
         for renewals in 1..=3 {
             settle().await;
             pass(TO_RENEWAL).await;
-            until(|| layer.tokens().snapshot().generation() == Some(renewals + 1)).await;
+            until(|| layer.cache().snapshot().generation() == Some(renewals + 1)).await;
             assert_eq!(world.counts(), [1, renewals, 0, 0]);
         }
         drop(layer);

@@ -102,8 +102,8 @@ async fn case_35_a_fetch_makes_as_many_attempts_as_it_is_told_to() {
                 .sandbox
                 .fail_next(Endpoint::Auth, attempts as usize, fault);
             layer
-                .tokens()
-                .invalidate(&layer.tokens().get().await.unwrap());
+                .cache()
+                .invalidate(&layer.cache().get().await.unwrap());
             assert!(
                 client(&layer)
                     .failure(world.get("echo"))
@@ -130,7 +130,7 @@ async fn what_is_told_to_the_layers_builder_reaches_the_token_cache() {
             )
             .randomness(|| 1.0)
             .attempts(1)
-            .keep_alive(true)
+            .background_refresh(true)
             .observer(|_: &klavi_auth::Event<'_>| {
                 EVENTS.fetch_add(1, Ordering::SeqCst);
             })
@@ -141,7 +141,7 @@ async fn what_is_told_to_the_layers_builder_reaches_the_token_cache() {
             .sandbox
             .fail_next(Endpoint::Auth, 1, Fault::status(StatusCode::BAD_GATEWAY));
         assert!(client.failure(world.get("echo")).await.is_server_error());
-        assert!(layer.tokens().snapshot().held_back().is_some());
+        assert!(layer.cache().snapshot().retry_in().is_some());
         assert_eq!(EVENTS.load(Ordering::SeqCst), before + 1);
         // A waiter's fetch is held back for 5 s at most.
         pass(TO_RENEWAL / 200).await;

@@ -126,7 +126,7 @@ async fn case_42_a_refresh_that_kills_the_old_bearer_costs_requests_in_flight_a_
         let calls: Vec<_> = (0..10)
             .map(|_| tokio::spawn(client.exchange(world.get("echo"))))
             .collect();
-        until(|| layer.tokens().snapshot().generation() == Some(2)).await;
+        until(|| layer.cache().snapshot().generation() == Some(2)).await;
         gate.add_permits(100);
         for response in soon(join_all(calls)).await {
             assert_eq!(response.unwrap().unwrap().status(), 200);
@@ -197,7 +197,7 @@ async fn case_44_if_the_renewal_fails_everyone_gets_their_own_401_with_the_reaso
         assert_eq!(client.status(world.get("echo")).await, 200);
         landed(&layer).await;
         assert_eq!(world.counts(), [5, 0, 32, 30]);
-        assert_eq!(layer.tokens().snapshot().generation(), Some(2));
+        assert_eq!(layer.cache().snapshot().generation(), Some(2));
     })
     .await;
 }

@@ -45,7 +45,7 @@ async fn fetches(
     let builder = KlaviAuthLayer::builder(api, sandbox.credentials())
         .transport(client.build::<_, Body>(HttpConnector::new_with_resolver(resolver)))
         .request_timeout(limit);
-    let tokens = drawing(builder, &[0.0]).build().unwrap().tokens().clone();
+    let tokens = drawing(builder, &[0.0]).build().unwrap().cache().clone();
 
     let first = soon(tokens.get()).await.unwrap_err();
     let connections = accepted.load(Ordering::SeqCst);

@@ -116,7 +116,7 @@ async fn payments_with_a_cache_each_cost_an_auth_each_and_no_401() {
         world.sandbox.credentials(),
         http1(),
     ));
-    let klavi = KlaviAuthLayer::without_tokens(&api).layer(http1());
+    let klavi = KlaviAuthLayer::without_cache(&api).layer(http1());
     for payments in 1..=3 {
         let mut request = get(&world, "/payment/customer/v1/echo");
         request
@@ -172,13 +172,13 @@ async fn case_57_a_layer_for_the_whole_origin_hides_the_layers_inside_of_it() {
 #[tokio::test]
 async fn case_57_a_customers_request_is_served_by_any_products_layer() {
     let world = requests::world().await;
-    let monitor = KlaviAuthLayer::without_tokens(&world.sandbox.api(Product::Monitor));
+    let monitor = KlaviAuthLayer::without_cache(&world.sandbox.api(Product::Monitor));
     let customer = world
         .builder_for(Product::Data, world.sandbox.credentials())
         .build()
         .unwrap();
     let mut request = get(&world, "/data/v1/echo");
-    request.extensions_mut().insert(customer.tokens().clone());
+    request.extensions_mut().insert(customer.cache().clone());
     assert_eq!(monitor.layer(http1()).status(request).await, 200);
 }
 

@@ -149,16 +149,13 @@ async fn case_48_no_resend_is_heard() {
 #[tokio::test]
 async fn a_request_brings_the_tokens_of_its_customer() {
     let world = world().await;
-    let layer = KlaviAuthLayer::without_tokens(&world.sandbox.api(Product::Monitor));
+    let layer = KlaviAuthLayer::without_cache(&world.sandbox.api(Product::Monitor));
     let service = layer.layer(http());
     let error = soon(service.clone().oneshot(get(&world, "echo")))
         .await
         .unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_customer_missing());
-    let customers: [TokenCache; 2] = [
-        world.layer().tokens().clone(),
-        world.layer().tokens().clone(),
-    ];
+    let customers: [TokenCache; 2] = [world.layer().cache().clone(), world.layer().cache().clone()];
     for customer in [0, 1, 0, 1] {
         assert_eq!(
             status(

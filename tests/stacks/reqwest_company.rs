@@ -339,7 +339,7 @@ async fn a_hundred_posts_while_tokens_are_revoked_at_random_are_each_handled_onc
             }
         };
         let revoked =
-            a_hundred_calls(seed, layer.tokens(), || world.sandbox.revoke_all(), post).await;
+            a_hundred_calls(seed, layer.cache(), || world.sandbox.revoke_all(), post).await;
         assert!(revoked >= 5, "{revoked}");
         assert_eq!(handled(&world), all_of_them(), "every body once");
         let [auth, refresh, resource, unauthorized] = world.counts();

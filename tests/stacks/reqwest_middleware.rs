@@ -116,7 +116,7 @@ async fn case_58_plain_http_to_the_api_is_an_error_before_anything_leaves() {
     let world = world().await;
     let layer = KlaviAuthLayer::new(
         &KlaviApi::production(Product::Monitor),
-        world.layer().tokens().clone(),
+        world.layer().cache().clone(),
     );
     let request = client(&layer).get("http://api.klavi.ai/monitor/v1/monitors");
     assert!(own(&soon(request.send()).await.unwrap_err()).is_insecure_uri());
@@ -141,15 +141,12 @@ async fn case_48_no_resend_is_heard() {
 #[tokio::test]
 async fn a_request_brings_the_tokens_of_its_customer() {
     let world = world().await;
-    let client = client(&KlaviAuthLayer::without_tokens(
+    let client = client(&KlaviAuthLayer::without_cache(
         &world.sandbox.api(Product::Monitor),
     ));
     let error = soon(echo(&client, &world).send()).await.unwrap_err();
     assert!(own(&error).is_customer_missing());
-    let customers: [TokenCache; 2] = [
-        world.layer().tokens().clone(),
-        world.layer().tokens().clone(),
-    ];
+    let customers: [TokenCache; 2] = [world.layer().cache().clone(), world.layer().cache().clone()];
     for customer in [0, 1, 0, 1] {
         assert_eq!(
             status(echo(&client, &world).with_extension(customers[customer].clone())).await,
@@ -178,7 +175,7 @@ async fn what_a_request_says_in_extensions_of_its_own_is_heard_too() {
     };
     assert_eq!(run(with(get(&world, "echo"), NoResend)).await, 401);
     assert_eq!(run(with(get(&world, "echo"), SkipAuth)).await, 401);
-    let customer: TokenCache = world.layer().tokens().clone();
+    let customer: TokenCache = world.layer().cache().clone();
     assert_eq!(run(with(get(&world, "echo"), customer)).await, 200);
     assert_eq!(run(get(&world, "echo")).await, 200);
     assert_eq!(world.counts(), [3, 0, 5, 2]);
@@ -251,7 +248,7 @@ async fn case_47_past_the_budget_401s_go_back_and_the_token_endpoint_is_left_alo
             .extensions()
             .get::<Error>()
             .unwrap()
-            .is_budget_exhausted()
+            .is_over_budget()
     );
 }
 
@@ -306,7 +303,7 @@ async fn a_hundred_posts_while_tokens_are_revoked_at_random_are_each_handled_onc
         let call = client.post(&url).body(kibibyte(number)).send();
         async move { assert_eq!(call.await.unwrap().status(), 201, "no caller sees a 401") }
     };
-    let revoked = a_hundred_calls(5, layer.tokens(), || world.sandbox.revoke_all(), post).await;
+    let revoked = a_hundred_calls(5, layer.cache(), || world.sandbox.revoke_all(), post).await;
     assert!(revoked >= 5, "{revoked}");
     assert_eq!(handled(&world), all_of_them(), "every body once");
     let [auth, refresh, resource, unauthorized] = world.counts();

@@ -125,13 +125,13 @@ async fn case_48_a_request_of_reqwests_does_without_the_resend() {
 #[tokio::test]
 async fn a_request_of_reqwests_brings_the_tokens_of_its_customer() {
     let world = world().await;
-    let layer = KlaviAuthLayer::without_tokens(&world.sandbox.api(Product::Monitor));
+    let layer = KlaviAuthLayer::without_cache(&world.sandbox.api(Product::Monitor));
     let (http, klavi) = (http(), layer.layer(http()));
     let error = soon(klavi.send(http.get(uri(&world, "echo"))))
         .await
         .unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_customer_missing());
-    let customers: [TokenCache; 2] = [(); 2].map(|()| world.layer().tokens().clone());
+    let customers: [TokenCache; 2] = [(); 2].map(|()| world.layer().cache().clone());
     for customer in [0, 1, 0, 1] {
         let sent = klavi.send_with(http.get(uri(&world, "echo")), customers[customer].clone());
         assert_eq!(soon(sent).await.unwrap().status(), 200);

@@ -134,7 +134,7 @@ async fn request(
         Ok(Ok(response)) if response.status() == 200 => None,
         Ok(Ok(response)) => {
             let error = response.extensions().get::<Error>();
-            let over_budget = error.is_some_and(Error::is_budget_exhausted);
+            let over_budget = error.is_some_and(Error::is_over_budget);
             Some(if over_budget {
                 Why::OverBudget
             } else {

@@ -249,7 +249,7 @@ pub async fn until(happened: impl Fn() -> bool) {
 
 /// Waits until no token is being fetched.
 pub async fn landed(layer: &KlaviAuthLayer) {
-    until(|| !layer.tokens().snapshot().is_fetching()).await;
+    until(|| !layer.cache().snapshot().is_fetching()).await;
 }
 
 /// Moves the clock on, for the layer as well as for the sandbox, and lets everything happen that is

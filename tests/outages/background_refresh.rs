@@ -29,7 +29,7 @@ async fn case_20_33a_keep_alive_goes_to_auth_while_refresh_is_down() {
         let klavi = Klavi::new(script);
         let cache = klavi
             .tokens()
-            .keep_alive(true)
+            .background_refresh(true)
             .randomness(|| 0.5)
             .build()
             .unwrap();
@@ -58,7 +58,7 @@ async fn case_20_34_keep_alive_goes_on_after_an_outage_of_everything() {
     });
     let cache = klavi
         .tokens()
-        .keep_alive(true)
+        .background_refresh(true)
         .randomness(|| 1.0)
         .build()
         .unwrap();
@@ -81,7 +81,7 @@ fn case_20_30_keep_alive_goes_on_in_the_runtime_of_the_next_caller() {
         let klavi = Klavi::new(Script::default());
         let cache = klavi
             .tokens()
-            .keep_alive(true)
+            .background_refresh(true)
             .randomness(|| 0.5)
             .build()
             .unwrap();

@@ -28,7 +28,7 @@ use super::{
 /// Starts a keeper if one is wanted and none is on time. Called with every flight that starts, whose
 /// number it gets.
 pub(super) fn ensure(core: &Arc<Core>, number: u64, runtime: &Handle) {
-    if !core.keep_alive {
+    if !core.background_refresh {
         return;
     }
     if !core.lock().register_keeper(number, Instant::now()) {

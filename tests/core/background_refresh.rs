@@ -16,7 +16,7 @@ use crate::{
 
 fn kept_alive(draw: f64, source: impl TokenSource) -> TokenCache {
     TokenCache::builder(source)
-        .keep_alive(true)
+        .background_refresh(true)
         .randomness(move || draw)
         .build()
         .unwrap()
