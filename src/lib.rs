@@ -164,7 +164,7 @@
 //! # async fn demo(auth: KlaviAuthLayer, http: Client<HttpConnector, Body>) -> Result<(), BoxError> {
 //! let klavi = ServiceBuilder::new().layer(auth).service(http);
 //! let response = klavi.send(Request::new(Body::empty())).await?;
-//! // error[E0277]: `CloneBody` cannot keep this request for the resend
+//! // error[E0277]: `CloneBody` cannot back up this request for a resend
 //! # drop(response); Ok(()) }
 //! ```
 //!

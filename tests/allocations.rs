@@ -84,7 +84,7 @@ async fn the_fresh_path_allocates_nothing_beyond_the_copy_for_the_resend() {
 
     let inner = || tower::service_fn(respond);
     let cloning = &mut layer.layer(inner());
-    let no_resend = &mut layer.clone().resend(false).layer(inner());
+    let no_resend = &mut layer.clone().send_once().layer(inner());
     let once = &mut layer.clone().send_once().layer(inner());
 
     // Nothing is kept: nothing is allocated.

@@ -318,10 +318,10 @@ async fn what_the_layers_builder_is_told_is_what_the_layer_does() {
         .allow_origin("https://files.klavi.ai")
         .overwrite_authorization(true)
         .rejected_when(|status, _| status == 419)
-        .resend(false)
         .name("all")
         .build()
-        .unwrap();
+        .unwrap()
+        .send_once();
     let call = async |uri: &str| {
         let request = Request::get(uri)
             .header("authorization", "Bearer mine")

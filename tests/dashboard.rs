@@ -282,7 +282,7 @@ async fn in_every_turn_the_observer_the_metrics_and_the_callers_agree() {
         (followed..=followed + callers("timedOut")).contains(&unauthorized),
         "{last}"
     );
-    for reason in ["body_not_kept", "rejected_again"] {
+    for reason in ["no_backup", "rejected_again"] {
         assert!(
             last["counts"]["givenUpBecause"][reason].as_u64() > Some(0),
             "{reason}: {last}"

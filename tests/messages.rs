@@ -57,12 +57,12 @@ impl Call {
     }
 }
 
-const CANNOT_KEEP: &str = "error[E0277]: `CloneBody` cannot keep this request for the resend";
+const CANNOT_KEEP: &str = "error[E0277]: `CloneBody` cannot back up this request for a resend";
 
 #[track_caller]
 fn says_how_to_fix(errors: &str) {
     for line in [
-        "^ a body that is not `Clone` needs another way of being kept",
+        "^ a body that is not `Clone` must be backed up in another way",
         "= note: record it while it is sent: `layer.replay_with(axum::body::Body::new)`, with this body's own constructor",
         "= note: or do without the resend: `layer.send_once()`",
     ] {
@@ -151,7 +151,7 @@ fn reqwests_requests_are_not_kept_by_another_clients_body() {
     for title in titles(&errors) {
         assert_eq!(
             title,
-            "error[E0277]: `RecordBody<axum::body::Body>` cannot keep this request for the resend"
+            "error[E0277]: `RecordBody<axum::body::Body>` cannot back up this request for a resend"
         );
     }
     says_how_to_fix(&errors);

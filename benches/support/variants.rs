@@ -185,7 +185,7 @@ pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
             Post,
             Ours,
             Token,
-            ours().resend(false).layer(api),
+            ours().send_once().layer(api),
             post,
         ),
         variant(

@@ -10,7 +10,7 @@ use crate::{
     origin::Target,
     replay::{
         CloneBody, Replay,
-        record::{KeptBody, RecordBody},
+        record::{BodyBackup, RecordBody},
     },
     request::{
         http_types::{HttpRequest, HttpResponse, IntoRequest, sealed::Sealed},
@@ -39,7 +39,7 @@ fn with_extensions<T>(
     Ok(visited)
 }
 
-pub(crate) fn read_marks(request: &mut Request) -> Result<RequestOptions, ::reqwest::Error> {
+pub(crate) fn read_options(request: &mut Request) -> Result<RequestOptions, ::reqwest::Error> {
     with_extensions(request, |extensions| RequestOptions::of(extensions))
 }
 
@@ -55,10 +55,10 @@ impl HttpRequest for Request {
     }
 
     fn decide(&mut self, scope: &Scope) -> Result<(Decision, RequestOptions), BoxError> {
-        let marks = read_marks(self)?;
+        let options = read_options(self)?;
         let url = self.url();
-        let decision = scope.decision(&destination(url), url.path(), self.headers(), &marks);
-        Ok((decision, marks))
+        let decision = scope.decision(&destination(url), url.path(), self.headers(), &options);
+        Ok((decision, options))
     }
 }
 
@@ -98,7 +98,7 @@ impl HttpResponse for Response {
         self.extensions_mut()
     }
 
-    fn answered_by(&self) -> Option<Uri> {
+    fn responder(&self) -> Option<Uri> {
         // What reqwest says of a response that was made by hand, in a test or a middleware.
         const UNKNOWN: &str = "no.url.provided.local";
         let url = Some(self.url()).filter(|url| url.host_str() != Some(UNKNOWN));
@@ -108,68 +108,64 @@ impl HttpResponse for Response {
 
 #[diagnostic::do_not_recommend]
 impl Replay<Request> for CloneBody {
-    type Kept = Request;
+    type Backup = Request;
 
-    fn keep<T>(&self, request: Request, send: impl FnOnce(Request) -> T) -> (T, Option<Request>) {
-        let kept = request.try_clone();
-        (send(request), kept)
+    fn back_up(&self, request: &mut Request) -> Option<Request> {
+        request.try_clone()
     }
 
-    fn is_whole(&self, _: &Request) -> bool {
+    fn is_complete(&self, _: &Request) -> bool {
         true
     }
 
-    fn restore(&self, kept: Request) -> Option<Request> {
-        Some(kept)
+    fn restore(&self, backup: Request) -> Option<Request> {
+        Some(backup)
     }
 }
 
-/// A request whose body is kept apart from it, or can be cloned with it.
-pub struct KeptRequest {
-    head: Request,
-    body: Option<KeptBody<Body>>,
+/// A request whose body is backed up beside it, or was cloned with it.
+pub struct RequestBackup {
+    request: Request,
+    body: Option<BodyBackup<Body>>,
 }
 
 #[diagnostic::do_not_recommend]
 impl Replay<Request> for RecordBody<Body> {
-    type Kept = KeptRequest;
+    type Backup = RequestBackup;
 
-    fn keep<T>(
-        &self,
-        mut request: Request,
-        send: impl FnOnce(Request) -> T,
-    ) -> (T, Option<KeptRequest>) {
-        if let Some(head) = request.try_clone() {
-            return (send(request), Some(KeptRequest { head, body: None }));
+    fn back_up(&self, request: &mut Request) -> Option<RequestBackup> {
+        if let Some(request) = request.try_clone() {
+            return Some(RequestBackup {
+                request,
+                body: None,
+            });
         }
-        let Some(body) = request.body_mut().take() else {
-            return (send(request), None);
-        };
+        // Only a stream cannot be cloned. Without it the request can.
+        let mut body = request.body_mut().take()?;
         let head = request.try_clone();
-        let (body, kept) = self.keep_body(body);
+        let backup = self.back_up_body(&mut body);
         *request.body_mut() = Some(body);
-        let kept = head.zip(kept).map(|(head, body)| KeptRequest {
-            head,
-            body: Some(body),
-        });
-        (send(request), kept)
+        Some(RequestBackup {
+            request: head?,
+            body: Some(backup?),
+        })
     }
 
-    fn is_whole(&self, kept: &KeptRequest) -> bool {
-        kept.body.as_ref().is_none_or(KeptBody::is_whole)
+    fn is_complete(&self, backup: &RequestBackup) -> bool {
+        backup.body.as_ref().is_none_or(BodyBackup::is_complete)
     }
 
-    fn restore(&self, kept: KeptRequest) -> Option<Request> {
-        let mut request = kept.head;
-        if let Some(body) = kept.body {
+    fn restore(&self, backup: RequestBackup) -> Option<Request> {
+        let mut request = backup.request;
+        if let Some(body) = backup.body {
             *request.body_mut() = Some(self.restore_body(body)?);
         }
         Some(request)
     }
 }
 
-impl fmt::Debug for KeptRequest {
+impl fmt::Debug for RequestBackup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeptRequest").finish_non_exhaustive()
+        f.debug_struct("RequestBackup").finish_non_exhaustive()
     }
 }

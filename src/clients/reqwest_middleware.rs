@@ -4,10 +4,10 @@ use ::reqwest::{Request, Response};
 use http::Extensions;
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
-use super::reqwest::{destination, read_marks};
+use super::reqwest::{destination, read_options};
 use crate::{
     layer::{
-        attempt::{Rejected, after_response, first_sending, second_sending},
+        attempt::{self, is_rejection},
         layer::KlaviAuthLayer,
     },
     replay::{CloneBody, Replay},
@@ -55,7 +55,7 @@ impl<R: Clone> From<&KlaviAuthLayer<R>> for KlaviAuthMiddleware<R> {
 impl<R> Middleware for KlaviAuthMiddleware<R>
 where
     R: Replay<Request> + Send + Sync + 'static,
-    R::Kept: Send,
+    R::Backup: Send,
 {
     async fn handle(
         &self,
@@ -64,48 +64,39 @@ where
         next: Next<'_>,
     ) -> Result<Response> {
         let layer = &self.layer;
-        let marks = RequestOptions::of(extensions).or(read_marks(&mut request)?);
+        let own = read_options(&mut request)?;
+        let options = RequestOptions::of(extensions).or(own);
         let (settings, url) = (layer.settings(), request.url());
-        match settings.options.scope.decision(
-            &destination(url),
-            url.path(),
-            request.headers(),
-            &marks,
-        ) {
+        let (scope, destination) = (&settings.options.scope, destination(url));
+        match scope.decision(&destination, url.path(), request.headers(), &options) {
             Decision::Authenticate => {}
             Decision::PassThrough => return next.run(request, extensions).await,
             Decision::Reject(error) => return Err(Error::middleware(error)),
         }
-        let cache = marks.cache.as_ref().unwrap_or(&settings.cache);
+        let own_cache = options.own_cache.as_ref();
+        let cache = own_cache.unwrap_or(&settings.cache);
 
         let token = cache.get().await.map_err(Error::middleware)?;
-        let again = next.clone();
-        let send = |request| next.run(request, &mut *extensions);
-        let (response, mut sent) =
-            first_sending(request, &token, marks.once, layer, send).map_err(Error::middleware)?;
-        let response = response.await?;
-
-        let rejected =
-            match after_response::<_, Request, _>(response, &mut sent, layer, marks.cache.as_ref())
-            {
+        let mut attempt = attempt::first(&mut request, &token, options.no_resend, layer)
+            .map_err(Error::middleware)?;
+        loop {
+            let response = next.clone().run(request, extensions).await?;
+            if !is_rejection(&response, layer, own_cache) {
+                return Ok(response);
+            }
+            let rejected = match attempt.reject(response, layer, cache) {
                 Ok(rejected) => rejected,
                 Err(response) => return Ok(response),
             };
-        let token = match cache.token(Some(rejected.generation)).await {
-            Ok(token) => token,
-            Err(error) => return Ok(rejected.give_up(error, cache)),
-        };
-        let request = match rejected.restore(layer.replay(), cache) {
-            Ok(request) => request,
-            Err(response) => return Ok(response),
-        };
-
-        let send = |request| again.run(request, extensions);
-        let (response, mut sent) =
-            second_sending(request, &token, cache, send).map_err(Error::middleware)?;
-        let response = response.await?;
-        match after_response::<_, Request, _>(response, &mut sent, layer, marks.cache.as_ref()) {
-            Err(response) | Ok(Rejected { response, .. }) => Ok(response),
+            let token = match cache.token(Some(rejected.generation)).await {
+                Ok(token) => token,
+                Err(error) => return Ok(rejected.without_token(error, cache)),
+            };
+            request = match rejected.into_request(layer.replay(), cache) {
+                Ok(request) => request,
+                Err(response) => return Ok(response),
+            };
+            attempt = attempt::resend(&mut request, &token, cache).map_err(Error::middleware)?;
         }
     }
 }

@@ -149,9 +149,9 @@ pub enum SkipReason {
     /// It was sent twice already.
     RejectedAgain,
     /// The layer, or the request, has resending switched off.
-    SwitchedOff,
+    Disabled,
     /// Its body cannot be sent twice, or is longer than what is kept.
-    BodyNotKept,
+    NoBackup,
     /// A new token could not be had, or was lost again before the request could be sent.
     NoToken,
     /// The inner service failed while it was readied.
@@ -165,8 +165,8 @@ impl SkipReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RejectedAgain => "rejected_again",
-            Self::SwitchedOff => "switched_off",
-            Self::BodyNotKept => "body_not_kept",
+            Self::Disabled => "disabled",
+            Self::NoBackup => "no_backup",
             Self::NoToken => "no_token",
             Self::NotReady => "not_ready",
             Self::OverBudget => "over_budget",

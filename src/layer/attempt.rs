@@ -1,7 +1,4 @@
-//! One sending of a request and what follows from its answer: the token attached, the request kept,
-//! a 401 judged.
-
-use std::mem;
+//! One attempt to send a request: the token attached, a backup saved, the response judged.
 
 use http::{HeaderMap, HeaderValue, Uri, header::AUTHORIZATION};
 
@@ -15,62 +12,59 @@ use crate::{
     token::AccessToken,
 };
 
-/// What is remembered of a request that the inner service has.
-pub(crate) struct Sent<K> {
+/// An attempt whose response is awaited.
+pub(crate) struct Attempt<B> {
+    /// The generation of the token that was sent.
     generation: u64,
-    kept: Result<K, SkipReason>,
+    /// What the request can be sent again from.
+    backup: Result<B, SkipReason>,
 }
 
-/// Sends a request with its token for the first time, and keeps it, if it may and can be sent
-/// again. `Err` if there is no room for the token: nothing was sent.
+/// The first attempt. Saves a backup if resending is enabled and the body allows it.
+///
+/// # Errors
+///
+/// The request has too many headers to add one.
 #[inline]
-pub(crate) fn first_sending<R, Q, T>(
-    mut request: Q,
+pub(crate) fn first<R, Q>(
+    request: &mut Q,
     token: &AccessToken,
-    once: bool,
+    no_resend: bool,
     layer: &KlaviAuthLayer<R>,
-    send: impl FnOnce(Q) -> T,
-) -> Result<(T, Sent<R::Kept>), Error>
+) -> Result<Attempt<R::Backup>, Error>
 where
     R: Replay<Q>,
     Q: HttpRequest,
 {
-    attach(&mut request, token)?;
-    let resend = layer.settings().options.resend && !once;
-    let (response, kept) = if resend {
-        let (response, kept) = layer.replay().keep(request, send);
-        (response, kept.ok_or(SkipReason::BodyNotKept))
+    attach(request, token)?;
+    let backup = if R::IS_ENABLED && !no_resend {
+        layer.replay().back_up(request).ok_or(SkipReason::NoBackup)
     } else {
-        (send(request), Err(SkipReason::SwitchedOff))
+        Err(SkipReason::Disabled)
     };
-    Ok((
-        response,
-        Sent {
-            generation: token.generation(),
-            kept,
-        },
-    ))
+    Ok(Attempt {
+        generation: token.generation(),
+        backup,
+    })
 }
 
-/// Sends a request with its token for the second time, after which nothing is kept. `Err` as for
-/// the first time.
-pub(crate) fn second_sending<Q: HttpRequest, T, K>(
-    mut request: Q,
+/// The resend. There is no further one.
+///
+/// # Errors
+///
+/// As [`first`].
+pub(crate) fn resend<Q: HttpRequest, B>(
+    request: &mut Q,
     token: &AccessToken,
     cache: &TokenCache,
-    send: impl FnOnce(Q) -> T,
-) -> Result<(T, Sent<K>), Error> {
-    attach(&mut request, token)?;
-    cache.emit(&Event::Resent {
-        generation: token.generation(),
-    });
-    Ok((
-        send(request),
-        Sent {
-            generation: token.generation(),
-            kept: Err(SkipReason::RejectedAgain),
-        },
-    ))
+) -> Result<Attempt<B>, Error> {
+    attach(request, token)?;
+    let generation = token.generation();
+    cache.emit(&Event::Resent { generation });
+    Ok(Attempt {
+        generation,
+        backup: Err(SkipReason::RejectedAgain),
+    })
 }
 
 #[inline]
@@ -82,105 +76,106 @@ fn attach(request: &mut impl HttpRequest, token: &AccessToken) -> Result<(), Err
     }
 }
 
-/// A full map takes no value in place of another one either, until that is removed.
+/// The map refuses to grow before it looks for a value to replace.
 #[cold]
 fn attach_to_full(headers: &mut HeaderMap, value: &HeaderValue) -> Result<(), Error> {
     headers.remove(AUTHORIZATION);
-    headers
-        .try_insert(AUTHORIZATION, value.clone())
-        .map(drop)
-        .map_err(|_| Error::too_many_headers())
+    let inserted = headers.try_insert(AUTHORIZATION, value.clone());
+    inserted.map(drop).map_err(|_| Error::too_many_headers())
 }
 
-/// A request that was sent and may be sent again, and what came back: kept until there is a token
-/// for the second time.
-pub(crate) struct Rejected<A, K> {
-    pub(crate) generation: u64,
-    kept: K,
-    pub(crate) response: A,
-}
-
-/// Takes a rejected token out of use. `Err` is the response for the caller, `Ok` what may be sent
-/// again. `own` is the cache that the request brought.
-///
-/// A client that follows redirects may get a 401 from a place where the token may not go, another
-/// product's path for one. It says nothing about the token, so it is judged by the path too, as the
-/// request was.
+/// Whether the response rejects the token. A 401 from outside of the scope, to which the client
+/// followed a redirect, says nothing about it.
 #[inline]
-pub(crate) fn after_response<R, Q, A>(
-    response: A,
-    sent: &mut Sent<R::Kept>,
+pub(crate) fn is_rejection<R>(
+    response: &impl HttpResponse,
     layer: &KlaviAuthLayer<R>,
-    own: Option<&TokenCache>,
-) -> Result<Rejected<A, R::Kept>, A>
-where
-    R: Replay<Q>,
-    A: HttpResponse,
-{
-    let settings = layer.settings();
-    let in_scope = |uri: &Uri| settings.options.scope.contains(uri, own.is_some());
-    let is_foreign = || response.answered_by().is_some_and(|uri| !in_scope(&uri));
-    if !settings
-        .options
-        .is_rejection(response.status(), response.headers())
-        || is_foreign()
-    {
-        return Err(response);
-    }
-    let cache = own.unwrap_or(&settings.cache);
-    let generation = sent.generation;
-    let kept = match mem::replace(&mut sent.kept, Err(SkipReason::RejectedAgain)) {
-        // The token was made for this very request, so the 401 is about the request.
-        Err(reason @ SkipReason::RejectedAgain) => {
-            cache.emit(&Event::ResendSkipped { generation, reason });
-            return Err(response);
-        }
-        Ok(kept) if !layer.replay().is_whole(&kept) => Err(SkipReason::BodyNotKept),
-        kept => kept,
-    };
-    let (reason, response) = match (cache.reject(generation), kept) {
-        (Ok(()), Ok(kept)) => {
-            return Ok(Rejected {
-                generation,
-                kept,
-                response,
-            });
-        }
-        (Ok(()), Err(reason)) => (reason, response),
-        (Err(error), Ok(_)) => (SkipReason::OverBudget, with_error(response, error)),
-        (Err(error), Err(reason)) => (reason, with_error(response, error)),
-    };
-    cache.emit(&Event::ResendSkipped { generation, reason });
-    Err(response)
+    own_cache: Option<&TokenCache>,
+) -> bool {
+    let options = &layer.settings().options;
+    let in_scope = |uri: &Uri| options.scope.contains(uri, own_cache.is_some());
+    options.is_rejection(response.status(), response.headers())
+        && response.responder().is_none_or(|uri| in_scope(&uri))
 }
 
-impl<A: HttpResponse, K> Rejected<A, K> {
-    /// There is no token for a second time: the response goes to the caller, with the reason.
-    pub(crate) fn give_up(self, error: Error, cache: &TokenCache) -> A {
-        cache.emit(&Event::ResendSkipped {
-            generation: self.generation,
-            reason: SkipReason::NoToken,
-        });
-        with_error(self.response, error)
+/// A rejected first attempt, to be followed by a resend.
+pub(crate) struct Rejected<A, B> {
+    /// The generation of the rejected token.
+    pub(crate) generation: u64,
+    backup: B,
+    response: A,
+}
+
+impl<B> Attempt<B> {
+    /// The response rejects the token.
+    ///
+    /// # Errors
+    ///
+    /// The response, if it goes to the caller: nothing is resent.
+    #[cold]
+    pub(crate) fn reject<R, Q, A>(
+        self,
+        mut response: A,
+        layer: &KlaviAuthLayer<R>,
+        cache: &TokenCache,
+    ) -> Result<Rejected<A, B>, A>
+    where
+        R: Replay<Q, Backup = B>,
+        A: HttpResponse,
+    {
+        let generation = self.generation;
+        let backup = self
+            .backup
+            .and_then(|backup| match layer.replay().is_complete(&backup) {
+                true => Ok(backup),
+                false => Err(SkipReason::NoBackup),
+            });
+        let reason = match backup {
+            // The token was fetched for this very request, so the 401 is about the request.
+            Err(reason @ SkipReason::RejectedAgain) => reason,
+            backup => match (cache.reject(generation), backup) {
+                (Ok(()), Ok(backup)) => {
+                    return Ok(Rejected {
+                        generation,
+                        backup,
+                        response,
+                    });
+                }
+                (Ok(()), Err(reason)) => reason,
+                (Err(error), backup) => {
+                    response.extensions_mut().insert(error);
+                    backup.err().unwrap_or(SkipReason::OverBudget)
+                }
+            },
+        };
+        cache.emit(&Event::ResendSkipped { generation, reason });
+        Err(response)
+    }
+}
+
+impl<A: HttpResponse, B> Rejected<A, B> {
+    /// The response for the caller: there is no token for the resend.
+    pub(crate) fn without_token(mut self, error: Error, cache: &TokenCache) -> A {
+        let (generation, reason) = (self.generation, SkipReason::NoToken);
+        cache.emit(&Event::ResendSkipped { generation, reason });
+        self.response.extensions_mut().insert(error);
+        self.response
     }
 
-    /// There is one: the request, to be sent again. `Err` is the response for the caller, if more
-    /// of the body was read meanwhile than can be kept.
-    pub(crate) fn restore<R, Q>(self, replay: &R, cache: &TokenCache) -> Result<Q, A>
+    /// The request to resend. Drops the response, whose body may occupy a connection, or a permit
+    /// of the inner service.
+    ///
+    /// # Errors
+    ///
+    /// The response, if the backup is no longer complete.
+    pub(crate) fn into_request<R, Q>(self, replay: &R, cache: &TokenCache) -> Result<Q, A>
     where
-        R: Replay<Q, Kept = K>,
+        R: Replay<Q, Backup = B>,
     {
-        // The response goes here, before the inner service is readied: its body may hold a place
-        // there, or a connection.
-        replay.restore(self.kept).ok_or_else(|| {
-            let (generation, reason) = (self.generation, SkipReason::BodyNotKept);
+        replay.restore(self.backup).ok_or_else(|| {
+            let (generation, reason) = (self.generation, SkipReason::NoBackup);
             cache.emit(&Event::ResendSkipped { generation, reason });
             self.response
         })
     }
-}
-
-fn with_error<A: HttpResponse>(mut response: A, error: Error) -> A {
-    response.extensions_mut().insert(error);
-    response
 }

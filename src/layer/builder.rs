@@ -235,12 +235,6 @@ impl KlaviAuthLayerBuilder {
 
 /// # The layer
 impl KlaviAuthLayerBuilder {
-    /// See [`KlaviAuthLayer::resend`].
-    pub fn resend(mut self, resend: bool) -> Self {
-        self.options.resend = resend;
-        self
-    }
-
     /// See [`KlaviAuthLayer::overwrite_authorization`].
     pub fn overwrite_authorization(mut self, overwrite: bool) -> Self {
         self.options.scope.overwrite = overwrite;
@@ -285,7 +279,6 @@ impl fmt::Debug for KlaviAuthLayerBuilder {
             .field("request_timeout", &self.request_timeout)
             .field("tokens", &self.tokens)
             .field("scope", &self.options.scope)
-            .field("resend", &self.options.resend)
             .finish_non_exhaustive()
     }
 }

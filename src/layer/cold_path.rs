@@ -1,10 +1,10 @@
-//! The way of a request that cannot leave at once: it waits for a token, then for the inner
-//! service. Few requests go it, so it is kept in a box, and the future of all others is small.
+//! The cold path: wait for a token, ready the inner service, send.
+//!
+//! Few requests take it, so it is boxed: the future of all others stays small.
 
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
-    attempt::{Rejected, Sent, first_sending, second_sending},
-    shard::Handle,
+    attempt::{self, Attempt, Rejected},
+    context::Call,
 };
 use crate::{
     cache::{acquire::Acquire, current::ValidToken, state::Lookup, token_cache::TokenCache},
@@ -23,222 +23,237 @@ use crate::{
     request::http_types::{HttpRequest, HttpResponse},
 };
 
-/// What stays with a request from beginning to end.
-pub(crate) struct Way<S, R> {
-    pub(crate) handle: Arc<Handle<S, R>>,
-    /// The request's own token cache, instead of the layer's.
-    pub(crate) cache: Option<TokenCache>,
+pub(super) struct ColdPath<S, R, Q>
+where
+    S: Service<Q>,
+    R: Replay<Q>,
+{
+    state: State<S, R, Q>,
+    call: Call<S, R>,
+    no_resend: bool,
 }
 
-impl<S, R> Way<S, R> {
-    pub(crate) fn cache(&self) -> &TokenCache {
-        match &self.cache {
-            Some(cache) => cache,
-            None => self.handle.layer().cache(),
-        }
-    }
-}
-
-pub(crate) struct Detour<S, R, Q, A, K> {
-    step: Step<S, Q, A, K>,
-    way: Way<S, R>,
-    /// The request is not to be sent again.
-    once: bool,
-}
-
-enum Step<S, Q, A, K> {
-    // The request waits for a token. Nothing of the inner service is held.
+enum State<S, R, Q>
+where
+    S: Service<Q>,
+    R: Replay<Q>,
+{
+    /// Waits for a token and holds nothing of the inner service.
     Acquiring {
         acquire: Acquire,
-        waiting: Option<Waiting<Q, A, K>>,
+        pending: Option<Pending<Q, S::Response, R::Backup>>,
     },
-    // There was a token a moment ago; the request waits for the inner service, and for an instance
-    // of it before that.
+    /// Has a token and waits for the inner service, after an instance of it.
     Readying {
         service: Option<S>,
-        outgoing: Option<Outgoing<Q>>,
+        request: Option<Unsent<Q>>,
         token: ValidToken,
     },
 }
 
-/// A request that waits for a token.
-enum Waiting<Q, A, K> {
-    Unsent(Outgoing<Q>),
-    Rejected(Rejected<A, K>),
+/// What waits for a token.
+enum Pending<Q, A, B> {
+    Unsent(Unsent<Q>),
+    Rejected(Rejected<A, B>),
 }
 
-/// A request that is to be sent as soon as the inner service is ready.
-enum Outgoing<Q> {
+/// A request, without a token.
+enum Unsent<Q> {
     First(Q),
-    /// Its first token, of this generation, was rejected.
-    Second(Q, u64),
+    Resend {
+        request: Q,
+        /// The generation of the token that was rejected.
+        rejected: u64,
+    },
 }
 
-impl<Q> Outgoing<Q> {
-    /// The generation of the token that was rejected.
+impl<Q> Unsent<Q> {
     fn rejected(&self) -> Option<u64> {
         match self {
             Self::First(_) => None,
-            Self::Second(_, generation) => Some(*generation),
+            Self::Resend { rejected, .. } => Some(*rejected),
         }
     }
 
-    /// It is not sent after all. The 401 of one that was sent before is gone by then; the caller
-    /// gets an error.
-    fn give_up(self, reason: SkipReason, cache: &TokenCache) {
-        if let Self::Second(_, generation) = self {
-            cache.emit(&Event::ResendSkipped { generation, reason });
+    /// The error for the caller. Emits an event if this was to be a resend.
+    fn fail<T>(self, error: T, reason: SkipReason, cache: &TokenCache) -> T {
+        if let Self::Resend { rejected, .. } = self {
+            cache.emit(&Event::ResendSkipped {
+                generation: rejected,
+                reason,
+            });
         }
+        error
     }
 }
 
-/// The detour of a request `Q` of a service around `S`.
-pub(crate) type DetourOf<S, R, Q> =
-    Detour<S, R, Q, <S as Service<Q>>::Response, <R as Replay<Q>>::Kept>;
-
-/// Where a detour ends.
-pub(crate) enum End<F, A, K> {
-    /// The inner service has the request.
-    Sent(F, Sent<K>),
-    /// The caller gets this.
-    Answer(Result<A, BoxError>),
+/// How the cold path ends.
+pub(super) enum Outcome<F, A, B> {
+    Sent(F, Attempt<B>),
+    Done(Result<A, BoxError>),
 }
 
-impl<S, R, Q, A, K> Detour<S, R, Q, A, K> {
-    /// For a request that was not sent, because there is no token.
-    pub(crate) fn before(acquire: Acquire, request: Q, once: bool, way: Way<S, R>) -> Box<Self> {
-        let waiting = Some(Waiting::Unsent(Outgoing::First(request)));
+impl<S, R, Q> ColdPath<S, R, Q>
+where
+    S: Service<Q>,
+    R: Replay<Q>,
+{
+    /// For a request that cannot leave at once.
+    pub(super) fn before(
+        acquire: Acquire,
+        request: Q,
+        no_resend: bool,
+        call: Call<S, R>,
+    ) -> Box<Self> {
+        let pending = Some(Pending::Unsent(Unsent::First(request)));
+        let state = State::Acquiring { acquire, pending };
         Box::new(Self {
-            step: Step::Acquiring { acquire, waiting },
-            way,
-            once,
+            state,
+            call,
+            no_resend,
         })
     }
 
     /// For a request whose token was rejected.
-    pub(crate) fn after(rejected: Rejected<A, K>, way: Way<S, R>) -> Box<Self> {
-        let acquire = way.cache().acquire(Some(rejected.generation));
-        let waiting = Some(Waiting::Rejected(rejected));
+    pub(super) fn after(rejected: Rejected<S::Response, R::Backup>, call: Call<S, R>) -> Box<Self> {
+        let acquire = call.cache().acquire(Some(rejected.generation));
+        let pending = Some(Pending::Rejected(rejected));
+        let state = State::Acquiring { acquire, pending };
         Box::new(Self {
-            step: Step::Acquiring { acquire, waiting },
-            way,
-            once: false,
+            state,
+            call,
+            no_resend: false,
         })
     }
 
-    pub(crate) fn into_way(self) -> Way<S, R> {
-        self.way
+    pub(super) fn into_call(self) -> Call<S, R> {
+        self.call
     }
 
-    pub(crate) fn state(&self) -> &'static str {
-        match self.step {
-            Step::Acquiring { .. } => "acquiring",
-            Step::Readying { .. } => "readying",
+    pub(super) fn state_name(&self) -> &'static str {
+        match self.state {
+            State::Acquiring { .. } => "acquiring",
+            State::Readying { .. } => "readying",
         }
     }
 
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End<S::Future, A, K>>
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Outcome<S::Future, S::Response, R::Backup>>
     where
-        S: Service<Q, Response = A> + Clone,
+        S: Clone,
+        S::Response: HttpResponse,
         S::Error: Into<BoxError>,
-        R: Replay<Q, Kept = K>,
         Q: HttpRequest,
-        A: HttpResponse,
     {
-        let Self { step, way, once } = self;
-        let layer = way.handle.layer();
+        let Self {
+            state,
+            call,
+            no_resend,
+        } = self;
+        let cache = call.cache();
         loop {
-            let next = match step {
-                // ## Acquiring => Readying | done (the 401 that it began with, or an error)
-                Step::Acquiring { acquire, waiting } => {
+            let next = match state {
+                // ## Acquiring => Readying | done (the 401 that it started with, or an error)
+                State::Acquiring { acquire, pending } => {
                     let acquired = ready!(Pin::new(acquire).poll(cx));
-                    let (outgoing, token) = match (take(waiting), acquired) {
-                        (Waiting::Unsent(outgoing), Ok(token)) => (outgoing, token),
-                        (Waiting::Unsent(outgoing), Err(error)) => {
-                            outgoing.give_up(SkipReason::NoToken, way.cache());
-                            return answer(Err(error.into()));
+                    let (request, token) = match (take(pending), acquired) {
+                        (Pending::Unsent(request), Ok(token)) => (request, token),
+                        (Pending::Unsent(request), Err(error)) => {
+                            return done(Err(request
+                                .fail(error, SkipReason::NoToken, cache)
+                                .into()));
                         }
-                        (Waiting::Rejected(rejected), Err(error)) => {
-                            return answer(Ok(rejected.give_up(error, way.cache())));
+                        (Pending::Rejected(rejected), Err(error)) => {
+                            return done(Ok(rejected.without_token(error, cache)));
                         }
-                        (Waiting::Rejected(rejected), Ok(token)) => {
+                        (Pending::Rejected(rejected), Ok(token)) => {
                             let generation = rejected.generation;
-                            match rejected.restore(layer.replay(), way.cache()) {
-                                Ok(request) => (Outgoing::Second(request, generation), token),
-                                Err(response) => return answer(Ok(response)),
+                            match rejected.into_request(call.layer().replay(), cache) {
+                                Ok(request) => (
+                                    Unsent::Resend {
+                                        request,
+                                        rejected: generation,
+                                    },
+                                    token,
+                                ),
+                                Err(response) => return done(Ok(response)),
                             }
                         }
                     };
-                    Step::Readying {
+                    State::Readying {
                         service: None,
-                        outgoing: Some(outgoing),
+                        request: Some(request),
                         token,
                     }
                 }
 
                 // ## Readying => Acquiring | done (sent, or an error)
-                Step::Readying {
+                State::Readying {
                     service,
-                    outgoing,
+                    request,
                     token,
                 } => {
                     let service = match service {
                         Some(service) => service,
-                        None => service.insert(ready!(way.handle.poll_not_ready_inner(cx))),
+                        None => service.insert(ready!(call.context.poll_not_ready_inner(cx))),
                     };
                     let ready = ready!(service.poll_ready(cx));
-                    let outgoing = take(outgoing);
+                    let request = take(request);
                     if let Err(error) = ready {
-                        outgoing.give_up(SkipReason::NotReady, way.cache());
-                        return answer(Err(error.into()));
+                        return done(Err(request.fail(error.into(), SkipReason::NotReady, cache)));
                     }
-                    // Getting ready may have taken long: the token of before may have expired, or
-                    // been rejected.
+                    // Readiness may have taken long: the token may have expired or been rejected.
                     let now = Instant::now();
-                    let lookup = if token.is_valid(way.cache().epoch(), now) {
+                    let lookup = if token.is_valid(cache.epoch(), now) {
                         Lookup::Token(token.clone())
                     } else {
-                        way.cache().lookup(now, outgoing.rejected())
+                        cache.lookup(now, request.rejected())
                     };
                     match lookup {
-                        Lookup::Token(valid) => {
-                            let (token, send) = (&valid.token, |request| service.call(request));
-                            let sent = match outgoing {
-                                Outgoing::First(request) => {
-                                    first_sending(request, token, *once, layer, send)
+                        Lookup::Token(ValidToken { token, .. }) => {
+                            let (request, attempt) = match request {
+                                Unsent::First(mut request) => {
+                                    let layer = call.layer();
+                                    let attempt =
+                                        attempt::first(&mut request, &token, *no_resend, layer);
+                                    (request, attempt)
                                 }
-                                Outgoing::Second(request, _) => {
-                                    second_sending(request, token, way.cache(), send)
+                                Unsent::Resend { mut request, .. } => {
+                                    let attempt = attempt::resend(&mut request, &token, cache);
+                                    (request, attempt)
                                 }
                             };
-                            return Poll::Ready(match sent {
-                                Ok((response, sent)) => End::Sent(response, sent),
-                                Err(error) => End::Answer(Err(error.into())),
+                            return Poll::Ready(match attempt {
+                                Ok(attempt) => Outcome::Sent(service.call(request), attempt),
+                                Err(error) => Outcome::Done(Err(error.into())),
                             });
                         }
-                        Lookup::Wait(acquire) => Step::Acquiring {
+                        Lookup::Wait(acquire) => State::Acquiring {
                             acquire,
-                            waiting: Some(Waiting::Unsent(outgoing)),
+                            pending: Some(Pending::Unsent(request)),
                         },
                         Lookup::Failed(error) => {
-                            outgoing.give_up(SkipReason::NoToken, way.cache());
-                            return answer(Err(error.into()));
+                            return done(Err(request
+                                .fail(error, SkipReason::NoToken, cache)
+                                .into()));
                         }
                     }
                 }
             };
-            // This drops the instance that was readied, if there is no token after all.
-            *step = next;
+            // Drops the instance that was readied, if there is no token after all: it may hold a
+            // permit that the token call needs.
+            *state = next;
         }
     }
 }
 
-fn answer<F, A, K>(answer: Result<A, BoxError>) -> Poll<End<F, A, K>> {
-    Poll::Ready(End::Answer(answer))
+fn done<F, A, B>(result: Result<A, BoxError>) -> Poll<Outcome<F, A, B>> {
+    Poll::Ready(Outcome::Done(result))
 }
 
-/// Takes what a step holds until it is left: once, for with the next turn of the loop it is another
-/// step, and a detour that has ended is not polled again.
 fn take<T>(slot: &mut Option<T>) -> T {
-    slot.take().expect("a detour polled after its end")
+    slot.take()
+        .expect("the cold path is not polled after its end")
 }

@@ -1,4 +1,4 @@
-//! A request's future: sent at once, in the rule, and once more after a 401.
+//! The response future: one attempt as a rule, a second one after a 401.
 
 use std::{
     fmt,
@@ -11,8 +11,9 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    attempt::{Sent, after_response},
-    cold_path::{Detour, DetourOf, End, Way},
+    attempt::{Attempt, is_rejection},
+    cold_path::{ColdPath, Outcome},
+    context::Call,
 };
 use crate::{
     error::BoxError,
@@ -28,19 +29,23 @@ pin_project! {
         R: Replay<Q>,
     {
         #[pin]
-        state: State<S, R, Q, S::Future, S::Response, R::Kept>,
+        state: State<S, R, Q>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<S, R, Q, F, A, K> {
-        // The inner service has a request that is none of ours.
-        Passing { #[pin] response: F },
+    enum State<S, R, Q>
+    where
+        S: Service<Q>,
+        R: Replay<Q>,
+    {
+        // The inner service has the request, without a token of the layer.
+        PassingThrough { #[pin] response: S::Future },
         // The inner service has the request, with a token.
-        Sending { #[pin] response: F, sent: Sent<K>, way: Option<Way<S, R>> },
-        // The inner service does not have the request, or has answered it with a 401.
-        Waiting { detour: Option<Box<Detour<S, R, Q, A, K>>> },
+        Calling { #[pin] response: S::Future, sent: Option<(Attempt<R::Backup>, Call<S, R>)> },
+        // The inner service does not have the request, or responded with a 401.
+        Cold { path: Option<Box<ColdPath<S, R, Q>>> },
         // Nothing was sent.
         Failed { error: Option<BoxError> },
     }
@@ -51,31 +56,32 @@ where
     S: Service<Q>,
     R: Replay<Q>,
 {
-    pub(crate) fn passing(response: S::Future) -> Self {
+    pub(super) fn passing_through(response: S::Future) -> Self {
         Self {
-            state: State::Passing { response },
+            state: State::PassingThrough { response },
         }
     }
 
-    pub(crate) fn sending(response: S::Future, sent: Sent<R::Kept>, way: Way<S, R>) -> Self {
+    pub(super) fn calling(
+        response: S::Future,
+        attempt: Attempt<R::Backup>,
+        call: Call<S, R>,
+    ) -> Self {
         Self {
-            state: State::Sending {
+            state: State::Calling {
                 response,
-                sent,
-                way: Some(way),
+                sent: Some((attempt, call)),
             },
         }
     }
 
-    pub(crate) fn waiting(detour: Box<DetourOf<S, R, Q>>) -> Self {
+    pub(super) fn cold(path: Box<ColdPath<S, R, Q>>) -> Self {
         Self {
-            state: State::Waiting {
-                detour: Some(detour),
-            },
+            state: State::Cold { path: Some(path) },
         }
     }
 
-    pub(crate) fn failed(error: impl Into<BoxError>) -> Self {
+    pub(super) fn failed(error: impl Into<BoxError>) -> Self {
         Self {
             state: State::Failed {
                 error: Some(error.into()),
@@ -98,64 +104,50 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                // ## Passing => done
-                StateProj::Passing { response } => return response.poll(cx).map_err(Into::into),
+                // ## PassingThrough => done
+                StateProj::PassingThrough { response } => {
+                    return response.poll(cx).map_err(Into::into);
+                }
 
-                // ## Sending => done | Waiting
-                StateProj::Sending {
-                    response,
-                    sent,
-                    way,
-                } => {
+                // ## Calling => done | Cold
+                StateProj::Calling { response, sent } => {
                     let response = ready!(response.poll(cx)).map_err(Into::into)?;
-                    let way = take(way);
-                    match after_response::<_, Q, _>(
-                        response,
-                        sent,
-                        way.handle.layer(),
-                        way.cache.as_ref(),
-                    ) {
-                        Err(response) => return Poll::Ready(Ok(response)),
-                        Ok(rejected) => State::Waiting {
-                            detour: Some(Detour::after(rejected, way)),
+                    let (_, call) = sent.as_ref().expect(COMPLETED);
+                    if !is_rejection(&response, call.layer(), call.own_cache.as_ref()) {
+                        return Poll::Ready(Ok(response));
+                    }
+                    let (attempt, call) = take(sent);
+                    match attempt.reject(response, call.layer(), call.cache()) {
+                        Ok(rejected) => State::Cold {
+                            path: Some(ColdPath::after(rejected, call)),
                         },
+                        Err(response) => return Poll::Ready(Ok(response)),
                     }
                 }
 
-                // ## Waiting => Sending | done (an answer or an error)
-                StateProj::Waiting { detour } => {
-                    let end = ready!(as_mut(detour).poll(cx));
-                    let way = take(detour).into_way();
-                    match end {
-                        End::Sent(response, sent) => State::Sending {
+                // ## Cold => Calling | done (a response or an error)
+                StateProj::Cold { path } => {
+                    let outcome = ready!(path.as_mut().expect(COMPLETED).poll(cx));
+                    let call = take(path).into_call();
+                    match outcome {
+                        Outcome::Sent(response, attempt) => State::Calling {
                             response,
-                            sent,
-                            way: Some(way),
+                            sent: Some((attempt, call)),
                         },
-                        End::Answer(answer) => return Poll::Ready(answer),
+                        Outcome::Done(result) => return Poll::Ready(result),
                     }
                 }
 
                 // ## Failed => done
                 StateProj::Failed { error } => return Poll::Ready(Err(take(error))),
             };
-            // This drops the old state first: the future that may hold the inner service's only
-            // permit.
+            // Drops the old state before the inner service is readied: the response future may
+            // hold its only permit.
             state.set(next);
         }
     }
 }
 
-/// What a state holds until it is left.
-///
-/// # Panics
-///
-/// If the future is polled after it has completed, which no future allows.
-fn as_mut<T>(slot: &mut Option<T>) -> &mut T {
-    slot.as_mut().expect(COMPLETED)
-}
-
-/// The same, taken out of it.
 fn take<T>(slot: &mut Option<T>) -> T {
     slot.take().expect(COMPLETED)
 }
@@ -169,12 +161,10 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
-            State::Passing { .. } => "passing",
-            State::Sending { .. } => "sending",
-            State::Waiting {
-                detour: Some(detour),
-            } => detour.state(),
-            State::Waiting { detour: None } => "done",
+            State::PassingThrough { .. } => "passing_through",
+            State::Calling { .. } => "calling",
+            State::Cold { path: Some(path) } => path.state_name(),
+            State::Cold { path: None } => "done",
             State::Failed { .. } => "failed",
         };
         f.debug_struct("ResponseFuture")

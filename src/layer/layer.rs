@@ -117,13 +117,6 @@ impl<R> KlaviAuthLayer<R> {
         }
     }
 
-    /// Whether a request is sent a second time when its token is rejected. Default: yes. A single
-    /// request opts out with [`NoResend`](crate::NoResend) in its extensions.
-    #[must_use]
-    pub fn resend(self, resend: bool) -> Self {
-        self.with(|options| options.resend = resend)
-    }
-
     /// Whether an `Authorization` header that the request already has is replaced. Default: no,
     /// such a request goes out as it is.
     #[must_use]
@@ -206,9 +199,8 @@ impl<B> KlaviAuthLayer<RecordBody<B>> {
 impl<R: fmt::Debug> fmt::Debug for KlaviAuthLayer<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KlaviAuthLayer")
-            .field("tokens", &self.settings.cache)
+            .field("cache", &self.settings.cache)
             .field("scope", &self.settings.options.scope)
-            .field("resend", &self.settings.options.resend)
             .field("replay", &self.replay)
             .finish_non_exhaustive()
     }

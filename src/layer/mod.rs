@@ -3,6 +3,7 @@
 pub(crate) mod attempt;
 pub(crate) mod builder;
 mod cold_path;
+mod context;
 pub(crate) mod future;
 #[expect(
     clippy::module_inception,

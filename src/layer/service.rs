@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context as TaskContext, Poll, ready},
 };
 
 use futures_util::future::{self, Either};
@@ -14,15 +14,15 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    attempt::first_sending,
-    cold_path::{Detour, Way},
+    attempt,
+    cold_path::ColdPath,
+    context::{Call, Context, Contexts},
     future::ResponseFuture,
     layer::KlaviAuthLayer,
-    shard::{Handle, Handles},
 };
 use crate::{
-    cache::{acquire::Acquire, state::Lookup, token_cache::TokenCache},
-    error::{BoxError, Error},
+    cache::{acquire::Acquire, current::ValidToken, state::Lookup, token_cache::TokenCache},
+    error::BoxError,
     replay::{CloneBody, Replay},
     request::{
         http_types::{HttpRequest, HttpResponse, IntoRequest},
@@ -60,28 +60,28 @@ pub struct KlaviAuth<S, R = CloneBody> {
     /// `inner` is a clone of an instance that was readied and has taken its place. It is replaced
     /// before it is readied.
     is_placeholder: bool,
-    handles: Arc<Handles<S, R>>,
-    /// The handle of the thread on which this instance was called for the second time. One that is
-    /// cloned for a single request does without.
-    handle: Option<Arc<Handle<S, R>>>,
+    contexts: Arc<Contexts<S, R>>,
+    /// The context of the thread that called this instance for the second time. A clone for a
+    /// single request has none.
+    context: Option<Arc<Context<S, R>>>,
     is_called: bool,
 }
 
 impl<S: Clone, R> KlaviAuth<S, R> {
     pub(crate) fn new(inner: S, layer: KlaviAuthLayer<R>) -> Self {
-        let handles = Arc::new(Handles::new(layer, inner.clone()));
+        let contexts = Arc::new(Contexts::new(layer, inner.clone()));
         Self {
             inner,
             is_placeholder: false,
-            handles,
-            handle: None,
+            contexts,
+            context: None,
             is_called: false,
         }
     }
 
     /// The layer that it was made with.
     pub fn layer(&self) -> &KlaviAuthLayer<R> {
-        self.handles.layer()
+        self.contexts.layer()
     }
 
     /// The inner service.
@@ -209,97 +209,90 @@ impl<S, R> KlaviAuth<S, R> {
 }
 
 impl<S: Clone, R> KlaviAuth<S, R> {
-    /// Handles a request of either kind, once it is known what to do with it.
-    fn dispatch<Q>(
+    fn authenticate<Q>(
         &mut self,
-        request: Q,
-        decision: Decision,
-        marks: RequestOptions,
+        mut request: Q,
+        options: RequestOptions,
     ) -> ResponseFuture<S, R, Q>
     where
         S: Service<Q>,
         R: Replay<Q>,
         Q: HttpRequest,
     {
-        let future = match decision {
-            Decision::PassThrough => return ResponseFuture::passing(self.inner.call(request)),
-            Decision::Reject(error) => ResponseFuture::failed(error),
-            Decision::Authenticate => {
-                let RequestOptions { once, cache, .. } = marks;
-                let (handle, found) = self.look_up(cache.as_ref());
-                let token = match &found {
-                    None => handle.token(),
-                    Some(Lookup::Token(usable)) => Some(&usable.token),
-                    Some(_) => None,
-                };
-                if let Some(token) = token {
-                    let send = |request| self.inner.call(request);
-                    match first_sending(request, token, once, handle.layer(), send) {
-                        Ok((response, sent)) => {
-                            return ResponseFuture::sending(response, sent, Way { handle, cache });
-                        }
-                        Err(error) => ResponseFuture::failed(error),
+        let RequestOptions {
+            no_resend,
+            own_cache,
+            ..
+        } = options;
+        let (context, lookup) = self.lookup(own_cache.as_ref());
+        match lookup {
+            Lookup::Token(ValidToken { token, .. }) => {
+                match attempt::first(&mut request, &token, no_resend, context.layer()) {
+                    Ok(attempt) => {
+                        let call = Call { context, own_cache };
+                        ResponseFuture::calling(self.inner.call(request), attempt, call)
                     }
-                } else {
-                    match found {
-                        Some(Lookup::Wait(acquire)) => {
-                            let way = Way { handle, cache };
-                            ResponseFuture::waiting(Detour::before(acquire, request, once, way))
-                        }
-                        Some(Lookup::Failed(error)) => ResponseFuture::failed(error),
-                        _ => ResponseFuture::failed(Error::interrupted(
-                            "the cache was left without a token",
-                        )),
-                    }
+                    Err(error) => self.fail(error),
                 }
             }
-        };
-        self.give_up_place();
-        future
+            Lookup::Wait(acquire) => {
+                self.release_inner();
+                let call = Call { context, own_cache };
+                ResponseFuture::cold(ColdPath::before(acquire, request, no_resend, call))
+            }
+            Lookup::Failed(error) => self.fail(error),
+        }
     }
 
-    /// Nothing was sent: the place that `poll_ready` took is given up, for it may be the only one.
+    /// This thread's context, and the token for a request that leaves now.
+    fn lookup(&mut self, own_cache: Option<&TokenCache>) -> (Arc<Context<S, R>>, Lookup<Acquire>) {
+        let now = Instant::now();
+        if let Some(cache) = own_cache {
+            let context = self.context.get_or_insert_with(|| self.contexts.get());
+            return (Arc::clone(context), cache.lookup(now, None));
+        }
+        if let Some(context) = &self.context {
+            if let Some(token) = context.fresh_token(now) {
+                return (Arc::clone(context), Lookup::Token(token.clone()));
+            }
+        }
+        let (context, lookup) = self.contexts.lookup(now);
+        if self.is_called {
+            self.context = Some(Arc::clone(&context));
+        }
+        self.is_called = true;
+        (context, lookup)
+    }
+
+    fn fail<Q>(&mut self, error: impl Into<BoxError>) -> ResponseFuture<S, R, Q>
+    where
+        S: Service<Q>,
+        R: Replay<Q>,
+    {
+        self.release_inner();
+        ResponseFuture::failed(error)
+    }
+
+    /// Releases what `poll_ready` reserved, since nothing was sent: it may be the only permit.
     ///
-    /// A clone takes the place of the instance, and not one of the template, for which this could
-    /// not wait if another thread has it. It is none to be called: some services, such as
-    /// `tower::steer::Steer`, take over what they know of their readiness when they are cloned.
-    fn give_up_place(&mut self) {
+    /// A clone takes the place of the instance. A clone of the template would be right, but may have
+    /// to wait for another thread. So this one is a placeholder, which is never called: some
+    /// services, such as `tower::steer::Steer`, copy their readiness when they are cloned.
+    fn release_inner(&mut self) {
         self.inner = self.inner.clone();
         self.is_placeholder = true;
     }
 
-    fn poll_inner_ready<Q>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>
+    fn poll_inner_ready<Q>(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), BoxError>>
     where
         S: Service<Q>,
         S::Error: Into<BoxError>,
     {
         if self.is_placeholder {
-            self.inner = ready!(self.handles.poll_not_ready_inner(cx));
+            self.inner = ready!(self.contexts.poll_not_ready_inner(cx));
             self.is_placeholder = false;
         }
         self.inner.poll_ready(cx).map_err(Into::into)
-    }
-
-    /// A handle, and the token for a request that leaves now: none besides if it is the one that
-    /// the handle has.
-    fn look_up(
-        &mut self,
-        own: Option<&TokenCache>,
-    ) -> (Arc<Handle<S, R>>, Option<Lookup<Acquire>>) {
-        let now = Instant::now();
-        if let Some(cache) = own {
-            let handle = self.handle.get_or_insert_with(|| self.handles.any());
-            return (Arc::clone(handle), Some(cache.lookup(now, None)));
-        }
-        if let Some(handle) = self.handle.as_ref().filter(|handle| handle.is_current(now)) {
-            return (Arc::clone(handle), None);
-        }
-        let (handle, found) = self.handles.current(now);
-        if self.is_called {
-            self.handle = Some(Arc::clone(&handle));
-        }
-        self.is_called = true;
-        (handle, found)
     }
 }
 
@@ -317,17 +310,18 @@ where
     type Error = BoxError;
     type Future = ResponseFuture<S, R, Q>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), BoxError>> {
         self.poll_inner_ready(cx)
     }
 
     fn call(&mut self, mut request: Q) -> Self::Future {
         match request.decide(&self.layer().settings().options.scope) {
-            Ok((decision, marks)) => self.dispatch(request, decision, marks),
-            Err(error) => {
-                self.give_up_place();
-                ResponseFuture::failed(error)
+            Ok((Decision::Authenticate, options)) => self.authenticate(request, options),
+            Ok((Decision::PassThrough, _)) => {
+                ResponseFuture::passing_through(self.inner.call(request))
             }
+            Ok((Decision::Reject(error), _)) => self.fail(error),
+            Err(error) => self.fail(error),
         }
     }
 }
@@ -345,8 +339,8 @@ impl<S: Clone, R> Clone for KlaviAuth<S, R> {
         Self {
             inner: self.inner.clone(),
             is_placeholder: self.is_placeholder,
-            handles: Arc::clone(&self.handles),
-            handle: None,
+            contexts: Arc::clone(&self.contexts),
+            context: None,
             is_called: false,
         }
     }
@@ -356,7 +350,7 @@ impl<S: fmt::Debug, R: fmt::Debug> fmt::Debug for KlaviAuth<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KlaviAuth")
             .field("inner", &self.inner)
-            .field("layer", self.handles.layer())
+            .field("layer", self.contexts.layer())
             .finish_non_exhaustive()
     }
 }

@@ -22,7 +22,6 @@ pub(crate) struct Settings {
 #[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) scope: Scope,
-    pub(crate) resend: bool,
     rejected_when: Option<Arc<Predicate>>,
 }
 
@@ -36,7 +35,6 @@ impl Options {
     pub(super) fn within(scope: Scope) -> Self {
         Self {
             scope,
-            resend: true,
             rejected_when: None,
         }
     }

@@ -1,11 +1,11 @@
-//! The head of a request, kept as plain bytes in one buffer.
+//! The head of a request, saved as plain bytes in one buffer.
 //!
-//! A clone of the head would count up a reference for every value in it and build a second map;
-//! that is most of what keeping a request costs. Copying the bytes is cheaper, and the map is built
-//! anew only after a 401. What comes back is the same request: names and values in their order,
-//! with duplicates, and with the values that are marked sensitive, of which no copy is made.
+//! A clone of the head would increment a reference count for every value and build a second map,
+//! which is most of the cost of a backup. Copying the bytes is cheaper, and a map is built only
+//! after a 401. The restored head equals the saved one: names and values in order, duplicates, and
+//! values that are marked sensitive, which are not copied.
 
-use std::{fmt, mem};
+use std::fmt;
 
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
@@ -14,11 +14,11 @@ use http::{
 };
 
 /// All of a request but its body and its `Authorization`, which is set anew with every sending.
-pub(super) struct KeptHead {
+pub(super) struct SavedHead {
     method: Method,
     version: Version,
     /// Scheme, authority, path and query, then names and values.
-    pub(super) parts: Box<[u8]>,
+    pub(super) parts: Vec<u8>,
     /// What most requests do not have.
     rare: Option<Box<Rare>>,
 }
@@ -30,37 +30,33 @@ struct Rare {
     sensitive: Vec<HeaderValue>,
 }
 
-/// Room for most heads, which are written in one go. Others are measured first.
-const ROOM: usize = 1024;
+/// The capacity of the buffer to start with: most heads fit.
+const CAPACITY: usize = 512;
 
-impl KeptHead {
-    /// `None` for a request of 4 GiB or more.
+impl SavedHead {
+    /// `None` for a part that is longer than its length can say.
+    #[inline]
     pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
-        let mut room = [0; ROOM];
-        let Some((length, is_rare)) = write(request, &mut room) else {
-            return Self::of_long(request);
-        };
-        Some(Self::new(request, room[..length].into(), is_rare))
-    }
-
-    #[cold]
-    fn of_long<B>(request: &Request<B>) -> Option<Self> {
-        let room = measured(request);
-        u32::try_from(room).ok()?;
-        let mut room = vec![0; room];
-        let (length, is_rare) = write(request, &mut room)?;
-        room.truncate(length);
-        Some(Self::new(request, room.into(), is_rare))
-    }
-
-    fn new<B>(request: &Request<B>, parts: Box<[u8]>, is_rare: bool) -> Self {
-        let rare = is_rare.then(|| Box::new(Rare::of(request)));
-        Self {
+        let mut parts = Vec::with_capacity(CAPACITY);
+        for part in parts_of(request.uri()) {
+            put(&mut parts, part.as_bytes())?;
+        }
+        let mut is_rare = !request.extensions().is_empty();
+        for (name, value) in saved_headers(request.headers()) {
+            put(&mut parts, name.as_str().as_bytes())?;
+            if value.is_sensitive() {
+                is_rare = true;
+                parts.extend_from_slice(&SENSITIVE.to_ne_bytes());
+            } else {
+                put(&mut parts, value.as_bytes())?;
+            }
+        }
+        Some(Self {
             method: request.method().clone(),
             version: request.version(),
             parts,
-            rare,
-        }
+            rare: is_rare.then(|| Box::new(Rare::of(request))),
+        })
     }
 
     /// The request, with this body. `None` if it had something in it that nobody could send.
@@ -93,37 +89,18 @@ impl KeptHead {
     }
 }
 
-/// Writes what is kept as bytes: how many, and whether there is more to be kept. `None` if there is
-/// not room enough.
+/// Appends a part and its length.
 #[inline]
-fn write<B>(request: &Request<B>, room: &mut [u8]) -> Option<(usize, bool)> {
-    let all = room.len();
-    let mut writer = Writer(room);
-    for part in parts_of(request.uri()) {
-        writer.put(part.as_bytes())?;
-    }
-    let mut is_rare = !request.extensions().is_empty();
-    for (name, value) in kept_headers(request.headers()) {
-        writer.put(name.as_str().as_bytes())?;
-        if value.is_sensitive() {
-            is_rare = true;
-            writer.put_sensitive()?;
-        } else {
-            writer.put(value.as_bytes())?;
-        }
-    }
-    Some((all - writer.0.len(), is_rare))
+fn put(parts: &mut Vec<u8>, part: &[u8]) -> Option<()> {
+    let length = u32::try_from(part.len())
+        .ok()
+        .filter(|length| *length != SENSITIVE)?;
+    parts.extend_from_slice(&length.to_ne_bytes());
+    parts.extend_from_slice(part);
+    Some(())
 }
 
-/// The room that is needed, or a little more.
-fn measured<B>(request: &Request<B>) -> usize {
-    let of_uri = parts_of(request.uri()).map(|part| LENGTH + part.len());
-    let headers = kept_headers(request.headers());
-    let of_headers = headers.map(|(name, value)| 2 * LENGTH + name.as_str().len() + value.len());
-    of_uri.into_iter().chain(of_headers).sum()
-}
-
-fn kept_headers(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+fn saved_headers(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
     headers.iter().filter(|(name, _)| *name != AUTHORIZATION)
 }
 
@@ -138,7 +115,7 @@ fn parts_of(uri: &Uri) -> [&str; 3] {
 impl Rare {
     #[cold]
     fn of<B>(request: &Request<B>) -> Self {
-        let sensitive = kept_headers(request.headers())
+        let sensitive = saved_headers(request.headers())
             .map(|(_, value)| value)
             .filter(|value| value.is_sensitive());
         Self {
@@ -148,9 +125,9 @@ impl Rare {
     }
 }
 
-impl fmt::Debug for KeptHead {
+impl fmt::Debug for SavedHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeptHead").finish_non_exhaustive()
+        f.debug_struct("SavedHead").finish_non_exhaustive()
     }
 }
 
@@ -159,29 +136,6 @@ const LENGTH: usize = size_of::<u32>();
 
 /// In place of the length of a value that is kept elsewhere.
 const SENSITIVE: u32 = u32::MAX;
-
-/// What is not written yet.
-struct Writer<'a>(&'a mut [u8]);
-
-impl Writer<'_> {
-    #[inline]
-    fn put(&mut self, part: &[u8]) -> Option<()> {
-        let (length, rest) = mem::take(&mut self.0).split_first_chunk_mut::<LENGTH>()?;
-        let (copy, rest) = rest.split_at_mut_checked(part.len())?;
-        *length = (part.len() as u32).to_ne_bytes();
-        copy.copy_from_slice(part);
-        self.0 = rest;
-        Some(())
-    }
-
-    #[inline]
-    fn put_sensitive(&mut self) -> Option<()> {
-        let (length, rest) = mem::take(&mut self.0).split_first_chunk_mut::<LENGTH>()?;
-        *length = SENSITIVE.to_ne_bytes();
-        self.0 = rest;
-        Some(())
-    }
-}
 
 struct Reader<'a>(&'a [u8]);
 

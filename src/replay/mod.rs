@@ -1,4 +1,4 @@
-//! How a request is kept for the resend.
+//! How a request is backed up for a resend.
 
 pub(crate) mod body;
 mod head;
@@ -9,105 +9,104 @@ use std::{convert::Infallible, fmt};
 
 use http::Request;
 
-use self::head::KeptHead;
+use self::head::SavedHead;
 
-/// How a request is kept, so that it can be sent once more after a 401.
+/// How a request is backed up, so that it can be sent again after a 401.
 ///
 /// This trait is sealed: choose one of its implementors on the layer. [`CloneBody`] is the default,
 /// [`RecordBody`](record::RecordBody) comes with
 /// [`replay_with`](crate::KlaviAuthLayer::replay_with), [`SendOnce`] with
 /// [`send_once`](crate::KlaviAuthLayer::send_once).
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot keep this request for the resend",
-    label = "a body that is not `Clone` needs another way of being kept",
+    message = "`{Self}` cannot back up this request for a resend",
+    label = "a body that is not `Clone` must be backed up in another way",
     note = "record it while it is sent: `layer.replay_with(axum::body::Body::new)`, with this body's own constructor",
     note = "or do without the resend: `layer.send_once()`"
 )]
 pub trait Replay<Q>: sealed::Sealed + Clone {
-    /// What is kept while the request is under way.
+    /// What a request can be sent again from.
     #[doc(hidden)]
-    type Kept;
+    type Backup;
 
-    /// Sends a request and, if it can be sent again, keeps what is needed for that. (The request is
-    /// handed on rather than returned: it is large, and this is every request's way.)
     #[doc(hidden)]
-    fn keep<T>(&self, request: Q, send: impl FnOnce(Q) -> T) -> (T, Option<Self::Kept>);
+    const IS_ENABLED: bool = true;
 
-    /// Whether the request can still be sent again. Once that is false it stays so.
+    /// Saves a backup of a request that is about to be sent. `None` if it cannot be sent again.
     #[doc(hidden)]
-    fn is_whole(&self, kept: &Self::Kept) -> bool;
+    fn back_up(&self, request: &mut Q) -> Option<Self::Backup>;
 
-    /// The request once more. From now on the one that was sent first may have no more of its body.
+    /// Whether the request can still be sent again. Once false, it stays false.
     #[doc(hidden)]
-    fn restore(&self, kept: Self::Kept) -> Option<Q>;
+    fn is_complete(&self, backup: &Self::Backup) -> bool;
+
+    /// The request to resend. The one that was sent first may lose the rest of its body.
+    #[doc(hidden)]
+    fn restore(&self, backup: Self::Backup) -> Option<Q>;
 }
 
-/// Keeps a clone of the body: for every body that is [`Clone`] (`Full`, `Empty`, `String`, …).
+/// Clones the body: for every body that is [`Clone`] (`Full`, `Empty`, `String`, …).
 ///
-/// The clone is made before the body is sent. A body whose clones share a position in a stream is
-/// not suited; record it instead.
+/// The clone is made before the body is sent. Do not use it for a body whose clones share a
+/// position in a stream: record that.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneBody;
 
 #[diagnostic::do_not_recommend]
 impl<B: Clone> Replay<Request<B>> for CloneBody {
-    type Kept = Kept<B>;
+    type Backup = Backup<B>;
 
     #[inline]
-    fn keep<T>(
-        &self,
-        request: Request<B>,
-        send: impl FnOnce(Request<B>) -> T,
-    ) -> (T, Option<Kept<B>>) {
-        let kept = KeptHead::of(&request).map(|head| Kept {
+    fn back_up(&self, request: &mut Request<B>) -> Option<Backup<B>> {
+        let head = SavedHead::of(request)?;
+        Some(Backup {
             head,
             body: request.body().clone(),
-        });
-        (send(request), kept)
+        })
     }
 
-    fn is_whole(&self, _: &Kept<B>) -> bool {
+    fn is_complete(&self, _: &Backup<B>) -> bool {
         true
     }
 
-    fn restore(&self, kept: Kept<B>) -> Option<Request<B>> {
-        kept.head.restore(kept.body)
+    fn restore(&self, backup: Backup<B>) -> Option<Request<B>> {
+        backup.head.restore(backup.body)
     }
 }
 
-/// Keeps nothing: every request is sent once, with every body type. A 401 goes to the caller, and
-/// the token is replaced for the next request.
+/// Sends every request once, with every body type. A 401 goes to the caller, and the token is
+/// replaced for the next request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SendOnce;
 
 impl<Q> Replay<Q> for SendOnce {
-    type Kept = Infallible;
+    type Backup = Infallible;
 
-    #[inline]
-    fn keep<T>(&self, request: Q, send: impl FnOnce(Q) -> T) -> (T, Option<Infallible>) {
-        (send(request), None)
+    const IS_ENABLED: bool = false;
+
+    fn back_up(&self, _: &mut Q) -> Option<Infallible> {
+        None
     }
 
-    fn is_whole(&self, kept: &Infallible) -> bool {
-        match *kept {}
+    fn is_complete(&self, backup: &Infallible) -> bool {
+        match *backup {}
     }
 
-    fn restore(&self, kept: Infallible) -> Option<Q> {
-        match kept {}
+    fn restore(&self, backup: Infallible) -> Option<Q> {
+        match backup {}
     }
 }
 
-/// A request without its `Authorization`, its body in another form.
+/// A request without its `Authorization`, and its body in another form.
 ///
 /// `Debug` shows nothing of it: other headers may be secret too.
-pub struct Kept<K> {
-    head: KeptHead,
-    body: K,
+pub struct Backup<B> {
+    head: SavedHead,
+    body: B,
 }
 
-impl<K> fmt::Debug for Kept<K> {
+impl<B> fmt::Debug for Backup<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kept").finish_non_exhaustive()
+        f.debug_struct("Backup").finish_non_exhaustive()
     }
 }
 

@@ -1,17 +1,17 @@
-//! Keeping a body by recording it while it is sent.
+//! Backing up a body by recording it while it is sent.
 
-use std::fmt;
+use std::{fmt, mem};
 
 use http::Request;
 use http_body::Body;
 
-use super::{Kept, Replay, body::ReplayBody, head::KeptHead, sealed::Sealed};
+use super::{Backup, Replay, body::ReplayBody, head::SavedHead, sealed::Sealed};
 use crate::error::BoxError;
 
-/// The most of a body that is recorded, unless told otherwise.
+/// The default limit of a recording, in bytes.
 const LIMIT: usize = 64 * 1024;
 
-/// Records a body while it is sent, and makes it anew for the resend: for bodies that cannot be
+/// Records a body while it is sent, and replays it for the resend: for bodies that cannot be
 /// cloned.
 ///
 /// Made by [`KlaviAuthLayer::replay_with`](crate::KlaviAuthLayer::replay_with).
@@ -32,47 +32,49 @@ impl<B> RecordBody<B> {
         Self { limit, ..self }
     }
 
-    /// A body to be sent now and, unless it is known to be too long, the one to be sent again.
-    pub(crate) fn keep_body(&self, body: B) -> (B, Option<KeptBody<B>>)
+    /// Makes a body record itself. `None` if it is known to be longer than the limit.
+    pub(crate) fn back_up_body(&self, body: &mut B) -> Option<BodyBackup<B>>
     where
         B: Body,
         B::Error: Into<BoxError>,
     {
         let hint = body.size_hint();
         if body.is_end_stream() && hint.exact() == Some(0) {
-            return (body, Some(KeptBody::Empty));
+            return Some(BodyBackup::Empty);
         }
         if hint.lower() > self.limit as u64 {
-            return (body, None);
+            return None;
         }
-        let first = ReplayBody::recording(body, self.limit);
-        let second = first.again();
-        ((self.construct)(first), Some(KeptBody::Recorded(second)))
+        let original = mem::replace(body, (self.construct)(ReplayBody::empty()));
+        let first = ReplayBody::record(original, self.limit);
+        let second = first.replay();
+        *body = (self.construct)(first);
+        Some(BodyBackup::Recorded(second))
     }
 
-    /// The body once more, taken over from the one that was sent.
-    pub(crate) fn restore_body(&self, kept: KeptBody<B>) -> Option<B> {
-        match kept {
-            KeptBody::Empty => Some((self.construct)(ReplayBody::empty())),
-            KeptBody::Recorded(body) => body.take_over().then(|| (self.construct)(body)),
+    /// The body to resend. Takes over the recording from the one that was sent.
+    pub(crate) fn restore_body(&self, backup: BodyBackup<B>) -> Option<B> {
+        match backup {
+            BodyBackup::Empty => Some((self.construct)(ReplayBody::empty())),
+            BodyBackup::Recorded(body) => body.take_over().then(|| (self.construct)(body)),
         }
     }
 }
 
-/// A body that is kept for the resend.
+/// The backup of a body.
 #[derive(Debug)]
-pub enum KeptBody<B> {
-    /// There was nothing in it, and nothing was recorded.
+pub enum BodyBackup<B> {
+    /// It was empty, and is not recorded.
     Empty,
     /// The second handle of a recording.
     Recorded(ReplayBody<B>),
 }
 
-impl<B> KeptBody<B> {
-    pub(crate) fn is_whole(&self) -> bool {
+impl<B> BodyBackup<B> {
+    pub(crate) fn is_complete(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Recorded(body) => body.is_whole(),
+            Self::Recorded(body) => body.is_complete(),
         }
     }
 }
@@ -85,31 +87,22 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    type Kept = Kept<KeptBody<B>>;
+    type Backup = Backup<BodyBackup<B>>;
 
-    fn keep<T>(
-        &self,
-        request: Request<B>,
-        send: impl FnOnce(Request<B>) -> T,
-    ) -> (T, Option<Self::Kept>) {
-        let (head, body) = request.into_parts();
-        let (body, kept) = self.keep_body(body);
-        let request = Request::from_parts(head, body);
-        let kept = kept.and_then(|body| {
-            Some(Kept {
-                head: KeptHead::of(&request)?,
-                body,
-            })
-        });
-        (send(request), kept)
+    fn back_up(&self, request: &mut Request<B>) -> Option<Self::Backup> {
+        let head = SavedHead::of(request)?;
+        Some(Backup {
+            head,
+            body: self.back_up_body(request.body_mut())?,
+        })
     }
 
-    fn is_whole(&self, kept: &Self::Kept) -> bool {
-        kept.body.is_whole()
+    fn is_complete(&self, backup: &Self::Backup) -> bool {
+        backup.body.is_complete()
     }
 
-    fn restore(&self, kept: Self::Kept) -> Option<Request<B>> {
-        kept.head.restore(self.restore_body(kept.body)?)
+    fn restore(&self, backup: Self::Backup) -> Option<Request<B>> {
+        backup.head.restore(self.restore_body(backup.body)?)
     }
 }
 

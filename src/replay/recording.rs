@@ -1,16 +1,16 @@
 //! What the two handles of a recorded body share: the original, and what was read of it.
 //!
-//! Rules that hold whenever the tape is not locked:
+//! Rules that hold whenever the recording is not locked:
 //!
-//! 1. What was read from the original is on the tape, in order, or the tape is blank for good.
-//! 2. The tape is blank as soon as more was read than the limit, in bytes or in frames: it is
-//!    forgotten at once, not kept to the end.
-//! 3. The original is read by one handle: by the first until the second has taken over, by the
-//!    second from then on.
+//! 1. What was read from the original is recorded, in order, or the recording has overflowed for
+//!    good.
+//! 2. A recording overflows as soon as more is read than its limit, in bytes or in frames. Its
+//!    frames are dropped at once.
+//! 3. One handle reads the original: the first, until the second takes over.
 //!
-//! The original is polled while the tape is locked. That cannot lock up: nobody but the two handles
-//! takes the lock, and nothing that the original could call leads back to them, unless it wakes a
-//! task whose waker runs it there and then. Wakers of executors put tasks into a queue.
+//! The original is polled while the recording is locked. This cannot deadlock: only the two handles
+//! take the lock, and nothing that the original can call leads back to them, except a waker that
+//! polls its task at once. Wakers of executors put the task into a queue.
 
 use std::{
     pin::Pin,
@@ -27,27 +27,26 @@ use crate::error::BoxError;
 /// The most frames that are recorded, however small: each takes some memory of its own.
 const MOST_FRAMES: usize = 4096;
 
-pub(super) struct Tape<B> {
-    /// `None` once it has ended or failed.
+pub(super) struct Recording<B> {
+    /// `None` after its end or a failure.
     pub(super) original: Option<Pin<Box<B>>>,
-    /// What the original said of itself before it was read.
+    /// Of the original, before it was read.
     pub(super) announced: Announced,
     pub(super) frames: Vec<Recorded>,
     /// The bytes in `frames`.
     pub(super) recorded: usize,
     pub(super) limit: usize,
-    /// More was read than is recorded, or reading failed.
-    pub(super) blank: bool,
+    /// More was read than the limit, or reading failed.
+    pub(super) overflowed: bool,
     pub(super) taken_over: bool,
-    /// The second handle is still there, or has begun to be read: only until then there is a point
-    /// in recording.
-    pub(super) wanted: bool,
-    /// Who waits for the first handle, to be told when that is taken over: the original will wake
-    /// another then.
-    pub(super) waiting: Option<Waker>,
+    /// The second handle exists, or has been polled. Without it there is no use in recording.
+    pub(super) has_replay: bool,
+    /// Wakes the reader of the first handle when the second takes over: from then on the original
+    /// wakes another task.
+    pub(super) waker: Option<Waker>,
 }
 
-/// What a client frames a body by.
+/// What a client derives the framing of a body from.
 pub(super) struct Announced {
     pub(super) size_hint: SizeHint,
     pub(super) is_end_stream: bool,
@@ -59,7 +58,7 @@ pub(super) enum Recorded {
     Trailers(HeaderMap),
 }
 
-impl<B> Tape<B> {
+impl<B> Recording<B> {
     pub(super) fn new(original: B, limit: usize) -> Self
     where
         B: Body,
@@ -73,36 +72,36 @@ impl<B> Tape<B> {
             frames: Vec::new(),
             recorded: 0,
             limit,
-            blank: false,
+            overflowed: false,
             taken_over: false,
-            wanted: false,
-            waiting: None,
+            has_replay: false,
+            waker: None,
         }
     }
 
-    pub(super) fn lock(tape: &Mutex<Self>) -> MutexGuard<'_, Self> {
-        tape.lock().unwrap_or_else(|poisoned| {
-            // The original panicked, and may have lost what it had in hand.
-            tape.clear_poison();
-            let mut tape = poisoned.into_inner();
-            tape.erase();
-            tape
+    pub(super) fn lock(recording: &Mutex<Self>) -> MutexGuard<'_, Self> {
+        recording.lock().unwrap_or_else(|poisoned| {
+            // The original panicked, and may have lost a frame.
+            recording.clear_poison();
+            let mut recording = poisoned.into_inner();
+            recording.discard();
+            recording
         })
     }
 
-    /// Forgets the recording, and its memory.
-    pub(super) fn erase(&mut self) {
-        self.blank = true;
+    /// Drops the recorded frames, and records no more.
+    pub(super) fn discard(&mut self) {
+        self.overflowed = true;
         self.frames = Vec::new();
     }
 }
 
-impl<B> Tape<B>
+impl<B> Recording<B>
 where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    /// The next frame of the original, recorded if there is a point in it.
+    /// The next frame of the original. Records it if it can be replayed.
     pub(super) fn read(
         &mut self,
         cx: &mut Context<'_>,
@@ -117,7 +116,7 @@ where
             }
             Some(Err(error)) => {
                 self.original = None;
-                self.erase();
+                self.discard();
                 return Poll::Ready(Some(Err(error.into())));
             }
             Some(Ok(frame)) => frame.map_data(|mut data| data.copy_to_bytes(data.remaining())),
@@ -127,31 +126,31 @@ where
     }
 
     fn record(&mut self, frame: &Frame<Bytes>) {
-        if self.blank {
+        if self.overflowed {
             return;
         }
-        if self.taken_over || !self.wanted {
-            // This frame is given out and will not be asked for again.
-            return self.erase();
+        if self.taken_over || !self.has_replay {
+            // Nobody replays this frame.
+            return self.discard();
         }
         let frame = match (frame.data_ref(), frame.trailers_ref()) {
-            // It says nothing, and a stream of them would take memory that the limit does not see.
+            // An endless stream of empty frames would take memory that the limit does not count.
             (Some(data), _) if data.is_empty() => return,
             (Some(data), _) => Recorded::Data(data.clone()),
             (_, Some(trailers)) => Recorded::Trailers(trailers.clone()),
-            // A kind of frame that did not exist when this was written.
-            (None, None) => return self.erase(),
+            // A kind of frame that does not exist yet.
+            (None, None) => return self.discard(),
         };
         self.recorded += frame.len();
         if self.recorded > self.limit || self.frames.len() == MOST_FRAMES {
-            return self.erase();
+            return self.discard();
         }
         self.frames.push(frame);
     }
 }
 
 impl Recorded {
-    /// What it counts against the limit.
+    /// Its size, as counted against the limit.
     fn len(&self) -> usize {
         match self {
             Self::Data(data) => data.len(),

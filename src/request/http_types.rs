@@ -48,7 +48,7 @@ pub trait HttpResponse: sealed::Sealed {
 
     /// Who answered, if the client says so: it may have followed redirects.
     #[doc(hidden)]
-    fn answered_by(&self) -> Option<Uri> {
+    fn responder(&self) -> Option<Uri> {
         None
     }
 }
@@ -60,10 +60,10 @@ impl<B> HttpRequest for Request<B> {
 
     #[inline]
     fn decide(&mut self, scope: &Scope) -> Result<(Decision, RequestOptions), BoxError> {
-        let (uri, marks) = (self.uri(), RequestOptions::of(self.extensions()));
+        let (uri, options) = (self.uri(), RequestOptions::of(self.extensions()));
         let destination = scope.destination(uri);
-        let decision = scope.decision(&destination, uri.path(), self.headers(), &marks);
-        Ok((decision, marks))
+        let decision = scope.decision(&destination, uri.path(), self.headers(), &options);
+        Ok((decision, options))
     }
 }
 

@@ -12,9 +12,9 @@ pub struct NoResend;
 /// What a request says of itself in its extensions.
 #[derive(Clone, Debug, Default)]
 pub struct RequestOptions {
-    pub(crate) skip: bool,
-    pub(crate) once: bool,
-    pub(crate) cache: Option<TokenCache>,
+    pub(crate) skip_auth: bool,
+    pub(crate) no_resend: bool,
+    pub(crate) own_cache: Option<TokenCache>,
 }
 
 impl RequestOptions {
@@ -24,9 +24,9 @@ impl RequestOptions {
             return Self::default();
         }
         Self {
-            skip: extensions.get::<SkipAuth>().is_some(),
-            once: extensions.get::<NoResend>().is_some(),
-            cache: extensions.get::<TokenCache>().cloned(),
+            skip_auth: extensions.get::<SkipAuth>().is_some(),
+            no_resend: extensions.get::<NoResend>().is_some(),
+            own_cache: extensions.get::<TokenCache>().cloned(),
         }
     }
 
@@ -34,9 +34,9 @@ impl RequestOptions {
     #[cfg(feature = "reqwest-middleware")]
     pub(crate) fn or(self, other: Self) -> Self {
         Self {
-            skip: self.skip || other.skip,
-            once: self.once || other.once,
-            cache: self.cache.or(other.cache),
+            skip_auth: self.skip_auth || other.skip_auth,
+            no_resend: self.no_resend || other.no_resend,
+            own_cache: self.own_cache.or(other.own_cache),
         }
     }
 }

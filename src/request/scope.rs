@@ -97,12 +97,12 @@ impl Scope {
         destination: &Destination<'_>,
         path: &str,
         headers: &HeaderMap,
-        marks: &RequestOptions,
+        options: &RequestOptions,
     ) -> Decision {
-        if marks.skip || (!self.overwrite && headers.contains_key(AUTHORIZATION)) {
+        if options.skip_auth || (!self.overwrite && headers.contains_key(AUTHORIZATION)) {
             return Decision::PassThrough;
         }
-        let is_in_scope = || marks.cache.is_some() || self.is_product(path);
+        let is_in_scope = || options.own_cache.is_some() || self.is_product(path);
         let target = match destination {
             Destination::Elsewhere => return Decision::PassThrough,
             Destination::At(target) if !self.api.contains(target) => target,
@@ -179,13 +179,18 @@ mod tests {
     };
 
     fn of<B>(scope: &Scope, request: &Request<B>) -> Decision {
-        let (uri, marks) = (request.uri(), RequestOptions::of(request.extensions()));
-        let closely = scope.decision(&Destination::of(uri), uri.path(), request.headers(), &marks);
+        let (uri, options) = (request.uri(), RequestOptions::of(request.extensions()));
+        let closely = scope.decision(
+            &Destination::of(uri),
+            uri.path(),
+            request.headers(),
+            &options,
+        );
         let at_a_glance = scope.decision(
             &scope.destination(uri),
             uri.path(),
             request.headers(),
-            &marks,
+            &options,
         );
         assert_eq!(
             std::mem::discriminant(&closely),

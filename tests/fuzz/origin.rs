@@ -16,8 +16,8 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri, header::AUTHORIZATION};
 use http_body_util::Full;
 use klavi_auth::{
-    BoxError, ConfigError, Error, KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache,
-    source_fn,
+    BoxError, ConfigError, Error, KlaviApi, KlaviAuthLayer, NewToken, Product, SendOnce,
+    TokenCache, source_fn,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -73,7 +73,7 @@ pub(crate) fn run(data: &[u8]) {
     };
 
     let expected = expectation(&allowed, target, &uri, &api);
-    let layer = layer.resend(false); // so that one call is one look
+    let layer = layer.send_once(); // so that one call is one look
     let got = send(&layer, &uri);
     assert_eq!(got, expected, "cases 57 to 59");
     if got == Outcome::WithToken && uri.scheme().is_some() {
@@ -357,7 +357,7 @@ thread_local! {
 
 /// Sends to a service that answers 401 to everything, and says what it saw; a 401 from a foreign
 /// place starts nothing.
-fn send(layer: &KlaviAuthLayer, uri: &Uri) -> Outcome {
+fn send(layer: &KlaviAuthLayer<SendOnce>, uri: &Uri) -> Outcome {
     let seen = Seen::default();
     let inner = {
         let seen = Arc::clone(&seen);
@@ -376,7 +376,11 @@ fn send(layer: &KlaviAuthLayer, uri: &Uri) -> Outcome {
     understood(layer, outcome.map(drop), &seen)
 }
 
-fn understood(layer: &KlaviAuthLayer, outcome: Result<(), BoxError>, seen: &Seen) -> Outcome {
+fn understood(
+    layer: &KlaviAuthLayer<SendOnce>,
+    outcome: Result<(), BoxError>,
+    seen: &Seen,
+) -> Outcome {
     let seen = seen.lock().unwrap();
     let is_rejected = layer.cache().snapshot().is_rejected();
     assert_eq!(
@@ -433,7 +437,7 @@ fn through_reqwest(target: &str, allowed: &[Place], api: &KlaviApi) {
         return;
     };
     // With tokens of its own, so that the 401 of before is not in its way.
-    let layer = KlaviAuthLayer::new(api, tokens()).resend(false);
+    let layer = KlaviAuthLayer::new(api, tokens()).send_once();
     let allowed = &allowed[..1];
     let seen = Seen::default();
     let inner = {

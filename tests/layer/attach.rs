@@ -51,7 +51,7 @@ async fn case_2_clones_and_services_share_one_token_and_one_flight() {
     let source = Manual::default();
     let inner = fine();
     let layer = layer(source.clone());
-    let other = KlaviAuthLayer::new(&api(), layer.cache().clone()).resend(false);
+    let other = KlaviAuthLayer::new(&api(), layer.cache().clone()).overwrite_authorization(true);
     let services = [
         layer.layer(inner.clone()),
         layer.clone().layer(inner.clone()),

@@ -117,7 +117,7 @@ async fn the_resend_brings_the_cache_with_it() {
     let inner = Api::accepting(|bearer| bearer == "Bearer bakery2");
     let within = KlaviAuthLayer::without_cache(&api())
         .overwrite_authorization(true)
-        .resend(false);
+        .send_once();
     let service = layer.layer(within.layer(inner.clone()));
     let mut request = for_customer(&cache);
     request.extensions_mut().insert(Tag("travels"));

@@ -114,8 +114,8 @@ async fn a_layer_and_its_services_print_how_requests_are_sent() {
     let layer = KlaviAuthLayer::new(&api(), TokenCache::new(Scripted::tokens()));
     says(
         &layer,
-        "KlaviAuthLayer { tokens: TokenCache",
-        &["resend: true", "replay: CloneBody", "scope: "],
+        "KlaviAuthLayer { cache: TokenCache",
+        &["replay: CloneBody", "scope: "],
     );
     says(
         &layer.clone().send_once(),
@@ -151,8 +151,8 @@ async fn a_future_prints_what_it_waits_for() {
     source.next().await.answer(token("t1"));
     assert!(future.as_mut().await.is_ok());
     for (uri, state) in [
-        ("/data/x", "sending"),
-        ("https://elsewhere.example/", "passing"),
+        ("/data/x", "calling"),
+        ("https://elsewhere.example/", "passing_through"),
         ("http://api.klavi.ai/data", "failed"),
     ] {
         let request = Request::get(uri).body(Body::default()).unwrap();
@@ -209,7 +209,7 @@ fn the_small_enums_are_printed_as_signals_say_them() {
         reasons.map(FetchReason::as_str)
     );
     assert_eq!(FetchReason::Invalidated.to_string(), "invalidated");
-    assert_eq!(SkipReason::BodyNotKept.to_string(), "body_not_kept");
+    assert_eq!(SkipReason::NoBackup.to_string(), "no_backup");
     let life = [
         Freshness::Fresh,
         Freshness::Aging,

@@ -274,7 +274,7 @@ async fn case_48_without_resend_the_401_goes_back_and_the_token_is_replaced_for_
     let sources = [Scripted::tokens(), Scripted::tokens(), Scripted::tokens()];
 
     let service = layer(sources[0].clone())
-        .resend(false)
+        .send_once()
         .layer(per_layer.clone());
     assert_eq!(
         service

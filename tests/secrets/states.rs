@@ -82,7 +82,7 @@ pub(crate) fn values() {
         .build()
         .unwrap()
         .overwrite_authorization(true)
-        .resend(false)
+        .send_once()
         .rejected_when(|_, _| true);
     book::show(
         "with every option",
@@ -252,10 +252,10 @@ pub(crate) fn services() {
             [
                 "acquiring",
                 "readying",
-                "sending",
+                "calling",
                 "acquiring",
                 "readying",
-                "sending"
+                "calling"
             ]
         );
         book::show("after use", &service);
@@ -318,8 +318,8 @@ pub(crate) fn bodies() {
             .insert("authorization", format!("Bearer {BEARER}").parse().unwrap());
         request
     };
-    let (_, kept) = CloneBody.keep(request(), drop);
-    print_private("a request that was cloned", &kept);
+    let backup = CloneBody.back_up(&mut request());
+    print_private("a request that was cloned", &backup);
 
     thread_local!(static FIRST: std::cell::RefCell<Option<ReplayBody<axum::body::Body>>> = const { std::cell::RefCell::new(None) });
     fn construct(body: ReplayBody<axum::body::Body>) -> axum::body::Body {

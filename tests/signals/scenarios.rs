@@ -281,7 +281,7 @@ fn case_62_a_resend_that_is_given_up_says_why() {
         let layer = layer(&lines, Scripted::tokens());
         layer
             .clone()
-            .resend(false)
+            .send_once()
             .layer(nobody())
             .oneshot(get("/monitor/x"))
             .await
@@ -290,17 +290,23 @@ fn case_62_a_resend_that_is_given_up_says_why() {
         request.extensions_mut().insert(NoResend);
         layer.layer(nobody()).oneshot(request).await.unwrap();
     });
-    assert_eq!(given_up(lines), ["g1 switched_off", "g2 switched_off"]);
+    assert_eq!(given_up(lines), ["g1 disabled", "g2 disabled"]);
 
     let (lines, ..) = hear(|lines| async move {
+        let reject = tower::service_fn(async |_: http::Request<axum::body::Body>| {
+            let unauthorized = http::Response::builder().status(401).body(());
+            Ok::<_, klavi_auth::BoxError>(unauthorized.unwrap())
+        });
+        let too_long = get("/monitor/x").map(|_| axum::body::Body::from("12345"));
         layer(&lines, Scripted::tokens())
-            .send_once()
-            .layer(nobody())
-            .oneshot(get("/monitor/x"))
+            .replay_with(axum::body::Body::new)
+            .replay_limit(4)
+            .layer(reject)
+            .oneshot(too_long)
             .await
             .unwrap();
     });
-    assert_eq!(given_up(lines), ["g1 body_not_kept"]);
+    assert_eq!(given_up(lines), ["g1 no_backup"]);
 
     let (lines, ..) = hear(|lines| async move {
         let source = Logged::new(|n| if n == 1 { token("t1") } else { rejected() });

@@ -35,8 +35,8 @@ impl Body for Stalled {
 }
 
 fn takes_over(how: impl FnOnce(&mut ReplayBody<Stalled>)) {
-    let mut first = ReplayBody::recording(Stalled, 10);
-    let mut second = first.again();
+    let mut first = ReplayBody::record(Stalled, 10);
+    let mut second = first.replay();
     let alarm = Arc::new(Alarm::default());
     let waker = Waker::from(Arc::clone(&alarm));
     let cx = &mut Context::from_waker(&waker);
@@ -53,8 +53,9 @@ fn case_53_trailers_alone_are_no_empty_body() {
     let (original, ..) = Original::new(&[Step::Trailers(3)], Hint::Exact, true);
     assert_eq!(original.size_hint().exact(), Some(0));
     let record = RecordBody::new(UnsyncBoxBody::new);
-    let (mut first, kept) = record.keep_body(UnsyncBoxBody::new(original));
-    let mut second = record.restore_body(kept.unwrap()).unwrap();
+    let mut first = UnsyncBoxBody::new(original);
+    let backup = record.back_up_body(&mut first).unwrap();
+    let mut second = record.restore_body(backup).unwrap();
     let cx = &mut Context::from_waker(Waker::noop());
     assert!(matches!(
         Pin::new(&mut first).poll_frame(cx),
@@ -97,17 +98,17 @@ impl Body for Panicking {
 #[test]
 fn case_54_a_panic_of_the_original_is_its_pollers_alone_and_what_it_lost_is_not_passed_over() {
     let cx = &mut Context::from_waker(Waker::noop());
-    let mut first = ReplayBody::recording(Panicking(0), 10);
-    let mut second = first.again();
+    let mut first = ReplayBody::record(Panicking(0), 10);
+    let mut second = first.replay();
     let text = |polled| match polled {
         Poll::Ready(Some(Ok(frame))) => Frame::into_data(frame).unwrap(),
         _ => panic!("not a frame"),
     };
     assert_eq!(text(poll(&mut first, cx)), "one");
     assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut first, cx).is_pending())).is_err());
-    assert!(!second.is_whole() && !second.take_over());
+    assert!(!second.is_complete() && !second.take_over());
     assert!(
-        matches!(poll(&mut second, cx), Poll::Ready(Some(Err(error))) if read_error(&error) == Seen::NotWhole)
+        matches!(poll(&mut second, cx), Poll::Ready(Some(Err(error))) if read_error(&error) == Seen::Incomplete)
     );
     assert_eq!(text(poll(&mut first, cx)), "three");
     assert!(matches!(poll(&mut first, cx), Poll::Ready(None)));
@@ -116,11 +117,11 @@ fn case_54_a_panic_of_the_original_is_its_pollers_alone_and_what_it_lost_is_not_
 #[test]
 fn a_chunk_of_another_kind_is_copied_once_and_then_shared() {
     let cx = &mut Context::from_waker(Waker::noop());
-    let mut first = ReplayBody::recording(
+    let mut first = ReplayBody::record(
         http_body_util::Full::new(std::collections::VecDeque::from([1, 2])),
         2,
     );
-    let mut second = first.again();
+    let mut second = first.replay();
     let mut next = |handle| match poll(handle, cx) {
         Poll::Ready(Some(Ok(frame))) => Frame::into_data(frame).unwrap(),
         _ => panic!("not a frame"),
@@ -132,12 +133,12 @@ fn a_chunk_of_another_kind_is_copied_once_and_then_shared() {
 
 #[test]
 fn case_61_debug_shows_nothing_of_the_body() {
-    let mut first = ReplayBody::recording(http_body_util::Full::<Bytes>::from("secret"), 10);
-    let second = first.again();
+    let mut first = ReplayBody::record(http_body_util::Full::<Bytes>::from("secret"), 10);
+    let second = first.replay();
     assert!(poll(&mut first, &mut Context::from_waker(Waker::noop())).is_ready());
     assert_eq!(
         format!("{second:?}"),
-        "ReplayBody { recorded: 6, limit: 10, whole: true, .. }"
+        "ReplayBody { recorded: 6, limit: 10, complete: true, .. }"
     );
 }
 
@@ -148,12 +149,12 @@ fn the_recording_ends_at_4096_frames_however_small_they_are() {
         http_body_util::StreamBody::new(futures_util::stream::iter(frames))
     };
     for (count, whole) in [(4096, true), (4097, false)] {
-        let mut first = ReplayBody::recording(frames(count), 1 << 20);
-        let second = first.again();
+        let mut first = ReplayBody::record(frames(count), 1 << 20);
+        let second = first.replay();
         let cx = &mut Context::from_waker(Waker::noop());
         for _ in 0..count {
             assert!(matches!(poll(&mut first, cx), Poll::Ready(Some(Ok(_)))));
         }
-        assert_eq!(second.is_whole(), whole, "{count}");
+        assert_eq!(second.is_complete(), whole, "{count}");
     }
 }

@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header::AUTHORIZATION};
 use proptest::{collection::vec, prelude::*};
 
-use super::super::head::KeptHead;
+use super::super::head::SavedHead;
 
 type Head = (Method, Uri, Version, Vec<(String, Vec<u8>, bool)>);
 
@@ -26,7 +26,7 @@ fn shown<B>(request: &Request<B>) -> Head {
 }
 
 fn kept<B: Clone>(request: &Request<B>) -> Request<B> {
-    KeptHead::of(request)
+    SavedHead::of(request)
         .unwrap()
         .restore(request.body().clone())
         .unwrap()
@@ -171,7 +171,7 @@ fn case_61_no_copy_is_made_of_a_value_that_is_marked_sensitive() {
         .header("accept", "*/*")
         .body(())
         .unwrap();
-    let head = KeptHead::of(&request).unwrap();
+    let head = SavedHead::of(&request).unwrap();
     let has = |text: &str| {
         head.parts
             .windows(text.len())

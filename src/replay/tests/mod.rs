@@ -192,7 +192,7 @@ enum Seen {
     /// The original's own error.
     Failed,
     TakenOver,
-    NotWhole,
+    Incomplete,
 }
 
 fn poll<B>(
@@ -242,8 +242,8 @@ fn see(handle: &mut ReplayBody<Original>, steps: &[Step], addresses: &[usize]) -
 fn read_error(error: &BoxError) -> Seen {
     match error.to_string() {
         text if text == "the original failed" => Seen::Failed,
-        text if text.starts_with("the request is being sent again") => Seen::TakenOver,
-        text if text.starts_with("the body was not recorded whole") => Seen::NotWhole,
+        text if text.starts_with("the request is sent again") => Seen::TakenOver,
+        text if text.starts_with("the recording of the body is not complete") => Seen::Incomplete,
         text => panic!("an error of unknown kind: {text}"),
     }
 }

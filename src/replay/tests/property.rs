@@ -39,7 +39,7 @@ struct Model {
 
 impl Model {
     /// Within the limit, and without an error.
-    fn is_whole(&self) -> bool {
+    fn is_complete(&self) -> bool {
         let len = |step: &Step| match *step {
             Step::Data(len) => len,
             Step::Trailers(len) => "grpc-status".len() + len,
@@ -50,7 +50,7 @@ impl Model {
     }
 
     fn take_over(&mut self) -> bool {
-        if self.is_whole() {
+        if self.is_complete() {
             self.handed_over.get_or_insert(self.taken);
         }
         self.handed_over.is_some()
@@ -83,7 +83,7 @@ impl Model {
 
     fn second(&mut self) -> Seen {
         if !self.take_over() {
-            return Seen::NotWhole;
+            return Seen::Incomplete;
         }
         let repeated = self.recorded().next();
         match repeated {
@@ -131,8 +131,8 @@ struct Case {
 impl Case {
     fn new(steps: Vec<Step>, hint: Hint, foresees_end: bool, limit: usize) -> Self {
         let (original, addresses, alive) = Original::new(&steps, hint, foresees_end);
-        let first = ReplayBody::recording(original, limit);
-        let second = first.again();
+        let first = ReplayBody::record(original, limit);
+        let second = first.replay();
         let model = Model {
             steps,
             limit,
@@ -211,10 +211,10 @@ impl Case {
         }
         if let Some(second) = &self.second {
             assert_eq!(
-                second.is_whole() || model.handed_over.is_some(),
-                model.is_whole()
+                second.is_complete() || model.handed_over.is_some(),
+                model.is_complete()
             );
-            let lost = !model.is_whole();
+            let lost = !model.is_complete();
             if self.second_was_read || lost {
                 self.check_claims(second, lost, &[&recorded, model.unread()].concat());
             } else {
@@ -260,7 +260,7 @@ impl Case {
         };
         let alive = self.alive.load(Ordering::SeqCst) - chunks(unread);
         match self.model.handed_over {
-            _ if self.second.is_none() || !self.model.is_whole() => assert_eq!(alive, 0),
+            _ if self.second.is_none() || !self.model.is_complete() => assert_eq!(alive, 0),
             None => assert_eq!(alive, chunks(recorded)),
             // What was repeated may stay until the end.
             Some(step) => {

@@ -34,8 +34,8 @@ fn read(
 fn race(limit: usize, head_start: usize) -> ((Vec<usize>, Seen), (Vec<usize>, Seen)) {
     let steps = [Step::Data(1); STEPS];
     let (original, addresses, alive) = Original::new(&steps, Hint::Exact, true);
-    let mut first = ReplayBody::recording(original, limit);
-    let second = first.again();
+    let mut first = ReplayBody::record(original, limit);
+    let second = first.replay();
     let barrier = Barrier::new(2);
     let results = thread::scope(|scope| {
         let ahead: Vec<_> = (0..head_start)
@@ -65,7 +65,7 @@ fn is_prefix(got: &[usize]) -> bool {
 }
 
 #[test]
-fn case_53_a_hand_over_between_threads_is_whole() {
+fn case_53_a_hand_over_between_threads_is_complete() {
     for round in 0..ROUNDS {
         let ((sent, end), (again, finish)) = race(STEPS, round % STEPS);
         assert!(is_prefix(&sent), "{sent:?}");
@@ -84,7 +84,7 @@ fn case_54_a_hand_over_that_comes_too_late_is_refused_and_disturbs_nobody() {
         let ((sent, end), (again, finish)) = race(limit, round % STEPS);
         assert!(is_prefix(&sent), "{sent:?}");
         match finish {
-            Seen::NotWhole => {
+            Seen::Incomplete => {
                 assert_eq!((sent.len(), end, again.len()), (STEPS, Seen::End, 0));
             }
             _ => {
@@ -166,8 +166,8 @@ fn case_53_no_wake_up_is_lost_when_a_stream_is_taken_over() {
             drop(feed);
             waker.map(Waker::wake)
         };
-        let first = ReplayBody::recording(Fed(Arc::clone(&feed)), usize::MAX);
-        let second = first.again();
+        let first = ReplayBody::record(Fed(Arc::clone(&feed)), usize::MAX);
+        let second = first.replay();
         let one = in_a_thread(first);
         for byte in 0..round % 8 {
             push(byte, false);

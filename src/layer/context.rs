@@ -1,0 +1,235 @@
+//! What the requests of one thread share, so that they seldom write to memory that another core
+//! writes.
+//!
+//! A client is used in two ways: one long-lived clone per task, or one clone per request. In both,
+//! the requests of a thread share one [`Context`], which has a copy of the token. A service looks
+//! its thread's context up in [`Contexts`]. From its second call on it keeps the context until the
+//! token changes. A clone starts without one, so that a clone for a single request never stores it.
+//! Which context a request gets affects its speed only: two threads may share one, and a service
+//! that moves to another thread keeps the one that it has.
+
+use std::{
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+};
+
+use tokio::time::Instant;
+
+use super::{layer::KlaviAuthLayer, shard::Sharded, template::Template};
+use crate::cache::{acquire::Acquire, current::ValidToken, state::Lookup, token_cache::TokenCache};
+
+/// What all clones of a service share.
+struct Shared<S, R> {
+    layer: KlaviAuthLayer<R>,
+    /// Cloned for the few requests that need an instance of their own. A clone of the inner
+    /// service per request would cost more than everything else here.
+    template: Template<S>,
+}
+
+/// What the requests of one thread share.
+pub(super) struct Context<S, R> {
+    shared: Arc<Shared<S, R>>,
+    /// A copy of the layer's token, with bytes of its own.
+    token: Option<ValidToken>,
+}
+
+impl<S, R> Context<S, R> {
+    pub(super) fn layer(&self) -> &KlaviAuthLayer<R> {
+        &self.shared.layer
+    }
+
+    /// The copied token, unless the cache must be asked.
+    #[inline]
+    pub(super) fn fresh_token(&self, now: Instant) -> Option<&ValidToken> {
+        let epoch = self.layer().cache().epoch();
+        self.token
+            .as_ref()
+            .filter(|token| token.is_fresh(epoch, now))
+    }
+
+    /// The copy is of this token.
+    fn has(&self, valid: &ValidToken) -> bool {
+        self.token
+            .as_ref()
+            .is_some_and(|copy| copy.epoch == valid.epoch)
+    }
+}
+
+impl<S: Clone, R> Context<S, R> {
+    /// As [`Template::poll_clone`].
+    pub(super) fn poll_not_ready_inner(&self, cx: &mut TaskContext<'_>) -> Poll<S> {
+        self.shared.template.poll_clone(cx)
+    }
+}
+
+/// A [`Context`] for each thread.
+pub(super) struct Contexts<S, R> {
+    shared: Arc<Shared<S, R>>,
+    by_thread: Sharded<Context<S, R>>,
+}
+
+impl<S, R> Contexts<S, R> {
+    /// `template` was never polled ready.
+    pub(super) fn new(layer: KlaviAuthLayer<R>, template: S) -> Self {
+        let template = Template::new(template);
+        Self {
+            shared: Arc::new(Shared { layer, template }),
+            by_thread: Sharded::new(),
+        }
+    }
+
+    pub(super) fn layer(&self) -> &KlaviAuthLayer<R> {
+        &self.shared.layer
+    }
+
+    /// This thread's context, whatever its token.
+    pub(super) fn get(&self) -> Arc<Context<S, R>> {
+        self.by_thread.get().unwrap_or_else(|| self.set(None))
+    }
+
+    /// This thread's context, and the token for a request that leaves now. Copies the token into
+    /// the context.
+    pub(super) fn lookup(&self, now: Instant) -> (Arc<Context<S, R>>, Lookup<Acquire>) {
+        let context = self.get();
+        if let Some(token) = context.fresh_token(now) {
+            let token = token.clone();
+            return (context, Lookup::Token(token));
+        }
+        match self.layer().cache().lookup(now, None) {
+            Lookup::Token(token) if !context.has(&token) => {
+                (self.set(Some(token.copy())), Lookup::Token(token))
+            }
+            lookup => (context, lookup),
+        }
+    }
+
+    fn set(&self, token: Option<ValidToken>) -> Arc<Context<S, R>> {
+        let shared = Arc::clone(&self.shared);
+        let context = Arc::new(Context { shared, token });
+        self.by_thread.set(Arc::clone(&context));
+        context
+    }
+}
+
+impl<S: Clone, R> Contexts<S, R> {
+    /// As [`Template::poll_clone`].
+    pub(super) fn poll_not_ready_inner(&self, cx: &mut TaskContext<'_>) -> Poll<S> {
+        self.shared.template.poll_clone(cx)
+    }
+}
+
+/// What a request needs until its response arrives.
+pub(super) struct Call<S, R> {
+    pub(super) context: Arc<Context<S, R>>,
+    /// The cache that the request brought in its extensions, used instead of the layer's.
+    pub(super) own_cache: Option<TokenCache>,
+}
+
+impl<S, R> Call<S, R> {
+    pub(super) fn layer(&self) -> &KlaviAuthLayer<R> {
+        self.context.layer()
+    }
+
+    pub(super) fn cache(&self) -> &TokenCache {
+        self.own_cache
+            .as_ref()
+            .unwrap_or_else(|| self.layer().cache())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{
+        klavi::{api::KlaviApi, product::Product},
+        replay::SendOnce,
+        token::{AccessToken, NewToken, source::source_fn},
+    };
+
+    /// A cache whose tokens are `token-1`, `token-2`, …, and contexts that use it.
+    async fn warm() -> (TokenCache, Contexts<(), SendOnce>) {
+        let count = AtomicUsize::new(0);
+        let cache = TokenCache::new(source_fn(move |_| {
+            let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+            async move { NewToken::new(&format!("token-{number}"), Duration::from_secs(1800)) }
+        }));
+        cache.warm_up().await.unwrap();
+        let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone());
+        (cache, Contexts::new(layer.send_once(), ()))
+    }
+
+    fn found(lookup: &Lookup<Acquire>) -> &str {
+        match lookup {
+            Lookup::Token(valid) => valid.token.expose(),
+            _ => "none",
+        }
+    }
+
+    fn is_fresh(context: &Context<(), SendOnce>) -> bool {
+        context.fresh_token(Instant::now()).is_some()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_context_is_kept_while_its_copy_is_fresh() {
+        let (_, contexts) = warm().await;
+        let (first, lookup) = contexts.lookup(Instant::now());
+        assert_eq!(found(&lookup), "token-1");
+        let (second, lookup) = contexts.lookup(Instant::now());
+        assert_eq!(found(&lookup), "token-1");
+        assert!(is_fresh(&first) && Arc::ptr_eq(&first, &second));
+        assert!(Arc::ptr_eq(&first, &contexts.get()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_is_not_fresh_once_its_token_is_invalidated() {
+        let (cache, contexts) = warm().await;
+        let (context, _) = contexts.lookup(Instant::now());
+        cache.invalidate(&cache.get().await.unwrap());
+        assert!(!is_fresh(&context));
+        assert!(matches!(contexts.lookup(Instant::now()).1, Lookup::Wait(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_copy_of_an_earlier_token_becomes_fresh_again() {
+        let (cache, contexts) = warm().await;
+        let mut copies: Vec<Arc<Context<_, _>>> = Vec::new();
+        let reject = |token: &AccessToken| cache.reject(token.generation()).unwrap();
+        let invalidate = |token: &AccessToken| cache.invalidate(token);
+        for withdraw in [
+            &reject as &dyn Fn(&_),
+            &invalidate,
+            &invalidate,
+            &reject,
+            &reject,
+        ] {
+            let token = cache.get().await.unwrap();
+            let (context, lookup) = contexts.lookup(Instant::now());
+            assert_eq!(found(&lookup), token.expose());
+            assert!(is_fresh(&context) && !copies.iter().any(|copy| is_fresh(copy)));
+            copies.push(context);
+            withdraw(&token);
+            assert!(!copies.iter().any(|copy| is_fresh(copy)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_is_not_fresh_while_a_refresh_is_due_and_not_replaced() {
+        let (_, contexts) = warm().await;
+        let (context, _) = contexts.lookup(Instant::now());
+        tokio::time::advance(Duration::from_secs(1500)).await;
+        assert!(!is_fresh(&context));
+        let (same, lookup) = contexts.lookup(Instant::now());
+        assert!(found(&lookup) == "token-1" && Arc::ptr_eq(&same, &context));
+        // The refresh ends. The next lookup copies the new token.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!is_fresh(&context));
+        let (next, lookup) = contexts.lookup(Instant::now());
+        assert_eq!(found(&lookup), "token-2");
+        assert!(is_fresh(&next) && !is_fresh(&context));
+    }
+}
