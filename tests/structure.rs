@@ -205,6 +205,18 @@ fn no_file_imports_from_itself_by_way_of_others() {
 }
 
 #[test]
+fn the_architecture_page_names_files_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // The package on crates.io comes without the page.
+    let Ok(page) = fs::read_to_string(root.join("ARCHITECTURE.md")) else {
+        return;
+    };
+    let named = page.split('`').filter(|path| path.starts_with("src/"));
+    let missing: Vec<_> = named.filter(|path| !root.join(path).exists()).collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}
+
+#[test]
 fn the_check_sees_nested_imports_and_inline_paths() {
     let code =
         "use crate::a::{B, c::{self, D}};\n#[cfg(x)]\nuse super::e::F;\nfn f(x: crate::G) {}";
