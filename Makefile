@@ -35,7 +35,7 @@ test: ## all tests, with all features
 	cargo test --all-features
 
 test-default: ## the tests that differ without features
-	cargo test --test configuration --test layer --test wiping
+	cargo test --test configuration --test contract --test wiping
 
 mtls: ## lint and test the recipe for client certificates
 	cargo clippy --locked --all-targets $(MTLS) --target-dir target -- -D warnings
