@@ -1,8 +1,8 @@
-//! Keep-alive: refreshes without traffic. Off unless asked for.
+//! The background refresh: keeps the token fresh without traffic. Off by default.
 //!
-//! One task, the keeper, does what a caller would do, at the moment when a fetch is due. It runs in
-//! the runtime of the caller that caused it. When somebody else does what it should have done,
-//! another keeper takes over there.
+//! One task, the refresh task, does what a caller would do at the moment when a fetch is due. It
+//! runs on the runtime of the caller whose fetch started it. If its runtime is dropped or stands
+//! still, the next caller that starts a fetch starts another refresh task, on its own runtime.
 
 use std::{
     pin::pin,
@@ -21,36 +21,35 @@ use super::{
     backoff::Urgency,
     core::Core,
     flight,
-    state::{KeeperEntry, State},
+    state::{RefreshTaskEntry, State},
     waiters::Waiter,
 };
 
-/// Starts a keeper if one is wanted and none is on time. Called with every flight that starts, whose
-/// number it gets.
-pub(super) fn ensure(core: &Arc<Core>, number: u64, runtime: &Handle) {
-    if !core.background_refresh {
+/// Starts the refresh task, unless the feature is off or a task is on schedule.
+///
+/// Called with the number of every flight that starts; the task takes that number as its own.
+pub(super) fn ensure_running(core: &Arc<Core>, number: u64, runtime: &Handle) {
+    if !core.background_refresh || !core.lock().register_refresh_task(number, Instant::now()) {
         return;
     }
-    if !core.lock().register_keeper(number, Instant::now()) {
-        return;
-    }
-    let keeper = Keeper {
+    let task = RefreshTask {
         core: Arc::downgrade(core),
-        news: Arc::clone(&core.keeper_news),
+        signal: Arc::clone(&core.refresh_signal),
         number,
         runtime: runtime.clone(),
     };
-    // It ends by itself when the last handle is dropped.
-    drop(runtime.spawn(keeper.run()));
+    // Detached: the task ends by itself when the last handle is dropped.
+    drop(runtime.spawn(task.run()));
 }
 
 impl State {
-    /// Registers a keeper unless one is on time: one that should be awake by now may have a runtime
-    /// that is no longer run.
-    fn register_keeper(&mut self, number: u64, now: Instant) -> bool {
-        let is_late = self.keeper.is_none_or(|keeper| now >= keeper.wakes_at);
+    /// Registers a refresh task, unless another is on schedule. Returns whether it did.
+    ///
+    /// A task that is late may be on a runtime that stands still, so it is replaced.
+    fn register_refresh_task(&mut self, number: u64, now: Instant) -> bool {
+        let is_late = self.refresh_task.is_none_or(|task| now >= task.wakes_at);
         if is_late {
-            self.keeper = Some(KeeperEntry {
+            self.refresh_task = Some(RefreshTaskEntry {
                 number,
                 wakes_at: now,
             });
@@ -58,55 +57,50 @@ impl State {
         is_late
     }
 
-    /// When this keeper is to fetch, or to find out that a flight has stalled. `None` if another
-    /// has taken over.
-    fn plan_keeper(&mut self, number: u64, now: Instant) -> Option<Instant> {
-        let live = self
-            .current
-            .as_ref()
-            .filter(|_| self.is_live(now))
-            .map(|current| &current.schedule);
-        // Nobody waits, whatever the token. What holds back a refresh ends with the token.
+    /// Schedules the next wake-up of this refresh task: when a fetch is due, or when the flight in
+    /// progress counts as stalled. `None` if another task has taken over.
+    fn schedule_refresh_task(&mut self, number: u64, now: Instant) -> Option<Instant> {
         let retry_at = self
             .failures(now)
             .retry_at(Urgency::Background)
             .unwrap_or(now);
-        let fetch_at = live.map_or(retry_at, |schedule| {
-            retry_at.max(schedule.refresh_at).min(schedule.expires_at)
+        let live = self.current.as_ref().filter(|_| self.is_live(now));
+        // The backoff of refreshes ends with the token.
+        let fetch_at = live.map_or(retry_at, |live| {
+            retry_at
+                .max(live.schedule.refresh_at)
+                .min(live.schedule.expires_at)
         });
         let wakes_at = self.waiter().map_or(fetch_at, Waiter::stalled_at);
-        let keeper = self
-            .keeper
-            .as_mut()
-            .filter(|keeper| keeper.number == number)?;
-        keeper.wakes_at = wakes_at;
+        let task = self.refresh_task.as_mut();
+        task.filter(|task| task.number == number)?.wakes_at = wakes_at;
         Some(wakes_at)
     }
 }
 
-struct Keeper {
+struct RefreshTask {
     core: Weak<Core>,
-    news: Arc<Notify>,
+    signal: Arc<Notify>,
     number: u64,
     runtime: Handle,
 }
 
-impl Keeper {
+impl RefreshTask {
     async fn run(self) {
-        while let Some(wakes_at) = self.next_step() {
-            // Whichever comes first, the next step finds out what it means.
-            select(pin!(sleep_until(wakes_at)), pin!(self.news.notified())).await;
-            // After the clock jumped, a flight finds out first that its time is over.
+        while let Some(wakes_at) = self.step() {
+            // `step` does not need to know which of the two came first.
+            select(pin!(sleep_until(wakes_at)), pin!(self.signal.notified())).await;
+            // After a jump of the clock, the flight in progress must see its own timeout first.
             yield_now().await;
         }
     }
 
-    /// Fetches if that is due, and says when to look again. `None` if the last handle is gone, or
-    /// if another keeper has taken over.
-    fn next_step(&self) -> Option<Instant> {
+    /// Fetches if a fetch is due, and returns the next wake-up. `None` if the last handle is gone
+    /// or another task has taken over.
+    fn step(&self) -> Option<Instant> {
         let core = self.core.upgrade()?;
         let now = Instant::now();
-        let wakes_at = core.lock().plan_keeper(self.number, now)?;
+        let wakes_at = core.lock().schedule_refresh_task(self.number, now)?;
         if now < wakes_at {
             return Some(wakes_at);
         }
@@ -116,24 +110,20 @@ impl Keeper {
         if let Some(launch) = launch {
             flight::start(&core, launch, &self.runtime);
         }
-        core.lock().plan_keeper(self.number, Instant::now())
+        core.lock()
+            .schedule_refresh_task(self.number, Instant::now())
     }
 }
 
-impl Drop for Keeper {
+impl Drop for RefreshTask {
     fn drop(&mut self) {
         let Some(core) = self.core.upgrade() else {
             return;
         };
-        let mut state = core.lock();
-        if state
-            .keeper
-            .is_some_and(|keeper| keeper.number == self.number)
-        {
-            state.keeper = None;
-        } else {
-            // It may have taken the news that its successor waits for.
-            self.news.notify_one();
+        let entry = &mut core.lock().refresh_task;
+        if entry.take_if(|task| task.number == self.number).is_none() {
+            // This task may have consumed a wake-up that was meant for its successor.
+            self.signal.notify_one();
         }
     }
 }

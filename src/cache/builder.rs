@@ -143,14 +143,14 @@ impl TokenSettings {
             attempts,
         };
         let state = SharedState::new(State::new(config, Bucket::new(budget)));
-        let keeper_news = Arc::new(Notify::new());
+        let refresh_signal = Arc::new(Notify::new());
         let core = Core {
             source,
             background_refresh,
             randomness,
             events,
             state,
-            keeper_news,
+            refresh_signal,
         };
         Ok(TokenCache {
             core: Arc::new(core),

@@ -22,7 +22,7 @@ pub(crate) struct Core {
     pub(super) events: Events,
     pub(super) state: SharedState,
     /// Wakes the keep-alive task: a token came in, or the last handle is gone.
-    pub(super) keeper_news: Arc<Notify>,
+    pub(super) refresh_signal: Arc<Notify>,
 }
 
 impl Core {
@@ -56,6 +56,6 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        self.keeper_news.notify_one();
+        self.refresh_signal.notify_one();
     }
 }

@@ -184,8 +184,8 @@ impl Drop for Flight {
         self.core
             .state
             .change(|state| state.abandon(self.launch.number, Instant::now()));
-        // The keeper finds out what comes next.
-        self.core.keeper_news.notify_one();
+        // The refresh task schedules its next wake-up.
+        self.core.refresh_signal.notify_one();
         if !self.finished {
             self.finish("lost", None);
         }

@@ -15,7 +15,7 @@ impl Core {
         let (lookup, launch) = self.state.change(|state| state.lookup(now, rejected, id));
         if let Some((launch, runtime)) = launch.zip(runtime) {
             flight::start(self, launch, &runtime);
-            background_refresh::ensure(self, launch.number, &runtime);
+            background_refresh::ensure_running(self, launch.number, &runtime);
         }
         lookup
     }

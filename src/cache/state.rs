@@ -50,14 +50,14 @@ pub(super) struct State {
     last_flight: u64,
     pub(super) backoffs: Backoffs,
     budget: Bucket,
-    pub(super) keeper: Option<KeeperEntry>,
+    pub(super) refresh_task: Option<RefreshTaskEntry>,
     /// To be dropped after the lock is released.
     pub(super) displaced: Vec<Box<dyn Any + Send>>,
 }
 
 /// The keep-alive task in charge.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct KeeperEntry {
+pub(super) struct RefreshTaskEntry {
     pub(super) number: u64,
     pub(super) wakes_at: Instant,
 }
@@ -81,7 +81,7 @@ impl State {
             last_flight: 0,
             backoffs: Backoffs::default(),
             budget,
-            keeper: None,
+            refresh_task: None,
             displaced: Vec::new(),
         }
     }
