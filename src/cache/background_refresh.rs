@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    backoff::Urgency,
+    backoff::FetchMode,
     core::Core,
     flight,
     state::{RefreshTaskEntry, State},
@@ -62,7 +62,7 @@ impl State {
     fn schedule_refresh_task(&mut self, number: u64, now: Instant) -> Option<Instant> {
         let retry_at = self
             .failures(now)
-            .retry_at(Urgency::Background)
+            .retry_at(FetchMode::Background)
             .unwrap_or(now);
         let live = self.current.as_ref().filter(|_| self.is_live(now));
         // The backoff of refreshes ends with the token.

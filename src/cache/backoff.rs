@@ -82,13 +82,13 @@ fn doubled(first: Duration, failures: u32) -> Duration {
     })
 }
 
-/// On whose behalf a fetch would start.
+/// Whether callers wait for a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Urgency {
-    /// Nobody waits: the current token can be sent.
+pub(crate) enum FetchMode {
+    /// They do not: the current token can be sent.
     Background,
-    /// Somebody waits for the token.
-    Waiting,
+    /// They do, so its backoff is shorter.
+    Foreground,
 }
 
 /// The failures in a row of one kind of fetch, and the pause after the last one.
@@ -134,7 +134,7 @@ impl Backoffs {
 struct Pause {
     error: Error,
     background_until: Instant,
-    waiting_until: Instant,
+    foreground_until: Instant,
 }
 
 impl Failures {
@@ -189,23 +189,23 @@ impl Failures {
         let pause = Pause {
             error: error.clone(),
             background_until: now + background.max(retry_after),
-            waiting_until: now + waiting.max(retry_after),
+            foreground_until: now + waiting.max(retry_after),
         };
         self.pause.replace(pause).map(|pause| pause.error)
     }
 
     /// Why no fetch may start now, if none may.
-    pub(crate) fn blocking_error(&self, now: Instant, urgency: Urgency) -> Option<&Error> {
-        self.retry_at(urgency)
+    pub(crate) fn blocking_error(&self, now: Instant, mode: FetchMode) -> Option<&Error> {
+        self.retry_at(mode)
             .filter(|&at| now < at)
             .and_then(|_| self.last_error())
     }
 
     /// When the next fetch may start. `None` if nothing failed.
-    pub(crate) fn retry_at(&self, urgency: Urgency) -> Option<Instant> {
-        self.pause.as_ref().map(|pause| match urgency {
-            Urgency::Background => pause.background_until,
-            Urgency::Waiting => pause.waiting_until,
+    pub(crate) fn retry_at(&self, mode: FetchMode) -> Option<Instant> {
+        self.pause.as_ref().map(|pause| match mode {
+            FetchMode::Background => pause.background_until,
+            FetchMode::Foreground => pause.foreground_until,
         })
     }
 
@@ -227,15 +227,14 @@ mod tests {
     fn pauses(errors: impl IntoIterator<Item = Error>) -> Vec<(u64, u64)> {
         let now = Instant::now();
         let mut failures = Failures::default();
-        let after =
-            |failures: &Failures, urgency| (failures.retry_at(urgency).unwrap() - now).as_secs();
+        let after = |failures: &Failures, mode| (failures.retry_at(mode).unwrap() - now).as_secs();
         errors
             .into_iter()
             .map(|error| {
                 failures.record(Backoff::default(), &error, now, 1.0);
                 (
-                    after(&failures, Urgency::Background),
-                    after(&failures, Urgency::Waiting),
+                    after(&failures, FetchMode::Background),
+                    after(&failures, FetchMode::Foreground),
                 )
             })
             .collect()
@@ -303,7 +302,7 @@ mod tests {
             let mut failures = Failures::default();
             failures.hold(&error, now);
             assert_eq!(failures.count, 0);
-            failures.retry_at(Urgency::Waiting).map(|at| at - now)
+            failures.retry_at(FetchMode::Foreground).map(|at| at - now)
         };
         assert_eq!(held(Error::timeout()), None);
         assert_eq!(held(Error::permanent("no")), Some(secs(5)));
@@ -327,10 +326,14 @@ mod tests {
         let end = now + secs(1);
         assert!(
             failures
-                .blocking_error(end - Duration::from_nanos(1), Urgency::Waiting)
+                .blocking_error(end - Duration::from_nanos(1), FetchMode::Foreground)
                 .is_some()
         );
-        assert!(failures.blocking_error(end, Urgency::Waiting).is_none());
+        assert!(
+            failures
+                .blocking_error(end, FetchMode::Foreground)
+                .is_none()
+        );
         assert!(failures.last_error().is_some());
     }
 

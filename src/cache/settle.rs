@@ -14,7 +14,7 @@ use std::mem;
 use tokio::time::Instant;
 
 use super::{
-    backoff::Urgency,
+    backoff::FetchMode,
     current::Current,
     flight_entry::{FlightEntry, Launch},
     state::State,
@@ -125,7 +125,10 @@ impl State {
         // Nobody waits while there is a suspect: the whole pause.
         let draw = if serving && !is_refresh { 1.0 } else { draw };
         self.record(is_refresh, &error, now, draw);
-        let retry_at = self.failures(now).retry_at(Urgency::Waiting).unwrap_or(now);
+        let retry_at = self
+            .failures(now)
+            .retry_at(FetchMode::Foreground)
+            .unwrap_or(now);
         let is_transient = error.recovery() == Recovery::Transient;
         // Those who need a token that could not be refreshed share a new flight, unless it would have to wait.
         let may_retry = flight.attempts < self.config.attempts
@@ -146,7 +149,7 @@ impl State {
         let serving = self.valid_token(now, None).is_some();
         let retry_at = self
             .failures(now)
-            .retry_at(self.urgency(now))
+            .retry_at(self.fetch_mode(now))
             .unwrap_or(now);
         Some(Step::End(
             End::Failed {

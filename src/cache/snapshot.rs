@@ -67,7 +67,7 @@ impl Snapshot {
         });
         let failures = state.failures(now);
         let retry_in = failures
-            .retry_at(state.urgency(now))
+            .retry_at(state.fetch_mode(now))
             .map(|at| at.saturating_duration_since(now));
         Self {
             token,

@@ -17,7 +17,7 @@ use tokio::{runtime::Id, time::Instant};
 
 use super::policy::{Freshness, RefreshPolicy};
 use super::{
-    backoff::{Backoff, Backoffs, Failures, Urgency},
+    backoff::{Backoff, Backoffs, Failures, FetchMode},
     budget::{Bucket, OverBudget},
     current::{Current, Status, ValidToken},
     flight_entry::{FlightEntry, Launch},
@@ -103,7 +103,7 @@ impl State {
         let is_paused = self
             .backoffs
             .fetch
-            .blocking_error(now, Urgency::Waiting)
+            .blocking_error(now, FetchMode::Foreground)
             .is_some();
         if self.flight.is_none() && (is_paused || runtime.is_none()) {
             // No replacement can be fetched now.
@@ -115,7 +115,7 @@ impl State {
                 let is_due = now >= token.fresh_until && self.flight.is_none() && runtime.is_some();
                 let is_paused = || {
                     self.failures(now)
-                        .blocking_error(now, self.urgency(now))
+                        .blocking_error(now, self.fetch_mode(now))
                         .is_some()
                 };
                 let launch = (is_due && !is_paused()).then(|| self.register_flight(now, runtime).0);
@@ -128,7 +128,7 @@ impl State {
         }
         let paused = self
             .failures(now)
-            .blocking_error(now, Urgency::Waiting)
+            .blocking_error(now, FetchMode::Foreground)
             .cloned();
         let no_runtime = || Error::interrupted("there is no tokio runtime to fetch the token in");
         if let Some(error) = paused.or_else(|| runtime.is_none().then(no_runtime)) {
@@ -161,7 +161,7 @@ impl State {
         let is_paused = self
             .backoffs
             .fetch
-            .blocking_error(now, Urgency::Waiting)
+            .blocking_error(now, FetchMode::Foreground)
             .is_some();
         if first && !is_paused {
             self.budget.withdraw(now, draw)?;
@@ -301,11 +301,11 @@ impl State {
 
     /// On whose behalf the next fetch starts. Nobody waits while there is a suspect either, but
     /// every request that is sent with one may fail.
-    pub(super) fn urgency(&self, now: Instant) -> Urgency {
+    pub(super) fn fetch_mode(&self, now: Instant) -> FetchMode {
         if self.is_live(now) && !self.is_expiring(now) {
-            Urgency::Background
+            FetchMode::Background
         } else {
-            Urgency::Waiting
+            FetchMode::Foreground
         }
     }
 
