@@ -24,7 +24,7 @@ use super::{
     waiters::{Sender, Waiter},
 };
 use crate::{
-    error::{Error, Lost},
+    error::{Error, TokenState},
     events::event::FetchReason,
     token::AccessToken,
 };
@@ -344,11 +344,11 @@ impl State {
     /// What callers get when there is no token because of `cause`.
     pub(super) fn without_token(&self, now: Instant, cause: Error) -> Error {
         match self.reason(now) {
-            FetchReason::First => Error::no_token(Lost::NeverHad, cause),
+            FetchReason::First => Error::no_token(TokenState::Missing, cause),
             FetchReason::Rejected | FetchReason::Invalidated => {
-                Error::no_token(Lost::Rejected, cause)
+                Error::no_token(TokenState::Rejected, cause)
             }
-            FetchReason::Expired => Error::no_token(Lost::Expired, cause),
+            FetchReason::Expired => Error::no_token(TokenState::Expired, cause),
             FetchReason::Refresh => cause,
         }
     }

@@ -111,7 +111,7 @@ mod tests {
     fn case_61_the_chain_its_texts_and_its_kind_survive_the_mask() {
         let cause = Outer("sent hidden", Some(io::ErrorKind::ConnectionRefused.into()));
         let error = Error::no_token(
-            crate::error::Lost::NeverHad,
+            crate::error::TokenState::Missing,
             Error::transport(cause).masked(&mask),
         );
         assert_eq!(lines(&error)[2..], ["sent ***", "connection refused"]);

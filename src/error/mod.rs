@@ -67,15 +67,15 @@ struct Inner {
 
 /// What became of the token that callers can no longer use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lost {
-    NeverHad,
+pub(crate) enum TokenState {
+    Missing,
     Expired,
     Rejected,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    NoToken(Lost),
+    NoToken(TokenState),
     KeysRejected,
     KeysNeeded,
     BadRequest,
@@ -329,9 +329,9 @@ impl Error {
         }))
     }
 
-    pub(crate) fn no_token(lost: Lost, cause: Self) -> Self {
+    pub(crate) fn no_token(state: TokenState, cause: Self) -> Self {
         let recovery = cause.recovery();
-        Self::new(Kind::NoToken(lost), recovery).with_source(cause)
+        Self::new(Kind::NoToken(state), recovery).with_source(cause)
     }
 
     pub(crate) fn invalid_response(what: &'static str) -> Self {
@@ -435,11 +435,13 @@ impl fmt::Display for Error {
             write!(f, "{endpoint}: ")?;
         }
         match kind {
-            Kind::NoToken(Lost::NeverHad) => f.write_str("no access token could be fetched")?,
-            Kind::NoToken(Lost::Expired) => {
+            Kind::NoToken(TokenState::Missing) => {
+                f.write_str("no access token could be fetched")?
+            }
+            Kind::NoToken(TokenState::Expired) => {
                 f.write_str("the access token has expired and no new one could be fetched")?;
             }
-            Kind::NoToken(Lost::Rejected) => {
+            Kind::NoToken(TokenState::Rejected) => {
                 f.write_str("the access token was rejected and no new one could be fetched")?;
             }
             Kind::KeysRejected if *endpoint == Some(TokenEndpoint::Token) => {
@@ -550,7 +552,7 @@ mod tests {
     #[test]
     fn case_63_predicates_see_through_the_chain() {
         let cause = Error::timeout().with_retry_after(Duration::from_secs(3));
-        let error = Error::no_token(Lost::Expired, cause);
+        let error = Error::no_token(TokenState::Expired, cause);
         assert!(error.is_no_token() && error.is_timeout());
         assert!(!error.is_transport() && !error.is_keys_rejected() && !error.is_throttled());
         assert_eq!(error.retry_after(), Some(Duration::from_secs(3)));
@@ -577,7 +579,7 @@ mod tests {
             ("source", Error::is_source),
         ];
         let kinds = [
-            Kind::NoToken(Lost::Expired),
+            Kind::NoToken(TokenState::Expired),
             Kind::KeysRejected,
             Kind::KeysNeeded,
             Kind::BadRequest,
@@ -603,7 +605,7 @@ mod tests {
             assert_eq!(held, [predicates[number].0], "{error:?}");
             assert_eq!(error.label(), predicates[number].0);
             assert_eq!(
-                Error::no_token(Lost::NeverHad, error.clone()).label(),
+                Error::no_token(TokenState::Missing, error.clone()).label(),
                 error.label()
             );
         }
@@ -611,7 +613,7 @@ mod tests {
 
     #[test]
     fn what_the_endpoint_said_is_found_through_the_chain() {
-        let error = Error::no_token(Lost::NeverHad, Error::timeout());
+        let error = Error::no_token(TokenState::Missing, Error::timeout());
         assert_eq!(
             (error.endpoint(), error.status(), error.message()),
             (None, None, None)
@@ -621,7 +623,7 @@ mod tests {
             .with_endpoint(TokenEndpoint::Auth, "api.klavi.ai")
             .with_status(StatusCode::BAD_GATEWAY)
             .with_message(Some("later".to_owned()));
-        let error = Error::no_token(Lost::NeverHad, cause);
+        let error = Error::no_token(TokenState::Missing, cause);
         assert_eq!(
             (error.endpoint(), error.host()),
             (Some(TokenEndpoint::Auth), Some("api.klavi.ai"))
@@ -634,7 +636,7 @@ mod tests {
 
     #[test]
     fn case_63_no_cause_is_printed_twice() {
-        let error = Error::no_token(Lost::NeverHad, Error::transport("connection reset"));
+        let error = Error::no_token(TokenState::Missing, Error::transport("connection reset"));
         let mut lines = Vec::new();
         let mut next: Option<&dyn std::error::Error> = Some(&error);
         while let Some(e) = next {
