@@ -155,7 +155,7 @@ impl Failures {
             0
         };
         // A first accident says nothing about the endpoint.
-        let failures = self.count - u32::from(error.recovery() == Recovery::Accident);
+        let failures = self.count - u32::from(error.recovery() == Recovery::Immediate);
         let pause = |longest| match self.permanent {
             0 => backoff.pause(failures, draw, longest),
             permanent => doubled(LONGEST_WAITING, permanent).min(longest),

@@ -65,7 +65,7 @@ struct Inner {
     source: Option<Cause>,
 }
 
-/// What became of the token that callers can no longer use.
+/// Why the current token cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TokenState {
     Missing,
@@ -95,15 +95,15 @@ pub(crate) enum Kind {
 /// What a failed attempt means for the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recovery {
-    /// May pass by itself: tried again within the flight, then backed off from.
+    /// May succeed if tried again: retried within the flight, then backed off from.
     Transient,
-    /// Not worth trying again at once: backed off from.
+    /// Not worth an immediate retry: backed off from.
     BackOff,
-    /// Stands until somebody mends it: remembered for a fixed while.
+    /// Persists until somebody fixes it: remembered for a fixed time.
     Permanent,
-    /// Says nothing about the token endpoint: the next caller may ask at once. Backed off from if
-    /// it repeats.
-    Accident,
+    /// Says nothing about the token endpoint, so the next caller may fetch at once. Repeated
+    /// failures are backed off from.
+    Immediate,
 }
 
 impl Error {
@@ -347,7 +347,7 @@ impl Error {
     }
 
     pub(crate) fn interrupted(what: &'static str) -> Self {
-        Self::new(Kind::Interrupted(what), Recovery::Accident)
+        Self::new(Kind::Interrupted(what), Recovery::Immediate)
     }
 
     /// The fetch was lost with the runtime that it ran in.
