@@ -1,4 +1,4 @@
-//! How long the token source is left alone after a failure: pure arithmetic, no clock.
+//! The backoff after failed fetches: pure arithmetic, no clock.
 
 use std::time::Duration;
 
@@ -7,26 +7,29 @@ use tokio::time::Instant;
 use crate::error::{Error, Recovery, config::ConfigError, token_endpoint::TokenEndpoint};
 
 /// The longest pause: of a background refresh after permanent errors, and of `Retry-After`.
-const LONGEST: Duration = Duration::from_secs(300);
+const MAX_PAUSE: Duration = Duration::from_secs(300);
 
-/// The longest backoff of a fetch that somebody waits for, so that a recovered endpoint is found
-/// again soon. It is also the first pause after a permanent error (keys rejected).
-const LONGEST_WAITING: Duration = Duration::from_secs(5);
+/// The longest backoff of a fetch that callers wait for, so that they soon notice when the endpoint
+/// has recovered. Also the first pause after a permanent error (keys rejected).
+const MAX_FOREGROUND_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long the token source is left alone after a failure: an exponential backoff with full
-/// jitter.
+/// How long the cache waits after a failed fetch before it calls the token source again: an
+/// exponential backoff with full jitter.
 ///
-/// The pause is a random part of its cap, and the cap doubles with every failure in a row, from
+/// The pause is a random part of its cap. The cap doubles with every consecutive failure, from
 /// [`first`](Self::first) to [`longest`](Self::longest). Default: 1 s to 30 s.
 ///
-/// A fetch that callers wait for is held back for 5 s at most, so that a recovered endpoint is
-/// found again soon. The backoff of refreshes ends with the token: then a fetch starts at once.
+/// A fetch that callers wait for is held back for at most 5 s, so that they soon notice when the
+/// endpoint has recovered. The backoff of refreshes ends with the token: a fetch starts as soon as
+/// the token has expired.
 ///
 /// ```
 /// use std::time::Duration;
 /// use klavi_auth::Backoff;
 ///
-/// let backoff = Backoff::default().first(Duration::from_millis(500)).longest(Duration::from_secs(60));
+/// let backoff = Backoff::default()
+///     .first(Duration::from_millis(500))
+///     .longest(Duration::from_secs(60));
 /// # let _ = backoff;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,36 +49,33 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The cap of the pause after a first failure. Above zero. Default: 1 s.
+    /// The cap of the pause after the first failure. Above zero. Default: 1 s.
     pub fn first(mut self, pause: Duration) -> Self {
         self.first = pause;
         self
     }
 
-    /// The cap of any pause. At most five minutes. Default: 30 s.
+    /// The cap of every pause. At most five minutes. Default: 30 s.
     pub fn longest(mut self, pause: Duration) -> Self {
         self.longest = pause;
         self
     }
 
     pub(crate) fn check(self) -> Result<(), ConfigError> {
-        let is_valid =
-            !self.first.is_zero() && self.first <= self.longest && self.longest <= LONGEST;
-        if is_valid {
-            Ok(())
-        } else {
-            Err(ConfigError::Backoff)
+        if self.first.is_zero() || self.first > self.longest || self.longest > MAX_PAUSE {
+            return Err(ConfigError::Backoff);
         }
+        Ok(())
     }
 
-    /// The pause after `failures` in a row, for a `draw` from 0 to 1.
+    /// The pause after this many consecutive failures, for a `draw` from 0 to 1.
     fn pause(&self, failures: u32, draw: f64, longest: Duration) -> Duration {
         let cap = doubled(self.first, failures).min(self.longest).min(longest);
         cap.mul_f64(draw.clamp(0.0, 1.0))
     }
 }
 
-/// `first` after one failure, twice that after two, and so on; nothing after none.
+/// Zero after no failure, `first` after one, twice that after two, and so on.
 fn doubled(first: Duration, failures: u32) -> Duration {
     failures.checked_sub(1).map_or(Duration::ZERO, |doublings| {
         first.saturating_mul(1 << doublings.min(31))
@@ -91,15 +91,6 @@ pub(crate) enum FetchMode {
     Foreground,
 }
 
-/// The failures in a row of one kind of fetch, and the pause after the last one.
-#[derive(Debug, Default)]
-pub(crate) struct Failures {
-    pub(crate) count: u32,
-    /// How many of the last ones were permanent.
-    permanent: u32,
-    pause: Option<Pause>,
-}
-
 /// The failures of all fetches of a cache.
 #[derive(Debug, Default)]
 pub(crate) struct Backoffs {
@@ -110,8 +101,8 @@ pub(crate) struct Backoffs {
 }
 
 impl Backoffs {
-    /// Records a failure where it holds back the next fetch. Returns the errors that are no longer
-    /// remembered, to be dropped outside of any lock.
+    /// Records a failure where it holds back the next fetch. Returns the errors that it replaces,
+    /// for the caller to drop outside of any lock.
     pub(crate) fn record(
         &mut self,
         backoff: Backoff,
@@ -123,11 +114,22 @@ impl Backoffs {
         if !is_refresh {
             return [self.fetch.record(backoff, error, now, draw), None];
         }
-        // What `/refresh` asked for binds refreshes only.
-        let binds_all = error.endpoint() != Some(TokenEndpoint::Refresh);
-        let held = binds_all.then(|| self.fetch.hold(error, now)).flatten();
-        [self.refresh.record(backoff, error, now, draw), held]
+        // A `Retry-After` of `/refresh` must not hold back `/auth`.
+        let applies_to_all = error.endpoint() != Some(TokenEndpoint::Refresh);
+        let inherited = applies_to_all
+            .then(|| self.fetch.inherit(error, now))
+            .flatten();
+        [self.refresh.record(backoff, error, now, draw), inherited]
     }
+}
+
+/// The consecutive failures of one kind of fetch, and the pause after the last one.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    pub(crate) count: u32,
+    /// How many of the last ones were permanent.
+    permanent: u32,
+    pause: Option<Pause>,
 }
 
 #[derive(Debug)]
@@ -138,8 +140,8 @@ struct Pause {
 }
 
 impl Failures {
-    /// Records a failure. Returns the error that is no longer remembered, to be dropped outside of
-    /// any lock.
+    /// Records a failure. Returns the error that it replaces, for the caller to drop outside of any
+    /// lock.
     pub(crate) fn record(
         &mut self,
         backoff: Backoff,
@@ -148,57 +150,49 @@ impl Failures {
         draw: f64,
     ) -> Option<Error> {
         self.count = self.count.saturating_add(1);
-        let is_permanent = error.recovery() == Recovery::Permanent;
-        self.permanent = if is_permanent {
-            self.permanent.saturating_add(1)
-        } else {
-            0
+        self.permanent = match error.recovery() {
+            Recovery::Permanent => self.permanent.saturating_add(1),
+            _ => 0,
         };
-        // A first accident says nothing about the endpoint.
         let failures = self.count - u32::from(error.recovery() == Recovery::Immediate);
         let pause = |longest| match self.permanent {
             0 => backoff.pause(failures, draw, longest),
-            permanent => doubled(LONGEST_WAITING, permanent).min(longest),
+            permanent => doubled(MAX_FOREGROUND_PAUSE, permanent).min(longest),
         };
-        self.set(error, now, pause(LONGEST), pause(LONGEST_WAITING))
+        self.set_pause(error, now, pause(MAX_PAUSE), pause(MAX_FOREGROUND_PAUSE))
     }
 
-    /// Takes over the part of the pause after a failure of another row that binds everybody: what
-    /// the server asked for, and the pause after a permanent error. Returns what
-    /// [`record`](Self::record) does.
-    pub(crate) fn hold(&mut self, error: &Error, now: Instant) -> Option<Error> {
-        let is_permanent = error.recovery() == Recovery::Permanent;
-        let pause = if is_permanent {
-            LONGEST_WAITING
-        } else {
-            Duration::ZERO
+    /// Takes over what a failure of the other kind of fetch imposes on this kind too: its
+    /// `Retry-After`, or the pause after a permanent error. Returns the error that it replaces.
+    fn inherit(&mut self, error: &Error, now: Instant) -> Option<Error> {
+        let pause = match error.recovery() {
+            Recovery::Permanent => MAX_FOREGROUND_PAUSE,
+            _ if error.retry_after().is_some() => Duration::ZERO,
+            _ => return None,
         };
-        let binds = is_permanent || error.retry_after().is_some();
-        binds.then(|| self.set(error, now, pause, pause)).flatten()
+        self.set_pause(error, now, pause, pause)
     }
 
-    fn set(
+    fn set_pause(
         &mut self,
         error: &Error,
         now: Instant,
         background: Duration,
-        waiting: Duration,
+        foreground: Duration,
     ) -> Option<Error> {
-        // The server asked for it: it holds for everybody.
-        let retry_after = error.retry_after().unwrap_or_default().min(LONGEST);
+        let retry_after = error.retry_after().unwrap_or_default().min(MAX_PAUSE);
         let pause = Pause {
             error: error.clone(),
             background_until: now + background.max(retry_after),
-            foreground_until: now + waiting.max(retry_after),
+            foreground_until: now + foreground.max(retry_after),
         };
         self.pause.replace(pause).map(|pause| pause.error)
     }
 
-    /// Why no fetch may start now, if none may.
+    /// The error because of which no fetch may start now. `None` if a fetch may start.
     pub(crate) fn blocking_error(&self, now: Instant, mode: FetchMode) -> Option<&Error> {
-        self.retry_at(mode)
-            .filter(|&at| now < at)
-            .and_then(|_| self.last_error())
+        let is_paused = self.retry_at(mode).is_some_and(|at| now < at);
+        self.last_error().filter(|_| is_paused)
     }
 
     /// When the next fetch may start. `None` if nothing failed.
@@ -222,8 +216,8 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    /// The pauses in seconds, background and waiting, after each of these failures with a draw of
-    /// 1.
+    /// The background and foreground pauses in seconds after each of these failures, with a draw
+    /// of 1.
     fn pauses(errors: impl IntoIterator<Item = Error>) -> Vec<(u64, u64)> {
         let now = Instant::now();
         let mut failures = Failures::default();
@@ -241,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn case_33_34_the_pause_doubles_to_30_s_in_the_background_and_to_5_s_for_a_waiter() {
+    fn case_33_34_pauses_double_to_30_s_or_to_5_s_if_callers_wait() {
         let expected = [(1, 1), (2, 2), (4, 4), (8, 5), (16, 5), (30, 5), (30, 5)];
         assert_eq!(
             pauses(std::iter::repeat_with(Error::timeout).take(7)),
@@ -250,16 +244,16 @@ mod tests {
     }
 
     #[test]
-    fn case_33_the_pause_is_drawn_from_all_of_it() {
+    fn case_33_the_pause_is_a_random_part_of_its_cap() {
         let backoff = Backoff::default();
-        assert_eq!(backoff.pause(3, 0.5, LONGEST), secs(2));
-        assert_eq!(backoff.pause(3, 0.0, LONGEST), Duration::ZERO);
-        assert_eq!(backoff.pause(u32::MAX, 1.0, LONGEST), secs(30));
-        assert_eq!(backoff.pause(0, 1.0, LONGEST), Duration::ZERO);
+        assert_eq!(backoff.pause(3, 0.5, MAX_PAUSE), secs(2));
+        assert_eq!(backoff.pause(3, 0.0, MAX_PAUSE), Duration::ZERO);
+        assert_eq!(backoff.pause(u32::MAX, 1.0, MAX_PAUSE), secs(30));
+        assert_eq!(backoff.pause(0, 1.0, MAX_PAUSE), Duration::ZERO);
     }
 
     #[test]
-    fn case_35_permanent_errors_pause_5_s_to_5_min_in_the_background_and_5_s_for_a_waiter() {
+    fn case_35_permanent_errors_pause_5_s_or_refreshes_up_to_5_min() {
         let expected = [
             (5, 5),
             (10, 5),
@@ -277,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn case_35_another_kind_of_error_ends_the_row_of_permanent_ones() {
+    fn case_35_another_kind_of_error_resets_the_permanent_count() {
         let errors = [
             Error::permanent("no"),
             Error::permanent("no"),
@@ -288,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn case_36_retry_after_binds_everybody_and_is_clamped_to_5_min() {
+    fn case_36_retry_after_holds_back_all_and_is_capped_at_5_min() {
         let error = |wait| Error::timeout().with_retry_after(secs(wait));
         assert_eq!(pauses([error(60)]), [(60, 60)]);
         assert_eq!(pauses([error(86_400)]), [(300, 300)]);
@@ -296,18 +290,18 @@ mod tests {
     }
 
     #[test]
-    fn case_36_only_what_binds_everybody_is_taken_over_from_another_row() {
+    fn case_36_fetches_inherit_retry_after_and_permanent_pauses() {
         let now = Instant::now();
-        let held = |error: Error| {
+        let inherited = |error: Error| {
             let mut failures = Failures::default();
-            failures.hold(&error, now);
+            failures.inherit(&error, now);
             assert_eq!(failures.count, 0);
             failures.retry_at(FetchMode::Foreground).map(|at| at - now)
         };
-        assert_eq!(held(Error::timeout()), None);
-        assert_eq!(held(Error::permanent("no")), Some(secs(5)));
+        assert_eq!(inherited(Error::timeout()), None);
+        assert_eq!(inherited(Error::permanent("no")), Some(secs(5)));
         assert_eq!(
-            held(Error::timeout().with_retry_after(secs(7))),
+            inherited(Error::timeout().with_retry_after(secs(7))),
             Some(secs(7))
         );
     }
