@@ -133,7 +133,7 @@ fn has_stalled(
     cx: &mut Context<'_>,
 ) -> bool {
     let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
-    let Some(runtime) = runtime.filter(|_| runtime != waiter.runtime()) else {
+    let Some(runtime) = runtime.filter(|&runtime| runtime != waiter.runtime()) else {
         return false;
     };
     // tokio panics if the runtime has no timer, or has been shut down.

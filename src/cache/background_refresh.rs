@@ -60,10 +60,7 @@ impl State {
     /// Schedules the next wake-up of this refresh task: when a fetch is due, or when the flight in
     /// progress counts as stalled. `None` if another task has taken over.
     fn schedule_refresh_task(&mut self, number: u64, now: Instant) -> Option<Instant> {
-        let retry_at = self
-            .failures(now)
-            .retry_at(FetchMode::Background)
-            .unwrap_or(now);
+        let retry_at = self.retry_at(now, FetchMode::Background);
         let live = self.current.as_ref().filter(|_| self.is_live(now));
         // The backoff of refreshes ends with the token.
         let fetch_at = live.map_or(retry_at, |live| {

@@ -1,14 +1,15 @@
-//! The current token, and which one may follow it.
+//! The current token, and which token may replace it.
 
 use tokio::time::Instant;
 
 use super::policy::{Freshness, Schedule};
 use crate::{
     error::Error,
+    events::event::FetchReason,
     token::{AccessToken, NewToken},
 };
 
-/// A repeated token must end later by at least this fraction of its life to count as extended.
+/// A repeated token counts as extended if it gains at least this fraction of its lifetime: a tenth.
 const EXTENSION: u32 = 10;
 
 #[derive(Debug)]
@@ -18,61 +19,60 @@ pub(super) struct Current {
     pub(super) status: Status,
 }
 
-/// What the API and the program said about a token. Its age is another matter.
+/// What the API and the program said about a token. Independent of its age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     Good,
-    /// Out of use while it is replaced: the API answered 401.
+    /// Out of use while it is replaced: the API responded 401.
     Rejected,
-    /// In use again, since its replacement failed. Nobody but the API can say whether it is dead,
-    /// and a request that is sent with it gets the API's own answer.
+    /// In use again, because its replacement failed. Only the API can tell whether it is dead, and
+    /// a request that is sent with it gets the API's own response.
     Suspect,
     /// Out of use: the program said so.
     Invalidated,
 }
 
-/// A token that may be sent now.
+/// A token that can be sent now.
 #[derive(Clone, Debug)]
 pub(crate) struct ValidToken {
     pub(crate) token: AccessToken,
-    /// Until then, and while the epoch stands, the cache need not be asked again.
+    /// Until then a copy is as good as a lookup, provided that the epoch has not changed.
     pub(super) fresh_until: Instant,
     pub(super) expires_at: Instant,
     pub(crate) epoch: u64,
-    /// It should have been replaced by now, and that failed.
+    /// Its replacement is due and failed.
     pub(super) is_failing: bool,
 }
 
 impl ValidToken {
-    /// It can be sent now, and the cache need not be asked.
+    /// Whether it can be sent now and no refresh is due, so that no lookup is needed.
     pub(crate) fn is_fresh(&self, epoch: u64, now: Instant) -> bool {
         self.epoch == epoch && now < self.fresh_until
     }
 
-    /// A copy with bytes of its own.
+    /// Whether it can be sent now. Decided without the lock.
+    pub(crate) fn is_valid(&self, epoch: u64, now: Instant) -> bool {
+        self.epoch == epoch && now < self.expires_at
+    }
+
+    /// A copy with its own bytes.
     pub(crate) fn copy(&self) -> Self {
         Self {
             token: self.token.copy(),
             ..*self
         }
     }
-
-    /// The same question, answered without the lock: it may still be sent, and is still the current
-    /// token.
-    pub(crate) fn is_valid(&self, epoch: u64, now: Instant) -> bool {
-        self.epoch == epoch && now < self.expires_at
-    }
 }
 
 impl Current {
-    /// The token `new` after `before`. A token whose life is extended keeps its generation, any
-    /// other gets the `next` one.
+    /// The token that replaces `previous`. It gets the generation `next`, or keeps the previous
+    /// one if the same token was extended.
     ///
     /// # Errors
     ///
-    /// `new` has expired, or is no better than a live `before`.
-    pub(super) fn following(
-        before: Option<&Self>,
+    /// `new` has expired, or is no better than a live `previous`.
+    pub(super) fn replacing(
+        previous: Option<&Self>,
         new: NewToken,
         schedule: Schedule,
         next: u64,
@@ -83,37 +83,51 @@ impl Current {
                 "the new access token has already expired",
             ));
         }
-        let mut generation = next;
-        if let Some(live) = before.filter(|current| current.is_live(now)) {
-            let end = live.schedule.expires_at;
-            if schedule.expires_at < end {
-                return Err(Error::invalid_response(
-                    "the new access token ends before the current one",
-                ));
-            }
-            if live.has_string_of(&new) {
-                if schedule.expires_at - end < new.lifetime() / EXTENSION {
-                    return Err(Error::invalid_response(
-                        "the new access token is the current one, no longer",
-                    ));
-                }
-                generation = live.token.generation();
-            }
-        }
-        let token = AccessToken::new(new.into_header(), generation);
+        let generation = match previous.filter(|previous| previous.is_live(now)) {
+            Some(live) => live.generation_of(&new, &schedule, next)?,
+            None => next,
+        };
         Ok(Self {
-            token,
+            token: AccessToken::new(new.into_header(), generation),
             schedule,
             status: Status::Good,
         })
     }
 
-    /// Nothing speaks against it, and it has not expired.
+    fn generation_of(&self, new: &NewToken, schedule: &Schedule, next: u64) -> Result<u64, Error> {
+        let expires_at = self.schedule.expires_at;
+        if schedule.expires_at < expires_at {
+            return Err(Error::invalid_response(
+                "the new access token ends before the current one",
+            ));
+        }
+        if !self.has_same_string(new) {
+            return Ok(next);
+        }
+        if schedule.expires_at - expires_at < new.lifetime() / EXTENSION {
+            return Err(Error::invalid_response(
+                "the new access token is the current one, no longer",
+            ));
+        }
+        Ok(self.token.generation())
+    }
+
+    /// Why a fetch that starts now is needed.
+    pub(super) fn fetch_reason(&self, now: Instant) -> FetchReason {
+        match self.status {
+            Status::Rejected | Status::Suspect => FetchReason::Rejected,
+            Status::Invalidated => FetchReason::Invalidated,
+            Status::Good if self.is_expired(now) => FetchReason::Expired,
+            Status::Good => FetchReason::Refresh,
+        }
+    }
+
+    /// Whether it is good and has not expired.
     pub(super) fn is_live(&self, now: Instant) -> bool {
         self.status == Status::Good && !self.is_expired(now)
     }
 
-    /// A request may carry it.
+    /// Whether requests may carry it.
     pub(super) fn is_valid(&self, now: Instant) -> bool {
         matches!(self.status, Status::Good | Status::Suspect) && !self.is_expired(now)
     }
@@ -122,7 +136,7 @@ impl Current {
         self.schedule.freshness(now) == Freshness::Expired
     }
 
-    pub(super) fn has_string_of(&self, new: &NewToken) -> bool {
+    pub(super) fn has_same_string(&self, new: &NewToken) -> bool {
         self.token.same_string(new.header())
     }
 }

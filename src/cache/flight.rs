@@ -93,7 +93,10 @@ struct Flight {
 impl Flight {
     async fn run(mut self) {
         loop {
-            let asked = self.core.lock().ask(self.launch.number, Instant::now());
+            let asked = self
+                .core
+                .lock()
+                .begin_attempt(self.launch.number, Instant::now());
             let Some((request, awaited_until)) = asked else {
                 return;
             };
@@ -145,14 +148,14 @@ impl Flight {
     fn report(&mut self, end: End, now: Instant) {
         match end {
             End::Outdated => self.finish("outdated", None),
-            End::Installed { arrival, refreshed } => {
-                self.finish("ok", arrival.endpoint);
+            End::Installed { fetched, refreshed } => {
+                self.finish("ok", fetched.endpoint);
                 let event = if refreshed {
                     Event::Refreshed
                 } else {
                     Event::Fetched
                 };
-                self.core.events.emit(&event(arrival));
+                self.core.events.emit(&event(fetched));
             }
             End::Failed {
                 error,

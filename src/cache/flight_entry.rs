@@ -1,4 +1,4 @@
-//! The flight in progress, as the state knows it.
+//! The flight in progress, as the state sees it.
 
 use std::{mem, time::Duration};
 
@@ -11,17 +11,18 @@ use crate::events::event::FetchReason;
 pub(super) struct FlightEntry {
     pub(super) launch: Launch,
     pub(super) waiter: Waiter,
-    /// Dropped with the entry if the flight is lost: that wakes the waiters.
+    /// If the flight is lost, it is dropped with the entry, which wakes the waiters.
     pub(super) sender: Sender,
-    /// Why and when the source was asked last.
-    pub(super) asked: (FetchReason, Instant),
-    /// How often it was asked.
+    /// How many attempts were started.
     pub(super) attempts: u32,
-    /// Callers that have a live token wait for it.
+    /// Why the last attempt was needed when it started. This may differ from the flight's reason.
+    pub(super) attempt_reason: FetchReason,
+    pub(super) attempt_started: Instant,
+    /// Whether callers that have a live token wait for the flight.
     pub(super) is_awaited: bool,
 }
 
-/// A flight that the caller must start.
+/// A registered flight, for the caller to start.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Launch {
     pub(super) number: u64,
@@ -36,30 +37,28 @@ impl FlightEntry {
         reason: FetchReason,
         now: Instant,
         timeout: Duration,
-        runtime: Option<Id>,
+        runtime: Id,
     ) -> Self {
         let deadline = now + timeout;
-        // A flight that is run ends at its timeout; twice that leaves room for a busy runtime.
+        // A flight ends at its timeout. Twice the timeout leaves room for a busy runtime.
         let (sender, waiter) = waiters(deadline + timeout, runtime);
-        let launch = Launch {
-            number,
-            reason,
-            started: now,
-            deadline,
-        };
-        let asked = (reason, now);
         Self {
-            launch,
+            launch: Launch {
+                number,
+                reason,
+                started: now,
+                deadline,
+            },
             waiter,
             sender,
-            asked,
             attempts: 0,
+            attempt_reason: reason,
+            attempt_started: now,
             is_awaited: true,
         }
     }
 
-    /// Callers that have a live token wait no longer, and the flight goes on. Returns their end of
-    /// the channel.
+    /// Lets the callers that have a live token stop waiting. Returns their end of the channel.
     pub(super) fn release_waiters(&mut self) -> Sender {
         self.is_awaited = false;
         let (sender, waiter) = waiters(self.waiter.stalled_at(), self.waiter.runtime());

@@ -11,9 +11,11 @@ pub(crate) mod customers;
 mod flight;
 mod flight_entry;
 mod launch;
+mod lookup;
 #[cfg(test)]
 mod loom;
 pub(crate) mod policy;
+mod rejection;
 mod settle;
 mod shared_state;
 pub(crate) mod snapshot;

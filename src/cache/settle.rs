@@ -1,11 +1,11 @@
-//! How a flight changes what the cache knows.
+//! How a flight changes the state.
 //!
-//! While the source is asked, the token that it is to replace may be rejected, be invalidated or
-//! expire. Then:
+//! The token to replace may be rejected or invalidated, or may expire, while the source is called.
+//! Therefore:
 //!
-//! * A token that comes back is taken, unless the current one was invalidated since the source was
-//!   asked, or was rejected since then and is that very string.
-//! * A failure to replace a live token says nothing to those who need one now.
+//! * A token from a call that began before an invalidation is outdated. So is one from a call that
+//!   began before a rejection, if it repeats the rejected string.
+//! * A failed refresh says nothing to callers that need a token now.
 //!
 //! In both cases the waiters look at the state again and share a new flight.
 
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{
     backoff::FetchMode,
     current::Current,
-    flight_entry::{FlightEntry, Launch},
+    flight_entry::FlightEntry,
     state::State,
     waiters::{Outcome, Sender},
 };
@@ -33,57 +33,65 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Step {
     RetryAt(Instant, Error),
-    /// It reports how it ended, and sends the outcome to its waiters.
+    /// It reports how it ended, then sends the outcome to its waiters.
     End(End, Sender, Outcome),
 }
 
+/// How a flight ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// There is a new token. `refreshed`: the one before it was live.
+    /// There is a new token. `refreshed`: the previous one was live.
     Installed {
-        arrival: FetchedToken,
+        fetched: FetchedToken,
         refreshed: bool,
     },
-    /// `serving`: requests still leave with a token.
+    /// `serving`: requests still leave with the current token.
     Failed {
         error: Error,
         retry_at: Instant,
         serving: bool,
     },
-    /// What came in is as old as a token that went out of use in between.
+    /// The new token is discarded: see the module docs.
     Outdated,
 }
 
 impl State {
-    /// A flight is about to ask the source, and callers that have a live token wait until then.
-    /// `None` if it is no longer registered.
-    pub(super) fn ask(
+    /// Starts an attempt of the flight with this number. Returns the request for the source, and
+    /// until when callers that have a live token wait for it.
+    ///
+    /// `None` if the flight is no longer registered.
+    pub(super) fn begin_attempt(
         &mut self,
         number: u64,
         now: Instant,
     ) -> Option<(TokenRequest, Option<Instant>)> {
         let (reason, awaited_until) = (self.reason(now), self.awaited_until(now));
-        let flight = self
-            .flight
-            .as_mut()
-            .filter(|flight| flight.launch.number == number)?;
-        flight.asked = (reason, now);
+        let flight = self.flight.as_mut();
+        let flight = flight.filter(|flight| flight.launch.number == number)?;
         flight.attempts += 1;
-        let predecessor = match (&self.current, reason) {
-            (None, _) => Predecessor::None,
-            (Some(current), FetchReason::Refresh) => Predecessor::Live(current.token.clone()),
-            (Some(current), FetchReason::Rejected | FetchReason::Invalidated) => {
-                Predecessor::Rejected(current.token.clone())
-            }
-            (Some(current), _) => Predecessor::Expired(current.token.clone()),
-        };
+        flight.attempt_reason = reason;
+        flight.attempt_started = now;
         let failures = self.failures(now);
-        let request =
-            TokenRequest::new(predecessor).after(failures.count, failures.last_error().cloned());
+        let request = TokenRequest::new(self.predecessor(now))
+            .after(failures.count, failures.last_error().cloned());
         Some((request, awaited_until))
     }
 
-    /// The source responded to the flight. No step if the flight is no longer registered.
+    fn predecessor(&self, now: Instant) -> Predecessor {
+        let Some(current) = &self.current else {
+            return Predecessor::None;
+        };
+        let token = current.token.clone();
+        match current.fetch_reason(now) {
+            FetchReason::Refresh => Predecessor::Live(token),
+            FetchReason::Rejected | FetchReason::Invalidated => Predecessor::Rejected(token),
+            FetchReason::First | FetchReason::Expired => Predecessor::Expired(token),
+        }
+    }
+
+    /// Ends an attempt of the flight with this number: the source returned `result`.
+    ///
+    /// `None` if the flight is no longer registered.
     pub(super) fn settle(
         &mut self,
         number: u64,
@@ -92,78 +100,37 @@ impl State {
         draw: f64,
     ) -> Option<Step> {
         let Some(flight) = self.flight.take_if(|flight| flight.launch.number == number) else {
-            self.displaced
-                .extend(result.err().map(|error| Box::new(error) as _));
+            let error = result.err().map(|error| Box::new(error) as _);
+            self.displaced.extend(error);
             return None;
         };
-        let asked = flight.asked.0;
-        let reason = self.reason(now);
-        let is_outdated = |new: &NewToken| match reason {
-            FetchReason::Invalidated => asked != reason,
-            FetchReason::Rejected => {
-                asked != reason
-                    && self
-                        .current
-                        .as_ref()
-                        .is_some_and(|current| current.has_string_of(new))
-            }
-            _ => false,
+        let end = match result {
+            Ok(new) if self.is_outdated(&new, &flight, now) => Ok(End::Outdated),
+            Ok(new) => self.install(new, &flight, now, draw),
+            Err(error) => Err(error),
         };
-        let result = match result {
-            Ok(new) if is_outdated(&new) => {
-                return Some(Step::End(End::Outdated, flight.sender, Ok(())));
-            }
-            result => result.and_then(|new| self.install(new, &flight, now, draw)),
-        };
-        let error = match result {
-            Ok(end) => return Some(Step::End(end, flight.sender, Ok(()))),
-            Err(error) => error,
-        };
-
-        let is_refresh = asked == FetchReason::Refresh;
-        let serving = self.valid_token(now, None).is_some();
-        // Nobody waits while there is a suspect: the whole pause.
-        let draw = if serving && !is_refresh { 1.0 } else { draw };
-        self.record(is_refresh, &error, now, draw);
-        let retry_at = self
-            .failures(now)
-            .retry_at(FetchMode::Foreground)
-            .unwrap_or(now);
-        let is_transient = error.recovery() == Recovery::Transient;
-        // Those who need a token that could not be refreshed share a new flight, unless it would have to wait.
-        let may_retry = flight.attempts < self.config.attempts
-            && retry_at < flight.launch.deadline
-            && (!is_refresh || retry_at > now);
-        if is_transient && !serving && may_retry {
-            self.flight = Some(flight);
-            return Some(Step::RetryAt(retry_at, error));
-        }
-        let (error, outcome) = if is_refresh {
-            (error, Ok(()))
-        } else {
-            let error = self.without_token(now, error);
-            // It could not be replaced.
-            self.suspect(now);
-            (error.clone(), Err(error))
-        };
-        let serving = self.valid_token(now, None).is_some();
-        let retry_at = self
-            .failures(now)
-            .retry_at(self.fetch_mode(now))
-            .unwrap_or(now);
-        Some(Step::End(
-            End::Failed {
-                error,
-                retry_at,
-                serving,
-            },
-            flight.sender,
-            outcome,
-        ))
+        Some(match end {
+            Ok(end) => Step::End(end, flight.sender, Ok(())),
+            Err(error) => self.fail(flight, error, now, draw),
+        })
     }
 
-    /// Makes the token that the flight brought the current one, unless it is no better than a live
-    /// one.
+    fn is_outdated(&self, new: &NewToken, flight: &FlightEntry, now: Instant) -> bool {
+        let reason = self.reason(now);
+        let repeats = |current: &Current| current.has_same_string(new);
+        flight.attempt_reason != reason
+            && match reason {
+                FetchReason::Invalidated => true,
+                FetchReason::Rejected => self.current.as_ref().is_some_and(repeats),
+                _ => false,
+            }
+    }
+
+    /// Makes `new` the current token.
+    ///
+    /// # Errors
+    ///
+    /// It has expired, or is no better than a live current token.
     fn install(
         &mut self,
         new: NewToken,
@@ -172,31 +139,63 @@ impl State {
         draw: f64,
     ) -> Result<End, Error> {
         let (lifetime, endpoint) = (new.lifetime(), new.endpoint());
-        let expires_at = new.expires_at(flight.asked.1);
+        let expires_at = new.expires_at(flight.attempt_started);
         let schedule = self.config.policy.schedule(now, lifetime, expires_at, draw);
-        let next = self.last_generation + 1;
-        let current = Current::following(self.current.as_ref(), new, schedule, next, now)?;
+        let (previous, next) = (self.current.as_ref(), self.last_generation + 1);
+        let current = Current::replacing(previous, new, schedule, next, now)?;
         let refreshed = self.is_live(now);
-        let generation = current.token.generation();
-        self.last_generation = self.last_generation.max(generation);
+        let fetched = FetchedToken {
+            generation: current.token.generation(),
+            reason: flight.launch.reason,
+            endpoint,
+            attempts: flight.attempts,
+            lifetime,
+            latency: now.saturating_duration_since(flight.launch.started),
+            recovered: self.backoffs.refresh.count + self.backoffs.fetch.count > 0,
+        };
+        self.last_generation = self.last_generation.max(fetched.generation);
         self.epoch += 1;
         // ## any => Good
         self.current = Some(current);
-        let recovered = self.backoffs.refresh.count + self.backoffs.fetch.count > 0;
         self.displaced.push(Box::new(mem::take(&mut self.backoffs)));
-        let Launch {
-            reason, started, ..
-        } = flight.launch;
-        let (attempts, latency) = (flight.attempts, now.saturating_duration_since(started));
-        let arrival = FetchedToken {
-            generation,
-            reason,
-            endpoint,
-            attempts,
-            lifetime,
-            latency,
-            recovered,
+        Ok(End::Installed { fetched, refreshed })
+    }
+
+    /// Records that an attempt failed. Retries it within the flight if callers wait and the error
+    /// may pass.
+    fn fail(&mut self, flight: FlightEntry, error: Error, now: Instant, draw: f64) -> Step {
+        let is_refresh = flight.attempt_reason == FetchReason::Refresh;
+        let serving = self.valid_token(now, None).is_some();
+        // No caller waits while requests leave with a suspect, so the pause is not cut short.
+        let draw = if serving && !is_refresh { 1.0 } else { draw };
+        self.record_failure(is_refresh, &error, now, draw);
+
+        let retry_at = self.retry_at(now, FetchMode::Foreground);
+        let may_retry = !serving
+            && error.recovery() == Recovery::Transient
+            && flight.attempts < self.config.attempts
+            && retry_at < flight.launch.deadline;
+        // The token ran out during a refresh: a new flight may start at once, so that this one need
+        // not retry.
+        let is_superseded = is_refresh && retry_at <= now;
+        if may_retry && !is_superseded {
+            self.flight = Some(flight);
+            return Step::RetryAt(retry_at, error);
+        }
+
+        let (error, outcome) = if is_refresh {
+            (error, Ok(()))
+        } else {
+            let error = self.without_token(now, error);
+            // The rejected token could not be replaced.
+            self.mark_suspect(now);
+            (error.clone(), Err(error))
         };
-        Ok(End::Installed { arrival, refreshed })
+        let end = End::Failed {
+            error,
+            retry_at: self.retry_at(now, self.fetch_mode(now)),
+            serving: self.valid_token(now, None).is_some(),
+        };
+        Step::End(end, flight.sender, outcome)
     }
 }

@@ -39,7 +39,7 @@ pub(crate) struct Waiter {
 struct Waiters {
     stalled_at: Instant,
     /// That of the flight.
-    runtime: Option<Id>,
+    runtime: Id,
     list: Mutex<List>,
 }
 
@@ -51,7 +51,7 @@ struct List {
 }
 
 /// For a flight in this runtime that counts as stalled from `stalled_at` on.
-pub(super) fn waiters(stalled_at: Instant, runtime: Option<Id>) -> (Sender, Waiter) {
+pub(super) fn waiters(stalled_at: Instant, runtime: Id) -> (Sender, Waiter) {
     let waiters = Arc::new(Waiters {
         stalled_at,
         runtime,
@@ -122,7 +122,7 @@ impl List {
 
 impl Waiter {
     /// The runtime of the flight.
-    pub(super) fn runtime(&self) -> Option<Id> {
+    pub(super) fn runtime(&self) -> Id {
         self.waiters.runtime
     }
 

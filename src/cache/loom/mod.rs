@@ -33,6 +33,10 @@ mod sync {
 mod acquire;
 #[path = "../flight_entry.rs"]
 mod flight_entry;
+#[path = "../lookup.rs"]
+mod lookup;
+#[path = "../rejection.rs"]
+mod rejection;
 #[path = "../settle.rs"]
 mod settle;
 #[path = "../shared_state.rs"]

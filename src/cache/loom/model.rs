@@ -47,7 +47,7 @@ static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_current_thread().build().unwrap());
 
 /// All flights and waiters are in the same runtime, unless a test says otherwise.
-fn runtime() -> Id {
+pub(super) fn runtime() -> Id {
     RUNTIME.handle().id()
 }
 
@@ -114,7 +114,7 @@ impl Core {
     fn fly(&self, Launch { number, .. }: Launch) {
         loop {
             let asked = Instant::now();
-            let Some(_request) = self.state.lock().ask(number, asked) else {
+            let Some(_request) = self.state.lock().begin_attempt(number, asked) else {
                 break;
             };
             let result = match (self.source)(self.fetches.fetch_add(1, SeqCst) + 1, number) {

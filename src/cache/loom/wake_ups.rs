@@ -14,14 +14,14 @@ use loom::thread;
 use tokio::time::Instant;
 
 use super::{
-    model::{Bell, block_on, exhaustively},
+    model::{Bell, block_on, exhaustively, runtime},
     waiters::{Sender, Waiter},
 };
 use crate::error::Error;
 
 /// The two ends of a flight.
 fn waiters() -> (Sender, Waiter) {
-    super::waiters::waiters(Instant::now(), None)
+    super::waiters::waiters(Instant::now(), runtime())
 }
 
 /// Ends a flight in one of its ways.

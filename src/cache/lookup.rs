@@ -1,0 +1,118 @@
+//! The lookup: the token for a request that leaves now, and the flight that it needs.
+
+use tokio::{runtime::Id, time::Instant};
+
+use super::{
+    backoff::FetchMode,
+    current::ValidToken,
+    flight_entry::{FlightEntry, Launch},
+    state::{Lookup, State},
+    waiters::{Sender, Waiter},
+};
+use crate::error::Error;
+
+impl State {
+    /// The token for a request that leaves now, or the flight to wait for. `rejected` is the
+    /// generation of the token that the API rejected for this request.
+    ///
+    /// Registers a flight if one is needed and returns it for the caller to launch.
+    pub(super) fn lookup(
+        &mut self,
+        now: Instant,
+        rejected: Option<u64>,
+        runtime: Option<Id>,
+    ) -> (Lookup<Waiter>, Option<Launch>) {
+        self.remove_flight(now, |flight| now >= flight.waiter.stalled_at());
+        if self.flight.is_none() && (self.is_fetch_paused(now) || runtime.is_none()) {
+            // A rejected token cannot be replaced now.
+            self.mark_suspect(now);
+        }
+        let fallback = match self.valid_token(now, rejected) {
+            Some(token) if !self.is_expiring(now) => {
+                let launch = self.refresh_if_due(&token, now, runtime);
+                return (Lookup::Token(token), launch);
+            }
+            token => token,
+        };
+        if let Some(flight) = &self.flight {
+            return (Lookup::Wait(flight.waiter.clone()), None);
+        }
+        match self.foreground_runtime(now, runtime) {
+            Ok(runtime) => {
+                let (launch, waiter) = self.register_flight(now, runtime);
+                (Lookup::Wait(waiter), Some(launch))
+            }
+            Err(error) => {
+                let failed = || Lookup::Failed(self.without_token(now, error));
+                (fallback.map_or_else(failed, Lookup::Token), None)
+            }
+        }
+    }
+
+    fn refresh_if_due(
+        &mut self,
+        token: &ValidToken,
+        now: Instant,
+        runtime: Option<Id>,
+    ) -> Option<Launch> {
+        if now < token.fresh_until || self.flight.is_some() {
+            return None;
+        }
+        let mode = self.fetch_mode(now);
+        let is_paused = self.failures(now).blocking_error(now, mode).is_some();
+        let runtime = runtime.filter(|_| !is_paused)?;
+        Some(self.register_flight(now, runtime).0)
+    }
+
+    /// The runtime of a flight that callers wait for.
+    ///
+    /// # Errors
+    ///
+    /// No flight can start now.
+    fn foreground_runtime(&self, now: Instant, runtime: Option<Id>) -> Result<Id, Error> {
+        let failures = self.failures(now);
+        if let Some(error) = failures.blocking_error(now, FetchMode::Foreground) {
+            return Err(error.clone());
+        }
+        let message = "there is no tokio runtime to fetch the token in";
+        runtime.ok_or_else(|| Error::interrupted(message))
+    }
+
+    fn register_flight(&mut self, now: Instant, runtime: Id) -> (Launch, Waiter) {
+        self.last_flight += 1;
+        let (reason, timeout) = (self.reason(now), self.config.flight_timeout);
+        let flight = FlightEntry::new(self.last_flight, reason, now, timeout, runtime);
+        let flight = self.flight.insert(flight);
+        (flight.launch, flight.waiter.clone())
+    }
+
+    /// Removes a flight that ended without a result, because its runtime is gone.
+    pub(super) fn abandon(&mut self, number: u64, now: Instant) {
+        self.remove_flight(now, |flight| flight.launch.number == number);
+    }
+
+    /// Removes a flight that is lost.
+    ///
+    /// It counts as a failure if callers have a token and so need not wait for another flight.
+    /// Otherwise a program that makes a runtime for each call would fetch with each call.
+    fn remove_flight(&mut self, now: Instant, is_lost: impl FnOnce(&FlightEntry) -> bool) {
+        let Some(flight) = self.flight.take_if(|flight| is_lost(flight)) else {
+            return;
+        };
+        if flight.attempts > 0 && self.valid_token(now, None).is_some() {
+            let error = Error::lost("the runtime of the fetch is gone or stands still");
+            // The full pause, because drawing a part of it would run a user's code.
+            self.record_failure(self.is_live(now), &error, now, 1.0);
+        }
+        // The drop of its sender wakes the waiters.
+        self.displaced.push(Box::new(flight));
+    }
+
+    /// Lets callers that have a live token stop waiting for this flight, which goes on. Returns
+    /// their end of the channel.
+    pub(super) fn release_waiters(&mut self, number: u64) -> Option<Sender> {
+        let flight = self.flight.as_mut();
+        let flight = flight.filter(|flight| flight.launch.number == number)?;
+        Some(flight.release_waiters())
+    }
+}

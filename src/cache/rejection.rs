@@ -1,0 +1,76 @@
+//! How the API and the program take the current token out of use.
+
+use tokio::time::Instant;
+
+use super::{
+    budget::OverBudget,
+    current::{Current, Status},
+    state::State,
+};
+use crate::token::AccessToken;
+
+impl State {
+    /// Handles a 401 to the token of this generation. It affects that generation and no later one.
+    /// Returns whether it took the token out of use.
+    ///
+    /// # Errors
+    ///
+    /// The budget is used up. The token stays in use.
+    pub(super) fn reject(
+        &mut self,
+        generation: u64,
+        now: Instant,
+        draw: f64,
+    ) -> Result<bool, OverBudget> {
+        let is_paused = self.is_fetch_paused(now);
+        let is_affected = |current: &&mut Current| {
+            current.token.generation() == generation && current.status == Status::Good
+        };
+        let Some(current) = self.current.as_mut().filter(is_affected) else {
+            return Ok(false);
+        };
+        let first = !current.is_expired(now);
+        if first && !is_paused {
+            self.budget.withdraw(now, draw)?;
+        }
+        // ## Good => (Rejected | Suspect)
+        // A token that cannot be replaced during the pause stays in use: only the API can tell
+        // whether it is dead.
+        current.status = match first && is_paused {
+            true => Status::Suspect,
+            false => Status::Rejected,
+        };
+        self.epoch += 1;
+        Ok(first)
+    }
+
+    /// Takes a token out of use because the program says so. Returns whether that changed anything.
+    pub(super) fn invalidate(&mut self, token: &AccessToken) -> bool {
+        let is_affected = |current: &&mut Current| {
+            current.token.generation() == token.generation()
+                && current.token.same_string(token.header_value())
+                && current.status != Status::Invalidated
+        };
+        // ## (Good | Rejected | Suspect) => Invalidated
+        self.set_status(Status::Invalidated, is_affected)
+    }
+
+    /// Puts a rejected token back into use until it expires.
+    pub(super) fn mark_suspect(&mut self, now: Instant) {
+        let is_affected =
+            |current: &&mut Current| current.status == Status::Rejected && !current.is_expired(now);
+        // ## Rejected => Suspect
+        self.set_status(Status::Suspect, is_affected);
+    }
+
+    fn set_status(
+        &mut self,
+        status: Status,
+        is_affected: impl FnOnce(&&mut Current) -> bool,
+    ) -> bool {
+        let current = self.current.as_mut().filter(is_affected);
+        let is_changed = current.map(|current| current.status = status).is_some();
+        self.epoch += u64::from(is_changed);
+        is_changed
+    }
+}
