@@ -1,40 +1,37 @@
-//! The flight: one fetch for everybody who needs it, in a task of its own.
+//! The flight: one fetch that all callers share, in a task of its own.
 //!
-//! A task, because a future that its waiters drive stands still when the one who drives it is not
-//! polled, and is gone when they are. It is spawned when there is something to fetch and ends with
-//! the result; the waiters hold shared ends of a channel, and whatever happens to the task, they
-//! get an outcome:
+//! It is a spawned task because a future that its waiters drive stalls when the driving waiter is
+//! not polled, and dies with it. The task starts when there is something to fetch and ends with the
+//! result. The waiters hold clones of one end of a channel, and get an outcome whatever happens:
 //!
-//! * it ends: the state is changed first, then the waiters are woken;
-//! * the source panics: caught here, an error like any other;
-//! * the runtime goes away: the task is dropped, [`Flight::drop`] removes the entry, the sender in
-//!   it is dropped, and the waiters, who see that, look at the state again;
-//! * the runtime stands still: the first to look at the state once the flight has stalled removes
-//!   the entry, likewise. One of the waiters has a timer for that.
+//! * The flight ends: the state is changed first, then the waiters are woken.
+//! * The source panics: the panic is caught and becomes an error.
+//! * The runtime is dropped: so is the task. [`Flight::drop`] removes the entry, the sender in it is
+//!   dropped, and the waiters look at the state again.
+//! * The runtime stands still: after a while the flight counts as stalled, and the next lookup
+//!   removes the entry. One of the waiters has a timer for that.
 //!
 //! # Rules
 //!
-//! `loom` explores 1 to 4 with a thread for each flight. It does not see tokio; 5 to 7 say
-//! why it need not.
+//! `loom` explores rules 1 to 4 with a thread for each flight. It does not model tokio; rules 5 to 7
+//! say what is required of it.
 //!
-//! 1. A flight is registered and removed under the lock. The caller that registers it gets the one
-//!    [`Launch`] for it.
-//! 2. A flight changes nothing once it is no longer registered: the lock is taken, its number
-//!    compared, and the change made in one.
-//! 3. The sender lives in the entry. However that is removed, the waiters are woken: by `send`, or
-//!    by the sender's `Drop`.
-//! 4. The state changes before the waiters are woken, and they look at it again: a token that
-//!    arrived wins over an error that was sent.
-//! 5. Every launch becomes a [`Flight`] at once, before anything that can fail. It has one owner,
-//!    the task, so that its `run` and its `Drop` cannot overlap; and whatever tokio does with it,
-//!    whether it is spawned or not, polled or not, ended, panicked or shut down with its runtime,
-//!    it is dropped once, from any thread. That is the transition of 2 and nothing else.
-//! 6. Of tokio it is required that a spawned future is polled when woken, or dropped. If neither
-//!    happens, the entry is removed by the next to look once the flight has stalled; the flight,
-//!    should it run again after all, is one of
-//!    2. Nobody uses the `JoinHandle`, and no order of tasks or of wake-ups is assumed.
-//! 7. Between two awaits a flight holds no lock, and its source runs under none. So a flight that
-//!    stands still, wherever, holds up nobody but those who wait for it.
+//! 1. A flight is registered and removed under the lock. The caller that registers it gets its only
+//!    [`Launch`].
+//! 2. A flight that is no longer registered changes nothing: its number is compared under the same
+//!    lock that guards the change.
+//! 3. The sender lives in the entry. However the entry is removed, the waiters are woken: by `send`
+//!    or by the sender's `Drop`.
+//! 4. The state changes before the waiters are woken, and they look at it again. A token that has
+//!    arrived takes precedence over an error that was sent.
+//! 5. Every launch becomes a [`Flight`] at once, before anything that can fail. The task is its only
+//!    owner, so `run` and `drop` cannot overlap. Whatever tokio does with the task, the flight is
+//!    dropped exactly once, on any thread, and its drop is the transition of rule 2.
+//! 6. tokio must poll a spawned future when it is woken, or drop it. If it does neither, the next
+//!    lookup after the flight has stalled removes the entry, and rule 2 applies should the flight
+//!    run again. Nothing depends on the `JoinHandle` or on the order of tasks and wake-ups.
+//! 7. A flight holds no lock across an await, and the source runs under no lock. A flight that
+//!    stands still delays its waiters and nobody else.
 
 use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
@@ -49,6 +46,7 @@ use super::{
     core::Core,
     flight_entry::Launch,
     settle::{End, Step},
+    state::State,
 };
 use crate::{
     error::{Error, token_endpoint::TokenEndpoint},
@@ -68,15 +66,14 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
         span: Span::none(),
         finished: false,
     };
-    // Not before the flight: a subscriber is code of a user, and its panic must not leave the entry
-    // behind.
+    // Created after the flight, whose drop removes the entry if the user's subscriber panics.
     flight.span = trace::token_fetch(core.events.name(), launch.reason);
     let span = flight.span.clone();
-    // Nobody waits for the task itself; it is detached.
+    // Detached: the waiters wait for the outcome, not for the task.
     drop(runtime.spawn(flight.run().instrument(span)));
     if runtime.runtime_flavor() == RuntimeFlavor::MultiThread {
-        // tokio runs the task that was spawned last on the same worker, and no other worker takes
-        // it over. If the caller goes on to block its worker, that must not be the flight.
+        // No other worker steals the task that was spawned last. The flight must not be that task,
+        // because the caller may go on to block its worker.
         drop(runtime.spawn(async {}));
     }
 }
@@ -84,7 +81,7 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
 struct Flight {
     core: Arc<Core>,
     launch: Launch,
-    /// How often the source was asked.
+    /// How often the source was called.
     attempts: u32,
     span: Span,
     finished: bool,
@@ -93,31 +90,24 @@ struct Flight {
 impl Flight {
     async fn run(mut self) {
         loop {
-            let asked = self
-                .core
-                .lock()
-                .begin_attempt(self.launch.number, Instant::now());
-            let Some((request, awaited_until)) = asked else {
+            let number = self.launch.number;
+            let attempt = self.core.lock().begin_attempt(number, Instant::now());
+            let Some((request, awaited_until)) = attempt else {
                 return;
             };
             self.attempts += 1;
-            let result = self.response(request, awaited_until).await;
-            let (number, now, draw) = (self.launch.number, Instant::now(), self.core.draw());
-            let step = self
-                .core
-                .state
-                .change(|state| state.settle(number, result, now, draw));
-            match step {
+            let result = self.fetch(request, awaited_until).await;
+            let (now, draw) = (Instant::now(), self.core.draw());
+            let settle = |state: &mut State| state.settle(number, result, now, draw);
+            match self.core.state.change(settle) {
                 None => return,
-                Some(Step::RetryAt(moment, error)) => {
-                    let wait = moment.saturating_duration_since(now);
-                    let attempt = self.attempts;
+                Some(Step::RetryAt(retry_at, error)) => {
                     self.core.events.emit(&Event::Retrying {
                         error: &error,
-                        attempt,
-                        wait,
+                        attempt: self.attempts,
+                        wait: retry_at.saturating_duration_since(now),
                     });
-                    sleep_until(moment).await;
+                    sleep_until(retry_at).await;
                 }
                 Some(Step::End(end, sender, outcome)) => {
                     self.report(end, now);
@@ -127,22 +117,23 @@ impl Flight {
         }
     }
 
-    /// Asks the source. Callers that have a live token wait until shortly before its expiry, then
-    /// they send it.
-    async fn response(
+    /// Calls the source. Callers that have a live token wait until shortly before it expires, then
+    /// send it.
+    async fn fetch(
         &self,
         request: TokenRequest,
         awaited_until: Option<Instant>,
     ) -> Result<NewToken, Error> {
-        let mut response = pin!(ask(&*self.core.source, request, self.launch.deadline));
+        let mut fetch = pin!(fetch(&*self.core.source, request, self.launch.deadline));
         if let Some(until) = awaited_until {
-            if let Ok(result) = timeout_at(until, &mut response).await {
+            if let Ok(result) = timeout_at(until, &mut fetch).await {
                 return result;
             }
-            let released = self.core.lock().release_waiters(self.launch.number);
-            drop(released);
+            let sender = self.core.lock().release_waiters(self.launch.number);
+            // Dropped without the lock: this wakes the waiters.
+            drop(sender);
         }
-        response.await
+        fetch.await
     }
 
     fn report(&mut self, end: End, now: Instant) {
@@ -150,12 +141,10 @@ impl Flight {
             End::Outdated => self.finish("outdated", None),
             End::Installed { fetched, refreshed } => {
                 self.finish("ok", fetched.endpoint);
-                let event = if refreshed {
-                    Event::Refreshed
-                } else {
-                    Event::Fetched
-                };
-                self.core.events.emit(&event(fetched));
+                self.core.events.emit(&match refreshed {
+                    true => Event::Refreshed(fetched),
+                    false => Event::Fetched(fetched),
+                });
             }
             End::Failed {
                 error,
@@ -195,8 +184,8 @@ impl Drop for Flight {
     }
 }
 
-/// Asks the source once: its panic and its silence become errors.
-async fn ask(
+/// Calls the source once. A panic or a timeout becomes an error.
+async fn fetch(
     source: &dyn TokenSource,
     request: TokenRequest,
     deadline: Instant,

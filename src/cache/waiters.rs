@@ -1,9 +1,8 @@
-//! Where the waiters of a flight wait for its outcome: one value for all, and a waker for each.
+//! The waiters of a flight: a channel that sends one outcome to all of them.
 //!
-//! Wakers are code of a user. They are cloned, woken and dropped while no lock is held, since what
-//! one of them wakes may poll or drop another waiter of the same flight (`futures_util`'s `Shared`
-//! wakes under its lock). One that panics when it is woken does not keep the others from being
-//! woken.
+//! Wakers run a user's code, which may poll or drop another waiter of the same flight. Therefore
+//! they are cloned, woken and dropped while no lock is held (`futures_util`'s `Shared` wakes under
+//! its lock). A waker that panics does not prevent the others from being woken.
 
 use std::{
     future::Future,
@@ -20,15 +19,14 @@ use super::sync::{Arc, Mutex, MutexGuard};
 use crate::error::Error;
 
 /// How a flight ended, for its waiters. After `Ok` they look at the state again: there is a token,
-/// or the failure says nothing to those who need one now.
+/// or the failure does not concern callers that need one now.
 pub(super) type Outcome = Result<(), Error>;
 
-/// The end that sends the outcome. Dropped without, it sends the waiters to look at the state
-/// again.
+/// The sending end. If it is dropped without an outcome, the waiters look at the state again.
 #[derive(Debug)]
 pub(super) struct Sender(Arc<Waiters>);
 
-/// The end that waits; its clones wait for the same.
+/// The receiving end: a future of the outcome. Its clones wait for the same outcome.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     waiters: Arc<Waiters>,
@@ -38,7 +36,7 @@ pub(crate) struct Waiter {
 #[derive(Debug)]
 struct Waiters {
     stalled_at: Instant,
-    /// That of the flight.
+    /// The runtime of the flight.
     runtime: Id,
     list: Mutex<List>,
 }
@@ -50,20 +48,16 @@ struct List {
     free: Vec<usize>,
 }
 
-/// For a flight in this runtime that counts as stalled from `stalled_at` on.
+/// The two ends for a flight on this runtime, which counts as stalled from `stalled_at` on.
 pub(super) fn waiters(stalled_at: Instant, runtime: Id) -> (Sender, Waiter) {
     let waiters = Arc::new(Waiters {
         stalled_at,
         runtime,
         list: Mutex::default(),
     });
-    (
-        Sender(Arc::clone(&waiters)),
-        Waiter {
-            waiters,
-            index: None,
-        },
-    )
+    let sender = Sender(Arc::clone(&waiters));
+    let index = None;
+    (sender, Waiter { waiters, index })
 }
 
 impl Waiters {
@@ -72,19 +66,18 @@ impl Waiters {
     }
 
     fn finish(&self, outcome: Outcome) {
-        let wakers = {
-            let mut list = self.lock();
-            if list.outcome.is_some() {
-                return;
-            }
-            list.outcome = Some(outcome);
-            mem::take(&mut list.wakers)
-        };
+        let mut list = self.lock();
+        if list.outcome.is_some() {
+            return;
+        }
+        list.outcome = Some(outcome);
+        let wakers = mem::take(&mut list.wakers);
+        drop(list);
         wakers.into_iter().flatten().for_each(wake);
     }
 }
 
-/// Wakes one task. Its waker may panic, which must not keep the others from being woken.
+/// Wakes one task. Catches a panic of its waker, so that the others are woken too.
 fn wake(waker: Waker) {
     let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
 }
@@ -102,8 +95,8 @@ impl Drop for Sender {
 }
 
 impl List {
-    /// Registers a waker, under the same index again. Returns the one that it replaces, to be
-    /// dropped outside of the lock.
+    /// Registers a waker, or replaces the one at `index`. Returns the replaced waker, for the caller
+    /// to drop outside of the lock.
     fn register(&mut self, index: &mut Option<usize>, waker: Waker) -> Option<Waker> {
         let index = *index.get_or_insert_with(|| {
             self.free.pop().unwrap_or_else(|| {
@@ -126,7 +119,8 @@ impl Waiter {
         self.waiters.runtime
     }
 
-    /// From this instant on the flight counts as lost: its runtime is alive but does not run it.
+    /// After this instant the flight is considered stalled and may be replaced: its runtime is alive
+    /// but does not run it.
     pub(super) fn stalled_at(&self) -> Instant {
         self.waiters.stalled_at
     }
@@ -137,24 +131,22 @@ impl Future for Waiter {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { waiters, index } = &mut *self;
-        {
-            let list = waiters.lock();
-            if let Some(outcome) = &list.outcome {
-                return Poll::Ready(outcome.clone());
-            }
-            if list.is_registered(*index, cx.waker()) {
-                return Poll::Pending;
-            }
+        let list = waiters.lock();
+        if let Some(outcome) = &list.outcome {
+            return Poll::Ready(outcome.clone());
         }
+        if list.is_registered(*index, cx.waker()) {
+            return Poll::Pending;
+        }
+        drop(list);
         let waker = cx.waker().clone();
-        let replaced = {
-            let mut list = waiters.lock();
-            // It may have ended in between, and wakes nobody any more.
-            if let Some(outcome) = &list.outcome {
-                return Poll::Ready(outcome.clone());
-            }
-            list.register(index, waker)
-        };
+        let mut list = waiters.lock();
+        // Checked again: a flight that ended in between wakes no new waker.
+        if let Some(outcome) = &list.outcome {
+            return Poll::Ready(outcome.clone());
+        }
+        let replaced = list.register(index, waker);
+        drop(list);
         drop(replaced);
         Poll::Pending
     }
@@ -172,14 +164,12 @@ impl Clone for Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let Some(index) = self.index else { return };
-        let waker = {
-            let mut list = self.waiters.lock();
-            let waker = list.wakers.get_mut(index).and_then(Option::take);
-            if waker.is_some() {
-                list.free.push(index);
-            }
-            waker
-        };
+        let mut list = self.waiters.lock();
+        let waker = list.wakers.get_mut(index).and_then(Option::take);
+        if waker.is_some() {
+            list.free.push(index);
+        }
+        drop(list);
         drop(waker);
     }
 }
