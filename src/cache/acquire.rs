@@ -1,17 +1,11 @@
-//! A caller's look at the cache, and its wait for a token: look, wait for the flight, look again.
-//!
-//! A clone of a token counts up a reference, and a count that two cores write at the same time costs
-//! more than all else that a request does here. So each thread has a copy of the current token, with
-//! bytes of its own, and the epoch of the cache at which it was taken. While the epoch stands (one
-//! atomic read) and no refresh is due (one clock read), the copy is the current token; else the
-//! cache is asked.
+//! A caller's wait for a token: look up, wait for the flight, look up again.
 
 use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -24,24 +18,21 @@ use tokio::{
 use super::{core::Core, current::ValidToken, state::Lookup, waiters::Waiter};
 use crate::error::Error;
 
-/// How many flights one caller waits for. One is the rule. More follow when a flight was lost with
-/// its runtime, when the token was rejected or expired during a refresh, or when the new one did
-/// before the caller was polled again.
+/// How many flights one caller waits for. Usually it is one. More follow if a flight is lost with
+/// its runtime, or if a token is rejected or expires before the caller gets it.
 const MAX_FLIGHTS: u8 = 4;
 
-/// So long a flight may take to find out that its own timeout is over: after the host slept, both
-/// are over at once.
+/// How long a flight may take to notice its own timeout. After the host has slept, the flight has
+/// timed out and stalled at the same instant.
 const GRACE: Duration = Duration::from_millis(1);
 
 /// A caller's wait for a token. Dropping it does not affect the flight.
 pub(crate) struct Acquire {
     core: Arc<Core>,
-    /// The generation of the token that the API rejected for this caller: another one is needed.
+    /// The generation of the token that the API rejected for this caller.
     rejected: Option<u64>,
     waiter: Option<Waiter>,
-    /// For a flight that stands still in another runtime, and the runtime that the timer belongs
-    /// to.
-    timer: Option<(Id, Pin<Box<Sleep>>)>,
+    timer: Option<StallTimer>,
     flights: u8,
 }
 
@@ -56,11 +47,11 @@ impl Acquire {
         }
     }
 
-    /// A token that can be sent now, or the wait for one. Starts the flight that is needed.
+    /// A token that can be sent now, or the wait for one. Starts a flight if one is needed.
     pub(super) fn start(core: &Arc<Core>, now: Instant, rejected: Option<u64>) -> Lookup<Self> {
         match core.lookup(now, rejected) {
             Lookup::Token(valid) => {
-                core.serve(&valid);
+                core.report_served(&valid);
                 Lookup::Token(valid)
             }
             Lookup::Wait(waiter) => Lookup::Wait(Self {
@@ -68,9 +59,39 @@ impl Acquire {
                 ..Self::new(core, rejected)
             }),
             Lookup::Failed(error) if Core::has_runtime() => Lookup::Failed(error),
-            // No flight can be started here. The future may be polled inside of a runtime.
+            // No flight can start here, but the future may be polled on a runtime.
             Lookup::Failed(_) => Lookup::Wait(Self::new(core, rejected)),
         }
+    }
+
+    /// Waits for the flight, if there is one. `None`: look up again.
+    fn poll_flight(&mut self, cx: &mut Context<'_>) -> Poll<Option<<Self as Future>::Output>> {
+        let Some(waiter) = &mut self.waiter else {
+            return Poll::Ready(None);
+        };
+        let outcome = match waiter.poll_unpin(cx) {
+            // The lookup removes the flight, which wakes its waiters, this one included.
+            Poll::Pending if has_stalled(waiter, &mut self.timer, cx) => {
+                drop(self.core.lookup(Instant::now(), self.rejected));
+                ready!(waiter.poll_unpin(cx))
+            }
+            poll => ready!(poll),
+        };
+        (self.waiter, self.timer) = (None, None);
+        self.flights += 1;
+        // A token that can be sent takes precedence over an error or another wait. It may be the
+        // old one, or one that arrived after the flight.
+        let valid = self
+            .core
+            .state
+            .lock()
+            .valid_token(Instant::now(), self.rejected);
+        Poll::Ready(valid.map(Ok).or_else(|| outcome.err().map(Err)))
+    }
+
+    fn too_many_flights(&self) -> Error {
+        let cause = Error::interrupted("several fetches in a row left no token that could be used");
+        self.core.state.lock().without_token(Instant::now(), cause)
     }
 }
 
@@ -78,71 +99,55 @@ impl Future for Acquire {
     type Output = Result<ValidToken, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self {
-            core,
-            rejected,
-            waiter,
-            timer,
-            flights,
-        } = &mut *self;
         loop {
-            if let Some(flight) = waiter {
-                let outcome = match flight.poll_unpin(cx) {
-                    Poll::Ready(outcome) => outcome,
-                    // The lookup takes the flight out, which wakes the others.
-                    Poll::Pending if has_stalled(flight, timer, cx) => {
-                        drop(core.lookup(Instant::now(), *rejected));
-                        continue;
-                    }
-                    Poll::Pending => return Poll::Pending,
-                };
-                (*waiter, *timer) = (None, None);
-                *flights += 1;
-                // A token that can be sent is better than an error or another wait, be it the old
-                // one or one that has arrived before this caller was polled.
-                if let Some(valid) = core.state.lock().valid_token(Instant::now(), *rejected) {
-                    return Poll::Ready(Ok(valid));
-                }
-                if let Err(error) = outcome {
-                    return Poll::Ready(Err(error));
-                }
+            if let Some(result) = ready!(self.poll_flight(cx)) {
+                return Poll::Ready(result);
             }
-            match core.lookup(Instant::now(), *rejected) {
+            match self.core.lookup(Instant::now(), self.rejected) {
                 Lookup::Token(token) => return Poll::Ready(Ok(token)),
                 Lookup::Failed(error) => return Poll::Ready(Err(error)),
-                Lookup::Wait(_) if *flights == MAX_FLIGHTS => {
-                    let cause = Error::interrupted(
-                        "several fetches in a row left no token that could be used",
-                    );
-                    return Poll::Ready(Err(core
-                        .state
-                        .lock()
-                        .without_token(Instant::now(), cause)));
+                Lookup::Wait(_) if self.flights == MAX_FLIGHTS => {
+                    return Poll::Ready(Err(self.too_many_flights()));
                 }
-                Lookup::Wait(flight) => *waiter = Some(flight),
+                Lookup::Wait(waiter) => self.waiter = Some(waiter),
             }
         }
     }
 }
 
-/// Whether the flight has stalled. Its own runtime cannot tell, since its timers stand still with
-/// it, so only waiters in other runtimes have a timer: a program with one runtime has none.
-fn has_stalled(
-    waiter: &Waiter,
-    timer: &mut Option<(Id, Pin<Box<Sleep>>)>,
-    cx: &mut Context<'_>,
-) -> bool {
-    let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
-    let Some(runtime) = runtime.filter(|&runtime| runtime != waiter.runtime()) else {
+/// The timer of a waiter whose flight is on another runtime.
+struct StallTimer {
+    runtime: Id,
+    sleep: Pin<Box<Sleep>>,
+}
+
+/// Whether the flight has stalled.
+///
+/// The flight's own runtime cannot tell, because its timers stand still with it. Only waiters on
+/// other runtimes have a timer, so a program with one runtime has none.
+fn has_stalled(waiter: &Waiter, timer: &mut Option<StallTimer>, cx: &mut Context<'_>) -> bool {
+    let Ok(runtime) = Handle::try_current().map(|runtime| runtime.id()) else {
         return false;
     };
-    // tokio panics if the runtime has no timer, or has been shut down.
-    let polled = catch_unwind(AssertUnwindSafe(|| {
-        let stalled_at = waiter.stalled_at();
-        let (_, sleep) = match timer {
-            Some(timer) if timer.0 == runtime => timer,
-            _ => timer.insert((runtime, Box::pin(sleep_until(stalled_at)))),
-        };
+    if runtime == waiter.runtime() {
+        return false;
+    }
+    let poll_timer = || match timer {
+        Some(timer) if timer.runtime == runtime => timer.poll(waiter.stalled_at(), cx),
+        _ => {
+            let sleep = Box::pin(sleep_until(waiter.stalled_at()));
+            let timer = timer.insert(StallTimer { runtime, sleep });
+            timer.poll(waiter.stalled_at(), cx)
+        }
+    };
+    // tokio panics if the runtime has no timer or has been shut down.
+    catch_unwind(AssertUnwindSafe(poll_timer)).unwrap_or(false)
+}
+
+impl StallTimer {
+    /// Whether the time is up and the grace has passed too.
+    fn poll(&mut self, stalled_at: Instant, cx: &mut Context<'_>) -> bool {
+        let sleep = &mut self.sleep;
         if sleep.as_mut().poll(cx).is_pending() {
             return false;
         }
@@ -151,6 +156,5 @@ fn has_stalled(
         // Polled in either case, so that the timer is registered.
         let _ = sleep.as_mut().poll(cx);
         had_grace
-    }));
-    polled.unwrap_or(false)
+    }
 }

@@ -1,4 +1,4 @@
-//! What all handles of a cache share.
+//! What all handles of a cache share, and its flights.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -13,15 +13,15 @@ use crate::{
     token::source::TokenSource,
 };
 
-/// Flights hold it too; a keep-alive task does not.
 pub(crate) struct Core {
     pub(super) source: Box<dyn TokenSource>,
     pub(super) background_refresh: bool,
-    /// Draws from 0 to 1.
+    /// Random numbers from 0 to 1.
     pub(super) randomness: Box<dyn Fn() -> f64 + Send + Sync>,
     pub(super) events: Events,
     pub(super) state: SharedState,
-    /// Wakes the keep-alive task: a token came in, or the last handle is gone.
+    /// Wakes the refresh task when a flight has ended or the last handle is dropped. That task holds
+    /// a weak reference only, so that it does not keep the cache alive.
     pub(super) refresh_signal: Arc<Notify>,
 }
 
@@ -34,18 +34,15 @@ impl Core {
         self.state.epoch()
     }
 
-    /// A panic of the user's function costs a longer pause and nothing else.
+    /// A random number from 0 to 1. A panic of the user's function counts as 1, the longest pause.
     pub(super) fn draw(&self) -> f64 {
         let draw = catch_unwind(AssertUnwindSafe(|| (self.randomness)())).unwrap_or(1.0);
-        if draw.is_nan() {
-            0.0
-        } else {
-            draw.clamp(0.0, 1.0)
-        }
+        // `max` turns NaN into zero.
+        draw.max(0.0).clamp(0.0, 1.0)
     }
 
-    /// A caller gets this token.
-    pub(super) fn serve(&self, valid: &ValidToken) {
+    /// Reports that a caller gets this token, if its replacement is failing.
+    pub(super) fn report_served(&self, valid: &ValidToken) {
         if valid.is_failing {
             self.events.emit(&Event::ServedWhileFailing {
                 generation: valid.token.generation(),

@@ -1,4 +1,4 @@
-//! A look at the state, and the start of what it asks for.
+//! The lookup of a caller, and the start of the flight that it needs.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use tokio::{runtime::Handle, time::Instant};
 use super::{background_refresh, core::Core, flight, state::Lookup, waiters::Waiter};
 
 impl Core {
-    /// The token for a request that leaves now, or what to wait for. Starts the flight that is
-    /// needed.
+    /// The token for a request that leaves now, or the flight to wait for. Starts a flight if one
+    /// is needed.
     pub(super) fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Lookup<Waiter> {
         let runtime = Handle::try_current().ok();
         let id = runtime.as_ref().map(Handle::id);
@@ -20,7 +20,7 @@ impl Core {
         lookup
     }
 
-    /// A flight can be started here.
+    /// Whether a flight can be started here.
     pub(super) fn has_runtime() -> bool {
         Handle::try_current().is_ok()
     }

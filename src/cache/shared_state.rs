@@ -1,4 +1,8 @@
-//! The state behind its lock, and its epoch beside it, for those who do not take the lock.
+//! The state behind its lock, and its epoch beside the lock.
+//!
+//! A clone of a shared token writes to its reference count, which is slow when several cores do so
+//! at once. Therefore each thread of the layer keeps its own copy of the token, and compares the
+//! epoch, one atomic read, instead of taking the lock.
 
 use std::{mem, sync::PoisonError};
 
@@ -7,12 +11,12 @@ use super::{
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
-/// Two rules make a copy of the token safe that was taken earlier (`loom` explores them):
+/// Two rules make it safe to use a copy of the token that was taken earlier (`loom` explores them):
 ///
-/// 1. The epoch is stored while the lock is held. So it never goes back, and whoever was told under
-///    the lock that a token is out, be it by another's refusal, finds the epoch moved on.
-/// 2. A copy carries the epoch that it had under the lock. One that was read afterwards might be a
-///    later token's.
+/// 1. The epoch is stored while the lock is held. It never goes back, and a thread that has seen
+///    under the lock that a token is out of use also sees the new epoch.
+/// 2. A copy carries the epoch that was read under the lock together with the token. An epoch that
+///    is read later might belong to a later token.
 #[derive(Debug)]
 pub(super) struct SharedState {
     state: Mutex<State>,
@@ -28,15 +32,16 @@ impl SharedState {
         }
     }
 
-    /// For all that leaves the current token as it is.
+    /// Locks the state. For access that does not change the current token.
     ///
-    /// No panic can poison the state: nothing under the lock runs code that is not in `state`, and
-    /// that code does not panic half-way through a change.
+    /// Poisoning is ignored: only this crate's code runs under the lock, and it does not panic
+    /// half-way through a change.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For all that may change the current token.
+    /// Changes the state, publishes its epoch, and drops what was displaced after the lock is
+    /// released.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);

@@ -1,5 +1,5 @@
-//! What the cache's own concurrency is made of. The files that take it from here are compiled a
-//! second time in the tests, against loom's (see `loom`).
+//! The synchronization primitives of the cache. Files that import them from here are compiled a
+//! second time in tests, with loom's primitives (see `loom`).
 
 pub(super) use std::sync::{
     Arc, Mutex, MutexGuard,

@@ -138,7 +138,7 @@ impl TokenCache {
     /// A token other than the one of the generation that the API `rejected`.
     pub(crate) async fn token(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
         let valid = self.acquire(rejected).await?;
-        self.core.serve(&valid);
+        self.core.report_served(&valid);
         Ok(valid.token)
     }
 }

@@ -107,8 +107,8 @@ impl Core {
         lookup
     }
 
-    /// The real one tells an observer.
-    pub(super) fn serve(&self, _: &ValidToken) {}
+    /// The real one emits an event.
+    pub(super) fn report_served(&self, _: &ValidToken) {}
 
     /// `Flight::run`, with a source that answers at once, and `Flight::drop`.
     fn fly(&self, Launch { number, .. }: Launch) {
