@@ -1,4 +1,4 @@
-//! The state of a cache at one moment, for health endpoints.
+//! A snapshot of a cache, for health endpoints.
 
 use std::time::Duration;
 
@@ -8,9 +8,26 @@ use super::policy::Freshness;
 use super::{current::Status, state::State};
 use crate::error::Error;
 
-/// The state of a [`TokenCache`](crate::TokenCache) at one moment. Taking it fetches nothing.
+/// The state of a [`TokenCache`](crate::TokenCache) at one moment. Taking it never fetches.
 ///
-/// Two are equal if they say the same, and if their errors are clones of one error.
+/// ```
+/// use std::time::Duration;
+/// use klavi_auth::{Freshness, NewToken, TokenCache, source_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::Error> {
+/// let source = source_fn(async |_| NewToken::new("a-token", Duration::from_secs(1800)));
+/// let cache = TokenCache::new(source);
+/// assert!(!cache.snapshot().is_ready());
+///
+/// cache.warm_up().await?;
+/// let snapshot = cache.snapshot();
+/// assert!(snapshot.is_ready());
+/// assert_eq!(snapshot.freshness(), Some(Freshness::Fresh));
+/// assert!(snapshot.last_error().is_none());
+/// # Ok(()) }
+/// ```
+///
+/// Two snapshots are equal if all their values are, and if their errors are clones of one error.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     token: Option<TokenTimes>,
@@ -32,26 +49,22 @@ struct TokenTimes {
 
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
-        let Self {
-            token,
-            is_ready,
-            fetching,
-            last_error,
-            retry_in,
-        } = self;
-        let has_same_error = match (last_error, &other.last_error) {
+        let values = |snapshot: &Self| {
+            let &Self {
+                token,
+                is_ready,
+                fetching,
+                retry_in,
+                last_error: _,
+            } = snapshot;
+            (token, is_ready, fetching, retry_in)
+        };
+        let has_same_error = match (&self.last_error, &other.last_error) {
             (Some(error), Some(other)) => error.is_clone_of(other),
             (None, None) => true,
             _ => false,
         };
-        has_same_error
-            && (token, is_ready, fetching, retry_in)
-                == (
-                    &other.token,
-                    &other.is_ready,
-                    &other.fetching,
-                    &other.retry_in,
-                )
+        has_same_error && values(self) == values(other)
     }
 }
 
@@ -69,71 +82,71 @@ impl Snapshot {
         let retry_in = failures
             .retry_at(state.fetch_mode(now))
             .map(|at| at.saturating_duration_since(now));
+        let last_error = failures.last_error();
+        let last_error = last_error.or_else(|| state.backoffs.refresh.last_error());
         Self {
             token,
             is_ready: state.valid_token(now, None).is_some(),
             fetching: state.waiter().is_some(),
-            last_error: failures
-                .last_error()
-                .or_else(|| state.backoffs.refresh.last_error())
-                .cloned(),
+            last_error: last_error.cloned(),
             retry_in: retry_in.filter(|wait| !wait.is_zero()),
         }
     }
 
-    /// There is a token that can be sent now: the answer for a readiness probe.
+    /// Whether there is a token that can be sent now. Use it for a readiness probe.
     pub fn is_ready(&self) -> bool {
         self.is_ready
     }
 
-    /// Where the token stands in its life, `None` if there never was one.
+    /// The token's freshness. `None` if there never was a token.
     pub fn freshness(&self) -> Option<Freshness> {
         self.token.map(|token| token.freshness)
     }
 
-    /// The token was rejected by the API, or invalidated, and is out of use; a new one is needed.
+    /// Whether the token was rejected by the API or invalidated, and is out of use.
     pub fn is_rejected(&self) -> bool {
         self.token
             .is_some_and(|token| matches!(token.status, Status::Rejected | Status::Invalidated))
     }
 
-    /// The token was rejected by the API, and is in use again because its replacement failed.
+    /// Whether the token was rejected by the API, and is in use again because its replacement
+    /// failed.
     pub fn is_suspect(&self) -> bool {
         self.token
             .is_some_and(|token| token.status == Status::Suspect)
     }
 
-    /// The token's number in this cache, counted from 1.
+    /// The token's number in this cache, starting at 1.
     pub fn generation(&self) -> Option<u64> {
         self.token.map(|token| token.generation)
     }
 
-    /// How old the token is.
+    /// The token's age.
     pub fn age(&self) -> Option<Duration> {
         self.token.map(|token| token.age)
     }
 
-    /// The time until its renewal is due; zero if it is.
+    /// The time until a refresh is due. Zero if one is.
     pub fn refresh_in(&self) -> Option<Duration> {
         self.token.map(|token| token.refresh_in)
     }
 
-    /// The time until it expires; zero if it has.
+    /// The time until the token expires. Zero if it has expired.
     pub fn expires_in(&self) -> Option<Duration> {
         self.token.map(|token| token.expires_in)
     }
 
-    /// A fetch is under way.
+    /// Whether a fetch is in progress.
     pub fn is_fetching(&self) -> bool {
         self.fetching
     }
 
-    /// Why the last fetch failed; `None` after a success.
+    /// The error of the last fetch. `None` if it succeeded.
     pub fn last_error(&self) -> Option<&Error> {
         self.last_error.as_ref()
     }
 
-    /// After a failure, the time until the token source is asked again.
+    /// The time until the backoff after a failed fetch ends. `None` if there is no backoff.
     pub fn retry_in(&self) -> Option<Duration> {
         self.retry_in
     }

@@ -1,84 +1,113 @@
-//! The token cache: a handle on the current token, and on the one flight that fetches the next.
+//! The token cache: a handle to the current token and to the one flight that fetches the next.
 
 use std::{fmt, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{acquire::Acquire, budget::OverBudget, core::Core, snapshot::Snapshot, state::Lookup};
+use super::{
+    acquire::Acquire,
+    budget::OverBudget,
+    core::Core,
+    snapshot::Snapshot,
+    state::{Lookup, State},
+};
 use crate::{error::Error, events::event::Event, token::AccessToken};
 
-/// One access token, kept fresh: a handle that is cheap to clone and shares everything with its
-/// clones.
+/// A cache of one access token, which it fetches from a [`TokenSource`](crate::TokenSource) and
+/// refreshes before it expires.
 ///
-/// It is built without a runtime and runs no task while nothing is to be fetched. A fetch runs in a
-/// task of its own on the tokio runtime of the caller that needs it first; all who need a token
-/// meanwhile wait for the same one.
+/// It is a handle: cloning it is cheap, and all clones share the token. Building it needs no
+/// runtime, and no task runs while there is nothing to fetch. A fetch runs in its own task, on the
+/// tokio runtime of the caller that started it. All callers that need a token wait for the same
+/// fetch.
 ///
-/// # What happens when
+/// ```
+/// use std::time::Duration;
+/// use klavi_auth::{NewToken, TokenCache, source_fn};
 ///
-/// | token | caller | source |
-/// |---|---|---|
-/// | fresh | gets it at once | left alone |
-/// | aging: a refresh is due | gets it at once | asked once, in the background |
-/// | expiring: within the margin before expiry | waits for the successor; gets the token if there is none | asked once |
-/// | expired, rejected, or none yet | waits | asked once, up to three times if it fails in a way that may pass |
-/// | expired, or none yet, and the last fetch failed a moment ago | gets the error at once | left alone until the backoff ends |
-/// | a suspect: rejected by the API, and its replacement failed | gets it at once | asked in the background, by the same backoff |
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::Error> {
+/// let cache = TokenCache::new(source_fn(async |_request| {
+///     NewToken::new("a-token", Duration::from_secs(1800))
+/// }));
+/// let token = cache.get().await?;
+/// assert_eq!(token.header_value(), "Bearer a-token");
 ///
-/// After a failure the source is left alone for a random part of 1 s, doubling with every further
-/// failure in a row up to 30 s, or up to 5 s if callers wait, or for as long as its `Retry-After`
-/// says. A failed refresh never holds back a fetch that somebody waits for.
+/// // The cached token: the source is not called again.
+/// assert_eq!(cache.get().await?.generation(), 1);
+/// # Ok(()) }
+/// ```
+///
+/// # States
+///
+/// What a caller gets, and what happens to the source, depends on the state of the token:
+///
+/// * **Fresh.** The caller gets the token. The source is not called.
+/// * **Aging**: a refresh is due. The caller gets the token. The source is called once, in the
+///   background.
+/// * **Expiring**: within the margin before expiry. The caller waits for the successor, and gets
+///   the current token if there is none. The source is called once.
+/// * **Expired, rejected or missing.** The caller waits. The source is called once, and up to three
+///   times if it fails with a transient error.
+/// * **Expired or missing, and the last fetch failed.** The caller gets that error at once. The
+///   source is not called until the backoff ends.
+/// * **Suspect**: rejected by the API, and its replacement failed. The caller gets the token. The
+///   source is called in the background, with the same backoff.
+///
+/// After a failure the source is not called for a random part of 1 s. That limit doubles with every
+/// consecutive failure, up to 30 s, or to 5 s if callers wait. A `Retry-After` takes precedence. A
+/// failed refresh never holds back a fetch that callers wait for.
 ///
 /// # Cancel safety
 ///
-/// Every method can be cancelled at any point: a fetch that was started goes on, and its result is
-/// cached.
+/// All methods are cancel safe: a fetch that was started continues, and its result is cached.
 #[derive(Clone)]
 pub struct TokenCache {
     pub(super) core: Arc<Core>,
 }
 
 impl TokenCache {
-    /// A token that is valid now, fetched if need be.
+    /// Returns a token that can be sent now. Fetches it if necessary.
     ///
     /// # Errors
     ///
     /// An [`Error`] for which [`is_no_token`](Error::is_no_token) holds, with the cause as its
-    /// source. It is shared by all who waited for the same fetch.
+    /// source. All callers that waited for the same fetch get clones of it.
     ///
     /// # Cancel safety
     ///
-    /// Can be cancelled and called again. The fetch is not the caller's own: it goes on.
+    /// Cancel safe. The fetch belongs to all callers and continues.
     ///
     /// # Runtimes
     ///
-    /// The fetch runs on the runtime of the caller that needed it first. When that runtime is
-    /// dropped, the others start a fetch of their own. When it is kept but no longer run (a
-    /// current-thread runtime outside of `block_on`), the fetch stands still: after twice the
-    /// flight's timeout a waiter, or the next caller, starts another.
+    /// The fetch runs on the runtime of the caller that started it. If that runtime is dropped, the
+    /// other callers start another fetch. If it exists but does not run (a current-thread runtime
+    /// outside of `block_on`), the fetch stalls: after twice the flight's timeout a waiting or a new
+    /// caller starts another.
     pub async fn get(&self) -> Result<AccessToken, Error> {
         self.token(None).await
     }
 
-    /// Fetches the token ahead of the first request: for start-up and for readiness probes.
+    /// Fetches the token before the first request, for start-up and readiness probes.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get).
+    /// See [`get`](Self::get).
     ///
     /// # Cancel safety
     ///
-    /// As [`get`](Self::get).
+    /// See [`get`](Self::get).
     pub async fn warm_up(&self) -> Result<(), Error> {
         self.get().await.map(drop)
     }
 
-    /// Takes `token` out of use: the next caller waits for one that was fetched after this call. If
-    /// the source hands out the same string when it is asked after this call, that is a new token.
+    /// Takes `token` out of use. Call it if you know that the token is dead, and not in a loop:
+    /// unlike a 401 that the layer handles, it is not counted against the budget.
     ///
-    /// Nothing happens if the cache has a newer token already, or if this one was invalidated
-    /// before. The call itself fetches nothing. Unlike a 401 that the layer sees, it is not counted
-    /// against the budget: call it when you know, not in a loop.
+    /// The next caller waits for a token that was fetched after this call. The same string from the
+    /// source, fetched after this call, counts as a new token.
+    ///
+    /// The call itself fetches nothing. It does nothing if the cache already has a newer token, or
+    /// if this token has already been invalidated.
     pub fn invalidate(&self, token: &AccessToken) {
         if self.core.state.change(|state| state.invalidate(token)) {
             self.emit(&Event::Invalidated {
@@ -87,24 +116,21 @@ impl TokenCache {
         }
     }
 
-    /// The state of the cache now. Fetches nothing and waits for nothing.
+    /// Returns the current state of the cache. Never fetches or waits.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::of(&self.core.lock(), Instant::now())
     }
 
-    /// The API answered 401 to the token of this generation, the first that the request was sent
-    /// with.
+    /// Handles a 401 to the first attempt of a request, which was sent with the token of this
+    /// generation.
     ///
     /// # Errors
     ///
-    /// The budget is used up; the token stays in use.
+    /// The budget is used up. The token stays in use.
     pub(crate) fn reject(&self, generation: u64) -> Result<(), Error> {
         let draw = self.core.draw();
-        let rejected = self
-            .core
-            .state
-            .change(|state| state.reject(generation, Instant::now(), draw));
-        let (event, result) = match rejected {
+        let reject = |state: &mut State| state.reject(generation, Instant::now(), draw);
+        let (event, result) = match self.core.state.change(reject) {
             Ok(first) => (Event::Rejected { generation, first }, Ok(())),
             Err(OverBudget { error, first }) => {
                 (Event::OverBudget { generation, first }, Err(error))
@@ -114,28 +140,28 @@ impl TokenCache {
         result
     }
 
-    /// To all who listen. No lock is held.
+    /// Emits an event while no lock is held.
     pub(crate) fn emit(&self, event: &Event<'_>) {
         self.core.events.emit(event);
     }
 
-    /// What a copy of the current token is compared with.
+    /// The epoch, which tells whether a copy of the token is still current.
     pub(crate) fn epoch(&self) -> u64 {
         self.core.epoch()
     }
 
-    /// The token for a request that leaves now, or the wait for one. `rejected` is the generation of
-    /// the token that the API rejected for this request.
+    /// The token for a request that leaves now, or the wait for one. `rejected` is the generation
+    /// of the token that the API rejected for this request.
     pub(crate) fn lookup(&self, now: Instant, rejected: Option<u64>) -> Lookup<Acquire> {
         Acquire::start(&self.core, now, rejected)
     }
 
-    /// The wait for a token other than the one of the generation that the API `rejected`.
+    /// The wait for a token of another generation than the `rejected` one.
     pub(crate) fn acquire(&self, rejected: Option<u64>) -> Acquire {
         Acquire::new(&self.core, rejected)
     }
 
-    /// A token other than the one of the generation that the API `rejected`.
+    /// A token of another generation than the `rejected` one.
     pub(crate) async fn token(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
         let valid = self.acquire(rejected).await?;
         self.core.report_served(&valid);
