@@ -1,29 +1,29 @@
-//! How often rejected tokens may lead to a fetch: a token bucket, pure arithmetic, no clock.
+//! The budget of 401s: a token bucket. Pure arithmetic, no clock.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Recovery, config::ConfigError};
 
+const NANOSECOND: Duration = Duration::from_nanos(1);
+
 /// How often 401s may replace the token: a token bucket.
 ///
-/// The first 401 to a token takes one out; the others to the same token are free.
-/// [`burst`](Self::burst) times the token is replaced at once, and again as the bucket refills, one
-/// at a time, until it is full after [`full_refill`](Self::full_refill) at most. While it is empty,
-/// a 401 goes to its caller, the token stays in use, and the source is left alone. Default: 5, full
-/// again after 30 s, which is one every 6 s.
+/// The first 401 to a token withdraws one; further 401s to the same token are free. The bucket
+/// starts with [`burst`](Self::burst) and refills one at a time, from empty to full within
+/// [`full_refill`](Self::full_refill). Default: 5, and one more every 6 s (full after 30 s).
 ///
-/// So a server that answers 401 to everything cannot make a program call `/auth` with every
-/// request.
+/// While the bucket is empty, a 401 goes to its caller, the token stays in use, and the source is
+/// not called. A server that responds 401 to everything thus cannot make a program call `/auth`
+/// with every request.
 ///
 /// # Payment
 ///
 /// A page of Klavi's documentation once said that an access token for Payment is valid for one
-/// payment initiation. The current text does not say so. If it holds for you, each payment but the
-/// first costs a 401, a call of `/auth` and a resend, and the budget bounds the payments: with the
-/// default five at once, then ten per minute. To allow for a hundred per second, one after the
-/// other:
+/// payment initiation. The current text does not say so. If it is true for you, each payment but
+/// the first costs a 401, a call of `/auth` and a resend, and the budget limits the payments: by
+/// default to five at once, then ten per minute. To allow a hundred per second, one after another:
 ///
 /// ```
 /// # use klavi_auth::{ConfigError, Credentials, KlaviApi, KlaviAuthLayer, Product};
@@ -37,8 +37,8 @@ use crate::error::{Error, Kind, Recovery, config::ConfigError};
 /// ```
 ///
 /// Payments that are initiated at the same time would share one token, and all but two of them
-/// would get a second 401, which goes to the caller. There, give each its own cache: one call of
-/// `/auth`, and no 401.
+/// would get a second 401, which goes to the caller. In that case give each initiation its own
+/// cache, which costs one call of `/auth` and no 401:
 ///
 /// ```
 /// # use http::Request;
@@ -46,9 +46,11 @@ use crate::error::{Error, Kind, Recovery, config::ConfigError};
 /// use klavi_auth::{KlaviSource, TokenCache};
 ///
 /// # fn demo(source: KlaviSource, initiate_payment: Request<String>) {
-/// let source = Arc::new(source); // once
+/// // Once.
+/// let source = Arc::new(source);
 /// # let mut request = initiate_payment;
-/// request.extensions_mut().insert(TokenCache::new(Arc::clone(&source))); // for each initiation
+/// // For each initiation.
+/// request.extensions_mut().insert(TokenCache::new(Arc::clone(&source)));
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,93 +70,94 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// How often the token may be replaced at once. With 0 a 401 never replaces it. Default: 5.
+    /// How often the token may be replaced in a row. With 0 a 401 never replaces it. Default: 5.
     pub fn burst(mut self, times: u32) -> Self {
         self.burst = times;
         self
     }
 
-    /// How long an empty bucket takes to be full again, at most. Above zero. Default: 30 s.
+    /// The maximum time in which an empty bucket becomes full. Above zero. Default: 30 s.
     pub fn full_refill(mut self, time: Duration) -> Self {
         self.full_refill = time;
         self
     }
 
     pub(crate) fn check(self) -> Result<(), ConfigError> {
-        if self.full_refill.is_zero() {
-            Err(ConfigError::Budget)
-        } else {
-            Ok(())
+        match self.full_refill.is_zero() {
+            true => Err(ConfigError::Budget),
+            false => Ok(()),
         }
     }
 }
 
-/// A bucket that starts full and refills one at a time.
+/// A token bucket that starts full and refills one at a time.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     burst: u32,
-    /// The longest time until one is refilled.
-    refill: Duration,
+    /// The maximum time until the next refill.
+    interval: Duration,
     left: u32,
     /// `None` while the bucket is full.
     next_refill: Option<Instant>,
-    /// The last withdrawal failed.
+    /// Whether the last withdrawal failed.
     is_over: bool,
 }
 
 /// The bucket is empty.
 #[derive(Debug)]
 pub(crate) struct OverBudget {
-    /// Says when the next one is refilled.
+    /// Its `retry_after` is the time until the next refill.
     pub(crate) error: Error,
-    /// The withdrawal before this one succeeded.
+    /// Whether the previous withdrawal succeeded.
     pub(crate) first: bool,
 }
 
 impl Bucket {
     pub(crate) fn new(Budget { burst, full_refill }: Budget) -> Self {
-        let refill = (full_refill / burst.max(1)).max(Duration::from_nanos(1));
         Self {
             burst,
-            refill,
+            interval: (full_refill / burst.max(1)).max(NANOSECOND),
             left: burst,
             next_refill: None,
             is_over: false,
         }
     }
 
-    /// Takes one out. `draw`, from 0 to 1, shortens the time to the next refill by up to a tenth:
-    /// two processes that invalidate each other's tokens must not do so in step for ever.
+    /// Takes one out.
+    ///
+    /// `draw`, from 0 to 1, shortens the time to the next refill by up to a tenth, so that two
+    /// processes that invalidate each other's tokens do not stay in lockstep.
     ///
     /// # Errors
     ///
-    /// None is left.
+    /// The bucket is empty.
     pub(crate) fn withdraw(&mut self, now: Instant, draw: f64) -> Result<(), OverBudget> {
-        let interval = self
-            .refill
-            .mul_f64(0.9 + 0.1 * draw.clamp(0.0, 1.0))
-            .max(Duration::from_nanos(1));
-        if let Some(at) = self.next_refill.filter(|&at| now >= at) {
-            let later = (now - at).as_nanos() / interval.as_nanos();
-            let refilled = u32::try_from(later).unwrap_or(u32::MAX).saturating_add(1);
-            self.left = self.left.saturating_add(refilled).min(self.burst);
-            self.next_refill =
-                (self.left < self.burst).then(|| at + interval.saturating_mul(refilled));
-        }
+        let interval = self.interval.mul_f64(0.9 + 0.1 * draw.clamp(0.0, 1.0));
+        let interval = interval.max(NANOSECOND);
+        self.refill(now, interval);
         if self.left > 0 {
             self.left -= 1;
             self.next_refill.get_or_insert(now + interval);
             self.is_over = false;
             return Ok(());
         }
-        let wait = self
-            .next_refill
-            .map_or(self.refill, |at| at.saturating_duration_since(now));
-        let error = Error::new(Kind::OverBudget, Recovery::BackOff).with_retry_after(wait);
+        let until_refill = |at: Instant| at.saturating_duration_since(now);
+        let wait = self.next_refill.map_or(self.interval, until_refill);
         Err(OverBudget {
-            error,
-            first: !std::mem::replace(&mut self.is_over, true),
+            error: Error::new(Kind::OverBudget, Recovery::BackOff).with_retry_after(wait),
+            first: !mem::replace(&mut self.is_over, true),
         })
+    }
+
+    /// Adds what is due since the last refill, one for each `interval`.
+    fn refill(&mut self, now: Instant, interval: Duration) {
+        let Some(at) = self.next_refill.filter(|&at| now >= at) else {
+            return;
+        };
+        let later = (now - at).as_nanos() / interval.as_nanos();
+        let due = u32::try_from(later).unwrap_or(u32::MAX).saturating_add(1);
+        self.left = self.left.saturating_add(due).min(self.burst);
+        self.next_refill = (self.left < self.burst).then(|| at + interval.saturating_mul(due));
     }
 }
 
@@ -166,8 +169,8 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    /// A bucket in which nothing is left at `now`.
-    fn spent(now: Instant) -> Bucket {
+    /// A bucket that is empty at `now`.
+    fn empty(now: Instant) -> Bucket {
         let mut budget = Bucket::new(Budget::default());
         (0..5).for_each(|_| budget.withdraw(now, 1.0).unwrap());
         budget
@@ -176,7 +179,7 @@ mod tests {
     #[test]
     fn case_47_a_burst_of_five_then_one_every_six_seconds() {
         let start = Instant::now();
-        let mut budget = spent(start);
+        let mut budget = empty(start);
         let OverBudget { error, first } = budget.withdraw(start + secs(2), 1.0).unwrap_err();
         assert!(first && error.is_over_budget());
         assert_eq!(error.retry_after(), Some(secs(4)));
@@ -192,10 +195,10 @@ mod tests {
     }
 
     #[test]
-    fn case_47_the_bucket_is_full_again_after_thirty_seconds_and_holds_no_more() {
+    fn case_47_the_bucket_is_full_after_thirty_seconds() {
         let start = Instant::now();
         for later in [30, 31, 1_000_000] {
-            let mut budget = spent(start);
+            let mut budget = empty(start);
             let now = start + secs(later);
             (0..5).for_each(|_| budget.withdraw(now, 1.0).unwrap());
             assert_eq!(
@@ -206,9 +209,9 @@ mod tests {
     }
 
     #[test]
-    fn case_47_several_refills_are_counted_and_the_next_keeps_its_time() {
+    fn case_47_several_refills_count_and_keep_the_rhythm() {
         let start = Instant::now();
-        let mut budget = spent(start);
+        let mut budget = empty(start);
         let now = start + secs(20);
         (0..3).for_each(|_| budget.withdraw(now, 1.0).unwrap());
         assert_eq!(
@@ -218,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn case_47_a_refill_may_come_a_tenth_earlier_and_never_later() {
+    fn case_47_a_refill_comes_up_to_a_tenth_earlier_never_later() {
         let start = Instant::now();
         for (draw, millis) in [(0.0, 5_400), (0.5, 5_700), (1.0, 6_000)] {
             let mut budget = Bucket::new(Budget::default());
@@ -233,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_of_nothing_allows_nothing() {
+    fn a_burst_of_zero_allows_no_replacement() {
         let mut budget = Bucket::new(Budget::default().burst(0));
         for later in [0, 1_000] {
             let over = budget
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_without_bounds_is_never_over() {
+    fn an_unbounded_budget_is_never_used_up() {
         let start = Instant::now();
         let mut budget = Bucket::new(
             Budget::default()

@@ -1,4 +1,4 @@
-//! Building a cache.
+//! The builder of a cache, and its settings.
 
 use std::{
     fmt,
@@ -24,45 +24,47 @@ use crate::{
     token::{fixed::Fixed, source::TokenSource},
 };
 
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
 impl TokenCache {
-    /// A cache of the tokens of `source`, with the defaults of [`builder`](Self::builder).
+    /// A cache of the tokens of `source`, with default settings.
     pub fn new(source: impl TokenSource) -> Self {
         TokenCacheBuilder::new(source)
             .build()
-            .expect("the defaults are valid")
+            // The defaults are constants that pass every check.
+            .expect("the default settings are valid")
     }
 
-    /// A cache of the tokens of `source`, to be configured.
+    /// Configures a cache of the tokens of `source`.
     pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
         TokenCacheBuilder::new(source)
     }
 
-    /// A cache of this one token, which never expires: for tests and scripts.
+    /// A cache of one token that never expires, for tests and scripts.
     ///
-    /// It cannot be replaced. When the API rejects it, the caller gets the 401, with an
-    /// [`Error`](crate::Error) in its extensions, and the token stays in use, as only the API can
-    /// say whether it is dead; nothing is resent. After [`invalidate`](Self::invalidate) there is
-    /// no token, and every request fails.
+    /// The token cannot be replaced. If the API rejects it, the caller gets the 401, with an
+    /// [`Error`](crate::Error) in its extensions, and nothing is resent. The token stays in use,
+    /// because only the API can tell whether it is dead. After [`invalidate`](Self::invalidate)
+    /// there is no token, and every request fails.
     ///
     /// ```
     /// use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
     ///
-    /// let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Monitor), TokenCache::fixed("a-token")?);
+    /// let cache = TokenCache::fixed("a-token")?;
+    /// let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Monitor), cache);
     /// # let _ = auth;
     /// # Ok::<_, klavi_auth::ConfigError>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// [`ConfigError::InvalidCredential`] if it cannot be the value of a header.
+    /// [`ConfigError::InvalidCredential`] if `token` cannot be a header value.
     pub fn fixed(token: &str) -> Result<Self, ConfigError> {
         Fixed::new(token).map(Self::new)
     }
 }
 
-/// Configures a [`TokenCache`].
+/// Configures and builds a [`TokenCache`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -84,7 +86,7 @@ pub struct TokenCacheBuilder {
     settings: TokenSettings,
 }
 
-/// All that can be set of a cache.
+/// The settings of a cache.
 pub(crate) struct TokenSettings {
     pub(crate) policy: RefreshPolicy,
     pub(crate) flight_timeout: Duration,
@@ -158,9 +160,9 @@ impl TokenSettings {
     }
 }
 
-/// A timeout that can be waited for.
+/// Checks that a timeout is above zero and at most an hour.
 pub(crate) fn check_timeout(which: &'static str, timeout: Duration) -> Result<(), ConfigError> {
-    if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
+    if timeout.is_zero() || timeout > MAX_TIMEOUT {
         return Err(ConfigError::Timeout(which));
     }
     Ok(())
@@ -174,79 +176,84 @@ impl TokenCacheBuilder {
         }
     }
 
-    /// When a token is refreshed, and from when on callers wait for its successor. Default: see
+    /// When a token is refreshed, and when callers start to wait for its successor. Default: see
     /// [`RefreshPolicy`].
     pub fn refresh_policy(mut self, policy: RefreshPolicy) -> Self {
         self.settings.policy = policy;
         self
     }
 
-    /// How long one fetch may take, with its retries. Then all who wait for it get an error for
-    /// which [`is_timeout`](crate::Error::is_timeout) holds. Default: 10 s. It is well chosen below
-    /// the callers' own timeouts: then they see why there is no token, rather than that it took
-    /// long.
+    /// The timeout of one fetch, including its retries. Default: 10 s.
+    ///
+    /// After it, all waiting callers get an error for which
+    /// [`is_timeout`](crate::Error::is_timeout) holds. Choose a value below the callers' own
+    /// timeouts, so that they get this error instead of theirs.
     pub fn flight_timeout(mut self, timeout: Duration) -> Self {
         self.settings.flight_timeout = timeout;
         self
     }
 
-    /// How often one fetch asks the source at most, while callers wait and it fails in a way that
-    /// may pass. The pauses in between are those of the [`backoff`](Self::backoff). Default: 3. A
-    /// refresh in the background asks once.
+    /// The maximum number of attempts of one fetch. Default: 3.
+    ///
+    /// A fetch is attempted again while callers wait and the error is
+    /// [transient](crate::Error::is_transient), after a pause by the [`backoff`](Self::backoff). A
+    /// refresh in the background has one attempt.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.settings.attempts = attempts;
         self
     }
 
-    /// How long the source is left alone after a failure. Default: see [`Backoff`].
+    /// How long the cache waits after a failed fetch. Default: see [`Backoff`].
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.settings.backoff = backoff;
         self
     }
 
-    /// How often 401s may replace the token. Default: see [`Budget`], also for what Payment may
-    /// need.
+    /// How often 401s may replace the token. Default: see [`Budget`], which also says what the
+    /// payment products may need.
     pub fn budget(mut self, budget: Budget) -> Self {
         self.settings.budget = budget;
         self
     }
 
-    /// Refreshes the token also while there is no traffic, so that the first request after a quiet
-    /// hour does not wait. It begins with the first fetch, goes on through failures by the backoff,
-    /// and ends when the last handle is dropped. Its task runs in the runtime of a caller; when
-    /// that is gone or stands still, the next caller whose request needs a fetch starts another.
-    /// Default: off.
+    /// Refreshes the token even without traffic, so that the first request after a quiet hour does
+    /// not wait. Default: off.
+    ///
+    /// A background task starts with the first fetch, continues after failures with the backoff,
+    /// and ends when the last handle is dropped. It runs on the runtime of a caller. If that
+    /// runtime is dropped or stands still, the next caller that needs a fetch starts another task.
     pub fn background_refresh(mut self, background_refresh: bool) -> Self {
         self.settings.background_refresh = background_refresh;
         self
     }
 
-    /// What tells this cache from others in traces and metrics: the field and the label `cache`.
-    /// Default: `default`.
+    /// The name of this cache in traces and metrics: the field and the label `cache`. Default:
+    /// `default`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.settings.events.name = Some(name.into().into_boxed_str());
         self
     }
 
-    /// Who hears of the [events](crate::Event) of this cache, and of the layers that use it.
-    /// Default: nobody.
+    /// An observer of the [events](crate::Event) of this cache and of the layers that use it.
+    /// Default: none.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.settings.events.observer = Some(Box::new(observer));
         self
     }
 
-    /// Where backoff and jitter draw their random numbers from 0 to 1, for tests that need to know
-    /// them. Values outside of that are clamped. Default: seeded by the operating system.
+    /// The source of random numbers from 0 to 1 for backoff and jitter, for deterministic tests.
+    /// Numbers outside of that range are clamped. Default: a generator seeded by the operating
+    /// system.
     pub fn randomness(mut self, draw: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
         self.settings.randomness = Box::new(draw);
         self
     }
 
-    /// Builds the cache. Needs no runtime and starts nothing.
+    /// Builds the cache. Needs no runtime and starts no task.
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] for a value that makes no sense.
+    /// A [`ConfigError`] if a setting is out of range.
     pub fn build(self) -> Result<TokenCache, ConfigError> {
         self.settings.build(self.source)
     }
