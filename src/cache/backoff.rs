@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backoff_that_makes_no_sense_is_a_config_error() {
+    fn settings_out_of_range_are_config_errors() {
         let check = |first, longest| {
             Backoff::default()
                 .first(secs(first))

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
 use tower::util::rng::{HasherRng, Rng};
 
 use super::{
@@ -144,19 +143,16 @@ impl TokenSettings {
             flight_timeout,
             attempts,
         };
-        let state = SharedState::new(State::new(config, Bucket::new(budget)));
-        let refresh_signal = Arc::new(Notify::new());
         let core = Core {
             source,
             background_refresh,
             randomness,
             events,
-            state,
-            refresh_signal,
+            state: SharedState::new(State::new(config, Bucket::new(budget))),
+            refresh_signal: Arc::default(),
         };
-        Ok(TokenCache {
-            core: Arc::new(core),
-        })
+        let core = Arc::new(core);
+        Ok(TokenCache { core })
     }
 }
 

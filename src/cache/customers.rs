@@ -1,4 +1,4 @@
-//! One cache per customer, for a platform that calls Klavi with the keys of many.
+//! A registry of caches, for a platform that calls Klavi with the keys of many customers.
 
 use std::{
     fmt,
@@ -12,15 +12,16 @@ use tokio::time::Instant;
 
 use super::{core::Core, token_cache::TokenCache};
 
-/// A bounded set of [`TokenCache`]s by key: one for each customer (and product) that is called for.
+/// A bounded registry of [`TokenCache`]s, with one for each customer (and product).
 ///
-/// Put the cache of the customer into the extensions of the request, and the layer uses it instead
-/// of its own:
+/// Put the customer's cache into the extensions of a request, and the layer uses it instead of its
+/// own:
 ///
 /// ```
 /// use std::time::Duration;
-/// use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache, TokenCaches, NewToken, source_fn};
+/// use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache, TokenCaches};
 ///
+/// # use klavi_auth::{NewToken, source_fn};
 /// # fn source_of(customer: &str) -> impl klavi_auth::TokenSource {
 /// #     source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)))
 /// # }
@@ -33,17 +34,21 @@ use super::{core::Core, token_cache::TokenCache};
 /// # Ok::<_, klavi_auth::BoxError>(())
 /// ```
 ///
-/// # What is dropped, and what is not
+/// # Eviction
 ///
-/// A cache that was not asked for during the idle time is dropped, by a later call for any key, and
-/// when there is no room for another, the least recently used one. The registry runs no task: while
-/// nothing is asked of it, nothing is dropped, and a cache with
-/// [`background_refresh`](crate::TokenCacheBuilder::background_refresh) continues to refresh. A cache that is in use
-/// is never dropped: as long as a request holds it, or it is fetching, its key leads to it, so that
-/// there are never two flights for one key. Being found in use counts as being asked for.
+/// The registry evicts caches in
+/// [`get_or_insert_with`](Self::get_or_insert_with): those that were idle for the idle time, and
+/// the least recently used one if a new cache needs room. It runs no task. Without calls nothing is
+/// evicted, and a cache with [`background_refresh`](crate::TokenCacheBuilder::background_refresh)
+/// continues to refresh.
 ///
-/// Keys are hashed and compared while the registry is locked: a key's `Hash` and `Eq` must not call
-/// the same registry. (Its `Drop` may.)
+/// A cache in use is never evicted: while a request holds it or it fetches, its key leads to it, so
+/// that one key never has two flights. A cache that is found in use does not count as idle.
+///
+/// # Locking
+///
+/// The registry hashes and compares keys while it is locked, so a key's `Hash` and `Eq` must not
+/// call it. A key's `Drop` may.
 #[derive(Clone)]
 pub struct TokenCaches<K> {
     shared: Arc<Shared<K>>,
@@ -62,9 +67,15 @@ struct Entry {
     used_at: Instant,
 }
 
+impl Entry {
+    fn new(cache: TokenCache, used_at: Instant) -> Self {
+        Self { cache, used_at }
+    }
+}
+
 impl<K: Eq + Hash> TokenCaches<K> {
-    /// Room for `capacity` caches (at least one), each dropped when it was not asked for during
-    /// `idle`.
+    /// A registry with room for `capacity` caches (at least one), which evicts a cache that was not
+    /// used for `idle`.
     pub fn new(capacity: usize, idle: Duration) -> Self {
         let shared = Shared {
             capacity: capacity.max(1),
@@ -76,31 +87,24 @@ impl<K: Eq + Hash> TokenCaches<K> {
         }
     }
 
-    /// The cache of this key. `make` is called if there is none; building a cache fetches nothing.
+    /// Returns the cache of this key. Inserts the result of `make` if there is none.
     ///
     /// # Errors
     ///
-    /// [`TokenCachesFull`] if there is no room for another and all are in use.
+    /// [`TokenCachesFull`] if all caches are in use and there is no room for another.
     pub fn get_or_insert_with(
         &self,
         key: K,
         make: impl FnOnce() -> TokenCache,
     ) -> Result<TokenCache, TokenCachesFull> {
         let now = Instant::now();
-        let (found, idle) = {
-            let mut entries = self.lock();
-            let is_idle =
-                |_, oldest: &Entry| now.duration_since(oldest.used_at) >= self.shared.idle;
-            let idle = evict(&mut entries, now, is_idle);
-            (find(&mut entries, &key, now), idle)
-        };
-        drop(idle);
-        if let Some(cache) = found {
+        if let Some(cache) = self.get(&key, now) {
             return Ok(cache);
         }
-        // Made without the lock. If another was quicker, this one is dropped unused.
-        let made = make();
+        // `make` runs without the lock. If another thread was faster, its cache is used instead.
+        let cache = make();
         let capacity = self.shared.capacity;
+        // Declared before the guard, so that it is dropped after the lock is released.
         let _evicted;
         let mut entries = self.lock();
         if let Some(cache) = find(&mut entries, &key, now) {
@@ -110,29 +114,34 @@ impl<K: Eq + Hash> TokenCaches<K> {
         if entries.len() >= capacity {
             return Err(TokenCachesFull { capacity });
         }
-        entries.put(
-            key,
-            Entry {
-                cache: made.clone(),
-                used_at: now,
-            },
-        );
-        Ok(made)
+        entries.put(key, Entry::new(cache.clone(), now));
+        Ok(cache)
     }
 
-    /// Forgets the cache of this key, and gives it back: for a customer whose keys have changed.
-    /// Requests that hold it go on with it.
+    /// The cache of this key, after all idle ones were evicted.
+    fn get(&self, key: &K, now: Instant) -> Option<TokenCache> {
+        let is_idle = |_, oldest: &Entry| now.duration_since(oldest.used_at) >= self.shared.idle;
+        let mut entries = self.lock();
+        let idle = evict(&mut entries, now, is_idle);
+        let cache = find(&mut entries, key, now);
+        drop(entries);
+        drop(idle);
+        cache
+    }
+
+    /// Removes and returns the cache of this key, for a customer whose keys have changed. Requests
+    /// that hold the cache continue to use it.
     pub fn remove(&self, key: &K) -> Option<TokenCache> {
         let removed = self.lock().pop_entry(key);
         removed.map(|(_key, entry)| entry.cache)
     }
 
-    /// How many caches there are.
+    /// The number of caches.
     pub fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no caches.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -151,36 +160,28 @@ fn find<K: Eq + Hash>(entries: &mut Entries<K>, key: &K, now: Instant) -> Option
     Some(entry.cache.clone())
 }
 
-/// Takes out the least recently used caches while `is_too_many` says so of their number and the
-/// oldest. Their keys and sources are the user's: drop them after the lock is released.
+/// Evicts least recently used caches while `should_evict` holds for the number of caches and the
+/// oldest one. Returns them, for the caller to drop after the lock is released: the drop of a key
+/// or a source runs a user's code.
 fn evict<K: Eq + Hash>(
     entries: &mut Entries<K>,
     now: Instant,
-    is_too_many: impl Fn(usize, &Entry) -> bool,
+    should_evict: impl Fn(usize, &Entry) -> bool,
 ) -> Vec<(K, Core)> {
     let mut evicted = Vec::new();
     for _ in 0..entries.len() {
         let oldest = entries.peek_lru();
-        if !oldest.is_some_and(|(_, oldest)| is_too_many(entries.len(), oldest)) {
+        if !oldest.is_some_and(|(_, oldest)| should_evict(entries.len(), oldest)) {
             break;
         }
         let Some((key, Entry { cache, .. })) = entries.pop_lru() else {
             break;
         };
-        // Looking and taking are one step: its keep-alive task may wake at this very moment. Either
-        // the task finds the cache gone, or the cache stays, with the flight that the task starts.
+        // `try_unwrap` is atomic, because the refresh task may wake up now. Either the task finds
+        // the cache gone, or the cache stays, with the flight that the task starts.
         match Arc::try_unwrap(cache.core) {
             Ok(core) => evicted.push((key, core)),
-            Err(core) => {
-                let cache = TokenCache { core };
-                entries.put(
-                    key,
-                    Entry {
-                        cache,
-                        used_at: now,
-                    },
-                );
-            }
+            Err(core) => drop(entries.put(key, Entry::new(TokenCache { core }, now))),
         }
     }
     evicted
@@ -195,7 +196,7 @@ impl<K> fmt::Debug for TokenCaches<K> {
     }
 }
 
-/// There is no room for another cache, and every one that there is is in use.
+/// The error when all caches of a [`TokenCaches`] are in use and there is no room for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenCachesFull {
     capacity: usize,

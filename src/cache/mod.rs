@@ -1,4 +1,4 @@
-//! The token cache: the current token, and the one flight that fetches the next.
+//! The token cache: the current token, and the one flight that fetches its successor.
 
 pub(crate) mod acquire;
 mod background_refresh;

@@ -1,4 +1,4 @@
-//! When a token is fresh, when its refresh is due, when it expires: pure arithmetic, no clock.
+//! When a token is refreshed and when it expires: pure arithmetic, no clock.
 
 use std::{fmt, time::Duration};
 
@@ -6,33 +6,38 @@ use tokio::time::Instant;
 
 use crate::error::config::ConfigError;
 
-/// Klavi's usual lifetime of a token, which the windows of a policy are checked against.
+/// The usual lifetime of Klavi's tokens, against which a policy is checked.
 const NOMINAL_LIFETIME: Duration = Duration::from_secs(1800);
 
-/// How far ahead of its expiry a token is refreshed.
-///
-/// | window | default | with a token of 1800 s |
-/// |---|---|---|
-/// | a refresh is due at a fraction of the lifetime | 0.75 | after 1350 s |
-/// | pulled earlier, per token, by a random part of up to this fraction of the lifetime | 0.10 | by up to 180 s |
-/// | the margin: callers wait for the successor this long before expiry | 30 s | after 1770 s |
-///
-/// A caller in the margin that gets no successor sends the token, until its real expiry.
-///
-/// The windows are fractions of the life that *remains* when the token arrives, so that one that
-/// arrives late in its life is not due at once. The margin never takes more than half of the time
-/// between the refresh and the expiry: a token of 60 s or of 2 s works, and is fetched about once
-/// per lifetime.
+/// How long before its expiry a token is refreshed.
 ///
 /// ```
 /// use std::time::Duration;
-/// use klavi_auth::RefreshPolicy;
+/// use klavi_auth::{NewToken, RefreshPolicy, TokenCache, source_fn};
 ///
-/// let policy = RefreshPolicy::default().refresh_after(0.5).expiry_margin(Duration::from_secs(60));
-/// # let _ = policy;
+/// let policy = RefreshPolicy::default()
+///     .refresh_after(0.5)
+///     .expiry_margin(Duration::from_secs(60));
+///
+/// # let source = source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)));
+/// let cache = TokenCache::builder(source).refresh_policy(policy).build()?;
+/// # let _ = cache;
+/// # Ok::<_, klavi_auth::ConfigError>(())
 /// ```
 ///
-/// It is checked as a whole when a cache is built with it.
+/// | setting | default | for a token of 1800 s |
+/// |---|---|---|
+/// | [`refresh_after`](Self::refresh_after) | 0.75 | a refresh is due after 1350 s |
+/// | [`jitter`](Self::jitter) | 0.10 | minus a random part of 180 s |
+/// | [`expiry_margin`](Self::expiry_margin) | 30 s | callers wait after 1770 s |
+///
+/// If there is no successor, callers send the token until it expires.
+///
+/// The fractions are of the lifetime that *remains* when the token arrives, so a token that arrives
+/// late in its life is not due at once. The margin never takes more than half of the time between
+/// refresh and expiry: tokens of 60 s or 2 s work too, and are fetched about once per lifetime.
+///
+/// The settings are checked together when a cache is built.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub struct RefreshPolicy {
@@ -52,26 +57,26 @@ impl Default for RefreshPolicy {
 }
 
 impl RefreshPolicy {
-    /// A refresh is due at this fraction of the lifetime, strictly between 0 and 1. Default: 0.75.
+    /// The fraction of the lifetime after which a refresh is due. Strictly between 0 and 1.
+    /// Default: 0.75.
     pub fn refresh_after(mut self, fraction: f64) -> Self {
         self.refresh_after = fraction;
         self
     }
 
-    /// Pulls the refresh earlier by a random part of up to this fraction of the lifetime, drawn
-    /// once per token, so that a fleet that started together does not refresh together. At least 0,
+    /// The fraction of the lifetime, a random part of which makes the refresh due earlier. Drawn
+    /// once per token, so that processes that started together do not refresh together. At least 0
     /// and below [`refresh_after`](Self::refresh_after). Default: 0.10.
     pub fn jitter(mut self, fraction: f64) -> Self {
         self.jitter = fraction;
         self
     }
 
-    /// From this long before its expiry, callers wait for the token's successor: a request that is
-    /// sent with the token might arrive after its expiry. Default: 30 s.
+    /// The time before expiry in which callers wait for the successor, because a request that
+    /// leaves then might arrive after the expiry. Default: 30 s.
     ///
-    /// For a token that lives less than Klavi's usual 1800 s it shrinks to at most half of the time
-    /// between refresh and expiry. A margin that would shrink for 1800 s is an error: with the
-    /// default refresh at 75 %, everything above 225 s.
+    /// At most half of the time between refresh and expiry of a token of 1800 s: 225 s with the
+    /// default `refresh_after`. For tokens with a shorter lifetime the margin shrinks accordingly.
     pub fn expiry_margin(mut self, margin: Duration) -> Self {
         self.expiry_margin = margin;
         self
@@ -90,8 +95,8 @@ impl RefreshPolicy {
         Ok(())
     }
 
-    /// The schedule of a token that arrives `now`, was declared to live for `lifetime` and expires
-    /// at `expires_at`. `draw`, from 0 to 1, says how much of the jitter this token gets.
+    /// The schedule of a token that arrives `now`, has this `lifetime` and expires at `expires_at`.
+    /// `draw`, from 0 to 1, is the part of the jitter that this token gets.
     pub(crate) fn schedule(
         &self,
         now: Instant,
@@ -101,7 +106,7 @@ impl RefreshPolicy {
     ) -> Schedule {
         let remaining = lifetime.min(expires_at.saturating_duration_since(now));
         let window =
-            self.renewal_window(remaining) + remaining.mul_f64(self.jitter * draw.clamp(0.0, 1.0));
+            self.refresh_window(remaining) + remaining.mul_f64(self.jitter * draw.clamp(0.0, 1.0));
         let margin = self.expiry_margin.min(self.widest_margin(remaining));
         let expiring_at = before(expires_at, margin);
         Schedule {
@@ -112,32 +117,32 @@ impl RefreshPolicy {
         }
     }
 
-    fn renewal_window(&self, lifetime: Duration) -> Duration {
+    fn refresh_window(&self, lifetime: Duration) -> Duration {
         lifetime.mul_f64(1.0 - self.refresh_after)
     }
 
     fn widest_margin(&self, lifetime: Duration) -> Duration {
-        self.renewal_window(lifetime) / 2
+        self.refresh_window(lifetime) / 2
     }
 }
 
-/// `end - window`; `end` itself on a clock that does not reach back that far.
+/// `end - window`, or `end` if the clock does not reach back that far.
 fn before(end: Instant, window: Duration) -> Instant {
     end.checked_sub(window).unwrap_or(end)
 }
 
-/// What the clock says of a token.
+/// The age of a token in terms of its [`RefreshPolicy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Freshness {
     /// No refresh is due yet.
     Fresh,
-    /// A refresh is due; requests leave with the token.
+    /// A refresh is due. Requests leave with the token.
     Aging,
-    /// So near its expiry that callers wait for the successor. If it cannot be had, requests leave
-    /// with the token.
+    /// The expiry is within the margin. Requests wait for the successor, and leave with the token
+    /// if there is none.
     Expiring,
-    /// No request leaves with it.
+    /// Requests no longer leave with the token.
     Expired,
 }
 
@@ -159,7 +164,7 @@ impl fmt::Display for Freshness {
     }
 }
 
-/// The moments at which a token changes its [`Freshness`].
+/// The instants at which a token's [`Freshness`] changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
     pub(crate) refresh_at: Instant,
@@ -181,7 +186,7 @@ impl Schedule {
         }
     }
 
-    /// How long ago the token's life began.
+    /// The time since the token's lifetime began.
     pub(crate) fn age(&self, now: Instant) -> Duration {
         match self.expires_at.checked_duration_since(now) {
             Some(left) => self.lifetime.saturating_sub(left),
@@ -200,7 +205,7 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    /// From birth to the refresh, the margin and the expiry, for a draw of jitter.
+    /// The times from birth to the refresh and to the margin, for a draw of jitter.
     fn windows(policy: &RefreshPolicy, lifetime: Duration, draw: f64) -> (Duration, Duration) {
         let birth = Instant::now() + secs(1_000_000);
         let schedule = policy.schedule(birth, lifetime, birth + lifetime, draw);
@@ -252,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn case_14_the_windows_are_fractions_of_the_life_that_remains() {
+    fn case_14_windows_are_fractions_of_the_remaining_lifetime() {
         let now = Instant::now() + secs(10_000);
         let policy = RefreshPolicy::default();
         for (lifetime, remaining) in [(1800, 60), (60, 60), (60, 1800)] {
@@ -288,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn case_13_windows_that_make_no_sense_are_config_errors() {
+    fn case_13_settings_out_of_range_are_config_errors() {
         let policy = RefreshPolicy::default;
         for fraction in [0.0, 1.0, -0.5, 1.5, f64::NAN, f64::INFINITY] {
             assert_eq!(
@@ -320,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn case_13_windows_are_checked_as_a_whole_whatever_the_order_they_are_set_in() {
+    fn case_13_settings_are_checked_together_in_any_order() {
         let policy = RefreshPolicy::default().refresh_after(0.05).jitter(0.01);
         assert_eq!(policy.check(), Ok(()));
         assert_eq!(
@@ -330,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn age_counts_on_past_the_end() {
+    fn the_age_grows_past_the_expiry() {
         let birth = Instant::now() + secs(10_000);
         let schedule = RefreshPolicy::default().schedule(birth, secs(60), birth + secs(60), 0.0);
         assert_eq!(schedule.age(birth + secs(7)), secs(7));

@@ -1,4 +1,5 @@
-//! The token cache: a handle to the current token and to the one flight that fetches the next.
+//! The token cache: a handle to the current token and to the one flight that fetches its
+//! successor.
 
 use std::{fmt, sync::Arc};
 
