@@ -1,25 +1,26 @@
-//! Every interleaving of the flight's core, explored by loom.
+//! Loom tests: every interleaving of lookups, flights and rejections.
 //!
-//! The model is the cache's own code, compiled once more among siblings of the same names, with
-//! loom's mutex, counter and `Arc` in place of std's. Only `Core` has a stand-in (`model`), because
-//! the real one spawns its flights into tokio: here a flight is a thread, and its source answers at
-//! once. What loom does not see is argued in `flight.rs`.
+//! The files under test are compiled a second time, next to a module `sync` that has loom's mutex,
+//! atomic and `Arc` instead of std's. Only `Core` is replaced (by `model`), because the real one
+//! spawns its flights on tokio. Here a flight is a thread, and its source returns at once.
+//! `flight.rs` says what loom does not cover.
 //!
-//! `wake_ups` is exhaustive: every order of every step. The scenarios of `tokens` have more steps:
-//! they explore every order with at most two preemptions (switches away from a thread that could go
-//! on). `LOOM_MAX_PREEMPTIONS` sets another bound for those, as in `LOOM_MAX_PREEMPTIONS=4 cargo
-//! test --release --lib interleavings`.
+//! `wake_ups` is exhaustive. `tokens` has longer scenarios and explores all interleavings with at
+//! most two preemptions. `LOOM_MAX_PREEMPTIONS` sets another limit:
 //!
-//! A waiter that is never woken and a lock that is taken twice are deadlocks, on which loom panics,
-//! often while it unwinds: then the process aborts, and `-- --nocapture --test-threads 1` shows
-//! which test it was.
+//! ```text
+//! LOOM_MAX_PREEMPTIONS=4 cargo test --release --lib loom
+//! ```
+//!
+//! Loom reports a lost wake-up or a lock that is taken twice as a deadlock, and panics. If it
+//! panics while it unwinds, the process aborts; `-- --nocapture --test-threads 1` shows the test.
 #![allow(
     dead_code,
-    reason = "the model does not use every part of the files under test"
+    reason = "the model uses only a part of the files under test"
 )]
 #![allow(
     clippy::duplicate_mod,
-    reason = "the same code with loom's primitives is the point"
+    reason = "the same code is compiled with loom's primitives"
 )]
 
 mod sync {
@@ -51,7 +52,7 @@ mod tokens;
 mod wake_ups;
 
 use self::acquire::Acquire;
-// The stand-in, by the name that the files under test import.
+// The files under test import `Core` from `core`.
 use self::model as core;
-// Pure arithmetic, the same for both.
+// Pure functions, which need no second copy.
 use super::{backoff, budget, current, policy};

@@ -1,4 +1,4 @@
-//! The stand-in for `Core`, wakers that count, and the run of a model.
+//! The model: a `Core` whose flights are threads, a waker that counts, and the runs of loom.
 
 use std::{
     future::Future,
@@ -37,16 +37,16 @@ use crate::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// So long after its start a flight counts as lost.
-pub(super) const OVERDUE: Duration = HOUR.saturating_mul(2);
+/// The time after which a flight is stalled.
+pub(super) const STALLED_AFTER: Duration = HOUR.saturating_mul(2);
 
-/// So long after a token came in its renewal is due, and it is not over.
-pub(super) const RENEWAL_DUE: Duration = Duration::from_secs(3000);
+/// The age at which a token is aging: its refresh is due, and it has not expired.
+pub(super) const AGING: Duration = Duration::from_secs(3000);
 
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_current_thread().build().unwrap());
 
-/// All flights and waiters are in the same runtime, unless a test says otherwise.
+/// The runtime of all flights and waiters.
 pub(super) fn runtime() -> Id {
     RUNTIME.handle().id()
 }
@@ -58,30 +58,29 @@ pub(super) fn exhaustively(model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-/// Explores every interleaving with at most two preemptions, or with what the environment says.
+/// Explores every interleaving with at most two preemptions, or as many as the environment says.
 pub(super) fn bounded(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(2));
     builder.check(model);
 }
 
-/// What comes of a fetch. Fetches are counted by std's atomics, which loom does not take for steps
-/// of the model.
+/// The result of a fetch.
 pub(super) enum Fetch {
     Token(String),
-    /// The source panics.
-    Fails,
+    Panics,
     /// The runtime drops the flight.
-    Lost,
+    Dropped,
 }
 
-/// By the number of the fetch and the number of its flight.
+/// A function of the number of the fetch and the number of its flight.
 type Source = Box<dyn Fn(usize, u64) -> Fetch + Send + Sync>;
 
-/// As the real one, but that its flights are threads.
+/// The counterpart of the real `Core`, whose flights are threads.
 pub(super) struct Core {
     pub(super) state: SharedState,
     source: Source,
+    /// An atomic of std's, because loom must not treat it as a step of the model.
     fetches: AtomicUsize,
 }
 
@@ -90,7 +89,6 @@ impl Core {
         self.state.epoch()
     }
 
-    /// A flight is a thread, and can be started anywhere.
     pub(super) fn has_runtime() -> bool {
         true
     }
@@ -102,29 +100,28 @@ impl Core {
             .change(|state| state.lookup(now, rejected, runtime));
         if let Some(launch) = launch {
             let core = Arc::clone(self);
-            drop(loom::thread::spawn(move || core.fly(launch)));
+            drop(loom::thread::spawn(move || core.run_flight(launch)));
         }
         lookup
     }
 
-    /// The real one emits an event.
     pub(super) fn report_served(&self, _: &ValidToken) {}
 
-    /// `Flight::run`, with a source that answers at once, and `Flight::drop`.
-    fn fly(&self, Launch { number, .. }: Launch) {
+    /// The counterpart of `Flight::run` and `Flight::drop`.
+    fn run_flight(&self, Launch { number, .. }: Launch) {
         loop {
-            let asked = Instant::now();
-            let Some(_request) = self.state.lock().begin_attempt(number, asked) else {
+            let now = Instant::now();
+            let Some(_request) = self.state.lock().begin_attempt(number, now) else {
                 break;
             };
             let result = match (self.source)(self.fetches.fetch_add(1, SeqCst) + 1, number) {
                 Fetch::Token(token) => NewToken::new(&token, HOUR),
-                Fetch::Fails => Err(Error::interrupted("the token source panicked")),
-                Fetch::Lost => break,
+                Fetch::Panics => Err(Error::interrupted("the token source panicked")),
+                Fetch::Dropped => break,
             };
             let step = self
                 .state
-                .change(|state| state.settle(number, result, asked, 0.0));
+                .change(|state| state.settle(number, result, now, 0.0));
             match step {
                 Some(Step::RetryAt(..)) => {}
                 Some(Step::End(_, sender, outcome)) => {
@@ -173,7 +170,7 @@ impl TokenCache {
         self.acquire(None)
     }
 
-    /// A token other than the one of the generation that was `rejected`.
+    /// A token of another generation than the `rejected` one.
     pub(super) fn acquire(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
         block_on(Acquire::new(&self.core, rejected)).map(|valid| valid.token)
     }
@@ -193,18 +190,17 @@ impl TokenCache {
         self.core.fetches.load(SeqCst)
     }
 
-    /// Else copies of the token would be used for too long, or never.
+    /// Asserts that copies of the token see the current epoch.
     pub(super) fn assert_epoch_is_published(&self) {
         assert_eq!(self.core.epoch(), self.core.state.lock().epoch());
     }
 
-    /// A flight is registered.
     pub(super) fn is_fetching(&self) -> bool {
         self.core.state.lock().waiter().is_some()
     }
 }
 
-/// Drives a future on a thread of the model. One that is never woken deadlocks, which loom reports.
+/// Drives a future on a thread of the model. If it is never woken, loom reports a deadlock.
 pub(super) fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
     let sleeper = Arc::new(Sleeper::default());
     let waker = Waker::from(Arc::clone(&sleeper));
@@ -214,7 +210,7 @@ pub(super) fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
         }
         let mut woken = sleeper.woken.lock().unwrap();
         while !*woken {
-            woken = sleeper.news.wait(woken).unwrap();
+            woken = sleeper.condvar.wait(woken).unwrap();
         }
         *woken = false;
     }
@@ -223,36 +219,36 @@ pub(super) fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
 #[derive(Default)]
 struct Sleeper {
     woken: loom::sync::Mutex<bool>,
-    news: loom::sync::Condvar,
+    condvar: loom::sync::Condvar,
 }
 
 impl Wake for Sleeper {
     fn wake(self: Arc<Self>) {
         *self.woken.lock().unwrap() = true;
-        self.news.notify_one();
+        self.condvar.notify_one();
     }
 }
 
-/// A waker that counts, and may do something when it is woken.
+/// A waker that counts how often it is woken, and may run a function then.
 #[derive(Default)]
-pub(super) struct Bell {
-    rung: AtomicUsize,
-    on_ring: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+pub(super) struct CountingWaker {
+    count: AtomicUsize,
+    on_wake: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
-impl Bell {
+impl CountingWaker {
     pub(super) fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    pub(super) fn that(on_ring: impl FnOnce() + Send + 'static) -> Arc<Self> {
-        let bell = Self::new();
-        *bell.on_ring.lock().unwrap() = Some(Box::new(on_ring));
-        bell
+    pub(super) fn with(on_wake: impl FnOnce() + Send + 'static) -> Arc<Self> {
+        let waker = Self::new();
+        *waker.on_wake.lock().unwrap() = Some(Box::new(on_wake));
+        waker
     }
 
-    pub(super) fn rung(&self) -> usize {
-        self.rung.load(SeqCst)
+    pub(super) fn count(&self) -> usize {
+        self.count.load(SeqCst)
     }
 
     pub(super) fn poll<F: Future + Unpin>(self: &Arc<Self>, future: &mut F) -> Poll<F::Output> {
@@ -260,12 +256,12 @@ impl Bell {
     }
 }
 
-impl Wake for Bell {
+impl Wake for CountingWaker {
     fn wake(self: Arc<Self>) {
-        self.rung.fetch_add(1, SeqCst);
-        let on_ring = self.on_ring.lock().unwrap().take();
-        if let Some(on_ring) = on_ring {
-            on_ring();
+        self.count.fetch_add(1, SeqCst);
+        let on_wake = self.on_wake.lock().unwrap().take();
+        if let Some(on_wake) = on_wake {
+            on_wake();
         }
     }
 }

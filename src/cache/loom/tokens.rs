@@ -1,4 +1,4 @@
-//! The token while it is fetched, used, refused and invalidated by several threads.
+//! Several threads fetch, use, reject and invalidate the token.
 
 use std::sync::{
     Arc,
@@ -11,24 +11,21 @@ use tokio::time::Instant;
 use super::current::ValidToken;
 use super::{
     Acquire,
-    model::{Bell, Fetch, OVERDUE, RENEWAL_DUE, TokenCache, block_on, bounded},
+    model::{AGING, CountingWaker, Fetch, STALLED_AFTER, TokenCache, block_on, bounded},
     state::Lookup,
 };
 use crate::token::AccessToken;
 
-/// What a service has of the token.
+/// A thread's copy of the token, as in the layer.
 #[derive(Default)]
-struct Local(Option<ValidToken>);
+struct CachedCopy(Option<ValidToken>);
 
-impl Local {
-    /// The generation that a request would carry now, without waiting.
-    fn sends(&mut self, cache: &TokenCache) -> Option<u64> {
+impl CachedCopy {
+    /// The generation of the token that a request would carry now. `None` if it would wait.
+    fn generation(&mut self, cache: &TokenCache) -> Option<u64> {
         let now = Instant::now();
-        if let Some(copy) = self
-            .0
-            .as_ref()
-            .filter(|copy| copy.is_fresh(cache.core.epoch(), now))
-        {
+        let fresh = self.0.as_ref();
+        if let Some(copy) = fresh.filter(|copy| copy.is_fresh(cache.core.epoch(), now)) {
             return Some(copy.token.generation());
         }
         match Acquire::start(&cache.core, now, None) {
@@ -42,8 +39,8 @@ impl Local {
     }
 }
 
-/// Lets a thread of the model act on a cache.
-fn act<T: 'static>(
+/// Runs `act` on another thread.
+fn spawn<T: 'static>(
     cache: &TokenCache,
     act: impl FnOnce(&TokenCache) -> T + Send + 'static,
 ) -> thread::JoinHandle<T> {
@@ -51,7 +48,7 @@ fn act<T: 'static>(
     thread::spawn(move || act(&cache))
 }
 
-/// A cache that has the token of generation 1.
+/// The same cache with a token of generation 1.
 fn warm(cache: TokenCache) -> TokenCache {
     assert_eq!(cache.get().unwrap().generation(), 1);
     cache
@@ -65,7 +62,7 @@ fn generation(cache: &TokenCache) -> u64 {
 fn case_23_two_callers_share_one_fetch() {
     bounded(|| {
         let cache = TokenCache::of_tokens();
-        let other = act(&cache, generation);
+        let other = spawn(&cache, generation);
         assert_eq!(generation(&cache), 1);
         assert_eq!(other.join().unwrap(), 1);
         assert_eq!(cache.fetches(), 1);
@@ -74,19 +71,19 @@ fn case_23_two_callers_share_one_fetch() {
 }
 
 #[test]
-fn case_24_two_callers_share_one_failure_or_the_token_of_the_next_fetch() {
+fn case_24_two_callers_share_a_failure_or_the_next_token() {
     bounded(|| {
         let cache = TokenCache::new(|n, _| {
             if n == 1 {
-                Fetch::Fails
+                Fetch::Panics
             } else {
                 Fetch::Token("t".into())
             }
         });
-        let other = act(&cache, |cache| cache.get().is_ok());
+        let other = spawn(&cache, |cache| cache.get().is_ok());
         let succeeded = [cache.get().is_ok(), other.join().unwrap()];
-        // A first panic costs no pause, so a caller that comes after it asks again. A caller that
-        // is polled late gets that token rather than the older error.
+        // The first panic causes no pause, so a later caller fetches again. A caller that is polled
+        // late gets that token instead of the error.
         let any_succeeded = succeeded.contains(&true);
         assert_eq!(cache.fetches(), 1 + usize::from(any_succeeded));
         assert!(!cache.is_fetching());
@@ -94,13 +91,13 @@ fn case_24_two_callers_share_one_failure_or_the_token_of_the_next_fetch() {
 }
 
 #[test]
-fn case_26_a_caller_that_goes_takes_nobody_with_it() {
+fn case_26_a_cancelled_caller_does_not_affect_others() {
     bounded(|| {
         let cache = TokenCache::of_tokens();
-        let other = act(&cache, |cache| {
-            let bell = Bell::new();
+        let other = spawn(&cache, |cache| {
+            let waker = CountingWaker::new();
             let mut caller = Acquire::new(&cache.core, None);
-            drop((bell.poll(&mut caller), caller));
+            drop((waker.poll(&mut caller), caller));
         });
         assert_eq!(generation(&cache), 1);
         other.join().unwrap();
@@ -109,16 +106,16 @@ fn case_26_a_caller_that_goes_takes_nobody_with_it() {
 }
 
 #[test]
-fn case_30_a_flight_that_is_lost_is_followed_by_one_that_all_share() {
+fn case_30_callers_of_a_lost_flight_share_the_next_one() {
     bounded(|| {
         let cache = TokenCache::new(|n, _| {
             if n == 1 {
-                Fetch::Lost
+                Fetch::Dropped
             } else {
                 Fetch::Token(format!("t{n}"))
             }
         });
-        let other = act(&cache, generation);
+        let other = spawn(&cache, generation);
         assert_eq!(generation(&cache), 1);
         assert_eq!(other.join().unwrap(), 1);
         assert_eq!(cache.fetches(), 2);
@@ -127,13 +124,13 @@ fn case_30_a_flight_that_is_lost_is_followed_by_one_that_all_share() {
 }
 
 #[test]
-fn case_30_a_flight_that_is_overdue_changes_nothing_any_more() {
+fn case_30_a_stalled_flight_changes_nothing_any_more() {
     bounded(|| {
         let cache = TokenCache::new(|_, flight| Fetch::Token(format!("of-flight-{flight}")));
         let now = Instant::now();
         drop(cache.core.lookup(now, None));
-        // It may have landed by now, and its token is over; or it lands now, or it is lost.
-        let Lookup::Wait(second) = cache.core.lookup(now + OVERDUE, None) else {
+        // The first flight may have ended, so that its token has expired, or it is still running.
+        let Lookup::Wait(second) = cache.core.lookup(now + STALLED_AFTER, None) else {
             panic!("nothing to wait for")
         };
         assert!(matches!(block_on(second), Ok(())));
@@ -142,44 +139,44 @@ fn case_30_a_flight_that_is_overdue_changes_nothing_any_more() {
 }
 
 #[test]
-fn case_43_two_refusals_of_one_token_are_one_fetch_and_it_never_comes_back() {
+fn case_43_two_rejections_of_one_token_cause_one_fetch() {
     bounded(|| {
         let cache = warm(TokenCache::of_tokens());
-        let refuse = |cache: &TokenCache| {
-            let mut local = Local::default();
+        let reject = |cache: &TokenCache| {
+            let mut copy = CachedCopy::default();
             cache.reject(1);
-            // By now it is out for everybody, whoever of the two was first.
-            assert_ne!(local.sends(cache), Some(1));
+            // The token is out of use for all, no matter which of the two rejected it.
+            assert_ne!(copy.generation(cache), Some(1));
             assert_eq!(generation(cache), 2);
-            assert_eq!(local.sends(cache), Some(2));
+            assert_eq!(copy.generation(cache), Some(2));
         };
-        let other = act(&cache, refuse);
-        refuse(&cache);
+        let other = spawn(&cache, reject);
+        reject(&cache);
         other.join().unwrap();
         assert_eq!(cache.fetches(), 2);
     });
 }
 
-/// One thread refuses the token and then says so; another has a copy of it, or takes one meanwhile.
-fn copies(primed: bool) {
+/// One thread rejects the token and then sets a flag. Another has a copy (`primed`) or takes one.
+fn rejection_of_a_copy(primed: bool) {
     bounded(move || {
         let cache = warm(TokenCache::of_tokens());
-        let said = Arc::new(shown::AtomicBool::new(false));
-        let mut local = Local::default();
+        let is_rejected = Arc::new(shown::AtomicBool::new(false));
+        let mut copy = CachedCopy::default();
         if primed {
-            assert!(local.sends(&cache).is_some());
+            assert!(copy.generation(&cache).is_some());
         }
-        let say = Arc::clone(&said);
-        let other = act(&cache, move |cache| {
+        let flag = Arc::clone(&is_rejected);
+        let other = spawn(&cache, move |cache| {
             cache.reject(1);
-            say.store(true, shown::Ordering::Release);
+            flag.store(true, shown::Ordering::Release);
         });
-        let _ = local.sends(&cache);
-        if said.load(shown::Ordering::Acquire) {
-            assert_ne!(local.sends(&cache), Some(1), "an old copy was used");
+        let _ = copy.generation(&cache);
+        if is_rejected.load(shown::Ordering::Acquire) {
+            assert_ne!(copy.generation(&cache), Some(1), "an old copy was used");
         }
         other.join().unwrap();
-        assert_ne!(local.sends(&cache), Some(1), "an old copy was used");
+        assert_ne!(copy.generation(&cache), Some(1), "an old copy was used");
         assert_eq!(generation(&cache), 2);
         assert_eq!(cache.fetches(), 2);
         cache.assert_epoch_is_published();
@@ -187,48 +184,48 @@ fn copies(primed: bool) {
 }
 
 #[test]
-fn case_45_a_copy_of_the_token_is_not_used_after_the_refusal_has_returned() {
-    copies(true);
+fn case_45_a_copy_is_not_used_after_a_rejection() {
+    rejection_of_a_copy(true);
 }
 
 #[test]
-fn case_45_a_copy_that_is_taken_during_the_refusal_is_not_used_after_it() {
-    copies(false);
+fn case_45_a_copy_taken_during_a_rejection_is_not_used_later() {
+    rejection_of_a_copy(false);
 }
 
 #[test]
-fn case_45_a_token_that_is_refused_while_its_flight_still_lands_is_out() {
+fn case_45_a_token_is_rejected_while_its_flight_ends() {
     bounded(|| {
         let cache = TokenCache::of_tokens();
-        let other = act(&cache, |cache| {
-            let mut local = Local::default();
-            let is_there = local.sends(cache).is_some();
-            if is_there {
+        let other = spawn(&cache, |cache| {
+            let mut copy = CachedCopy::default();
+            let has_token = copy.generation(cache).is_some();
+            if has_token {
                 cache.reject(1);
-                assert_ne!(local.sends(cache), Some(1), "an old copy was used");
+                assert_ne!(copy.generation(cache), Some(1), "an old copy was used");
             }
-            is_there
+            has_token
         });
         assert!(generation(&cache) <= 2);
-        let was_refused = other.join().unwrap();
-        assert_eq!(generation(&cache), if was_refused { 2 } else { 1 });
+        let was_rejected = other.join().unwrap();
+        assert_eq!(generation(&cache), if was_rejected { 2 } else { 1 });
         cache.assert_epoch_is_published();
     });
 }
 
 #[test]
-fn a_copy_is_replaced_as_soon_as_the_next_token_is_there_and_never_by_an_older_one() {
+fn a_copy_is_never_replaced_by_an_older_token() {
     bounded(|| {
         let cache = warm(TokenCache::of_tokens());
-        let mut local = Local::default();
-        let other = act(&cache, |cache| {
+        let mut copy = CachedCopy::default();
+        let other = spawn(&cache, |cache| {
             cache.reject(1);
             generation(cache)
         });
-        let seen: Vec<_> = (0..2).filter_map(|_| local.sends(&cache)).collect();
+        let seen: Vec<_> = (0..2).filter_map(|_| copy.generation(&cache)).collect();
         assert!(seen.is_sorted(), "{seen:?}");
         assert_eq!(other.join().unwrap(), 2);
-        assert_eq!(local.sends(&cache), Some(2));
+        assert_eq!(copy.generation(&cache), Some(2));
         assert_eq!(cache.fetches(), 2);
     });
 }
@@ -238,12 +235,16 @@ fn repeats(_: usize) -> Fetch {
 }
 
 fn fails(fetch: usize) -> Fetch {
-    if fetch == 1 { repeats(1) } else { Fetch::Fails }
+    if fetch == 1 {
+        repeats(1)
+    } else {
+        Fetch::Panics
+    }
 }
 
-/// One thread takes the token out of use while another may have begun its renewal, by a source that
-/// has another only once it is out.
-fn out_of_use_during_a_renewal(
+/// One thread takes the token out of use while another may have started its refresh. The source has
+/// a new token only after that.
+fn out_of_use_during_a_refresh(
     before: fn(usize) -> Fetch,
     take_out: fn(&TokenCache, &AccessToken),
 ) {
@@ -258,33 +259,33 @@ fn out_of_use_during_a_renewal(
             }
         }));
         let token = cache.get().unwrap();
-        let other = act(&cache, move |cache| {
+        let other = spawn(&cache, move |cache| {
             out.store(true, SeqCst);
             take_out(cache, &token);
             cache.get().unwrap().expose().to_owned()
         });
-        drop(cache.core.lookup(Instant::now() + RENEWAL_DUE, None));
+        drop(cache.core.lookup(Instant::now() + AGING, None));
         assert_eq!(other.join().unwrap(), "new");
         assert_eq!(cache.get().unwrap().expose(), "new");
     });
 }
 
 #[test]
-fn case_31_what_comes_after_an_invalidation_was_fetched_after_it() {
-    out_of_use_during_a_renewal(repeats, TokenCache::invalidate);
+fn case_31_a_caller_after_an_invalidation_gets_a_later_token() {
+    out_of_use_during_a_refresh(repeats, TokenCache::invalidate);
 }
 
 #[test]
-fn case_45_a_renewal_that_repeats_the_token_that_was_refused_meanwhile_asks_again() {
-    out_of_use_during_a_renewal(repeats, |cache, token| cache.reject(token.generation()));
+fn case_45_a_refresh_that_repeats_a_rejected_token_is_outdated() {
+    out_of_use_during_a_refresh(repeats, |cache, token| cache.reject(token.generation()));
 }
 
 #[test]
-fn case_31_a_renewal_that_fails_does_not_answer_who_comes_after_an_invalidation() {
-    out_of_use_during_a_renewal(fails, TokenCache::invalidate);
+fn case_31_a_failed_refresh_is_not_reported_after_invalidation() {
+    out_of_use_during_a_refresh(fails, TokenCache::invalidate);
 }
 
 #[test]
-fn case_45_a_renewal_that_fails_does_not_answer_who_comes_after_a_refusal() {
-    out_of_use_during_a_renewal(fails, |cache, token| cache.reject(token.generation()));
+fn case_45_a_failed_refresh_is_not_reported_after_a_rejection() {
+    out_of_use_during_a_refresh(fails, |cache, token| cache.reject(token.generation()));
 }

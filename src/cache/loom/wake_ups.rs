@@ -1,5 +1,4 @@
-//! Waiters come, move, multiply and go while the flight ends or is lost. Everything here is
-//! exhaustive.
+//! Waiters are polled, moved, cloned and dropped while the flight ends or is lost. Exhaustive.
 
 use std::{
     pin::Pin,
@@ -14,7 +13,7 @@ use loom::thread;
 use tokio::time::Instant;
 
 use super::{
-    model::{Bell, block_on, exhaustively, runtime},
+    model::{CountingWaker, block_on, exhaustively, runtime},
     waiters::{Sender, Waiter},
 };
 use crate::error::Error;
@@ -24,7 +23,7 @@ fn waiters() -> (Sender, Waiter) {
     super::waiters::waiters(Instant::now(), runtime())
 }
 
-/// Ends a flight in one of its ways.
+/// Ends a flight with an outcome, or loses it.
 fn end(sender: Sender, ends: bool) {
     if ends {
         sender.send(Err(Error::interrupted("the outcome")))
@@ -33,34 +32,33 @@ fn end(sender: Sender, ends: bool) {
     }
 }
 
-/// What a waiter is to be told, and nothing else.
-fn is_told(told: Poll<<Waiter as Future>::Output>, ends: bool) -> bool {
-    match told {
+/// Whether a waiter got the outcome that `end` sends.
+fn is_outcome(poll: Poll<<Waiter as Future>::Output>, ends: bool) -> bool {
+    match poll {
         Poll::Ready(Err(_error)) => ends,
         Poll::Ready(Ok(())) => !ends,
         _ => false,
     }
 }
 
-/// The last poll left the waiter with this bell: it has been rung by now if it had to be, and the
-/// waiter is told.
-fn has_heard(
+/// Asserts that the waiter got the outcome from its last poll, or was woken once and gets it now.
+fn assert_notified(
     mut waiter: Waiter,
-    bell: &Arc<Bell>,
-    first: Poll<<Waiter as Future>::Output>,
+    waker: &Arc<CountingWaker>,
+    polled: Poll<<Waiter as Future>::Output>,
     ends: bool,
 ) {
-    match first {
+    match polled {
         Poll::Pending => {
-            assert_eq!(bell.rung(), 1, "a waiter was not woken, or more than once");
-            assert!(is_told(bell.poll(&mut waiter), ends));
+            assert_eq!(waker.count(), 1, "not woken exactly once");
+            assert!(is_outcome(waker.poll(&mut waiter), ends));
         }
         ready => {
-            assert_eq!(bell.rung(), 0, "woken for what it had been told");
-            assert!(is_told(ready, ends));
+            assert_eq!(waker.count(), 0, "woken although it has the outcome");
+            assert!(is_outcome(ready, ends));
         }
     }
-    assert_eq!(Arc::strong_count(bell), 1, "a waker was left behind");
+    assert_eq!(Arc::strong_count(waker), 1, "a waker is leaked");
 }
 
 /// Runs a model for a flight that ends and for one that is lost.
@@ -71,14 +69,14 @@ fn both_ends(model: fn(ends: bool)) {
 }
 
 #[test]
-fn a_waiter_is_woken_or_told_at_once() {
+fn a_waiter_is_woken_or_gets_the_outcome_at_once() {
     both_ends(|ends| {
         let (sender, mut waiter) = waiters();
         let ender = thread::spawn(move || end(sender, ends));
-        let bell = Bell::new();
-        let first = bell.poll(&mut waiter);
+        let waker = CountingWaker::new();
+        let first = waker.poll(&mut waiter);
         ender.join().unwrap();
-        has_heard(waiter, &bell, first, ends);
+        assert_notified(waiter, &waker, first, ends);
     });
 }
 
@@ -87,29 +85,29 @@ fn no_wake_up_is_lost_between_a_poll_and_the_next() {
     both_ends(|ends| {
         let (sender, waiter) = waiters();
         let ender = thread::spawn(move || end(sender, ends));
-        // A lost wake-up would be a deadlock, which loom reports.
-        assert!(is_told(Poll::Ready(block_on(waiter)), ends));
+        // Loom reports a lost wake-up as a deadlock.
+        assert!(is_outcome(Poll::Ready(block_on(waiter)), ends));
         ender.join().unwrap();
     });
 }
 
 #[test]
-fn two_tasks_that_wait_are_both_woken() {
+fn two_waiting_tasks_are_both_woken() {
     both_ends(|ends| {
         let (sender, mut waiter) = waiters();
         let mut clone = waiter.clone();
-        let (bell, of_clone) = (Bell::new(), Bell::new());
-        let ring = Arc::clone(&of_clone);
+        let (waker, clone_waker) = (CountingWaker::new(), CountingWaker::new());
+        let remote = Arc::clone(&clone_waker);
         let other = thread::spawn(move || {
-            let first = ring.poll(&mut clone);
+            let first = remote.poll(&mut clone);
             (clone, first)
         });
         let ender = thread::spawn(move || end(sender, ends));
-        let first = bell.poll(&mut waiter);
+        let first = waker.poll(&mut waiter);
         let (clone, polled) = other.join().unwrap();
         ender.join().unwrap();
-        has_heard(waiter, &bell, first, ends);
-        has_heard(clone, &of_clone, polled, ends);
+        assert_notified(waiter, &waker, first, ends);
+        assert_notified(clone, &clone_waker, polled, ends);
     });
 }
 
@@ -118,20 +116,20 @@ fn a_waiter_that_moved_to_another_task_is_woken_there() {
     both_ends(|ends| {
         let (sender, mut waiter) = waiters();
         let ender = thread::spawn(move || end(sender, ends));
-        let (before, bell) = (Bell::new(), Bell::new());
+        let (before, waker) = (CountingWaker::new(), CountingWaker::new());
         let first = before.poll(&mut waiter);
-        let second = bell.poll(&mut waiter);
+        let second = waker.poll(&mut waiter);
         ender.join().unwrap();
         assert!(
             first.is_pending() || second.is_ready(),
-            "an outcome was taken back"
+            "an outcome was revoked"
         );
         assert_eq!(
             Arc::strong_count(&before),
             1,
-            "the waker that was replaced is kept"
+            "the replaced waker is leaked"
         );
-        has_heard(waiter, &bell, second, ends);
+        assert_notified(waiter, &waker, second, ends);
     });
 }
 
@@ -139,141 +137,144 @@ fn a_waiter_that_moved_to_another_task_is_woken_there() {
 fn a_waiter_that_is_polled_again_by_the_same_task_is_woken_once() {
     both_ends(|ends| {
         let (sender, mut waiter) = waiters();
-        let bell = Bell::new();
-        assert!(bell.poll(&mut waiter).is_pending());
+        let waker = CountingWaker::new();
+        assert!(waker.poll(&mut waiter).is_pending());
         let ender = thread::spawn(move || end(sender, ends));
-        let polled = bell.poll(&mut waiter);
+        let polled = waker.poll(&mut waiter);
         ender.join().unwrap();
-        assert_eq!(bell.rung(), 1);
-        assert!(polled.is_pending() || is_told(polled, ends));
-        assert!(is_told(bell.poll(&mut waiter), ends));
+        assert_eq!(waker.count(), 1);
+        assert!(polled.is_pending() || is_outcome(polled, ends));
+        assert!(is_outcome(waker.poll(&mut waiter), ends));
     });
 }
 
 #[test]
-fn a_clone_waits_for_itself() {
+fn a_clone_has_its_own_waker() {
     both_ends(|ends| {
         let (sender, mut waiter) = waiters();
-        let (bell, of_clone) = (Bell::new(), Bell::new());
-        let first = bell.poll(&mut waiter);
+        let (waker, clone_waker) = (CountingWaker::new(), CountingWaker::new());
+        let first = waker.poll(&mut waiter);
         let ender = thread::spawn(move || end(sender, ends));
         let mut clone = waiter.clone();
-        let polled = of_clone.poll(&mut clone);
+        let polled = clone_waker.poll(&mut clone);
         ender.join().unwrap();
-        has_heard(clone, &of_clone, polled, ends);
-        has_heard(waiter, &bell, first, ends);
+        assert_notified(clone, &clone_waker, polled, ends);
+        assert_notified(waiter, &waker, first, ends);
     });
 }
 
 #[test]
-fn a_waiter_that_goes_takes_its_own_waker_and_no_other() {
+fn a_dropped_waiter_removes_only_its_own_waker() {
     both_ends(|ends| {
         let (sender, mut leaver) = waiters();
         let mut stayer = leaver.clone();
-        let (bell, of_leaver) = (Bell::new(), Bell::new());
-        assert!(of_leaver.poll(&mut leaver).is_pending());
+        let (waker, leaver_waker) = (CountingWaker::new(), CountingWaker::new());
+        assert!(leaver_waker.poll(&mut leaver).is_pending());
         let ender = thread::spawn(move || end(sender, ends));
         let dropper = thread::spawn(move || drop(leaver));
-        let first = bell.poll(&mut stayer);
+        let first = waker.poll(&mut stayer);
         dropper.join().unwrap();
         ender.join().unwrap();
         assert_eq!(
-            Arc::strong_count(&of_leaver),
+            Arc::strong_count(&leaver_waker),
             1,
-            "the waker of one that went is kept"
+            "the waker of a dropped waiter is leaked"
         );
-        has_heard(stayer, &bell, first, ends);
+        assert_notified(stayer, &waker, first, ends);
     });
 }
 
 #[test]
-fn a_seat_that_was_left_serves_the_next_and_one_only() {
+fn a_free_index_is_reused_by_one_waiter_only() {
     both_ends(|ends| {
         let (sender, mut stayer) = waiters();
         let (mut leaver, mut next, mut other) = (stayer.clone(), stayer.clone(), stayer.clone());
-        let (bell, of_leaver, of_next, of_other) =
-            (Bell::new(), Bell::new(), Bell::new(), Bell::new());
-        let stays = bell.poll(&mut stayer);
-        assert!(stays.is_pending() && of_leaver.poll(&mut leaver).is_pending());
-        // One goes and two come: the seat that is free may be given to either, never to both.
-        let ring = Arc::clone(&of_other);
+        let (waker, leaver_waker, next_waker, other_waker) = (
+            CountingWaker::new(),
+            CountingWaker::new(),
+            CountingWaker::new(),
+            CountingWaker::new(),
+        );
+        let stays = waker.poll(&mut stayer);
+        assert!(stays.is_pending() && leaver_waker.poll(&mut leaver).is_pending());
+        // One waiter is dropped and two register: either may get the free index, never both.
+        let remote = Arc::clone(&other_waker);
         let comer = thread::spawn(move || {
-            let polled = ring.poll(&mut other);
-            drop(ring);
+            let polled = remote.poll(&mut other);
+            drop(remote);
             (other, polled)
         });
         drop(leaver);
         assert_eq!(
-            Arc::strong_count(&of_leaver),
+            Arc::strong_count(&leaver_waker),
             1,
-            "the waker of one that went is kept"
+            "the waker of a dropped waiter is leaked"
         );
-        let comes = of_next.poll(&mut next);
+        let comes = next_waker.poll(&mut next);
         let (other, polled) = comer.join().unwrap();
         end(sender, ends);
-        has_heard(stayer, &bell, stays, ends);
-        has_heard(next, &of_next, comes, ends);
-        has_heard(other, &of_other, polled, ends);
-        assert_eq!(of_leaver.rung(), 0);
+        assert_notified(stayer, &waker, stays, ends);
+        assert_notified(next, &next_waker, comes, ends);
+        assert_notified(other, &other_waker, polled, ends);
+        assert_eq!(leaver_waker.count(), 0);
     });
 }
 
 #[test]
-fn a_seat_that_is_left_and_taken_while_the_flight_ends() {
+fn an_index_is_reused_while_the_flight_ends() {
     both_ends(|ends| {
         let (sender, mut leaver) = waiters();
         let mut next = leaver.clone();
-        assert!(Bell::new().poll(&mut leaver).is_pending());
+        assert!(CountingWaker::new().poll(&mut leaver).is_pending());
         let ender = thread::spawn(move || end(sender, ends));
         drop(leaver);
-        let bell = Bell::new();
-        let first = bell.poll(&mut next);
+        let waker = CountingWaker::new();
+        let first = waker.poll(&mut next);
         ender.join().unwrap();
-        has_heard(next, &bell, first, ends);
+        assert_notified(next, &waker, first, ends);
     });
 }
 
-/// A waker that polls a waiter of the same flight when it is dropped. With the lock held, that
-/// would be a deadlock.
-struct Nosy(Mutex<Option<Waiter>>);
+/// A waker that polls a waiter of the same flight when it is dropped. That deadlocks if the lock is
+/// held.
+struct PollOnDrop(Mutex<Option<Waiter>>);
 
-impl Wake for Nosy {
+impl Wake for PollOnDrop {
     fn wake(self: Arc<Self>) {}
 }
 
-impl Drop for Nosy {
+impl Drop for PollOnDrop {
     fn drop(&mut self) {
         if let Some(mut waiter) = self.0.get_mut().unwrap().take() {
-            let _ = Bell::new().poll(&mut waiter);
+            let _ = CountingWaker::new().poll(&mut waiter);
         }
     }
 }
 
 #[test]
 fn wakers_are_dropped_without_the_lock() {
-    // By a poll that replaces it, or by the waiter that goes; or by the end of the flight,
-    // whichever comes first.
+    // A waker is dropped when a poll replaces it or its waiter is dropped, or when the flight ends.
     for replaced in [true, false] {
         both_ends(if replaced {
-            |ends| nosy(true, ends)
+            |ends| poll_on_drop(true, ends)
         } else {
-            |ends| nosy(false, ends)
+            |ends| poll_on_drop(false, ends)
         });
     }
 }
 
-fn nosy(replaced: bool, ends: bool) {
+fn poll_on_drop(replaced: bool, ends: bool) {
     let (sender, mut waiter) = waiters();
-    let nosy = Waker::from(Arc::new(Nosy(Mutex::new(Some(waiter.clone())))));
+    let waker = Waker::from(Arc::new(PollOnDrop(Mutex::new(Some(waiter.clone())))));
     assert!(
         Pin::new(&mut waiter)
-            .poll(&mut Context::from_waker(&nosy))
+            .poll(&mut Context::from_waker(&waker))
             .is_pending()
     );
-    drop(nosy);
+    drop(waker);
     let ender = thread::spawn(move || end(sender, ends));
     if replaced {
-        let _ = Bell::new().poll(&mut waiter);
+        let _ = CountingWaker::new().poll(&mut waiter);
     }
     drop(waiter);
     ender.join().unwrap();
@@ -284,38 +285,41 @@ fn wakers_are_woken_without_the_lock() {
     both_ends(|ends| {
         let (sender, mut waiter) = waiters();
         let (mut polled, mut dropped) = (waiter.clone(), waiter.clone());
-        assert!(Bell::new().poll(&mut dropped).is_pending());
-        let told = Arc::new(AtomicBool::new(false));
-        let tell = Arc::clone(&told);
-        let bell = Bell::that(move || {
-            tell.store(is_told(Bell::new().poll(&mut polled), ends), SeqCst);
+        assert!(CountingWaker::new().poll(&mut dropped).is_pending());
+        let notified = Arc::new(AtomicBool::new(false));
+        let notify = Arc::clone(&notified);
+        let waker = CountingWaker::with(move || {
+            notify.store(
+                is_outcome(CountingWaker::new().poll(&mut polled), ends),
+                SeqCst,
+            );
             drop(dropped);
         });
-        let first = bell.poll(&mut waiter);
+        let first = waker.poll(&mut waiter);
         let ender = thread::spawn(move || end(sender, ends));
         ender.join().unwrap();
-        assert!(told.load(SeqCst));
-        has_heard(waiter, &bell, first, ends);
+        assert!(notified.load(SeqCst));
+        assert_notified(waiter, &waker, first, ends);
     });
 }
 
 #[test]
-fn a_waker_that_panics_keeps_nobody_from_being_woken() {
+fn all_are_woken_although_a_waker_panics() {
     both_ends(|ends| {
         let (sender, mut first) = waiters();
         let (mut second, mut third) = (first.clone(), first.clone());
-        let (bad, worse, bell) = (
-            Bell::that(|| std::panic::resume_unwind(Box::new("a waker"))),
-            Bell::that(|| std::panic::resume_unwind(Box::new("another"))),
-            Bell::new(),
+        let (first_waker, second_waker, third_waker) = (
+            CountingWaker::with(|| std::panic::resume_unwind(Box::new("first"))),
+            CountingWaker::with(|| std::panic::resume_unwind(Box::new("second"))),
+            CountingWaker::new(),
         );
-        let (one, two) = (bad.poll(&mut first), worse.poll(&mut second));
+        let (one, two) = (first_waker.poll(&mut first), second_waker.poll(&mut second));
         assert!(one.is_pending() && two.is_pending());
         let ender = thread::spawn(move || end(sender, ends));
-        let polled = bell.poll(&mut third);
+        let polled = third_waker.poll(&mut third);
         ender.join().unwrap();
-        has_heard(first, &bad, one, ends);
-        has_heard(second, &worse, two, ends);
-        has_heard(third, &bell, polled, ends);
+        assert_notified(first, &first_waker, one, ends);
+        assert_notified(second, &second_waker, two, ends);
+        assert_notified(third, &third_waker, polled, ends);
     });
 }
