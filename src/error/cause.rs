@@ -1,4 +1,4 @@
-//! Causes from outside: what they say about a connection.
+//! Causes from outside of this crate, and what they say about a connection.
 
 use std::{
     error::Error as StdError,
@@ -7,17 +7,17 @@ use std::{
     sync::Arc,
 };
 
-/// A cause, shared by the clones of its error.
+/// A cause, shared by the clones of the error.
 pub(crate) type Cause = Arc<dyn StdError + Send + Sync>;
 
-/// An error and those that it was caused by.
+/// An error and its chain of sources.
 pub(crate) fn chain<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     iter::successors(Some(error), |&link| link.source())
 }
 
-/// The kind of the I/O error that this is, or was before it was masked.
+/// The kind of an I/O error, masked or not.
 pub(crate) fn io_kind(link: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
     match link.downcast_ref::<io::Error>() {
         Some(error) => Some(error.kind()),
@@ -25,7 +25,7 @@ pub(crate) fn io_kind(link: &(dyn StdError + 'static)) -> Option<io::ErrorKind> 
     }
 }
 
-/// Whether it says that no connection could be made.
+/// Whether an error says that no connection could be made.
 pub(crate) fn is_connect(link: &(dyn StdError + 'static)) -> bool {
     #[cfg(feature = "reqwest")]
     if link
@@ -37,21 +37,21 @@ pub(crate) fn is_connect(link: &(dyn StdError + 'static)) -> bool {
     if let Some(masked) = link.downcast_ref::<Masked>() {
         return masked.is_connect;
     }
-    let is_connect = |kind| {
-        matches!(
-            kind,
+    let is_connect = matches!(
+        io_kind(link),
+        Some(
             io::ErrorKind::ConnectionRefused
                 | io::ErrorKind::AddrNotAvailable
                 | io::ErrorKind::HostUnreachable
                 | io::ErrorKind::NetworkUnreachable
                 | io::ErrorKind::NetworkDown
         )
-    };
-    // hyper-util has a predicate of its own, but this crate does not depend on hyper-util.
-    io_kind(link).is_some_and(is_connect) || prints(link, "client error (Connect)")
+    );
+    // hyper-util has a predicate for this, but this crate does not depend on hyper-util.
+    is_connect || prints(link, "client error (Connect)")
 }
 
-/// Whether an error prints exactly this. Copies nothing: it may be a secret.
+/// Whether an error's message is exactly `text`. Does not copy the message, which may have a secret.
 pub(crate) fn prints(link: &(dyn StdError + 'static), text: &str) -> bool {
     struct Rest<'a>(&'a str);
     impl Write for Rest<'_> {
@@ -64,7 +64,7 @@ pub(crate) fn prints(link: &(dyn StdError + 'static), text: &str) -> bool {
     write!(rest, "{link}").is_ok() && rest.0.is_empty()
 }
 
-/// Stands for a cause that repeats a secret.
+/// The copy of a cause whose texts have a secret.
 pub(super) struct Masked {
     pub(super) display: String,
     pub(super) debug: String,

@@ -1,62 +1,79 @@
-//! Mistakes in the configuration, found when something is built.
+//! The error of an invalid configuration.
 
 use std::{borrow::Cow, error::Error, fmt, sync::Arc};
 
 use super::BoxError;
 
-/// What is wrong, in words that can be printed.
+/// What is wrong with a value. Has no secret.
 type Problem = Cow<'static, str>;
 
-/// A mistake in the configuration: something a programmer or operator fixes at start-up.
+/// An invalid configuration, which a programmer or operator fixes at start-up.
 ///
-/// The message says which input is wrong and what to do about it. Nothing in here comes from the
-/// network, and no message contains a key, a token or a password: of a URL it shows the scheme, the
-/// host and the port. `Debug` repeats the message, since it is what a `main` that returns the error
-/// prints.
+/// The message says which input is wrong and how to fix it. It never contains a key, a token or a
+/// password; of a URL it shows the scheme, the host and the port. `Debug` contains the message too,
+/// because that is what a `main` that returns the error prints.
+///
+/// ```
+/// use klavi_auth::{ConfigError, RefreshPolicy, TokenCache};
+/// # use std::time::Duration;
+/// # use klavi_auth::{NewToken, source_fn};
+/// # let source = source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)));
+///
+/// let policy = RefreshPolicy::default().refresh_after(75.0);
+/// let error = TokenCache::builder(source).refresh_policy(policy).build().unwrap_err();
+/// assert_eq!(error, ConfigError::RefreshAfter);
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// An environment variable is not set.
     MissingEnv(&'static str),
-    /// An environment variable has a value that it cannot have; and why.
+    /// An environment variable has an invalid value: its name and the problem.
     InvalidEnv(&'static str, Problem),
-    /// A key or a token (which one) cannot be one; and why.
+    /// A key or a token is invalid: which one and the problem.
     InvalidCredential(&'static str, Problem),
-    /// A product is not one to three segments of a path; and why.
+    /// A product is not one to three path segments: the problem.
     InvalidProduct(Problem),
-    /// The name of an environment that there is not.
+    /// There is no environment of this name.
     InvalidEnvironment,
     /// A base URL or an added origin is not an absolute `http` or `https` URL, or has user
-    /// information, a query or a fragment; or an added origin has a path.
+    /// information, a query or a fragment, or an added origin has a path.
     InvalidUrl(Problem),
-    /// A base URL or an added origin has plain `http` and a host that is not loopback.
+    /// A base URL or an added origin is plain `http` and its host is not loopback.
     InsecureUrl(Problem),
-    /// The fraction of the lifetime after which a refresh is due is not strictly between 0 and 1.
+    /// [`RefreshPolicy::refresh_after`](crate::RefreshPolicy::refresh_after) is not strictly between
+    /// 0 and 1.
     RefreshAfter,
-    /// The jitter is negative, not a number, or as large as the fraction after which a refresh is
-    /// due.
+    /// [`RefreshPolicy::jitter`](crate::RefreshPolicy::jitter) is negative, not a number, or not
+    /// below `refresh_after`.
     Jitter,
-    /// The expiry margin is more than half of the time between the refresh and the expiry.
+    /// [`RefreshPolicy::expiry_margin`](crate::RefreshPolicy::expiry_margin) is more than half of
+    /// the time between refresh and expiry.
     ExpiryMargin,
-    /// A timeout (which one) of zero, or of more than an hour.
+    /// A timeout is zero or more than an hour: its name.
     Timeout(&'static str),
-    /// No attempt at all.
+    /// The number of attempts is zero.
     Attempts,
-    /// A backoff whose first pause is zero or above the longest, or whose longest is above five
-    /// minutes.
+    /// The first pause of a [`Backoff`](crate::Backoff) is zero or above the longest, or the longest
+    /// is above five minutes.
     Backoff,
-    /// A budget that is never full again.
+    /// [`Budget::full_refill`](crate::Budget::full_refill) is zero.
     Budget,
-    /// No transport for the token calls: none was given, and the feature `reqwest` is off.
+    /// There is no transport for the token calls: none was given, and the feature `reqwest` is off.
     MissingTransport,
-    /// The default transport could not be built. The source says why.
+    /// The default transport could not be built. The source has the cause.
     Transport(TransportError),
 }
 
 impl ConfigError {
-    /// This is what is wrong with the value of an environment variable.
+    /// The same error as that of the value of an environment variable.
     pub(crate) fn of_env(self, name: &'static str) -> Self {
         Self::InvalidEnv(name, self.to_string().into())
+    }
+
+    /// The error of a credential that cannot be a token.
+    pub(crate) fn cannot_be_used(which: &'static str, error: &super::Error) -> Self {
+        Self::InvalidCredential(which, format!("cannot be used: {error}").into())
     }
 
     fn variant(&self) -> &'static str {
@@ -92,13 +109,6 @@ impl fmt::Debug for ConfigError {
     }
 }
 
-impl ConfigError {
-    /// This credential cannot be a token, and why.
-    pub(crate) fn cannot_be_used(which: &'static str, error: &super::Error) -> Self {
-        Self::InvalidCredential(which, format!("cannot be used: {error}").into())
-    }
-}
-
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -107,36 +117,42 @@ impl fmt::Display for ConfigError {
             Self::InvalidCredential(which, problem) => write!(f, "the {which} {problem}"),
             Self::InvalidProduct(problem) => write!(
                 f,
-                "a product is one to three segments of letters, digits, '-', '_' and '.', such as `monitor` or \
-                 `payment/customer`: {problem}"
+                "a product is one to three segments of letters, digits, '-', '_' and '.', such as \
+                 `monitor` or `payment/customer`: {problem}"
             ),
             Self::InvalidEnvironment => f.write_str(
-                "no such environment: write `sandbox`, `production`, `testing`, `sandbox-mtls`, `production-mtls` or \
-                 `testing-mtls`",
+                "no such environment: write `sandbox`, `production`, `testing`, `sandbox-mtls`, \
+                 `production-mtls` or `testing-mtls`",
             ),
             Self::InvalidUrl(problem) | Self::InsecureUrl(problem) => f.write_str(problem),
             Self::RefreshAfter => f.write_str(
-                "`RefreshPolicy::refresh_after` must be a fraction of the lifetime, strictly between 0 and 1: 0.75 is 75 %",
+                "`RefreshPolicy::refresh_after` must be a fraction of the lifetime, strictly between \
+                 0 and 1: 0.75 is 75 %",
             ),
             Self::Jitter => f.write_str(
-                "`RefreshPolicy::jitter` must be at least 0 and below `RefreshPolicy::refresh_after`: with one below the \
-                 default jitter of 0.1, set both",
+                "`RefreshPolicy::jitter` must be at least 0 and below \
+                 `RefreshPolicy::refresh_after`: with one below the default jitter of 0.1, set both",
             ),
             Self::ExpiryMargin => f.write_str(
-                "`RefreshPolicy::expiry_margin` must be at most half of the time between refresh and expiry of a \
-                 token of 1800 s",
+                "`RefreshPolicy::expiry_margin` must be at most half of the time between refresh and \
+                 expiry of a token of 1800 s",
             ),
-            Self::Timeout(which) => write!(f, "`{which}` must be longer than zero and at most an hour"),
+            Self::Timeout(which) => {
+                write!(f, "`{which}` must be longer than zero and at most an hour")
+            }
             Self::Attempts => f.write_str("`attempts` must be at least 1"),
             Self::Backoff => f.write_str(
-                "`Backoff::first` must be above zero and at most `Backoff::longest`, and that at most five minutes",
+                "`Backoff::first` must be above zero and at most `Backoff::longest`, and that at most \
+                 five minutes",
             ),
             Self::Budget => f.write_str("`Budget::full_refill` must be longer than zero"),
             Self::MissingTransport => f.write_str(
-                "no transport for the token calls: pass one to `transport`, or turn on the feature `reqwest`",
+                "no transport for the token calls: pass one to `transport`, or turn on the feature \
+                 `reqwest`",
             ),
             Self::Transport(_) => f.write_str(
-                "the default reqwest transport could not be built: is a TLS backend and a crypto provider set up?",
+                "the default reqwest transport could not be built: is a TLS backend and a crypto \
+                 provider set up?",
             ),
         }
     }
@@ -151,13 +167,12 @@ impl Error for ConfigError {
     }
 }
 
-/// Why a transport could not be built: what its client says. Two are equal if one is a clone of the
-/// other.
+/// The error of a transport that could not be built. Two are equal if one is a clone of the other.
 #[derive(Clone, Debug)]
 pub struct TransportError(Arc<dyn Error + Send + Sync>);
 
 impl TransportError {
-    /// An error with this cause.
+    /// Wraps the client's error.
     pub fn new(cause: impl Into<BoxError>) -> Self {
         Self(cause.into().into())
     }
@@ -182,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_says_what_display_says_and_a_cause() {
+    fn debug_contains_the_message_and_the_cause() {
         assert_eq!(
             format!("{:?}", ConfigError::Attempts),
             "Attempts(`attempts` must be at least 1)"
@@ -197,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_problem_with_a_refresh_policy_says_what_to_write() {
+    fn errors_of_the_refresh_policy_say_what_to_write() {
         let jitter = ConfigError::Jitter.to_string();
         assert!(
             jitter.ends_with("with one below the default jitter of 0.1, set both"),

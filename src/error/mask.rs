@@ -1,4 +1,4 @@
-//! Copies of errors with secrets masked.
+//! Masking of secrets in errors.
 
 use std::{error::Error as StdError, fmt, io, sync::Arc};
 
@@ -7,12 +7,12 @@ use super::{
     cause::{Cause, Masked, chain, io_kind, is_connect},
 };
 
-/// Masks the secrets in a text; `None` if there are none in it.
+/// Masks the secrets in a text. `None` if it has none.
 pub(crate) type Mask<'a> = dyn Fn(fmt::Arguments<'_>) -> Option<String> + 'a;
 
 impl Error {
-    /// The same, with secrets masked in its message and in what caused it. A cause that repeats
-    /// none stays what it is.
+    /// The same error with secrets masked in its message and its causes. A cause without secrets is
+    /// not replaced.
     pub(crate) fn masked(self, mask: &Mask<'_>) -> Self {
         let message = self
             .0
@@ -23,9 +23,9 @@ impl Error {
             .0
             .source
             .as_deref()
-            .map(|source| source as &(dyn std::error::Error + 'static));
-        let source = source.filter(|source| repeats_a_secret(*source, mask));
-        let source = source.map(|source| masked(source, mask));
+            .map(|source| source as &(dyn StdError + 'static))
+            .filter(|source| has_secret(*source, mask))
+            .map(|source| masked(source, mask));
         if message.is_none() && source.is_none() {
             return self;
         }
@@ -38,10 +38,10 @@ impl Error {
     }
 }
 
-/// Whether a cause, or what it was caused by, repeats a secret.
-pub(crate) fn repeats_a_secret(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> bool {
+/// Whether a cause or one of its sources has a secret in its texts.
+pub(crate) fn has_secret(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> bool {
     chain(cause)
-        .filter(|link| !is_of_the_system(*link))
+        .filter(|link| !is_system_error(*link))
         .any(|link| {
             [
                 format_args!("{link}"),
@@ -54,13 +54,13 @@ pub(crate) fn repeats_a_secret(cause: &(dyn StdError + 'static), mask: &Mask<'_>
         })
 }
 
-/// A copy of a cause and all that it was caused by, with secrets masked.
+/// A copy of a cause and its sources, with secrets masked.
 pub(crate) fn masked(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> Cause {
     if let Some(error) = cause.downcast_ref::<Error>() {
         return Arc::new(error.clone().masked(mask));
     }
-    // Where nothing is masked there is no secret, and nothing that must be wiped.
-    let text = |text: fmt::Arguments<'_>| match is_of_the_system(cause) {
+    // A text that is not masked has no secret, so its copy need not be wiped.
+    let text = |text: fmt::Arguments<'_>| match is_system_error(cause) {
         true => text.to_string(),
         false => mask(text).unwrap_or_else(|| text.to_string()),
     };
@@ -73,8 +73,8 @@ pub(crate) fn masked(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> Cause
     })
 }
 
-/// Whether the system or the standard library wrote its text, which can only look like a secret.
-fn is_of_the_system(link: &(dyn StdError + 'static)) -> bool {
+/// Whether its text is the operating system's or the standard library's, which has no secrets.
+fn is_system_error(link: &(dyn StdError + 'static)) -> bool {
     link.downcast_ref::<io::Error>()
         .is_some_and(|error| error.get_ref().is_none())
 }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn case_61_the_chain_its_texts_and_its_kind_survive_the_mask() {
+    fn case_61_the_chain_and_the_kind_survive_masking() {
         let cause = Outer("sent hidden", Some(io::ErrorKind::ConnectionRefused.into()));
         let error = Error::no_token(
             crate::error::TokenState::Missing,
@@ -123,31 +123,31 @@ mod tests {
     }
 
     #[test]
-    fn case_61_a_cause_that_repeats_no_secret_stays_what_it_is() {
+    fn case_61_a_cause_without_secrets_is_not_replaced() {
         let error = Error::transport(Outer("sent", None)).masked(&mask);
         assert!(error.source().unwrap().is::<Outer>());
     }
 
     #[test]
-    fn case_61_an_error_of_the_system_looks_like_a_secret_and_is_none() {
-        let refused = |_: fmt::Arguments<'_>| Some("***".to_owned());
+    fn case_61_a_system_error_is_never_masked() {
+        let mask_all = |_: fmt::Arguments<'_>| Some("***".to_owned());
         let system = || io::Error::from(io::ErrorKind::ConnectionRefused);
         assert!(
             Error::transport(system())
-                .masked(&refused)
+                .masked(&mask_all)
                 .source()
                 .unwrap()
                 .is::<io::Error>()
         );
-        let error = Error::transport(Outer("sent", Some(system()))).masked(&refused);
+        let error = Error::transport(Outer("sent", Some(system()))).masked(&mask_all);
         assert_eq!(lines(&error)[1..], ["***", "connection refused"]);
-        let said = Error::transport(io::Error::other("hidden")).masked(&mask);
-        assert_eq!(lines(&said)[1..], ["***"]);
-        assert_eq!(said.io_kind(), Some(io::ErrorKind::Other));
+        let other = Error::transport(io::Error::other("hidden")).masked(&mask);
+        assert_eq!(lines(&other)[1..], ["***"]);
+        assert_eq!(other.io_kind(), Some(io::ErrorKind::Other));
     }
 
     #[test]
-    fn case_61_an_error_of_this_crate_in_the_chain_keeps_its_predicates() {
+    fn case_61_a_masked_error_of_this_crate_keeps_its_predicates() {
         let inner = Error::timeout().with_message(Some("hidden".to_owned()));
         let error = Error::transport(inner).masked(&mask);
         assert!(error.is_timeout() && error.is_transport());
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn which_errors_say_that_no_connection_could_be_made() {
+    fn is_connect_recognizes_failed_connections() {
         for (cause, expected) in [
             (Outer("client error (Connect)", None), true),
             (Outer("client error (SendRequest)", None), false),

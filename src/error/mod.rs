@@ -1,11 +1,13 @@
-//! Why there is no token: one opaque, clonable error with predicates.
+//! The error: opaque and clonable, with predicates.
 
 pub(crate) mod cause;
 pub(crate) mod config;
+mod construct;
+mod display;
 pub(crate) mod mask;
 pub(crate) mod token_endpoint;
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
@@ -14,38 +16,46 @@ use self::{
     token_endpoint::TokenEndpoint,
 };
 
-/// Any error, boxed: the error type of tower's own middleware.
+/// A boxed error: the error type of tower's own middleware.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a request could not be given a token.
+/// The reason why a request got no token.
 ///
-/// All callers that waited for the same fetch get clones of the same error. It is one pointer wide,
-/// prints no secret, and its `Display` never repeats its [`source`](std::error::Error::source).
-///
-/// The layer's services fail with a [`BoxError`]; this type is found in it by downcast:
+/// The layer's services fail with a [`BoxError`]. Find this type in it by downcast:
 ///
 /// ```
-/// # use klavi_auth::{BoxError, Error};
+/// use klavi_auth::{BoxError, Error};
+///
 /// fn is_outage(error: &BoxError) -> bool {
-///     error.downcast_ref::<Error>().is_some_and(|e| e.is_no_token() && !e.is_keys_rejected())
+///     let error = error.downcast_ref::<Error>();
+///     error.is_some_and(|error| error.is_no_token() && !error.is_keys_rejected())
 /// }
 /// # assert!(!is_outage(&"something else".into()));
 /// ```
 ///
-/// What an operator needs is always there, whatever was masked in the texts of its causes: what
-/// went wrong ([`label`](Self::label)), whether it may pass by itself
-/// ([`is_transient`](Self::is_transient)), and of a failed call the [`endpoint`](Self::endpoint),
-/// the [`host`](Self::host), the [`status`](Self::status), the endpoint's own
-/// [`message`](Self::message), and what the connection says ([`is_connect`](Self::is_connect),
-/// [`io_kind`](Self::io_kind)).
+/// It is one pointer wide and cheap to clone: all callers that waited for the same fetch get clones
+/// of the same error. Its `Display` never repeats its [`source`](std::error::Error::source).
 ///
-/// A cause that repeats a piece of a secret is replaced by a copy, with `***` for the piece, of
-/// another type: it cannot be downcast. Only texts under Klavi's own source and
-/// [`ClientCredentials`](crate::ClientCredentials) are searched.
+/// # Predicates
 ///
-/// Every predicate looks at this error and at the `Error`s that follow it in its chain of sources,
-/// up to the first error of another type, so that [`is_timeout`](Self::is_timeout) also holds for
-/// "no token, because the fetch timed out".
+/// Every `is_` method looks at this error and at the `Error`s that follow it in its chain of
+/// sources, up to the first error of another type. So [`is_timeout`](Self::is_timeout) also holds
+/// for "no token, because the fetch timed out".
+///
+/// # What operators need
+///
+/// * [`label`](Self::label): what went wrong.
+/// * [`is_transient`](Self::is_transient): whether another attempt may succeed.
+/// * [`endpoint`](Self::endpoint), [`host`](Self::host), [`status`](Self::status) and
+///   [`message`](Self::message) of the failed call.
+/// * [`is_connect`](Self::is_connect) and [`io_kind`](Self::io_kind) of the connection.
+///
+/// # Secrets
+///
+/// No error prints a secret. A cause that contains a part of one is replaced by a copy that has
+/// `***` instead and cannot be downcast to its type. Only errors of
+/// [`KlaviSource`](crate::KlaviSource) and [`ClientCredentials`](crate::ClientCredentials) are
+/// searched.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -53,15 +63,15 @@ pub struct Error(Arc<Inner>);
 struct Inner {
     kind: Kind,
     recovery: Recovery,
-    /// The token endpoint that answered or was called.
+    /// The token endpoint that was called.
     endpoint: Option<TokenEndpoint>,
-    /// Its host and port, as in its URL.
+    /// The endpoint's host and port, as in its URL.
     host: Option<Box<str>>,
     status: Option<StatusCode>,
-    /// The endpoint's own `message`, already made safe to print.
+    /// The endpoint's `message`, with secrets masked.
     message: Option<Box<str>>,
     retry_after: Option<Duration>,
-    /// Shared, so that an error that others have seen can be changed in a copy.
+    /// Shared, so that `Inner` can be cloned.
     source: Option<Cause>,
 }
 
@@ -92,7 +102,7 @@ pub(crate) enum Kind {
     Source,
 }
 
-/// What a failed attempt means for the next one.
+/// What a failed attempt means for the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recovery {
     /// May succeed if tried again: retried within the flight, then backed off from.
@@ -107,291 +117,144 @@ pub(crate) enum Recovery {
 }
 
 impl Error {
-    /// An error of a [`TokenSource`](crate::TokenSource) that may pass by itself: the fetch is
-    /// tried again.
-    pub fn transient(cause: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Source, Recovery::Transient).with_source(cause)
-    }
-
-    /// An error of a [`TokenSource`](crate::TokenSource) that trying again cannot mend: it is
-    /// remembered for five seconds and given to every caller meanwhile.
-    pub fn permanent(cause: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Source, Recovery::Permanent).with_source(cause)
-    }
-
-    /// The source must not be asked again before `wait` has passed (at most five minutes are
-    /// honoured).
-    #[must_use]
-    pub fn with_retry_after(self, wait: Duration) -> Self {
-        self.rebuild(|inner| inner.retry_after = Some(wait))
-    }
-
-    /// No usable token: there never was one, or it expired or was rejected and a new one could not
-    /// be had. The [`source`](std::error::Error::source) says why.
+    /// There is no valid token and none could be fetched. The
+    /// [`source`](std::error::Error::source) says why.
     pub fn is_no_token(&self) -> bool {
         self.any(|kind| matches!(kind, Kind::NoToken(_)))
     }
 
-    /// Klavi does not accept the access key and secret key, or an OAuth2 server does not accept the
-    /// client.
+    /// Klavi rejected the access key and secret key, or an OAuth2 server rejected the client.
     pub fn is_keys_rejected(&self) -> bool {
-        self.any(|kind| kind == Kind::KeysRejected)
+        self.has_kind(Kind::KeysRejected)
     }
 
-    /// Only a bearer was configured, and that can no longer be renewed: keys are needed.
+    /// Only a bearer was configured, and it can no longer be refreshed: keys are needed.
     pub fn is_keys_needed(&self) -> bool {
-        self.any(|kind| kind == Kind::KeysNeeded)
+        self.has_kind(Kind::KeysNeeded)
     }
 
-    /// Klavi, or a proxy before it, does not understand the token call (400): for one, where a
-    /// client certificate is missing. It says nothing about the keys.
+    /// Klavi, or a proxy in front of it, rejected the token call as a bad request (400), for
+    /// example because a client certificate is missing. It says nothing about the keys.
     pub fn is_bad_request(&self) -> bool {
-        self.any(|kind| kind == Kind::BadRequest)
+        self.has_kind(Kind::BadRequest)
     }
 
     /// Klavi asked for fewer calls (429, or 503 with `Retry-After`).
     /// See [`retry_after`](Self::retry_after).
     pub fn is_throttled(&self) -> bool {
-        self.any(|kind| kind == Kind::Throttled)
+        self.has_kind(Kind::Throttled)
     }
 
-    /// The token endpoint answered with a server error (408 or 5xx).
+    /// The token endpoint responded with a server error (408 or 5xx).
     pub fn is_server_error(&self) -> bool {
-        self.any(|kind| kind == Kind::ServerError)
+        self.has_kind(Kind::ServerError)
     }
 
-    /// The token call, or the whole fetch, took too long.
+    /// The token call or the whole fetch timed out.
     pub fn is_timeout(&self) -> bool {
-        self.any(|kind| kind == Kind::Timeout)
+        self.has_kind(Kind::Timeout)
     }
 
-    /// The token endpoint's answer is not what it should be: wrong status, not JSON, no token in
-    /// it, a token that cannot be used.
+    /// The token endpoint's response is invalid: its status is unexpected, it is not JSON, or it
+    /// has no token or one that cannot be used.
     pub fn is_invalid_response(&self) -> bool {
         self.any(|kind| matches!(kind, Kind::InvalidResponse(_)))
     }
 
     /// The token endpoint could not be reached, or the connection broke.
     pub fn is_transport(&self) -> bool {
-        self.any(|kind| kind == Kind::Transport)
+        self.has_kind(Kind::Transport)
     }
 
-    /// The fetch ended without a result: the source panicked, or there is no tokio runtime to run
-    /// it.
+    /// The fetch ended without a result: the source panicked, or there is no tokio runtime.
     pub fn is_interrupted(&self) -> bool {
         self.any(|kind| matches!(kind, Kind::Interrupted(_)))
     }
 
-    /// Too many tokens were rejected in a short time; the 401 went back to the caller, and no token
-    /// was fetched for it.
+    /// Too many tokens were rejected in a short time, so the 401 went to the caller and no token was
+    /// fetched. See [`Budget`](crate::Budget).
     pub fn is_over_budget(&self) -> bool {
-        self.any(|kind| kind == Kind::OverBudget)
+        self.has_kind(Kind::OverBudget)
     }
 
     /// The request would have carried the token over plain `http`. Nothing was sent.
     pub fn is_insecure_uri(&self) -> bool {
-        self.any(|kind| kind == Kind::InsecureUri)
+        self.has_kind(Kind::InsecureUri)
     }
 
-    /// The request has as many headers as the `http` crate allows for (24,576), and no room for the
-    /// token. Nothing was sent.
+    /// The request has as many headers as the `http` crate allows (24,576), so the token could not
+    /// be added. Nothing was sent.
     pub fn is_too_many_headers(&self) -> bool {
-        self.any(|kind| kind == Kind::TooManyHeaders)
+        self.has_kind(Kind::TooManyHeaders)
     }
 
-    /// The layer has no tokens of its own, and the request brought no
+    /// The layer has no token cache of its own, and the request has no
     /// [`TokenCache`](crate::TokenCache) in its extensions.
     pub fn is_customer_missing(&self) -> bool {
-        self.any(|kind| kind == Kind::CustomerMissing)
+        self.has_kind(Kind::CustomerMissing)
     }
 
     /// A [`TokenSource`](crate::TokenSource) failed with [`Error::transient`] or
-    /// [`Error::permanent`]; the [`source`](std::error::Error::source) says why.
+    /// [`Error::permanent`]. The [`source`](std::error::Error::source) says why.
     pub fn is_source(&self) -> bool {
-        self.any(|kind| kind == Kind::Source)
+        self.has_kind(Kind::Source)
     }
 
-    /// The same fetch may succeed if it is tried again: a timeout, a transport error, a 408, 429 or
-    /// 5xx of the token endpoint, or what a source calls [`transient`](Self::transient).
+    /// Another attempt may succeed: after a timeout, a transport error, a 408, 429 or 5xx of the
+    /// token endpoint, or an error that a source called [`transient`](Self::transient).
     ///
-    /// The cache has tried it again already, as far as its time allowed, and does so for the next
-    /// request. See [`retry_after`](Self::retry_after).
+    /// The cache has already retried, as far as the flight's timeout allowed, and fetches again for
+    /// the next request. See [`retry_after`](Self::retry_after).
     pub fn is_transient(&self) -> bool {
         self.0.recovery == Recovery::Transient
     }
 
-    /// No connection to the token endpoint could be made: it was refused, the host has no address
-    /// or cannot be reached, or the TLS handshake failed. Nothing was sent.
+    /// No connection to the token endpoint could be made: the connection was refused, the host has
+    /// no address or cannot be reached, or the TLS handshake failed. Nothing was sent.
     ///
-    /// Known of reqwest's and hyper-util's clients, and of I/O errors of these kinds.
+    /// Recognizes errors of reqwest's and hyper-util's clients, and I/O errors of these kinds.
     pub fn is_connect(&self) -> bool {
         chain(self).any(is_connect)
     }
 
-    /// The kind of the I/O error behind this error, if there is one: the first that is more than
-    /// [`Other`](io::ErrorKind::Other).
+    /// The kind of the I/O error that caused this error, if there is one: the first kind that is
+    /// more specific than [`Other`](io::ErrorKind::Other).
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         let mut kinds = chain(self).filter_map(io_kind);
         let first = kinds.next()?;
-        Some(
-            [first]
-                .into_iter()
-                .chain(kinds)
-                .find(|kind| *kind != io::ErrorKind::Other)
-                .unwrap_or(first),
-        )
+        let is_specific = |kind: &io::ErrorKind| *kind != io::ErrorKind::Other;
+        Some(first)
+            .filter(is_specific)
+            .or_else(|| kinds.find(is_specific))
+            .or(Some(first))
     }
 
-    /// What went wrong, in a word: the label that metrics have. The word for an error stays the
-    /// same in all versions.
-    ///
-    /// | label | predicate |
-    /// |---|---|
-    /// | `keys_rejected` | [`is_keys_rejected`](Self::is_keys_rejected) |
-    /// | `keys_needed` | [`is_keys_needed`](Self::is_keys_needed) |
-    /// | `bad_request` | [`is_bad_request`](Self::is_bad_request) |
-    /// | `throttled` | [`is_throttled`](Self::is_throttled) |
-    /// | `server_error` | [`is_server_error`](Self::is_server_error) |
-    /// | `timeout` | [`is_timeout`](Self::is_timeout) |
-    /// | `invalid_response` | [`is_invalid_response`](Self::is_invalid_response) |
-    /// | `transport` | [`is_transport`](Self::is_transport) |
-    /// | `interrupted` | [`is_interrupted`](Self::is_interrupted) |
-    /// | `over_budget` | [`is_over_budget`](Self::is_over_budget) |
-    /// | `insecure_uri` | [`is_insecure_uri`](Self::is_insecure_uri) |
-    /// | `too_many_headers` | [`is_too_many_headers`](Self::is_too_many_headers) |
-    /// | `customer_missing` | [`is_customer_missing`](Self::is_customer_missing) |
-    /// | `source` | [`is_source`](Self::is_source) |
-    ///
-    /// For [`is_no_token`](Self::is_no_token) it says why there is none; `no_token` if that is not
-    /// known.
-    pub fn label(&self) -> &'static str {
-        match self
-            .chain()
-            .map(|e| e.0.kind)
-            .find(|kind| !matches!(kind, Kind::NoToken(_)))
-        {
-            None | Some(Kind::NoToken(_)) => "no_token",
-            Some(Kind::KeysRejected) => "keys_rejected",
-            Some(Kind::KeysNeeded) => "keys_needed",
-            Some(Kind::BadRequest) => "bad_request",
-            Some(Kind::Throttled) => "throttled",
-            Some(Kind::ServerError) => "server_error",
-            Some(Kind::Timeout) => "timeout",
-            Some(Kind::InvalidResponse(_)) => "invalid_response",
-            Some(Kind::Transport) => "transport",
-            Some(Kind::Interrupted(_)) => "interrupted",
-            Some(Kind::OverBudget) => "over_budget",
-            Some(Kind::InsecureUri) => "insecure_uri",
-            Some(Kind::TooManyHeaders) => "too_many_headers",
-            Some(Kind::CustomerMissing) => "customer_missing",
-            Some(Kind::Source) => "source",
-        }
-    }
-
-    /// Which token endpoint failed, if it was one.
+    /// The token endpoint that failed, if one did.
     pub fn endpoint(&self) -> Option<TokenEndpoint> {
         self.chain().find_map(|e| e.0.endpoint)
     }
 
-    /// Host and port of the token endpoint that failed, if it was one: `api.klavi.ai`,
+    /// The host and port of the token endpoint that failed, such as `api.klavi.ai` or
     /// `127.0.0.1:8080`.
     pub fn host(&self) -> Option<&str> {
         self.chain().find_map(|e| e.0.host.as_deref())
     }
 
-    /// The status that the token endpoint answered with, if it answered.
+    /// The status of the token endpoint's response, if there was one.
     pub fn status(&self) -> Option<StatusCode> {
         self.chain().find_map(|e| e.0.status)
     }
 
-    /// What Klavi's answer says in its `message`, or an OAuth2 server's in its `error` and
-    /// `error_description`: short, on one line, and with secrets masked.
+    /// The `message` in Klavi's response, or `error` and `error_description` in an OAuth2 server's:
+    /// shortened to one line, with secrets masked.
     pub fn message(&self) -> Option<&str> {
         self.chain().find_map(|e| e.0.message.as_deref())
     }
 
-    /// How long the token endpoint, or the budget, asked to be left alone, measured from when the
-    /// error arose.
+    /// The time, since the error occurred, after which the token endpoint or the budget allows
+    /// another call.
     pub fn retry_after(&self) -> Option<Duration> {
         self.chain().find_map(|e| e.0.retry_after)
-    }
-
-    pub(crate) fn new(kind: Kind, recovery: Recovery) -> Self {
-        Self(Arc::new(Inner {
-            kind,
-            recovery,
-            endpoint: None,
-            host: None,
-            status: None,
-            message: None,
-            retry_after: None,
-            source: None,
-        }))
-    }
-
-    pub(crate) fn no_token(state: TokenState, cause: Self) -> Self {
-        let recovery = cause.recovery();
-        Self::new(Kind::NoToken(state), recovery).with_source(cause)
-    }
-
-    pub(crate) fn invalid_response(what: &'static str) -> Self {
-        Self::new(Kind::InvalidResponse(what), Recovery::BackOff)
-    }
-
-    pub(crate) fn timeout() -> Self {
-        Self::new(Kind::Timeout, Recovery::Transient)
-    }
-
-    pub(crate) fn transport(cause: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Transport, Recovery::Transient).with_source(cause)
-    }
-
-    pub(crate) fn interrupted(what: &'static str) -> Self {
-        Self::new(Kind::Interrupted(what), Recovery::Immediate)
-    }
-
-    /// The fetch was lost with the runtime that it ran in.
-    pub(crate) fn lost(what: &'static str) -> Self {
-        Self::new(Kind::Interrupted(what), Recovery::BackOff)
-    }
-
-    pub(crate) fn insecure_uri() -> Self {
-        Self::new(Kind::InsecureUri, Recovery::Permanent)
-    }
-
-    pub(crate) fn too_many_headers() -> Self {
-        Self::new(Kind::TooManyHeaders, Recovery::Permanent)
-    }
-
-    pub(crate) fn customer_missing() -> Self {
-        Self::new(Kind::CustomerMissing, Recovery::Permanent)
-    }
-
-    pub(crate) fn with_source(self, source: impl Into<BoxError>) -> Self {
-        self.rebuild(|inner| inner.source = Some(source.into().into()))
-    }
-
-    pub(crate) fn with_status(self, status: StatusCode) -> Self {
-        self.rebuild(|inner| inner.status = Some(status))
-    }
-
-    pub(crate) fn with_message(self, message: Option<String>) -> Self {
-        self.rebuild(|inner| inner.message = message.map(String::into_boxed_str))
-    }
-
-    /// The same answer, understood better by a caller that knows which call it belongs to.
-    pub(crate) fn reclassified(self, kind: Kind, recovery: Recovery) -> Self {
-        self.rebuild(|inner| {
-            inner.kind = kind;
-            inner.recovery = recovery;
-        })
-    }
-
-    pub(crate) fn with_endpoint(self, endpoint: TokenEndpoint, host: &str) -> Self {
-        self.rebuild(|inner| {
-            inner.endpoint = Some(endpoint);
-            inner.host = Some(host.into());
-        })
     }
 
     pub(crate) fn is_clone_of(&self, other: &Self) -> bool {
@@ -402,140 +265,19 @@ impl Error {
         self.0.recovery
     }
 
-    /// Changes this error, and none of its clones.
-    fn rebuild(mut self, change: impl FnOnce(&mut Inner)) -> Self {
-        change(Arc::make_mut(&mut self.0));
-        self
+    fn has_kind(&self, kind: Kind) -> bool {
+        self.any(|other| other == kind)
     }
 
-    fn any(&self, wanted: impl Fn(Kind) -> bool) -> bool {
-        self.chain().any(|e| wanted(e.0.kind))
+    fn any(&self, is_match: impl Fn(Kind) -> bool) -> bool {
+        self.chain().any(|error| is_match(error.0.kind))
     }
 
-    /// This error and the `Error`s it was caused by.
+    /// This error and the `Error`s that caused it.
     fn chain(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |e| {
             e.0.source.as_deref()?.downcast_ref::<Self>()
         })
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner {
-            kind,
-            endpoint,
-            host,
-            status,
-            message,
-            source,
-            ..
-        } = &*self.0;
-        if let Some(endpoint) = endpoint {
-            write!(f, "{endpoint}: ")?;
-        }
-        match kind {
-            Kind::NoToken(TokenState::Missing) => {
-                f.write_str("no access token could be fetched")?
-            }
-            Kind::NoToken(TokenState::Expired) => {
-                f.write_str("the access token has expired and no new one could be fetched")?;
-            }
-            Kind::NoToken(TokenState::Rejected) => {
-                f.write_str("the access token was rejected and no new one could be fetched")?;
-            }
-            Kind::KeysRejected if *endpoint == Some(TokenEndpoint::Token) => {
-                f.write_str("the client id and client secret were rejected")?;
-            }
-            Kind::KeysRejected => f.write_str("the access key and secret key were rejected")?,
-            Kind::KeysNeeded => f.write_str(
-                "the bearer can no longer be renewed: an access key and a secret key are needed",
-            )?,
-            Kind::BadRequest => f.write_str("the token call was rejected as a bad request")?,
-            Kind::Throttled => f.write_str("the token endpoint asks for fewer calls")?,
-            Kind::ServerError => f.write_str("the token endpoint failed")?,
-            Kind::Timeout => f.write_str("fetching the token timed out")?,
-            Kind::InvalidResponse(what) => f.write_str(what)?,
-            Kind::Transport => {
-                f.write_str("the token endpoint")?;
-                if let Some(host) = host {
-                    write!(f, " at {host}")?;
-                }
-                // Its causes only: `is_connect` prints what it looks at.
-                let is_connect = source
-                    .as_deref()
-                    .is_some_and(|source| cause::chain(source).any(cause::is_connect));
-                f.write_str(match is_connect {
-                    true => " could not be reached",
-                    false => " was called, and the connection failed",
-                })?;
-            }
-            Kind::Interrupted(what) => f.write_str(what)?,
-            Kind::OverBudget => {
-                f.write_str(
-                    "too many tokens were rejected in a short time, no further one is fetched",
-                )?;
-            }
-            Kind::InsecureUri => {
-                f.write_str("the request would carry the access token over plain http")?
-            }
-            Kind::TooManyHeaders => {
-                f.write_str("the request has too many headers to add the access token")?
-            }
-            Kind::CustomerMissing => {
-                f.write_str(
-                    "the request brings no token cache, and the layer has none of its own",
-                )?;
-            }
-            Kind::Source => f.write_str("the token source failed")?,
-        }
-        if let Some(status) = status {
-            write!(f, " (status {})", status.as_u16())?;
-        }
-        match message {
-            Some(message) => write!(f, ": {message}"),
-            // A token endpoint says what is wrong with a call.
-            None if *kind == Kind::BadRequest => {
-                f.write_str(": this may come from a proxy, or a client certificate may be missing")
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner {
-            kind,
-            recovery,
-            endpoint,
-            host,
-            status,
-            message,
-            retry_after,
-            source,
-        } = &*self.0;
-        let mut out = f.debug_struct("Error");
-        out.field("kind", kind).field("recovery", recovery);
-        if let Some(endpoint) = endpoint {
-            out.field("endpoint", endpoint);
-        }
-        if let Some(host) = host {
-            out.field("host", host);
-        }
-        if let Some(status) = status {
-            out.field("status", status);
-        }
-        if let Some(message) = message {
-            out.field("message", message);
-        }
-        if let Some(wait) = retry_after {
-            out.field("retry_after", wait);
-        }
-        if let Some(source) = source {
-            out.field("source", source);
-        }
-        out.finish()
     }
 }
 
@@ -597,12 +339,12 @@ mod tests {
         ];
         for (number, kind) in kinds.into_iter().enumerate() {
             let error = Error::new(kind, Recovery::BackOff);
-            let held: Vec<_> = predicates
+            let matching: Vec<_> = predicates
                 .iter()
                 .filter(|(_, holds)| holds(&error))
                 .map(|(name, _)| *name)
                 .collect();
-            assert_eq!(held, [predicates[number].0], "{error:?}");
+            assert_eq!(matching, [predicates[number].0], "{error:?}");
             assert_eq!(error.label(), predicates[number].0);
             assert_eq!(
                 Error::no_token(TokenState::Missing, error.clone()).label(),
@@ -612,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_endpoint_said_is_found_through_the_chain() {
+    fn values_of_the_endpoint_are_found_through_the_chain() {
         let error = Error::no_token(TokenState::Missing, Error::timeout());
         assert_eq!(
             (error.endpoint(), error.status(), error.message()),
@@ -658,15 +400,15 @@ mod tests {
         let error = Error::new(Kind::BadRequest, Recovery::Permanent)
             .with_endpoint(TokenEndpoint::Auth, "api.klavi.ai")
             .with_status(StatusCode::BAD_REQUEST);
-        let said = error.clone().with_message(Some("no accessKey".to_owned()));
+        let with_message = error.clone().with_message(Some("no accessKey".to_owned()));
         assert_eq!(
-            said.to_string(),
+            with_message.to_string(),
             "POST /auth: the token call was rejected as a bad request (status 400): no accessKey"
         );
         assert_eq!(
             error.to_string(),
-            "POST /auth: the token call was rejected as a bad request (status 400): this may come from a proxy, or a \
-             client certificate may be missing"
+            "POST /auth: the token call was rejected as a bad request (status 400): this may come \
+             from a proxy, or a client certificate may be missing"
         );
     }
 

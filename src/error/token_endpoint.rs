@@ -1,22 +1,22 @@
-//! Which token endpoint something is about.
+//! The token endpoints.
 
 use std::fmt;
 
-/// A token endpoint: one of Klavi's two, or that of an OAuth2 server.
+/// A token endpoint: one of Klavi's two, or an OAuth2 server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenEndpoint {
-    /// `POST /{product}/v1/auth`, with the two keys.
+    /// `POST /{product}/v1/auth`, called with the two keys.
     Auth,
-    /// `GET /{product}/v1/refresh`, with the bearer that is to be replaced.
+    /// `GET /{product}/v1/refresh`, called with the current bearer.
     Refresh,
-    /// The token endpoint of [`ClientCredentials`](crate::ClientCredentials), with the client's id
-    /// and secret.
+    /// The token endpoint of [`ClientCredentials`](crate::ClientCredentials), called with the
+    /// client's id and secret.
     Token,
 }
 
 impl TokenEndpoint {
-    /// `auth`, `refresh` or `token`: as in the labels of metrics.
+    /// `auth`, `refresh` or `token`, as in the labels of metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auth => "auth",
@@ -26,7 +26,7 @@ impl TokenEndpoint {
     }
 }
 
-/// As people write it: `POST /auth`.
+/// `POST /auth`, `GET /refresh` or `POST /token`.
 impl fmt::Display for TokenEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

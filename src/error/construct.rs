@@ -1,0 +1,119 @@
+//! How errors are made.
+
+use std::{sync::Arc, time::Duration};
+
+use http::StatusCode;
+
+use super::{BoxError, Error, Inner, Kind, Recovery, TokenState, token_endpoint::TokenEndpoint};
+
+impl Error {
+    /// An error of a [`TokenSource`](crate::TokenSource) that may pass: the fetch is tried again.
+    ///
+    /// ```
+    /// use std::io;
+    /// use klavi_auth::Error;
+    ///
+    /// let error = Error::transient(io::Error::from(io::ErrorKind::ConnectionReset));
+    /// assert!(error.is_source() && error.is_transient());
+    /// ```
+    pub fn transient(cause: impl Into<BoxError>) -> Self {
+        Self::new(Kind::Source, Recovery::Transient).with_source(cause)
+    }
+
+    /// An error of a [`TokenSource`](crate::TokenSource) that another attempt cannot fix. The cache
+    /// remembers it for five seconds and returns it to all callers.
+    pub fn permanent(cause: impl Into<BoxError>) -> Self {
+        Self::new(Kind::Source, Recovery::Permanent).with_source(cause)
+    }
+
+    /// Holds back the next call of the source for at least `wait`. Values above five minutes count
+    /// as five minutes.
+    #[must_use]
+    pub fn with_retry_after(self, wait: Duration) -> Self {
+        self.rebuild(|inner| inner.retry_after = Some(wait))
+    }
+
+    pub(crate) fn new(kind: Kind, recovery: Recovery) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            recovery,
+            endpoint: None,
+            host: None,
+            status: None,
+            message: None,
+            retry_after: None,
+            source: None,
+        }))
+    }
+
+    pub(crate) fn no_token(state: TokenState, cause: Self) -> Self {
+        let recovery = cause.recovery();
+        Self::new(Kind::NoToken(state), recovery).with_source(cause)
+    }
+
+    pub(crate) fn invalid_response(message: &'static str) -> Self {
+        Self::new(Kind::InvalidResponse(message), Recovery::BackOff)
+    }
+
+    pub(crate) fn timeout() -> Self {
+        Self::new(Kind::Timeout, Recovery::Transient)
+    }
+
+    pub(crate) fn transport(cause: impl Into<BoxError>) -> Self {
+        Self::new(Kind::Transport, Recovery::Transient).with_source(cause)
+    }
+
+    pub(crate) fn interrupted(message: &'static str) -> Self {
+        Self::new(Kind::Interrupted(message), Recovery::Immediate)
+    }
+
+    /// The fetch was lost with its runtime.
+    pub(crate) fn lost(message: &'static str) -> Self {
+        Self::new(Kind::Interrupted(message), Recovery::BackOff)
+    }
+
+    pub(crate) fn insecure_uri() -> Self {
+        Self::new(Kind::InsecureUri, Recovery::Permanent)
+    }
+
+    pub(crate) fn too_many_headers() -> Self {
+        Self::new(Kind::TooManyHeaders, Recovery::Permanent)
+    }
+
+    pub(crate) fn customer_missing() -> Self {
+        Self::new(Kind::CustomerMissing, Recovery::Permanent)
+    }
+
+    pub(crate) fn with_source(self, source: impl Into<BoxError>) -> Self {
+        self.rebuild(|inner| inner.source = Some(source.into().into()))
+    }
+
+    pub(crate) fn with_status(self, status: StatusCode) -> Self {
+        self.rebuild(|inner| inner.status = Some(status))
+    }
+
+    pub(crate) fn with_message(self, message: Option<String>) -> Self {
+        self.rebuild(|inner| inner.message = message.map(String::into_boxed_str))
+    }
+
+    pub(crate) fn with_endpoint(self, endpoint: TokenEndpoint, host: &str) -> Self {
+        self.rebuild(|inner| {
+            inner.endpoint = Some(endpoint);
+            inner.host = Some(host.into());
+        })
+    }
+
+    /// The same error with another kind, for a caller that knows more about the failed call.
+    pub(crate) fn reclassified(self, kind: Kind, recovery: Recovery) -> Self {
+        self.rebuild(|inner| {
+            inner.kind = kind;
+            inner.recovery = recovery;
+        })
+    }
+
+    /// Changes this error and none of its clones.
+    pub(super) fn rebuild(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+}

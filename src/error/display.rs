@@ -1,0 +1,167 @@
+//! How errors are printed: their message, their `Debug` and their label.
+
+use std::fmt;
+
+use super::{
+    Error, Inner, Kind, TokenState,
+    cause::{chain, is_connect},
+    token_endpoint::TokenEndpoint,
+};
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        if let Some(endpoint) = inner.endpoint {
+            write!(f, "{endpoint}: ")?;
+        }
+        f.write_str(inner.kind.message(inner.endpoint))?;
+        if inner.kind == Kind::Transport {
+            inner.fmt_connection(f)?;
+        }
+        if let Some(status) = inner.status {
+            write!(f, " (status {})", status.as_u16())?;
+        }
+        match &inner.message {
+            Some(message) => write!(f, ": {message}"),
+            // A token endpoint would have sent a message.
+            None if inner.kind == Kind::BadRequest => {
+                f.write_str(": this may come from a proxy, or a client certificate may be missing")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Inner {
+    fn fmt_connection(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(host) = &self.host {
+            write!(f, " at {host}")?;
+        }
+        // Looks at the causes only. `Error::is_connect` would print this error again.
+        let source = self.source.as_deref();
+        f.write_str(match source.is_some_and(|s| chain(s).any(is_connect)) {
+            true => " could not be reached",
+            false => " was called, and the connection failed",
+        })
+    }
+}
+
+impl Kind {
+    fn message(self, endpoint: Option<TokenEndpoint>) -> &'static str {
+        match self {
+            Self::NoToken(TokenState::Missing) => "no access token could be fetched",
+            Self::NoToken(TokenState::Expired) => {
+                "the access token has expired and no new one could be fetched"
+            }
+            Self::NoToken(TokenState::Rejected) => {
+                "the access token was rejected and no new one could be fetched"
+            }
+            Self::KeysRejected if endpoint == Some(TokenEndpoint::Token) => {
+                "the client id and client secret were rejected"
+            }
+            Self::KeysRejected => "the access key and secret key were rejected",
+            Self::KeysNeeded => {
+                "the bearer can no longer be renewed: an access key and a secret key are needed"
+            }
+            Self::BadRequest => "the token call was rejected as a bad request",
+            Self::Throttled => "the token endpoint asks for fewer calls",
+            Self::ServerError => "the token endpoint failed",
+            Self::Timeout => "fetching the token timed out",
+            Self::Transport => "the token endpoint",
+            Self::InvalidResponse(message) | Self::Interrupted(message) => message,
+            Self::OverBudget => {
+                "too many tokens were rejected in a short time, no further one is fetched"
+            }
+            Self::InsecureUri => "the request would carry the access token over plain http",
+            Self::TooManyHeaders => "the request has too many headers to add the access token",
+            Self::CustomerMissing => {
+                "the request brings no token cache, and the layer has none of its own"
+            }
+            Self::Source => "the token source failed",
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::NoToken(_) => "no_token",
+            Self::KeysRejected => "keys_rejected",
+            Self::KeysNeeded => "keys_needed",
+            Self::BadRequest => "bad_request",
+            Self::Throttled => "throttled",
+            Self::ServerError => "server_error",
+            Self::Timeout => "timeout",
+            Self::InvalidResponse(_) => "invalid_response",
+            Self::Transport => "transport",
+            Self::Interrupted(_) => "interrupted",
+            Self::OverBudget => "over_budget",
+            Self::InsecureUri => "insecure_uri",
+            Self::TooManyHeaders => "too_many_headers",
+            Self::CustomerMissing => "customer_missing",
+            Self::Source => "source",
+        }
+    }
+}
+
+impl Error {
+    /// The label of this error in metrics, which stays the same in all versions.
+    ///
+    /// | label | predicate |
+    /// |---|---|
+    /// | `keys_rejected` | [`is_keys_rejected`](Self::is_keys_rejected) |
+    /// | `keys_needed` | [`is_keys_needed`](Self::is_keys_needed) |
+    /// | `bad_request` | [`is_bad_request`](Self::is_bad_request) |
+    /// | `throttled` | [`is_throttled`](Self::is_throttled) |
+    /// | `server_error` | [`is_server_error`](Self::is_server_error) |
+    /// | `timeout` | [`is_timeout`](Self::is_timeout) |
+    /// | `invalid_response` | [`is_invalid_response`](Self::is_invalid_response) |
+    /// | `transport` | [`is_transport`](Self::is_transport) |
+    /// | `interrupted` | [`is_interrupted`](Self::is_interrupted) |
+    /// | `over_budget` | [`is_over_budget`](Self::is_over_budget) |
+    /// | `insecure_uri` | [`is_insecure_uri`](Self::is_insecure_uri) |
+    /// | `too_many_headers` | [`is_too_many_headers`](Self::is_too_many_headers) |
+    /// | `customer_missing` | [`is_customer_missing`](Self::is_customer_missing) |
+    /// | `source` | [`is_source`](Self::is_source) |
+    ///
+    /// For [`is_no_token`](Self::is_no_token) it is the label of the cause, or `no_token` if the
+    /// cause is unknown.
+    pub fn label(&self) -> &'static str {
+        let mut kinds = self.chain().map(|error| error.0.kind);
+        let cause = kinds.find(|kind| !matches!(kind, Kind::NoToken(_)));
+        cause.map_or("no_token", Kind::label)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner {
+            kind,
+            recovery,
+            endpoint,
+            host,
+            status,
+            message,
+            retry_after,
+            source,
+        } = &*self.0;
+        let optional = [
+            ("endpoint", debug(endpoint)),
+            ("host", debug(host)),
+            ("status", debug(status)),
+            ("message", debug(message)),
+            ("retry_after", debug(retry_after)),
+            ("source", debug(source)),
+        ];
+        let mut out = f.debug_struct("Error");
+        out.field("kind", kind).field("recovery", recovery);
+        for (name, value) in optional {
+            if let Some(value) = value {
+                out.field(name, value);
+            }
+        }
+        out.finish()
+    }
+}
+
+fn debug<T: fmt::Debug>(value: &Option<T>) -> Option<&dyn fmt::Debug> {
+    value.as_ref().map(|value| value as _)
+}
