@@ -1,4 +1,4 @@
-//! A token that does not change.
+//! The source of a fixed token.
 
 use std::time::Duration;
 
@@ -8,15 +8,14 @@ use super::{
 };
 use crate::error::{Error, config::ConfigError};
 
-/// The source of one token.
+/// A source that always returns the same token.
 #[derive(Debug)]
 pub(crate) struct Fixed(NewToken);
 
 impl Fixed {
     pub(crate) fn new(token: &str) -> Result<Self, ConfigError> {
-        // Cut to the longest lifetime. When that is over, the same token is handed out again.
-        let token = NewToken::new(token, Duration::MAX);
-        token
+        // The lifetime is capped. When it has passed, the same token is returned again.
+        NewToken::new(token, Duration::MAX)
             .map(Self)
             .map_err(|error| ConfigError::cannot_be_used("token", &error))
     }
@@ -26,7 +25,8 @@ impl TokenSource for Fixed {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
         let is_rejected = matches!(request.predecessor(), Predecessor::Rejected(_));
         Box::pin(std::future::ready(match is_rejected {
-            // Handing it out again would vouch for it: each such 401 would be followed by a resend.
+            // If it were returned again, it would count as a new token, and every 401 would cause a
+            // resend.
             true => Err(Error::permanent("a fixed token cannot be replaced")),
             false => Ok(self.0.clone()),
         }))

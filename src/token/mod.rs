@@ -1,4 +1,4 @@
-//! Tokens: as a source hands them over, and as the cache keeps them.
+//! Tokens, as a source returns them and as the cache keeps them.
 
 pub(crate) mod fixed;
 pub(crate) mod skip_auth;
@@ -15,16 +15,29 @@ use crate::error::{Error, token_endpoint::TokenEndpoint};
 
 const SCHEME: &str = "Bearer ";
 
-/// The longest token that is accepted, in bytes.
+/// The maximum length of a token in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
 
-/// The longest lifetime that is believed. Longer ones are cut to it.
+const INVALID_CHARACTERS: &str = "the access token has characters that a header cannot have";
+
+/// The maximum lifetime. Longer ones are capped.
 const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// An access token as the cache hands it out: a finished header value and the generation it belongs
-/// to.
+/// An access token from a [`TokenCache`](crate::TokenCache): a header value and its generation.
 ///
 /// Cloning is cheap and copies no bytes. `Debug` shows no part of the token.
+///
+/// ```
+/// use klavi_auth::TokenCache;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), klavi_auth::BoxError> {
+/// let token = TokenCache::fixed("a-token")?.get().await?;
+/// assert_eq!(token.header_value(), "Bearer a-token");
+/// assert!(token.header_value().is_sensitive());
+/// assert_eq!(token.expose(), "a-token");
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct AccessToken {
     header: HeaderValue,
@@ -36,29 +49,27 @@ impl AccessToken {
         Self { header, generation }
     }
 
-    /// The value for the `Authorization` header, `Bearer …`, marked sensitive.
+    /// The value of the `Authorization` header: `Bearer …`, marked as sensitive.
     pub fn header_value(&self) -> &HeaderValue {
         &self.header
     }
 
-    /// The bare token, without the scheme. A secret: mind where it goes.
+    /// The token without the scheme. It is a secret: do not log it.
     pub fn expose(&self) -> &str {
         bare(&self.header)
     }
 
-    /// Which token of its cache this is, counted from 1. A token whose life was extended keeps its
-    /// number.
+    /// The token's number in its cache, starting at 1. A token that is extended keeps its number.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The same with bytes of its own, so that cloning the one does not slow down those who clone
-    /// the other.
+    /// A copy with its own bytes, so that clones of the one do not slow down clones of the other.
     pub(crate) fn copy(&self) -> Self {
         let bytes = Bytes::from_owner(Zeroizing::new(self.header.as_bytes().to_vec()));
-        // What was a header value is one again.
-        let mut header =
-            HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| self.header.clone());
+        // Cannot fail, because the bytes are those of a header value.
+        let header = HeaderValue::from_maybe_shared(bytes);
+        let mut header = header.unwrap_or_else(|_| self.header.clone());
         header.set_sensitive(true);
         Self {
             header,
@@ -66,19 +77,18 @@ impl AccessToken {
         }
     }
 
-    /// The same token string, whatever its generation and its cache.
+    /// Whether the token strings are equal, regardless of the generation.
     pub(crate) fn same_string(&self, header: &HeaderValue) -> bool {
         self.header == *header
     }
 }
 
-/// The same token string, whatever its generation and its cache. It is compared in constant time:
-/// how long that takes says nothing of where two tokens of one length differ.
+/// Compares the token strings and ignores the generations. Takes constant time for tokens of one
+/// length, so that the time does not tell where they differ.
 impl PartialEq for AccessToken {
     fn eq(&self, other: &Self) -> bool {
         let (one, other) = (self.header.as_bytes(), other.header.as_bytes());
-        // Every byte is looked at. `black_box` keeps the compiler from stopping at the first
-        // difference.
+        // `black_box` prevents the compiler from stopping at the first difference.
         let differences = one
             .iter()
             .zip(other)
@@ -97,56 +107,36 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// A token as a [`TokenSource`](crate::TokenSource) hands it over: the string and how long it
-/// lives.
+/// A token from a [`TokenSource`](crate::TokenSource): the string and its lifetime.
 ///
 /// `Debug` shows no part of the token.
 #[derive(Clone)]
 pub struct NewToken {
     header: HeaderValue,
     lifetime: Duration,
-    /// How old it was, and when.
+    /// How old it was at an instant.
     aged: Option<(Duration, Instant)>,
     endpoint: Option<TokenEndpoint>,
 }
 
 impl NewToken {
-    /// A token that lives for `lifetime`, counted from the moment before the source was asked for
-    /// it.
+    /// A token that expires `lifetime` after the source was called.
     ///
-    /// Lifetimes above one year are cut to one year.
+    /// A lifetime above one year counts as one year.
     ///
     /// # Errors
     ///
-    /// An error for which [`Error::is_invalid_response`] holds if the token is empty, longer than 16 KiB
-    /// or has anything but visible ASCII characters, or if the lifetime is zero. No message
-    /// contains the token.
+    /// [`Error::is_invalid_response`] holds if the token is empty, is longer than 16 KiB or has
+    /// characters other than visible ASCII, or if the lifetime is zero. No message contains the
+    /// token.
     pub fn new(token: &str, lifetime: Duration) -> Result<Self, Error> {
-        if token.is_empty() {
-            return Err(Error::invalid_response("the access token is empty"));
-        }
-        if token.len() > MAX_TOKEN {
-            return Err(Error::invalid_response(
-                "the access token is longer than 16 KiB",
-            ));
-        }
-        if !token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(Error::invalid_response(
-                "the access token has characters that a header cannot have",
-            ));
-        }
-        if lifetime.is_zero() {
-            return Err(Error::invalid_response("the access token has no lifetime"));
-        }
-        // The buffer has its final size from the start, so that no copy is left behind when it
-        // grows.
+        check(token, lifetime).map_err(Error::invalid_response)?;
+        // Allocated with its final size, because a buffer that grows leaves unwiped copies behind.
         let mut value = Zeroizing::new(Vec::with_capacity(SCHEME.len() + token.len()));
         value.extend_from_slice(SCHEME.as_bytes());
         value.extend_from_slice(token.as_bytes());
-        let mut header =
-            HeaderValue::from_maybe_shared(Bytes::from_owner(value)).map_err(|_| {
-                Error::invalid_response("the access token has characters that a header cannot have")
-            })?;
+        let header = HeaderValue::from_maybe_shared(Bytes::from_owner(value));
+        let mut header = header.map_err(|_| Error::invalid_response(INVALID_CHARACTERS))?;
         header.set_sensitive(true);
         Ok(Self {
             header,
@@ -156,17 +146,17 @@ impl NewToken {
         })
     }
 
-    /// The token is `age` old at the time of this call: its lifetime is counted from that long ago.
+    /// Sets the age of the token at the time of this call. Its lifetime began that long ago.
     ///
-    /// For a source that knows better than "since I was asked", such as one that first tried
-    /// something else or that hands on a token from a shared store.
+    /// Use it if the lifetime did not begin when the source was called, for example because the
+    /// source tried another endpoint first or takes the token from a shared store.
     #[must_use]
     pub fn aged(mut self, age: Duration) -> Self {
         self.aged = Some((age, Instant::now()));
         self
     }
 
-    /// For signals.
+    /// Sets the endpoint that events name.
     pub(crate) fn given_by(mut self, endpoint: TokenEndpoint) -> Self {
         self.endpoint = Some(endpoint);
         self
@@ -176,15 +166,15 @@ impl NewToken {
         self.endpoint
     }
 
-    /// The whole lifetime, as the source gave it.
+    /// The whole lifetime of the token.
     pub fn lifetime(&self) -> Duration {
         self.lifetime
     }
 
-    /// When it expires, if the source was asked for it at `asked_at`.
-    pub(crate) fn expires_at(&self, asked_at: Instant) -> Instant {
+    /// When it expires, given when the source was called.
+    pub(crate) fn expires_at(&self, called_at: Instant) -> Instant {
         match self.aged {
-            None => asked_at + self.lifetime,
+            None => called_at + self.lifetime,
             Some((age, at)) => at + self.lifetime.saturating_sub(age),
         }
     }
@@ -207,6 +197,23 @@ impl fmt::Debug for NewToken {
     }
 }
 
+fn check(token: &str, lifetime: Duration) -> Result<(), &'static str> {
+    if token.is_empty() {
+        return Err("the access token is empty");
+    }
+    if token.len() > MAX_TOKEN {
+        return Err("the access token is longer than 16 KiB");
+    }
+    if !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(INVALID_CHARACTERS);
+    }
+    if lifetime.is_zero() {
+        return Err("the access token has no lifetime");
+    }
+    Ok(())
+}
+
+/// The token of a header value, without the scheme.
 fn bare(header: &HeaderValue) -> &str {
     header
         .to_str()
@@ -241,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn case_7_a_token_that_cannot_be_a_header_value_is_a_typed_error_without_the_value() {
+    fn case_7_an_invalid_token_is_an_error_without_the_value() {
         let long = "x".repeat(MAX_TOKEN + 1);
         for bad in [
             "",
@@ -265,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn case_9_lifetimes_are_clamped_and_zero_is_refused() {
+    fn case_9_lifetimes_are_capped_and_zero_is_rejected() {
         assert_eq!(
             NewToken::new("t", Duration::MAX).unwrap().lifetime(),
             MAX_LIFETIME

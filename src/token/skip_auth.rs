@@ -1,7 +1,7 @@
-//! The mark of a request that needs no token.
+//! The request extension that opts out of authentication.
 
-/// In the extensions of a request: it goes out as it is, without a token, and a 401 to it starts
-/// nothing.
+/// A request extension that opts out of authentication: the request is sent unchanged, and a 401 to
+/// it goes to the caller.
 ///
 /// ```
 /// use klavi_auth::SkipAuth;

@@ -1,29 +1,38 @@
-//! The port through which tokens come in: "fetch me one, here is the one that you replace".
+//! The trait for token sources, and what a source is told about the token to replace.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use super::{AccessToken, NewToken};
 use crate::error::Error;
 
-/// What [`TokenSource::fetch`] returns.
+/// The future that [`TokenSource::fetch`] returns.
 pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<NewToken, Error>> + Send + 'a>>;
 
-/// Where tokens come from.
+/// A source of tokens.
 ///
-/// [`KlaviSource`](crate::KlaviSource) asks Klavi. Implement this for anything else (a vault, a
-/// sidecar, a store shared by a fleet), or make one from a closure with [`source_fn`].
+/// [`KlaviSource`](crate::KlaviSource) fetches them from Klavi. Implement this trait for anything
+/// else (a vault, a sidecar, a store that several processes share), or use [`source_fn`] to make a
+/// source from a closure.
 ///
-/// The cache calls `fetch` from a task of its own and never while it holds a lock; one call at a
-/// time, but for a second one if the runtime of the first stands still for twice the flight's
-/// time-out. It bounds the call with the flight's time-out: then, and when the runtime shuts down,
-/// the future is dropped. A panic is caught and given to the waiting callers as an error.
+/// The cache calls `fetch` in a task of its own and never while it holds a lock. Only one call runs
+/// at a time, with one exception: if the runtime of a call stands still for twice the flight's
+/// timeout, the cache starts another.
+///
+/// # Cancel safety
+///
+/// The future is dropped after the flight's timeout and when the runtime shuts down.
+///
+/// # Panics
+///
+/// The cache catches a panic and returns it to the waiting callers as an error.
 pub trait TokenSource: Send + Sync + 'static {
-    /// Fetches a token to follow [`request.predecessor()`](TokenRequest::predecessor).
+    /// Fetches a token that replaces [`request.predecessor()`](TokenRequest::predecessor).
     ///
     /// # Errors
     ///
-    /// [`Error::transient`] is tried again (up to three times if callers wait for the token), then
-    /// backed off from; [`Error::permanent`] is remembered for five seconds.
+    /// [`Error::transient`] if another attempt may succeed. The cache retries while callers wait, up
+    /// to three attempts, then backs off. [`Error::permanent`] if not. The cache remembers it for
+    /// five seconds.
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_>;
 }
 
@@ -39,7 +48,7 @@ impl<T: TokenSource + ?Sized> TokenSource for Box<T> {
     }
 }
 
-/// One request for a token.
+/// A request for a token.
 #[derive(Clone, Debug, Default)]
 pub struct TokenRequest {
     predecessor: Predecessor,
@@ -48,8 +57,7 @@ pub struct TokenRequest {
 }
 
 impl TokenRequest {
-    /// A request for a token to follow `predecessor`. The cache makes these; so do tests of a
-    /// source.
+    /// A request for a token that replaces `predecessor`. For tests of a source.
     pub fn new(predecessor: Predecessor) -> Self {
         Self {
             predecessor,
@@ -57,8 +65,7 @@ impl TokenRequest {
         }
     }
 
-    /// The same, after so many attempts in a row to replace this predecessor have failed, the last
-    /// one with `last_error`.
+    /// The same request after this many consecutive failures, the last with `last_error`.
     #[must_use]
     pub fn after(self, failures: u32, last_error: Option<Error>) -> Self {
         Self {
@@ -68,36 +75,36 @@ impl TokenRequest {
         }
     }
 
-    /// The token that is to be replaced, and whether it can still be used.
+    /// The token to replace, and whether it is still valid.
     pub fn predecessor(&self) -> &Predecessor {
         &self.predecessor
     }
 
-    /// How many attempts in a row to replace this predecessor have failed: a source with two ways
-    /// to a token can take the other one. The cache counts, so that a source can serve several
-    /// caches.
+    /// The number of consecutive failed attempts to replace this predecessor. A source with two
+    /// endpoints can use it to try the other one. The cache counts, so that one source can serve
+    /// several caches.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// Why the last of them failed.
+    /// The error of the last failed attempt.
     pub fn last_error(&self) -> Option<&Error> {
         self.last_error.as_ref()
     }
 }
 
-/// The token that a fetch is to replace.
+/// The token that a fetch replaces.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Predecessor {
-    /// There is none: this is the first fetch.
+    /// There is no token: this is the first fetch.
     #[default]
     None,
-    /// It is still valid and was not rejected: it may be used to ask for the next one.
+    /// The token is valid. A source may use it to authenticate the fetch.
     Live(AccessToken),
-    /// Its life is over, or so nearly that it is no longer used.
+    /// The token has expired.
     Expired(AccessToken),
-    /// The API rejected it, or somebody invalidated it.
+    /// The API rejected the token, or the program invalidated it.
     Rejected(AccessToken),
 }
 
@@ -110,7 +117,7 @@ impl Predecessor {
     }
 }
 
-/// A [`TokenSource`] made from a closure that returns a future.
+/// Makes a [`TokenSource`] from a closure that returns a future.
 ///
 /// ```
 /// use std::time::Duration;
@@ -126,8 +133,8 @@ impl Predecessor {
 /// # Ok(()) }
 /// ```
 ///
-/// The future owns what it uses: a client is cloned for each call. An `async move |_| …` closure
-/// would lend its client to the future, which does not compile.
+/// The future must own what it uses, so clone a client for each call. A closure
+/// `async move |_| …` would lend its client to the future, which does not compile:
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -136,7 +143,9 @@ impl Predecessor {
 /// # struct Vault;
 /// # impl Vault {
 /// #     fn open() -> Self { Self }
-/// #     async fn read(&self, path: &str) -> std::io::Result<String> { Ok(path.replace('/', "-")) }
+/// #     async fn read(&self, path: &str) -> std::io::Result<String> {
+/// #         Ok(path.replace('/', "-"))
+/// #     }
 /// # }
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Error> {
 /// let vault = Arc::new(Vault::open());
@@ -158,7 +167,7 @@ where
     SourceFn { fetch }
 }
 
-/// The source that [`source_fn`] makes.
+/// The [`TokenSource`] that [`source_fn`] returns.
 #[derive(Clone, Copy)]
 pub struct SourceFn<F> {
     fetch: F,
