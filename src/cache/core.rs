@@ -20,8 +20,8 @@ pub(crate) struct Core {
     pub(super) randomness: Box<dyn Fn() -> f64 + Send + Sync>,
     pub(super) events: Events,
     pub(super) state: SharedState,
-    /// Wakes the refresh task when a flight has ended or the last handle is dropped. That task holds
-    /// a weak reference only, so that it does not keep the cache alive.
+    /// Wakes the refresh task when a flight has ended or the last handle is dropped. That task
+    /// holds a weak reference only, so that it does not keep the cache alive.
     pub(super) refresh_signal: Arc<Notify>,
 }
 

@@ -6,15 +6,15 @@
 //!
 //! * The flight ends: the state is changed first, then the waiters are woken.
 //! * The source panics: the panic is caught and becomes an error.
-//! * The runtime is dropped: so is the task. [`Flight::drop`] removes the entry, the sender in it is
-//!   dropped, and the waiters look at the state again.
+//! * The runtime is dropped: so is the task. [`Flight::drop`] removes the entry, the sender in it
+//!   is dropped, and the waiters look at the state again.
 //! * The runtime stands still: after a while the flight counts as stalled, and the next lookup
 //!   removes the entry. One of the waiters has a timer for that.
 //!
 //! # Rules
 //!
-//! `loom` explores rules 1 to 4 with a thread for each flight. It does not model tokio; rules 5 to 7
-//! say what is required of it.
+//! `loom` explores rules 1 to 4 with a thread for each flight. It does not model tokio; rules 5 to
+//! 7 say what is required of it.
 //!
 //! 1. A flight is registered and removed under the lock. The caller that registers it gets its only
 //!    [`Launch`].
@@ -24,9 +24,9 @@
 //!    or by the sender's `Drop`.
 //! 4. The state changes before the waiters are woken, and they look at it again. A token that has
 //!    arrived takes precedence over an error that was sent.
-//! 5. Every launch becomes a [`Flight`] at once, before anything that can fail. The task is its only
-//!    owner, so `run` and `drop` cannot overlap. Whatever tokio does with the task, the flight is
-//!    dropped exactly once, on any thread, and its drop is the transition of rule 2.
+//! 5. Every launch becomes a [`Flight`] at once, before anything that can fail. The task is its
+//!    only owner, so `run` and `drop` cannot overlap. Whatever tokio does with the task, the flight
+//!    is dropped exactly once, on any thread, and its drop is the transition of rule 2.
 //! 6. tokio must poll a spawned future when it is woken, or drop it. If it does neither, the next
 //!    lookup after the flight has stalled removes the entry, and rule 2 applies should the flight
 //!    run again. Nothing depends on the `JoinHandle` or on the order of tasks and wake-ups.

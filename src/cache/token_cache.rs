@@ -82,8 +82,8 @@ impl TokenCache {
     ///
     /// The fetch runs on the runtime of the caller that started it. If that runtime is dropped, the
     /// other callers start another fetch. If it exists but does not run (a current-thread runtime
-    /// outside of `block_on`), the fetch stalls: after twice the flight's timeout a waiting or a new
-    /// caller starts another.
+    /// outside of `block_on`), the fetch stalls: after twice the flight's timeout a waiting or a
+    /// new caller starts another.
     pub async fn get(&self) -> Result<AccessToken, Error> {
         self.token(None).await
     }

@@ -95,8 +95,8 @@ impl Drop for Sender {
 }
 
 impl List {
-    /// Registers a waker, or replaces the one at `index`. Returns the replaced waker, for the caller
-    /// to drop outside of the lock.
+    /// Registers a waker, or replaces the one at `index`. Returns the replaced waker, for the
+    /// caller to drop outside of the lock.
     fn register(&mut self, index: &mut Option<usize>, waker: Waker) -> Option<Waker> {
         let index = *index.get_or_insert_with(|| {
             self.free.pop().unwrap_or_else(|| {
@@ -119,8 +119,8 @@ impl Waiter {
         self.waiters.runtime
     }
 
-    /// After this instant the flight is considered stalled and may be replaced: its runtime is alive
-    /// but does not run it.
+    /// After this instant the flight is considered stalled and may be replaced: its runtime is
+    /// alive but does not run it.
     pub(super) fn stalled_at(&self) -> Instant {
         self.waiters.stalled_at
     }

@@ -51,7 +51,8 @@ pub(crate) fn is_connect(link: &(dyn StdError + 'static)) -> bool {
     is_connect || prints(link, "client error (Connect)")
 }
 
-/// Whether an error's message is exactly `text`. Does not copy the message, which may have a secret.
+/// Whether an error's message is exactly `text`. Does not copy the message, which may have a
+/// secret.
 pub(crate) fn prints(link: &(dyn StdError + 'static), text: &str) -> bool {
     struct Rest<'a>(&'a str);
     impl Write for Rest<'_> {

@@ -41,8 +41,8 @@ pub enum ConfigError {
     InvalidUrl(Problem),
     /// A base URL or an added origin is plain `http` and its host is not loopback.
     InsecureUrl(Problem),
-    /// [`RefreshPolicy::refresh_after`](crate::RefreshPolicy::refresh_after) is not strictly between
-    /// 0 and 1.
+    /// [`RefreshPolicy::refresh_after`](crate::RefreshPolicy::refresh_after) is not strictly
+    /// between 0 and 1.
     RefreshAfter,
     /// [`RefreshPolicy::jitter`](crate::RefreshPolicy::jitter) is negative, not a number, or not
     /// below `refresh_after`.
@@ -54,8 +54,8 @@ pub enum ConfigError {
     Timeout(&'static str),
     /// The number of attempts is zero.
     Attempts,
-    /// The first pause of a [`Backoff`](crate::Backoff) is zero or above the longest, or the longest
-    /// is above five minutes.
+    /// The first pause of a [`Backoff`](crate::Backoff) is zero or above the longest, or the
+    /// longest is above five minutes.
     Backoff,
     /// [`Budget::full_refill`](crate::Budget::full_refill) is zero.
     Budget,
@@ -126,24 +126,25 @@ impl fmt::Display for ConfigError {
             ),
             Self::InvalidUrl(problem) | Self::InsecureUrl(problem) => f.write_str(problem),
             Self::RefreshAfter => f.write_str(
-                "`RefreshPolicy::refresh_after` must be a fraction of the lifetime, strictly between \
-                 0 and 1: 0.75 is 75 %",
+                "`RefreshPolicy::refresh_after` must be a fraction of the lifetime, strictly \
+                 between 0 and 1: 0.75 is 75 %",
             ),
             Self::Jitter => f.write_str(
                 "`RefreshPolicy::jitter` must be at least 0 and below \
-                 `RefreshPolicy::refresh_after`: with one below the default jitter of 0.1, set both",
+                 `RefreshPolicy::refresh_after`: with one below the default jitter of 0.1, set \
+                 both",
             ),
             Self::ExpiryMargin => f.write_str(
-                "`RefreshPolicy::expiry_margin` must be at most half of the time between refresh and \
-                 expiry of a token of 1800 s",
+                "`RefreshPolicy::expiry_margin` must be at most half of the time between refresh \
+                 and expiry of a token of 1800 s",
             ),
             Self::Timeout(which) => {
                 write!(f, "`{which}` must be longer than zero and at most an hour")
             }
             Self::Attempts => f.write_str("`attempts` must be at least 1"),
             Self::Backoff => f.write_str(
-                "`Backoff::first` must be above zero and at most `Backoff::longest`, and that at most \
-                 five minutes",
+                "`Backoff::first` must be above zero and at most `Backoff::longest`, and that at \
+                 most five minutes",
             ),
             Self::Budget => f.write_str("`Budget::full_refill` must be longer than zero"),
             Self::MissingTransport => f.write_str(

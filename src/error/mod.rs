@@ -171,8 +171,8 @@ impl Error {
         self.any(|kind| matches!(kind, Kind::Interrupted(_)))
     }
 
-    /// Too many tokens were rejected in a short time, so the 401 went to the caller and no token was
-    /// fetched. See [`Budget`](crate::Budget).
+    /// Too many tokens were rejected in a short time, so the 401 went to the caller and no token
+    /// was fetched. See [`Budget`](crate::Budget).
     pub fn is_over_budget(&self) -> bool {
         self.has_kind(Kind::OverBudget)
     }

@@ -30,9 +30,9 @@ pub trait TokenSource: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::transient`] if another attempt may succeed. The cache retries while callers wait, up
-    /// to three attempts, then backs off. [`Error::permanent`] if not. The cache remembers it for
-    /// five seconds.
+    /// [`Error::transient`] if another attempt may succeed. The cache retries while callers wait,
+    /// up to three attempts, then backs off. [`Error::permanent`] if not. The cache remembers it
+    /// for five seconds.
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_>;
 }
 
