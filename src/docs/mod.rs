@@ -3,24 +3,24 @@
 //! documentation.
 
 // In files of their own: `tests/mtls` compiles and runs them.
-#[doc = include_str!("docs/client_certificates.md")]
+#[doc = include_str!("client_certificates.md")]
 ///
 /// # The certificate
 ///
 /// ```ignore
-#[doc = include_str!("docs/client_certificates/certificate.rs")]
+#[doc = include_str!("client_certificates/certificate.rs")]
 /// ```
 ///
 /// # hyper
 ///
 /// ```ignore
-#[doc = include_str!("docs/client_certificates/hyper.rs")]
+#[doc = include_str!("client_certificates/hyper.rs")]
 /// ```
 ///
 /// # reqwest
 ///
 /// ```ignore
-#[doc = include_str!("docs/client_certificates/reqwest.rs")]
+#[doc = include_str!("client_certificates/reqwest.rs")]
 /// ```
 pub mod client_certificates {}
 
