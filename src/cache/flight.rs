@@ -2,7 +2,7 @@
 //!
 //! It is a spawned task because a future that its waiters drive stalls when the driving waiter is
 //! not polled, and dies with it. The task starts when there is something to fetch and ends with the
-//! result. The waiters hold clones of one end of a channel, and get an outcome whatever happens:
+//! result. The waiters hold clones of one end of a channel, and get an outcome in every case:
 //!
 //! * The flight ends: the state is changed first, then the waiters are woken.
 //! * The source panics: the panic is caught and becomes an error.
@@ -57,7 +57,7 @@ use crate::{
     },
 };
 
-/// Starts the flight that the state asked for.
+/// Starts a registered flight.
 pub(super) fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
     let mut flight = Flight {
         core: Arc::clone(core),
@@ -73,7 +73,7 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
     drop(runtime.spawn(flight.run().instrument(span)));
     if runtime.runtime_flavor() == RuntimeFlavor::MultiThread {
         // No other worker steals the task that was spawned last. The flight must not be that task,
-        // because the caller may go on to block its worker.
+        // because the caller may block its worker next.
         drop(runtime.spawn(async {}));
     }
 }

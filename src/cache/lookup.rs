@@ -108,7 +108,7 @@ impl State {
         self.displaced.push(Box::new(flight));
     }
 
-    /// Lets callers that have a live token stop waiting for this flight, which goes on. Returns
+    /// Lets callers that have a live token stop waiting for this flight, which continues. Returns
     /// their end of the channel.
     pub(super) fn release_waiters(&mut self, number: u64) -> Option<Sender> {
         let flight = self.flight.as_mut();

@@ -5,7 +5,7 @@
 //!
 //! * A token from a call that began before an invalidation is outdated. So is one from a call that
 //!   began before a rejection, if it repeats the rejected string.
-//! * A failed refresh says nothing to callers that need a token now.
+//! * The error of a failed refresh is not for callers that need a token now.
 //!
 //! In both cases the waiters look at the state again and share a new flight.
 

@@ -2,11 +2,11 @@
 //!
 //! Every transition is a method that runs under one lock and takes the time as an argument:
 //! `lookup` has those that callers cause, `rejection` those of the API and the program, `settle`
-//! those of a flight. This file has the questions that they ask.
+//! those of a flight. This file has the queries that they share.
 //!
 //! Invariants between any two calls:
 //!
-//! 1. A token that is rejected, invalidated or expired is never handed out. A suspect is.
+//! 1. A token that is rejected, invalidated or expired is never returned. A suspect is.
 //! 2. At most one flight is registered, and only the flight with its number changes anything.
 //! 3. Generations only grow. A token that is merely extended keeps its generation.
 //! 4. Nothing here runs a user's code. Errors and wakers may have a `Drop` of the user's, so they
@@ -155,7 +155,7 @@ impl State {
         self.reason(now) == FetchReason::Refresh
     }
 
-    /// Whether the token is live, but callers wait for its successor.
+    /// Whether the token is live and callers wait for its successor.
     pub(super) fn is_expiring(&self, now: Instant) -> bool {
         let is_expiring =
             |current: &Current| current.schedule.freshness(now) == Freshness::Expiring;

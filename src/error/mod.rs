@@ -52,10 +52,10 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// # Secrets
 ///
-/// No error prints a secret. A cause that contains a part of one is replaced by a copy that has
-/// `***` instead and cannot be downcast to its type. Only errors of
-/// [`KlaviSource`](crate::KlaviSource) and [`ClientCredentials`](crate::ClientCredentials) are
-/// searched.
+/// This crate's own messages have no secrets. Under [`KlaviSource`](crate::KlaviSource) and
+/// [`ClientCredentials`](crate::ClientCredentials), a cause that contains a part of a secret is
+/// replaced by a copy that has `***` instead and cannot be downcast. Causes of other token sources
+/// are not searched.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -139,8 +139,8 @@ impl Error {
         self.has_kind(Kind::BadRequest)
     }
 
-    /// Klavi asked for fewer calls (429, or 503 with `Retry-After`).
-    /// See [`retry_after`](Self::retry_after).
+    /// The token endpoint limits the rate of calls (429, or 503 with `Retry-After`). See
+    /// [`retry_after`](Self::retry_after).
     pub fn is_throttled(&self) -> bool {
         self.has_kind(Kind::Throttled)
     }

@@ -1,4 +1,4 @@
-//! The trait for token sources, and what a source is told about the token to replace.
+//! The trait for token sources, and the request that a source gets.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 

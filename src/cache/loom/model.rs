@@ -58,7 +58,8 @@ pub(super) fn exhaustively(model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-/// Explores every interleaving with at most two preemptions, or as many as the environment says.
+/// Explores every interleaving with at most two preemptions, or with the limit that the
+/// environment sets.
 pub(super) fn bounded(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(2));
