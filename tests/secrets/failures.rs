@@ -338,10 +338,10 @@ pub(crate) fn are_complete() {
             "no error of this kind was printed: {kind}"
         );
     }
-    for lost in book::variants(include_str!("../../src/error/mod.rs"), "Lost") {
+    for state in book::variants(include_str!("../../src/error/mod.rs"), "TokenState") {
         assert!(
-            book::has_printed(&format!("NoToken({lost})")),
-            "no token was lost in this way: {lost}"
+            book::has_printed(&format!("NoToken({state})")),
+            "no error of a token in this state was printed: {state}"
         );
     }
 }
