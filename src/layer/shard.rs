@@ -2,6 +2,7 @@
 
 use std::{
     array,
+    cell::Cell,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -46,11 +47,19 @@ impl<T> Sharded<T> {
     }
 }
 
-/// Counts the threads that call it.
+/// The number of this thread, counted from zero in the order of first calls.
+#[inline]
 fn thread_number() -> usize {
+    const UNSET: usize = usize::MAX;
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed));
-    NUMBER.with(|number| *number)
+    // Initialized by a constant, so that a read needs no check of its own.
+    thread_local!(static NUMBER: Cell<usize> = const { Cell::new(UNSET) });
+    NUMBER.with(|number| {
+        if number.get() == UNSET {
+            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        number.get()
+    })
 }
 
 #[cfg(test)]
