@@ -1,18 +1,32 @@
 //! The events for `tracing`, all with the target `klavi_auth`, and the span of a fetch.
 //!
-//! INFO is quiet on a healthy day: a first token, one that came after failures, one that was
-//! rejected. WARN says that tokens cannot be had, or that a 401 was not believed: somebody should
-//! look. The rest is DEBUG.
+//! INFO is quiet on a healthy day: a first token, a token that follows failures, a rejected token.
+//! WARN means that fetches fail or that a 401 exceeds the budget: an operator should look.
+//! Everything else is DEBUG.
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
 use tracing::{Span, field::Empty};
 
-use super::event::{Event, FetchReason, FetchedToken};
+use super::event::{Event, FetchReason};
 use crate::error::{Error, token_endpoint::TokenEndpoint};
 
-/// The span of one fetch with all its attempts. It belongs to no request, for it may outlive the
-/// one that caused it, but it follows from the span in which that was polled.
+/// Emits an event, at the given level if the condition holds and at DEBUG otherwise.
+// The level is a constant of the callsite, so a level that depends on the event takes two callsites.
+macro_rules! event_if {
+    ($condition:expr => $level:ident, name: $name:literal, $($fields:tt)+) => {
+        if $condition {
+            tracing::$level!(name: $name, target: "klavi_auth", $($fields)+);
+        } else {
+            tracing::debug!(name: $name, target: "klavi_auth", $($fields)+);
+        }
+    };
+}
+
+/// The span of one fetch with all its attempts.
+///
+/// It has no parent, since the fetch may outlive the request that caused it. It follows from the
+/// span in which that request was polled.
 pub(crate) fn token_fetch(cache: &str, reason: FetchReason) -> Span {
     let span = tracing::info_span!(
         target: "klavi_auth",
@@ -29,7 +43,7 @@ pub(crate) fn token_fetch(cache: &str, reason: FetchReason) -> Span {
     span
 }
 
-/// What has become of a fetch, for its span.
+/// Records the outcome of a fetch in its span.
 pub(crate) fn finished(
     span: &Span,
     outcome: &'static str,
@@ -45,7 +59,7 @@ pub(crate) fn finished(
         .record("latency_ms", millis(latency));
 }
 
-/// The environment variables were read.
+/// `KlaviApi::from_env` read the environment variables.
 pub(crate) fn api_from_env(base_url: &str, from: &'static str) {
     tracing::info!(
         name: "klavi_api_from_env",
@@ -56,7 +70,7 @@ pub(crate) fn api_from_env(base_url: &str, from: &'static str) {
     );
 }
 
-/// One of Klavi's endpoints is about to be called.
+/// A token endpoint is about to be called.
 pub(crate) fn token_call(endpoint: TokenEndpoint, reason: &'static str) {
     tracing::debug!(
         name: "token_call",
@@ -69,8 +83,33 @@ pub(crate) fn token_call(endpoint: TokenEndpoint, reason: &'static str) {
 
 pub(super) fn event(cache: &str, event: &Event<'_>) {
     match *event {
-        Event::Fetched(arrival) => fetched(cache, arrival),
-        Event::Refreshed(arrival) => refreshed(cache, arrival),
+        Event::Fetched(token) => tracing::info!(
+            name: "token_fetched",
+            target: "klavi_auth",
+            cache,
+            generation = token.generation,
+            reason = token.reason.as_str(),
+            endpoint = token.endpoint.map(TokenEndpoint::as_str),
+            attempts = token.attempts,
+            lifetime_s = token.lifetime.as_secs(),
+            latency_ms = millis(token.latency),
+            recovered = token.recovered,
+            "access token fetched"
+        ),
+        // Nobody waited for it, so it is worth a line only after a warning.
+        Event::Refreshed(token) => event_if!(
+            token.recovered => info,
+            name: "token_refreshed",
+            cache,
+            generation = token.generation,
+            endpoint = token.endpoint.map(TokenEndpoint::as_str),
+            attempts = token.attempts,
+            lifetime_s = token.lifetime.as_secs(),
+            latency_ms = millis(token.latency),
+            recovered = token.recovered,
+            "access token refreshed{}",
+            if token.recovered { ", after failures" } else { "" }
+        ),
         Event::Retrying {
             error,
             attempt,
@@ -111,8 +150,25 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             generation,
             "served with the current token, whose refresh has failed"
         ),
-        Event::Rejected { generation, first } => rejected(cache, generation, first),
-        Event::OverBudget { generation, first } => over_budget(cache, generation, first),
+        // Further 401s only tell how many requests were in flight with the token.
+        Event::Rejected { generation, first } => event_if!(
+            first => info,
+            name: "token_rejected",
+            cache,
+            generation,
+            first,
+            "access token rejected by the API{}",
+            if first { "" } else { " again" }
+        ),
+        // An API that answers 401 to everything causes one warning, not one for each request.
+        Event::OverBudget { generation, first } => event_if!(
+            first => warn,
+            name: "over_budget",
+            cache,
+            generation,
+            first,
+            "too many access tokens rejected: this one stays in use, and its 401s go to the callers"
+        ),
         Event::Invalidated { generation } => tracing::info!(
             name: "token_invalidated",
             target: "klavi_auth",
@@ -138,117 +194,11 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
     }
 }
 
-/// Somebody waited for it.
-fn fetched(cache: &str, arrival: FetchedToken) {
-    tracing::info!(
-        name: "token_fetched",
-        target: "klavi_auth",
-        cache,
-        generation = arrival.generation,
-        reason = arrival.reason.as_str(),
-        endpoint = arrival.endpoint.map(TokenEndpoint::as_str),
-        attempts = arrival.attempts,
-        lifetime_s = arrival.lifetime.as_secs(),
-        latency_ms = millis(arrival.latency),
-        recovered = arrival.recovered,
-        "access token fetched"
-    );
-}
-
-/// Nobody noticed, unless it follows a warning.
-fn refreshed(cache: &str, arrival: FetchedToken) {
-    let FetchedToken {
-        generation,
-        endpoint,
-        attempts,
-        lifetime,
-        latency,
-        recovered,
-        ..
-    } = arrival;
-    let (endpoint, lifetime_s) = (endpoint.map(TokenEndpoint::as_str), lifetime.as_secs());
-    let latency_ms = millis(latency);
-    if recovered {
-        tracing::info!(
-            name: "token_refreshed",
-            target: "klavi_auth",
-            cache,
-            generation,
-            endpoint,
-            attempts,
-            lifetime_s,
-            latency_ms,
-            recovered,
-            "access token refreshed, after failures"
-        );
-    } else {
-        tracing::debug!(
-            name: "token_refreshed",
-            target: "klavi_auth",
-            cache,
-            generation,
-            endpoint,
-            attempts,
-            lifetime_s,
-            latency_ms,
-            recovered,
-            "access token refreshed"
-        );
-    }
-}
-
-/// The first 401 says something of the token, the others only of how many requests were under way
-/// with it.
-fn rejected(cache: &str, generation: u64, first: bool) {
-    if first {
-        tracing::info!(
-            name: "token_rejected",
-            target: "klavi_auth",
-            cache,
-            generation,
-            first,
-            "access token rejected by the API"
-        );
-    } else {
-        tracing::debug!(
-            name: "token_rejected",
-            target: "klavi_auth",
-            cache,
-            generation,
-            first,
-            "access token rejected by the API, as is known"
-        );
-    }
-}
-
-/// A server that answers 401 to everything is warned of once, not with every request.
-fn over_budget(cache: &str, generation: u64, first: bool) {
-    if first {
-        tracing::warn!(
-            name: "over_budget",
-            target: "klavi_auth",
-            cache,
-            generation,
-            first,
-            "access tokens are rejected too often: this one is kept, and its 401s go to the callers"
-        );
-    } else {
-        tracing::debug!(
-            name: "over_budget",
-            target: "klavi_auth",
-            cache,
-            generation,
-            first,
-            "access token rejected once more, and kept"
-        );
-    }
-}
-
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// An error with its causes, on one line.
+/// Displays an error with its causes, on one line.
 struct Chain<'a>(&'a Error);
 
 impl fmt::Display for Chain<'_> {
