@@ -1,109 +1,129 @@
-//! What happens to tokens and requests, in the words of operators.
+//! The events that operators count.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::error::{Error, token_endpoint::TokenEndpoint};
 
-/// Something that operators count. See [the page on signals](crate::docs::signals) for what each
-/// one means and how it is traced and counted.
+/// Something that happened to a token or a request.
 ///
-/// No event has a secret in it.
+/// An [`Observer`] gets each event. The same events go to `tracing` and to the `metrics` facade:
+/// see [the page on signals](crate::docs::signals) for names, levels and labels.
+///
+/// No event contains a secret.
+///
+/// ```
+/// use klavi_auth::Event;
+///
+/// /// The text of an alert, if the event deserves one.
+/// fn alert(event: &Event<'_>) -> Option<String> {
+///     match event {
+///         Event::Failed { error, serving: false, retry_in, .. } => {
+///             Some(format!("no token ({error}), next fetch in {retry_in:.0?}"))
+///         }
+///         Event::OverBudget { first: true, .. } => Some("the API rejects fresh tokens".into()),
+///         _ => None,
+///     }
+/// }
+/// # let _ = alert;
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A token came in, and there was none before it that could be used.
+    /// A fetch succeeded while there was no valid token.
     Fetched(FetchedToken),
-    /// A token came in while the one before was still good.
+    /// A fetch succeeded while the previous token was still valid.
     Refreshed(FetchedToken),
-    /// An attempt of a fetch failed in a way that may pass; it is made again.
+    /// An attempt of a fetch failed with a transient error and will be repeated.
     #[non_exhaustive]
     Retrying {
-        /// What it failed of.
+        /// Why it failed.
         error: &'a Error,
         /// The attempt that failed, counted from 1.
         attempt: u32,
-        /// How long until the next one.
+        /// The delay before the next attempt.
         wait: Duration,
     },
     /// A fetch failed, after all of its attempts.
     #[non_exhaustive]
     Failed {
-        /// What it failed of.
+        /// Why it failed.
         error: &'a Error,
-        /// Why a token was wanted.
+        /// Why a token was fetched.
         reason: FetchReason,
-        /// How often the source was asked.
+        /// How many attempts were made.
         attempts: u32,
-        /// From the beginning of the first attempt to the end of the last.
+        /// From the start of the first attempt to the end of the last.
         latency: Duration,
-        /// The current token is still good: requests go on with it.
+        /// Whether the current token is still valid, so that requests continue with it.
         serving: bool,
-        /// The earliest moment of the next fetch, from now.
+        /// How long until the next fetch may start.
         retry_in: Duration,
     },
-    /// A request, or a call of [`TokenCache::get`](crate::TokenCache::get), got a token that should
-    /// have been replaced: its refresh is due and failed, or the API rejected it and it could not
-    /// be replaced.
+    /// A request, or a call to [`TokenCache::get`](crate::TokenCache::get), got a token that could
+    /// not be replaced in time: its refresh failed, or the API rejected it and the fetch failed.
     #[non_exhaustive]
     ServedWhileFailing {
-        /// The token's.
+        /// The generation of the token.
         generation: u64,
     },
-    /// The API answered 401 to a token, and was believed.
+    /// The API answered 401 to a token, within the budget.
     #[non_exhaustive]
     Rejected {
-        /// The token's.
+        /// The generation of the token.
         generation: u64,
-        /// This answer took the token out of use. Else it was out already, or there is a newer one.
+        /// Whether this 401 rejected the token. Otherwise the token was already rejected or
+        /// replaced.
         first: bool,
     },
-    /// The API answered 401 to a token, and nothing was fetched for it: the budget is used up.
+    /// The API answered 401 to a token, and the budget for replacing rejected tokens is used up:
+    /// nothing is fetched.
     #[non_exhaustive]
     OverBudget {
-        /// The token's. It stays in use.
+        /// The generation of the token, which stays in use.
         generation: u64,
-        /// The first since a 401 was believed.
+        /// Whether it is the first since a 401 was within the budget.
         first: bool,
     },
-    /// A token was taken out of use by [`TokenCache::invalidate`](crate::TokenCache::invalidate).
+    /// [`TokenCache::invalidate`](crate::TokenCache::invalidate) invalidated a token.
     #[non_exhaustive]
     Invalidated {
-        /// The token's.
+        /// The generation of the token.
         generation: u64,
     },
-    /// A request is sent for the second time.
+    /// A request is resent.
     #[non_exhaustive]
     Resent {
-        /// The new token's.
+        /// The generation of the new token.
         generation: u64,
     },
-    /// A 401 goes to the caller, or the error that came between it and the resend.
+    /// A request is not resent. Its 401, or the error that prevented the resend, goes to the
+    /// caller.
     #[non_exhaustive]
     ResendSkipped {
-        /// The generation of the token that was rejected.
+        /// The generation of the rejected token.
         generation: u64,
-        /// Why the request is not sent again.
+        /// Why the request is not resent.
         reason: SkipReason,
     },
 }
 
-/// A token that came in.
+/// A token that a fetch returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FetchedToken {
-    /// Which token of its cache it is. One whose life was extended keeps its number.
+    /// The number of the token in its cache. A token whose lifetime was extended keeps its number.
     pub generation: u64,
-    /// Why it was wanted.
+    /// Why it was fetched.
     pub reason: FetchReason,
-    /// Who gave it. `None` if that was none of Klavi's endpoints.
+    /// The endpoint that issued it. `None` if the source did not name one.
     pub endpoint: Option<TokenEndpoint>,
-    /// How often the source was asked.
+    /// How many attempts were made.
     pub attempts: u32,
-    /// How long it lives.
+    /// How long it is valid.
     pub lifetime: Duration,
-    /// From the beginning of the first attempt to the end of the last.
+    /// From the start of the first attempt to the end of the last.
     pub latency: Duration,
-    /// The fetch before this one had failed.
+    /// Whether the previous fetch failed.
     pub recovered: bool,
 }
 
@@ -111,20 +131,20 @@ pub struct FetchedToken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FetchReason {
-    /// There is none yet.
+    /// There is no token yet.
     First,
-    /// The current one is still good, and renewal is due.
+    /// The current token is valid, and its refresh is due.
     Refresh,
-    /// The current one has expired.
+    /// The current token has expired.
     Expired,
-    /// The API answered 401 to the current one.
+    /// The API answered 401 to the current token.
     Rejected,
-    /// The current one was invalidated.
+    /// The current token was invalidated.
     Invalidated,
 }
 
 impl FetchReason {
-    /// As in the fields of traces and the labels of metrics.
+    /// The name in trace fields and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::First => "first",
@@ -142,26 +162,26 @@ impl fmt::Display for FetchReason {
     }
 }
 
-/// Why a request that got a 401 is not sent again.
+/// Why a request that got a 401 is not resent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SkipReason {
-    /// It was sent twice already.
+    /// The resend got a 401 too.
     RejectedAgain,
-    /// The layer, or the request, has resending switched off.
+    /// Resending is switched off, for the layer or for this request.
     Disabled,
-    /// Its body cannot be sent twice, or is longer than what is kept.
+    /// The body cannot be sent twice, or exceeds the limit for recorded bodies.
     NoBackup,
-    /// A new token could not be had, or was lost again before the request could be sent.
+    /// The fetch failed, or the new token became invalid before the resend.
     NoToken,
-    /// The inner service failed while it was readied.
+    /// The inner service failed to become ready.
     NotReady,
     /// The budget for replacing rejected tokens is used up.
     OverBudget,
 }
 
 impl SkipReason {
-    /// As in the fields of traces and the labels of metrics.
+    /// The name in trace fields and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RejectedAgain => "rejected_again",
@@ -180,8 +200,9 @@ impl fmt::Display for SkipReason {
     }
 }
 
-/// Hears of every [`Event`] of a cache and of the layers that use it: for those who use neither
-/// `tracing` nor the `metrics` facade. Any closure over an event is one.
+/// Receives every [`Event`] of a cache and of the layers that use it.
+///
+/// Implement it, or pass a closure, to count events without `tracing` or the `metrics` facade:
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
@@ -203,22 +224,21 @@ impl fmt::Display for SkipReason {
 /// # Ok::<_, klavi_auth::ConfigError>(())
 /// ```
 ///
-/// It is called where the event happens, in the fetch's task or in the poll of a request, while no
-/// lock is held: it should be quick. The event of a fetch comes before its waiters are woken.
+/// The observer runs where the event happens, in the task of the fetch or in the poll of a request,
+/// and under no lock. It should return quickly: the waiters of a fetch are woken after its event.
 ///
 /// # Recursion
 ///
-/// An observer may call the cache, but what that call causes is an event too, and comes to the same
-/// observer before the call returns: an observer that asks for a token whenever one was served
-/// while failing never returns. Send the event to a task of your own (a channel, `tokio::spawn`)
-/// and call the cache there.
+/// An observer may call the cache. The events of that call reach the same observer before the call
+/// returns: an observer that gets a token on every [`Event::ServedWhileFailing`] never returns.
+/// Send the event to a task of your own (a channel, `tokio::spawn`) and call the cache there.
 ///
 /// # Panics
 ///
-/// A panic of an observer reaches the request that it was called for. In the fetch's task it loses
-/// nothing but the rest of that task: the waiters look at the cache again.
+/// A panic of an observer unwinds into the request that caused the event. In the task of a fetch it
+/// ends that task only: the waiters check the cache again.
 pub trait Observer: Send + Sync + 'static {
-    /// Something happened.
+    /// Receives one event.
     fn on_event(&self, event: &Event<'_>);
 }
 
@@ -228,7 +248,7 @@ impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
     }
 }
 
-/// For an observer that its owner asks later what it has heard.
+/// Shares an observer with code that reads its state later.
 impl<O: Observer + ?Sized> Observer for Arc<O> {
     fn on_event(&self, event: &Event<'_>) {
         (**self).on_event(event);

@@ -1,5 +1,5 @@
-//! The events as counts, through the `metrics` facade. [The page on signals](crate::docs::signals)
-//! has the table.
+//! The events as counters and a histogram, through the `metrics` facade. [The page on
+//! signals](crate::docs::signals) has the table.
 
 use ::metrics::{Label, Unit, counter, describe_counter, describe_histogram, histogram};
 
@@ -20,31 +20,28 @@ const RESENDS_SKIPPED: &str = "klavi_auth_resends_skipped_total";
 
 pub(super) fn describe() {
     let counters = [
-        (
-            FETCHED,
-            "Tokens that came in when there was none that could be used",
-        ),
+        (FETCHED, "Tokens fetched while there was no valid token"),
         (
             REFRESHED,
-            "Tokens that came in while the one before was still good",
+            "Tokens fetched while the previous token was still valid",
         ),
         (
             RETRIED,
-            "Attempts of a token fetch that failed and were made again",
+            "Attempts of a token fetch that failed and were repeated",
         ),
         (FAILED, "Token fetches that failed, after all attempts"),
         (
             SERVED,
-            "Requests that got the current token although its refresh is due and has failed",
+            "Requests that got the current token although its refresh has failed",
         ),
-        (REJECTED, "401s to a token that were believed"),
+        (REJECTED, "401s to a token, within the budget"),
         (
             OVER_BUDGET,
-            "401s to a token that were not believed, because too many were of late",
+            "401s to a token that replaced nothing, because the budget was used up",
         ),
-        (INVALIDATED, "Tokens taken out of use by the program"),
-        (RESENT, "Requests sent for the second time"),
-        (RESENDS_SKIPPED, "401s that were not answered by a resend"),
+        (INVALIDATED, "Tokens invalidated by the program"),
+        (RESENT, "Requests resent"),
+        (RESENDS_SKIPPED, "401s that were not followed by a resend"),
     ];
     for (name, what) in counters {
         describe_counter!(name, Unit::Count, what);
@@ -57,13 +54,7 @@ pub(super) fn describe() {
 }
 
 pub(super) fn count(cache: &str, event: &Event<'_>) {
-    let with = |name, labels: &[(&'static str, &'static str)]| {
-        let labels = labels
-            .iter()
-            .map(Label::from)
-            .chain([Label::new("cache", cache.to_owned())]);
-        counter!(name, labels.collect::<Vec<_>>()).increment(1);
-    };
+    let with = |name, labels: &[_]| counter!(name, with_cache(cache, labels)).increment(1);
     match *event {
         Event::Fetched(FetchedToken {
             reason, endpoint, ..
@@ -105,9 +96,7 @@ pub(super) fn count(cache: &str, event: &Event<'_>) {
         }
     }
     let (reason, outcome, latency) = match *event {
-        Event::Fetched(arrival) | Event::Refreshed(arrival) => {
-            (arrival.reason, "ok", arrival.latency)
-        }
+        Event::Fetched(token) | Event::Refreshed(token) => (token.reason, "ok", token.latency),
         Event::Failed {
             error,
             reason,
@@ -117,11 +106,12 @@ pub(super) fn count(cache: &str, event: &Event<'_>) {
         _ => return,
     };
     let labels = [("reason", reason.as_str()), ("outcome", outcome)];
-    let labels = labels
-        .iter()
-        .map(Label::from)
-        .chain([Label::new("cache", cache.to_owned())]);
-    histogram!(DURATION, labels.collect::<Vec<_>>()).record(latency);
+    histogram!(DURATION, with_cache(cache, &labels)).record(latency);
+}
+
+fn with_cache(cache: &str, labels: &[(&'static str, &'static str)]) -> Vec<Label> {
+    let cache = Label::new("cache", cache.to_owned());
+    labels.iter().map(Label::from).chain([cache]).collect()
 }
 
 fn label(endpoint: Option<TokenEndpoint>) -> &'static str {

@@ -1,4 +1,4 @@
-//! What operators are told: every event once, as a tracing event, as counts, and to the observer.
+//! What operators see: each event as a `tracing` event, as metrics, and in the observer.
 
 pub(crate) mod event;
 #[cfg(feature = "metrics")]
@@ -9,10 +9,10 @@ use std::fmt;
 
 use self::event::{Event, Observer};
 
-/// Where the events of one cache go.
+/// The sinks of one cache's events.
 #[derive(Default)]
 pub(crate) struct Events {
-    /// What tells this cache from others, in traces and metrics.
+    /// Distinguishes this cache from others, in traces and metrics.
     pub(crate) name: Option<Box<str>>,
     pub(crate) observer: Option<Box<dyn Observer>>,
 }
@@ -31,7 +31,7 @@ impl Events {
         self.name.as_deref().unwrap_or("default")
     }
 
-    /// Tells the recorder of metrics, if there is one by now, what they mean.
+    /// Describes the metrics to the recorder, if one is installed.
     pub(crate) fn describe(&self) {
         #[cfg(feature = "metrics")]
         metrics::describe();

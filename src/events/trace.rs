@@ -12,7 +12,7 @@ use super::event::{Event, FetchReason};
 use crate::error::{Error, token_endpoint::TokenEndpoint};
 
 /// Emits an event, at the given level if the condition holds and at DEBUG otherwise.
-// The level is a constant of the callsite, so a level that depends on the event takes two callsites.
+// A callsite has a constant level, so a level that depends on the event takes two callsites.
 macro_rules! event_if {
     ($condition:expr => $level:ident, name: $name:literal, $($fields:tt)+) => {
         if $condition {
