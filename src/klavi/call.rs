@@ -10,10 +10,10 @@ use http::{
 use tokio::time::Instant;
 
 use super::{
-    redact::masked,
+    redact::redact,
     response::{self, Dialect},
-    text::printed,
     transport::{self, Transport},
+    wiped::format,
 };
 use crate::{
     error::{Error, token_endpoint::TokenEndpoint},
@@ -61,7 +61,7 @@ impl TokenCall<'_> {
     }
 
     fn masked(&self, text: std::fmt::Arguments<'_>) -> Option<String> {
-        masked(&printed(text), self.secrets).map(|masked| masked.to_string())
+        redact(&format(text), self.secrets).map(|text| text.to_string())
     }
 }
 

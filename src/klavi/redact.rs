@@ -1,234 +1,152 @@
-//! Masking pieces of secrets in texts from outside.
+//! Redacts secrets in text from outside.
 
 use std::ops::Range;
 
 use secrecy::zeroize::Zeroizing;
 
-/// A piece of a secret of this many characters is masked. A shorter one stays.
+use super::escape::{Decode, Decoded, backslash, percent};
+
+/// A piece of a secret with this many characters is masked. A shorter piece stays.
 const MASKED_PIECE: usize = 9;
 
 const MASK: &str = "***";
 
-/// How often a text may be escaped: as JSON, by `Debug`, as a URL or a form.
-const MOST_ROUNDS: usize = 4;
+/// How many layers of escapes are decoded.
+const MAX_DECODE_ROUNDS: usize = 4;
 
-/// The text with `***` for every piece of one of `secrets` that is longer than 8 characters, in any
-/// case, escaped or not. `None` if there is none.
+/// Replaces each piece of a secret that is longer than 8 characters by `***`, in any case, escaped
+/// or not. `None` if there is no such piece.
 ///
-/// A secret of 8 characters or fewer has no such piece. The whole of it is masked where it stands
-/// as a word. One that may be an ordinary word or number ([`is_ordinary`]) is masked only between
-/// quotes and after `=`, as in a body or a header that somebody prints: masked anywhere else, it
-/// would take the sense from a message and say nothing about the secret.
-pub(super) fn masked(text: &str, secrets: &[&str]) -> Option<Zeroizing<String>> {
+/// A secret of 8 characters or fewer has no such piece. It is masked as a whole, where it stands as
+/// a word. If it may be an ordinary word or number ([`is_ordinary`]), it is masked only between
+/// quotes and after `=`, as in a printed body or header. Anywhere else the mask would make a message
+/// unreadable and protect nothing.
+pub(super) fn redact(text: &str, secrets: &[&str]) -> Option<Zeroizing<String>> {
     let secrets: Vec<_> = secrets.iter().map(|secret| Secret::new(secret)).collect();
     let mut found = Vec::new();
-    // A text may be escaped more than once, in either way: all that it can say is searched.
-    let mut readings = vec![(0, Reading::new(text))];
-    while let Some((rounds, reading)) = readings.pop() {
+    // A text may be escaped more than once, in different ways: all decoded forms are searched.
+    let mut forms = vec![(0, Normalized::new(text))];
+    while let Some((rounds, form)) = forms.pop() {
         secrets
             .iter()
-            .for_each(|secret| secret.find_in(&reading, &mut found));
-        if rounds < MOST_ROUNDS {
-            let unescaped = [backslash as Escape, percent].map(|escape| reading.unescaped(escape));
-            readings.extend(
-                unescaped
-                    .into_iter()
-                    .flatten()
-                    .map(|reading| (rounds + 1, reading)),
-            );
+            .for_each(|secret| secret.find_in(&form, &mut found));
+        if rounds < MAX_DECODE_ROUNDS {
+            let decoded = [backslash as Decode, percent].map(|decode| form.decoded(decode));
+            let decoded = decoded.into_iter().flatten();
+            forms.extend(decoded.map(|form| (rounds + 1, form)));
         }
     }
     if found.is_empty() {
         return None;
     }
     found.sort_unstable_by_key(|range| range.start);
-    // It never grows, so that no copy is left behind.
-    let mut masked = Zeroizing::new(String::with_capacity(text.len() + MASK.len() * found.len()));
+    // With room for the result: a `String` that grows leaves a copy behind.
+    let mut redacted = Zeroizing::new(String::with_capacity(text.len() + MASK.len() * found.len()));
     let mut end = 0;
     for range in found {
-        if range.start > end || masked.is_empty() {
-            masked.push_str(&text[end..range.start]);
-            masked.push_str(MASK);
+        if range.start > end || redacted.is_empty() {
+            redacted.push_str(&text[end..range.start]);
+            redacted.push_str(MASK);
         }
         end = end.max(range.end);
     }
-    masked.push_str(&text[end..]);
-    Some(masked)
+    redacted.push_str(&text[end..]);
+    Some(redacted)
 }
 
-/// Whether a character of a text may be printed: it can be seen and breaks no line. One that cannot
-/// be seen could stand between the pieces of a secret, or turn them round.
-pub(super) fn is_shown(c: char) -> bool {
-    !c.is_control() && !is_invisible(c)
+/// Whether a character may be printed: it is visible, and it does not change how its neighbours
+/// look. All others are dropped, since they could hide a secret by standing between its characters.
+///
+/// Beyond ASCII these are the characters that std's `Debug` prints as they are, except the Hangul
+/// fillers, which are blank.
+pub(super) fn is_printable(c: char) -> bool {
+    let is_filler = matches!(c, '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}');
+    c == ' ' || c.is_ascii_graphic() || (!is_filler && c.escape_debug().len() == 1)
 }
 
-/// Unicode's `Default_Ignorable_Code_Point`s, the separators of lines and paragraphs, and
-/// interlinear annotations.
-fn is_invisible(c: char) -> bool {
-    matches!(
-        c,
-        '\u{AD}'
-            | '\u{34F}'
-            | '\u{61C}'
-            | '\u{115F}'..='\u{1160}'
-            | '\u{17B4}'..='\u{17B5}'
-            | '\u{180B}'..='\u{180F}'
-            | '\u{200B}'..='\u{200F}'
-            | '\u{2028}'..='\u{202E}'
-            | '\u{2060}'..='\u{206F}'
-            | '\u{3164}'
-            | '\u{FE00}'..='\u{FE0F}'
-            | '\u{FEFF}'
-            | '\u{FFA0}'
-            | '\u{FFF0}'..='\u{FFFB}'
-            | '\u{1BCA0}'..='\u{1BCA3}'
-            | '\u{1D173}'..='\u{1D17A}'
-            | '\u{E0000}'..='\u{E0FFF}'
-    )
-}
-
-/// A text as it is compared: ASCII letters in lower case, `+` as the blank that it is in a form,
-/// and without what cannot be seen.
-struct Reading {
+/// A text in the form in which it is compared: ASCII letters in lower case, `+` as the blank that
+/// it is in a form, and without characters that are not printable.
+struct Normalized {
     bytes: Zeroizing<Vec<u8>>,
-    /// Where in the text each byte comes from.
+    /// Where each byte comes from in the original text.
     origins: Vec<Range<usize>>,
-    /// What came last broke the line: blanks that follow are its indentation.
-    breaks: bool,
+    /// A line has just ended: blanks that follow are indentation.
+    at_line_start: bool,
 }
 
-impl Reading {
+impl Normalized {
     fn new(text: &str) -> Self {
-        let mut reading = Self::with_capacity(text.len());
+        let mut normalized = Self::with_capacity(text.len());
         for (at, c) in text.char_indices() {
-            reading.push(c, at..at + c.len_utf8());
+            normalized.push(c, at..at + c.len_utf8());
         }
-        reading
+        normalized
     }
 
     /// With room for all that is pushed: a buffer that grows leaves a copy behind.
     fn with_capacity(length: usize) -> Self {
-        let bytes = Zeroizing::new(Vec::with_capacity(length));
         Self {
-            bytes,
+            bytes: Zeroizing::new(Vec::with_capacity(length)),
             origins: Vec::with_capacity(length),
-            breaks: false,
+            at_line_start: false,
         }
     }
 
     fn push(&mut self, c: char, origin: Range<usize>) {
         if matches!(c, '\n' | '\r') {
-            self.breaks = true;
+            self.at_line_start = true;
         }
-        if !is_shown(c) || (c == ' ' && self.breaks) {
+        if !is_printable(c) || (c == ' ' && self.at_line_start) {
             return;
         }
-        let c = if c == '+' {
-            ' '
-        } else {
-            c.to_ascii_lowercase()
+        let c = match c {
+            '+' => ' ',
+            c => c.to_ascii_lowercase(),
         };
         for byte in c.encode_utf8(&mut [0; 4]).bytes() {
             self.push_byte(byte, origin.clone());
         }
     }
 
-    /// May be a part of a character.
+    /// `byte` may be part of a character.
     fn push_byte(&mut self, byte: u8, origin: Range<usize>) {
-        self.breaks = false;
+        self.at_line_start = false;
         self.bytes.push(byte);
         self.origins.push(origin);
     }
 
-    /// What the text says if it is escaped in this way, `None` if it is not.
-    fn unescaped(&self, escape: Escape) -> Option<Self> {
-        let mut unescaped = Self::with_capacity(self.bytes.len());
+    /// The text with one layer of escapes decoded, `None` if it has no escapes.
+    fn decoded(&self, decode: Decode) -> Option<Self> {
+        let mut decoded = Self::with_capacity(self.bytes.len());
         let (mut at, mut has_changed) = (0, false);
         while at < self.bytes.len() {
-            let (length, what) =
-                escape(&self.bytes[at..]).unwrap_or((1, Escaped::Byte(self.bytes[at])));
+            let verbatim = (1, Decoded::Byte(self.bytes[at]));
+            let (length, what) = decode(&self.bytes[at..]).unwrap_or(verbatim);
             let origin = self.origins[at].start..self.origins[at + length - 1].end;
             match what {
-                Escaped::Byte(byte) if !byte.is_ascii() => unescaped.push_byte(byte, origin),
-                Escaped::Byte(byte) => unescaped.push(byte.into(), origin),
-                Escaped::Char(c) => unescaped.push(c, origin),
+                Decoded::Byte(byte) if !byte.is_ascii() => decoded.push_byte(byte, origin),
+                Decoded::Byte(byte) => decoded.push(byte.into(), origin),
+                Decoded::Char(c) => decoded.push(c, origin),
             }
             at += length;
             has_changed |= length > 1;
         }
-        has_changed.then_some(unescaped)
+        has_changed.then_some(decoded)
     }
 }
 
-enum Escaped {
-    Byte(u8),
-    Char(char),
-}
-
-/// A way to escape a text: the length of the escape that a text in lower case begins with, and what
-/// it stands for.
-type Escape = fn(&[u8]) -> Option<(usize, Escaped)>;
-
-/// URLs and forms.
-fn percent(text: &[u8]) -> Option<(usize, Escaped)> {
-    let digits = text.strip_prefix(b"%")?.get(..2)?;
-    Some((3, Escaped::Byte(hex(digits)?.try_into().ok()?)))
-}
-
-/// JSON and `Debug`.
-fn backslash(text: &[u8]) -> Option<(usize, Escaped)> {
-    let char = |c| Some((2, Escaped::Char(c)));
-    match text.strip_prefix(b"\\")? {
-        [b'x', digits @ ..] => Some((4, Escaped::Byte(hex(digits.get(..2)?)?.try_into().ok()?))),
-        [b'u', b'{', rest @ ..] => {
-            let length = rest.iter().take(7).position(|&byte| byte == b'}')?;
-            Some((
-                length + 4,
-                Escaped::Char(char::from_u32(hex(&rest[..length])?)?),
-            ))
-        }
-        [b'u', ..] => {
-            let unit = |at| u16::try_from(hex(text.get(at..at + 4)?)?).ok();
-            let first = unit(2)?;
-            let second = if text.get(6..8) == Some(b"\\u") {
-                unit(8)
-            } else {
-                None
-            };
-            let c = char::decode_utf16([first].into_iter().chain(second))
-                .next()?
-                .ok()?;
-            Some((6 * c.len_utf16(), Escaped::Char(c)))
-        }
-        [b'n', ..] => char('\n'),
-        [b'r', ..] => char('\r'),
-        [b't' | b'b' | b'f' | b'0', ..] => char('\0'),
-        [itself @ (b'"' | b'\'' | b'\\' | b'/'), ..] => char((*itself).into()),
-        _ => None,
-    }
-}
-
-fn hex(digits: &[u8]) -> Option<u32> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0, |number, &digit| {
-        Some(number * 16 + char::from(digit).to_digit(16)?)
-    })
-}
-
-/// A secret, read as texts are.
+/// A secret, normalized as the texts in which it is searched.
 struct Secret {
     bytes: Zeroizing<Vec<u8>>,
-    /// Where its pieces of [`MASKED_PIECE`] characters are, in the order of what they say. A short
-    /// secret has none.
+    /// Its pieces of [`MASKED_PIECE`] characters, in the order of their content. A short secret has
+    /// none.
     pieces: Vec<Range<usize>>,
     is_ordinary: bool,
 }
 
 impl Secret {
     fn new(secret: &str) -> Self {
-        let bytes = Reading::new(secret).bytes;
+        let bytes = Normalized::new(secret).bytes;
         let is_start = |&at: &usize| bytes.get(at).is_none_or(|byte| byte & 0xc0 != 0x80);
         let starts: Vec<_> = (0..=bytes.len()).filter(is_start).collect();
         let pieces = starts.windows(MASKED_PIECE + 1);
@@ -242,11 +160,11 @@ impl Secret {
         }
     }
 
-    /// Adds where in the text it stands.
-    fn find_in(&self, text: &Reading, found: &mut Vec<Range<usize>>) {
+    /// Adds the places where the secret, or a piece of it, stands in the text.
+    fn find_in(&self, text: &Normalized, found: &mut Vec<Range<usize>>) {
         for at in 0..text.bytes.len() {
             let length = if self.pieces.is_empty() {
-                self.whole_at(text, at)
+                self.word_at(text, at)
             } else {
                 self.piece_at(text, at)
             };
@@ -256,8 +174,8 @@ impl Secret {
         }
     }
 
-    /// The length of the piece that stands there.
-    fn piece_at(&self, text: &Reading, at: usize) -> Option<usize> {
+    /// The length of the piece at this place.
+    fn piece_at(&self, text: &Normalized, at: usize) -> Option<usize> {
         let rest = &text.bytes[at..];
         let piece = self.pieces.binary_search_by(|piece| {
             self.bytes[piece.clone()].cmp(&rest[..rest.len().min(piece.len())])
@@ -265,14 +183,14 @@ impl Secret {
         Some(self.pieces[piece.ok()?].len())
     }
 
-    /// The length of a short secret, if that stands there as a word.
-    fn whole_at(&self, text: &Reading, at: usize) -> Option<usize> {
+    /// The length of the secret, if it stands at this place as a word.
+    fn word_at(&self, text: &Normalized, at: usize) -> Option<usize> {
         let (first, last) = (self.bytes.first()?, self.bytes.last()?);
         let rest = text.bytes[at..].strip_prefix(&self.bytes[..])?;
         let (before, after) = (text.bytes[..at].last(), rest.first());
-        let goes_on =
+        let continues =
             |here: &u8, there: Option<&u8>| is_letter(here) && there.is_some_and(is_letter);
-        let stands_alone = match before {
+        let is_word = match before {
             Some(quote @ (b'"' | b'\'' | b'`')) if self.is_ordinary => after == Some(quote),
             Some(b'=') if self.is_ordinary => {
                 matches!(
@@ -280,14 +198,14 @@ impl Secret {
                     None | Some(b'&' | b' ' | b',' | b';' | b'"' | b'\'' | b'\\')
                 )
             }
-            _ => !self.is_ordinary && !goes_on(first, before) && !goes_on(last, after),
+            _ => !self.is_ordinary && !continues(first, before) && !continues(last, after),
         };
-        stands_alone.then_some(self.bytes.len())
+        is_word.then_some(self.bytes.len())
     }
 }
 
-/// A short secret that may stand in any text by chance: fewer than four characters, letters alone,
-/// or a number of up to five digits.
+/// Whether a short secret may occur in any text by chance: fewer than four characters, letters
+/// alone, or a number of up to five digits.
 fn is_ordinary(secret: &[u8]) -> bool {
     let is_number = secret.len() <= 5 && secret.iter().all(u8::is_ascii_digit);
     secret.len() < 4
@@ -297,7 +215,7 @@ fn is_ordinary(secret: &[u8]) -> bool {
             .all(|byte| is_letter(byte) && !byte.is_ascii_digit())
 }
 
-/// A letter or digit, or a part of one that is not ASCII.
+/// An ASCII letter or digit, or part of a character that is not ASCII.
 fn is_letter(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || !byte.is_ascii()
 }
@@ -311,11 +229,11 @@ mod tests {
     use super::*;
 
     fn mask(text: &str, secrets: &[&str]) -> String {
-        masked(text, secrets).map_or_else(|| text.to_owned(), |text| text.to_string())
+        redact(text, secrets).map_or_else(|| text.to_owned(), |text| text.to_string())
     }
 
     #[test]
-    fn case_61_a_piece_of_nine_characters_is_masked_and_the_rest_stays() {
+    fn case_61_a_piece_of_nine_characters_is_masked() {
         let secrets = ["qwert-9981-asdfg"];
         for (text, shown) in [
             (
@@ -329,11 +247,11 @@ mod tests {
         ] {
             assert_eq!(mask(text, &secrets), shown);
         }
-        assert!(masked("anything", &["qwert-9981-asdfg", "", "a"]).is_none());
+        assert!(redact("anything", &["qwert-9981-asdfg", "", "a"]).is_none());
     }
 
     #[test]
-    fn case_61_a_connect_error_is_readable_whatever_the_keys_are_called() {
+    fn case_61_a_connect_error_is_readable_whatever_the_keys_are() {
         for text in [
             "tcp connect error",
             "Connection refused (os error 111)",
@@ -353,7 +271,7 @@ mod tests {
                 "",
                 "dns",
             ] {
-                assert!(masked(text, &[secret]).is_none(), "{secret}: {text}");
+                assert!(redact(text, &[secret]).is_none(), "{secret}: {text}");
             }
         }
     }
@@ -400,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn case_61_an_ordinary_word_is_masked_between_quotes_and_after_an_equals_sign() {
+    fn case_61_an_ordinary_word_is_masked_in_quotes_and_after_equals() {
         for (secret, text, shown) in [
             (
                 "connect",
@@ -429,7 +347,7 @@ mod tests {
         }
     }
 
-    /// As it is, or as JSON, `Debug`, a URL or a form write it.
+    /// The piece verbatim, or escaped as in JSON, `Debug`, a URL or a form.
     fn written(piece: &str, form: usize) -> String {
         let inside = |quoted: String| quoted[1..quoted.len() - 1].to_owned();
         let json = |text: &str| inside(serde_json::to_string(text).unwrap());
@@ -455,8 +373,7 @@ mod tests {
         }
     }
 
-    // The characters of secrets, and those that stand between their pieces. No escape is made of
-    // both.
+    // The characters of secrets, and those between their pieces. No escape consists of both.
     const SECRET: &str = "[a-jA-J\"\\\\/=+&% é€😀]{9,40}";
     const BETWEEN: &str = "[klmnopqrsvwyz.,:;()<>αβγ]{1,12}";
 
@@ -467,7 +384,8 @@ mod tests {
             parts in vec((BETWEEN, any::<prop::sample::Index>(), any::<usize>(), any::<usize>(), 0..9_usize), 0..8),
             end in BETWEEN,
         ) {
-            // Else a piece of 8 characters, `"abc…`, is escaped the longer one `\"abc…` as it is.
+            // Otherwise a piece of 8 characters, `"abc…`, would be escaped like the longer piece
+            // `\"abc…` stands verbatim.
             prop_assume!(!secrets.iter().any(|it| it.contains(r"\\") || it.contains(r#"\""#)));
             let (mut text, mut shown) = (String::new(), String::new());
             for (between, secret, start, length, form) in parts {
@@ -491,7 +409,7 @@ mod tests {
             secret in "[^*\\pC]{9,30}",
             parts in vec((select(vec![0, 1, 2]), any::<usize>(), any::<usize>(), "[^*\\pC]{0,9}"), 0..8),
         ) {
-            prop_assume!(secret.chars().all(is_shown));
+            prop_assume!(secret.chars().all(is_printable));
             let chars: Vec<char> = secret.chars().collect();
             let mut text = String::new();
             for (form, start, length, between) in parts {
@@ -506,7 +424,7 @@ mod tests {
             for piece in secret.windows(MASKED_PIECE) {
                 prop_assert!(!lower.contains(&piece.iter().collect::<String>()), "{:?} of {:?}", piece, text);
             }
-            // What is left stands in the text, in this order.
+            // The rest stands in the text, in this order.
             let mut rest = text.as_str();
             for kept in masked.split(MASK) {
                 let at = rest.find(kept);

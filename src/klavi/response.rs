@@ -8,8 +8,8 @@ use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 
 use super::{
-    redact::{is_shown, masked},
-    text::{printed, text},
+    redact::{is_printable, redact},
+    wiped::{format, json_string},
 };
 use crate::{
     error::{Error, Kind, Recovery},
@@ -64,11 +64,12 @@ impl Dialect {
     fn message(self, fields: &Fields<'_>) -> Option<Zeroizing<String>> {
         match self {
             Self::Klavi => joined(find(fields, &["message", "error"])?),
-            Self::OAuth2 { .. } => match find(fields, &["error_description"]).and_then(text) {
-                None => text(find(fields, &["error"])?),
-                Some(description) => match find(fields, &["error"]).and_then(text) {
+            Self::OAuth2 { .. } => match find(fields, &["error_description"]).and_then(json_string)
+            {
+                None => json_string(find(fields, &["error"])?),
+                Some(description) => match find(fields, &["error"]).and_then(json_string) {
                     None => Some(description),
-                    Some(error) => Some(printed(format_args!("{}: {}", *error, *description))),
+                    Some(error) => Some(format(format_args!("{}: {}", *error, *description))),
                 },
             },
         }
@@ -137,7 +138,7 @@ fn refusal(status: StatusCode, headers: &HeaderMap, dialect: Dialect) -> Error {
 
 /// What the `error` of RFC 6749, 5.2 adds. It says nothing where the endpoint fails or throttles.
 fn oauth2_refusal(error: Error, fields: &Fields<'_>) -> Error {
-    let code = find(fields, &["error"]).and_then(text);
+    let code = find(fields, &["error"]).and_then(json_string);
     match code.as_deref().map(String::as_str) {
         _ if error.is_transient() => error,
         Some("invalid_client") => error.reclassified(Kind::KeysRejected, Recovery::Permanent),
@@ -178,7 +179,7 @@ fn new_token(fields: &Fields<'_>, dialect: Dialect) -> Result<NewToken, Error> {
     let lifetime = lifetime(find(fields, dialect.lifetime()).unwrap_or("null"), dialect)?;
     let raw = find(fields, dialect.token()).filter(|raw| *raw != "null");
     let raw = raw.ok_or_else(|| Error::invalid_response(no_token))?;
-    let token = text(raw).ok_or_else(|| Error::invalid_response(not_a_string))?;
+    let token = json_string(raw).ok_or_else(|| Error::invalid_response(not_a_string))?;
     if matches!(dialect, Dialect::OAuth2 { .. }) && !is_bearer(fields) {
         return Err(Error::invalid_response("the token_type is not bearer"));
     }
@@ -189,7 +190,7 @@ fn new_token(fields: &Fields<'_>, dialect: Dialect) -> Result<NewToken, Error> {
 fn is_bearer(fields: &Fields<'_>) -> bool {
     match find(fields, &["token_type"]) {
         None | Some("null") => true,
-        Some(raw) => text(raw).is_some_and(|text| text.eq_ignore_ascii_case("bearer")),
+        Some(raw) => json_string(raw).is_some_and(|text| text.eq_ignore_ascii_case("bearer")),
     }
 }
 
@@ -202,7 +203,7 @@ fn lifetime(raw: &str, dialect: Dialect) -> Result<Duration, Error> {
     }
     // serde_json would copy a string, here or into its error.
     let seconds = match raw.starts_with('"') {
-        true => text(raw).and_then(|text| text.trim().parse::<f64>().ok()),
+        true => json_string(raw).and_then(|text| text.trim().parse::<f64>().ok()),
         false => serde_json::from_str::<f64>(raw).ok(),
     };
     match seconds {
@@ -221,18 +222,18 @@ fn lifetime(raw: &str, dialect: Dialect) -> Result<Duration, Error> {
 /// What the endpoint says, so that it can be shown: short, on one line, and with secrets masked.
 fn message(fields: &Fields<'_>, dialect: Dialect, secrets: &[&str]) -> Option<String> {
     let mut message = dialect.message(fields)?;
-    message.retain(is_shown);
+    message.retain(is_printable);
     let tokens: Vec<_> = dialect
         .token()
         .iter()
-        .filter_map(|name| text(fields.get(*name)?.get()))
+        .filter_map(|name| json_string(fields.get(*name)?.get()))
         .collect();
     let secrets: Vec<_> = secrets
         .iter()
         .copied()
         .chain(tokens.iter().map(|token| token.as_str()))
         .collect();
-    let message = masked(&message, &secrets).unwrap_or(message);
+    let message = redact(&message, &secrets).unwrap_or(message);
     let end = message
         .char_indices()
         .nth(LONGEST_MESSAGE)
@@ -252,7 +253,7 @@ fn find<'a>(fields: &Fields<'a>, names: &[&str]) -> Option<&'a str> {
 fn joined(raw: &str) -> Option<Zeroizing<String>> {
     // serde_json would copy a string into its error.
     if !raw.starts_with('[') {
-        return text(raw);
+        return json_string(raw);
     }
     let list = serde_json::from_str::<Vec<&RawValue>>(raw).ok()?;
     // Nothing in it is longer than in the answer, so that this never grows.
@@ -261,7 +262,7 @@ fn joined(raw: &str) -> Option<Zeroizing<String>> {
         if !joined.is_empty() {
             joined.push_str("; ");
         }
-        joined.push_str(&text(part.get())?);
+        joined.push_str(&json_string(part.get())?);
     }
     Some(joined)
 }
@@ -472,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn case_61_characters_that_cannot_be_seen_hide_no_piece_and_break_no_line() {
+    fn case_61_invisible_characters_hide_no_piece_and_break_no_line() {
         for hidden in [
             "\\u0000",
             "\u{200b}",
@@ -482,6 +483,9 @@ mod tests {
             "\u{202e}",
             "\u{e0041}",
             "\u{2028}",
+            "\u{a0}",
+            "\u{301}",
+            "\u{3164}",
         ] {
             let body =
                 format!(r#"{{"message":"key q{hidden}w{hidden}e{hidden}r{hidden}t-9981-x"}}"#);

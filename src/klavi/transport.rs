@@ -8,11 +8,10 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, Bytes};
 use http::{Request, Response, uri::Scheme};
 use http_body::Body;
 use http_body_util::BodyExt;
-use secrecy::zeroize::Zeroizing;
 use tokio::time::{Instant, timeout};
 use tower::{
     ServiceExt, service_fn,
@@ -20,7 +19,7 @@ use tower::{
 };
 use tower_service::Service;
 
-use super::response::is_success;
+use super::{response::is_success, wiped::WipedBuffer};
 use crate::error::{
     BoxError, Error,
     cause::{chain, prints},
@@ -118,25 +117,18 @@ pub(super) async fn exchange(
     }
 }
 
-/// Reads an answer into a buffer that is wiped when it is dropped.
+/// Reads a response body into a buffer that is wiped when it is dropped.
 async fn read(body: impl Body<Error: Into<BoxError>>) -> Result<Bytes, Error> {
     let mut body = pin!(body);
-    let mut answer = Zeroizing::new(Vec::new());
+    let mut buffer = WipedBuffer::default();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(Error::transport)?.into_data() else {
             continue;
         };
-        let length = answer.len().saturating_add(data.remaining());
-        if length > LONGEST_ANSWER {
+        if buffer.len().saturating_add(data.remaining()) > LONGEST_ANSWER {
             return Err(Error::invalid_response("the answer is longer than 64 KiB"));
         }
-        if length > answer.capacity() {
-            // By hand: a `Vec` that grows by itself leaves a copy behind.
-            let mut roomier = Zeroizing::new(Vec::with_capacity(length.next_power_of_two()));
-            roomier.extend_from_slice(&answer);
-            answer = roomier;
-        }
-        answer.put(data);
+        buffer.put(data);
     }
-    Ok(Bytes::from_owner(answer))
+    Ok(buffer.into_bytes())
 }

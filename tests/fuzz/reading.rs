@@ -205,17 +205,11 @@ fn message(fields: &Fields, secrets: &[&str]) -> Option<Message> {
     })
 }
 
+/// Neither a character that shows nothing, nor one that changes how its neighbours are shown. The
+/// Hangul fillers are blank, and `Debug` does not know.
 fn is_visible(c: char) -> bool {
-    !c.is_control() && !is_format(c)
-}
-
-/// Characters that show nothing, or change how their neighbours are shown: soft hyphen, joiners,
-/// directions, separators of lines, the byte order mark, variation selectors and tags.
-fn is_format(c: char) -> bool {
-    matches!(u32::from(c),
-        0xAD | 0x34F | 0x61C | 0x115F | 0x1160 | 0x17B4 | 0x17B5 | 0x180B..=0x180F | 0x200B..=0x200F
-        | 0x2028..=0x202E | 0x2060..=0x206F | 0x3164 | 0xFE00..=0xFE0F | 0xFEFF | 0xFFA0 | 0xFFF0..=0xFFFB
-        | 0x1BCA0..=0x1BCA3 | 0x1D173..=0x1D17A | 0xE0000..=0xE0FFF)
+    let as_it_is = c.is_ascii_graphic() || c.escape_debug().eq([c]);
+    as_it_is && !['\u{115F}', '\u{1160}', '\u{3164}', '\u{FFA0}'].contains(&c)
 }
 
 /// A piece of a secret that must not be shown, in characters.
