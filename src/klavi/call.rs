@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::{
     redact::redact,
-    response::{self, Dialect},
+    response,
+    response_format::ResponseFormat,
     transport::{self, Transport},
     wiped::format,
 };
@@ -31,7 +32,7 @@ const AGENT: HeaderValue =
 pub(super) struct TokenCall<'a> {
     pub(super) endpoint: TokenEndpoint,
     pub(super) reason: &'static str,
-    pub(super) dialect: Dialect,
+    pub(super) format: ResponseFormat,
     /// What the request carries, and what else the endpoint may know: masked in errors.
     pub(super) secrets: &'a [&'a str],
     pub(super) limit: Duration,
@@ -50,7 +51,7 @@ impl TokenCall<'_> {
             .map_or_else(String::new, ToString::to_string);
         let asked = Instant::now();
         let answer = transport::exchange(transport, request, self.limit).await;
-        match answer.and_then(|answer| response::token(&answer, self.dialect, self.secrets)) {
+        match answer.and_then(|answer| response::token(&answer, self.format, self.secrets)) {
             // The lifetime began, at the earliest, before the request left.
             Ok(token) => Ok(token.aged(asked.elapsed()).given_by(self.endpoint)),
             // A transport words its errors itself, and may repeat what it was to send.

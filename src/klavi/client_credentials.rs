@@ -15,7 +15,8 @@ use tower_service::Service;
 use super::{
     call::{REQUEST_TIMEOUT, TokenCall, request},
     keys::key,
-    response::{self, Dialect},
+    response_format::ResponseFormat,
+    status,
     transport::{self, Transport},
 };
 use crate::{
@@ -252,7 +253,7 @@ impl ClientCredentials {
         let call = TokenCall {
             endpoint: TokenEndpoint::Token,
             reason,
-            dialect: Dialect::OAuth2 {
+            format: ResponseFormat::OAuth2 {
                 default_lifetime: self.default_lifetime,
             },
             secrets: &[old, id, secret, &authorization],
@@ -260,7 +261,7 @@ impl ClientCredentials {
         };
         call.send(&self.transport, request)
             .await
-            .map_err(response::refusal_of_keys)
+            .map_err(status::keys_error)
     }
 }
 

@@ -9,12 +9,15 @@ pub(crate) mod environment;
 mod escape;
 mod key_files;
 mod keys;
+mod message;
 pub(crate) mod product;
 pub(crate) mod product_path;
 mod redact;
 #[cfg(feature = "reqwest")]
 pub(crate) mod reqwest;
 mod response;
+mod response_format;
 pub(crate) mod source;
+mod status;
 pub(crate) mod transport;
 mod wiped;

@@ -22,7 +22,8 @@ use super::{
     call::{JSON, REQUEST_TIMEOUT, TokenCall, request},
     credentials::{Credentials, Secrets},
     keys::Keys,
-    response::{self, Dialect},
+    response_format::ResponseFormat,
+    status,
     transport::{self, Transport},
 };
 use crate::{
@@ -246,7 +247,7 @@ impl KlaviSource {
         let outcome = self
             .call(request, TokenEndpoint::Auth, reason, &[old, access, secret])
             .await;
-        outcome.map_err(response::refusal_of_keys)
+        outcome.map_err(status::keys_error)
     }
 
     async fn call(
@@ -260,7 +261,7 @@ impl KlaviSource {
             endpoint,
             reason,
             secrets,
-            dialect: Dialect::Klavi,
+            format: ResponseFormat::Klavi,
             limit: self.request_timeout,
         };
         call.send(&self.transport, request).await

@@ -19,7 +19,7 @@ use tower::{
 };
 use tower_service::Service;
 
-use super::{response::is_success, wiped::WipedBuffer};
+use super::{status::is_success, wiped::WipedBuffer};
 use crate::error::{
     BoxError, Error,
     cause::{chain, prints},
@@ -126,7 +126,9 @@ async fn read(body: impl Body<Error: Into<BoxError>>) -> Result<Bytes, Error> {
             continue;
         };
         if buffer.len().saturating_add(data.remaining()) > LONGEST_ANSWER {
-            return Err(Error::invalid_response("the answer is longer than 64 KiB"));
+            return Err(Error::invalid_response(
+                "the response is longer than 64 KiB",
+            ));
         }
         buffer.put(data);
     }

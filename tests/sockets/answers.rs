@@ -128,15 +128,15 @@ async fn case_39_nonsense_is_a_typed_error_with_the_status_and_klavis_message_bu
     let nonsense = [
         (
             Fault::body(OK, "text/html", "<html>Hidden</html>"),
-            "the answer is not a JSON object (status 200)",
+            "the response is not a JSON object (status 200)",
         ),
         (
             Fault::body(OK, json, ""),
-            "the answer is not a JSON object (status 200)",
+            "the response is not a JSON object (status 200)",
         ),
         (
             Fault::body(OK, json, r#"{"accessToken":"Hidden"#),
-            "the answer is not a JSON object (status 200)",
+            "the response is not a JSON object (status 200)",
         ),
         (
             Fault::body(
@@ -144,11 +144,11 @@ async fn case_39_nonsense_is_a_typed_error_with_the_status_and_klavis_message_bu
                 json,
                 r#"{"statusCode":4001,"message":"blocked","data":"Hidden"}"#,
             ),
-            "the answer has no accessToken (status 200): blocked",
+            "the response has no accessToken (status 200): blocked",
         ),
         (
             Fault::body(OK, json, "x".repeat(64 * 1024 + 1)),
-            "the answer is longer than 64 KiB (status 200)",
+            "the response is longer than 64 KiB (status 200)",
         ),
         (
             Fault::body(
