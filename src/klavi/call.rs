@@ -1,6 +1,6 @@
-//! One call to a token endpoint, of Klavi's or of any other.
+//! Calls to token endpoints, Klavi's and others.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -19,63 +19,88 @@ use super::{
 use crate::{
     error::{Error, token_endpoint::TokenEndpoint},
     events::trace,
-    token::NewToken,
+    token::{NewToken, source::Predecessor},
 };
 
-/// How long a call may take by default.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("klavi-auth/", env!("CARGO_PKG_VERSION")));
 
+/// The HTTP client of a token source, with the settings of its calls.
+pub(super) struct TokenClient {
+    transport: Transport,
+    pub(super) timeout: Duration,
+    /// Headers that the user added.
+    pub(super) headers: HeaderMap,
+}
+
+/// One call to a token endpoint, besides its request.
 pub(super) struct TokenCall<'a> {
     pub(super) endpoint: TokenEndpoint,
     pub(super) reason: &'static str,
     pub(super) format: ResponseFormat,
-    /// What the request carries, and what else the endpoint may know: masked in errors.
+    /// The secrets in the request, and others that the endpoint may know: masked in errors.
     pub(super) secrets: &'a [&'a str],
-    pub(super) limit: Duration,
 }
 
-impl TokenCall<'_> {
-    pub(super) async fn send(
-        &self,
-        transport: &Transport,
-        request: Request<Bytes>,
-    ) -> Result<NewToken, Error> {
-        trace::token_call(self.endpoint, self.reason);
-        let host = request
-            .uri()
-            .authority()
-            .map_or_else(String::new, ToString::to_string);
-        let asked = Instant::now();
-        let answer = transport::exchange(transport, request, self.limit).await;
-        match answer.and_then(|answer| response::token(&answer, self.format, self.secrets)) {
-            // The lifetime began, at the earliest, before the request left.
-            Ok(token) => Ok(token.aged(asked.elapsed()).given_by(self.endpoint)),
-            // A transport words its errors itself, and may repeat what it was to send.
-            Err(error) => Err(error
-                .masked(&|text| self.masked(text))
-                .with_endpoint(self.endpoint, &host)),
+impl TokenClient {
+    pub(super) fn new(transport: Transport) -> Self {
+        Self {
+            transport,
+            timeout: DEFAULT_TIMEOUT,
+            headers: HeaderMap::new(),
         }
     }
 
-    fn masked(&self, text: std::fmt::Arguments<'_>) -> Option<String> {
+    /// A request with the headers that all token calls have.
+    pub(super) fn request(&self, method: Method, uri: &Uri, body: Bytes) -> Request<Bytes> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri.clone();
+        let headers = request.headers_mut();
+        headers.clone_from(&self.headers);
+        headers.entry(USER_AGENT).or_insert(AGENT);
+        headers.insert(ACCEPT, JSON);
+        headers.remove(AUTHORIZATION);
+        headers.remove(CONTENT_TYPE);
+        request
+    }
+
+    pub(super) async fn send(
+        &self,
+        request: Request<Bytes>,
+        call: TokenCall<'_>,
+    ) -> Result<NewToken, Error> {
+        trace::token_call(call.endpoint, call.reason);
+        let host = request.uri().authority();
+        let host = host.map_or_else(String::new, ToString::to_string);
+        let sent_at = Instant::now();
+        let response = transport::exchange(&self.transport, request, self.timeout).await;
+        match response.and_then(|response| response::token(&response, call.format, call.secrets)) {
+            // The lifetime began, at the earliest, before the request left.
+            Ok(token) => Ok(token.aged(sent_at.elapsed()).given_by(call.endpoint)),
+            // The text of an error is the transport's own, and may repeat the request.
+            Err(error) => Err(error
+                .masked(&|text| call.redact(text))
+                .with_endpoint(call.endpoint, &host)),
+        }
+    }
+}
+
+impl TokenCall<'_> {
+    fn redact(&self, text: fmt::Arguments<'_>) -> Option<String> {
         redact(&format(text), self.secrets).map(|text| text.to_string())
     }
 }
 
-/// A request to a token endpoint. `more` are headers of the user's.
-pub(super) fn request(method: Method, uri: &Uri, more: &HeaderMap, body: Bytes) -> Request<Bytes> {
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = uri.clone();
-    let headers = request.headers_mut();
-    headers.clone_from(more);
-    headers.entry(USER_AGENT).or_insert(AGENT);
-    headers.insert(ACCEPT, JSON);
-    headers.remove(AUTHORIZATION);
-    headers.remove(CONTENT_TYPE);
-    request
+/// Why a new token is requested rather than refreshed.
+pub(super) fn reason(predecessor: &Predecessor) -> &'static str {
+    match predecessor {
+        Predecessor::None => "first token",
+        Predecessor::Live(_) => "refresh",
+        Predecessor::Expired(_) => "expired",
+        Predecessor::Rejected(_) => "rejected",
+    }
 }

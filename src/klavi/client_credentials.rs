@@ -1,11 +1,10 @@
-//! OAuth2's client credentials grant: tokens for Klaas and for any other API that takes bearer
-//! tokens.
+//! OAuth2's client credentials grant: tokens for Klaas and for other APIs.
 
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Uri,
+    HeaderName, HeaderValue, Method, Uri,
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use http_body::Body;
@@ -13,7 +12,8 @@ use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use tower_service::Service;
 
 use super::{
-    call::{REQUEST_TIMEOUT, TokenCall, request},
+    call::{TokenCall, TokenClient, reason},
+    form,
     keys::key,
     response_format::ResponseFormat,
     status,
@@ -25,15 +25,15 @@ use crate::{
     token::{
         AccessToken, NewToken,
         skip_auth::SkipAuth,
-        source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
+        source::{FetchFuture, TokenRequest, TokenSource},
     },
 };
 
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
-/// The [`TokenSource`] for OAuth2's client credentials grant ([RFC 6749, section 4.4]): `POST` to a
-/// token endpoint, with the client's id and secret. Klavi's Klaas has one; so has most any API with
-/// OAuth2.
+/// The [`TokenSource`] of OAuth2's client credentials grant ([RFC 6749, section 4.4]): a `POST` to a
+/// token endpoint, with the client's id and secret. Klavi's Klaas has such an endpoint, and so have
+/// most APIs with OAuth2.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -52,42 +52,40 @@ const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlen
 /// # Ok(()) }
 /// ```
 ///
-/// Every fetch asks for a new token: there are no refresh tokens in this grant. There is no
-/// discovery, and no client assertion.
+/// The transport must not follow redirects: it would send the secret to wherever one leads. This
+/// source does not follow them. The token call carries [`SkipAuth`], so the transport may be a
+/// service with the layer in it.
 ///
-/// | the endpoint answers | the error is |
-/// |---|---|
-/// | `invalid_client`, 401, 403 | [`is_keys_rejected`](Error::is_keys_rejected) |
-/// | `invalid_request`, `invalid_scope`, `invalid_grant`, `unauthorized_client`, `unsupported_grant_type`, 400 | [`is_bad_request`](Error::is_bad_request) |
-/// | 408, 429, 5xx | transient: [`is_server_error`](Error::is_server_error), [`is_throttled`](Error::is_throttled) |
-/// | anything else that is not a bearer token | [`is_invalid_response`](Error::is_invalid_response) |
+/// Every fetch requests a new token, since this grant has no refresh tokens. Discovery and client
+/// assertions are not supported.
 ///
-/// [`Error::message`] has the answer's `error` and `error_description`.
+/// # Errors
 ///
-/// Redirects are not followed by this source. A transport that follows them by itself must be told
-/// not to, or the secret may reach a second place.
+/// [`Error::message`] has the `error` and `error_description` of the response. The kind of the error
+/// is, by the response:
 ///
-/// The token call carries [`SkipAuth`], so that the transport may be a service with the layer in
-/// it.
+/// * `invalid_client`, 401, 403: [`is_keys_rejected`](Error::is_keys_rejected);
+/// * `invalid_request`, `invalid_scope`, `invalid_grant`, `unauthorized_client`,
+///   `unsupported_grant_type`, 400: [`is_bad_request`](Error::is_bad_request);
+/// * 408, 429, 5xx: transient, [`is_server_error`](Error::is_server_error) or
+///   [`is_throttled`](Error::is_throttled);
+/// * anything else but a bearer token: [`is_invalid_response`](Error::is_invalid_response).
 ///
 /// [RFC 6749, section 4.4]: https://www.rfc-editor.org/rfc/rfc6749#section-4.4
 pub struct ClientCredentials {
     token_url: Uri,
     client_id: SecretString,
     client_secret: SecretString,
-    transport: Transport,
+    client: TokenClient,
     is_basic: bool,
     scope: Option<Box<str>>,
     audience: Option<Box<str>>,
     default_lifetime: Option<Duration>,
-    request_timeout: Duration,
-    /// Further headers of the token calls.
-    headers: HeaderMap,
 }
 
 impl ClientCredentials {
-    /// Asks the token endpoint at `token_url` over `transport`: any tower HTTP service whose
-    /// request body can be made from [`Bytes`], and that does not follow redirects.
+    /// A source that calls the token endpoint at `token_url` over `transport`: any tower HTTP
+    /// service whose request body can be made from [`Bytes`], and that does not follow redirects.
     ///
     /// # Errors
     ///
@@ -118,10 +116,10 @@ impl ClientCredentials {
         )
     }
 
-    /// As [`new`](Self::new), over a client of reqwest's.
+    /// As [`new`](Self::new), over a client of reqwest.
     ///
-    /// It must be built with [`reqwest::redirect::Policy::none`]: the secret goes wherever it
-    /// follows a redirect to.
+    /// Build the client with [`reqwest::redirect::Policy::none`]: otherwise it sends the secret to
+    /// wherever a redirect leads.
     ///
     /// # Errors
     ///
@@ -148,7 +146,7 @@ impl ClientCredentials {
         client_secret: String,
         transport: Transport,
     ) -> Result<Self, ConfigError> {
-        // First, so that they are wiped whatever is wrong.
+        // First, so that both are wiped on every error.
         let (client_id, client_secret) = (Zeroizing::new(client_id), Zeroizing::new(client_secret));
         let (origin, uri) = configured_url::parse_secure(token_url, Purpose::TokenUrl)?;
         let token_url = Uri::builder()
@@ -156,71 +154,75 @@ impl ClientCredentials {
             .authority(origin.authority())
             .path_and_query(uri.path())
             .build()
-            .expect("what was an origin and a path makes a URI");
+            .expect("an origin and a path make a URI");
         Ok(Self {
             token_url,
             client_id: key(&client_id, "client id")?,
             client_secret: key(&client_secret, "client secret")?,
-            transport,
+            client: TokenClient::new(transport),
             is_basic: false,
             scope: None,
             audience: None,
             default_lifetime: None,
-            request_timeout: REQUEST_TIMEOUT,
-            headers: HeaderMap::new(),
         })
     }
 
-    /// Sends id and secret as HTTP `Basic` authentication, not as fields of the form: RFC 6749,
-    /// 2.3.1 prefers it, and some servers accept nothing else.
+    /// Sends id and secret as HTTP `Basic` authentication, not as fields of the form.
+    ///
+    /// RFC 6749, section 2.3.1, prefers it, and some servers accept nothing else.
     #[must_use]
     pub fn basic(mut self) -> Self {
         self.is_basic = true;
         self
     }
 
-    /// The scopes to ask for, with blanks between them. Default: none, the server has a default of
-    /// its own.
+    /// Sets the requested scopes, separated by spaces. Default: none, so the server's own default
+    /// applies.
     #[must_use]
     pub fn scope(mut self, scope: &str) -> Self {
         self.scope = Some(scope.into());
         self
     }
 
-    /// The API that the token is for, as some servers want it said. Default: not said.
+    /// Sets the `audience`, the API that the token is for. Some servers require it. Default: none.
     #[must_use]
     pub fn audience(mut self, audience: &str) -> Self {
         self.audience = Some(audience.into());
         self
     }
 
-    /// The lifetime of a token whose answer does not say it. Without one, such an answer is an
-    /// error ([`is_invalid_response`](Error::is_invalid_response)): the server documents what to say here.
+    /// Sets the lifetime of a token whose response does not state one. Take it from the server's
+    /// documentation.
+    ///
+    /// Default: none. A response without a lifetime is then an error
+    /// ([`is_invalid_response`](Error::is_invalid_response)).
     #[must_use]
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
         self.default_lifetime = Some(lifetime);
         self
     }
 
-    /// How long a call to the token endpoint may take. Default: 5 s. The cache bounds the whole
-    /// fetch, see [`TokenCacheBuilder::flight_timeout`](crate::TokenCacheBuilder::flight_timeout).
+    /// Sets the timeout of one call to the token endpoint. Default: 5 s.
+    ///
+    /// The cache limits the whole fetch, see
+    /// [`TokenCacheBuilder::flight_timeout`](crate::TokenCacheBuilder::flight_timeout).
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.request_timeout = timeout;
+        self.client.timeout = timeout;
         self
     }
 
-    /// Adds a header to the token calls: a user agent other than `klavi-auth/…`, or what a
-    /// gateway before the server wants.
+    /// Adds a header to the token calls: a user agent other than `klavi-auth/…`, or what a gateway
+    /// in front of the server requires.
     ///
-    /// `Accept`, `Authorization` and `Content-Type` are the calls' own and cannot be replaced.
+    /// `Accept`, `Authorization` and `Content-Type` cannot be replaced.
     #[must_use]
     pub fn token_call_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.client.headers.insert(name, value);
         self
     }
 
-    async fn ask(
+    async fn request_token(
         &self,
         old: Option<&AccessToken>,
         reason: &'static str,
@@ -229,26 +231,26 @@ impl ClientCredentials {
             self.client_id.expose_secret(),
             self.client_secret.expose_secret(),
         );
-        let fields = [
+        let form = form::encode(&[
             ("grant_type", Some("client_credentials")),
             ("scope", self.scope.as_deref()),
             ("audience", self.audience.as_deref()),
             ("client_id", Some(id).filter(|_| !self.is_basic)),
             ("client_secret", Some(secret).filter(|_| !self.is_basic)),
-        ];
-        let mut request = request(Method::POST, &self.token_url, &self.headers, form(&fields));
+        ]);
+        let mut request = self.client.request(Method::POST, &self.token_url, form);
         request.headers_mut().insert(CONTENT_TYPE, FORM);
         request.extensions_mut().insert(SkipAuth);
         let mut authorization = Zeroizing::default();
         if self.is_basic {
-            authorization = basic(id, secret);
+            authorization = form::basic(id, secret);
             let value = Zeroizing::new(authorization.as_bytes().to_vec());
             let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
                 .map_err(Error::permanent)?;
             value.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, value);
         }
-        // The old token is not sent, but the server may know it and speak of it.
+        // The old token is not sent, but the server may know and repeat it.
         let old = old.map_or("", AccessToken::expose);
         let call = TokenCall {
             endpoint: TokenEndpoint::Token,
@@ -257,11 +259,9 @@ impl ClientCredentials {
                 default_lifetime: self.default_lifetime,
             },
             secrets: &[old, id, secret, &authorization],
-            limit: self.request_timeout,
         };
-        call.send(&self.transport, request)
-            .await
-            .map_err(status::keys_error)
+        let outcome = self.client.send(request, call).await;
+        outcome.map_err(status::keys_error)
     }
 }
 
@@ -269,13 +269,8 @@ impl TokenSource for ClientCredentials {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
         Box::pin(async move {
             let predecessor = request.predecessor();
-            let reason = match predecessor {
-                Predecessor::None => "first token",
-                Predecessor::Live(_) => "refresh",
-                Predecessor::Expired(_) => "expired",
-                Predecessor::Rejected(_) => "refused",
-            };
-            self.ask(predecessor.token(), reason).await
+            self.request_token(predecessor.token(), reason(predecessor))
+                .await
         })
     }
 }
@@ -288,70 +283,9 @@ impl fmt::Debug for ClientCredentials {
             .field("scope", &self.scope)
             .field("audience", &self.audience)
             .field("default_lifetime", &self.default_lifetime)
-            .field("request_timeout", &self.request_timeout)
+            .field("request_timeout", &self.client.timeout)
             .finish_non_exhaustive()
     }
-}
-
-/// The fields that there are, as a form, in a buffer that is wiped when the transport lets go of
-/// it.
-fn form(fields: &[(&str, Option<&str>)]) -> Bytes {
-    let room =
-        |(name, value): &(&str, Option<&str>)| name.len() + 2 + 3 * value.map_or(0, str::len);
-    let mut form = Zeroizing::new(Vec::with_capacity(fields.iter().map(room).sum()));
-    for (name, value) in fields {
-        let Some(value) = value else { continue };
-        if !form.is_empty() {
-            form.push(b'&');
-        }
-        form.extend_from_slice(name.as_bytes());
-        form.push(b'=');
-        encode(value, |byte| form.push(byte));
-    }
-    Bytes::from_owner(form)
-}
-
-/// `Basic` and base64 of id and secret, each encoded as in a form: RFC 6749, 2.3.1.
-fn basic(id: &str, secret: &str) -> Zeroizing<String> {
-    const SCHEME: &str = "Basic ";
-    let mut pair = Zeroizing::new(Vec::with_capacity(3 * (id.len() + secret.len()) + 1));
-    encode(id, |byte| pair.push(byte));
-    pair.push(b':');
-    encode(secret, |byte| pair.push(byte));
-    let mut basic = Zeroizing::new(String::with_capacity(
-        SCHEME.len() + pair.len().div_ceil(3) * 4,
-    ));
-    basic.push_str(SCHEME);
-    basic.extend(pair.chunks(3).flat_map(base64));
-    basic
-}
-
-/// `application/x-www-form-urlencoded`.
-fn encode(text: &str, mut push: impl FnMut(u8)) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'*' | b'-' | b'.' | b'_' => push(byte),
-            b' ' => push(b'+'),
-            _ => {
-                push(b'%');
-                push(DIGITS[usize::from(byte >> 4)]);
-                push(DIGITS[usize::from(byte & 15)]);
-            }
-        }
-    }
-}
-
-/// Up to three bytes as four characters.
-fn base64(bytes: &[u8]) -> [char; 4] {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let byte = |at: usize| bytes.get(at).copied().map_or(0, usize::from);
-    let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-    let digit = |at: usize| match at <= bytes.len() {
-        true => char::from(DIGITS[bits >> (18 - 6 * at) & 63]),
-        false => '=',
-    };
-    [digit(0), digit(1), digit(2), digit(3)]
 }
 
 #[cfg(test)]
@@ -371,7 +305,7 @@ mod tests {
 
     type Sent = Arc<Mutex<Vec<Request<Bytes>>>>;
 
-    /// A source whose calls are all answered so, and what it sends.
+    /// A source whose calls all get this response, and its requests.
     fn source(status: u16, body: &'static str) -> (ClientCredentials, Sent) {
         let sent = Sent::default();
         let transport = {
@@ -451,28 +385,8 @@ mod tests {
         assert!(value.is_sensitive());
     }
 
-    #[test]
-    fn base64_is_that_of_the_rfc() {
-        for (bytes, encoded) in [
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foobar", "Zm9vYmFy"),
-            ("?>~", "Pz5+"),
-        ] {
-            assert_eq!(
-                bytes
-                    .as_bytes()
-                    .chunks(3)
-                    .flat_map(base64)
-                    .collect::<String>(),
-                encoded
-            );
-        }
-    }
-
     #[tokio::test]
-    async fn errors_say_which_endpoint_and_what_it_says() {
+    async fn errors_have_the_endpoint_and_its_message() {
         for (status, body, printed) in [
             (
                 401,
@@ -504,7 +418,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lifetime_that_is_not_said_is_the_default_or_an_error() {
+    async fn a_missing_lifetime_is_the_default_or_an_error() {
         let (source, _) = source(200, r#"{"access_token":"t"}"#);
         assert!(fetch(&source).await.unwrap_err().is_invalid_response());
         let token = fetch(&source.default_lifetime(Duration::from_secs(7)))
@@ -550,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_an_endpoint_or_a_client_is_an_error() {
+    fn an_invalid_token_url_or_credential_is_a_config_error() {
         let new = |url: &str, id: &str, secret: &str| {
             let transport = service_fn(async |_: Request<Bytes>| {
                 Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))

@@ -4,20 +4,20 @@ use std::{fmt, str::FromStr};
 
 use crate::error::config::ConfigError;
 
-/// An environment of Klavi's: which of its hosts is called.
-///
-/// Parsing and [`Display`](fmt::Display) use the names of the table, so that `KLAVI_ENV`, code and
-/// a configuration file say the same.
+/// An environment of Klavi. It determines the host of the API.
 ///
 /// | name | host |
 /// |---|---|
 /// | `sandbox` | `api-sandbox.klavi.ai` |
 /// | `production` | `api.klavi.ai` |
 /// | `testing` | `api-testing.klavi.ai` |
-/// | `sandbox-mtls`, `production-mtls`, `testing-mtls` | the same with `mtls-` before it, for clients with a certificate |
+/// | `sandbox-mtls` | `mtls-api-sandbox.klavi.ai` |
+/// | `production-mtls` | `mtls-api.klavi.ai` |
+/// | `testing-mtls` | `mtls-api-testing.klavi.ai` |
 ///
-/// The client certificate is the business of the transport and of the inner service:
-/// [how to give it to hyper and to reqwest](crate::docs::client_certificates).
+/// `KLAVI_ENV`, parsing and [`Display`](fmt::Display) use these names. The `mtls` hosts require a
+/// client certificate: [how to configure it with hyper and with
+/// reqwest](crate::docs::client_certificates).
 ///
 /// ```
 /// use klavi_auth::{Environment, KlaviApi, Product};
@@ -45,7 +45,7 @@ pub enum Environment {
 }
 
 impl Environment {
-    /// All of them.
+    /// All environments.
     pub const ALL: [Self; 6] = [
         Self::Sandbox,
         Self::Production,
@@ -55,7 +55,7 @@ impl Environment {
         Self::TestingMtls,
     ];
 
-    /// The name, as `KLAVI_ENV` says it.
+    /// The name, as in `KLAVI_ENV`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sandbox => "sandbox",
@@ -67,7 +67,7 @@ impl Environment {
         }
     }
 
-    /// The host of its API.
+    /// The host of the API.
     pub fn host(self) -> &'static str {
         match self {
             Self::Sandbox => "api-sandbox.klavi.ai",
@@ -85,7 +85,7 @@ impl FromStr for Environment {
 
     /// # Errors
     ///
-    /// [`ConfigError::InvalidEnvironment`] for anything but a name in the table.
+    /// [`ConfigError::InvalidEnvironment`] for any other name.
     fn from_str(name: &str) -> Result<Self, ConfigError> {
         let named = Self::ALL
             .into_iter()
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_environment_is_what_its_name_says_and_every_name_is_told() {
+    fn an_environment_is_parsed_by_name_and_errors_list_all_names() {
         let error = "staging".parse::<Environment>().unwrap_err();
         for environment in Environment::ALL {
             assert_eq!(environment.to_string().parse(), Ok(environment));

@@ -13,10 +13,10 @@ use secrecy::zeroize::Zeroizing;
 use super::keys::{Keys, key};
 use crate::error::{BoxError, Error};
 
-/// The longest file that is read, in bytes.
-const LONGEST_FILE: usize = 8 * 1024;
+/// The longest key file, in bytes.
+const MAX_FILE: usize = 8 * 1024;
 
-/// The files of the two keys.
+/// The paths of the two keys.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyFiles {
     pub(super) access: PathBuf,
@@ -24,7 +24,7 @@ pub(crate) struct KeyFiles {
 }
 
 impl KeyFiles {
-    /// Reads both, on a thread for blocking work: the files may be on a network.
+    /// Reads both on a blocking thread: the files may be on a network.
     pub(super) async fn read(&self) -> Result<Keys, Error> {
         let files = self.clone();
         let read = tokio::task::spawn_blocking(move || {
@@ -47,10 +47,10 @@ fn read_key(path: &Path, which: &'static str) -> Result<secrecy::SecretString, K
         path: path.into(),
         cause,
     };
-    // With room for one byte too many. It never grows, so that no copy is left behind.
-    let mut bytes = Zeroizing::new([0; LONGEST_FILE + 1]);
+    // One byte larger, to notice a longer file. Of fixed size: a buffer that grows leaves a copy.
+    let mut bytes = Zeroizing::new([0; MAX_FILE + 1]);
     let length = fill(path, &mut *bytes).map_err(|cause| error(cause.into()))?;
-    if length > LONGEST_FILE {
+    if length > MAX_FILE {
         return Err(error("it is longer than 8 KiB".into()));
     }
     let text =
@@ -72,7 +72,7 @@ fn fill(path: &Path, bytes: &mut [u8]) -> io::Result<usize> {
     Ok(length)
 }
 
-/// A key file that has no key in it. Says which file, and nothing of its content.
+/// A key file without a valid key. The error names the file and shows nothing of its content.
 #[derive(Debug)]
 struct KeyFileError {
     which: &'static str,

@@ -1,4 +1,4 @@
-//! The two keys of `/auth`, and what a key must be.
+//! The two keys of `/auth`, and the rules for a key.
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -17,6 +17,7 @@ impl Keys {
     }
 }
 
+/// Checks a key. `which` names it in the error.
 pub(super) fn key(text: &str, which: &'static str) -> Result<SecretString, ConfigError> {
     let problem = match text {
         "" => Some("is empty"),
@@ -27,7 +28,6 @@ pub(super) fn key(text: &str, which: &'static str) -> Result<SecretString, Confi
     if let Some(problem) = problem {
         return Err(ConfigError::InvalidCredential(which, problem.into()));
     }
-    // A copy of just its length. Cutting the caller's `String` to that could move it and leave it
-    // behind.
+    // An exact copy. To shrink the caller's `String` could move it and leave a copy behind.
     Ok(SecretString::from(Box::<str>::from(text)))
 }

@@ -1,4 +1,4 @@
-//! Klavi's side: which API, whose keys, and the sources that call `/refresh`, `/auth` and `/token`.
+//! Klavi's API and its credentials, and the sources that call `/refresh`, `/auth` and `/token`.
 
 pub(crate) mod api;
 mod call;
@@ -7,6 +7,7 @@ pub(crate) mod credentials;
 mod env;
 pub(crate) mod environment;
 mod escape;
+mod form;
 mod key_files;
 mod keys;
 mod message;

@@ -4,10 +4,9 @@ use std::{fmt, str::FromStr};
 
 use crate::error::config::ConfigError;
 
-/// A part of Klavi's API with access tokens of its own: what its paths begin with.
+/// A product of Klavi. Each has a path prefix and access tokens of its own.
 ///
-/// Parsing and [`Display`](fmt::Display) use the path, so that code and a configuration file say
-/// the same:
+/// Parsing and [`Display`](fmt::Display) use the path prefix:
 ///
 /// ```
 /// use klavi_auth::Product;
@@ -25,23 +24,23 @@ pub enum Product {
     Data,
     /// Klavi Payment, the customer API: `/payment/customer/v1/…`.
     PaymentCustomer,
-    /// Klavi Payment, the management API: `/payment/management/v1/…`. Its keys are not those of the
+    /// Klavi Payment, the management API: `/payment/management/v1/…`. It has other keys than the
     /// customer API.
     PaymentManagement,
-    /// Any other, made with [`Product::other`] or by parsing.
+    /// Any other product. Use [`Product::other`], or parse its path.
     Other(ProductName),
 }
 
-/// The path of a product that has no variant of its own in [`Product`].
+/// The path of a [`Product`] that has no variant of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProductName(Box<str>);
 
-/// The most segments that a product has.
-const MOST_SEGMENTS: usize = 3;
+/// The maximum number of segments of a product path.
+const MAX_SEGMENTS: usize = 3;
 
 impl Product {
-    /// A product by its path: one to three segments of letters, digits, `-`, `_` and `.`, without a
-    /// slash at either end. The path of a known product is that product.
+    /// The product with this path: one to three segments of letters, digits, `-`, `_` and `.`,
+    /// without a slash at either end. The path of a known product gives its variant.
     ///
     /// # Errors
     ///
@@ -83,12 +82,12 @@ impl FromStr for Product {
     }
 }
 
-/// Why a path cannot be a product's. What it says is not repeated, but for one character.
+/// Why a path is invalid. Shows at most one character of it, since it may be a secret by mistake.
 fn problem_with(path: &str) -> Option<String> {
     let count = path.split('/').count();
-    if count > MOST_SEGMENTS {
+    if count > MAX_SEGMENTS {
         return Some(format!(
-            "it has {count} segments, and {MOST_SEGMENTS} are possible"
+            "it has {count} segments, and {MAX_SEGMENTS} are possible"
         ));
     }
     path.split('/').zip(1..).find_map(|(segment, number)| {
@@ -119,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_of_a_known_product_is_that_product() {
+    fn the_path_of_a_known_product_gives_its_variant() {
         let known = [
             ("monitor", Product::Monitor),
             ("data", Product::Data),
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_path_is_a_config_error_that_says_why() {
+    fn any_other_path_is_a_config_error_with_the_reason() {
         for (path, why) in [
             ("", "segment 1 of 1 is empty"),
             ("/", "segment 1 of 2 is empty"),

@@ -1,6 +1,6 @@
-//! Which paths are a product's.
+//! The path prefix of a product.
 
-/// `{base path}/{product}`: what all paths of a product begin with.
+/// `{base path}/{product}`, the prefix of all paths of a product.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProductPath(Box<str>);
 
@@ -9,27 +9,28 @@ impl ProductPath {
         Self(path.into())
     }
 
-    /// Whether a path is the product's, and nobody can read it as another one's. It is compared as
-    /// it is written: a server may take `/MONITOR`, `//monitor` or `/%6donitor` for the product or
-    /// for something else.
+    /// Whether a path belongs to the product, and no server can take it for another product's.
+    ///
+    /// The comparison is literal: `/MONITOR`, `//monitor` and `/%6donitor` are the product to some
+    /// servers and something else to others.
     #[inline]
     pub(crate) fn contains(&self, path: &str) -> bool {
         let Some(rest) = path.strip_prefix(&*self.0) else {
             return false;
         };
-        (rest.is_empty() || rest.starts_with('/')) && !leads_up(rest)
+        (rest.is_empty() || rest.starts_with('/')) && !may_traverse_up(rest)
     }
 }
 
-/// Whether a server could find a `..` segment in it. Most paths have neither a dot nor a percent
-/// sign.
+/// Whether a server could find a `..` segment in the path, decoded or not.
 #[inline]
-fn leads_up(path: &str) -> bool {
-    has_dot_or_percent(path.as_bytes()) && leads_up_decoded(path.as_bytes(), MOST_ROUNDS)
+fn may_traverse_up(path: &str) -> bool {
+    // Most paths have neither a dot nor a percent sign.
+    has_dot_or_percent(path.as_bytes()) && decodes_to_parent(path.as_bytes(), MAX_DECODE_ROUNDS)
 }
 
-/// Eight at a time and without stopping early, which takes a fraction of the instructions: every
-/// request is looked at.
+/// Searches eight bytes at a time, without an early exit. This takes a fraction of the instructions
+/// of a byte-wise search, and it runs for every request.
 #[inline]
 fn has_dot_or_percent(path: &[u8]) -> bool {
     let has = |bytes: &[u8]| {
@@ -41,12 +42,12 @@ fn has_dot_or_percent(path: &[u8]) -> bool {
     has(chunks.remainder()) | chunks.fold(false, |found, chunk| found | has(chunk))
 }
 
-/// A path may be decoded by each server on its way. One that is encoded more often than this is not
-/// looked into.
-const MOST_ROUNDS: u32 = 4;
+/// How often a path is decoded, since each server on its way may decode it once. A path with more
+/// layers of encoding counts as one with a `..` segment.
+const MAX_DECODE_ROUNDS: u32 = 4;
 
 #[cold]
-fn leads_up_decoded(path: &[u8], rounds_left: u32) -> bool {
+fn decodes_to_parent(path: &[u8], rounds_left: u32) -> bool {
     let decoded = Decode(path);
     if has_parent_segment(decoded.clone()) {
         return true;
@@ -56,12 +57,13 @@ fn leads_up_decoded(path: &[u8], rounds_left: u32) -> bool {
     }
     let decoded: Vec<_> = decoded.collect();
     let is_decoded = decoded.len() == path.len();
-    !is_decoded && (rounds_left == 0 || leads_up_decoded(&decoded, rounds_left - 1))
+    !is_decoded && (rounds_left == 0 || decodes_to_parent(&decoded, rounds_left - 1))
 }
 
-/// A server may take a backslash for a slash, and a segment to end at its parameters (`..;a=b`).
+/// Whether a segment is `..`. Some servers take a backslash for a slash, and end a segment at its
+/// parameters (`..;a=b`).
 fn has_parent_segment(path: impl Iterator<Item = u8>) -> bool {
-    // How many dots the segment consists of, `None` once there is anything else in it.
+    // The number of dots in the segment, `None` after any other byte.
     let mut dots = None;
     for byte in path {
         match byte {
@@ -74,7 +76,7 @@ fn has_parent_segment(path: impl Iterator<Item = u8>) -> bool {
     dots == Some(2)
 }
 
-/// The characters of a path, decoded once.
+/// The bytes of a path, percent-decoded once.
 #[derive(Clone)]
 struct Decode<'a>(&'a [u8]);
 
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn case_57_a_products_paths_are_whole_segments_below_the_base_path() {
+    fn case_57_a_products_paths_are_whole_segments_below_the_base() {
         for path in [
             "/proxy/monitor",
             "/proxy/monitor/",
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn case_57_dots_and_percent_signs_that_lead_nowhere_are_the_products() {
+    fn case_57_other_dots_and_percent_signs_are_the_products() {
         for rest in [
             "/.",
             "/./v1",

@@ -12,7 +12,7 @@ use crate::error::{
     config::{ConfigError, TransportError},
 };
 
-/// A client of reqwest's as a transport.
+/// A `reqwest::Client` as a transport.
 pub(crate) fn over_reqwest(client: ::reqwest::Client) -> Transport {
     erase(service_fn(move |request: Request<Bytes>| {
         let client = client.clone();
@@ -25,7 +25,7 @@ pub(crate) fn over_reqwest(client: ::reqwest::Client) -> Transport {
     }))
 }
 
-/// A client with no redirects, built here and now.
+/// A new client, which does not follow redirects.
 pub(crate) fn default_transport() -> Result<Transport, ConfigError> {
     // Without a crypto provider, rustls panics inside of `build`.
     let built = std::panic::catch_unwind(|| {
@@ -34,15 +34,15 @@ pub(crate) fn default_transport() -> Result<Transport, ConfigError> {
             .build()
     });
     let client = built
-        .map_err(|panic| said(&*panic).into())
+        .map_err(|panic| panic_message(&*panic).into())
         .and_then(|built| built.map_err(BoxError::from));
     client
         .map(over_reqwest)
         .map_err(|cause| ConfigError::Transport(TransportError::new(cause)))
 }
 
-/// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> String {
+/// The message of a panic.
+fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("reqwest panicked").to_owned()
@@ -53,14 +53,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_panic_said_is_kept() {
+    fn the_message_of_a_panic_is_kept() {
         let panics: [(fn(), &str); 3] = [
             (|| panic!("no provider"), "no provider"),
             (|| panic!("no provider for {}", 7), "no provider for 7"),
             (|| std::panic::panic_any(7), "reqwest panicked"),
         ];
         for (panic, text) in panics {
-            assert_eq!(said(&*std::panic::catch_unwind(panic).unwrap_err()), text);
+            assert_eq!(
+                panic_message(&*std::panic::catch_unwind(panic).unwrap_err()),
+                text
+            );
         }
     }
 }

@@ -1,5 +1,4 @@
-//! The source that asks Klavi: `/refresh` while the bearer is live and `/refresh` works, else
-//! `/auth`.
+//! The source of Klavi's tokens: `/refresh` while the bearer is live, `/auth` otherwise.
 
 use std::{
     fmt,
@@ -19,7 +18,7 @@ use tower_service::Service;
 
 use super::{
     api::KlaviApi,
-    call::{JSON, REQUEST_TIMEOUT, TokenCall, request},
+    call::{JSON, TokenCall, TokenClient, reason},
     credentials::{Credentials, Secrets},
     keys::Keys,
     response_format::ResponseFormat,
@@ -34,38 +33,58 @@ use crate::{
     },
 };
 
-/// So long a 404 of `/refresh` is remembered.
-const NO_REFRESH: Duration = Duration::from_secs(3600);
+/// How long a 404 from `/refresh` is remembered.
+const REFRESH_MISSING_FOR: Duration = Duration::from_secs(3600);
 
-/// The [`TokenSource`] that asks Klavi's own endpoints.
+/// The [`TokenSource`] of Klavi's own endpoints.
 ///
-/// | predecessor | with keys | with a bearer only |
-/// |---|---|---|
-/// | none | `POST …/auth` | the bearer itself, no call |
-/// | live | `GET …/refresh` with it; on 401, 403 or 404 `POST …/auth` | `GET …/refresh` with it |
-/// | live, and two attempts in a row failed | `POST …/auth`, then the two in turns | `GET …/refresh` with it |
-/// | expired | `POST …/auth` | an error: keys are needed |
-/// | refused | `POST …/auth` | `GET …/refresh` with it, until that denies it; then an error: keys are needed |
+/// The layer builds one by itself. Build it yourself to share a [`TokenCache`](crate::TokenCache)
+/// between layers, or to set its policy:
 ///
-/// A 404 of `/refresh` is remembered for an hour: some products have none.
+/// ```
+/// # use bytes::Bytes;
+/// # use http_body_util::Full;
+/// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+/// use klavi_auth::{Credentials, KlaviApi, KlaviSource, Product, TokenCache};
 ///
-/// Redirects are not followed by this source. A transport that follows them by itself must be told
-/// not to, or keys and bearer may reach a second place.
+/// # fn demo() -> Result<(), klavi_auth::ConfigError> {
+/// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+/// let api = KlaviApi::sandbox(Product::Monitor);
+/// let cache = TokenCache::new(KlaviSource::new(api, Credentials::from_env()?, http));
+/// # let _ = cache;
+/// # Ok(()) }
+/// ```
+///
+/// The transport must not follow redirects: it would send the keys or the bearer to wherever one
+/// leads. This source does not follow them.
+///
+/// # Which endpoint is called
+///
+/// With keys, by the [`Predecessor`] of the fetch:
+///
+/// * none, expired or rejected: `POST …/auth`;
+/// * live: `GET …/refresh`, and `POST …/auth` if that answers 401, 403 or 404. A 404 is remembered
+///   for an hour, since some products have no `/refresh`;
+/// * live, after two failed fetches in a row: `POST …/auth`, then the two in turn.
+///
+/// With a bearer only:
+///
+/// * none: no call, the token is the bearer itself;
+/// * live: `GET …/refresh`;
+/// * rejected: `GET …/refresh`, until that rejects the bearer too;
+/// * expired, or rejected by `/refresh`: an error for which [`Error::is_keys_needed`] holds.
 pub struct KlaviSource {
     api: KlaviApi,
     credentials: Credentials,
-    transport: Transport,
-    request_timeout: Duration,
-    /// Further headers of the token calls.
-    headers: HeaderMap,
-    /// Until when `/refresh` is known to be missing.
-    no_refresh_until: Mutex<Option<Instant>>,
-    /// The keys that were read last, to be kept out of what is printed.
+    client: TokenClient,
+    /// Until when `/refresh` counts as missing.
+    refresh_missing_until: Mutex<Option<Instant>>,
+    /// The keys that were read last, to be masked in errors.
     last_keys: Mutex<Option<Keys>>,
 }
 
 impl KlaviSource {
-    /// Asks `api` for tokens over `transport`: any tower HTTP service whose request body can be
+    /// A source that calls `api` over `transport`: any tower HTTP service whose request body can be
     /// made from [`Bytes`], and that does not follow redirects.
     pub fn new<T, B, A>(api: KlaviApi, credentials: Credentials, transport: T) -> Self
     where
@@ -88,57 +107,55 @@ impl KlaviSource {
         Self {
             api,
             credentials,
-            transport,
-            request_timeout: REQUEST_TIMEOUT,
-            headers: HeaderMap::new(),
-            no_refresh_until: Mutex::default(),
+            client: TokenClient::new(transport),
+            refresh_missing_until: Mutex::default(),
             last_keys: Mutex::new(last_keys),
         }
     }
 
-    /// How long one call to `/auth` or `/refresh` may take. Default: 5 s. The cache bounds the
-    /// whole fetch, see
+    /// Sets the timeout of one call to `/auth` or `/refresh`. Default: 5 s.
+    ///
+    /// The cache limits the whole fetch, see
     /// [`TokenCacheBuilder::flight_timeout`](crate::TokenCacheBuilder::flight_timeout).
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.request_timeout = timeout;
+        self.client.timeout = timeout;
         self
     }
 
     /// Adds a header to the token calls: a user agent other than `klavi-auth/…`, or what a gateway
-    /// before Klavi wants.
+    /// in front of Klavi requires.
     ///
-    /// `Accept`, `Authorization` and `Content-Type` are the calls' own and cannot be replaced.
+    /// `Accept`, `Authorization` and `Content-Type` cannot be replaced.
     #[must_use]
     pub fn token_call_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.client.headers.insert(name, value);
         self
     }
 
-    pub(crate) fn headers(self, headers: HeaderMap) -> Self {
-        Self { headers, ..self }
+    pub(crate) fn headers(mut self, headers: HeaderMap) -> Self {
+        self.client.headers = headers;
+        self
     }
 
     async fn fetch_with_keys(&self, request: &TokenRequest) -> Result<NewToken, Error> {
         let predecessor = request.predecessor();
         let reason = match predecessor {
             Predecessor::Live(_) if self.is_refresh_missing() => "no refresh endpoint",
-            // `/refresh` is not the only way to refresh.
+            // `/refresh` may be down while `/auth` is up.
             Predecessor::Live(_) if request.failures() >= 2 && request.failures() % 2 == 0 => {
                 "refresh failed"
             }
             Predecessor::Live(bearer) => match self.refresh(bearer, "refresh").await {
-                Err(error) if denies_the_bearer(&error) => {
+                Err(error) if rejects_bearer(&error) => {
                     if error.status() == Some(StatusCode::NOT_FOUND) {
-                        *self.no_refresh_until() = Some(Instant::now() + NO_REFRESH);
+                        *self.refresh_missing_until() = Some(Instant::now() + REFRESH_MISSING_FOR);
                     }
                     "refresh denied"
                 }
                 outcome => return outcome,
             },
-            Predecessor::None => "first token",
-            Predecessor::Expired(_) => "expired",
-            Predecessor::Rejected(_) => "rejected",
+            _ => reason(predecessor),
         };
         self.authenticate(predecessor.token(), reason).await
     }
@@ -150,55 +167,48 @@ impl KlaviSource {
         request: &TokenRequest,
     ) -> Result<NewToken, Error> {
         match request.predecessor() {
-            // It may have expired before anybody needed it.
-            Predecessor::None if since.elapsed() >= bearer.lifetime() => {
-                Err(Error::new(Kind::KeysNeeded, Recovery::Permanent))
-            }
+            // The bearer may have expired before the first request.
+            Predecessor::None if since.elapsed() >= bearer.lifetime() => Err(no_keys()),
             Predecessor::None => Ok(bearer.clone().aged(since.elapsed())),
             Predecessor::Live(bearer) => self.refresh(bearer, "refresh").await.map_err(keys_needed),
-            // `/refresh` does not take a rejected bearer later if it does not take it now.
+            // `/refresh` rejected it before, and will do so again.
             Predecessor::Rejected(_) if request.last_error().is_some_and(Error::is_keys_needed) => {
-                Err(Error::new(Kind::KeysNeeded, Recovery::Permanent))
+                Err(no_keys())
             }
             Predecessor::Rejected(bearer) => self
                 .refresh(bearer, "last resort")
                 .await
                 .map_err(keys_needed),
-            Predecessor::Expired(_) => Err(Error::new(Kind::KeysNeeded, Recovery::Permanent)),
+            Predecessor::Expired(_) => Err(no_keys()),
         }
     }
 
-    fn no_refresh_until(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.no_refresh_until
+    fn refresh_missing_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.refresh_missing_until
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_refresh_missing(&self) -> bool {
-        self.no_refresh_until()
+        self.refresh_missing_until()
             .is_some_and(|until| Instant::now() < until)
     }
 
     async fn refresh(&self, bearer: &AccessToken, reason: &'static str) -> Result<NewToken, Error> {
-        let mut request = request(
-            Method::GET,
-            self.api.refresh_uri(),
-            &self.headers,
-            Bytes::new(),
-        );
-        request
-            .headers_mut()
-            .insert(AUTHORIZATION, bearer.header_value().clone());
-        // Not sent, but the server may know them and speak of them.
+        let uri = self.api.refresh_uri();
+        let mut request = self.client.request(Method::GET, uri, Bytes::new());
+        let header = bearer.header_value().clone();
+        request.headers_mut().insert(AUTHORIZATION, header);
+        // The keys are not sent, but the server may know and repeat them.
         let keys = self.last_keys().clone();
         let (access, secret) = keys.as_ref().map_or(("", ""), Keys::expose);
-        self.call(
-            request,
-            TokenEndpoint::Refresh,
+        let call = TokenCall {
+            endpoint: TokenEndpoint::Refresh,
             reason,
-            &[bearer.expose(), access, secret],
-        )
-        .await
+            format: ResponseFormat::Klavi,
+            secrets: &[bearer.expose(), access, secret],
+        };
+        self.client.send(request, call).await
     }
 
     async fn authenticate(
@@ -210,7 +220,7 @@ impl KlaviSource {
         let outcome = self.authenticate_with(&keys, old, reason).await;
         let is_rejected = outcome.as_ref().is_err_and(Error::is_keys_rejected);
         if is_rejected && self.credentials.may_change() {
-            // They may have been replaced between the read and the call.
+            // The keys may have been replaced between the read and the call.
             if let Ok(newer) = self.read_keys().await {
                 if newer.expose() != keys.expose() {
                     return self.authenticate_with(&newer, old, "keys changed").await;
@@ -232,7 +242,7 @@ impl KlaviSource {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `old` is the bearer that is replaced: not sent, but the server may know it and speak of it.
+    /// `old` is the bearer to be replaced. It is not sent, but the server may know and repeat it.
     async fn authenticate_with(
         &self,
         keys: &Keys,
@@ -241,30 +251,16 @@ impl KlaviSource {
     ) -> Result<NewToken, Error> {
         let (access, secret) = keys.expose();
         let body = auth_body(access, secret)?;
-        let mut request = request(Method::POST, self.api.auth_uri(), &self.headers, body);
+        let mut request = self.client.request(Method::POST, self.api.auth_uri(), body);
         request.headers_mut().insert(CONTENT_TYPE, JSON);
-        let old = old.map_or("", AccessToken::expose);
-        let outcome = self
-            .call(request, TokenEndpoint::Auth, reason, &[old, access, secret])
-            .await;
-        outcome.map_err(status::keys_error)
-    }
-
-    async fn call(
-        &self,
-        request: Request<Bytes>,
-        endpoint: TokenEndpoint,
-        reason: &'static str,
-        secrets: &[&str],
-    ) -> Result<NewToken, Error> {
         let call = TokenCall {
-            endpoint,
+            endpoint: TokenEndpoint::Auth,
             reason,
-            secrets,
             format: ResponseFormat::Klavi,
-            limit: self.request_timeout,
+            secrets: &[old.map_or("", AccessToken::expose), access, secret],
         };
-        call.send(&self.transport, request).await
+        let outcome = self.client.send(request, call).await;
+        outcome.map_err(status::keys_error)
     }
 }
 
@@ -286,32 +282,35 @@ impl fmt::Debug for KlaviSource {
         f.debug_struct("KlaviSource")
             .field("api", &self.api)
             .field("credentials", &self.credentials)
-            .field("request_timeout", &self.request_timeout)
+            .field("request_timeout", &self.client.timeout)
             .finish_non_exhaustive()
     }
 }
 
-/// `{"accessKey": …, "secretKey": …}` in a buffer that is wiped when the transport lets go of it.
+/// `{"accessKey": …, "secretKey": …}`, in a buffer that is wiped when the transport drops it.
 fn auth_body(access: &str, secret: &str) -> Result<Bytes, Error> {
     let fields = std::collections::BTreeMap::from([("accessKey", access), ("secretKey", secret)]);
-    // Room for every character to be escaped, so that the buffer never moves and leaves a copy
-    // behind.
+    // With room for every character to be escaped: a buffer that grows leaves a copy behind.
     let mut body = Zeroizing::new(Vec::with_capacity(64 + 6 * (access.len() + secret.len())));
     serde_json::to_writer(&mut *body, &fields).map_err(Error::permanent)?;
     Ok(Bytes::from_owner(body))
 }
 
-/// `/refresh` does not take this bearer, or there is no `/refresh`: only `/auth` can help.
-fn denies_the_bearer(error: &Error) -> bool {
+/// Whether `/refresh` rejects this bearer, or does not exist: only `/auth` can help.
+fn rejects_bearer(error: &Error) -> bool {
     matches!(
         error.status(),
         Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND)
     )
 }
 
+fn no_keys() -> Error {
+    Error::new(Kind::KeysNeeded, Recovery::Permanent)
+}
+
 fn keys_needed(error: Error) -> Error {
-    if denies_the_bearer(&error) {
-        return Error::new(Kind::KeysNeeded, Recovery::Permanent).with_source(error);
+    match rejects_bearer(&error) {
+        true => no_keys().with_source(error),
+        false => error,
     }
-    error
 }

@@ -1,4 +1,4 @@
-//! Carrying a token call over any tower HTTP service.
+//! The transport of token calls: any tower HTTP service, with its types erased.
 
 use std::{
     error::Error as StdError,
@@ -25,17 +25,16 @@ use crate::error::{
     cause::{chain, prints},
 };
 
-/// The most that is read of an answer.
-const LONGEST_ANSWER: usize = 64 * 1024;
+/// The longest response body that is read, in bytes.
+const MAX_BODY: usize = 64 * 1024;
 
-/// Whatever carries the token calls, with its types erased: whole requests in, the heads of answers
-/// out.
-pub(crate) type Transport = BoxCloneSyncService<Request<Bytes>, Response<Rest>, Error>;
+/// A type-erased HTTP service. The body of its responses is a future of the complete body.
+pub(crate) type Transport = BoxCloneSyncService<Request<Bytes>, Response<ReadBody>, Error>;
 
-/// The body of an answer, once all of it is there.
-pub(crate) type Rest = Pin<Box<dyn Future<Output = Result<Bytes, Error>> + Send>>;
+/// Reads a response body to its end.
+pub(crate) type ReadBody = Pin<Box<dyn Future<Output = Result<Bytes, Error>> + Send>>;
 
-/// Erases a tower HTTP service. It is polled ready for each call and not held while it is idle.
+/// Erases the types of a tower HTTP service. Each call readies a clone of its own.
 pub(crate) fn erase<T, B, A>(service: T) -> Transport
 where
     T: Service<Request<B>, Response = Response<A>> + Clone + Send + Sync + 'static,
@@ -48,14 +47,14 @@ where
 {
     BoxCloneSyncService::new(service_fn(move |request: Request<Bytes>| {
         let is_https = request.uri().scheme() == Some(&Scheme::HTTPS);
-        head(service.clone().oneshot(request.map(B::from)), is_https)
+        call(service.clone().oneshot(request.map(B::from)), is_https)
     }))
 }
 
-async fn head<T, B, A>(
+async fn call<T, B, A>(
     call: Oneshot<T, Request<B>>,
     is_https: bool,
-) -> Result<Response<Rest>, Error>
+) -> Result<Response<ReadBody>, Error>
 where
     T: Service<Request<B>, Response = Response<A>>,
     T::Error: Into<BoxError>,
@@ -70,10 +69,10 @@ where
             false => error,
         })
     })?;
-    Ok(response.map(|body| Box::pin(read(body)) as Rest))
+    Ok(response.map(|body| Box::pin(read(body)) as ReadBody))
 }
 
-/// A client of hyper-util's or reqwest's that has no TLS only says that the scheme is wrong.
+/// Whether the client has no TLS. Those of hyper-util and reqwest report only a wrong scheme.
 fn is_without_tls(error: &(dyn StdError + 'static)) -> bool {
     let root = chain(error).last();
     root.is_some_and(|root| prints(root, "invalid URL, scheme is not http"))
@@ -99,19 +98,19 @@ impl StdError for NoTls {
     }
 }
 
-/// Sends a request and reads the answer, all of it within `limit`.
+/// Sends a request and reads the whole response within `limit`.
 pub(super) async fn exchange(
     transport: &Transport,
     request: Request<Bytes>,
     limit: Duration,
 ) -> Result<Response<Bytes>, Error> {
-    let asked = Instant::now();
-    let answer = timeout(limit, transport.clone().oneshot(request)).await;
-    let (head, rest) = answer.map_err(|_| Error::timeout())??.into_parts();
-    let body = timeout(limit.saturating_sub(asked.elapsed()), rest).await;
+    let sent_at = Instant::now();
+    let response = timeout(limit, transport.clone().oneshot(request)).await;
+    let (head, read_body) = response.map_err(|_| Error::timeout())??.into_parts();
+    let body = timeout(limit.saturating_sub(sent_at.elapsed()), read_body).await;
     match body.unwrap_or_else(|_| Err(Error::timeout())) {
         Ok(body) => Ok(Response::from_parts(head, body)),
-        // What such a status says, and its `Retry-After`, do not hang on the body.
+        // The head alone tells what such a status means, and its `Retry-After`.
         Err(_) if !is_success(head.status) => Ok(Response::from_parts(head, Bytes::new())),
         Err(error) => Err(error.with_status(head.status)),
     }
@@ -125,7 +124,7 @@ async fn read(body: impl Body<Error: Into<BoxError>>) -> Result<Bytes, Error> {
         let Ok(data) = frame.map_err(Error::transport)?.into_data() else {
             continue;
         };
-        if buffer.len().saturating_add(data.remaining()) > LONGEST_ANSWER {
+        if buffer.len().saturating_add(data.remaining()) > MAX_BODY {
             return Err(Error::invalid_response(
                 "the response is longer than 64 KiB",
             ));
