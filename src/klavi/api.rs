@@ -1,4 +1,4 @@
-//! Which Klavi: the base URL, the product, and the two endpoints that follow from them.
+//! The location of Klavi's API: base URL, product, and the two token endpoints.
 
 use std::fmt;
 
@@ -15,6 +15,25 @@ use crate::{
 };
 
 /// One product of Klavi's API at one base URL.
+///
+/// Choose an [`Environment`], a URL of your own, or the environment variables:
+///
+/// ```
+/// use klavi_auth::{Environment, KlaviApi, Product};
+///
+/// let production = KlaviApi::production(Product::Data);
+/// assert_eq!(production, KlaviApi::new(Environment::Production, Product::Data));
+///
+/// let proxy = KlaviApi::at("https://gateway.example/klavi", Product::PaymentCustomer)?;
+/// assert_eq!(proxy.base_url(), "https://gateway.example/klavi");
+///
+/// let from_env = KlaviApi::from_env(Product::Data)?;
+/// # let _ = from_env;
+/// # Ok::<_, klavi_auth::ConfigError>(())
+/// ```
+///
+/// It determines the token endpoints, and the requests that get a token: those to paths below
+/// `{base}/{product}/`.
 ///
 /// ```
 /// use klavi_auth::{KlaviApi, Product};
@@ -35,9 +54,9 @@ pub struct KlaviApi {
 }
 
 impl KlaviApi {
-    /// A product in an environment of Klavi's.
+    /// A product in an environment of Klavi.
     pub fn new(environment: Environment, product: Product) -> Self {
-        Self::below(Origin::https(environment.host()), "", product)
+        Self::with_path(Origin::https(environment.host()), "", product)
             .expect("a constant host and a checked path make a URI")
     }
 
@@ -51,9 +70,10 @@ impl KlaviApi {
         Self::new(Environment::Production, product)
     }
 
-    /// Any base URL, with or without a path: `https://klavi.internal/proxy`. Plain `http` is
-    /// accepted for loopback (`localhost`, `127.0.0.0/8`, `[::1]`). It is normalised as the `url`
-    /// crate does: see [`base_url`](Self::base_url).
+    /// A product at any base URL, with or without a path: `https://klavi.internal/proxy`.
+    ///
+    /// Plain `http` is accepted for loopback (`localhost`, `127.0.0.0/8`, `[::1]`). The URL is
+    /// normalised as the `url` crate does: see [`base_url`](Self::base_url).
     ///
     /// # Errors
     ///
@@ -61,31 +81,31 @@ impl KlaviApi {
     /// information or a query; [`ConfigError::InsecureUrl`] for plain `http` to any other host.
     pub fn at(base_url: &str, product: Product) -> Result<Self, ConfigError> {
         let (origin, uri) = configured_url::parse_secure(base_url, Purpose::BaseUrl)?;
-        Self::below(origin, &normalised_path(uri.path()), product)
+        Self::with_path(origin, &normalised_path(uri.path()), product)
     }
 
-    /// As [`at`](Self::at), and plain `http` is accepted for every host.
+    /// As [`at`](Self::at), with plain `http` accepted for every host.
     ///
-    /// Keys and tokens then cross the network in the clear: for a sidecar that speaks TLS for you,
-    /// or a closed network of containers.
+    /// Use it behind a sidecar that speaks TLS for you, or in a closed network of containers: keys
+    /// and tokens cross the network in the clear.
     ///
     /// # Errors
     ///
     /// [`ConfigError::InvalidUrl`] as for [`at`](Self::at).
     pub fn at_insecure(base_url: &str, product: Product) -> Result<Self, ConfigError> {
         let (origin, uri) = configured_url::parse(base_url, Purpose::BaseUrl)?;
-        Self::below(origin, &normalised_path(uri.path()), product)
+        Self::with_path(origin, &normalised_path(uri.path()), product)
     }
 
-    /// The API that the environment variables name: `KLAVI_API_URL` if set, else `KLAVI_ENV` (the
-    /// name of an [`Environment`]), else the sandbox.
+    /// A product at the base URL in `KLAVI_API_URL`, or else in the [`Environment`] in `KLAVI_ENV`,
+    /// or else in the sandbox.
     ///
-    /// An event says which base URL it is and which variable it comes from: `klavi_api_from_env`,
-    /// see [the page on signals](crate::docs::signals).
+    /// The event `klavi_api_from_env` has the base URL and the variable that it comes from, see
+    /// [the page on signals](crate::docs::signals).
     ///
     /// # Errors
     ///
-    /// [`ConfigError::InvalidEnv`] with the name of the variable and what is wrong with its value.
+    /// [`ConfigError::InvalidEnv`], with the name of the variable and the problem with its value.
     pub fn from_env(product: Product) -> Result<Self, ConfigError> {
         let (api, from) = if let Some(url) = var("KLAVI_API_URL")? {
             (
@@ -109,17 +129,17 @@ impl KlaviApi {
         &self.product
     }
 
-    /// The base URL, without a slash at its end: what the paths of the API are appended to.
+    /// The base URL, without a slash at its end. The paths of the API are appended to it.
     pub fn base_url(&self) -> &str {
         &self.base_url
     }
 
-    /// Where the two keys are exchanged for a token: `POST {base}/{product}/v1/auth`.
+    /// The endpoint that exchanges the two keys for a token: `POST {base}/{product}/v1/auth`.
     pub fn auth_uri(&self) -> &Uri {
         &self.auth
     }
 
-    /// Where a live token is renewed: `GET {base}/{product}/v1/refresh`.
+    /// The endpoint that refreshes a live token: `GET {base}/{product}/v1/refresh`.
     pub fn refresh_uri(&self) -> &Uri {
         &self.refresh
     }
@@ -132,8 +152,8 @@ impl KlaviApi {
         &self.product_path
     }
 
-    /// `base_path` is empty, or begins with a slash and ends without one.
-    fn below(origin: Origin, base_path: &str, product: Product) -> Result<Self, ConfigError> {
+    /// `base_path` is empty, or starts with a slash and ends without one.
+    fn with_path(origin: Origin, base_path: &str, product: Product) -> Result<Self, ConfigError> {
         let path = format!("{base_path}/{}", product.as_str());
         let endpoint = |name| {
             Uri::builder()
@@ -156,8 +176,8 @@ impl KlaviApi {
     }
 }
 
-/// A path as the `url` crate writes it: without dot segments, and percent-encoded where `Uri` does
-/// not insist on it. Without a slash at its end.
+/// Normalises a path as the `url` crate does: without dot segments, and percent-encoded where `Uri`
+/// does not require it. Removes slashes at the end.
 fn normalised_path(path: &str) -> String {
     let mut segments = Vec::new();
     for segment in path.split(['/', '\\']).skip(1) {
@@ -300,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_base_url_is_a_config_error() {
+    fn an_invalid_base_url_is_a_config_error() {
         for url in [
             "",
             "/",

@@ -31,9 +31,10 @@ use crate::{
 
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
-/// The [`TokenSource`] of OAuth2's client credentials grant ([RFC 6749, section 4.4]): a `POST` to a
-/// token endpoint, with the client's id and secret. Klavi's Klaas has such an endpoint, and so have
-/// most APIs with OAuth2.
+/// The [`TokenSource`] of OAuth2's client credentials grant ([RFC 6749, section 4.4]).
+///
+/// It sends a `POST` with the client's id and secret to a token endpoint. Klavi's Klaas has such an
+/// endpoint, and so have most APIs with OAuth2.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -44,7 +45,8 @@ const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlen
 ///
 /// # fn demo() -> Result<(), klavi_auth::ConfigError> {
 /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-/// let source = ClientCredentials::new("https://id.example.com/token", "my-client", "my-secret", http)?
+/// let url = "https://id.example.com/token";
+/// let source = ClientCredentials::new(url, "my-client", "my-secret", http)?
 ///     .scope("invoices:read invoices:write")
 ///     .default_lifetime(Duration::from_secs(300));
 /// let auth = KlaviAuthLayer::for_origin("https://api.example.com", TokenCache::new(source))?;
@@ -61,8 +63,8 @@ const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlen
 ///
 /// # Errors
 ///
-/// [`Error::message`] has the `error` and `error_description` of the response. The kind of the error
-/// is, by the response:
+/// [`Error::message`] has the `error` and `error_description` of the response. The response
+/// determines the kind of the error:
 ///
 /// * `invalid_client`, 401, 403: [`is_keys_rejected`](Error::is_keys_rejected);
 /// * `invalid_request`, `invalid_scope`, `invalid_grant`, `unauthorized_client`,
@@ -390,14 +392,16 @@ mod tests {
         for (status, body, printed) in [
             (
                 401,
-                r#"{"error":"invalid_client","error_description":"no client 'my client' with s/cr=t+ü"}"#,
+                r#"{"error":"invalid_client",
+                    "error_description":"no client 'my client' with s/cr=t+ü"}"#,
                 "POST /token: the client id and client secret were rejected (status 401): \
                  invalid_client: no client '***' with ***",
             ),
             (
                 400,
                 r#"{"error":"invalid_scope"}"#,
-                "POST /token: the token call was rejected as a bad request (status 400): invalid_scope",
+                "POST /token: the token call was rejected as a bad request (status 400): \
+                 invalid_scope",
             ),
             (
                 503,
@@ -455,7 +459,8 @@ mod tests {
             let expected = match is_basic {
                 true => r#"cannot send Some("***") b"grant_type=client_credentials""#,
                 false => {
-                    r#"cannot send None b"grant_type=client_credentials&client_id=***&client_secret=***""#
+                    "cannot send None b\"grant_type=client_credentials&client_id=***\
+                     &client_secret=***\""
                 }
             };
             assert_eq!(cause, expected);
@@ -500,7 +505,8 @@ mod tests {
                 "http://x.example/t",
                 "a",
                 "b",
-                "token URL `http://x.example` would carry secrets in the clear: write `https://x.example`",
+                "token URL `http://x.example` would carry secrets in the clear: \
+                 write `https://x.example`",
             ),
             (URL, "", "b", "the client id is empty"),
             (

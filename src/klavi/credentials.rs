@@ -1,4 +1,4 @@
-//! What proves to Klavi who is asking: two keys, or a bearer that somebody else obtained.
+//! The credentials of a Klavi customer.
 
 use std::{fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
@@ -16,14 +16,13 @@ use crate::{
     token::NewToken,
 };
 
-/// The keys of a Klavi customer, or a bearer without keys.
+/// The two keys of a Klavi customer, or a bearer token without keys.
 ///
-/// Keys that change while the program runs are read again for every `/auth`: from files with
-/// [`from_files`](Self::from_files), from anywhere else with [`from_fn`](Self::from_fn).
+/// If the keys change while the program runs, use [`from_files`](Self::from_files) or
+/// [`from_fn`](Self::from_fn): both read the keys again for every `/auth`.
 ///
-/// Both keys count as secrets: neither appears in `Debug`, in an error or in a log, and both are
-/// wiped from memory when the last clone is dropped. [Secrets](crate#secrets) says what that does
-/// not cover.
+/// Both keys count as secrets. Neither appears in `Debug`, in an error or in a log, and both are
+/// wiped from memory when the last clone is dropped. See [Secrets](crate#secrets) for the limits.
 ///
 /// ```
 /// use klavi_auth::Credentials;
@@ -43,22 +42,22 @@ pub(crate) enum Secrets {
     Function(Arc<ReadCredentials>),
 }
 
-pub(crate) type ReadCredentials = dyn Fn() -> Reading + Send + Sync;
+pub(crate) type ReadCredentials = dyn Fn() -> ReadFuture + Send + Sync;
 
-type Reading = Pin<Box<dyn Future<Output = Result<Credentials, BoxError>> + Send>>;
+type ReadFuture = Pin<Box<dyn Future<Output = Result<Credentials, BoxError>> + Send>>;
 
 impl Credentials {
-    /// An access key and a secret key, as Klavi hands them out.
+    /// An access key and a secret key, as issued by Klavi.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::InvalidCredential`] if a key is empty or has control characters (a trailing
-    /// line break from a secrets file, for one: [`from_files`](Self::from_files) trims it).
+    /// [`ConfigError::InvalidCredential`] if a key is empty or has control characters, such as the
+    /// line break at the end of a secrets file. [`from_files`](Self::from_files) trims it.
     pub fn new(
         access_key: impl Into<String>,
         secret_key: impl Into<String>,
     ) -> Result<Self, ConfigError> {
-        // Both first, so that the one is wiped when the other is no key.
+        // First, so that both are wiped on every error.
         let (access, secret) = (
             Zeroizing::new(access_key.into()),
             Zeroizing::new(secret_key.into()),
@@ -86,22 +85,23 @@ impl Credentials {
         })))
     }
 
-    /// The keys from two files, which are read again for every `/auth`: for a Kubernetes secret
-    /// that is mounted, or whatever else replaces keys on disk. Line breaks at the end of a file
-    /// are trimmed.
+    /// The keys from two files, such as a mounted Kubernetes secret, read again for every `/auth`.
+    /// Line breaks at the end of a file are trimmed.
     ///
-    /// A file that cannot be read, or has no key in it, is a transient error that names the file:
-    /// the fetch is tried again, and until then the current token stays in use. Nothing is read
-    /// before the first fetch; [`TokenCache::warm_up`](crate::TokenCache::warm_up) finds a wrong
-    /// path at start-up.
+    /// Nothing is read before the first fetch. Call
+    /// [`TokenCache::warm_up`](crate::TokenCache::warm_up) to find a wrong path at start-up.
     ///
-    /// Keys that Klavi rejects are read once more, and sent again if they have changed: they may
-    /// have been replaced between the read and the call.
+    /// A missing or invalid file is a transient error that names the file: the fetch is retried,
+    /// and the current token stays in use meanwhile. If Klavi rejects the keys, the files are read once
+    /// more, and changed keys are sent: they may have been replaced between the read and the call.
     ///
     /// ```
     /// use klavi_auth::Credentials;
     ///
-    /// let credentials = Credentials::from_files("/run/secrets/klavi/access-key", "/run/secrets/klavi/secret-key");
+    /// let credentials = Credentials::from_files(
+    ///     "/run/secrets/klavi/access-key",
+    ///     "/run/secrets/klavi/secret-key",
+    /// );
     /// # let _ = credentials;
     /// ```
     pub fn from_files(access_key: impl Into<PathBuf>, secret_key: impl Into<PathBuf>) -> Self {
@@ -112,23 +112,25 @@ impl Credentials {
         Self(Secrets::Files(Arc::new(files)))
     }
 
-    /// The keys that `read` returns, which is called again for every `/auth`: for a vault.
+    /// The keys that `read` returns, called again for every `/auth`. Use it with a vault.
     ///
-    /// What it returns must be made with [`Credentials::new`]. Its error is transient, unless it is
-    /// an [`Error`] that says otherwise, such as [`Error::permanent`]. The error must not have a
-    /// key in it. As with [`from_files`](Self::from_files), keys that Klavi rejects are read once
-    /// more.
+    /// Return the result of [`Credentials::new`], or an error without a key in it. An error counts
+    /// as transient unless it is an [`Error`] that is not, such as [`Error::permanent`]. As with
+    /// [`from_files`](Self::from_files), rejected keys are read once more.
     ///
     /// ```
     /// use klavi_auth::Credentials;
     ///
     /// # #[derive(Clone)] struct Vault;
-    /// # impl Vault { async fn read(&self, _: &str) -> std::io::Result<String> { Ok(String::new()) } }
+    /// # impl Vault {
+    /// #     async fn read(&self, _: &str) -> std::io::Result<String> { Ok(String::new()) }
+    /// # }
     /// # let vault = Vault;
     /// let credentials = Credentials::from_fn(move || {
     ///     let vault = vault.clone();
     ///     async move {
-    ///         let (access, secret) = (vault.read("access-key").await?, vault.read("secret-key").await?);
+    ///         let access = vault.read("access-key").await?;
+    ///         let secret = vault.read("secret-key").await?;
     ///         Ok(Credentials::new(access, secret)?)
     ///     }
     /// });
@@ -142,15 +144,15 @@ impl Credentials {
         Self(Secrets::Function(Arc::new(move || read().boxed())))
     }
 
-    /// A bearer that somebody else obtained, valid for `remaining` from now, and no keys.
+    /// A bearer token obtained elsewhere, valid for `remaining` from now, without keys.
     ///
-    /// It is renewed at `/refresh` for as long as it lives. Once it has expired or was rejected for
-    /// good, requests fail with an error for which [`Error::is_keys_needed`] holds.
+    /// It is refreshed at `/refresh` while it is valid. Once it has expired, or `/refresh` rejects
+    /// it, requests fail with an error for which [`Error::is_keys_needed`] holds.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::InvalidCredential`] if it cannot be the value of a header, or if nothing
-    /// remains of it.
+    /// [`ConfigError::InvalidCredential`] if the token cannot be a header value, or if `remaining`
+    /// is zero.
     pub fn bearer(token: &str, remaining: Duration) -> Result<Self, ConfigError> {
         let token = NewToken::new(token, remaining)
             .map_err(|error| ConfigError::cannot_be_used("bearer", &error))?;
@@ -162,7 +164,7 @@ impl Credentials {
 }
 
 impl Credentials {
-    /// The keys to send now.
+    /// Reads the keys to send now.
     pub(super) async fn read_keys(&self) -> Result<Keys, Error> {
         match &self.0 {
             Secrets::Keys(keys) => Ok(keys.clone()),
@@ -177,13 +179,13 @@ impl Credentials {
         }
     }
 
-    /// The next [`read_keys`](Self::read_keys) may have other ones.
+    /// Whether the next [`read_keys`](Self::read_keys) may return other keys.
     pub(super) fn may_change(&self) -> bool {
         matches!(self.0, Secrets::Files(_) | Secrets::Function(_))
     }
 }
 
-/// Any error is transient, unless it says otherwise.
+/// The error of a user's function, transient unless it is an [`Error`] that is not.
 fn from_user(error: BoxError) -> Error {
     error
         .downcast::<Error>()
@@ -210,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_that_cannot_be_keys_are_config_errors_that_say_why() {
+    fn invalid_keys_are_config_errors_with_the_reason() {
         for (access, secret, says) in [
             ("", "s", "the access key is empty"),
             ("a", "", "the secret key is empty"),
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bearer_that_cannot_be_a_header_or_is_over_is_a_config_error() {
+    fn an_invalid_or_expired_bearer_is_a_config_error() {
         let hour = Duration::from_secs(3600);
         for (token, remaining, why) in [
             ("", hour, "is empty"),

@@ -19,8 +19,8 @@ const MAX_DECODE_ROUNDS: usize = 4;
 ///
 /// A secret of 8 characters or fewer has no such piece. It is masked as a whole, where it stands as
 /// a word. If it may be an ordinary word or number ([`is_ordinary`]), it is masked only between
-/// quotes and after `=`, as in a printed body or header. Anywhere else the mask would make a message
-/// unreadable and protect nothing.
+/// quotes and after `=`, as in a printed body or header. Anywhere else the mask would make the
+/// message unreadable and protect nothing.
 pub(super) fn redact(text: &str, secrets: &[&str]) -> Option<Zeroizing<String>> {
     let secrets: Vec<_> = secrets.iter().map(|secret| Secret::new(secret)).collect();
     let mut found = Vec::new();
@@ -381,7 +381,13 @@ mod tests {
         #[test]
         fn case_61_pieces_of_nine_are_masked_and_everything_else_stays(
             secrets in vec(SECRET, 1..4),
-            parts in vec((BETWEEN, any::<prop::sample::Index>(), any::<usize>(), any::<usize>(), 0..9_usize), 0..8),
+            parts in vec((
+                BETWEEN,
+                any::<prop::sample::Index>(),
+                any::<usize>(),
+                any::<usize>(),
+                0..9_usize,
+            ), 0..8),
             end in BETWEEN,
         ) {
             // Otherwise a piece of 8 characters, `"abc…`, would be escaped like the longer piece
@@ -395,7 +401,8 @@ mod tests {
                 let piece: String = secret[start..start + length].iter().collect();
                 let piece = written(&piece, form);
                 text.extend([between.as_str(), &piece]);
-                shown.extend([between.as_str(), if length >= MASKED_PIECE { MASK } else { &piece }]);
+                let piece = if length >= MASKED_PIECE { MASK } else { &piece };
+                shown.extend([between.as_str(), piece]);
             }
             text.push_str(&end);
             shown.push_str(&end);
@@ -407,7 +414,12 @@ mod tests {
         #[test]
         fn case_61_any_text_is_masked_and_no_more_of_it_than_must_be(
             secret in "[^*\\pC]{9,30}",
-            parts in vec((select(vec![0, 1, 2]), any::<usize>(), any::<usize>(), "[^*\\pC]{0,9}"), 0..8),
+            parts in vec((
+                select(vec![0, 1, 2]),
+                any::<usize>(),
+                any::<usize>(),
+                "[^*\\pC]{0,9}",
+            ), 0..8),
         ) {
             prop_assume!(secret.chars().all(is_printable));
             let chars: Vec<char> = secret.chars().collect();
@@ -416,13 +428,19 @@ mod tests {
                 let start = start % chars.len();
                 let piece = &chars[start..][..length % (chars.len() - start + 1)];
                 let piece: String = piece.iter().collect();
-                text.extend([between, match form { 0 => piece, 1 => piece.to_ascii_lowercase(), _ => piece.to_ascii_uppercase() }]);
+                let piece = match form {
+                    0 => piece,
+                    1 => piece.to_ascii_lowercase(),
+                    _ => piece.to_ascii_uppercase(),
+                };
+                text.extend([between, piece]);
             }
             let masked = mask(&text, &[&secret]);
             let (lower, secret) = (masked.to_ascii_lowercase(), secret.to_ascii_lowercase());
             let secret: Vec<char> = secret.chars().collect();
             for piece in secret.windows(MASKED_PIECE) {
-                prop_assert!(!lower.contains(&piece.iter().collect::<String>()), "{:?} of {:?}", piece, text);
+                let piece: String = piece.iter().collect();
+                prop_assert!(!lower.contains(&piece), "{:?} of {:?}", piece, text);
             }
             // The rest stands in the text, in this order.
             let mut rest = text.as_str();
