@@ -92,8 +92,9 @@ impl Credentials {
     /// [`TokenCache::warm_up`](crate::TokenCache::warm_up) to find a wrong path at start-up.
     ///
     /// A missing or invalid file is a transient error that names the file: the fetch is retried,
-    /// and the current token stays in use meanwhile. If Klavi rejects the keys, the files are read once
-    /// more, and changed keys are sent: they may have been replaced between the read and the call.
+    /// and the current token stays in use meanwhile. If Klavi rejects the keys, the files are read
+    /// once more, and changed keys are sent: they may have been replaced between the read and the
+    /// call.
     ///
     /// ```
     /// use klavi_auth::Credentials;

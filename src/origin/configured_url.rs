@@ -1,11 +1,11 @@
-//! URLs that a user configured: read, or rejected with words that help.
+//! Parses configured URLs, with errors that say what to write instead.
 
 use http::Uri;
 
 use super::{Origin, host::Host};
 use crate::error::config::ConfigError;
 
-/// What a URL is for.
+/// The purpose of a configured URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     BaseUrl,
@@ -14,7 +14,7 @@ pub(crate) enum Purpose {
     AddedOrigin,
 }
 
-/// The origin of a URL, and the URL as it is written.
+/// The origin of a URL, and the URL itself.
 ///
 /// # Errors
 ///
@@ -25,7 +25,7 @@ pub(crate) fn parse(url: &str, purpose: Purpose) -> Result<(Origin, Uri), Config
             .authority()
             .is_some_and(|authority| authority.as_str().contains('@'));
         let has_path = uri.path() != "/" && purpose.is_origin();
-        // `Uri` silently drops a fragment, which here can only be a mistake.
+        // `Uri` drops a fragment silently. Here it can only be a mistake.
         let has_more = userinfo || has_path || uri.query().is_some() || url.contains('#');
         let origin = Origin::of_base(&uri).filter(|_| !has_more)?;
         Some((origin, uri))
@@ -33,7 +33,7 @@ pub(crate) fn parse(url: &str, purpose: Purpose) -> Result<(Origin, Uri), Config
     parsed.ok_or_else(|| ConfigError::InvalidUrl(problem_with(url, purpose).into()))
 }
 
-/// As [`parse`], and plain `http` is accepted for loopback only.
+/// As [`parse`], with plain `http` accepted for loopback only.
 ///
 /// # Errors
 ///
@@ -48,12 +48,11 @@ pub(crate) fn parse_secure(url: &str, purpose: Purpose) -> Result<(Origin, Uri),
             }
             Purpose::TokenUrl | Purpose::Origin | Purpose::AddedOrigin => "",
         };
-        return Err(ConfigError::InsecureUrl(
-            format!(
-                "{name} `http://{authority}` would carry secrets in the clear: write `https://{authority}`{instead}"
-            )
-            .into(),
-        ));
+        let problem = format!(
+            "{name} `http://{authority}` would carry secrets in the clear: \
+             write `https://{authority}`{instead}"
+        );
+        return Err(ConfigError::InsecureUrl(problem.into()));
     }
     Ok((origin, uri))
 }
@@ -68,14 +67,14 @@ impl Purpose {
         }
     }
 
-    /// The token goes to all of its paths.
+    /// Whether the token goes to all paths of the URL.
     fn is_origin(self) -> bool {
         matches!(self, Self::Origin | Self::AddedOrigin)
     }
 }
 
-/// Why `url` was rejected. Of the URL it shows the scheme, the host and the port: user information,
-/// path, query and fragment may have a secret in them.
+/// Why `url` was rejected. Shows its scheme, host and port only: user information, path, query and
+/// fragment may contain a secret.
 fn problem_with(url: &str, purpose: Purpose) -> String {
     let name = purpose.name();
     if url.is_empty() {
@@ -86,8 +85,8 @@ fn problem_with(url: &str, purpose: Purpose) -> String {
     }
     let Some((scheme, rest)) = url.split_once("://") else {
         let authority = authority(url);
-        // Without a scheme it may be anything, a key for one.
-        return match is_host_of_a_network(authority) {
+        // Without a scheme it may be anything, such as a key.
+        return match is_clearly_a_host(authority) {
             true if Host::parse(host(authority)).is_some_and(|host| host.is_loopback()) => {
                 format!("{name} `{authority}` has no scheme: write `http://{authority}`")
             }
@@ -109,7 +108,8 @@ fn problem_with(url: &str, purpose: Purpose) -> String {
         .any(|known| known.eq_ignore_ascii_case(scheme))
     {
         return format!(
-            "the scheme of {name} `…://{authority}` is neither https nor http: write `https://{authority}`"
+            "the scheme of {name} `…://{authority}` is neither https nor http: \
+             write `https://{authority}`"
         );
     }
     let tail = &rest[full_authority.len()..];
@@ -131,7 +131,7 @@ fn problem_with(url: &str, purpose: Purpose) -> String {
     )
 }
 
-/// All before the path.
+/// Everything before the path, query and fragment.
 fn authority(rest: &str) -> &str {
     rest.split(['/', '\\', '?', '#']).next().unwrap_or_default()
 }
@@ -148,9 +148,9 @@ fn is_printable(authority: &str) -> bool {
     !authority.is_empty() && authority.len() <= 253 && authority.bytes().all(is_legal)
 }
 
-/// It looks like the name of a host and like nothing else: `localhost`, an address, or labels of
-/// which the last one has only letters.
-fn is_host_of_a_network(authority: &str) -> bool {
+/// Whether this can only be a host: `localhost`, an address, or labels the last of which has only
+/// letters.
+fn is_clearly_a_host(authority: &str) -> bool {
     let host = host(authority);
     let labels = || host.strip_suffix('.').unwrap_or(host).split('.');
     let is_label = |label: &str| {
@@ -215,7 +215,8 @@ mod tests {
             ),
             (
                 "ftp://api.klavi.ai",
-                "the scheme of base URL `…://api.klavi.ai` is neither https nor http: write `https://api.klavi.ai`",
+                "the scheme of base URL `…://api.klavi.ai` is neither https nor http: \
+                 write `https://api.klavi.ai`",
             ),
             (
                 "https://api.klavi.ai/a?b=c",
@@ -243,8 +244,9 @@ mod tests {
             ),
             (
                 "http://gw.example/k",
-                "base URL `http://gw.example` would carry secrets in the clear: write `https://gw.example`, or use \
-                 `KlaviApi::at_insecure` if something else encrypts the connection",
+                "base URL `http://gw.example` would carry secrets in the clear: \
+                 write `https://gw.example`, or use `KlaviApi::at_insecure` \
+                 if something else encrypts the connection",
             ),
         ] {
             assert_eq!(problem(url, Purpose::BaseUrl), says);
@@ -260,12 +262,13 @@ mod tests {
             ),
             (
                 "https://files.klavi.ai/a",
-                "added origin `https://files.klavi.ai/…` has a path: leave it out, since the token goes to all paths of an \
-                 origin",
+                "added origin `https://files.klavi.ai/…` has a path: leave it out, \
+                 since the token goes to all paths of an origin",
             ),
             (
                 "http://files.klavi.ai",
-                "added origin `http://files.klavi.ai` would carry secrets in the clear: write `https://files.klavi.ai`",
+                "added origin `http://files.klavi.ai` would carry secrets in the clear: \
+                 write `https://files.klavi.ai`",
             ),
         ] {
             assert_eq!(problem(url, Purpose::AddedOrigin), says);

@@ -1,11 +1,11 @@
-//! Hosts, in the forms that the URL standard reads as the same one.
+//! Hosts, compared as the URL standard does: by what they mean, not by their spelling.
 
 use std::{
     fmt,
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-/// The host of a URL that a user configured.
+/// The host of a configured URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Host {
     /// Lower case.
@@ -15,7 +15,7 @@ pub(crate) enum Host {
 }
 
 impl Host {
-    /// `None` for what is no host, and for what looks like an address and is none.
+    /// `None` for an empty host, and for an invalid address.
     pub(crate) fn parse(host: &str) -> Option<Self> {
         if host.starts_with('[') {
             return ipv6(host).map(Self::V6);
@@ -26,7 +26,7 @@ impl Host {
         (!host.is_empty()).then(|| Self::Name(host.to_ascii_lowercase().into()))
     }
 
-    /// Whether `host` is another spelling of this one. Costs no allocation.
+    /// Whether `host` is a spelling of this host. Does not allocate.
     pub(crate) fn is(&self, host: &str) -> bool {
         match self {
             Self::Name(name) => name.eq_ignore_ascii_case(host),
@@ -44,13 +44,13 @@ impl Host {
     }
 }
 
-/// As URLs spell it.
+/// Displays the host as in a URL.
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(name) => f.write_str(name),
             Self::V4(ip) => write!(f, "{ip}"),
-            // `Ipv6Addr` would end it in dotted decimals.
+            // `Ipv6Addr` would print the end in dotted decimals.
             Self::V6(ip) if ip.to_ipv4_mapped().is_some() => {
                 let [.., high, low] = ip.segments();
                 write!(f, "[::ffff:{high:x}:{low:x}]")
@@ -64,8 +64,8 @@ fn ipv6(host: &str) -> Option<Ipv6Addr> {
     host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
-/// Then the host is an IPv4 address or nothing: `127.0.0.1`, `127.1`, `0x7f000001`, with or without
-/// a dot at its end.
+/// Whether the host must be an IPv4 address: `127.0.0.1`, `127.1`, `0x7f000001`, with or without a
+/// dot at its end.
 fn ends_in_number(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let last = host.rsplit('.').next().unwrap_or_default();
@@ -73,7 +73,7 @@ fn ends_in_number(host: &str) -> bool {
     is_decimal || number(last).is_some()
 }
 
-/// One to four numbers, of which the last one fills all the bytes that are left.
+/// One to four numbers. The last one fills all remaining bytes.
 fn ipv4(host: &str) -> Option<Ipv4Addr> {
     let host = host.strip_suffix('.').unwrap_or(host);
     let (front, last) = host
@@ -88,8 +88,8 @@ fn ipv4(host: &str) -> Option<Ipv4Addr> {
     u32::try_from(address).ok().map(Ipv4Addr::from)
 }
 
-/// Decimal, octal (`017`) or hexadecimal (`0xf`). A number that is too large for an address stays
-/// too large.
+/// Decimal, octal (`017`) or hexadecimal (`0xf`). Saturates, so that a number that is too large for
+/// an address stays too large.
 fn number(text: &str) -> Option<u64> {
     let (digits, radix) = match text.as_bytes() {
         [] => return None,
@@ -111,7 +111,7 @@ fn number(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// What the `url` crate makes of it.
+    /// The host as the `url` crate normalises it.
     fn normalised(host: &str) -> Option<String> {
         let url = url::Url::parse(&format!("https://{host}/")).ok()?;
         url.host_str().map(str::to_owned)

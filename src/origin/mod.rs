@@ -1,4 +1,4 @@
-//! Scheme, host and port: what a token is pinned to.
+//! Origins: a token goes to the origins that it is pinned to, and nowhere else.
 
 pub(crate) mod configured_url;
 pub(crate) mod host;
@@ -10,19 +10,18 @@ use http::{
 
 use self::host::Host;
 
-/// Scheme, host and port of an `http` or `https` URL, normalised as a browser does (and the `url`
-/// crate).
+/// Scheme, host and port of an `http` or `https` URL, normalised as browsers and the `url` crate do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     secure: bool,
     host: Host,
     port: u16,
-    /// Host and port as most requests spell them: normalised, without the scheme's default port.
+    /// Host and port in the most common spelling: normalised, without the scheme's default port.
     authority: Box<str>,
 }
 
 impl Origin {
-    /// `https` on the default port of a host given in lower case.
+    /// `https` on the default port of a lower-case host.
     pub(crate) fn https(host: &'static str) -> Self {
         Self {
             secure: true,
@@ -32,7 +31,7 @@ impl Origin {
         }
     }
 
-    /// The origin of a URL that a user configured, which may have a path. `None` if it has none.
+    /// The origin of a configured URL, which may have a path. `None` for a URL without an origin.
     pub(crate) fn of_base(base: &Uri) -> Option<Self> {
         let target = Target::of(base)?;
         let host = Host::parse(target.host)?;
@@ -62,13 +61,13 @@ impl Origin {
         &self.authority
     }
 
-    /// Exactly this scheme, host (however it is spelled) and port.
+    /// Whether the target has this scheme, host (in any spelling) and port.
     pub(crate) fn contains(&self, target: &Target<'_>) -> bool {
         self.secure == target.secure && self.port == target.port && self.same_host(target)
     }
 
-    /// It contains the URI, which is written in the usual way: `contains` would say so too, after a
-    /// closer look.
+    /// Whether the URI has this origin in its most common spelling. A fast path: `contains` is true
+    /// too whenever this is.
     #[inline]
     pub(crate) fn contains_at_a_glance(&self, uri: &Uri) -> bool {
         uri.scheme() == Some(&self.scheme())
@@ -85,13 +84,13 @@ impl Origin {
         self.secure
     }
 
-    /// Plain `http` to a host that is not this machine.
+    /// Whether this is plain `http` to a host that is not loopback.
     pub(crate) fn is_exposed(&self) -> bool {
         !self.secure && !self.host.is_loopback()
     }
 }
 
-/// Where a request is going.
+/// The scheme, host and port that a request is sent to.
 #[derive(Debug)]
 pub(crate) struct Target<'a> {
     pub(crate) secure: bool,
@@ -100,8 +99,7 @@ pub(crate) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// `None` for everything that is not an absolute `http` or `https` URI with a port that is a
-    /// port.
+    /// `None` for anything but an absolute `http` or `https` URI with a valid port.
     pub(crate) fn of(uri: &'a Uri) -> Option<Self> {
         let scheme = uri.scheme_str()?;
         let authority = uri.authority()?;
@@ -112,7 +110,7 @@ impl<'a> Target<'a> {
         } else {
             return None;
         };
-        let port = match written_port(authority)? {
+        let port = match explicit_port(authority)? {
             Some(port) => port,
             None if secure => 443,
             None => 80,
@@ -142,15 +140,15 @@ impl<'a> Target<'a> {
     }
 }
 
-/// `Some(None)` if no port is written, `None` if what is written is no port. `Authority::port`
-/// alone cannot tell the two apart: it has no answer for `host:99999` either.
-fn written_port(authority: &Authority) -> Option<Option<u16>> {
+/// The explicit port: `Some(None)` if there is none, `None` if it is invalid. `Authority::port`
+/// cannot tell these cases apart: it returns `None` for `host:99999` too.
+fn explicit_port(authority: &Authority) -> Option<Option<u16>> {
     let after_user = authority.as_str().rsplit('@').next()?;
     match after_user.strip_prefix(authority.host())? {
         "" => Some(None),
         rest => {
             let digits = rest.strip_prefix(':')?;
-            // `parse` would take a sign, too.
+            // `parse` would accept a sign.
             let is_number = digits.bytes().all(|b| b.is_ascii_digit());
             is_number.then(|| digits.parse().ok())?.map(Some)
         }
