@@ -1,44 +1,44 @@
-//! Reading the body of a request.
+//! Reads request bodies.
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header::CONTENT_TYPE, request::Parts};
 use http_body_util::BodyExt;
 
-use super::{answer, state::Server};
+use super::{response, state::Server};
 
-/// The longest body of a call to `/auth` or `/token`.
+/// The longest body of a call to `/auth` or `/token`, in bytes.
 pub(super) const MAX_KEYS: usize = 16 * 1024;
 
-/// What becomes of a body that is read.
+/// How much of a body goes into the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keep {
-    Everything,
-    Nothing,
+pub(super) enum BodyRecord {
+    Content,
+    Length,
 }
 
-/// Reads a body of up to `limit` bytes and records it. `Err` is the answer to one that is longer or
-/// breaks off.
+/// Reads a body of up to `limit` bytes and records it. `Err` is the response to a longer or an
+/// incomplete body.
 pub(super) async fn read(
     server: &Server,
     number: u64,
     mut body: Body,
     limit: usize,
-    keep: Keep,
+    record: BodyRecord,
 ) -> Result<Bytes, Response> {
     let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
-        let broken = |_| answer::error(StatusCode::BAD_REQUEST, "The body broke off");
+        let broken = |_| response::error(StatusCode::BAD_REQUEST, "The body broke off");
         let Ok(chunk) = frame.map_err(broken)?.into_data() else {
             continue;
         };
-        if keep == Keep::Nothing {
+        if record == BodyRecord::Length {
             server.lock().log.count_body(number, chunk.len());
             continue;
         }
-        server.lock().log.keep_body(number, &chunk);
+        server.lock().log.record_body(number, &chunk);
         if whole.len() + chunk.len() > limit {
-            return Err(answer::error(
+            return Err(response::error(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "The body is too long for the sandbox",
             ));
@@ -48,7 +48,7 @@ pub(super) async fn read(
     Ok(whole.into())
 }
 
-/// Whether the body is said to be of this type.
+/// Whether `Content-Type` has this media type.
 pub(super) fn is_of_type(parts: &Parts, media_type: &str) -> bool {
     let Some(Ok(value)) = parts.headers.get(CONTENT_TYPE).map(HeaderValue::to_str) else {
         return false;

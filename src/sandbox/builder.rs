@@ -1,4 +1,4 @@
-//! How a sandbox is set up before it starts.
+//! The builder of a sandbox.
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
@@ -6,15 +6,15 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::{
-    handle::{ACCESS_KEY, Handle, SECRET_KEY, Sandbox},
-    io::{Link, Listener, Socket},
+    handle::{ACCESS_KEY, Inner, SECRET_KEY, Sandbox},
+    io::{Connection, Listener, Socket},
     serve,
     state::{Server, State},
 };
 use crate::klavi::credentials::Credentials;
 
 impl Sandbox {
-    /// Starts one with nothing set, as `Sandbox::builder().start()`.
+    /// Starts a sandbox with the default settings, as `Sandbox::builder().start()`.
     ///
     /// # Errors
     ///
@@ -27,13 +27,29 @@ impl Sandbox {
         Self::builder().start().await
     }
 
-    /// Sets one up.
+    /// A builder with the default settings.
     pub fn builder() -> SandboxBuilder {
         SandboxBuilder::new()
     }
 }
 
-/// Sets a [`Sandbox`] up, see [`Sandbox::builder`].
+/// Builds a [`Sandbox`] with other settings than the default.
+///
+/// ```
+/// use std::time::Duration;
+/// use klavi_auth::sandbox::Sandbox;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let sandbox = Sandbox::builder()
+///     .token_lifetime(Duration::from_secs(60))
+///     .refresh_kills_old(true)
+///     .key("another-customer", "with-another-secret")
+///     .start()
+///     .await?;
+/// assert!(sandbox.base_url().starts_with("http://127.0.0.1:"));
+/// # Ok(()) }
+/// ```
 #[must_use]
 pub struct SandboxBuilder {
     state: State,
@@ -47,30 +63,30 @@ impl SandboxBuilder {
         .key(ACCESS_KEY, SECRET_KEY)
     }
 
-    /// How long tokens live, see [`Sandbox::set_token_lifetime`]. 1800 s if not set.
+    /// Sets the lifetime of tokens, see [`Sandbox::set_token_lifetime`]. Default: 1800 s.
     pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
         self.state.tokens.set_lifetime(lifetime);
         self
     }
 
-    /// Whether a refreshed token is dead from then on. Not so if not set.
+    /// Sets whether `/refresh` revokes the old token. Default: it does not.
     pub fn refresh_kills_old(mut self, kills: bool) -> Self {
         self.state.refresh_kills_old = kills;
         self
     }
 
-    /// Adds a customer to the built-in one, with these keys.
+    /// Adds a customer with these keys, beside the built-in customer.
     pub fn key(mut self, access_key: impl Into<String>, secret_key: impl Into<String>) -> Self {
         self.state
             .add_customer(access_key.into(), secret_key.into());
         self
     }
 
-    /// Starts to listen, on a free port of `127.0.0.1`.
+    /// Starts the sandbox on a free port of `127.0.0.1`.
     ///
     /// # Errors
     ///
-    /// What the system says if it has no port to give.
+    /// The error of the system if there is no free port.
     ///
     /// # Panics
     ///
@@ -78,22 +94,23 @@ impl SandboxBuilder {
     pub async fn start(self) -> io::Result<Sandbox> {
         let credentials = Credentials::new(ACCESS_KEY, SECRET_KEY).map_err(io::Error::other)?;
         let (socket, addr) = Socket::bind().await?;
-        let (alive, stop) = oneshot::channel();
+        let (running, stop) = oneshot::channel();
         let server = Arc::new(Server::new(self.state));
-        let app = serve::router(Arc::clone(&server)).into_make_service_with_connect_info::<Link>();
+        let app =
+            serve::router(Arc::clone(&server)).into_make_service_with_connect_info::<Connection>();
         let listener = Listener {
             socket: socket.clone(),
             stop: stop.shared(),
         };
         let accept = tokio::spawn(axum::serve(listener, app).into_future()).abort_handle();
         let base_url = format!("http://{addr}");
-        Ok(Sandbox(Arc::new(Handle {
+        Ok(Sandbox(Arc::new(Inner {
             base_url,
             credentials,
             server,
             socket,
             accept,
-            _alive: alive,
+            _running: running,
         })))
     }
 }

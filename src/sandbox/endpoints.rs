@@ -1,4 +1,4 @@
-//! What each endpoint does.
+//! The endpoints.
 
 use std::sync::Arc;
 
@@ -18,42 +18,42 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    answer,
-    body::{Keep, MAX_KEYS, is_of_type, read},
+    body::{BodyRecord, MAX_KEYS, is_of_type, read},
+    response,
     route::{Route, Target},
-    state::{Arrival, Server},
+    state::{Received, Server},
     token,
     tokens::Owner,
 };
 
-/// The longest body that a resource takes in whole.
+/// The longest body that a resource buffers, in bytes.
 const MAX_BODY: usize = 8 * 1024 * 1024;
 
-pub(super) async fn answer(
+pub(super) async fn respond(
     server: &Arc<Server>,
-    arrival: &Arrival,
+    received: &Received,
     parts: &Parts,
     body: Body,
 ) -> Response {
-    let (product, target) = match &arrival.route {
+    let (product, target) = match &received.route {
         Route::Product(product, target) => (product, target),
         Route::Token if parts.method == Method::POST => {
-            return token::answer(server, arrival.number, parts, body).await;
+            return token::respond(server, received.number, parts, body).await;
         }
         Route::Token => return not_allowed("POST"),
-        Route::Nowhere => return not_found(),
+        Route::NotFound => return not_found(),
     };
     if *target == Target::Auth {
         return match parts.method {
-            Method::POST => auth(server, arrival.number, product.clone(), parts, body).await,
+            Method::POST => auth(server, received.number, product.clone(), parts, body).await,
             _ => not_allowed("POST"),
         };
     }
     if *target == Target::Refresh && parts.method != Method::GET {
         return not_allowed("GET");
     }
-    // From the head alone, and before everything else that could be wrong.
-    let Some((token, owner)) = &arrival.caller else {
+    // From the head alone, and before any other check.
+    let Some((token, owner)) = &received.caller else {
         return unauthorized();
     };
     match target {
@@ -63,11 +63,11 @@ pub(super) async fn answer(
             Method::GET => {
                 Json(json!({ "monitors": server.lock().monitors(owner) })).into_response()
             }
-            Method::POST => add_monitor(server, arrival.number, owner.clone(), body).await,
+            Method::POST => add_monitor(server, received.number, owner.clone(), body).await,
             _ => not_allowed("GET, POST"),
         },
-        Target::Echo => echo(server, arrival.number, *token, parts, body).await,
-        Target::EchoRaw => echo_raw(server, arrival.number, parts, body),
+        Target::Echo => echo(server, received.number, *token, parts, body).await,
+        Target::EchoRaw => echo_raw(server, received.number, parts, body),
     }
 }
 
@@ -85,48 +85,48 @@ async fn auth(
     parts: &Parts,
     body: Body,
 ) -> Response {
-    let body = match read(server, number, body, MAX_KEYS, Keep::Everything).await {
+    let body = match read(server, number, body, MAX_KEYS, BodyRecord::Content).await {
         Ok(body) => body,
         Err(response) => return response,
     };
     let keys = match serde_json::from_slice::<Keys>(&body) {
         Ok(keys) if is_of_type(parts, "application/json") => keys,
         _ => {
-            return answer::error(
+            return response::error(
                 StatusCode::BAD_REQUEST,
                 "accessKey and secretKey are expected, as JSON",
             );
         }
     };
     let mut state = server.lock();
-    if !state.knows(&keys.access_key, &keys.secret_key) {
-        return answer::error(StatusCode::UNAUTHORIZED, "Invalid accessKey or secretKey");
+    if !state.authenticates(&keys.access_key, &keys.secret_key) {
+        return response::error(StatusCode::UNAUTHORIZED, "Invalid accessKey or secretKey");
     }
     let (token, expire_in) = state.issue(keys.access_key.into(), product);
-    answer::token(&token, &expire_in)
+    response::token(&token, &expire_in)
 }
 
 fn refresh(server: &Server, old: u64) -> Response {
-    match server.lock().renew(old) {
-        Some((token, expire_in)) => answer::token(&token, &expire_in),
+    match server.lock().refresh(old) {
+        Some((token, expire_in)) => response::token(&token, &expire_in),
         None => unauthorized(),
     }
 }
 
 async fn add_monitor(server: &Server, number: u64, owner: Owner, body: Body) -> Response {
-    let body = match read(server, number, body, MAX_BODY, Keep::Everything).await {
+    let body = match read(server, number, body, MAX_BODY, BodyRecord::Content).await {
         Ok(body) => body,
         Err(response) => return response,
     };
     let Ok(monitor) = serde_json::from_slice(&body) else {
-        return answer::error(StatusCode::BAD_REQUEST, "A JSON object is expected");
+        return response::error(StatusCode::BAD_REQUEST, "A JSON object is expected");
     };
     let id = server.lock().add_monitor(owner, monitor);
     (StatusCode::CREATED, Json(json!({ "id": id }))).into_response()
 }
 
 async fn echo(server: &Server, number: u64, token: u64, parts: &Parts, body: Body) -> Response {
-    let body = match read(server, number, body, MAX_BODY, Keep::Everything).await {
+    let body = match read(server, number, body, MAX_BODY, BodyRecord::Content).await {
         Ok(body) => body,
         Err(response) => return response,
     };
@@ -146,12 +146,12 @@ async fn echo(server: &Server, number: u64, token: u64, parts: &Parts, body: Bod
     echo["bodyLength"] = body.len().into();
     match std::str::from_utf8(&body) {
         Ok(text) => echo["body"] = text.into(),
-        Err(_) => echo["bodyBase16"] = base16(&body).into(),
+        Err(_) => echo["bodyBase16"] = format!("{body:x}").into(),
     }
     Json(echo).into_response()
 }
 
-/// Sends the body back while it is still coming in.
+/// Streams the body back.
 fn echo_raw(server: &Arc<Server>, number: u64, parts: &Parts, body: Body) -> Response {
     const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
     let server = Arc::clone(server);
@@ -167,18 +167,18 @@ fn echo_raw(server: &Arc<Server>, number: u64, parts: &Parts, body: Body) -> Res
 }
 
 fn unauthorized() -> Response {
-    answer::error(
+    response::error(
         StatusCode::UNAUTHORIZED,
         "The access token is invalid or has expired",
     )
 }
 
 fn not_found() -> Response {
-    answer::error(StatusCode::NOT_FOUND, "The sandbox has nothing here")
+    response::error(StatusCode::NOT_FOUND, "The sandbox has nothing here")
 }
 
 fn not_allowed(allow: &'static str) -> Response {
-    let mut response = answer::error(
+    let mut response = response::error(
         StatusCode::METHOD_NOT_ALLOWED,
         "The method is not allowed here",
     );
@@ -186,13 +186,4 @@ fn not_allowed(allow: &'static str) -> Response {
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(allow));
     response
-}
-
-fn base16(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
 }

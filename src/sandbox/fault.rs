@@ -1,4 +1,4 @@
-//! What an endpoint answers instead of what it would.
+//! Faults: failures that a test orders.
 
 use std::{fmt, future::ready, io, time::Duration};
 
@@ -13,24 +13,25 @@ use http::{
     header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER},
 };
 
-use super::{answer, io::Link};
+use super::{io::Connection, response};
 
-/// Something that goes wrong, for [`Sandbox::fail_next`](super::Sandbox::fail_next).
+/// A failure, for [`Sandbox::fail_next`](super::Sandbox::fail_next).
 ///
-/// A fault takes the place of the whole answer: no key is checked, no token is made or killed, and
-/// the body of the request is not read (except by [`never`](Self::never)).
+/// A fault replaces the whole response: no key is checked, no token is issued or revoked, and the
+/// body of the request is not read (except by [`never`](Self::never)).
 ///
 /// ```
 /// use std::time::Duration;
 /// use http::StatusCode;
 /// use klavi_auth::sandbox::Fault;
 ///
-/// let throttled = Fault::status(StatusCode::TOO_MANY_REQUESTS).retry_after(Duration::from_secs(2));
+/// let throttled =
+///     Fault::status(StatusCode::TOO_MANY_REQUESTS).retry_after(Duration::from_secs(2));
 /// let proxy = Fault::body(StatusCode::BAD_GATEWAY, "text/html", "<h1>Bad gateway</h1>");
 /// # let _ = (throttled, proxy);
 /// ```
 ///
-/// `Debug` shows neither the body nor the values of headers, which may be a token or repeat a key.
+/// `Debug` shows neither the body nor the values of headers: they may contain a token or a key.
 #[derive(Clone)]
 pub struct Fault {
     kind: Kind,
@@ -47,47 +48,45 @@ enum Kind {
 }
 
 impl Fault {
-    /// An answer with `status`, and a body as Klavi's errors have it.
+    /// A response with `status` and the body of Klavi's errors.
     pub fn status(status: StatusCode) -> Self {
         Self::new(Kind::Status(status))
     }
 
-    /// An answer of which everything is yours: garbage, nothing, too much, an error dressed up as a
-    /// 200.
+    /// A response with any status and body: garbage, nothing, too much, or an error with a 200.
     ///
     /// # Panics
     ///
-    /// If `content_type` cannot be the value of a header.
+    /// If `content_type` is not a valid header value.
     #[track_caller]
     pub fn body(status: StatusCode, content_type: &str, body: impl Into<Bytes>) -> Self {
         Self::new(Kind::Body(status, body.into())).with(CONTENT_TYPE, content_type)
     }
 
-    /// A `307 Temporary Redirect`, which tells the client to send the same request, keys and all,
+    /// A `307 Temporary Redirect`, which asks the client to send the same request, with its keys,
     /// to `location`.
     ///
     /// # Panics
     ///
-    /// If `location` cannot be the value of a header.
+    /// If `location` is not a valid header value.
     #[track_caller]
     pub fn redirect(location: &str) -> Self {
         Self::new(Kind::Body(StatusCode::TEMPORARY_REDIRECT, Bytes::new())).with(LOCATION, location)
     }
 
-    /// No answer at all: the connection is reset (a TCP RST), and with it, on HTTP/2, everything
-    /// else on it.
+    /// No response: the connection is reset (a TCP RST). On HTTP/2 this ends all its streams.
     pub fn reset() -> Self {
         Self::new(Kind::Reset)
     }
 
-    /// A `200` that breaks off: the head, half of the body that the head promised, and the
-    /// connection is closed. On HTTP/2 the stream is reset, which may cost the client that half.
+    /// An incomplete `200`: the head and half of the announced body, then the connection is closed.
+    /// On HTTP/2 the stream is reset, and the client may not see that half.
     pub fn truncated() -> Self {
         Self::new(Kind::Truncated)
     }
 
-    /// Silence. The body of the request is taken in, and nothing comes back until the client goes
-    /// away or the sandbox is dropped.
+    /// No response: the body of the request is read, and nothing is sent until the client
+    /// disconnects or the sandbox is dropped.
     pub fn never() -> Self {
         Self::new(Kind::Never)
     }
@@ -102,12 +101,11 @@ impl Fault {
         self
     }
 
-    /// Adds a header, or replaces what it was. Of no effect on [`reset`](Self::reset) and
-    /// [`never`](Self::never).
+    /// Sets a header. It has no effect on [`reset`](Self::reset) and [`never`](Self::never).
     ///
     /// # Panics
     ///
-    /// If `name` or `value` cannot be in a header.
+    /// If `name` or `value` is invalid in a header.
     #[must_use]
     #[track_caller]
     pub fn header(self, name: &str, value: &str) -> Self {
@@ -137,12 +135,12 @@ impl Fault {
         matches!(self.kind, Kind::Never)
     }
 
-    /// The answer, `None` if the connection is to be reset instead.
-    pub(super) fn answer(self, link: &Link) -> Option<Response> {
+    /// The response, `None` if the connection must be reset instead.
+    pub(super) fn into_response(self, connection: &Connection) -> Option<Response> {
         let mut response = match self.kind {
-            Kind::Status(status) => answer::error(status, "The sandbox was told to fail"),
+            Kind::Status(status) => response::error(status, "The sandbox was told to fail"),
             Kind::Body(status, body) => (status, Body::from(body)).into_response(),
-            Kind::Truncated => truncated(link),
+            Kind::Truncated => truncated(connection),
             Kind::Reset | Kind::Never => return None,
         };
         response.headers_mut().extend(self.headers);
@@ -165,13 +163,13 @@ impl fmt::Debug for Fault {
     }
 }
 
-fn truncated(link: &Link) -> Response {
+fn truncated(connection: &Connection) -> Response {
     const WHOLE: &[u8] = br#"{"accessToken":"only.half-of-this-is.sent","expireIn":1800}"#;
     let half = Bytes::from_static(&WHOLE[..WHOLE.len() / 2]);
 
-    // A body that fails takes the connection with it, and what is not yet written: so first let
-    // that half go.
-    let sent = link.written(half.len());
+    // A body that fails closes the connection and discards what is not yet written. So it fails
+    // only after that half is written.
+    let sent = connection.written(half.len());
     let failure = stream::once(async move {
         sent.await;
         Err(io::Error::from(io::ErrorKind::UnexpectedEof))

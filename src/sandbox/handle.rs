@@ -1,4 +1,4 @@
-//! The handle through which a test sees and steers its sandbox.
+//! The handle that a test controls and inspects its sandbox with.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -7,30 +7,61 @@ use tokio::{sync::oneshot, task::AbortHandle};
 use super::{Counts, Endpoint, fault::Fault, io::Socket, record::Recorded, state::Server};
 use crate::klavi::{api::KlaviApi, credentials::Credentials, product::Product};
 
-/// The built-in customer. No five characters of these keys occur in a word that an error message
-/// could have.
+/// The keys of the built-in customer. No five characters of them occur in a word of an error
+/// message.
 pub(super) const ACCESS_KEY: &str = "q7Zx4Vn2Kw9Tj3Hd8Rb5";
 pub(super) const SECRET_KEY: &str = "m6Yp1Gf8Xc3Lz7Bq2Wd9Jk4Nh5Tv0Rs6Pg1Mx8Qb";
 
-/// A running look-alike of Klavi. See the [module docs](self::super).
+/// A running, simulated Klavi. See the [module docs](self::super) for its endpoints.
 ///
-/// Clones are handles of the same sandbox. When the last one is dropped, connecting is refused from
-/// that moment on, requests in progress get no answer, open connections are closed and the tasks
-/// end.
+/// Give it to a layer in place of Klavi, order failures, and check the requests that arrived:
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{Request, StatusCode};
+/// use http_body_util::Full;
+/// use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+/// use klavi_auth::{KlaviAuthLayer, Product, sandbox::Sandbox};
+/// use tower::{ServiceBuilder, ServiceExt};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), klavi_auth::BoxError> {
+/// let sandbox = Sandbox::start().await?;
+/// let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+/// let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
+///     .transport(http.clone())
+///     .build()?;
+/// let client = ServiceBuilder::new().layer(auth).service(http);
+///
+/// let uri = format!("{}/monitor/v1/monitors", sandbox.base_url());
+/// for _ in 0..2 {
+///     let request = Request::get(&uri).body(Full::default())?;
+///     let response = client.clone().oneshot(request).await?;
+///     assert_eq!(response.status(), StatusCode::OK);
+///     // The second request gets a 401, a new token and a resend.
+///     sandbox.revoke_all();
+/// }
+/// assert_eq!((sandbox.counts().auth, sandbox.counts().unauthorized), (2, 1));
+/// assert_eq!(sandbox.log().last().unwrap().token(), Some(2));
+/// # Ok(()) }
+/// ```
+///
+/// Clones are handles of the same sandbox. When the last handle is dropped, the port is closed,
+/// requests in progress get no response, and connections and tasks end.
 #[derive(Clone)]
-pub struct Sandbox(pub(super) Arc<Handle>);
+pub struct Sandbox(pub(super) Arc<Inner>);
 
-pub(super) struct Handle {
+pub(super) struct Inner {
     pub(super) base_url: String,
     pub(super) credentials: Credentials,
     pub(super) server: Arc<Server>,
     pub(super) socket: Socket,
     pub(super) accept: AbortHandle,
-    /// Dropped, this is the signal to stop.
-    pub(super) _alive: oneshot::Sender<()>,
+    /// Its drop is the signal to stop.
+    pub(super) _running: oneshot::Sender<()>,
 }
 
-impl Drop for Handle {
+impl Drop for Inner {
     fn drop(&mut self) {
         self.socket.close();
         self.accept.abort();
@@ -43,10 +74,10 @@ impl Sandbox {
         &self.0.base_url
     }
 
-    /// A product of this sandbox.
+    /// The API of a product of this sandbox.
     pub fn api(&self, product: Product) -> KlaviApi {
-        // The URL is "http://", a loopback address and a port: absolute, no query, and plain http
-        // is accepted for loopback. Every `Product` there can be is legal in a path.
+        // The URL is absolute, without a query, and plain http is accepted for loopback. Every
+        // `Product` is valid in a path.
         KlaviApi::at(self.base_url(), product).expect("a loopback URL is accepted")
     }
 
@@ -55,7 +86,8 @@ impl Sandbox {
         self.0.credentials.clone()
     }
 
-    /// Adds a customer with these keys, or gives one that has this access key another secret key.
+    /// Adds a customer with these keys, or replaces the secret key of a customer with this access
+    /// key.
     pub fn add_key(&self, access_key: impl Into<String>, secret_key: impl Into<String>) {
         self.0
             .server
@@ -63,14 +95,13 @@ impl Sandbox {
             .add_customer(access_key.into(), secret_key.into());
     }
 
-    /// Keys with this access key are rejected from now on. Tokens that were issued for them live
-    /// on.
+    /// Removes a customer: its keys are rejected. Tokens issued for them stay valid.
     pub fn remove_key(&self, access_key: &str) {
         self.0.server.lock().remove_customer(access_key);
     }
 
-    /// A new token of the built-in customer, as if another process had obtained it. It is in no
-    /// count and not in the log.
+    /// Issues a token to the built-in customer, as if another process had requested it: neither
+    /// counted nor logged.
     pub fn issue_token(&self, product: &Product) -> String {
         self.0
             .server
@@ -79,36 +110,35 @@ impl Sandbox {
             .0
     }
 
-    /// How long the tokens issued from now on live, which is also what `expireIn` says of them. Cut
-    /// to whole seconds, and one second at least.
+    /// Sets the lifetime, and with it the `expireIn`, of tokens issued from now on. It is rounded
+    /// down to whole seconds, and is at least one second.
     pub fn set_token_lifetime(&self, lifetime: Duration) {
         self.0.server.lock().tokens.set_lifetime(lifetime);
     }
 
-    /// Makes `expireIn` say something else than the truth: any JSON (`"\"1800\""`, `"null"`,
-    /// `"-5"`), or the empty string to leave the field out. `None` goes back to the truth.
+    /// Replaces the value of `expireIn` by any JSON (`"\"1800\""`, `"null"`, `"-5"`). The empty
+    /// string leaves the field out, `None` restores the true value.
     pub fn set_expire_in(&self, json: Option<&str>) {
         self.0.server.lock().expire_in = json.map(str::to_owned);
     }
 
-    /// Whether a refreshed token is dead from then on.
+    /// Sets whether `/refresh` revokes the old token.
     pub fn set_refresh_kills_old(&self, kills: bool) {
         self.0.server.lock().refresh_kills_old = kills;
     }
 
-    /// How long the answers of an endpoint take from now on, faults included. A token issued, a
-    /// token killed, a token found to be live: all that has happened before the wait.
+    /// Sets the latency of the responses of an endpoint, faults included. Tokens are issued,
+    /// revoked and checked before the delay.
     pub fn set_latency(&self, endpoint: Endpoint, latency: Duration) {
         self.0.server.lock().controls(endpoint).latency = latency;
     }
 
-    /// Every token that is alive now is dead from now on.
+    /// Revokes all tokens.
     pub fn revoke_all(&self) {
-        self.0.server.lock().tokens.kill_all();
+        self.0.server.lock().tokens.revoke_all();
     }
 
-    /// Fails the next `times` requests that arrive at an endpoint, after the failures that were
-    /// ordered before.
+    /// Fails the next `times` requests to an endpoint, after the failures ordered before.
     pub fn fail_next(&self, endpoint: Endpoint, times: usize, fault: Fault) {
         self.0
             .server
@@ -117,29 +147,29 @@ impl Sandbox {
             .fail_next(times, fault);
     }
 
-    /// Forgets the failures that were ordered for an endpoint and did not happen yet.
+    /// Cancels the failures that were ordered for an endpoint and have not happened yet.
     pub fn clear_faults(&self, endpoint: Endpoint) {
         self.0.server.lock().controls(endpoint).clear_faults();
     }
 
-    /// How many requests have arrived since the start.
+    /// The numbers of requests since the start.
     pub fn counts(&self) -> Counts {
         self.0.server.lock().counts
     }
 
-    /// The requests that have arrived, in that order, up to the latest 10,000.
+    /// The latest 10,000 requests, in the order of arrival.
     pub fn log(&self) -> Vec<Recorded> {
         self.0.server.lock().log.to_vec()
     }
 
-    /// Empties the log. The counts go on.
+    /// Empties the log. The counts stay.
     pub fn clear_log(&self) {
         self.0.server.lock().log.clear();
     }
 
-    /// How many of the tokens issued so far still open something.
+    /// The number of live tokens.
     pub fn live_tokens(&self) -> usize {
-        self.0.server.lock().tokens.alive()
+        self.0.server.lock().tokens.live_count()
     }
 }
 

@@ -30,10 +30,10 @@ use tokio::{
 /// Ready once the last handle of the sandbox is gone.
 pub(super) type Stop = Shared<oneshot::Receiver<()>>;
 
-/// How long a connection that is to be closed takes in what the client is still sending.
+/// How long a closing connection keeps reading what the client sends.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// A listening socket that can be closed from outside, at once.
+/// A listening socket that can be closed from outside, immediately.
 #[derive(Clone, Debug)]
 pub(super) struct Socket(Arc<Mutex<Option<TcpListener>>>);
 
@@ -44,7 +44,7 @@ impl Socket {
         Ok((Self(Arc::new(Mutex::new(Some(listener)))), addr))
     }
 
-    /// Connecting is refused from now on.
+    /// Closes the port.
     pub(super) fn close(&self) {
         self.lock().take();
     }
@@ -61,7 +61,7 @@ impl Socket {
     }
 }
 
-/// What `axum::serve` accepts connections from.
+/// The listener of `axum::serve`.
 pub(super) struct Listener {
     pub(super) socket: Socket,
     pub(super) stop: Stop,
@@ -75,7 +75,7 @@ impl axum::serve::Listener for Listener {
         loop {
             match poll_fn(|cx| self.socket.poll_accept(cx)).await {
                 Ok(stream) => return (Io::new(stream, self.stop.clone()), ()),
-                // Out of file descriptors, for one: some may be free again a little later.
+                // Such as out of file descriptors: some may be free again a little later.
                 Err(_) => sleep(Duration::from_millis(20)).await,
             }
         }
@@ -86,35 +86,35 @@ impl axum::serve::Listener for Listener {
     }
 }
 
-/// A connection.
+/// The stream of a connection.
 ///
-/// Until it is reset or the sandbox stops it behaves as the `TcpStream` in it; after that every
-/// call fails, so that the task that serves it ends. A reset one is closed with a linger time of
-/// zero, which makes the system send RST instead of FIN.
+/// It behaves as its `TcpStream` until it is reset or the sandbox stops. After that every call
+/// fails, so the task that serves it ends. A reset stream is closed with a linger time of zero,
+/// which makes the system send RST instead of FIN.
 pub(super) struct Io {
     stream: TcpStream,
-    link: Link,
+    connection: Connection,
     stop: Stop,
     linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl Io {
     fn new(stream: TcpStream, stop: Stop) -> Self {
-        // Answers are small and waited for. A socket that refuses the option is only slower.
+        // Responses are small, and tests wait for them. Without the option they are only slower.
         let _ = stream.set_nodelay(true);
         Self {
             stream,
-            link: Link::new(),
+            connection: Connection::new(),
             stop,
             linger: None,
         }
     }
 
-    /// Fails if nothing may be read or written any more; else the task is woken when the sandbox
-    /// stops.
+    /// Fails if the stream was reset or the sandbox has stopped. Otherwise registers the task to be
+    /// woken when the sandbox stops.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let stopped = self.stop.is_terminated() || Pin::new(&mut self.stop).poll(cx).is_ready();
-        if stopped || self.link.is_reset() {
+        if stopped || self.connection.is_reset() {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         Ok(())
@@ -140,7 +140,7 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         self.check(cx)?;
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
-        self.link.wrote(written);
+        self.connection.wrote(written);
         Poll::Ready(Ok(written))
     }
 
@@ -151,7 +151,7 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         self.check(cx)?;
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
-        self.link.wrote(written);
+        self.connection.wrote(written);
         Poll::Ready(Ok(written))
     }
 
@@ -164,9 +164,9 @@ impl AsyncWrite for Io {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Says goodbye, then takes in what the client was still sending: closed with unread bytes in
-    /// it, a socket sends RST, and that can overtake the answer (a 401 to a request whose body
-    /// nobody read).
+    /// Shuts the write half down, then reads what the client is still sending. A socket that is
+    /// closed with unread bytes sends RST, which can overtake the response (a 401 to a request
+    /// whose body was not read).
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check(cx)?;
         let this = &mut *self;
@@ -188,47 +188,45 @@ impl AsyncWrite for Io {
 
 impl Drop for Io {
     fn drop(&mut self) {
-        if self.link.is_reset() {
+        if self.connection.is_reset() {
             // Deprecated because a linger time above zero blocks the thread on drop; zero does not.
-            // What is recommended in its place is younger than the oldest tokio that this crate
-            // works with.
+            // The replacement does not exist in the oldest supported tokio.
             #[allow(deprecated)]
             let _ = self.stream.set_linger(Some(Duration::ZERO));
         }
     }
 }
 
-/// What a handler can do to, and learn of, the connection that its request came in on.
+/// A handler's access to the connection of its request.
 #[derive(Clone)]
-pub(super) struct Link(Arc<LinkState>);
+pub(super) struct Connection(Arc<ConnectionState>);
 
-struct LinkState {
+struct ConnectionState {
     reset: AtomicBool,
-    /// Bytes handed to the system so far.
+    /// The number of bytes handed to the system.
     written: watch::Sender<usize>,
 }
 
-impl Link {
+impl Connection {
     pub(super) fn new() -> Self {
-        Self(Arc::new(LinkState {
+        Self(Arc::new(ConnectionState {
             reset: AtomicBool::new(false),
             written: watch::Sender::new(0),
         }))
     }
 
-    /// Dooms the connection. The response only gets the connection's task to write, which fails.
+    /// Resets the connection. The returned response makes the connection's task write, which fails.
     pub(super) fn reset(&self) -> Response {
         self.0.reset.store(true, Ordering::Release);
         ().into_response()
     }
 
-    /// Ready when `len` bytes more than now have been handed to the system, or the connection is
-    /// gone.
+    /// Completes when `len` more bytes have been handed to the system, or the connection is closed.
     pub(super) fn written(&self, len: usize) -> impl Future<Output = ()> + Send + 'static {
         let mut written = self.0.written.subscribe();
         let goal = written.borrow().saturating_add(len);
         async move {
-            // Fails if the connection is gone, which ends the wait as well.
+            // Fails if the connection is closed, which ends the wait as well.
             let _ = written.wait_for(|written| *written >= goal).await;
         }
     }
@@ -244,16 +242,16 @@ impl Link {
     }
 }
 
-impl fmt::Debug for Link {
+impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link")
+        f.debug_struct("Connection")
             .field("reset", &self.is_reset())
             .finish_non_exhaustive()
     }
 }
 
-impl Connected<IncomingStream<'_, Listener>> for Link {
+impl Connected<IncomingStream<'_, Listener>> for Connection {
     fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        stream.io().link.clone()
+        stream.io().connection.clone()
     }
 }

@@ -1,8 +1,9 @@
-//! A look-alike of Klavi on a loopback port, for tests and examples.
+//! A simulated Klavi on a loopback port, for tests and examples.
 //!
-//! It speaks real HTTP (HTTP/1.1, and HTTP/2 with prior knowledge), issues tokens, checks them, and
-//! fails on demand. It runs in the process that starts it, as tasks of the tokio runtime, until its
-//! last handle is dropped.
+//! Start a [`Sandbox`], give its [`api`](Sandbox::api) and [`credentials`](Sandbox::credentials) to
+//! the layer, and order failures with [`fail_next`](Sandbox::fail_next). The sandbox issues tokens
+//! and checks them, over HTTP/1.1, and over HTTP/2 with prior knowledge. It runs as tasks of the
+//! tokio runtime that starts it, until its last handle is dropped.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -29,47 +30,47 @@
 //! };
 //! assert_eq!(get("/monitor/v1/monitors").await?, StatusCode::SERVICE_UNAVAILABLE);
 //! assert_eq!(get("/monitor/v1/monitors").await?, StatusCode::OK);
-//! // A token opens one product only.
+//! // A token is valid for one product only.
 //! assert_eq!(get("/data/v1/links").await?, StatusCode::UNAUTHORIZED);
 //! assert_eq!(sandbox.counts().resource, 3);
 //! # Ok(()) }
 //! ```
 //!
-//! # What it has
+//! # Endpoints
 //!
-//! Under every product, that is to say after `/{product}/v1/`, be it `monitor` or
+//! Under `/{product}/v1/`, for any [`Product`](crate::Product), be it `monitor` or
 //! `payment/customer`:
 //!
-//! | path | method | answer |
-//! |---|---|---|
-//! | `auth` | `POST` | a new token for `{"accessKey", "secretKey"}`, sent as `application/json` |
-//! | `refresh` | `GET` | a new token for a live one |
-//! | `monitors` | `POST` | remembers the JSON object in the body: 201 `{"id"}` |
-//! | `monitors` | `GET` | `{"monitors": [...]}`, what this customer has posted under this product |
-//! | `echo` | any | `{"method", "path", "headers", "bodyLength", "body"}`: the query is in `path`, `headers` are pairs in order, the token is its number (`token-3`); `bodyBase16` stands for a `body` that is not UTF-8 |
-//! | `echo/raw` | any | the body itself, while it is still coming in |
-//! | anything else | any | 404 |
+//! * `POST auth` takes `{"accessKey", "secretKey"}`, sent as `application/json`, and returns a new
+//!   token.
+//! * `GET refresh` takes a live token and returns a new one.
+//! * `POST monitors` stores the JSON object in the body and returns 201 `{"id"}`.
+//! * `GET monitors` returns `{"monitors": [...]}`, those of this customer and product.
+//! * `echo`, with any method, returns `{"method", "path", "headers", "bodyLength", "body"}`. The
+//!   `path` includes the query. The `headers` are pairs in order, with the number of the token
+//!   (`token-3`) in place of the token. `bodyBase16` replaces a `body` that is not UTF-8.
+//! * `echo/raw`, with any method, streams the body back.
+//! * Everything else is 404.
 //!
-//! And `POST /token`, OAuth2's client credentials grant, whose client id and client secret are the
-//! keys of a customer, in the form or as HTTP `Basic`. `scope` names the product that the token
-//! opens; without one it opens `klaas`.
+//! `POST /token` is OAuth2's client credentials grant. The client id and client secret are the keys
+//! of a customer, in the form or as HTTP `Basic`. `scope` names the product that the token is for;
+//! the default is `klaas`.
 //!
-//! All but `auth` want `Authorization: Bearer` with a live token of that product, and answer 401
-//! without waiting for the body. Errors have Klavi's shape, `{"statusCode", "error", "message"}`.
-//! What a request gets is decided on its arrival (on `auth`, `token` and `POST monitors`, once its
-//! body is there); [latency] comes after that.
+//! All endpoints but `auth` and `/token` require `Authorization: Bearer` with a live token of that
+//! product, and return 401 without waiting for the body. Errors have Klavi's shape,
+//! `{"statusCode", "error", "message"}`.
 //!
-//! [latency]: Sandbox::set_latency
+//! The response is decided when the request arrives, or when its body is complete for `auth`,
+//! `token` and `POST monitors`. The [latency](Sandbox::set_latency) follows the decision.
 //!
 //! # Differences from Klavi
 //!
-//! - Its resources are made up, except that `monitors` exists at Klavi too.
-//! - Tokens look like JWTs and are not. They are no secrets: hashes, made without cryptography.
-//! - There is no TLS, no rate limit, and no permission (403) unless you [ask for
-//!   it](Sandbox::fail_next).
-//! - Bodies end at 8 MiB, except at `echo/raw`.
+//! - Its resources are invented, except that Klavi has `monitors` too.
+//! - Tokens look like JWTs and are not. They are hashes without cryptography, and no secrets.
+//! - There is no TLS, no rate limit and no permission check (403), unless you [order such a
+//!   failure](Sandbox::fail_next).
+//! - Bodies are limited to 8 MiB, except at `echo/raw`.
 
-mod answer;
 mod body;
 mod builder;
 mod endpoints;
@@ -77,6 +78,7 @@ mod fault;
 mod handle;
 mod io;
 mod record;
+mod response;
 mod route;
 mod serve;
 mod state;
@@ -88,7 +90,7 @@ pub use fault::Fault;
 pub use handle::Sandbox;
 pub use record::Recorded;
 
-/// What the sandbox tells apart when it counts, waits and fails.
+/// A group of paths with its own count, latency and faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {
@@ -96,7 +98,7 @@ pub enum Endpoint {
     Auth,
     /// `/{product}/v1/refresh`.
     Refresh,
-    /// Everything else under `/{product}/v1/`, whether the sandbox has it or not.
+    /// Everything else under `/{product}/v1/`, whether it exists or not.
     Resource,
     /// `/token`.
     Token,
@@ -117,7 +119,7 @@ pub struct Counts {
     pub resource: u64,
     /// To `token`, with any outcome.
     pub token: u64,
-    /// Those of `resource` that were answered 401, [faults](Fault) included.
+    /// The part of `resource` that got a 401, [faults](Fault) included.
     pub unauthorized: u64,
 }
 

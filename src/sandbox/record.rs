@@ -1,4 +1,4 @@
-//! What the sandbox has received.
+//! The log of requests.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -11,17 +11,17 @@ use http::{
 
 use super::Endpoint;
 
-/// How many requests are remembered.
+/// The number of requests that the log keeps.
 const MAX_REQUESTS: usize = 10_000;
 
-/// How many bytes of a body are remembered.
+/// The number of bytes that the log keeps of a body.
 const MAX_BODY: usize = 64 * 1024;
 
-/// A request that the sandbox has received, and what became of it.
+/// A request to the sandbox and the status of its response.
 ///
-/// `Debug` shows neither what was sent to `/auth` and `/token` nor the headers that are secrets:
-/// `Authorization`, `Proxy-Authorization`, `Cookie`, and those that HTTP/2 marks as sensitive. The
-/// accessors show all, as it came.
+/// `Debug` hides the bodies sent to `/auth` and `/token`, and the headers `Authorization`,
+/// `Proxy-Authorization`, `Cookie` and those that HTTP/2 marks as sensitive. The accessors return
+/// everything as it was received.
 #[derive(Clone)]
 pub struct Recorded {
     head: Arc<Head>,
@@ -43,7 +43,7 @@ impl Recorded {
     pub(super) fn new(parts: &Parts, endpoint: Option<Endpoint>, token: Option<u64>) -> Self {
         let mut headers = parts.headers.clone();
         for (name, value) in &mut headers {
-            // One that was sent as sensitive over HTTP/2 stays so.
+            // HTTP/2 may have marked others as sensitive.
             let secret = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE].contains(name);
             value.set_sensitive(secret || value.is_sensitive());
         }
@@ -64,7 +64,7 @@ impl Recorded {
         }
     }
 
-    /// Which endpoint it was for, `None` if the sandbox has nothing below its path.
+    /// The endpoint, `None` for a path outside of all products.
     pub fn endpoint(&self) -> Option<Endpoint> {
         self.head.endpoint
     }
@@ -89,29 +89,29 @@ impl Recorded {
         self.head.version
     }
 
-    /// The headers as they came. The value of `Authorization` is among them, marked sensitive.
+    /// The headers as received. They include the value of `Authorization`, marked sensitive.
     pub fn headers(&self) -> &HeaderMap {
         &self.head.headers
     }
 
-    /// Which of the sandbox's tokens it carried, alive or dead, counted from 1 in the order of
-    /// issue. `None` for no token and for one that is not the sandbox's.
+    /// The number of the token it carried, live or not, counted from 1 in the order of issue.
+    /// `None` without a token, and for a token that the sandbox did not issue.
     pub fn token(&self) -> Option<u64> {
         self.head.token
     }
 
-    /// What has been read of the body, cut at 64 KiB. Empty if nobody wanted it: the request was
-    /// answered from its head alone (a 401, a fault), or the endpoint only streams it (`echo/raw`).
+    /// The part of the body that was read, up to 64 KiB. Empty if the head alone determined the
+    /// response (a 401, a fault), or if the endpoint only streams the body (`echo/raw`).
     pub fn body(&self) -> &[u8] {
         &self.body
     }
 
-    /// How long a body has been read, whether it was kept or not.
+    /// The number of body bytes that were read, recorded or not.
     pub fn body_len(&self) -> u64 {
         self.body_len
     }
 
-    /// The status it was answered with, `None` while there is no answer.
+    /// The status of the response, `None` while there is none.
     pub fn status(&self) -> Option<StatusCode> {
         self.status
     }
@@ -135,26 +135,26 @@ impl fmt::Debug for Recorded {
     }
 }
 
-/// The latest requests, in order of arrival.
+/// The latest requests, in order of received.
 #[derive(Default)]
 pub(super) struct Log {
     entries: VecDeque<Recorded>,
-    /// How many entries are gone from the front: the number of the first that is left.
-    gone: u64,
+    /// The number of entries removed from the front, which is the number of the first entry left.
+    evicted: u64,
 }
 
 impl Log {
-    /// Adds an entry and says its number. Numbers stay what they are when entries go.
+    /// Adds an entry and returns its number. Numbers do not change when entries are removed.
     pub(super) fn push(&mut self, entry: Recorded) -> u64 {
         if self.entries.len() == MAX_REQUESTS {
             self.entries.pop_front();
-            self.gone += 1;
+            self.evicted += 1;
         }
         self.entries.push_back(entry);
-        self.gone + self.entries.len() as u64 - 1
+        self.evicted + self.entries.len() as u64 - 1
     }
 
-    pub(super) fn keep_body(&mut self, number: u64, chunk: &[u8]) {
+    pub(super) fn record_body(&mut self, number: u64, chunk: &[u8]) {
         if let Some(entry) = self.entry(number) {
             let room = MAX_BODY - entry.body.len();
             entry
@@ -170,7 +170,7 @@ impl Log {
         }
     }
 
-    pub(super) fn answered(&mut self, number: u64, status: StatusCode) {
+    pub(super) fn set_status(&mut self, number: u64, status: StatusCode) {
         if let Some(entry) = self.entry(number) {
             entry.status = Some(status);
         }
@@ -181,14 +181,14 @@ impl Log {
     }
 
     pub(super) fn clear(&mut self) {
-        self.gone += self.entries.len() as u64;
+        self.evicted += self.entries.len() as u64;
         self.entries.clear();
     }
 
-    /// `None` if the log was cleared, or has moved on, since the entry was made.
+    /// `None` if the entry was removed since.
     fn entry(&mut self, number: u64) -> Option<&mut Recorded> {
         self.entries
-            .get_mut(usize::try_from(number.checked_sub(self.gone)?).ok()?)
+            .get_mut(usize::try_from(number.checked_sub(self.evicted)?).ok()?)
     }
 }
 
@@ -207,8 +207,8 @@ mod tests {
         for n in 0..=MAX_REQUESTS as u64 {
             assert_eq!(log.push(entry(&format!("/{n}"))), n);
         }
-        log.answered(0, StatusCode::OK);
-        log.answered(1, StatusCode::IM_A_TEAPOT);
+        log.set_status(0, StatusCode::OK);
+        log.set_status(1, StatusCode::IM_A_TEAPOT);
         let entries = log.to_vec();
         assert_eq!(entries.len(), MAX_REQUESTS);
         assert_eq!(
@@ -224,8 +224,8 @@ mod tests {
         let old = log.push(entry("/old"));
         log.clear();
         log.push(entry("/new"));
-        log.keep_body(old, b"late");
-        log.answered(old, StatusCode::OK);
+        log.record_body(old, b"late");
+        log.set_status(old, StatusCode::OK);
         let [new] = &log.to_vec()[..] else {
             panic!("one entry expected")
         };
@@ -239,8 +239,8 @@ mod tests {
     fn a_body_is_cut_and_counted_whole() {
         let mut log = Log::default();
         let number = log.push(entry("/"));
-        log.keep_body(number, &[b'x'; MAX_BODY - 1]);
-        log.keep_body(number, b"yz");
+        log.record_body(number, &[b'x'; MAX_BODY - 1]);
+        log.record_body(number, b"yz");
         let [entry] = &log.to_vec()[..] else {
             panic!("one entry expected")
         };

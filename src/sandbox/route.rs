@@ -1,11 +1,11 @@
-//! Where a path leads.
+//! Routes of paths.
 
 use std::sync::Arc;
 
 use super::Endpoint;
 use crate::klavi::product::Product;
 
-/// A path, taken apart.
+/// The endpoint of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     /// `/{product}/v1/...`, for a product of one to three segments.
@@ -13,7 +13,7 @@ pub(super) enum Route {
     /// `/token`.
     Token,
     /// Anything else.
-    Nowhere,
+    NotFound,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) enum Target {
     Monitors,
     Echo,
     EchoRaw,
-    /// A resource that the sandbox does not have.
+    /// A resource that does not exist.
     Unknown,
 }
 
@@ -36,10 +36,10 @@ impl Route {
             .strip_prefix('/')
             .and_then(|path| path.split_once("/v1/"));
         let Some((product, rest)) = split else {
-            return Self::Nowhere;
+            return Self::NotFound;
         };
         if product.parse::<Product>().is_err() {
-            return Self::Nowhere;
+            return Self::NotFound;
         }
         let target = match rest {
             "auth" => Target::Auth,
@@ -55,13 +55,13 @@ impl Route {
     pub(super) fn product(&self) -> Option<&str> {
         match self {
             Self::Product(product, _) => Some(product),
-            Self::Token | Self::Nowhere => None,
+            Self::Token | Self::NotFound => None,
         }
     }
 
     pub(super) fn endpoint(&self) -> Option<Endpoint> {
         match self {
-            Self::Nowhere => None,
+            Self::NotFound => None,
             Self::Token => Some(Endpoint::Token),
             Self::Product(_, Target::Auth) => Some(Endpoint::Auth),
             Self::Product(_, Target::Refresh) => Some(Endpoint::Refresh),
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_lead_where_they_should() {
+    fn paths_are_routed_by_product_and_target() {
         for (path, target) in [
             ("/monitor/v1/auth", Target::Auth),
             ("/data/v1/refresh", Target::Refresh),
@@ -90,7 +90,7 @@ mod tests {
             ("/data/v1/", Target::Unknown),
         ] {
             let Route::Product(_, got) = Route::of(path) else {
-                panic!("{path} leads nowhere")
+                panic!("{path} has no route")
             };
             assert_eq!(got, target, "{path}");
         }
@@ -109,7 +109,7 @@ mod tests {
             "/../v1/auth",
             "/a/b/c/d/v1/auth",
         ] {
-            assert_eq!(Route::of(path), Route::Nowhere, "{path}");
+            assert_eq!(Route::of(path), Route::NotFound, "{path}");
         }
         assert_eq!(
             Route::of("/payment/customer/v1/echo").product(),

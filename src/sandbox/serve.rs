@@ -1,4 +1,4 @@
-//! The course of a request: arrive, be decided on, wait, be answered.
+//! Serves requests: receive, decide, delay, respond.
 
 use std::{future::pending, sync::Arc};
 
@@ -10,9 +10,9 @@ use axum::{
 use tokio::time::sleep;
 
 use super::{
-    body::{Keep, read},
+    body::{BodyRecord, read},
     endpoints,
-    io::Link,
+    io::Connection,
     state::Server,
 };
 
@@ -22,30 +22,38 @@ pub(super) fn router(server: Arc<Server>) -> Router {
 
 async fn handle(
     State(server): State<Arc<Server>>,
-    ConnectInfo(link): ConnectInfo<Link>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let mut arrival = server.lock().arrive(&parts);
-    let response = match arrival.fault.take() {
-        None => Some(endpoints::answer(&server, &arrival, &parts, body).await),
+    let mut received = server.lock().receive(&parts);
+    let response = match received.fault.take() {
+        None => Some(endpoints::respond(&server, &received, &parts, body).await),
         Some(fault) if fault.is_never() => {
-            // A connection sees that the client is gone only as long as somebody reads from it, and
-            // does not tell a second time: a body that breaks off is all there is to learn.
-            match read(&server, arrival.number, body, usize::MAX, Keep::Nothing).await {
+            // Only a read notices that the client has disconnected, and only once: the body that
+            // breaks off here.
+            match read(
+                &server,
+                received.number,
+                body,
+                usize::MAX,
+                BodyRecord::Length,
+            )
+            .await
+            {
                 Ok(_) => pending().await,
                 Err(_) => None,
             }
         }
-        Some(fault) => fault.answer(&link),
+        Some(fault) => fault.into_response(&connection),
     };
-    if !arrival.latency.is_zero() {
-        sleep(arrival.latency).await;
+    if !received.latency.is_zero() {
+        sleep(received.latency).await;
     }
     let Some(response) = response else {
-        return link.reset();
+        return connection.reset();
     };
-    server.lock().answered(&arrival, response.status());
+    server.lock().answered(&received, response.status());
     response
 }
 
@@ -71,7 +79,7 @@ mod tests {
         request
             .extensions_mut()
             .unwrap()
-            .insert(ConnectInfo(Link::new()));
+            .insert(ConnectInfo(Connection::new()));
         let request = request.body(Body::empty()).unwrap();
         router(Arc::clone(server))
             .oneshot(request)
@@ -80,7 +88,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn latency_comes_after_the_decision_and_before_every_answer() {
+    async fn latency_follows_the_decision_and_precedes_every_response() {
         let server = server();
         let (token, _) = server.lock().issue("a".into(), "monitor".into());
         let second = Duration::from_secs(1);
@@ -105,22 +113,22 @@ mod tests {
         );
         assert_eq!(start.elapsed(), Duration::ZERO);
 
-        let answer = get(&server, "/monitor/v1/monitors", &token);
-        let (response, ()) = tokio::join!(answer, async {
+        let response = get(&server, "/monitor/v1/monitors", &token);
+        let (response, ()) = tokio::join!(response, async {
             tokio::time::advance(second).await;
             assert_eq!(server.lock().log.to_vec()[3].status(), None);
-            server.lock().tokens.kill_all();
+            server.lock().tokens.revoke_all();
         });
         assert_eq!(
             response.status(),
             StatusCode::OK,
-            "the token was alive when its request arrived"
+            "the token was live when its request arrived"
         );
         assert_eq!(server.lock().log.to_vec()[3].status(), Some(StatusCode::OK));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_expired_token_opens_nothing_and_is_not_renewed() {
+    async fn an_expired_token_is_rejected_and_not_refreshed() {
         let server = server();
         let (token, _) = server.lock().issue("a".into(), "monitor".into());
         for (age, status) in [(1799, StatusCode::OK), (1, StatusCode::UNAUTHORIZED)] {
@@ -146,12 +154,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_that_dies_while_it_is_refreshed_is_not_renewed_twice() {
+    async fn a_token_revoked_by_its_refresh_is_not_refreshed_again() {
         let server = server();
         server.lock().refresh_kills_old = true;
         server.lock().issue("a".into(), "monitor".into());
-        assert!(server.lock().renew(1).is_some());
-        assert!(server.lock().renew(1).is_none());
-        assert_eq!(server.lock().tokens.alive(), 1);
+        assert!(server.lock().refresh(1).is_some());
+        assert!(server.lock().refresh(1).is_none());
+        assert_eq!(server.lock().tokens.live_count(), 1);
     }
 }

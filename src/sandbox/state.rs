@@ -1,4 +1,4 @@
-//! Everything the sandbox knows, behind one lock.
+//! The state of the sandbox, behind one lock.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,8 +15,8 @@ use super::{
     tokens::{Owner, Tokens},
 };
 
-/// What the handlers share with the handle. They do not keep the handle, so that its drop ends
-/// them.
+/// The state that the request handlers share with the [`Sandbox`](super::Sandbox). They do not keep
+/// the sandbox itself alive, since its drop ends them.
 pub(super) struct Server(Mutex<State>);
 
 impl Server {
@@ -24,7 +24,7 @@ impl Server {
         Self(Mutex::new(state))
     }
 
-    /// Never held across an await: whatever the sandbox decides, it decides at one moment.
+    /// Never held across an await, so each decision is atomic.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -33,7 +33,7 @@ impl Server {
 pub(super) struct State {
     pub(super) tokens: Tokens,
     pub(super) refresh_kills_old: bool,
-    /// What `expireIn` says, as JSON, if that is not to be the truth.
+    /// The JSON of `expireIn`, if it is not the true value.
     pub(super) expire_in: Option<String>,
     pub(super) counts: Counts,
     pub(super) log: Log,
@@ -42,7 +42,7 @@ pub(super) struct State {
     controls: [Controls; Endpoint::ALL.len()],
 }
 
-/// What was asked for one endpoint.
+/// The latency and the faults of one endpoint.
 #[derive(Default)]
 pub(super) struct Controls {
     pub(super) latency: Duration,
@@ -70,12 +70,12 @@ impl Controls {
     }
 }
 
-/// What was decided about a request the moment it arrived.
-pub(super) struct Arrival {
+/// A request, with all that its head determines.
+pub(super) struct Received {
     /// Its number in the log.
     pub(super) number: u64,
     pub(super) route: Route,
-    /// Whose request it is, and the number of the token that says so, if that token is good here.
+    /// The number and the owner of the token, if it is valid for this product.
     pub(super) caller: Option<(u64, Owner)>,
     pub(super) fault: Option<Fault>,
     pub(super) latency: Duration,
@@ -103,7 +103,7 @@ impl State {
         self.customers.remove(access_key);
     }
 
-    pub(super) fn knows(&self, access_key: &str, secret_key: &str) -> bool {
+    pub(super) fn authenticates(&self, access_key: &str, secret_key: &str) -> bool {
         self.customers
             .get(access_key)
             .is_some_and(|secret| secret == secret_key)
@@ -113,8 +113,8 @@ impl State {
         &mut self.controls[endpoint as usize]
     }
 
-    /// Writes a request down, and decides everything about it that its head can tell.
-    pub(super) fn arrive(&mut self, parts: &Parts) -> Arrival {
+    /// Logs a request, and decides all that its head determines.
+    pub(super) fn receive(&mut self, parts: &Parts) -> Received {
         let route = Route::of(parts.uri.path());
         let endpoint = route.endpoint();
         let number = bearer(&parts.headers).and_then(|token| self.tokens.number(token));
@@ -131,7 +131,7 @@ impl State {
             }
         };
         let number = self.log.push(Recorded::new(parts, endpoint, number));
-        Arrival {
+        Received {
             number,
             route,
             caller,
@@ -140,16 +140,16 @@ impl State {
         }
     }
 
-    pub(super) fn answered(&mut self, arrival: &Arrival, status: StatusCode) {
-        if arrival.route.endpoint() == Some(Endpoint::Resource)
+    pub(super) fn answered(&mut self, received: &Received, status: StatusCode) {
+        if received.route.endpoint() == Some(Endpoint::Resource)
             && status == StatusCode::UNAUTHORIZED
         {
             self.counts.unauthorized += 1;
         }
-        self.log.answered(arrival.number, status);
+        self.log.set_status(received.number, status);
     }
 
-    /// A new token, and `expireIn` to go with it, as JSON.
+    /// Issues a token. Returns it with the JSON of its `expireIn`.
     pub(super) fn issue(&mut self, access_key: Arc<str>, product: Arc<str>) -> (String, String) {
         let token = self.tokens.issue(Owner {
             access_key,
@@ -162,19 +162,19 @@ impl State {
         (token, expire_in)
     }
 
-    /// A new token for the owner of a token, `None` if that has died since its request arrived.
-    pub(super) fn renew(&mut self, old: u64) -> Option<(String, String)> {
+    /// Issues a token to the owner of an old one, `None` if that is no longer live.
+    pub(super) fn refresh(&mut self, old: u64) -> Option<(String, String)> {
         let Owner {
             access_key,
             product,
         } = self.tokens.owner(old)?.clone();
         if self.refresh_kills_old {
-            self.tokens.kill(old);
+            self.tokens.revoke(old);
         }
         Some(self.issue(access_key, product))
     }
 
-    /// Remembers a monitor and says the id it was given.
+    /// Stores a monitor and returns its id.
     pub(super) fn add_monitor(
         &mut self,
         owner: Owner,
@@ -192,7 +192,7 @@ impl State {
     }
 }
 
-/// The one bearer token of a request. Two `Authorization` headers are none.
+/// The bearer token of a request, `None` with more than one `Authorization` header.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {

@@ -15,15 +15,15 @@ use http::{
 use serde_json::json;
 
 use super::{
-    body::{Keep, MAX_KEYS, is_of_type, read},
+    body::{BodyRecord, MAX_KEYS, is_of_type, read},
     state::Server,
 };
 
-/// What a token opens that was asked for without a scope.
+/// The product of a token that was requested without a scope.
 const DEFAULT_SCOPE: &str = "klaas";
 
-pub(super) async fn answer(server: &Server, number: u64, parts: &Parts, body: Body) -> Response {
-    let body = match read(server, number, body, MAX_KEYS, Keep::Everything).await {
+pub(super) async fn respond(server: &Server, number: u64, parts: &Parts, body: Body) -> Response {
+    let body = match read(server, number, body, MAX_KEYS, BodyRecord::Content).await {
         Ok(body) => body,
         Err(response) => return response,
     };
@@ -69,7 +69,7 @@ pub(super) async fn answer(server: &Server, number: u64, parts: &Parts, body: Bo
     };
     let scope = fields.get("scope").map_or(DEFAULT_SCOPE, String::as_str);
     let mut state = server.lock();
-    let Some((id, _)) = client.filter(|(id, secret)| state.knows(id, secret)) else {
+    let Some((id, _)) = client.filter(|(id, secret)| state.authenticates(id, secret)) else {
         return error(
             StatusCode::UNAUTHORIZED,
             "invalid_client",
@@ -96,7 +96,7 @@ pub(super) async fn answer(server: &Server, number: u64, parts: &Parts, body: Bo
         .into_response()
 }
 
-/// RFC 6749, 5.2.
+/// An error response of RFC 6749, section 5.2.
 fn error(status: StatusCode, error: &str, description: &str) -> Response {
     let mut response = (
         status,
@@ -111,7 +111,7 @@ fn error(status: StatusCode, error: &str, description: &str) -> Response {
     response
 }
 
-/// The fields of a form, `None` if one is there twice or is not UTF-8.
+/// The fields of a form, `None` if one occurs twice or is not UTF-8.
 fn form(body: &[u8]) -> Option<HashMap<String, String>> {
     let mut fields = HashMap::new();
     for field in body
@@ -125,7 +125,7 @@ fn form(body: &[u8]) -> Option<HashMap<String, String>> {
     Some(fields)
 }
 
-/// Id and secret in a value of `Authorization`.
+/// Id and secret in the value of `Authorization: Basic`.
 fn basic(value: &HeaderValue) -> Option<(String, String)> {
     let (scheme, encoded) = split(value.as_bytes(), b' ')?;
     if !scheme.eq_ignore_ascii_case(b"basic") {
@@ -136,12 +136,12 @@ fn basic(value: &HeaderValue) -> Option<(String, String)> {
     decode(id).zip(decode(secret))
 }
 
-fn split(bytes: &[u8], mark: u8) -> Option<(&[u8], &[u8])> {
-    let at = bytes.iter().position(|&byte| byte == mark)?;
+fn split(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    let at = bytes.iter().position(|&byte| byte == separator)?;
     Some((&bytes[..at], &bytes[at + 1..]))
 }
 
-/// `application/x-www-form-urlencoded`.
+/// Decodes `application/x-www-form-urlencoded`.
 fn decode(text: &[u8]) -> Option<String> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text;

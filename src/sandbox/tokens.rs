@@ -1,4 +1,4 @@
-//! The tokens that were issued, and which of them still work.
+//! The issued tokens.
 
 use std::{
     collections::HashMap,
@@ -11,10 +11,10 @@ use tokio::time::Instant;
 
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(1800);
 
-/// Every token since the start, the dead ones too: they keep their number in the log.
+/// All tokens since the start. Those that are no longer live stay: the log has their numbers.
 pub(super) struct Tokens {
     lifetime: Duration,
-    /// The token with number n is at n - 1.
+    /// Token number n has index n - 1.
     issued: Vec<Token>,
     numbers: HashMap<String, u64>,
     random: RandomState,
@@ -22,12 +22,12 @@ pub(super) struct Tokens {
 
 struct Token {
     owner: Owner,
-    /// `None` if that is further off than the clock can say.
-    dies: Option<Instant>,
-    killed: bool,
+    /// `None` if the clock cannot represent it.
+    expires_at: Option<Instant>,
+    revoked: bool,
 }
 
-/// Whose token, and for what.
+/// The customer and the product of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Owner {
     pub(super) access_key: Arc<str>,
@@ -44,7 +44,7 @@ impl Tokens {
         }
     }
 
-    /// In whole seconds, which is what `expireIn` can say.
+    /// In whole seconds, the unit of `expireIn`.
     pub(super) fn lifetime(&self) -> Duration {
         self.lifetime
     }
@@ -58,40 +58,42 @@ impl Tokens {
         let value = self.jwt_like(number);
         self.issued.push(Token {
             owner,
-            dies: Instant::now().checked_add(self.lifetime),
-            killed: false,
+            expires_at: Instant::now().checked_add(self.lifetime),
+            revoked: false,
         });
         self.numbers.insert(value.clone(), number);
         value
     }
 
-    /// The number that this token was issued with, alive or not.
+    /// The number of this token, live or not.
     pub(super) fn number(&self, value: &str) -> Option<u64> {
         self.numbers.get(value).copied()
     }
 
-    /// Whose token that is, if it is alive.
+    /// The owner of a token, if it is live.
     pub(super) fn owner(&self, number: u64) -> Option<&Owner> {
         let token = self.issued.get(index(number)?)?;
-        token.is_alive().then_some(&token.owner)
+        token.is_live().then_some(&token.owner)
     }
 
-    pub(super) fn kill(&mut self, number: u64) {
+    pub(super) fn revoke(&mut self, number: u64) {
         if let Some(token) = index(number).and_then(|at| self.issued.get_mut(at)) {
-            token.killed = true;
+            token.revoked = true;
         }
     }
 
-    pub(super) fn kill_all(&mut self) {
-        self.issued.iter_mut().for_each(|token| token.killed = true);
+    pub(super) fn revoke_all(&mut self) {
+        self.issued
+            .iter_mut()
+            .for_each(|token| token.revoked = true);
     }
 
-    pub(super) fn alive(&self) -> usize {
-        self.issued.iter().filter(|token| token.is_alive()).count()
+    pub(super) fn live_count(&self) -> usize {
+        self.issued.iter().filter(|token| token.is_live()).count()
     }
 
-    /// Three segments that look random. They are hashes under a key made at the start, which is
-    /// enough to be unique and hard to mistake for something else; it is no cryptography.
+    /// Three segments that look random. They are hashes under a key from the start of the sandbox:
+    /// unique and hard to mistake for something else, but no cryptography.
     fn jwt_like(&self, number: u64) -> String {
         let mut value = String::with_capacity(98);
         for (segment, words) in [2, 4, 3].into_iter().enumerate() {
@@ -107,8 +109,11 @@ impl Tokens {
 }
 
 impl Token {
-    fn is_alive(&self) -> bool {
-        !self.killed && self.dies.is_none_or(|dies| Instant::now() < dies)
+    fn is_live(&self) -> bool {
+        !self.revoked
+            && self
+                .expires_at
+                .is_none_or(|expires_at| Instant::now() < expires_at)
     }
 }
 
@@ -138,20 +143,20 @@ mod tests {
         }
     }
 
-    fn is_alive(tokens: &Tokens, value: &str) -> bool {
+    fn is_live(tokens: &Tokens, value: &str) -> bool {
         tokens.owner(tokens.number(value).unwrap()).is_some()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_dies_when_its_lifetime_is_over_and_not_before() {
+    async fn a_token_expires_after_its_lifetime_and_not_before() {
         let mut tokens = Tokens::new();
         let value = tokens.issue(owner());
         tokio::time::advance(1799 * SECOND).await;
-        assert!(is_alive(&tokens, &value));
-        assert_eq!(tokens.alive(), 1);
+        assert!(is_live(&tokens, &value));
+        assert_eq!(tokens.live_count(), 1);
         tokio::time::advance(SECOND).await;
-        assert!(!is_alive(&tokens, &value));
-        assert_eq!(tokens.alive(), 0);
+        assert!(!is_live(&tokens, &value));
+        assert_eq!(tokens.live_count(), 0);
         assert_eq!(tokens.number(&value), Some(1));
     }
 
@@ -167,7 +172,7 @@ mod tests {
             assert_eq!(tokens.lifetime(), Duration::from_secs(got));
         }
         let value = tokens.issue(owner());
-        assert!(is_alive(&tokens, &value));
+        assert!(is_live(&tokens, &value));
     }
 
     #[tokio::test(start_paused = true)]
@@ -177,8 +182,8 @@ mod tests {
         tokens.set_lifetime(SECOND);
         let short = tokens.issue(owner());
         tokio::time::advance(SECOND).await;
-        assert!(is_alive(&tokens, &long));
-        assert!(!is_alive(&tokens, &short));
+        assert!(is_live(&tokens, &long));
+        assert!(!is_live(&tokens, &short));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Answers in the shapes that Klavi gives them.
+//! Responses in Klavi's shapes.
 
 use axum::{
     Json,
