@@ -218,7 +218,7 @@ impl Seen {
     pub(crate) fn describe(&self) -> String {
         let Some(status) = self.status else {
             return match &self.end {
-                End::Silence => "nothing, until the caller's own time-out".to_owned(),
+                End::Silence => "nothing, until the caller's own timeout".to_owned(),
                 _ => "the client's error".to_owned(),
             };
         };
@@ -227,7 +227,7 @@ impl Seen {
             End::Whole => "with its body",
             End::Error(_) => "the client's error in the body",
             End::Much => "as much of the body as the caller reads",
-            End::Silence => "the body is missing, until the caller's own time-out",
+            End::Silence => "the body is missing, until the caller's own timeout",
         };
         format!("{}, {end}", status.as_u16())
     }

@@ -69,7 +69,7 @@ fn connecting() -> Vec<Fault> {
             is_slow: false,
         },
         Fault {
-            name: "DNS: no answer",
+            name: "DNS: no response",
             kind: Kind::NoNameServer,
             is_slow: true,
         },
@@ -79,11 +79,11 @@ fn connecting() -> Vec<Fault> {
         ),
         tls("TLS: reset in the handshake", Wire::Reset(Bytes::new())),
         tls(
-            "TLS: answered in plain HTTP",
+            "TLS: plain HTTP response",
             Wire::HalfClose(whole("HTTP/1.1 400 Bad Request\r\n", "no")),
         ),
         tls(
-            "TLS: a certificate that nobody vouches for",
+            "TLS: untrusted certificate",
             Wire::Hold(crate::tls::self_signed()),
         ),
         Fault {
@@ -107,12 +107,12 @@ fn breaking_off() -> Vec<Fault> {
         quick("reset before the head", Wire::Reset(Bytes::new())),
         quick("reset in the head", Wire::Reset(in_head())),
         quick("reset in the body", Wire::Reset(in_body())),
-        quick("reset after the answer", Wire::Reset(whole(HEAD, BODY))),
+        quick("reset after the response", Wire::Reset(whole(HEAD, BODY))),
         quick("half-closed before the head", Wire::HalfClose(Bytes::new())),
         quick("half-closed in the head", Wire::HalfClose(in_head())),
         quick("half-closed in the body", Wire::HalfClose(in_body())),
         quick(
-            "half-closed after the answer",
+            "half-closed after the response",
             Wire::HalfClose(whole(HEAD, BODY)),
         ),
     ]
@@ -161,7 +161,7 @@ fn lengths() -> Vec<Fault> {
             answer(&length(len), &format!("{BODY}\r\n")),
         ),
         quick(
-            "`Content-Length` no number",
+            "`Content-Length` not a number",
             answer("content-length: many", BODY),
         ),
         quick(
@@ -173,10 +173,10 @@ fn lengths() -> Vec<Fault> {
             answer(&fields, &format!("{len:x}\r\n{BODY}\r\n0\r\n\r\n"))
         }),
         quick(
-            "chunk of no length",
+            "chunk without a length",
             answer(CHUNKED, &format!("many\r\n{BODY}\r\n0\r\n\r\n")),
         ),
-        quick("a second answer that nobody asked for", {
+        quick("a second, unsolicited response", {
             let second = BODY.replace("token-0", "nobodys-0");
             Wire::Answer([whole(HEAD, BODY), whole(HEAD, &second)].concat().into())
         }),
@@ -206,7 +206,7 @@ fn endless() -> Vec<Fault> {
             let piece = format!("x-many: {}\r\n", "x".repeat(1014)).repeat(64);
             Wire::Repeat(HEAD.into(), piece.into(), 16 * 16)
         }),
-        quick("gzip bomb of 48 MiB, not asked for", Wire::Answer(bomb())),
+        quick("gzip bomb of 48 MiB, not requested", Wire::Answer(bomb())),
         Fault {
             name: "gzip bomb of 48 MiB, decompressed by the transport",
             kind: Kind::Compressed(Wire::Answer(bomb())),
@@ -233,16 +233,16 @@ fn versions() -> Vec<Fault> {
             Wire::HalfClose(Bytes::from_static(b"SSH-2.0-OpenSSH_9.9\r\n")),
         ),
         quick(
-            "100 Continue, then the answer",
+            "100 Continue, then the response",
             before("HTTP/1.1 100 Continue\r\n\r\n"),
         ),
-        quick("103 Early Hints, then the answer", before(early)),
+        quick("103 Early Hints, then the response", before(early)),
         quick(
-            "103 Early Hints a hundred times, then the answer",
+            "103 Early Hints a hundred times, then the response",
             before(&early.repeat(100)),
         ),
         Fault {
-            name: "103 Early Hints, once and again without an end",
+            name: "103 Early Hints, endlessly",
             kind: Kind::Wire(Wire::Repeat(Bytes::new(), early.into(), usize::MAX)),
             is_slow: true,
         },

@@ -63,7 +63,7 @@ impl Section {
             Self::Raw(Place::Refresh) => &[
                 "the caller sees",
                 "*took*",
-                "the renewal",
+                "the refresh",
                 "*cause*",
                 "the third in a row",
                 "next request",

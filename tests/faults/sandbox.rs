@@ -26,7 +26,7 @@ fn faults() -> Vec<(&'static str, Fault)> {
     let too_long = "x".repeat(64 * 1024 + 1);
     vec![
         ("the connection is reset", Fault::reset()),
-        ("the answer breaks off", Fault::truncated()),
+        ("the response is incomplete", Fault::truncated()),
         (SILENCE, Fault::never()),
         ("a redirect", Fault::redirect("/monitor/v1/elsewhere")),
         ("400", Fault::status(StatusCode::BAD_REQUEST)),

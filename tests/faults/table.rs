@@ -50,7 +50,7 @@ impl Table {
         let difference = only_in(&should, &is, '-') + &only_in(&is, &should, '+');
         assert!(
             is == should,
-            "{PAGE} is not what was seen; to write it anew: FAULTS=write\n{difference}"
+            "{PAGE} differs from this run; to write it: FAULTS=write\n{difference}"
         );
     }
 
