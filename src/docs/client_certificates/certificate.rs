@@ -18,12 +18,12 @@ pub struct CertificateFiles {
     chain: PathBuf,
     key: PathBuf,
     provider: Arc<CryptoProvider>,
-    /// The last pair that was complete.
+    /// The last pair that matched.
     current: Mutex<Arc<CertifiedKey>>,
 }
 
 impl CertificateFiles {
-    /// Reads the files once, so that a wrong path is found at start-up.
+    /// Reads the files once, to find a wrong path at start-up.
     pub fn open(chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, BoxError> {
         let (chain, key) = (chain.into(), key.into());
         let provider = Arc::new(ring::default_provider());
@@ -36,13 +36,13 @@ impl CertificateFiles {
         })
     }
 
-    /// TLS settings with this certificate, for servers that these authorities vouch for.
+    /// TLS settings with this certificate, for servers with a certificate of these authorities.
     pub fn into_tls(self, authorities: RootCertStore) -> Result<ClientConfig, rustls::Error> {
         let mut tls = ClientConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(authorities)
             .with_client_cert_resolver(Arc::new(self));
-        // A resumed session would keep the certificate that it started with.
+        // A resumed session would have the identity of the old certificate.
         tls.resumption = Resumption::disabled();
         Ok(tls)
     }
@@ -55,7 +55,7 @@ impl ResolvesClientCert for CertificateFiles {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match read {
             Ok(pair) => *current = Arc::new(pair),
-            // Only one of the two is replaced yet, or a file is missing.
+            // Only one of the two files is replaced yet, or a file is missing.
             Err(error) => tracing::warn!("the last client certificate stays in use: {error}"),
         }
         Some(current.clone())
@@ -66,7 +66,7 @@ impl ResolvesClientCert for CertificateFiles {
     }
 }
 
-/// Fails if the key is not that of the certificate.
+/// Fails if the key does not match the certificate.
 fn read(chain: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, BoxError> {
     let in_file = |path: &Path, error| format!("{}: {error}", path.display());
     let certificates = CertificateDer::pem_file_iter(chain).and_then(Iterator::collect);

@@ -19,7 +19,7 @@ pub fn https(tls: ClientConfig) -> Https {
     Client::builder(TokioExecutor::new()).build(connector.build())
 }
 
-/// One client carries the token calls and the requests.
+/// A service whose client sends both the token calls and the requests.
 pub fn klavi(
     api: KlaviApi,
     credentials: Credentials,

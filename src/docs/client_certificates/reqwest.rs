@@ -8,7 +8,7 @@ pub fn https(tls: ClientConfig) -> reqwest::Result<Client> {
     client.https_only(true).redirect(Policy::none()).build()
 }
 
-/// One client carries the token calls and the requests.
+/// A service whose client sends both the token calls and the requests.
 pub fn klavi(
     api: KlaviApi,
     credentials: Credentials,
