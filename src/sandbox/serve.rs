@@ -53,7 +53,7 @@ async fn handle(
     let Some(response) = response else {
         return connection.reset();
     };
-    server.lock().answered(&received, response.status());
+    server.lock().set_status(&received, response.status());
     response
 }
 

@@ -140,7 +140,7 @@ impl State {
         }
     }
 
-    pub(super) fn answered(&mut self, received: &Received, status: StatusCode) {
+    pub(super) fn set_status(&mut self, received: &Received, status: StatusCode) {
         if received.route.endpoint() == Some(Endpoint::Resource)
             && status == StatusCode::UNAUTHORIZED
         {

@@ -205,8 +205,8 @@ fn message(fields: &Fields, secrets: &[&str]) -> Option<Message> {
     })
 }
 
-/// Neither a character that shows nothing, nor one that changes how its neighbours are shown. The
-/// Hangul fillers are blank, and `Debug` does not know.
+/// Whether a character is visible and does not change how its neighbours look: `Debug` prints it as
+/// it is, and it is none of the blank Hangul fillers.
 fn is_visible(c: char) -> bool {
     let as_it_is = c.is_ascii_graphic() || c.escape_debug().eq([c]);
     as_it_is && !['\u{115F}', '\u{1160}', '\u{3164}', '\u{FFA0}'].contains(&c)
