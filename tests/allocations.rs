@@ -10,7 +10,7 @@ use futures_util::task::noop_waker_ref;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::Full;
 use klavi_auth::{BoxError, KlaviApi, KlaviAuthLayer, Product, SkipAuth, TokenCache};
-use support::{Scripted, api::Body};
+use support::{ScriptedSource, api::Body};
 use tower::{Layer, Service, ServiceExt};
 
 const NAMES: [HeaderName; 7] = [
@@ -78,7 +78,7 @@ where
 async fn the_fresh_path_allocates_nothing_beyond_the_copy_for_the_resend() {
     let layer = KlaviAuthLayer::new(
         &KlaviApi::production(Product::Monitor),
-        TokenCache::new(Scripted::tokens()),
+        TokenCache::new(ScriptedSource::tokens()),
     );
     layer.cache().warm_up().await.unwrap();
 
@@ -107,7 +107,7 @@ fn skipped() -> Request<Body> {
 async fn a_clone_for_every_request_allocates_no_more_than_one_for_all() {
     let layer = KlaviAuthLayer::new(
         &KlaviApi::production(Product::Monitor),
-        TokenCache::new(Scripted::tokens()),
+        TokenCache::new(ScriptedSource::tokens()),
     );
     layer.cache().warm_up().await.unwrap();
     let cloning = layer.layer(tower::service_fn(respond));
@@ -126,7 +126,7 @@ async fn a_clone_for_every_request_allocates_no_more_than_one_for_all() {
 #[tokio::test]
 async fn a_request_of_a_customer_allocates_no_more_than_others() {
     let layer = KlaviAuthLayer::without_cache(&KlaviApi::production(Product::Monitor)).send_once();
-    let customer = TokenCache::new(Scripted::tokens());
+    let customer = TokenCache::new(ScriptedSource::tokens());
     customer.warm_up().await.unwrap();
     let service = layer.layer(tower::service_fn(respond));
     let marked = || {
@@ -146,7 +146,7 @@ async fn a_request_of_a_customer_allocates_no_more_than_others() {
 fn the_future_is_at_most_128_bytes_larger_than_the_inner_one() {
     let layer = KlaviAuthLayer::new(
         &KlaviApi::production(Product::Monitor),
-        TokenCache::new(Scripted::tokens()),
+        TokenCache::new(ScriptedSource::tokens()),
     );
     fn beyond<S: Service<Request<Body>>, T: Service<Request<Body>>>(_: &S, _: &T) -> usize {
         size_of::<S::Future>() - size_of::<T::Future>()
@@ -165,7 +165,7 @@ fn the_future_is_at_most_128_bytes_larger_than_the_inner_one() {
 async fn cloning_the_service_allocates_nothing() {
     let layer = KlaviAuthLayer::new(
         &KlaviApi::production(Product::Monitor),
-        TokenCache::new(Scripted::tokens()),
+        TokenCache::new(ScriptedSource::tokens()),
     );
     let service = layer.layer(tower::service_fn(respond));
     service.clone().oneshot(request(7)).await.unwrap();
@@ -174,7 +174,7 @@ async fn cloning_the_service_allocates_nothing() {
 
 #[tokio::test]
 async fn handing_out_a_token_allocates_nothing() {
-    let cache = TokenCache::new(Scripted::tokens());
+    let cache = TokenCache::new(ScriptedSource::tokens());
     cache.warm_up().await.unwrap();
     let cx = &mut std::task::Context::from_waker(noop_waker_ref());
     let count =

@@ -2,8 +2,7 @@
 //! token, and its end.
 #![cfg(feature = "sandbox")]
 
-#[path = "support/front.rs"]
-mod front;
+mod support;
 
 use std::time::Duration;
 #[cfg(unix)]
@@ -14,7 +13,6 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use front::{Front, answer, channel, http, json, soon, until};
 use futures_util::StreamExt;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -22,6 +20,7 @@ use klavi_auth::{
     Credentials,
     sandbox::{Endpoint, Fault, Sandbox},
 };
+use support::front::{Front, answer, channel, http, json, soon, until};
 use tokio::net::TcpStream;
 
 fn status(code: u16) -> Fault {
@@ -282,7 +281,7 @@ async fn told_to_stop_it_finishes_what_is_under_way_and_takes_nothing_new() {
 #[test]
 fn as_a_process() {
     if std::env::var_os("KLAVI_TEST_GATEWAY").is_some() {
-        front::main().unwrap();
+        support::front::main().unwrap();
     }
 }
 

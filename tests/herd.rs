@@ -5,7 +5,7 @@ mod support;
 use http::Response;
 use klavi_auth::{BoxError, KlaviApi, KlaviAuthLayer, Product, TokenCache};
 use support::{
-    Manual,
+    ManualSource,
     api::{Body, get},
     token,
 };
@@ -15,7 +15,7 @@ const CALLERS: usize = 100_000;
 
 #[tokio::test(start_paused = true)]
 async fn case_23_100_000_callers_of_the_cache_share_one_fetch() {
-    let source = Manual::default();
+    let source = ManualSource::default();
     let cache = TokenCache::new(source.clone());
     let calls: Vec<_> = (0..CALLERS)
         .map(|_| {
@@ -35,7 +35,7 @@ async fn case_23_100_000_callers_of_the_cache_share_one_fetch() {
 
 #[tokio::test(start_paused = true)]
 async fn case_23_100_000_requests_through_the_layer_share_one_fetch() {
-    let source = Manual::default();
+    let source = ManualSource::default();
     let inner = tower::service_fn(|request: http::Request<Body>| {
         assert_eq!(request.headers()["authorization"], "Bearer t1");
         std::future::ready(Ok::<_, BoxError>(Response::new(())))

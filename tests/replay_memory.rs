@@ -14,27 +14,13 @@ use std::{
 use allocation_counter::measure;
 use bytes::Bytes;
 use http::{Request, Response};
-use klavi_auth::{
-    BoxError, KlaviApi, KlaviAuthLayer, NoResend, Product, RecordBody, ReplayBody, TokenCache,
-    TokenSource,
-};
+use klavi_auth::{BoxError, KlaviApi, KlaviAuthLayer, NoResend, Product};
 use support::{
-    Scripted,
+    ScriptedSource,
     api::{ok, status},
-    streams::{Own, Parts, Streams, data, next, rest},
+    streams::{Own, Parts, Streams, data, next, recording_layer, rest},
 };
 use tower::{Layer, Service, ServiceExt};
-
-fn layer<B>(
-    source: impl TokenSource,
-    construct: fn(ReplayBody<B>) -> B,
-) -> KlaviAuthLayer<RecordBody<B>> {
-    KlaviAuthLayer::new(
-        &KlaviApi::production(Product::Monitor),
-        TokenCache::new(source),
-    )
-    .replay_with(construct)
-}
 
 fn post(body: Own) -> Request<Own> {
     Request::post("/monitor/x").body(body).unwrap()
@@ -61,7 +47,7 @@ where
 
 #[tokio::test]
 async fn case_53_an_empty_body_allocates_nothing_and_another_one_does() {
-    let layer = layer(Scripted::tokens(), axum::body::Body::new);
+    let layer = recording_layer(ScriptedSource::tokens(), axum::body::Body::new);
     layer.cache().warm_up().await.unwrap();
     let service = &mut layer.layer(tower::service_fn(respond));
     let mut count = |body| allocations(service, body);
@@ -91,8 +77,8 @@ async fn case_48_what_is_not_to_be_resent_is_not_recorded() {
         assert_eq!(rest(request.body_mut()).await?, ["one", "two"]);
         status(401, "original")
     });
-    let source = Scripted::tokens();
-    let layer = layer(source.clone(), Own::again);
+    let source = ScriptedSource::tokens();
+    let layer = recording_layer(source.clone(), Own::again);
     let mut request = post(Own::of(vec![data("one"), data("two")]));
     request.extensions_mut().insert(NoResend);
     let response = layer.layer(inner.clone()).oneshot(request).await.unwrap();
@@ -129,7 +115,7 @@ async fn case_54_what_is_known_to_be_too_long_is_not_recorded() {
         assert_eq!(request.body().is_original(), number == 2);
         ok("fine")
     });
-    let service = layer(Scripted::tokens(), Own::again)
+    let service = recording_layer(ScriptedSource::tokens(), Own::again)
         .replay_limit(3)
         .layer(inner.clone());
     for text in ["fit", "long"] {
@@ -190,7 +176,7 @@ async fn the_recordings_memory_is_freed_with_the_answer() {
             ok("fine")
         }
     });
-    let service = layer(Scripted::tokens(), Own::again).layer(inner);
+    let service = recording_layer(ScriptedSource::tokens(), Own::again).layer(inner);
     let response = service.oneshot(post(Own::of(parts))).await.unwrap();
     assert_eq!(alive.load(Ordering::SeqCst), 0);
     assert!(first.lock().unwrap().is_some());
@@ -213,7 +199,7 @@ async fn case_54_over_the_cap_the_recordings_memory_is_freed_at_once() {
             ok("fine")
         }
     });
-    let service = layer(Scripted::tokens(), Own::again)
+    let service = recording_layer(ScriptedSource::tokens(), Own::again)
         .replay_limit(25)
         .layer(inner);
     assert_eq!(

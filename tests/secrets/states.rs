@@ -17,7 +17,9 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use crate::{
     book,
     needles::{self, ACCESS, BEARER, CUSTOMER_ACCESS, CUSTOMER_SECRET, SECRET, TOKENS},
-    support::{self, LIFETIME, Manual, api::get, pass, poll_once, runtime, secs, settle, token},
+    support::{
+        self, LIFETIME, ManualSource, api::get, pass, poll_once, runtime, secs, settle, token,
+    },
 };
 
 pub(crate) fn values() {
@@ -102,7 +104,7 @@ pub(crate) fn values() {
 
 pub(crate) fn caches() {
     runtime().block_on(async {
-        let source = Manual::default();
+        let source = ManualSource::default();
         let cache = support::cache_drawing(0.0, source.clone());
         let look = |state| {
             book::show(state, &cache);
@@ -145,7 +147,11 @@ pub(crate) fn caches() {
 }
 
 /// Ends a fetch, and prints what it was asked with.
-async fn requested(source: &Manual, state: &str, answer: Result<NewToken, Error>) -> Predecessor {
+async fn requested(
+    source: &ManualSource,
+    state: &str,
+    answer: Result<NewToken, Error>,
+) -> Predecessor {
     let fetch = source.next().await;
     let predecessor = fetch.predecessor.clone();
     book::show(state, &predecessor);
@@ -193,7 +199,7 @@ pub(crate) fn customers() {
 /// A service and its futures, from the wait for a token to the resend.
 pub(crate) fn services() {
     runtime().block_on(async {
-        let source = Manual::default();
+        let source = ManualSource::default();
         let layer = KlaviAuthLayer::new(
             &KlaviApi::production(Product::Monitor),
             TokenCache::new(source.clone()),

@@ -22,7 +22,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use crate::{
     heard::{Lines, hear},
     support::{
-        Logged, Manual, Scripted,
+        LoggedSource, ManualSource, ScriptedSource,
         api::{Api, get, ok, status},
         call, pass, rejected, reset, secs, settle, token,
     },
@@ -35,7 +35,7 @@ fn layer(lines: &Lines, source: impl klavi_auth::TokenSource) -> KlaviAuthLayer 
 #[test]
 fn case_62_a_healthy_day_is_one_fetch_and_refreshes() {
     let (lines, ..) = hear(|lines| async move {
-        let cache = lines.cache(Scripted::tokens());
+        let cache = lines.cache(ScriptedSource::tokens());
         for _ in 0..3 {
             cache.get().await.unwrap();
             pass(secs(1400)).await;
@@ -100,7 +100,7 @@ fn case_62_a_token_from_refresh_and_from_auth_are_told_apart() {
 #[test]
 fn case_62_a_failed_refresh_is_one_warning_and_each_caller_served_is_counted() {
     let (lines, ..) = hear(|lines| async move {
-        let cache = lines.cache(Logged::new(|n| {
+        let cache = lines.cache(LoggedSource::new(|n| {
             if n == 2 {
                 reset()
             } else {
@@ -134,7 +134,7 @@ fn case_62_a_failed_refresh_is_one_warning_and_each_caller_served_is_counted() {
 #[test]
 fn case_62_requests_of_a_layer_that_are_served_while_failing_are_counted_too() {
     let (lines, ..) = hear(|lines| async move {
-        let source = Logged::new(|n| if n == 1 { token("t1") } else { rejected() });
+        let source = LoggedSource::new(|n| if n == 1 { token("t1") } else { rejected() });
         let service = layer(&lines, source).layer(Api::accepting(|_| true));
         service.clone().oneshot(get("/monitor/x")).await.unwrap();
         pass(secs(1170)).await;
@@ -156,7 +156,9 @@ fn case_62_requests_of_a_layer_that_are_served_while_failing_are_counted_too() {
 #[test]
 fn case_62_attempts_that_fail_are_told_and_what_comes_after_is_a_recovery() {
     let (lines, ..) = hear(|lines| async move {
-        let cache = lines.cache(Logged::new(|n| if n < 3 { reset() } else { token("t") }));
+        let cache = lines.cache(LoggedSource::new(
+            |n| if n < 3 { reset() } else { token("t") },
+        ));
         cache.get().await.unwrap();
     });
     let expected = [
@@ -170,7 +172,7 @@ fn case_62_attempts_that_fail_are_told_and_what_comes_after_is_a_recovery() {
 #[test]
 fn case_62_a_failed_fetch_is_told_once_for_all_who_wait_and_for_all_who_come_within_the_back_off() {
     let (lines, ..) = hear(|lines| async move {
-        let cache = lines.cache(Scripted::new([rejected()]));
+        let cache = lines.cache(ScriptedSource::new([rejected()]));
         let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
         for caller in callers {
             caller.await.unwrap().unwrap_err();
@@ -186,7 +188,7 @@ fn case_62_a_failed_fetch_is_told_once_for_all_who_wait_and_for_all_who_come_wit
 #[test]
 fn case_62_a_time_out_and_a_panic_are_failures() {
     let (lines, ..) = hear(|lines| async move {
-        let source = Manual::default();
+        let source = ManualSource::default();
         let cache = lines.cache(source.clone());
         let caller = call(&cache);
         pass(secs(10)).await;
@@ -208,8 +210,8 @@ fn case_62_a_time_out_and_a_panic_are_failures() {
 #[test]
 fn case_62_a_401_is_a_rejection_a_fetch_and_a_resend() {
     let (lines, ..) = hear(|lines| async move {
-        let service =
-            layer(&lines, Scripted::tokens()).layer(Api::accepting(|seen| seen == "Bearer t2"));
+        let service = layer(&lines, ScriptedSource::tokens())
+            .layer(Api::accepting(|seen| seen == "Bearer t2"));
         assert_eq!(
             service.oneshot(get("/monitor/x")).await.unwrap().status(),
             200
@@ -227,7 +229,7 @@ fn case_62_a_401_is_a_rejection_a_fetch_and_a_resend() {
 #[test]
 fn case_62_of_many_401s_to_one_token_only_the_first_took_it_out_of_use() {
     let (lines, counts, _) = hear(|lines| async move {
-        let source = Manual::default();
+        let source = ManualSource::default();
         let layer = layer(&lines, source.clone());
         let all_sent = Arc::new(Barrier::new(10));
         let service = layer.layer(Api::new(move |seen| {
@@ -269,7 +271,7 @@ fn case_62_a_resend_that_is_given_up_says_why() {
     let nobody = || Api::new(|_| ready(status(401, "no")));
 
     let (lines, ..) = hear(|lines| async move {
-        layer(&lines, Scripted::tokens())
+        layer(&lines, ScriptedSource::tokens())
             .layer(nobody())
             .oneshot(get("/monitor/x"))
             .await
@@ -278,7 +280,7 @@ fn case_62_a_resend_that_is_given_up_says_why() {
     assert_eq!(given_up(lines), ["g2 rejected_again"]);
 
     let (lines, ..) = hear(|lines| async move {
-        let layer = layer(&lines, Scripted::tokens());
+        let layer = layer(&lines, ScriptedSource::tokens());
         layer
             .clone()
             .send_once()
@@ -298,7 +300,7 @@ fn case_62_a_resend_that_is_given_up_says_why() {
             Ok::<_, klavi_auth::BoxError>(unauthorized.unwrap())
         });
         let too_long = get("/monitor/x").map(|_| axum::body::Body::from("12345"));
-        layer(&lines, Scripted::tokens())
+        layer(&lines, ScriptedSource::tokens())
             .replay_with(axum::body::Body::new)
             .replay_limit(4)
             .layer(reject)
@@ -309,7 +311,7 @@ fn case_62_a_resend_that_is_given_up_says_why() {
     assert_eq!(given_up(lines), ["g1 no_backup"]);
 
     let (lines, ..) = hear(|lines| async move {
-        let source = Logged::new(|n| if n == 1 { token("t1") } else { rejected() });
+        let source = LoggedSource::new(|n| if n == 1 { token("t1") } else { rejected() });
         layer(&lines, source)
             .layer(nobody())
             .oneshot(get("/monitor/x"))
@@ -362,7 +364,7 @@ fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
             times: times(),
             at_second: |_: &mut Context<'_>| Poll::Ready(Err("gone".into())),
         };
-        let layer = layer(&lines, Scripted::tokens());
+        let layer = layer(&lines, ScriptedSource::tokens());
         layer.cache().warm_up().await.unwrap();
         layer
             .layer(inner)
@@ -375,7 +377,7 @@ fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
     // The new token is taken out of use while the inner service gets ready, and there is no other:
     // the caller waits for the fetch that fails ...
     let (lines, ..) = hear(|lines| async move {
-        let source = Logged::new(|n| {
+        let source = LoggedSource::new(|n| {
             if n <= 2 {
                 token(&format!("t{n}"))
             } else {
@@ -413,7 +415,7 @@ fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
 
     // ... or it has failed already, in the background: the inner service took its time.
     let (lines, ..) = hear(|lines| async move {
-        let source = Logged::new(|n| {
+        let source = LoggedSource::new(|n| {
             if n <= 2 {
                 token(&format!("t{n}"))
             } else {
@@ -460,7 +462,7 @@ fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
 fn case_62_a_401_over_budget_is_one_warning_and_a_count_for_each_401() {
     let (lines, counts, log) = hear(|lines| async move {
         let service =
-            layer(&lines, Scripted::tokens()).layer(Api::new(|_| ready(status(401, "no"))));
+            layer(&lines, ScriptedSource::tokens()).layer(Api::new(|_| ready(status(401, "no"))));
         for _ in 0..10 {
             assert_eq!(
                 service
@@ -501,7 +503,7 @@ fn case_62_a_401_over_budget_is_one_warning_and_a_count_for_each_401() {
 #[test]
 fn case_62_an_invalidated_token_is_told_once() {
     let (lines, ..) = hear(|lines| async move {
-        let cache = lines.cache(Scripted::tokens());
+        let cache = lines.cache(ScriptedSource::tokens());
         let token = cache.get().await.unwrap();
         cache.invalidate(&token);
         cache.invalidate(&token);
@@ -519,7 +521,7 @@ fn case_62_an_invalidated_token_is_told_once() {
 #[test]
 fn case_62_the_fetch_after_a_quiet_hour_is_told_as_such() {
     let (lines, ..) = hear(|lines| async move {
-        let cache = lines.cache(Scripted::tokens());
+        let cache = lines.cache(ScriptedSource::tokens());
         cache.get().await.unwrap();
         pass(secs(3600)).await;
         cache.get().await.unwrap();

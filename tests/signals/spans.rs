@@ -5,7 +5,8 @@ use tracing::{Instrument, Level};
 
 use crate::{
     support::{
-        Logged, Manual, Scripted, cache_drawing, call, pass, poll_once, reset, runtime, secs, token,
+        LoggedSource, ManualSource, ScriptedSource, cache_drawing, call, pass, poll_once, reset,
+        runtime, secs, token,
     },
     traces::{self, Log, Span},
 };
@@ -32,7 +33,7 @@ const ALL: [&str; 5] = ["cache", "reason", "outcome", "attempt", "latency_ms"];
 #[test]
 fn case_62_a_fetch_is_a_span_that_follows_from_the_request_that_caused_it() {
     let log = log_of(async {
-        let cache = TokenCache::new(Scripted::tokens());
+        let cache = TokenCache::new(ScriptedSource::tokens());
         let request = tracing::info_span!(target: "caller", "request");
         cache.get().instrument(request).await.unwrap();
     });
@@ -81,7 +82,7 @@ fn case_62_one_span_has_all_attempts_and_the_time_of_all() {
     let log = log_of(async {
         let cache = cache_drawing(
             1.0,
-            Logged::new(|n| if n < 3 { reset() } else { token("t") }),
+            LoggedSource::new(|n| if n < 3 { reset() } else { token("t") }),
         );
         cache.get().await.unwrap();
     });
@@ -95,7 +96,7 @@ fn case_62_one_span_has_all_attempts_and_the_time_of_all() {
 #[test]
 fn case_62_a_span_says_why_it_failed() {
     let log = log_of(async {
-        let cache = cache_drawing(1.0, Manual::default());
+        let cache = cache_drawing(1.0, ManualSource::default());
         cache.get().await.unwrap_err();
     });
     assert_eq!(
@@ -107,7 +108,7 @@ fn case_62_a_span_says_why_it_failed() {
 #[test]
 fn case_30_the_span_of_a_fetch_whose_runtime_went_away_says_so() {
     traces::listen();
-    let (source, runtime) = (Manual::default(), runtime());
+    let (source, runtime) = (ManualSource::default(), runtime());
     let cache = TokenCache::new(source.clone());
     runtime.block_on(async {
         drop(call(&cache));
@@ -121,7 +122,7 @@ fn case_30_the_span_of_a_fetch_whose_runtime_went_away_says_so() {
 #[test]
 fn a_caller_outside_of_any_span_causes_a_span_that_follows_nothing() {
     let log = log_of(async {
-        let cache = TokenCache::new(Scripted::tokens());
+        let cache = TokenCache::new(ScriptedSource::tokens());
         let mut caller = Box::pin(cache.get());
         assert!(poll_once(&mut caller).is_pending());
         caller.await.unwrap();
@@ -135,7 +136,7 @@ fn info_is_quiet_on_a_healthy_day_and_warn_says_that_something_failed() {
         let failing = |n: usize| n == 60;
         let cache = cache_drawing(
             1.0,
-            Logged::new(move |n| {
+            LoggedSource::new(move |n| {
                 if failing(n) {
                     reset()
                 } else {

@@ -6,8 +6,8 @@ mod axum_state;
 
 use std::time::Duration;
 
-use crate::front::{Front, answer, channel, http, json, soon};
-use crate::revocations::a_hundred_posts;
+use crate::support::front::{Front, answer, channel, http, json, soon};
+use crate::support::revocations::a_hundred_posts;
 use axum::{
     Router,
     body::Body,

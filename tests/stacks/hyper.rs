@@ -3,7 +3,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use crate::revocations::a_hundred_posts;
+use crate::support::revocations::a_hundred_posts;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{Request, Version};

@@ -1,28 +1,19 @@
 //! The layer in the stacks that people have.
 #![cfg(all(feature = "reqwest-middleware", feature = "sandbox"))]
 
-#[path = "../support/front.rs"]
-mod front;
-#[path = "../support/grpc.rs"]
-mod grpc;
-#[path = "../support/requests.rs"]
-mod requests;
-#[path = "../support/revocations.rs"]
-mod revocations;
-#[path = "../support/revoking.rs"]
-mod revoking;
-#[path = "../support/sockets.rs"]
-mod sockets;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod axum;
+mod grpc;
 mod hyper;
 mod products;
+mod requests;
 mod reqwest;
 mod reqwest_company;
 mod reqwest_middleware;
 mod reqwest_retry;
+mod revoking;
 mod send;
 mod tonic;
 mod tower;

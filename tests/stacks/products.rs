@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     requests,
-    sockets::{Body, Caller, Http, World, http1, soon},
+    support::sockets::{Body, Caller, Http, TestStack, http1, soon},
 };
 use http::Request;
 use klavi_auth::{
@@ -30,11 +30,11 @@ fn orders(n: usize) -> Vec<Vec<usize>> {
     orders(last).into_iter().flat_map(insert).collect()
 }
 
-fn layers(world: &World, products: &[&str]) -> Vec<KlaviAuthLayer> {
+fn layers(stack: &TestStack, products: &[&str]) -> Vec<KlaviAuthLayer> {
     let layer = |path: &&str| {
         let product = path.parse().unwrap();
-        world
-            .builder_for(product, world.sandbox.credentials())
+        stack
+            .builder_for(product, stack.sandbox.credentials())
             .build()
             .unwrap()
     };
@@ -42,7 +42,7 @@ fn layers(world: &World, products: &[&str]) -> Vec<KlaviAuthLayer> {
 }
 
 /// The client with these layers around it, the first one innermost.
-fn stack(layers: &[KlaviAuthLayer], order: &[usize]) -> Klavi {
+fn around_client(layers: &[KlaviAuthLayer], order: &[usize]) -> Klavi {
     let client = Klavi::new(ServiceExt::<Request<Body>>::map_err(
         http1(),
         BoxError::from,
@@ -52,8 +52,8 @@ fn stack(layers: &[KlaviAuthLayer], order: &[usize]) -> Klavi {
     })
 }
 
-fn get(world: &World, path: &str) -> Request<Body> {
-    Request::get(format!("{}{path}", world.sandbox.base_url()))
+fn get(stack: &TestStack, path: &str) -> Request<Body> {
+    Request::get(format!("{}{path}", stack.sandbox.base_url()))
         .body(Body::default())
         .unwrap()
 }
@@ -61,23 +61,23 @@ fn get(world: &World, path: &str) -> Request<Body> {
 /// Calls every product twice, revokes all tokens, and calls every product again.
 async fn each_product_has_its_own_token(products: &[&str]) {
     for order in orders(products.len()) {
-        let world = requests::world().await;
-        let klavi = stack(&layers(&world, products), &order);
-        let call_all = async |world: &World| {
+        let stack = requests::default_stack().await;
+        let klavi = around_client(&layers(&stack, products), &order);
+        let call_all = async |stack: &TestStack| {
             for path in products {
                 let status = klavi
-                    .status(get(world, &format!("/{path}/v1/monitors")))
+                    .status(get(stack, &format!("/{path}/v1/monitors")))
                     .await;
                 assert_eq!(status, 200, "{path} in {order:?}");
             }
         };
         let n = products.len() as u64;
-        call_all(&world).await;
-        call_all(&world).await;
-        assert_eq!(world.counts(), [n, 0, 2 * n, 0], "{order:?}");
-        world.sandbox.revoke_all();
-        call_all(&world).await;
-        assert_eq!(world.counts(), [2 * n, 0, 4 * n, n], "{order:?}");
+        call_all(&stack).await;
+        call_all(&stack).await;
+        assert_eq!(stack.counts(), [n, 0, 2 * n, 0], "{order:?}");
+        stack.sandbox.revoke_all();
+        call_all(&stack).await;
+        assert_eq!(stack.counts(), [2 * n, 0, 4 * n, n], "{order:?}");
     }
 }
 
@@ -109,42 +109,42 @@ async fn case_57_products_of_two_segments_serve_their_own_paths_in_any_order() {
 
 #[tokio::test]
 async fn payments_with_a_cache_each_cost_an_auth_each_and_no_401() {
-    let world = requests::world().await;
-    let api = world.sandbox.api(Product::PaymentCustomer);
+    let stack = requests::default_stack().await;
+    let api = stack.sandbox.api(Product::PaymentCustomer);
     let source = Arc::new(KlaviSource::new(
         api.clone(),
-        world.sandbox.credentials(),
+        stack.sandbox.credentials(),
         http1(),
     ));
     let klavi = KlaviAuthLayer::without_cache(&api).layer(http1());
     for payments in 1..=3 {
-        let mut request = get(&world, "/payment/customer/v1/echo");
+        let mut request = get(&stack, "/payment/customer/v1/echo");
         request
             .extensions_mut()
             .insert(TokenCache::new(Arc::clone(&source)));
         assert_eq!(klavi.status(request).await, 200);
-        assert_eq!(world.counts(), [payments, 0, payments, 0]);
+        assert_eq!(stack.counts(), [payments, 0, payments, 0]);
     }
 }
 
 #[tokio::test]
 async fn case_57_a_path_of_no_layers_product_has_no_token_and_its_401_starts_nothing() {
-    let world = requests::world().await;
-    let layers = layers(&world, &PRODUCTS);
+    let stack = requests::default_stack().await;
+    let layers = layers(&stack, &PRODUCTS);
     for order in orders(2) {
-        let klavi = stack(&layers, &order);
+        let klavi = around_client(&layers, &order);
         for path in [
             "/links/v1/echo",
             "/monitoring/v1/echo",
             "/data.v2/v1/echo",
             "/monitor/../links/v1/echo",
         ] {
-            assert_ne!(klavi.status(get(&world, path)).await, 200, "{path}");
+            assert_ne!(klavi.status(get(&stack, path)).await, 200, "{path}");
         }
     }
-    assert_eq!(world.counts()[0], 0);
+    assert_eq!(stack.counts()[0], 0);
     assert!(
-        world
+        stack
             .log_of(Endpoint::Resource)
             .iter()
             .all(|entry| entry.token().is_none())
@@ -153,31 +153,31 @@ async fn case_57_a_path_of_no_layers_product_has_no_token_and_its_401_starts_not
 
 #[tokio::test]
 async fn case_57_a_layer_for_the_whole_origin_hides_the_layers_inside_of_it() {
-    let world = requests::world().await;
-    let [monitor, data] = <[_; 2]>::try_from(layers(&world, &PRODUCTS[..2])).unwrap();
+    let stack = requests::default_stack().await;
+    let [monitor, data] = <[_; 2]>::try_from(layers(&stack, &PRODUCTS[..2])).unwrap();
     let outside = ServiceBuilder::new()
         .layer(monitor.clone().whole_origin())
         .layer(data.clone())
         .service(http1());
-    assert_eq!(outside.status(get(&world, "/monitor/v1/echo")).await, 200);
-    assert_eq!(outside.status(get(&world, "/data/v1/echo")).await, 401);
+    assert_eq!(outside.status(get(&stack, "/monitor/v1/echo")).await, 200);
+    assert_eq!(outside.status(get(&stack, "/data/v1/echo")).await, 401);
     let inside = ServiceBuilder::new()
         .layer(data)
         .layer(monitor.whole_origin())
         .service(http1());
-    assert_eq!(inside.status(get(&world, "/data/v1/echo")).await, 200);
-    assert_eq!(inside.status(get(&world, "/links/v1/echo")).await, 401);
+    assert_eq!(inside.status(get(&stack, "/data/v1/echo")).await, 200);
+    assert_eq!(inside.status(get(&stack, "/links/v1/echo")).await, 401);
 }
 
 #[tokio::test]
 async fn case_57_a_customers_request_is_served_by_any_products_layer() {
-    let world = requests::world().await;
-    let monitor = KlaviAuthLayer::without_cache(&world.sandbox.api(Product::Monitor));
-    let customer = world
-        .builder_for(Product::Data, world.sandbox.credentials())
+    let stack = requests::default_stack().await;
+    let monitor = KlaviAuthLayer::without_cache(&stack.sandbox.api(Product::Monitor));
+    let customer = stack
+        .builder_for(Product::Data, stack.sandbox.credentials())
         .build()
         .unwrap();
-    let mut request = get(&world, "/data/v1/echo");
+    let mut request = get(&stack, "/data/v1/echo");
     request.extensions_mut().insert(customer.cache().clone());
     assert_eq!(monitor.layer(http1()).status(request).await, 200);
 }
@@ -185,8 +185,8 @@ async fn case_57_a_customers_request_is_served_by_any_products_layer() {
 #[tokio::test]
 async fn case_57_two_products_middleware_serve_their_own_paths_in_either_order() {
     for order in orders(2) {
-        let world = requests::world().await;
-        let layers = layers(&world, &PRODUCTS);
+        let stack = requests::default_stack().await;
+        let layers = layers(&stack, &PRODUCTS);
         let client = order.iter().fold(
             ::reqwest_middleware::ClientBuilder::new(requests::http()),
             |client, layer| client.with(KlaviAuthMiddleware::from(&layers[*layer])),
@@ -194,10 +194,10 @@ async fn case_57_two_products_middleware_serve_their_own_paths_in_either_order()
         let client = client.build();
         for revoked in [false, true] {
             if revoked {
-                world.sandbox.revoke_all();
+                stack.sandbox.revoke_all();
             }
             for name in &PRODUCTS[..2] {
-                let url = format!("{}/{name}/v1/monitors", world.sandbox.base_url());
+                let url = format!("{}/{name}/v1/monitors", stack.sandbox.base_url());
                 assert_eq!(
                     soon(client.get(url).send()).await.unwrap().status(),
                     200,
@@ -205,6 +205,6 @@ async fn case_57_two_products_middleware_serve_their_own_paths_in_either_order()
                 );
             }
         }
-        assert_eq!(world.counts(), [4, 0, 6, 2]);
+        assert_eq!(stack.counts(), [4, 0, 6, 2]);
     }
 }

@@ -5,8 +5,10 @@ use std::{
     time::Duration,
 };
 
-use crate::requests::{bodies, get, http, post, send, status, streamed, unpooled, with, world};
-use crate::sockets::{World, secs, soon};
+use crate::requests::{
+    bodies, default_stack, get, http, post, send, status, streamed, unpooled, with,
+};
+use crate::support::sockets::{TestStack, secs, soon};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Version};
 use http_body_util::Full;
@@ -17,26 +19,26 @@ use klavi_auth::{
 use reqwest::{Body, Client, Request, Response};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
-/// A world whose first token was fetched, used and revoked.
+/// A stack whose first token was fetched, used and revoked.
 async fn revoked<R>(
-    layer: impl FnOnce(&World) -> KlaviAuthLayer<R>,
-) -> (World, KlaviAuth<Client, R>)
+    layer: impl FnOnce(&TestStack) -> KlaviAuthLayer<R>,
+) -> (TestStack, KlaviAuth<Client, R>)
 where
     KlaviAuthLayer<R>: Layer<Client, Service = KlaviAuth<Client, R>>,
     KlaviAuth<Client, R>:
         Service<Request, Response = Response, Error = klavi_auth::BoxError> + Clone,
 {
-    let world = world().await;
-    let service = layer(&world).layer(unpooled());
-    assert_eq!(status(&service, get(&world, "echo")).await, 200);
-    world.sandbox.revoke_all();
-    (world, service)
+    let stack = default_stack().await;
+    let service = layer(&stack).layer(unpooled());
+    assert_eq!(status(&service, get(&stack, "echo")).await, 200);
+    stack.sandbox.revoke_all();
+    (stack, service)
 }
 
 #[tokio::test]
 async fn case_40_52_a_401_leads_to_one_renewal_and_one_resend_of_bytes() {
-    let (world, service) = revoked(World::layer).await;
-    let response = send(&service, post(&world, "echo", "payload")).await;
+    let (stack, service) = revoked(TestStack::layer).await;
+    let response = send(&service, post(&stack, "echo", "payload")).await;
     assert_eq!(response.status(), 200);
     assert!(
         response
@@ -45,84 +47,84 @@ async fn case_40_52_a_401_leads_to_one_renewal_and_one_resend_of_bytes() {
             .unwrap()
             .contains(r#""body":"payload""#)
     );
-    assert_eq!(world.counts(), [2, 0, 3, 1]);
-    assert_eq!(world.tokens_sent(), [1, 1, 2]);
+    assert_eq!(stack.counts(), [2, 0, 3, 1]);
+    assert_eq!(stack.tokens_sent(), [1, 1, 2]);
     // The sandbox rejects from the head alone, and reads the body of the second request only.
-    assert_eq!(bodies(&world), ["", "", "payload"]);
+    assert_eq!(bodies(&stack), ["", "", "payload"]);
 }
 
 #[tokio::test]
 async fn case_46_which_answers_reject_the_token_can_be_replaced() {
-    let world = world().await;
-    let layer = world
+    let stack = default_stack().await;
+    let layer = stack
         .layer()
         .rejected_when(|status, headers| status == 403 && headers.contains_key("x-which"));
     let service = layer.layer(unpooled());
-    let fails = |answer| world.sandbox.fail_next(Endpoint::Resource, 1, answer);
+    let fails = |answer| stack.sandbox.fail_next(Endpoint::Resource, 1, answer);
     fails(Fault::status(reqwest::StatusCode::FORBIDDEN).header("x-which", "token"));
-    assert_eq!(status(&service, get(&world, "echo")).await, 200);
+    assert_eq!(status(&service, get(&stack, "echo")).await, 200);
     fails(Fault::status(reqwest::StatusCode::FORBIDDEN));
-    assert_eq!(status(&service, get(&world, "echo")).await, 403);
-    assert_eq!(world.counts(), [2, 0, 3, 0]);
+    assert_eq!(status(&service, get(&stack, "echo")).await, 403);
+    assert_eq!(stack.counts(), [2, 0, 3, 0]);
 }
 
 #[tokio::test]
 async fn case_54_a_stream_is_sent_once_by_default_and_its_401_goes_back() {
-    let (world, service) = revoked(World::layer).await;
-    let response = send(&service, post(&world, "echo", streamed(&["pay", "load"]))).await;
+    let (stack, service) = revoked(TestStack::layer).await;
+    let response = send(&service, post(&stack, "echo", streamed(&["pay", "load"]))).await;
     assert_eq!(response.status(), 401);
     assert!(response.extensions().get::<Error>().is_none());
-    assert_eq!(world.counts(), [1, 0, 2, 1]);
+    assert_eq!(stack.counts(), [1, 0, 2, 1]);
     assert_eq!(
-        status(&service, post(&world, "echo", streamed(&["pay", "load"]))).await,
+        status(&service, post(&stack, "echo", streamed(&["pay", "load"]))).await,
         200
     );
-    assert_eq!(world.counts(), [2, 0, 3, 1]);
-    assert_eq!(bodies(&world), ["", "", "payload"]);
+    assert_eq!(stack.counts(), [2, 0, 3, 1]);
+    assert_eq!(bodies(&stack), ["", "", "payload"]);
 }
 
 #[tokio::test]
 async fn case_53_a_stream_is_resent_whole_if_it_is_recorded() {
-    let (world, service) = revoked(|world| world.layer().replay_with(Body::wrap)).await;
+    let (stack, service) = revoked(|stack| stack.layer().replay_with(Body::wrap)).await;
     let response = send(
         &service,
-        post(&world, "echo", streamed(&["pay", "", "load"])),
+        post(&stack, "echo", streamed(&["pay", "", "load"])),
     )
     .await;
     assert_eq!(response.status(), 200);
-    assert_eq!(world.counts(), [2, 0, 3, 1]);
-    assert_eq!(bodies(&world), ["", "", "payload"]);
+    assert_eq!(stack.counts(), [2, 0, 3, 1]);
+    assert_eq!(bodies(&stack), ["", "", "payload"]);
     // Bytes are cloned, as ever.
-    world.sandbox.revoke_all();
-    assert_eq!(status(&service, post(&world, "echo", "bytes")).await, 200);
-    assert_eq!(world.counts(), [3, 0, 5, 2]);
+    stack.sandbox.revoke_all();
+    assert_eq!(status(&service, post(&stack, "echo", "bytes")).await, 200);
+    assert_eq!(stack.counts(), [3, 0, 5, 2]);
 }
 
 #[tokio::test]
 async fn case_54_a_stream_that_is_known_to_be_too_long_is_sent_once() {
-    let (world, service) =
-        revoked(|world| world.layer().replay_with(Body::wrap).replay_limit(4)).await;
+    let (stack, service) =
+        revoked(|stack| stack.layer().replay_with(Body::wrap).replay_limit(4)).await;
     let five = || Body::wrap(Full::new(Bytes::from_static(b"12345")));
-    assert_eq!(status(&service, post(&world, "echo", five())).await, 401);
-    assert_eq!(status(&service, post(&world, "echo", five())).await, 200);
-    assert_eq!(world.counts(), [2, 0, 3, 1]);
-    assert_eq!(bodies(&world), ["", "", "12345"]);
+    assert_eq!(status(&service, post(&stack, "echo", five())).await, 401);
+    assert_eq!(status(&service, post(&stack, "echo", five())).await, 200);
+    assert_eq!(stack.counts(), [2, 0, 3, 1]);
+    assert_eq!(bodies(&stack), ["", "", "12345"]);
 }
 
 #[tokio::test]
 async fn case_3_4_the_opt_out_and_an_authorization_of_ones_own_go_out_as_they_are() {
-    let world = world().await;
-    let service = world.layer().layer(http());
+    let stack = default_stack().await;
+    let service = stack.layer().layer(http());
     assert_eq!(
-        status(&service, with(get(&world, "echo"), SkipAuth)).await,
+        status(&service, with(get(&stack, "echo"), SkipAuth)).await,
         401
     );
-    let mut own = get(&world, "echo");
+    let mut own = get(&stack, "echo");
     own.headers_mut()
         .insert("authorization", "Bearer linkToken".parse().unwrap());
     assert_eq!(status(&service, own).await, 401);
-    assert_eq!(world.counts(), [0, 0, 2, 2]);
-    let sent: Vec<_> = world
+    assert_eq!(stack.counts(), [0, 0, 2, 2]);
+    let sent: Vec<_> = stack
         .sandbox
         .log()
         .iter()
@@ -133,46 +135,46 @@ async fn case_3_4_the_opt_out_and_an_authorization_of_ones_own_go_out_as_they_ar
 
 #[tokio::test]
 async fn case_48_no_resend_is_heard() {
-    let (world, service) = revoked(World::layer).await;
+    let (stack, service) = revoked(TestStack::layer).await;
     assert_eq!(
-        status(&service, with(get(&world, "echo"), NoResend)).await,
+        status(&service, with(get(&stack, "echo"), NoResend)).await,
         401
     );
-    assert_eq!(world.counts(), [1, 0, 2, 1]);
+    assert_eq!(stack.counts(), [1, 0, 2, 1]);
     assert_eq!(
-        status(&service, with(get(&world, "echo"), NoResend)).await,
+        status(&service, with(get(&stack, "echo"), NoResend)).await,
         200
     );
-    assert_eq!(world.counts(), [2, 0, 3, 1]);
+    assert_eq!(stack.counts(), [2, 0, 3, 1]);
 }
 
 #[tokio::test]
 async fn a_request_brings_the_tokens_of_its_customer() {
-    let world = world().await;
-    let layer = KlaviAuthLayer::without_cache(&world.sandbox.api(Product::Monitor));
+    let stack = default_stack().await;
+    let layer = KlaviAuthLayer::without_cache(&stack.sandbox.api(Product::Monitor));
     let service = layer.layer(http());
-    let error = soon(service.clone().oneshot(get(&world, "echo")))
+    let error = soon(service.clone().oneshot(get(&stack, "echo")))
         .await
         .unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_customer_missing());
-    let customers: [TokenCache; 2] = [world.layer().cache().clone(), world.layer().cache().clone()];
+    let customers: [TokenCache; 2] = [stack.layer().cache().clone(), stack.layer().cache().clone()];
     for customer in [0, 1, 0, 1] {
         assert_eq!(
             status(
                 &service,
-                with(get(&world, "echo"), customers[customer].clone())
+                with(get(&stack, "echo"), customers[customer].clone())
             )
             .await,
             200
         );
     }
-    assert_eq!(world.tokens_sent(), [1, 2, 1, 2]);
-    world.sandbox.revoke_all();
+    assert_eq!(stack.tokens_sent(), [1, 2, 1, 2]);
+    stack.sandbox.revoke_all();
     assert_eq!(
-        status(&service, with(get(&world, "echo"), customers[0].clone())).await,
+        status(&service, with(get(&stack, "echo"), customers[0].clone())).await,
         200
     );
-    assert_eq!(world.counts(), [3, 0, 6, 1]);
+    assert_eq!(stack.counts(), [3, 0, 6, 1]);
 }
 
 /// What can be seen of a request by the service that it is given to.
@@ -208,18 +210,18 @@ fn head(request: &Request) -> Head {
 
 #[tokio::test]
 async fn case_52_method_query_fragment_version_timeout_headers_and_body_survive_both_times() {
-    let world = world().await;
+    let stack = default_stack().await;
     let seen: Arc<Mutex<Vec<Head>>> = Arc::default();
     let (spy, http) = (Arc::clone(&seen), http());
-    let service = world.layer().layer(service_fn(move |request: Request| {
+    let service = stack.layer().layer(service_fn(move |request: Request| {
         spy.lock().unwrap().push(head(&request));
         http.execute(request)
     }));
-    assert_eq!(status(&service, get(&world, "echo")).await, 200);
+    assert_eq!(status(&service, get(&stack, "echo")).await, 200);
 
     let url = format!(
         "{}/monitor/v1/echo?a=1&b=%20&c#part-2",
-        world.sandbox.base_url()
+        stack.sandbox.base_url()
     );
     let mut full = Request::new(Method::PUT, url.parse().unwrap());
     *full.version_mut() = Version::HTTP_10;
@@ -229,13 +231,13 @@ async fn case_52_method_query_fragment_version_timeout_headers_and_body_survive_
     full.headers_mut().append("x-twice", "two".parse().unwrap());
     let bare = Request::new(Method::DELETE, url.parse().unwrap());
     for request in [full, bare] {
-        world.sandbox.revoke_all();
+        stack.sandbox.revoke_all();
         seen.lock().unwrap().clear();
         let original = head(&request);
         assert_eq!(status(&service, request).await, 200);
         assert_eq!(*seen.lock().unwrap(), [original.clone(), original]);
     }
-    let log = world.log_of(Endpoint::Resource);
+    let log = stack.log_of(Endpoint::Resource);
     let sent: Vec<_> = log
         .iter()
         .map(|entry| (entry.version(), entry.query()))

@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use crate::requests::{get, handled, http, post, send, status, unpooled, world};
+use crate::requests::{default_stack, get, handled, http, post, send, status, unpooled};
 use crate::revoking::{CALLS, a_hundred_calls, all_of_them, kibibyte};
-use crate::sockets::{Caller, World, http1, secs, soon};
+use crate::support::sockets::{Caller, TestStack, http1, secs, soon};
 use futures_util::future::join_all;
 use http::StatusCode;
 use klavi_auth::{
@@ -44,7 +44,7 @@ fn counting() -> (
 
 #[tokio::test]
 async fn case_57_a_foreign_origin_gets_no_token_and_its_401_starts_nothing() {
-    let (here, there) = (world().await, world().await);
+    let (here, there) = (default_stack().await, default_stack().await);
     let service = here.layer().layer(http());
     assert_eq!(status(&service, get(&there, "echo")).await, 401);
     assert_eq!(
@@ -65,7 +65,7 @@ async fn case_57_a_foreign_origin_gets_no_token_and_its_401_starts_nothing() {
 
 #[tokio::test]
 async fn case_57_60_a_redirect_to_a_foreign_origin_carries_no_token_and_its_401_starts_nothing() {
-    let (here, there) = (world().await, world().await);
+    let (here, there) = (default_stack().await, default_stack().await);
     let service = here.layer().layer(http());
     let elsewhere = format!("{}/monitor/v1/echo", there.sandbox.base_url());
     here.sandbox
@@ -117,33 +117,33 @@ async fn case_40_a_401_that_was_made_by_hand_is_taken_for_the_apis() {
 
 #[tokio::test]
 async fn case_57_a_401_from_another_product_behind_a_redirect_starts_nothing() {
-    let world = world().await;
-    let service = world.layer().layer(http());
+    let stack = default_stack().await;
+    let service = stack.layer().layer(http());
     for _ in 0..10 {
         // reqwest follows it with the token, since the host stays the same.
-        world
+        stack
             .sandbox
             .fail_next(Endpoint::Resource, 1, Fault::redirect("/data/v1/links"));
-        assert_eq!(status(&service, get(&world, "echo")).await, 401);
+        assert_eq!(status(&service, get(&stack, "echo")).await, 401);
     }
-    assert_eq!(status(&service, get(&world, "echo")).await, 200);
-    assert_eq!(world.counts(), [1, 0, 21, 10]);
+    assert_eq!(status(&service, get(&stack, "echo")).await, 200);
+    assert_eq!(stack.counts(), [1, 0, 21, 10]);
 }
 
 #[tokio::test]
 async fn case_60_a_redirect_within_the_api_carries_the_token_and_is_resent_from_its_start() {
-    let world = world().await;
-    let service = world.layer().layer(http());
+    let stack = default_stack().await;
+    let service = stack.layer().layer(http());
     let within = || Fault::redirect("/monitor/v1/echo?hop");
-    world.sandbox.fail_next(Endpoint::Resource, 1, within());
-    assert_eq!(status(&service, get(&world, "monitors")).await, 200);
-    world.sandbox.fail_next(Endpoint::Resource, 1, within());
-    world
+    stack.sandbox.fail_next(Endpoint::Resource, 1, within());
+    assert_eq!(status(&service, get(&stack, "monitors")).await, 200);
+    stack.sandbox.fail_next(Endpoint::Resource, 1, within());
+    stack
         .sandbox
         .fail_next(Endpoint::Resource, 1, Fault::status(UNAUTHORIZED));
-    assert_eq!(status(&service, get(&world, "monitors")).await, 200);
-    assert_eq!(world.counts(), [2, 0, 5, 1]);
-    assert_eq!(world.tokens_sent(), [1, 1, 1, 1, 2]);
+    assert_eq!(status(&service, get(&stack, "monitors")).await, 200);
+    assert_eq!(stack.counts(), [2, 0, 5, 1]);
+    assert_eq!(stack.tokens_sent(), [1, 1, 1, 1, 2]);
 }
 
 #[tokio::test]
@@ -199,32 +199,32 @@ async fn a_request_with_room_for_the_token_and_no_more_is_sent_and_resent() {
 
 #[tokio::test]
 async fn case_8_without_a_token_the_client_is_not_called() {
-    let world = world().await;
-    world
+    let stack = default_stack().await;
+    stack
         .sandbox
         .fail_next(Endpoint::Auth, 1, Fault::status(UNAUTHORIZED));
     let (sent, inner) = counting();
-    let error = soon(world.layer().layer(inner).oneshot(get(&world, "echo")))
+    let error = soon(stack.layer().layer(inner).oneshot(get(&stack, "echo")))
         .await
         .unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_keys_rejected());
     assert_eq!(
-        (sent.load(Ordering::SeqCst), world.counts()),
+        (sent.load(Ordering::SeqCst), stack.counts()),
         (0, [1, 0, 0, 0])
     );
 }
 
 #[tokio::test]
 async fn case_44_if_the_renewal_fails_the_401_comes_back_with_the_reason() {
-    let world = world().await;
-    let service = world.layer().layer(http());
-    assert_eq!(status(&service, get(&world, "echo")).await, 200);
+    let stack = default_stack().await;
+    let service = stack.layer().layer(http());
+    assert_eq!(status(&service, get(&stack, "echo")).await, 200);
     let own = Fault::body(UNAUTHORIZED, "text/plain", "its own");
-    world.sandbox.fail_next(Endpoint::Resource, 1, own);
-    world
+    stack.sandbox.fail_next(Endpoint::Resource, 1, own);
+    stack
         .sandbox
         .fail_next(Endpoint::Auth, 1, Fault::status(StatusCode::FORBIDDEN));
-    let response = send(&service, get(&world, "echo")).await;
+    let response = send(&service, get(&stack, "echo")).await;
     assert_eq!(response.status(), 401);
     assert!(
         response
@@ -234,50 +234,50 @@ async fn case_44_if_the_renewal_fails_the_401_comes_back_with_the_reason() {
             .is_keys_rejected()
     );
     assert_eq!(response.text().await.unwrap(), "its own");
-    assert_eq!(world.counts(), [2, 0, 2, 1]);
+    assert_eq!(stack.counts(), [2, 0, 2, 1]);
 }
 
 #[tokio::test]
 async fn a_timeout_of_the_request_bounds_the_resend_too() {
-    let world = world().await;
-    let service = world.layer().layer(http());
-    world
+    let stack = default_stack().await;
+    let service = stack.layer().layer(http());
+    stack
         .sandbox
         .fail_next(Endpoint::Resource, 1, Fault::status(UNAUTHORIZED));
-    world
+    stack
         .sandbox
         .fail_next(Endpoint::Resource, 1, Fault::never());
-    let mut request = get(&world, "echo");
+    let mut request = get(&stack, "echo");
     *request.timeout_mut() = Some(Duration::from_millis(500));
     let error = soon(service.oneshot(request)).await.unwrap_err();
     assert!(
         error.downcast_ref::<reqwest::Error>().unwrap().is_timeout(),
         "{error:?}"
     );
-    assert_eq!(world.counts(), [2, 0, 2, 1]);
+    assert_eq!(stack.counts(), [2, 0, 2, 1]);
 }
 
 /// Twenty at once after a revocation, through a stack that lets one through at a time.
-async fn one_at_a_time<S>(world: &World, service: S)
+async fn one_at_a_time<S>(stack: &TestStack, service: S)
 where
     S: Service<Request, Response = Response, Error = BoxError> + Clone,
 {
-    assert_eq!(status(&service, get(world, "echo")).await, 200);
-    world.sandbox.revoke_all();
-    let calls = join_all((0..20).map(|_| status(&service, get(world, "echo"))));
+    assert_eq!(status(&service, get(stack, "echo")).await, 200);
+    stack.sandbox.revoke_all();
+    let calls = join_all((0..20).map(|_| status(&service, get(stack, "echo"))));
     assert_eq!(soon(calls).await, [200; 20]);
-    assert_eq!(world.counts(), [2, 0, 22, 1]);
+    assert_eq!(stack.counts(), [2, 0, 22, 1]);
 }
 
 #[tokio::test]
 async fn case_49_a_limit_of_one_around_the_layer_or_inside_of_it_does_not_lock_up() {
-    let world_a = world().await;
+    let world_a = default_stack().await;
     let around = ServiceBuilder::new()
         .concurrency_limit(1)
         .layer(world_a.layer())
         .service(http());
     one_at_a_time(&world_a, around).await;
-    let world_b = world().await;
+    let world_b = default_stack().await;
     let inside = ServiceBuilder::new()
         .layer(world_b.layer())
         .concurrency_limit(1)
@@ -287,27 +287,27 @@ async fn case_49_a_limit_of_one_around_the_layer_or_inside_of_it_does_not_lock_u
 
 #[tokio::test]
 async fn case_2_a_reqwest_client_and_a_hyper_client_share_the_token_of_one_layer() {
-    let world = world().await;
-    let layer = world.layer();
+    let stack = default_stack().await;
+    let layer = stack.layer();
     let (over_reqwest, over_hyper) = (layer.layer(http()), layer.layer(http1()));
     for round in 1..=2 {
         let both = [
-            status(&over_reqwest, get(&world, "echo")).await,
-            over_hyper.status(world.get("echo")).await,
+            status(&over_reqwest, get(&stack, "echo")).await,
+            over_hyper.status(stack.get("echo")).await,
         ];
         assert_eq!(both, [200; 2]);
-        assert_eq!(world.counts()[0], round);
-        world.sandbox.revoke_all();
+        assert_eq!(stack.counts()[0], round);
+        stack.sandbox.revoke_all();
     }
-    assert_eq!(world.tokens_sent(), [1, 1, 1, 2, 2]);
+    assert_eq!(stack.tokens_sent(), [1, 1, 1, 2, 2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_posts_while_tokens_are_revoked_at_random_are_each_handled_once() {
     for (seed, recorded) in [(3, false), (4, true)] {
-        let world = world().await;
+        let stack = default_stack().await;
         // More revocations than are believed by default.
-        let builder = world
+        let builder = stack
             .builder()
             .budget(Budget::default().burst(100).full_refill(secs(1)));
         let layer = builder.build().unwrap();
@@ -322,12 +322,12 @@ async fn a_hundred_posts_while_tokens_are_revoked_at_random_are_each_handled_onc
             let request = if recorded {
                 let body: &'static str = body.leak();
                 post(
-                    &world,
+                    &stack,
                     "monitors",
                     crate::requests::streamed(vec![&body[..500], &body[500..]].leak()),
                 )
             } else {
-                post(&world, "monitors", body)
+                post(&stack, "monitors", body)
             };
             async move {
                 let call = if recorded {
@@ -339,10 +339,10 @@ async fn a_hundred_posts_while_tokens_are_revoked_at_random_are_each_handled_onc
             }
         };
         let revoked =
-            a_hundred_calls(seed, layer.cache(), || world.sandbox.revoke_all(), post).await;
+            a_hundred_calls(seed, layer.cache(), || stack.sandbox.revoke_all(), post).await;
         assert!(revoked >= 5, "{revoked}");
-        assert_eq!(handled(&world), all_of_them(), "every body once");
-        let [auth, refresh, resource, unauthorized] = world.counts();
+        assert_eq!(handled(&stack), all_of_them(), "every body once");
+        let [auth, refresh, resource, unauthorized] = stack.counts();
         assert!(
             (revoked as u64..=revoked as u64 + 1).contains(&auth),
             "{auth} for {revoked} revocations"

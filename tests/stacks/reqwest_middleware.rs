@@ -1,8 +1,8 @@
 //! The layer as a middleware of reqwest-middleware, over real sockets.
 
-use crate::requests::{bodies, get, handled, http, streamed, unpooled, with, world};
+use crate::requests::{bodies, default_stack, get, handled, http, streamed, unpooled, with};
 use crate::revoking::{CALLS, a_hundred_calls, all_of_them, kibibyte};
-use crate::sockets::{Caller, World, http1, secs, soon};
+use crate::support::sockets::{Caller, TestStack, http1, secs, soon};
 use http::StatusCode;
 use klavi_auth::{
     Budget, Error, KlaviApi, KlaviAuthLayer, KlaviAuthMiddleware, NoResend, Product, SkipAuth,
@@ -23,8 +23,8 @@ where
         .build()
 }
 
-fn echo(client: &ClientWithMiddleware, world: &World) -> RequestBuilder {
-    client.post(format!("{}/monitor/v1/echo", world.sandbox.base_url()))
+fn echo(client: &ClientWithMiddleware, stack: &TestStack) -> RequestBuilder {
+    client.post(format!("{}/monitor/v1/echo", stack.sandbox.base_url()))
 }
 
 async fn send(request: RequestBuilder) -> Response {
@@ -45,43 +45,43 @@ fn own(error: &reqwest_middleware::Error) -> &Error {
     }
 }
 
-/// A world whose first token was fetched, used and revoked.
-async fn revoked() -> (World, KlaviAuthLayer) {
-    let world = world().await;
-    let layer = world.layer();
-    assert_eq!(status(echo(&client(&layer), &world)).await, 200);
-    world.sandbox.revoke_all();
-    (world, layer)
+/// A stack whose first token was fetched, used and revoked.
+async fn revoked() -> (TestStack, KlaviAuthLayer) {
+    let stack = default_stack().await;
+    let layer = stack.layer();
+    assert_eq!(status(echo(&client(&layer), &stack)).await, 200);
+    stack.sandbox.revoke_all();
+    (stack, layer)
 }
 
 #[tokio::test]
 async fn case_1_2_40_the_middleware_shares_the_token_of_its_layer_and_resends_on_a_401() {
-    let (world, layer) = revoked().await;
+    let (stack, layer) = revoked().await;
     assert_eq!(
-        status(echo(&client(&layer), &world).body("payload")).await,
+        status(echo(&client(&layer), &stack).body("payload")).await,
         200
     );
-    assert_eq!(layer.layer(http1()).status(world.get("echo")).await, 200);
-    assert_eq!(status(echo(&client(&layer.clone()), &world)).await, 200);
-    assert_eq!(world.counts(), [2, 0, 5, 1]);
-    assert_eq!(world.tokens_sent(), [1, 1, 2, 2, 2]);
-    assert_eq!(bodies(&world), ["", "", "payload", "", ""]);
+    assert_eq!(layer.layer(http1()).status(stack.get("echo")).await, 200);
+    assert_eq!(status(echo(&client(&layer.clone()), &stack)).await, 200);
+    assert_eq!(stack.counts(), [2, 0, 5, 1]);
+    assert_eq!(stack.tokens_sent(), [1, 1, 2, 2, 2]);
+    assert_eq!(bodies(&stack), ["", "", "payload", "", ""]);
 }
 
 #[tokio::test]
 async fn case_3_4_the_opt_out_and_an_authorization_of_ones_own_go_out_as_they_are() {
-    let world = world().await;
-    let client = client(&world.layer());
+    let stack = default_stack().await;
+    let client = client(&stack.layer());
     assert_eq!(
-        status(echo(&client, &world).with_extension(SkipAuth)).await,
+        status(echo(&client, &stack).with_extension(SkipAuth)).await,
         401
     );
     assert_eq!(
-        status(echo(&client, &world).bearer_auth("linkToken")).await,
+        status(echo(&client, &stack).bearer_auth("linkToken")).await,
         401
     );
-    assert_eq!(world.counts(), [0, 0, 2, 2]);
-    let sent: Vec<_> = world
+    assert_eq!(stack.counts(), [0, 0, 2, 2]);
+    let sent: Vec<_> = stack
         .sandbox
         .log()
         .iter()
@@ -92,7 +92,7 @@ async fn case_3_4_the_opt_out_and_an_authorization_of_ones_own_go_out_as_they_ar
 
 #[tokio::test]
 async fn case_57_a_foreign_origin_gets_no_token_and_its_401_starts_nothing() {
-    let (here, there) = (world().await, world().await);
+    let (here, there) = (default_stack().await, default_stack().await);
     let client = client(&here.layer());
     assert_eq!(status(echo(&client, &there)).await, 401);
     let elsewhere = Fault::redirect(&format!("{}/monitor/v1/echo", there.sandbox.base_url()));
@@ -113,58 +113,58 @@ async fn case_57_a_foreign_origin_gets_no_token_and_its_401_starts_nothing() {
 
 #[tokio::test]
 async fn case_58_plain_http_to_the_api_is_an_error_before_anything_leaves() {
-    let world = world().await;
+    let stack = default_stack().await;
     let layer = KlaviAuthLayer::new(
         &KlaviApi::production(Product::Monitor),
-        world.layer().cache().clone(),
+        stack.layer().cache().clone(),
     );
     let request = client(&layer).get("http://api.klavi.ai/monitor/v1/monitors");
     assert!(own(&soon(request.send()).await.unwrap_err()).is_insecure_uri());
-    assert_eq!(world.counts(), [0; 4]);
+    assert_eq!(stack.counts(), [0; 4]);
 }
 
 #[tokio::test]
 async fn case_48_no_resend_is_heard() {
-    let (world, layer) = revoked().await;
+    let (stack, layer) = revoked().await;
     assert_eq!(
-        status(echo(&client(&layer), &world).with_extension(NoResend)).await,
+        status(echo(&client(&layer), &stack).with_extension(NoResend)).await,
         401
     );
-    assert_eq!(world.counts(), [1, 0, 2, 1]);
+    assert_eq!(stack.counts(), [1, 0, 2, 1]);
     assert_eq!(
-        status(echo(&client(&layer), &world).with_extension(NoResend)).await,
+        status(echo(&client(&layer), &stack).with_extension(NoResend)).await,
         200
     );
-    assert_eq!(world.counts(), [2, 0, 3, 1]);
+    assert_eq!(stack.counts(), [2, 0, 3, 1]);
 }
 
 #[tokio::test]
 async fn a_request_brings_the_tokens_of_its_customer() {
-    let world = world().await;
+    let stack = default_stack().await;
     let client = client(&KlaviAuthLayer::without_cache(
-        &world.sandbox.api(Product::Monitor),
+        &stack.sandbox.api(Product::Monitor),
     ));
-    let error = soon(echo(&client, &world).send()).await.unwrap_err();
+    let error = soon(echo(&client, &stack).send()).await.unwrap_err();
     assert!(own(&error).is_customer_missing());
-    let customers: [TokenCache; 2] = [world.layer().cache().clone(), world.layer().cache().clone()];
+    let customers: [TokenCache; 2] = [stack.layer().cache().clone(), stack.layer().cache().clone()];
     for customer in [0, 1, 0, 1] {
         assert_eq!(
-            status(echo(&client, &world).with_extension(customers[customer].clone())).await,
+            status(echo(&client, &stack).with_extension(customers[customer].clone())).await,
             200
         );
     }
-    world.sandbox.revoke_all();
+    stack.sandbox.revoke_all();
     assert_eq!(
-        status(echo(&client, &world).with_extension(customers[1].clone())).await,
+        status(echo(&client, &stack).with_extension(customers[1].clone())).await,
         200
     );
-    assert_eq!(world.tokens_sent(), [1, 2, 1, 2, 2, 3]);
-    assert_eq!(world.counts(), [3, 0, 6, 1]);
+    assert_eq!(stack.tokens_sent(), [1, 2, 1, 2, 2, 3]);
+    assert_eq!(stack.counts(), [3, 0, 6, 1]);
 }
 
 #[tokio::test]
 async fn what_a_request_says_in_extensions_of_its_own_is_heard_too() {
-    let (world, layer) = revoked().await;
+    let (stack, layer) = revoked().await;
     let client = client(&layer);
     let run = async |request| {
         soon(client.execute(request))
@@ -173,39 +173,39 @@ async fn what_a_request_says_in_extensions_of_its_own_is_heard_too() {
             .status()
             .as_u16()
     };
-    assert_eq!(run(with(get(&world, "echo"), NoResend)).await, 401);
-    assert_eq!(run(with(get(&world, "echo"), SkipAuth)).await, 401);
-    let customer: TokenCache = world.layer().cache().clone();
-    assert_eq!(run(with(get(&world, "echo"), customer)).await, 200);
-    assert_eq!(run(get(&world, "echo")).await, 200);
-    assert_eq!(world.counts(), [3, 0, 5, 2]);
+    assert_eq!(run(with(get(&stack, "echo"), NoResend)).await, 401);
+    assert_eq!(run(with(get(&stack, "echo"), SkipAuth)).await, 401);
+    let customer: TokenCache = stack.layer().cache().clone();
+    assert_eq!(run(with(get(&stack, "echo"), customer)).await, 200);
+    assert_eq!(run(get(&stack, "echo")).await, 200);
+    assert_eq!(stack.counts(), [3, 0, 5, 2]);
 }
 
 #[tokio::test]
 async fn case_41_a_second_401_is_a_response_intact_after_2_calls_and_1_renewal() {
-    let world = world().await;
+    let stack = default_stack().await;
     for text in ["first", "second"] {
         let fault =
             Fault::body(StatusCode::UNAUTHORIZED, "text/plain", text).header("x-which", text);
-        world.sandbox.fail_next(Endpoint::Resource, 1, fault);
+        stack.sandbox.fail_next(Endpoint::Resource, 1, fault);
     }
-    let response = send(echo(&client(&world.layer()), &world)).await;
+    let response = send(echo(&client(&stack.layer()), &stack)).await;
     assert_eq!(
         (response.status().as_u16(), &response.headers()["x-which"]),
         (401, &"second".parse().unwrap())
     );
     assert!(response.extensions().get::<Error>().is_none());
     assert_eq!(response.text().await.unwrap(), "second");
-    assert_eq!(world.counts(), [2, 0, 2, 2]);
+    assert_eq!(stack.counts(), [2, 0, 2, 2]);
 }
 
 #[tokio::test]
 async fn case_44_if_the_renewal_fails_the_401_comes_back_with_the_reason() {
-    let (world, layer) = revoked().await;
-    world
+    let (stack, layer) = revoked().await;
+    stack
         .sandbox
         .fail_next(Endpoint::Auth, 1, Fault::status(StatusCode::FORBIDDEN));
-    let response = send(echo(&client(&layer), &world)).await;
+    let response = send(echo(&client(&layer), &stack)).await;
     assert_eq!(response.status(), 401);
     assert!(
         response
@@ -221,28 +221,28 @@ async fn case_44_if_the_renewal_fails_the_401_comes_back_with_the_reason() {
             .unwrap()
             .contains("The access token is invalid")
     );
-    assert_eq!(world.counts(), [2, 0, 2, 1]);
+    assert_eq!(stack.counts(), [2, 0, 2, 1]);
 }
 
 #[tokio::test]
 async fn case_47_past_the_budget_401s_go_back_and_the_token_endpoint_is_left_alone() {
-    let world = world().await;
+    let stack = default_stack().await;
     // None is refilled while the test runs.
-    let layer = world
+    let layer = stack
         .builder()
         .budget(Budget::default().full_refill(secs(5 * 3600)));
     let client = client(&layer.build().unwrap());
-    world.sandbox.fail_next(
+    stack.sandbox.fail_next(
         Endpoint::Resource,
         100,
         Fault::status(StatusCode::UNAUTHORIZED),
     );
     for _ in 0..10 {
-        assert_eq!(status(echo(&client, &world)).await, 401);
+        assert_eq!(status(echo(&client, &stack)).await, 401);
     }
     // The first five requests replaced a token and were resent; the sixth token stays.
-    assert_eq!(world.counts(), [6, 0, 15, 15]);
-    let response = send(echo(&client, &world)).await;
+    assert_eq!(stack.counts(), [6, 0, 15, 15]);
+    let response = send(echo(&client, &stack)).await;
     assert!(
         response
             .extensions()
@@ -254,59 +254,59 @@ async fn case_47_past_the_budget_401s_go_back_and_the_token_endpoint_is_left_alo
 
 #[tokio::test]
 async fn case_54_a_stream_is_no_error_it_is_sent_once_and_its_401_goes_back() {
-    let (world, layer) = revoked().await;
+    let (stack, layer) = revoked().await;
     let client = client(&layer);
     let stream = || streamed(&["pay", "load"]);
-    assert_eq!(status(echo(&client, &world).body(stream())).await, 401);
-    assert_eq!(status(echo(&client, &world).body(stream())).await, 200);
-    assert_eq!(world.counts(), [2, 0, 3, 1]);
-    assert_eq!(bodies(&world), ["", "", "payload"]);
+    assert_eq!(status(echo(&client, &stack).body(stream())).await, 401);
+    assert_eq!(status(echo(&client, &stack).body(stream())).await, 200);
+    assert_eq!(stack.counts(), [2, 0, 3, 1]);
+    assert_eq!(bodies(&stack), ["", "", "payload"]);
 }
 
 #[tokio::test]
 async fn case_53_a_stream_is_resent_whole_if_it_is_recorded() {
-    let (world, layer) = revoked().await;
+    let (stack, layer) = revoked().await;
     let auth = KlaviAuthMiddleware::from(&layer.replay_with(Body::wrap));
     let client = ClientBuilder::new(unpooled()).with(auth).build();
     assert_eq!(
-        status(echo(&client, &world).body(streamed(&["pay", "", "load"]))).await,
+        status(echo(&client, &stack).body(streamed(&["pay", "", "load"]))).await,
         200
     );
-    assert_eq!(world.counts(), [2, 0, 3, 1]);
-    assert_eq!(bodies(&world), ["", "", "payload"]);
+    assert_eq!(stack.counts(), [2, 0, 3, 1]);
+    assert_eq!(bodies(&stack), ["", "", "payload"]);
 }
 
 #[tokio::test]
 async fn case_8_without_a_token_the_client_is_not_called() {
-    let world = world().await;
-    world
+    let stack = default_stack().await;
+    stack
         .sandbox
         .fail_next(Endpoint::Auth, 1, Fault::status(StatusCode::UNAUTHORIZED));
-    let error = soon(echo(&client(&world.layer()), &world).send())
+    let error = soon(echo(&client(&stack.layer()), &stack).send())
         .await
         .unwrap_err();
     assert!(own(&error).is_keys_rejected());
-    assert_eq!(world.counts(), [1, 0, 0, 0]);
+    assert_eq!(stack.counts(), [1, 0, 0, 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_posts_while_tokens_are_revoked_at_random_are_each_handled_once() {
-    let world = world().await;
+    let stack = default_stack().await;
     // More revocations than are believed by default.
-    let builder = world
+    let builder = stack
         .builder()
         .budget(Budget::default().burst(100).full_refill(secs(1)));
     let layer = builder.build().unwrap();
     let client = client(&layer);
-    let url = format!("{}/monitor/v1/monitors", world.sandbox.base_url());
+    let url = format!("{}/monitor/v1/monitors", stack.sandbox.base_url());
     let post = |number| {
         let call = client.post(&url).body(kibibyte(number)).send();
         async move { assert_eq!(call.await.unwrap().status(), 201, "no caller sees a 401") }
     };
-    let revoked = a_hundred_calls(5, layer.cache(), || world.sandbox.revoke_all(), post).await;
+    let revoked = a_hundred_calls(5, layer.cache(), || stack.sandbox.revoke_all(), post).await;
     assert!(revoked >= 5, "{revoked}");
-    assert_eq!(handled(&world), all_of_them(), "every body once");
-    let [auth, refresh, resource, unauthorized] = world.counts();
+    assert_eq!(handled(&stack), all_of_them(), "every body once");
+    let [auth, refresh, resource, unauthorized] = stack.counts();
     assert!(
         (revoked as u64..=revoked as u64 + 1).contains(&auth),
         "{auth} for {revoked} revocations"

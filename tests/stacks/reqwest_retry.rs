@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::requests::{bodies, http, streamed, unpooled, world};
-use crate::sockets::{World, soon};
+use crate::requests::{bodies, default_stack, http, streamed, unpooled};
+use crate::support::sockets::{TestStack, soon};
 use http::StatusCode;
 use klavi_auth::{
     Error, KlaviAuthLayer, KlaviAuthMiddleware,
@@ -40,29 +40,29 @@ fn both(layer: &KlaviAuthLayer) -> [ClientWithMiddleware; 2] {
     ]
 }
 
-fn echo(client: &ClientWithMiddleware, world: &World) -> RequestBuilder {
+fn echo(client: &ClientWithMiddleware, stack: &TestStack) -> RequestBuilder {
     client
-        .post(format!("{}/monitor/v1/echo", world.sandbox.base_url()))
+        .post(format!("{}/monitor/v1/echo", stack.sandbox.base_url()))
         .body("payload")
 }
 
-fn fail(world: &World, statuses: &[u16]) {
+fn fail(stack: &TestStack, statuses: &[u16]) {
     for &status in statuses {
         let fault = Fault::status(StatusCode::from_u16(status).unwrap());
-        world.sandbox.fail_next(Endpoint::Resource, 1, fault);
+        stack.sandbox.fail_next(Endpoint::Resource, 1, fault);
     }
 }
 
-/// One call through a fresh world on each side.
+/// One call through a fresh stack on each side.
 async fn on_either_side(statuses: &[u16], expected: u16, counts: [u64; 4]) {
     for side in 0..2 {
-        let world = world().await;
-        fail(&world, statuses);
-        let response = soon(echo(&both(&world.layer())[side], &world).send())
+        let stack = default_stack().await;
+        fail(&stack, statuses);
+        let response = soon(echo(&both(&stack.layer())[side], &stack).send())
             .await
             .unwrap();
         assert_eq!(
-            (response.status().as_u16(), world.counts()),
+            (response.status().as_u16(), stack.counts()),
             (expected, counts),
             "side {side}"
         );
@@ -98,12 +98,12 @@ impl RetryableStrategy for Everything {
 #[tokio::test]
 async fn case_34_35_a_failing_token_endpoint_is_asked_three_times_whatever_retries_there_are() {
     for side in 0..3 {
-        let world = world().await;
-        world
+        let stack = default_stack().await;
+        stack
             .sandbox
             .fail_next(Endpoint::Auth, 100, Fault::status(StatusCode::BAD_GATEWAY));
         // Three attempts of one fetch, and a back-off of a minute.
-        let layer = world.layer_drawing(&[0.0, 0.0, 1.0]);
+        let layer = stack.layer_drawing(&[0.0, 0.0, 1.0]);
         let everything =
             RetryTransientMiddleware::new_with_policy_and_strategy(policy(), Everything);
         let auth = KlaviAuthMiddleware::from(&layer);
@@ -114,25 +114,25 @@ async fn case_34_35_a_failing_token_endpoint_is_asked_three_times_whatever_retri
                 .build(),
             side => both(&layer)[side].clone(),
         };
-        let error = soon(echo(&client, &world).send()).await.unwrap_err();
-        assert_eq!(world.counts(), [3, 0, 0, 0], "side {side}: {error:?}");
+        let error = soon(echo(&client, &stack).send()).await.unwrap_err();
+        assert_eq!(stack.counts(), [3, 0, 0, 0], "side {side}: {error:?}");
     }
 }
 
 #[tokio::test]
 async fn case_44_a_401_whose_renewal_failed_is_not_retried() {
     for side in 0..2 {
-        let world = world().await;
-        let client = &both(&world.layer_drawing(&[0.0, 0.0, 0.0, 1.0]))[side];
+        let stack = default_stack().await;
+        let client = &both(&stack.layer_drawing(&[0.0, 0.0, 0.0, 1.0]))[side];
         assert_eq!(
-            soon(echo(client, &world).send()).await.unwrap().status(),
+            soon(echo(client, &stack).send()).await.unwrap().status(),
             200
         );
-        world.sandbox.revoke_all();
-        world
+        stack.sandbox.revoke_all();
+        stack
             .sandbox
             .fail_next(Endpoint::Auth, 100, Fault::status(StatusCode::BAD_GATEWAY));
-        let response = soon(echo(client, &world).send()).await.unwrap();
+        let response = soon(echo(client, &stack).send()).await.unwrap();
         assert_eq!(response.status(), 401);
         assert!(
             response
@@ -141,25 +141,25 @@ async fn case_44_a_401_whose_renewal_failed_is_not_retried() {
                 .unwrap()
                 .is_server_error()
         );
-        assert_eq!(world.counts(), [4, 0, 2, 1], "side {side}");
+        assert_eq!(stack.counts(), [4, 0, 2, 1], "side {side}");
     }
 }
 
 #[tokio::test]
 async fn case_53_54_streams_and_retries_do_not_go_together_and_the_refusal_is_reqwest_retrys() {
-    let world = world().await;
-    let layer = world.layer();
+    let stack = default_stack().await;
+    let layer = stack.layer();
     for client in both(&layer) {
-        let error = soon(echo(&client, &world).body(streamed(&["payload"])).send())
+        let error = soon(echo(&client, &stack).body(streamed(&["payload"])).send())
             .await
             .unwrap_err();
         assert!(error.to_string().contains("not cloneable"), "{error}");
     }
-    assert_eq!(world.counts()[2], 0);
+    assert_eq!(stack.counts()[2], 0);
     let plain = ClientBuilder::new(unpooled())
         .with(KlaviAuthMiddleware::from(&layer.replay_with(Body::wrap)));
-    world.sandbox.revoke_all();
-    let request = echo(&plain.build(), &world).body(streamed(&["payload"]));
+    stack.sandbox.revoke_all();
+    let request = echo(&plain.build(), &stack).body(streamed(&["payload"]));
     assert_eq!(soon(request.send()).await.unwrap().status(), 200);
-    assert_eq!(bodies(&world), ["", "payload"]);
+    assert_eq!(bodies(&stack), ["", "payload"]);
 }

@@ -17,55 +17,57 @@ use serde_json::{Value, json};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::{
-    front,
     grpc::{self, Rejects, Server, message},
-    requests::{bodies, get, http, unpooled, world},
-    sockets::{World, http1, soon},
+    requests::{bodies, default_stack, get, http, unpooled},
+    support::{
+        front,
+        sockets::{TestStack, http1, soon},
+    },
 };
 
 const MONITORS: &str = "monitors";
 
-fn uri(world: &World, path: &str) -> String {
-    get(world, path).url().to_string()
+fn uri(stack: &TestStack, path: &str) -> String {
+    get(stack, path).url().to_string()
 }
 
-/// A world whose first token was used and revoked, and a client whose connections are not pooled.
-async fn revoked() -> (World, Client, KlaviAuth<Client>) {
-    let world = world().await;
-    let (http, klavi) = (unpooled(), world.layer().layer(unpooled()));
-    let response = soon(klavi.send(http.get(uri(&world, "echo"))))
+/// A stack whose first token was used and revoked, and a client whose connections are not pooled.
+async fn revoked() -> (TestStack, Client, KlaviAuth<Client>) {
+    let stack = default_stack().await;
+    let (http, klavi) = (unpooled(), stack.layer().layer(unpooled()));
+    let response = soon(klavi.send(http.get(uri(&stack, "echo"))))
         .await
         .unwrap();
     assert_eq!(response.status(), 200);
-    world.sandbox.revoke_all();
-    (world, http, klavi)
+    stack.sandbox.revoke_all();
+    (stack, http, klavi)
 }
 
 #[tokio::test]
 async fn full_over_hyper_gets_the_token_and_is_resent() {
-    let world = world().await;
-    let klavi = world.layer().layer(http1());
+    let stack = default_stack().await;
+    let klavi = stack.layer().layer(http1());
     for _ in 0..2 {
-        let response = soon(klavi.send(world.post(MONITORS, "{}"))).await.unwrap();
+        let response = soon(klavi.send(stack.post(MONITORS, "{}"))).await.unwrap();
         assert_eq!(response.status(), 201);
-        world.sandbox.revoke_all();
+        stack.sandbox.revoke_all();
     }
-    assert_eq!(world.counts(), [2, 0, 3, 1]);
-    assert_eq!(world.tokens_sent(), [1, 1, 2]);
+    assert_eq!(stack.counts(), [2, 0, 3, 1]);
+    assert_eq!(stack.tokens_sent(), [1, 1, 2]);
 }
 
 #[tokio::test]
 async fn axums_body_over_hyper_gets_the_token_and_is_resent() {
-    let world = world().await;
-    let klavi = world.layer().replay_with(Body::new).layer(front::http());
+    let stack = default_stack().await;
+    let klavi = stack.layer().replay_with(Body::new).layer(front::http());
     for _ in 0..2 {
-        let request = Request::post(uri(&world, MONITORS)).body(Body::from("{}"));
+        let request = Request::post(uri(&stack, MONITORS)).body(Body::from("{}"));
         let response = soon(klavi.send(request.unwrap())).await.unwrap();
         assert_eq!(response.status(), 201);
-        world.sandbox.revoke_all();
+        stack.sandbox.revoke_all();
     }
-    assert_eq!(world.counts(), [2, 0, 3, 1]);
-    assert_eq!(world.tokens_sent(), [1, 1, 2]);
+    assert_eq!(stack.counts(), [2, 0, 3, 1]);
+    assert_eq!(stack.tokens_sent(), [1, 1, 2]);
 }
 
 #[tokio::test]
@@ -86,9 +88,9 @@ async fn tonics_body_over_a_channel_gets_the_token_and_is_resent() {
 
 #[tokio::test]
 async fn case_40_52_reqwests_json_gets_the_token_and_is_resent() {
-    let (world, http, klavi) = revoked().await;
+    let (stack, http, klavi) = revoked().await;
     let posted = http
-        .post(uri(&world, "echo"))
+        .post(uri(&stack, "echo"))
         .json(&json!({ "name": "ana" }));
     let response = soon(klavi.send(posted)).await.unwrap();
     assert_eq!(response.status(), 200);
@@ -96,59 +98,59 @@ async fn case_40_52_reqwests_json_gets_the_token_and_is_resent() {
     assert_eq!(echo["body"], r#"{"name":"ana"}"#);
     let is_json = json!(["content-type", "application/json"]);
     assert!(echo["headers"].as_array().unwrap().contains(&is_json));
-    assert_eq!(world.counts(), [2, 0, 3, 1]);
-    assert_eq!(world.tokens_sent(), [1, 1, 2]);
+    assert_eq!(stack.counts(), [2, 0, 3, 1]);
+    assert_eq!(stack.tokens_sent(), [1, 1, 2]);
     // The sandbox rejects from the head alone, and reads the body of the second request only.
-    assert_eq!(bodies(&world), ["", "", r#"{"name":"ana"}"#]);
+    assert_eq!(bodies(&stack), ["", "", r#"{"name":"ana"}"#]);
 }
 
 #[tokio::test]
 async fn case_4_a_request_of_reqwests_opts_out() {
-    let world = world().await;
-    let (http, klavi) = (http(), world.layer().layer(http()));
-    let open = klavi.send_with(http.get(uri(&world, "echo")), SkipAuth);
+    let stack = default_stack().await;
+    let (http, klavi) = (http(), stack.layer().layer(http()));
+    let open = klavi.send_with(http.get(uri(&stack, "echo")), SkipAuth);
     assert_eq!(soon(open).await.unwrap().status(), 401);
-    assert_eq!(world.counts(), [0, 0, 1, 1]);
-    assert_eq!(world.sandbox.log()[0].headers().get("authorization"), None);
+    assert_eq!(stack.counts(), [0, 0, 1, 1]);
+    assert_eq!(stack.sandbox.log()[0].headers().get("authorization"), None);
 }
 
 #[tokio::test]
 async fn case_48_a_request_of_reqwests_does_without_the_resend() {
-    let (world, http, klavi) = revoked().await;
+    let (stack, http, klavi) = revoked().await;
     for (status, counts) in [(401, [1, 0, 2, 1]), (200, [2, 0, 3, 1])] {
-        let sent = klavi.send_with(http.get(uri(&world, "echo")), NoResend);
+        let sent = klavi.send_with(http.get(uri(&stack, "echo")), NoResend);
         assert_eq!(soon(sent).await.unwrap().status(), status);
-        assert_eq!(world.counts(), counts);
+        assert_eq!(stack.counts(), counts);
     }
 }
 
 #[tokio::test]
 async fn a_request_of_reqwests_brings_the_tokens_of_its_customer() {
-    let world = world().await;
-    let layer = KlaviAuthLayer::without_cache(&world.sandbox.api(Product::Monitor));
+    let stack = default_stack().await;
+    let layer = KlaviAuthLayer::without_cache(&stack.sandbox.api(Product::Monitor));
     let (http, klavi) = (http(), layer.layer(http()));
-    let error = soon(klavi.send(http.get(uri(&world, "echo"))))
+    let error = soon(klavi.send(http.get(uri(&stack, "echo"))))
         .await
         .unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_customer_missing());
-    let customers: [TokenCache; 2] = [(); 2].map(|()| world.layer().cache().clone());
+    let customers: [TokenCache; 2] = [(); 2].map(|()| stack.layer().cache().clone());
     for customer in [0, 1, 0, 1] {
-        let sent = klavi.send_with(http.get(uri(&world, "echo")), customers[customer].clone());
+        let sent = klavi.send_with(http.get(uri(&stack, "echo")), customers[customer].clone());
         assert_eq!(soon(sent).await.unwrap().status(), 200);
     }
-    assert_eq!(world.tokens_sent(), [1, 2, 1, 2]);
-    assert_eq!(world.counts(), [2, 0, 4, 0]);
+    assert_eq!(stack.tokens_sent(), [1, 2, 1, 2]);
+    assert_eq!(stack.counts(), [2, 0, 4, 0]);
 }
 
 #[tokio::test]
 async fn send_the_service_and_the_middleware_share_one_token() {
-    let world = world().await;
-    let layer = world.layer();
+    let stack = default_stack().await;
+    let layer = stack.layer();
     let (http, klavi) = (http(), layer.layer(http()));
     let middleware = reqwest_middleware::ClientBuilder::new(http.clone())
         .with(KlaviAuthMiddleware::from(&layer))
         .build();
-    let url = uri(&world, "echo");
+    let url = uri(&stack, "echo");
     let built = http.get(&url).build().unwrap();
     let statuses = [
         soon(klavi.send(http.get(&url))).await.unwrap().status(),
@@ -160,22 +162,22 @@ async fn send_the_service_and_the_middleware_share_one_token() {
         soon(middleware.get(&url).send()).await.unwrap().status(),
     ];
     assert_eq!(statuses, [200; 4]);
-    assert_eq!(world.tokens_sent(), [1; 4]);
-    assert_eq!(world.counts(), [1, 0, 4, 0]);
+    assert_eq!(stack.tokens_sent(), [1; 4]);
+    assert_eq!(stack.counts(), [1, 0, 4, 0]);
 }
 
 #[tokio::test]
 async fn a_builder_that_builds_nothing_is_an_error() {
-    let world = world().await;
-    let (http, klavi) = (http(), world.layer().layer(http()));
+    let stack = default_stack().await;
+    let (http, klavi) = (http(), stack.layer().layer(http()));
     for builder in [
         http.get("no url"),
-        http.get(uri(&world, "echo")).header("a\nb", ""),
+        http.get(uri(&stack, "echo")).header("a\nb", ""),
     ] {
         let error = soon(klavi.send_with(builder, SkipAuth)).await.unwrap_err();
         assert!(error.downcast_ref::<reqwest::Error>().unwrap().is_builder());
     }
-    assert_eq!(world.counts(), [0; 4]);
+    assert_eq!(stack.counts(), [0; 4]);
 }
 
 /// An extension of the caller's own.
@@ -184,7 +186,7 @@ struct Tag(&'static str);
 
 #[tokio::test]
 async fn an_extension_travels_and_changes_nothing_else() {
-    let world = world().await;
+    let stack = default_stack().await;
     let seen: Arc<Mutex<Vec<reqwest::Request>>> = Arc::default();
     let (spy, http) = (Arc::clone(&seen), http());
     let mut client = http.clone();
@@ -192,8 +194,8 @@ async fn an_extension_travels_and_changes_nothing_else() {
         spy.lock().unwrap().push(request.try_clone().unwrap());
         client.call(request)
     });
-    let klavi = ServiceBuilder::new().layer(world.layer()).service(inner);
-    let url = format!("{}#part-2", uri(&world, "echo"));
+    let klavi = ServiceBuilder::new().layer(stack.layer()).service(inner);
+    let url = format!("{}#part-2", uri(&stack, "echo"));
     let timeout = Duration::from_secs(50);
     for builder in [http.get(&url), http.put(&url).body("payload")] {
         let sent = klavi.send_with(builder.timeout(timeout).header("x-a", "1"), Tag("tag"));
@@ -214,7 +216,7 @@ async fn an_extension_travels_and_changes_nothing_else() {
 
 #[tokio::test]
 async fn an_extension_joins_those_of_an_http_request() {
-    let world = world().await;
+    let stack = default_stack().await;
     let seen = Arc::new(Mutex::new(None));
     let spy = Arc::clone(&seen);
     let inner = service_fn(move |request: Request<Bytes>| {
@@ -225,11 +227,11 @@ async fn an_extension_joins_those_of_an_http_request() {
         *spy.lock().unwrap() = Some(tags);
         std::future::ready(Ok::<_, Error>(http::Response::new(())))
     });
-    let klavi = world.layer().layer(inner);
-    let request = Request::get(uri(&world, "echo")).extension(Tag("own"));
+    let klavi = stack.layer().layer(inner);
+    let request = Request::get(uri(&stack, "echo")).extension(Tag("own"));
     let sent = klavi.send_with(request.body(Bytes::new()).unwrap(), SkipAuth);
     assert_eq!(soon(sent).await.unwrap().status(), 200);
     let seen = seen.lock().unwrap().take();
     assert_eq!(seen, Some((Some(Tag("own")), Some(SkipAuth))));
-    assert_eq!(world.counts(), [0; 4]);
+    assert_eq!(stack.counts(), [0; 4]);
 }

@@ -3,25 +3,18 @@
 use std::{task::Poll, time::Duration};
 
 use crate::support::{
-    Manual, Scripted,
+    ManualSource, ScriptedSource,
     api::{Api, Body, get, ok, status},
-    poll_once, secs, settle, token,
+    layer, poll_once, secs, settle, token,
 };
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
-use klavi_auth::{BoxError, KlaviApi, KlaviAuthLayer, Product, SkipAuth, TokenCache};
+use klavi_auth::{BoxError, SkipAuth};
 use tokio::time::Instant;
 use tower::{
     Layer, Service, ServiceBuilder, ServiceExt, buffer::Buffer, load_shed::error::Overloaded,
     service_fn, timeout::error::Elapsed, util::BoxCloneSyncService,
 };
-
-fn layer(source: impl klavi_auth::TokenSource) -> KlaviAuthLayer {
-    KlaviAuthLayer::new(
-        &KlaviApi::production(Product::Monitor),
-        TokenCache::new(source),
-    )
-}
 
 /// An API that accepts the second token.
 fn second() -> Api {
@@ -42,7 +35,7 @@ where
 
 #[tokio::test(start_paused = true)]
 async fn case_49_a_buffer_of_one_on_either_side_lets_resends_through() {
-    let (api, source) = (second(), Scripted::tokens());
+    let (api, source) = (second(), ScriptedSource::tokens());
     let around = ServiceBuilder::new()
         .buffer(1)
         .layer(layer(source.clone()))
@@ -57,7 +50,7 @@ async fn case_49_a_buffer_of_one_on_either_side_lets_resends_through() {
         10
     );
 
-    let (api, source) = (second(), Scripted::tokens());
+    let (api, source) = (second(), ScriptedSource::tokens());
     let inside = layer(source.clone()).layer(Buffer::new(api.clone(), 1));
     assert_eq!(statuses(&inside, 10).await, [200; 10]);
     assert_eq!(source.fetches(), 2);
@@ -72,7 +65,7 @@ async fn case_49_a_buffer_of_one_on_either_side_lets_resends_through() {
 
 #[tokio::test(start_paused = true)]
 async fn case_49_a_limit_of_one_on_either_side_lets_resends_through_one_by_one() {
-    let (api, source) = (second(), Scripted::tokens());
+    let (api, source) = (second(), ScriptedSource::tokens());
     let around = ServiceBuilder::new()
         .concurrency_limit(1)
         .layer(layer(source.clone()))
@@ -80,7 +73,7 @@ async fn case_49_a_limit_of_one_on_either_side_lets_resends_through_one_by_one()
     assert_eq!(statuses(&around, 10).await, [200; 10]);
     assert_eq!((source.fetches(), api.calls()), (2, 11));
 
-    let (api, source) = (second(), Scripted::tokens());
+    let (api, source) = (second(), ScriptedSource::tokens());
     let inside = ServiceBuilder::new()
         .layer(layer(source.clone()))
         .concurrency_limit(1)
@@ -102,7 +95,7 @@ fn always_ready(
 #[tokio::test(start_paused = true)]
 async fn case_49_load_shed_on_either_side_sheds_no_resend_and_nobody_for_who_waits_for_a_token() {
     for around in [true, false] {
-        let (api, source) = (second(), Manual::default());
+        let (api, source) = (second(), ManualSource::default());
         let (auth, builder) = (layer(source.clone()), ServiceBuilder::new());
         let inner = always_ready(&api);
         let service = match around {
@@ -141,7 +134,7 @@ async fn load_shed_around_the_layer_sees_that_the_limit_inside_is_reached() {
     });
     let builder = ServiceBuilder::new()
         .load_shed()
-        .layer(layer(Scripted::tokens()))
+        .layer(layer(ScriptedSource::tokens()))
         .concurrency_limit(1);
     let service = builder.service(always_ready(&slow));
     assert_eq!(statuses(&service, 1).await, [200]);
@@ -157,7 +150,7 @@ async fn load_shed_around_the_layer_sees_that_the_limit_inside_is_reached() {
 #[tokio::test(start_paused = true)]
 async fn a_rate_limit_inside_counts_the_resend() {
     let (api, started) = (second(), Instant::now());
-    let auth = layer(Scripted::tokens());
+    let auth = layer(ScriptedSource::tokens());
     let service = ServiceBuilder::new()
         .layer(auth)
         .buffer(8)
@@ -170,7 +163,7 @@ async fn a_rate_limit_inside_counts_the_resend() {
 
 #[tokio::test(start_paused = true)]
 async fn case_29_a_timeout_around_the_layer_ends_the_callers_wait_and_not_the_fetch() {
-    let (api, source) = (Api::accepting(|_| true), Manual::default());
+    let (api, source) = (Api::accepting(|_| true), ManualSource::default());
     let service = ServiceBuilder::new()
         .timeout(secs(1))
         .layer(layer(source.clone()))
@@ -195,7 +188,7 @@ async fn case_29_a_timeout_around_the_layer_ends_the_callers_wait_and_not_the_fe
 
 #[tokio::test(start_paused = true)]
 async fn a_timeout_inside_bounds_each_send_and_not_the_wait_for_the_token() {
-    let source = Manual::default();
+    let source = ManualSource::default();
     let slow = Api::new(async |seen| {
         tokio::time::sleep(Duration::from_millis(700)).await;
         if seen.authorization() == ["Bearer t2"] {
@@ -219,7 +212,7 @@ async fn a_timeout_inside_bounds_each_send_and_not_the_wait_for_the_token() {
 
 #[tokio::test(start_paused = true)]
 async fn a_box_fits_around_the_layer_and_inside_of_it() {
-    let (api, source) = (second(), Scripted::tokens());
+    let (api, source) = (second(), ScriptedSource::tokens());
     let inner = BoxCloneSyncService::new(api.clone());
     let service = BoxCloneSyncService::new(layer(source.clone()).layer(inner));
     assert_eq!(statuses(&service, 10).await, [200; 10]);
@@ -229,7 +222,7 @@ async fn a_box_fits_around_the_layer_and_inside_of_it() {
 #[tokio::test(start_paused = true)]
 async fn readiness_is_the_inner_services() {
     let full = ServiceBuilder::new()
-        .layer(layer(Scripted::tokens()))
+        .layer(layer(ScriptedSource::tokens()))
         .concurrency_limit(1)
         .service(second());
     let (mut one, mut two) = (full.clone(), full);

@@ -3,35 +3,22 @@
 use std::future::ready;
 
 use crate::support::{
-    Scripted,
-    api::{Answer, Api, Body, Seen, status},
+    MONITORS, ScriptedSource,
+    api::{Answer, Api, Seen, get, status},
+    layer,
 };
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Request, Response, StatusCode,
+    HeaderName, HeaderValue, Response, StatusCode,
     header::{ACCEPT_ENCODING, CONTENT_ENCODING, LOCATION},
 };
 use http_body_util::{BodyExt, Full};
-use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_http::{
     decompression::DecompressionLayer,
     follow_redirect::{FollowRedirectLayer, policy::Limited},
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
 };
-
-const MONITORS: &str = "https://api.klavi.ai/monitor/v1/monitors";
-
-fn layer(source: impl klavi_auth::TokenSource) -> KlaviAuthLayer {
-    KlaviAuthLayer::new(
-        &KlaviApi::production(Product::Monitor),
-        TokenCache::new(source),
-    )
-}
-
-fn get(uri: &str) -> Request<Body> {
-    crate::support::api::get(uri)
-}
 
 /// Redirects `/monitor/v1/monitors` to `location`, and answers everything else with `rest`.
 fn redirecting(location: &'static str, rest: fn(&Seen) -> u16) -> Api {
@@ -70,7 +57,7 @@ async fn case_60_redirects_followed_around_the_layer_carry_the_token_within_the_
         ("/monitor/v2/monitors", "Bearer t1"),
         (ABROAD, ""),
     ] {
-        let (api, source) = (redirecting(location, |_| 200), Scripted::tokens());
+        let (api, source) = (redirecting(location, |_| 200), ScriptedSource::tokens());
         let stack = ServiceBuilder::new()
             .layer(FollowRedirectLayer::new())
             .layer(layer(source.clone()));
@@ -94,7 +81,7 @@ async fn case_60_redirects_followed_around_the_layer_carry_the_token_within_the_
 
 #[tokio::test(start_paused = true)]
 async fn case_57_60_around_the_layer_a_401_from_abroad_starts_nothing_and_one_from_the_api_does() {
-    let (api, source) = (redirecting(ABROAD, |_| 401), Scripted::tokens());
+    let (api, source) = (redirecting(ABROAD, |_| 401), ScriptedSource::tokens());
     let stack = ServiceBuilder::new()
         .layer(FollowRedirectLayer::new())
         .layer(layer(source.clone()));
@@ -116,7 +103,7 @@ async fn case_57_60_around_the_layer_a_401_from_abroad_starts_nothing_and_one_fr
             401
         }
     };
-    let (api, source) = (redirecting(WITHIN, rest), Scripted::tokens());
+    let (api, source) = (redirecting(WITHIN, rest), ScriptedSource::tokens());
     let stack = ServiceBuilder::new()
         .layer(FollowRedirectLayer::new())
         .layer(layer(source.clone()));
@@ -142,7 +129,7 @@ async fn case_60_inside_the_layer_the_standard_policy_drops_the_token_abroad_and
     for (location, bearer) in [(WITHIN, "Bearer t1"), (ABROAD, "")] {
         let api = redirecting(location, |_| 200);
         let stack = ServiceBuilder::new()
-            .layer(layer(Scripted::tokens()))
+            .layer(layer(ScriptedSource::tokens()))
             .layer(FollowRedirectLayer::new());
         assert_eq!(
             stack
@@ -167,7 +154,7 @@ async fn inside_the_layer_a_policy_of_ones_own_leaks_the_token_and_a_401_from_ab
     let api = redirecting(ABROAD, |_| 200);
     let bare = FollowRedirectLayer::with_policy(Limited::new(5));
     let stack = ServiceBuilder::new()
-        .layer(layer(Scripted::tokens()))
+        .layer(layer(ScriptedSource::tokens()))
         .layer(bare);
     assert_eq!(
         stack
@@ -183,7 +170,7 @@ async fn inside_the_layer_a_policy_of_ones_own_leaks_the_token_and_a_401_from_ab
         [hop(MONITORS, "Bearer t1"), hop(ABROAD, "Bearer t1")]
     );
 
-    let (api, source) = (redirecting(ABROAD, |_| 401), Scripted::tokens());
+    let (api, source) = (redirecting(ABROAD, |_| 401), ScriptedSource::tokens());
     let stack = ServiceBuilder::new()
         .layer(layer(source.clone()))
         .layer(FollowRedirectLayer::new());
@@ -217,7 +204,7 @@ async fn case_52_a_request_id_that_is_set_around_the_layer_is_the_same_on_the_re
         .layer(set())
         .layer(PropagateRequestIdLayer::x_request_id());
     let response = stack
-        .layer(layer(Scripted::tokens()))
+        .layer(layer(ScriptedSource::tokens()))
         .service(api.clone())
         .oneshot(get(MONITORS))
         .await;
@@ -231,7 +218,7 @@ async fn case_52_a_request_id_that_is_set_around_the_layer_is_the_same_on_the_re
 
     // Inside, every send gets one of its own.
     let stack = ServiceBuilder::new()
-        .layer(layer(Scripted::tokens()))
+        .layer(layer(ScriptedSource::tokens()))
         .layer(set());
     assert_eq!(
         stack
@@ -266,10 +253,10 @@ async fn decompression_on_either_side_reads_the_answer_to_the_resend() {
     });
     let around = ServiceBuilder::new()
         .layer(DecompressionLayer::new())
-        .layer(layer(Scripted::tokens()))
+        .layer(layer(ScriptedSource::tokens()))
         .service(api.clone());
     let inside = ServiceBuilder::new()
-        .layer(layer(Scripted::tokens()))
+        .layer(layer(ScriptedSource::tokens()))
         .layer(DecompressionLayer::new())
         .service(api.clone());
     for response in [

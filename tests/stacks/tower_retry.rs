@@ -6,21 +6,13 @@ use std::{
 };
 
 use crate::support::{
-    Scripted,
+    ScriptedSource,
     api::{Api, Body, get, status},
-    cache_drawing, rejected, reset,
+    cache_drawing, layer, layer_of, rejected, reset,
 };
 use http::{Request, Response};
-use klavi_auth::{BoxError, Error, KlaviApi, KlaviAuthLayer, Product, TokenCache};
+use klavi_auth::{BoxError, Error, TokenCache};
 use tower::{ServiceBuilder, ServiceExt, retry::Policy};
-
-fn layer(source: impl klavi_auth::TokenSource) -> KlaviAuthLayer {
-    layer_of(TokenCache::new(source))
-}
-
-fn layer_of(cache: TokenCache) -> KlaviAuthLayer {
-    KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache)
-}
 
 /// An API that answers its calls with these statuses, and then with 200.
 fn scripted(statuses: &'static [u16]) -> Api {
@@ -61,7 +53,7 @@ impl Policy<Request<Body>, Response<Body>, BoxError> for Again {
 #[tokio::test(start_paused = true)]
 async fn retries_on_either_side_cost_no_token_calls() {
     const STATUSES: &[u16] = &[503, 401, 503, 200];
-    let (api, source) = (scripted(STATUSES), Scripted::tokens());
+    let (api, source) = (scripted(STATUSES), ScriptedSource::tokens());
     let around = ServiceBuilder::new()
         .retry(Again(3))
         .layer(layer(source.clone()))
@@ -76,7 +68,7 @@ async fn retries_on_either_side_cost_no_token_calls() {
         ["Bearer t1", "Bearer t1", "Bearer t2", "Bearer t2"]
     );
 
-    let (api, source) = (scripted(STATUSES), Scripted::tokens());
+    let (api, source) = (scripted(STATUSES), ScriptedSource::tokens());
     let inside = ServiceBuilder::new()
         .layer(layer(source.clone()))
         .retry(Again(3))
@@ -98,7 +90,7 @@ async fn retries_around_the_layer_get_the_token_of_their_moment_and_those_inside
         (true, ["Bearer t1", "Bearer t2"]),
         (false, ["Bearer t1", "Bearer t1"]),
     ] {
-        let cache = TokenCache::new(Scripted::tokens());
+        let cache = TokenCache::new(ScriptedSource::tokens());
         let rival = cache.clone();
         // While the first try is under way, another request finds out that its token is dead.
         let api = Api::new(move |seen| {
@@ -142,7 +134,7 @@ async fn case_34_35_retries_do_not_multiply_the_calls_of_a_failing_token_endpoin
     // Keys that are rejected are asked for once; a failure that may pass three times, then there is
     // a back-off.
     for (answer, fetches) in [(rejected(), 1), (reset(), 3)] {
-        let (api, source) = (scripted(&[]), Scripted::new([answer]));
+        let (api, source) = (scripted(&[]), ScriptedSource::new([answer]));
         let auth = layer_of(cache_drawing(1.0, source.clone()));
         let service = ServiceBuilder::new()
             .retry(Again(20))

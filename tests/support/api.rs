@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::Full;
 use klavi_auth::BoxError;
+use tokio::sync::watch;
 use tower_service::Service;
 
 pub type Body = Full<Bytes>;
@@ -112,6 +113,11 @@ impl Api {
         })
     }
 
+    /// Answers 200 to everything.
+    pub fn fine() -> Self {
+        Self::new(async |_| ok("fine"))
+    }
+
     pub fn seen(&self) -> Vec<Seen> {
         self.shared.seen.lock().unwrap().clone()
     }
@@ -197,4 +203,43 @@ pub async fn text(response: Response<Body>) -> (StatusCode, String) {
         .unwrap()
         .to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+/// The path to which [`picky`] answers 401.
+pub const BAD: &str = "/monitor/bad";
+
+/// A path that is always fine.
+pub const GOOD: &str = "/monitor/good";
+
+pub fn only(bearer: &'static str) -> Api {
+    Api::accepting(move |seen| seen == bearer)
+}
+
+/// Answers 401 to [`BAD`], unless the bearer is `accepted`, and 200 to all other paths.
+pub fn picky(accepted: &'static str) -> Api {
+    Api::new(move |seen| {
+        let is_rejected = seen.uri.path() == BAD && seen.authorization() != [accepted];
+        std::future::ready(if is_rejected {
+            status(401, "no")
+        } else {
+            ok("fine")
+        })
+    })
+}
+
+/// Answers 401 to everything but `bearer`, and not before the test says so.
+pub fn gated(bearer: &'static str) -> (Api, watch::Sender<bool>) {
+    let (open, gate) = watch::channel(false);
+    let count = Arc::new(AtomicUsize::new(0));
+    let api = Api::new(move |seen| {
+        let (mut gate, number) = (gate.clone(), count.fetch_add(1, Ordering::SeqCst));
+        async move {
+            if seen.authorization() == [bearer] {
+                return ok("fine");
+            }
+            gate.wait_for(|open| *open).await?;
+            status(401, ["a", "b", "c", "d"][number % 4])
+        }
+    });
+    (api, open)
 }

@@ -1,11 +1,5 @@
 //! Servers that answer 401 to the first token before they have read the body, and how clients come
 //! off.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    missing_docs,
-    reason = "every test file uses its own part of it"
-)]
 
 use std::{
     future::Future,

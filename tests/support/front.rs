@@ -1,16 +1,9 @@
 //! The gateway of the examples in front of a sandbox, and a program that calls it.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    unused_imports,
-    missing_docs,
-    reason = "every test file uses its own part of it"
-)]
 
 #[path = "../../examples/gateway/main.rs"]
 mod gateway;
 
-use std::{convert::Infallible, future::Future, io, time::Duration};
+use std::{convert::Infallible, future::Future, io};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -30,6 +23,8 @@ use tokio::{
 };
 
 pub(crate) use gateway::{Gateway, main};
+
+pub use super::sockets::{soon, until};
 
 pub struct Front {
     pub sandbox: Sandbox,
@@ -112,20 +107,4 @@ pub fn channel() -> (mpsc::Sender<&'static str>, Body) {
 
 pub fn json(response: &Response<Bytes>) -> Value {
     serde_json::from_slice(response.body()).unwrap()
-}
-
-/// So that a test that hangs says so.
-pub async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), future)
-        .await
-        .expect("it takes too long")
-}
-
-pub async fn until(happened: impl Fn() -> bool) {
-    soon(async {
-        while !happened() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
 }

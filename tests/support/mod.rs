@@ -1,37 +1,53 @@
-//! Test doubles that are driven by hand: a token source whose every fetch the test ends, and an API
-//! whose every request the test answers.
+//! Test doubles and fixtures of all test binaries: token sources and APIs that a test drives, caches
+//! and layers in the states that tests start from, and paused time.
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     missing_docs,
-    reason = "every test file uses its own part of it"
+    async_fn_in_trait,
+    reason = "every test binary uses its own part of it"
 )]
 
 pub mod api;
+mod caches;
+#[cfg(feature = "sandbox")]
+pub mod early;
+pub mod endpoints;
+#[cfg(feature = "sandbox")]
+pub mod front;
+mod layers;
+#[cfg(feature = "sandbox")]
+pub mod oauth2;
+#[cfg(feature = "sandbox")]
+pub mod revocations;
+pub mod silent;
+#[cfg(feature = "sandbox")]
+pub mod sockets;
+mod sources;
 pub mod streams;
 
-use std::{
-    collections::VecDeque,
-    future::Future,
-    pin::Pin,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::Poll,
-    time::Duration,
-};
+use std::{future::Future, pin::Pin, task::Poll, time::Duration};
 
-use klavi_auth::{
-    AccessToken, Error, FetchFuture, NewToken, Predecessor, TokenCache, TokenRequest, TokenSource,
-};
-use tokio::{runtime::Runtime, sync::oneshot, task::JoinHandle, time::Instant};
+use klavi_auth::{AccessToken, Error, NewToken, TokenCache};
+use tokio::{runtime::Runtime, task::JoinHandle, time::Instant};
+
+pub use caches::*;
+pub use layers::*;
+pub use sources::*;
 
 pub const LIFETIME: Duration = Duration::from_secs(1800);
+
 pub const NS: Duration = Duration::from_nanos(1);
+
+pub const MS: Duration = Duration::from_millis(1);
 
 pub const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
+}
+
+pub fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
 }
 
 pub fn token(text: &str) -> Result<NewToken, Error> {
@@ -40,126 +56,6 @@ pub fn token(text: &str) -> Result<NewToken, Error> {
 
 pub fn token_for(text: &str, seconds: u64) -> Result<NewToken, Error> {
     NewToken::new(text, secs(seconds))
-}
-
-/// A source whose every fetch the test ends by hand.
-#[derive(Clone, Default)]
-pub struct Manual(Arc<ManualInner>);
-
-#[derive(Default)]
-struct ManualInner {
-    fetches: AtomicUsize,
-    open: Mutex<VecDeque<Fetch>>,
-}
-
-/// A fetch that is under way.
-pub struct Fetch {
-    pub predecessor: Predecessor,
-    pub failures: u32,
-    pub last_error: Option<Error>,
-    answer: oneshot::Sender<Result<NewToken, Error>>,
-}
-
-impl Fetch {
-    pub fn answer(self, result: Result<NewToken, Error>) {
-        let _ = self.answer.send(result);
-    }
-
-    /// The cache no longer waits for this fetch.
-    pub fn is_dropped(&self) -> bool {
-        self.answer.is_closed()
-    }
-
-    /// Ends it with a panic inside of the source.
-    pub fn panic(self) {
-        drop(self.answer);
-    }
-}
-
-impl Manual {
-    /// How many fetches were begun.
-    pub fn fetches(&self) -> usize {
-        self.0.fetches.load(Ordering::SeqCst)
-    }
-
-    /// The oldest fetch that was not looked at yet. Lets other tasks run first.
-    pub async fn next(&self) -> Fetch {
-        settle().await;
-        self.0
-            .open
-            .lock()
-            .unwrap()
-            .pop_front()
-            .expect("a fetch is under way")
-    }
-
-    /// Ends the oldest fetch and lets its flight land.
-    pub async fn answer(&self, result: Result<NewToken, Error>) {
-        self.next().await.answer(result);
-        settle().await;
-    }
-
-    pub fn is_idle(&self) -> bool {
-        self.0.open.lock().unwrap().is_empty()
-    }
-}
-
-impl TokenSource for Manual {
-    fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
-        self.0.fetches.fetch_add(1, Ordering::SeqCst);
-        let (answer, result) = oneshot::channel();
-        let (failures, last_error) = (request.failures(), request.last_error().cloned());
-        let predecessor = request.predecessor().clone();
-        self.0.open.lock().unwrap().push_back(Fetch {
-            predecessor,
-            failures,
-            last_error,
-            answer,
-        });
-        Box::pin(async {
-            result
-                .await
-                .expect("the test dropped the fetch: the source panics")
-        })
-    }
-}
-
-/// A source that answers at once from a list; the last answer is repeated.
-#[derive(Clone)]
-pub struct Scripted {
-    fetches: Arc<AtomicUsize>,
-    answers: Arc<Mutex<VecDeque<Result<NewToken, Error>>>>,
-}
-
-impl Scripted {
-    pub fn new(answers: impl IntoIterator<Item = Result<NewToken, Error>>) -> Self {
-        Self {
-            fetches: Arc::default(),
-            answers: Arc::new(Mutex::new(answers.into_iter().collect())),
-        }
-    }
-
-    /// Tokens `t1`, `t2`, … of 1800 s.
-    pub fn tokens() -> Self {
-        Self::new((1..=100).map(|n| token(&format!("t{n}"))))
-    }
-
-    pub fn fetches(&self) -> usize {
-        self.fetches.load(Ordering::SeqCst)
-    }
-}
-
-impl TokenSource for Scripted {
-    fn fetch(&self, _: TokenRequest) -> FetchFuture<'_> {
-        self.fetches.fetch_add(1, Ordering::SeqCst);
-        let mut answers = self.answers.lock().unwrap();
-        let answer = match answers.len() {
-            0 => panic!("the script has no answer"),
-            1 => answers[0].clone(),
-            _ => answers.pop_front().unwrap(),
-        };
-        Box::pin(async move { answer })
-    }
 }
 
 /// Lets every task that can run do so until none can, on a current-thread runtime. No time passes.
@@ -188,57 +84,6 @@ pub fn chain(error: &dyn std::error::Error) -> Vec<String> {
     std::iter::successors(Some(error), |e| e.source())
         .map(ToString::to_string)
         .collect()
-}
-
-/// A source that answers at once, by number of the fetch (from 1), and notes when it was asked.
-#[derive(Clone)]
-pub struct Logged(Arc<LoggedInner>);
-
-struct LoggedInner {
-    asked: Mutex<Vec<Instant>>,
-    answer: Box<dyn Fn(usize) -> Result<NewToken, Error> + Send + Sync>,
-}
-
-impl Logged {
-    pub fn new(answer: impl Fn(usize) -> Result<NewToken, Error> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(LoggedInner {
-            asked: Mutex::default(),
-            answer: Box::new(answer),
-        }))
-    }
-
-    pub fn fetches(&self) -> usize {
-        self.0.asked.lock().unwrap().len()
-    }
-
-    /// When it was asked, in seconds after `start`; earlier calls are left out.
-    pub fn seconds_after(&self, start: Instant) -> Vec<f64> {
-        let asked = self.0.asked.lock().unwrap();
-        asked
-            .iter()
-            .filter(|&&at| at >= start)
-            .map(|&at| (at - start).as_secs_f64())
-            .collect()
-    }
-}
-
-impl TokenSource for Logged {
-    fn fetch(&self, _: TokenRequest) -> FetchFuture<'_> {
-        let number = {
-            let mut asked = self.0.asked.lock().unwrap();
-            asked.push(Instant::now());
-            asked.len()
-        };
-        Box::pin(async move { (self.0.answer)(number) })
-    }
-}
-
-/// A cache whose jitter and back-off are all of `draw`.
-pub fn cache_drawing(draw: f64, source: impl TokenSource) -> TokenCache {
-    TokenCache::builder(source)
-        .randomness(move || draw)
-        .build()
-        .unwrap()
 }
 
 /// A failure that may pass by itself.

@@ -1,10 +1,4 @@
 //! What is expected of every stack: a hundred POSTs while tokens are revoked at random.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    missing_docs,
-    reason = "every test file uses its own part of it"
-)]
 
 use std::{collections::BTreeSet, future::Future};
 

@@ -1,12 +1,5 @@
 //! The sandbox, a layer whose token calls go over one of several clients, and a clock that can be
 //! moved on.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    missing_docs,
-    async_fn_in_trait,
-    reason = "every test file uses its own part of it"
-)]
 
 use std::{
     future::Future,
@@ -17,18 +10,20 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
 use klavi_auth::{
-    Backoff, BoxError, Credentials, Error, KlaviAuth, KlaviAuthLayer, KlaviAuthLayerBuilder,
-    Product,
-    sandbox::{Endpoint, Recorded, Sandbox},
+    AccessToken, Backoff, BoxError, Credentials, Error, KlaviAuth, KlaviAuthLayer,
+    KlaviAuthLayerBuilder, Product,
+    sandbox::{Endpoint, Fault, Recorded, Sandbox},
 };
 use tower::{Layer, Service, ServiceExt};
+
+pub use super::{LIFETIME, chain, secs, settle};
 
 pub type Body = Full<Bytes>;
 pub type Http = Client<HttpConnector, Body>;
@@ -36,12 +31,6 @@ pub type Answer = Result<Response<Bytes>, BoxError>;
 
 /// Whatever a token lives for, this is past its renewal and before its end.
 pub const TO_RENEWAL: Duration = secs(1400);
-pub const LIFETIME: Duration = secs(1800);
-
-pub const fn secs(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
-
 pub fn http1() -> Http {
     Client::builder(TokioExecutor::new()).build_http()
 }
@@ -86,24 +75,24 @@ impl Transport {
 }
 
 /// Runs a test once for each transport, each time with a sandbox of its own.
-pub async fn through_each(test: impl AsyncFn(World)) {
+pub async fn through_each(test: impl AsyncFn(TestStack)) {
     for &transport in Transport::ALL {
-        let world = World {
+        let stack = TestStack {
             sandbox: Sandbox::start().await.unwrap(),
             transport,
         };
-        let outcome = AssertUnwindSafe(test(world)).catch_unwind().await;
+        let outcome = AssertUnwindSafe(test(stack)).catch_unwind().await;
         assert!(outcome.is_ok(), "the transport was {transport:?}");
     }
 }
 
 /// A sandbox, and what carries the token calls to it.
-pub struct World {
+pub struct TestStack {
     pub sandbox: Sandbox,
     pub transport: Transport,
 }
 
-impl World {
+impl TestStack {
     pub fn builder(&self) -> KlaviAuthLayerBuilder {
         self.builder_for(Product::Monitor, self.sandbox.credentials())
     }
@@ -113,6 +102,15 @@ impl World {
             self.sandbox.api(product),
             credentials,
         ))
+    }
+
+    /// A layer that has a token of the sandbox's and nothing else.
+    pub fn with_bearer(&self) -> KlaviAuthLayer {
+        let token = self.sandbox.issue_token(&Product::Monitor);
+        let credentials = Credentials::bearer(&token, LIFETIME).unwrap();
+        drawing(self.builder_for(Product::Monitor, credentials), &[0.0])
+            .build()
+            .unwrap()
     }
 
     /// Without jitter, and without any back-off.
@@ -223,13 +221,6 @@ pub fn reason(response: &Response<Bytes>) -> Option<&Error> {
     response.extensions().get::<Error>()
 }
 
-/// The lines of an error and its causes.
-pub fn chain(error: &dyn std::error::Error) -> Vec<String> {
-    std::iter::successors(Some(error), |e| e.source())
-        .map(ToString::to_string)
-        .collect()
-}
-
 /// So that a test that hangs says so.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(secs(60), future)
@@ -248,7 +239,7 @@ pub async fn until(happened: impl Fn() -> bool) {
 }
 
 /// Waits until no token is being fetched.
-pub async fn landed(layer: &KlaviAuthLayer) {
+pub async fn flight_ended(layer: &KlaviAuthLayer) {
     until(|| !layer.cache().snapshot().is_fetching()).await;
 }
 
@@ -261,9 +252,30 @@ pub async fn pass(duration: Duration) {
     settle().await;
 }
 
-/// Lets other tasks run. What comes over sockets may take longer.
-pub async fn settle() {
-    for _ in 0..64 {
-        tokio::task::yield_now().await;
-    }
+pub fn fault(code: u16) -> Fault {
+    Fault::status(StatusCode::from_u16(code).unwrap())
+}
+
+/// A 401 that can be told from others.
+pub fn labelled_401(text: &str) -> Fault {
+    Fault::body(StatusCode::UNAUTHORIZED, "text/plain", text.to_owned()).header("x-which", text)
+}
+
+/// A good response of a token endpoint.
+pub fn token_response(token: &AccessToken, lifetime: Duration) -> Fault {
+    let (token, lifetime) = (token.expose(), lifetime.as_secs());
+    Fault::body(
+        StatusCode::OK,
+        "application/json",
+        format!(r#"{{"accessToken":"{token}","expireIn":{lifetime}}}"#),
+    )
+}
+
+pub fn assert_all_the_same(errors: &[Error]) {
+    let lines: Vec<_> = errors.iter().map(|error| chain(error)).collect();
+    assert!(lines.iter().all(|line| *line == lines[0]), "{lines:?}");
+}
+
+pub fn http_clients() -> [(Http, Version); 2] {
+    [(http1(), Version::HTTP_11), (h2c(), Version::HTTP_2)]
 }

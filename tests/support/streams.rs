@@ -12,7 +12,7 @@ use futures_util::{FutureExt, stream};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, StreamBody};
-use klavi_auth::{BoxError, ReplayBody};
+use klavi_auth::{BoxError, KlaviAuthLayer, RecordBody, ReplayBody, TokenCache, TokenSource};
 use tower_service::Service;
 
 use super::api::Answer;
@@ -191,4 +191,12 @@ impl Body for Own {
             Self::Replay(body) => body.size_hint(),
         }
     }
+}
+
+/// A layer that records bodies.
+pub fn recording_layer<B>(
+    source: impl TokenSource,
+    construct: fn(ReplayBody<B>) -> B,
+) -> KlaviAuthLayer<RecordBody<B>> {
+    KlaviAuthLayer::new(&super::monitor_api(), TokenCache::new(source)).replay_with(construct)
 }

@@ -1,0 +1,4 @@
+//! The token cache alone. No HTTP, paused time.
+
+mod fixed;
+mod registry;

@@ -1,0 +1,72 @@
+//! `KlaviAuth::send`: the readiness of a clone, and what a caller leaves behind.
+
+use klavi_auth::Error;
+use tower::{Layer, Service, ServiceExt};
+
+use crate::support::{
+    ManualSource, ScriptedSource,
+    api::{GOOD, get, only},
+    layer, poll_once, rejected, settle, token,
+};
+
+#[tokio::test(start_paused = true)]
+async fn nothing_happens_before_it_is_polled() {
+    let (source, api) = (ScriptedSource::tokens(), only("Bearer t1"));
+    let klavi = layer(source.clone()).layer(api.clone());
+    let sent = klavi.send(get(GOOD));
+    settle().await;
+    assert_eq!((source.fetches(), api.readied(), api.calls()), (0, 0, 0));
+    assert_eq!(sent.await.unwrap().status(), 200);
+    assert_eq!((source.fetches(), api.calls(), api.held()), (1, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_can_be_spawned_and_outlives_the_service() {
+    let api = only("Bearer t1");
+    let klavi = layer(ScriptedSource::tokens()).layer(api.clone());
+    let calls = [(); 3].map(|()| tokio::spawn(klavi.send(get(GOOD))));
+    drop(klavi);
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!((api.calls(), api.held()), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_leaves_the_readiness_of_the_service_alone() {
+    let api = only("Bearer t1");
+    let mut klavi = layer(ScriptedSource::tokens()).layer(api.clone());
+    klavi.ready().await.unwrap();
+    assert_eq!((api.readied(), api.held()), (1, 1));
+    assert_eq!(klavi.send(get(GOOD)).await.unwrap().status(), 200);
+    // The instance that was readied is still ready.
+    assert_eq!(api.held(), 1);
+    assert_eq!(klavi.call(get(GOOD)).await.unwrap().status(), 200);
+    assert_eq!((api.calls(), api.held()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_26_a_dropped_call_leaves_its_fetch_to_the_others() {
+    let (source, api) = (ManualSource::default(), only("Bearer a"));
+    let klavi = layer(source.clone()).layer(api.clone());
+    let mut first = Box::pin(klavi.send(get(GOOD)));
+    while source.fetches() == 0 {
+        assert!(poll_once(&mut first).is_pending());
+        settle().await;
+    }
+    let second = tokio::spawn(klavi.send(get(GOOD)));
+    settle().await;
+    drop(first);
+    source.answer(token("a")).await;
+    assert_eq!(second.await.unwrap().unwrap().status(), 200);
+    assert_eq!((source.fetches(), api.calls(), api.held()), (1, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_token_it_is_the_error_of_the_fetch() {
+    let api = only("Bearer t1");
+    let klavi = layer(ScriptedSource::new([rejected()])).layer(api.clone());
+    let error = klavi.send(get(GOOD)).await.unwrap_err();
+    assert!(error.downcast_ref::<Error>().is_some(), "{error}");
+    assert_eq!((api.calls(), api.held()), (0, 0));
+}

@@ -1,0 +1,194 @@
+//! Cases 12 and 14: in the margin a request waits for the successor of its token, and leaves with the
+//! token if there is none.
+
+use futures_util::future::join_all;
+use klavi_auth::Predecessor;
+use tokio::time::{Duration, Instant};
+use tower::{Layer, ServiceExt, limit::ConcurrencyLimit};
+
+use crate::support::{
+    ManualSource, NS, ScriptedSource,
+    api::{Api, GOOD, get, only},
+    cache_drawing, call, layer, layer_of, pass, reset, secs, settle, token, token_for,
+};
+
+/// A layer whose token T1 expires in 25 s.
+async fn expiring(draw: f64, source: &ManualSource) -> klavi_auth::KlaviAuthLayer {
+    let layer = layer_of(cache_drawing(draw, source.clone()));
+    let first = call(layer.cache());
+    source.answer(token("t1")).await;
+    first.await.unwrap().unwrap();
+    pass(secs(1775)).await;
+    layer
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_in_the_margin_requests_wait_for_one_fetch() {
+    let (source, inner) = (ManualSource::default(), Api::fine());
+    let service = expiring(1.0, &source).await.layer(inner.clone());
+    let calls: Vec<_> = (0..3)
+        .map(|_| tokio::spawn(service.clone().oneshot(get(GOOD))))
+        .collect();
+    let fetch = source.next().await;
+    assert!(matches!(&fetch.predecessor, Predecessor::Live(token) if token.expose() == "t1"));
+    assert_eq!(inner.calls(), 0);
+    fetch.answer(token("t2"));
+    for response in join_all(calls).await {
+        assert_eq!(response.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(
+        (source.fetches(), inner.bearers()),
+        (2, vec!["Bearer t2".to_owned(); 3])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_if_the_fetch_fails_they_leave_with_the_token_at_once() {
+    // With a draw of 0 there is no pause, and the next fetch could start at once.
+    for draw in [0.0, 1.0] {
+        let (source, inner) = (ManualSource::default(), Api::fine());
+        let service = expiring(draw, &source).await.layer(inner.clone());
+        let calls: Vec<_> = (0..3)
+            .map(|_| tokio::spawn(service.clone().oneshot(get(GOOD))))
+            .collect();
+        settle().await;
+        assert_eq!((source.fetches(), inner.calls()), (2, 0));
+        source.answer(reset()).await;
+        for response in join_all(calls).await {
+            assert_eq!(response.unwrap().unwrap().status(), 200);
+        }
+        assert_eq!(
+            (source.fetches(), inner.bearers()),
+            (2, vec!["Bearer t1".to_owned(); 3])
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_nor_do_they_wait_again_after_a_long_wait_for_readiness() {
+    for draw in [0.0, 1.0] {
+        let (source, inner) = (ManualSource::default(), Api::fine());
+        let limit = ConcurrencyLimit::new(inner.clone(), 1);
+        let mut blocker = limit.clone();
+        let service = expiring(draw, &source).await.layer(limit);
+        let call = tokio::spawn(service.oneshot(get(GOOD)));
+        settle().await;
+        blocker.ready().await.unwrap();
+        source.answer(reset()).await;
+        pass(secs(20)).await;
+        assert_eq!((source.fetches(), inner.calls()), (2, 0));
+        drop(blocker);
+        assert_eq!(call.await.unwrap().unwrap().status(), 200);
+        assert_eq!(
+            (source.fetches(), inner.bearers()),
+            (2, vec!["Bearer t1".to_owned()])
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_while_the_pause_runs_requests_leave_at_once() {
+    let (source, inner) = (ManualSource::default(), Api::fine());
+    let service = expiring(1.0, &source).await.layer(inner.clone());
+    let first = tokio::spawn(service.clone().oneshot(get(GOOD)));
+    source.answer(reset()).await;
+    first.await.unwrap().unwrap();
+    for _ in 0..3 {
+        assert_eq!(
+            service.clone().oneshot(get(GOOD)).await.unwrap().status(),
+            200
+        );
+    }
+    assert_eq!(
+        (source.fetches(), inner.bearers()),
+        (2, vec!["Bearer t1".to_owned(); 4])
+    );
+    // It is 1 s. The next request after it waits again.
+    pass(secs(1)).await;
+    let second = tokio::spawn(service.oneshot(get(GOOD)));
+    settle().await;
+    assert_eq!((source.fetches(), inner.calls()), (3, 4));
+    source.answer(token("t2")).await;
+    assert_eq!(second.await.unwrap().unwrap().status(), 200);
+    assert_eq!(inner.bearers().last().unwrap(), "Bearer t2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_a_silent_endpoint_leaves_time_to_send_the_token() {
+    let (source, inner) = (ManualSource::default(), Api::fine());
+    let service = expiring(1.0, &source).await.layer(inner.clone());
+    pass(secs(20)).await;
+    let start = Instant::now();
+    let calls = (0..3).map(|_| service.clone().oneshot(get(GOOD)));
+    for response in join_all(calls).await {
+        assert_eq!(response.unwrap().status(), 200);
+    }
+    // Of the five seconds that are left, one eighth. Others do not wait any more.
+    assert_eq!(start.elapsed(), secs(5) / 8 * 7);
+    assert_eq!(
+        service.clone().oneshot(get(GOOD)).await.unwrap().status(),
+        200
+    );
+    pass(start + secs(5) - NS - Instant::now()).await;
+    assert_eq!(
+        service.clone().oneshot(get(GOOD)).await.unwrap().status(),
+        200
+    );
+    assert_eq!(
+        (source.fetches(), inner.bearers()),
+        (2, vec!["Bearer t1".to_owned(); 5])
+    );
+
+    // The fetch goes on. Once the token has expired, it is waited for.
+    pass(NS).await;
+    let call = tokio::spawn(service.oneshot(get(GOOD)));
+    settle().await;
+    assert_eq!((source.fetches(), inner.calls()), (2, 5));
+    source.answer(token("t2")).await;
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    assert_eq!((source.fetches(), &*inner.bearers()[5]), (2, "Bearer t2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_so_does_a_fetch_that_began_before_the_margin() {
+    let (source, inner) = (ManualSource::default(), Api::fine());
+    let layer = layer_of(cache_drawing(0.0, source.clone()));
+    let service = layer.layer(inner.clone());
+    let first = call(layer.cache());
+    source.answer(token_for("t1", 60)).await;
+    first.await.unwrap().unwrap();
+    let start = Instant::now();
+    // The token is due after 45 s, and expiring after 52.5 s.
+    pass(secs(52)).await;
+    assert_eq!(
+        service.clone().oneshot(get(GOOD)).await.unwrap().status(),
+        200
+    );
+    pass(secs(1)).await;
+    assert_eq!(
+        (source.fetches(), inner.calls(), start.elapsed()),
+        (2, 1, secs(53))
+    );
+    assert_eq!(service.oneshot(get(GOOD)).await.unwrap().status(), 200);
+    // An eighth of the margin before the expiry, to the millisecond of the timer.
+    assert_eq!(
+        (source.fetches(), start.elapsed()),
+        (2, Duration::from_millis(59_063))
+    );
+    assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_14_after_a_401_a_successor_with_a_shorter_life_is_taken() {
+    let source = ScriptedSource::new([token("t1"), token_for("t2", 5)]);
+    let inner = only("Bearer t2");
+    assert_eq!(
+        layer(source)
+            .layer(inner)
+            .oneshot(get("/monitor/x"))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+}

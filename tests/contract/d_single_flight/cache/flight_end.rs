@@ -1,0 +1,385 @@
+//! Cases 28 and 29: a flight that ends in a panic or in its timeout, and waiters who come late.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Wake, Waker},
+};
+
+use futures_util::future::join_all;
+use klavi_auth::{
+    AccessToken, Error, Event, FetchFuture, NewToken, Predecessor, TokenCache, TokenRequest,
+    TokenSource,
+};
+use tokio::{task::JoinHandle, time::timeout};
+
+use crate::support::{
+    Fetch, MS, ManualSource, at_once, cache_aged, cache_drawing, call,
+    endpoints::{Reply, TokenEndpoints, issue},
+    gets, got, held, pass, poll_once, refreshing, rejected, reset, secs, settle, token,
+};
+
+/// Panics before it returns a future, the first `panics` times.
+struct PanicsAtOnce {
+    panics: usize,
+    fetches: Arc<AtomicUsize>,
+}
+
+impl TokenSource for PanicsAtOnce {
+    fn fetch(&self, _: TokenRequest) -> FetchFuture<'_> {
+        let before = self.fetches.fetch_add(1, Ordering::SeqCst);
+        assert!(before >= self.panics, "the source panics");
+        Box::pin(async { token("t1") })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_28_a_source_that_panics_before_it_returns_a_future_fails_its_waiters_only() {
+    let fetches = Arc::new(AtomicUsize::new(0));
+    let cache = cache_drawing(
+        1.0,
+        PanicsAtOnce {
+            panics: 1,
+            fetches: Arc::clone(&fetches),
+        },
+    );
+    let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
+    for joined in join_all(callers).await {
+        let error = joined.expect("the caller does not panic").unwrap_err();
+        assert!(error.is_no_token() && error.is_interrupted(), "{error:?}");
+    }
+    assert_eq!(fetches.load(Ordering::SeqCst), 1);
+    assert!(!cache.snapshot().is_fetching());
+    assert_eq!(
+        cache.get().await.unwrap().expose(),
+        "t1",
+        "no time has passed"
+    );
+    assert_eq!(fetches.load(Ordering::SeqCst), 2);
+}
+
+/// The waker of an executor that is broken.
+struct Broken;
+
+impl Wake for Broken {
+    fn wake(self: Arc<Self>) {
+        std::panic::resume_unwind(Box::new("the waker panics"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_28_a_waker_that_panics_keeps_nobody_else_from_the_token() {
+    let source = ManualSource::default();
+    let cache = cache_drawing(0.0, source.clone());
+    let mut first = held(&cache);
+    let broken = Waker::from(Arc::new(Broken));
+    assert!(
+        first
+            .as_mut()
+            .poll(&mut Context::from_waker(&broken))
+            .is_pending()
+    );
+    let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
+    source.answer(token("t1")).await;
+    assert!(
+        callers.iter().all(tokio::task::JoinHandle::is_finished),
+        "somebody was not woken"
+    );
+    assert_eq!(got(first).unwrap().expose(), "t1");
+    assert_eq!(source.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_28_a_source_whose_future_panics_fails_its_waiters_only() {
+    let source = ManualSource::default();
+    let cache = cache_drawing(1.0, source.clone());
+    let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
+    source.next().await.panic();
+    for joined in join_all(callers).await {
+        assert!(
+            joined
+                .expect("the caller does not panic")
+                .unwrap_err()
+                .is_interrupted()
+        );
+    }
+    assert_eq!(source.fetches(), 1);
+    let caller = call(&cache);
+    source.answer(token("t1")).await;
+    assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_28_a_source_that_panics_again_and_again_is_backed_off_from() {
+    let fetches = Arc::new(AtomicUsize::new(0));
+    let cache = cache_drawing(
+        1.0,
+        PanicsAtOnce {
+            panics: 3,
+            fetches: Arc::clone(&fetches),
+        },
+    );
+    cache.get().await.unwrap_err();
+    assert_eq!(cache.snapshot().retry_in(), None);
+    for delay in [1, 2] {
+        cache.get().await.unwrap_err();
+        assert_eq!(cache.snapshot().retry_in(), Some(secs(delay)));
+        assert!(at_once(&cache).unwrap_err().is_interrupted());
+        pass(secs(delay)).await;
+    }
+    cache.get().await.unwrap();
+    assert_eq!(fetches.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_29_a_flight_times_out_after_10_s_for_all_who_wait() {
+    let source = ManualSource::default();
+    let cache = cache_drawing(1.0, source.clone());
+    let mut early = held(&cache);
+    assert!(poll_once(&mut early).is_pending());
+    let fetch = source.next().await;
+    pass(secs(10) - MS).await;
+    let mut late = held(&cache);
+    assert!(poll_once(&mut early).is_pending() && poll_once(&mut late).is_pending());
+    assert!(!fetch.is_dropped());
+
+    pass(MS).await;
+    for waiter in [early, late] {
+        let error = got(waiter).unwrap_err();
+        assert!(error.is_no_token() && error.is_timeout(), "{error:?}");
+    }
+    assert!(fetch.is_dropped() && !cache.snapshot().is_fetching());
+    assert_eq!(source.fetches(), 1);
+
+    pass(secs(1)).await;
+    let caller = call(&cache);
+    source.answer(token("t1")).await;
+    assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_29_the_time_out_can_be_configured() {
+    let source = ManualSource::default();
+    let cache = TokenCache::builder(source.clone())
+        .flight_timeout(secs(3))
+        .randomness(|| 1.0)
+        .build()
+        .unwrap();
+    let mut waiter = held(&cache);
+    assert!(poll_once(&mut waiter).is_pending());
+    pass(secs(3) - MS).await;
+    assert!(poll_once(&mut waiter).is_pending());
+    pass(MS).await;
+    assert!(got(waiter).unwrap_err().is_timeout());
+    assert_eq!(source.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_29_the_time_out_is_that_of_the_flight_with_all_its_attempts() {
+    let source = ManualSource::default();
+    let cache = cache_drawing(1.0, source.clone());
+    let mut waiter = held(&cache);
+    assert!(poll_once(&mut waiter).is_pending());
+    let first = source.next().await;
+    pass(secs(6)).await;
+    first.answer(reset());
+    pass(secs(1)).await;
+    let second = source.next().await;
+    pass(secs(3) - MS).await;
+    assert!(poll_once(&mut waiter).is_pending());
+    pass(MS).await;
+    assert!(got(waiter).unwrap_err().is_timeout());
+    assert!(second.is_dropped());
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_29_a_callers_own_shorter_deadline_does_not_touch_the_flight() {
+    let source = ManualSource::default();
+    let cache = cache_drawing(1.0, source.clone());
+    let patient = call(&cache);
+    let fetch = source.next().await;
+    assert!(timeout(secs(2), cache.get()).await.is_err());
+    assert!(timeout(secs(2), cache.get()).await.is_err());
+    assert!(!fetch.is_dropped());
+    fetch.answer(token("t1"));
+    assert_eq!(patient.await.unwrap().unwrap().expose(), "t1");
+    assert_eq!(source.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_29_a_refresh_that_times_out_is_no_answer_after_an_invalidation() {
+    let source = ManualSource::default();
+    let (cache, first, refresh) = refreshing(&source).await;
+    cache.invalidate(&first);
+    let mut waiting = held(&cache);
+    assert!(poll_once(&mut waiting).is_pending());
+    pass(secs(10)).await;
+    assert!(refresh.is_dropped());
+    assert!(poll_once(&mut waiting).is_pending(), "a flight of its own");
+    let fetch = source.next().await;
+    pass(secs(10)).await;
+    assert!(fetch.is_dropped());
+    let error = got(waiting).unwrap_err();
+    assert!(
+        error.is_no_token() && error.is_timeout(),
+        "that one is the answer"
+    );
+    assert_eq!(source.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_28_an_observer_that_panics_costs_nobody_a_token() {
+    let source = ManualSource::default();
+    let cache = TokenCache::builder(source.clone())
+        .observer(|event: &Event<'_>| {
+            if let Event::Fetched(_) = event {
+                panic!("an observer's own")
+            }
+        })
+        .build()
+        .unwrap();
+    let callers: Vec<_> = (0..10).map(|_| call(&cache)).collect();
+    source.answer(token("t1")).await;
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
+    }
+    assert_eq!(
+        (source.fetches(), cache.snapshot().is_fetching()),
+        (1, false)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_29_a_caller_that_is_polled_after_the_end_looks_again() {
+    let (cache, source) = cache_aged(1.0, 1795).await;
+    let mut late = held(&cache);
+    assert!(poll_once(&mut late).is_pending());
+    source.answer(reset()).await;
+    pass(secs(5)).await;
+    assert!(
+        poll_once(&mut late).is_pending(),
+        "the failure of a refresh is no answer to it"
+    );
+    source.answer(token("t2")).await;
+    assert_eq!(got(late).unwrap().expose(), "t2");
+    assert_eq!(source.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_29_a_caller_that_is_polled_after_an_invalidation_looks_again() {
+    let (cache, source) = cache_aged(1.0, 1795).await;
+    let mut late = held(&cache);
+    assert!(poll_once(&mut late).is_pending());
+    let caller = call(&cache);
+    source.answer(reset()).await;
+    cache.invalidate(&got(caller).unwrap().unwrap());
+    assert!(poll_once(&mut late).is_pending());
+    source.answer(token("t2")).await;
+    assert_eq!(got(late).unwrap().expose(), "t2");
+    assert_eq!(source.fetches(), 3);
+}
+
+/// A fetch that began in the margin and outlasts the token. One caller waits since the margin, one
+/// since expiry.
+async fn over_the_end() -> (
+    ManualSource,
+    Fetch,
+    [JoinHandle<Result<AccessToken, Error>>; 2],
+) {
+    let (cache, source) = cache_aged(1.0, 1795).await;
+    let in_the_margin = call(&cache);
+    let fetch = source.next().await;
+    pass(secs(5)).await;
+    let after_the_end = call(&cache);
+    pass(secs(1)).await;
+    assert_eq!(source.fetches(), 2, "they share it");
+    (source, fetch, [in_the_margin, after_the_end])
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_29_a_refresh_that_ends_well_after_the_token_did_is_for_all() {
+    let (source, fetch, callers) = over_the_end().await;
+    fetch.answer(token("t2"));
+    settle().await;
+    callers.into_iter().for_each(|caller| gets(caller, "t2"));
+    assert_eq!(source.fetches(), 2);
+}
+
+/// All share one new flight, at once, in which the token is known to have expired.
+async fn share_a_new_flight(
+    source: &ManualSource,
+    callers: [JoinHandle<Result<AccessToken, Error>>; 2],
+) {
+    let fetch = source.next().await;
+    assert!(matches!(&fetch.predecessor, Predecessor::Expired(token) if token.expose() == "t1"));
+    assert_eq!(
+        (fetch.failures, fetch.last_error.is_none()),
+        (0, true),
+        "case 34: a backoff of its own"
+    );
+    fetch.answer(token("t2"));
+    settle().await;
+    callers.into_iter().for_each(|caller| gets(caller, "t2"));
+    assert_eq!(source.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_29_a_refresh_that_fails_after_the_token_ended_is_no_answer() {
+    for failure in [reset(), NewToken::new("", secs(1))] {
+        let (source, fetch, callers) = over_the_end().await;
+        fetch.answer(failure);
+        share_a_new_flight(&source, callers).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_28_29_a_refresh_that_panics_after_the_token_ended_is_no_answer() {
+    let (source, fetch, callers) = over_the_end().await;
+    fetch.panic();
+    share_a_new_flight(&source, callers).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_29_a_refresh_that_times_out_after_the_token_ended_is_no_answer() {
+    let (source, fetch, callers) = over_the_end().await;
+    pass(secs(4)).await;
+    assert!(fetch.is_dropped());
+    share_a_new_flight(&source, callers).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_29_35_rejected_keys_that_a_refresh_reports_are_an_answer_to_all() {
+    let (source, fetch, callers) = over_the_end().await;
+    fetch.answer(rejected());
+    settle().await;
+    for caller in callers {
+        let error = got(caller).unwrap().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the access token has expired and no new one could be fetched"
+        );
+    }
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_29_silence_of_refresh_over_the_end_of_the_token_is_no_answer() {
+    let klavi = TokenEndpoints::new(|endpoint, number| match endpoint {
+        'A' => issue('A', number),
+        _ => Reply::Silence,
+    });
+    let cache = klavi.aging_cache().await;
+    pass(secs(628)).await;
+    let in_the_margin = call(&cache);
+    pass(secs(2)).await;
+    let after_the_end = call(&cache);
+    pass(secs(3)).await;
+    for caller in [in_the_margin, after_the_end] {
+        assert_eq!(got(caller).unwrap().unwrap().expose(), "a2");
+    }
+    assert_eq!(klavi.calls(), "A0 R1798 A1803");
+}

@@ -1,0 +1,205 @@
+//! Case 31: after an invalidation, callers get a token that was fetched after it.
+
+use klavi_auth::{NewToken, Predecessor};
+
+use crate::support::{
+    LIFETIME, ManualSource, NS, ScriptedSource, at_once, cache_drawing, call, held, pass,
+    poll_once, refreshing, reset, secs, settle, token, warm, warm_drawing,
+};
+
+#[tokio::test(start_paused = true)]
+async fn case_31_invalidated_before_a_flight_the_next_caller_waits_for_the_next_token() {
+    let source = ManualSource::default();
+    let (cache, first) = warm(&source).await;
+    cache.invalidate(&first);
+    settle().await;
+    assert_eq!(source.fetches(), 1, "the call itself fetches nothing");
+    assert!(!cache.snapshot().is_ready());
+    let mut waiting = held(&cache);
+    assert!(poll_once(&mut waiting).is_pending());
+    source.answer(token("t2")).await;
+    assert_eq!(waiting.await.unwrap().expose(), "t2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_31_invalidated_during_a_flight_what_it_fetches_is_fetched_again() {
+    let source = ManualSource::default();
+    let (cache, first, before) = refreshing(&source).await;
+    cache.invalidate(&first);
+    let mut waiting = held(&cache);
+    assert!(poll_once(&mut waiting).is_pending());
+    before.answer(token("stale"));
+    settle().await;
+    assert!(poll_once(&mut waiting).is_pending());
+
+    let after = source.next().await;
+    assert!(matches!(&after.predecessor, Predecessor::Rejected(t) if t.expose() == "t1"));
+    after.answer(token("t2"));
+    let got = waiting.await.unwrap();
+    assert_eq!((got.expose(), got.generation()), ("t2", 2));
+    assert_eq!(source.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_31_invalidated_during_a_flight_that_fails_the_source_is_asked_again_at_once() {
+    for failure in [reset(), NewToken::new("", secs(1))] {
+        let source = ManualSource::default();
+        let (cache, first, before) = refreshing(&source).await;
+        cache.invalidate(&first);
+        let waiting = call(&cache);
+        before.answer(failure);
+        let again = source.next().await;
+        assert!(
+            matches!(&again.predecessor, Predecessor::Rejected(token) if token.expose() == "t1")
+        );
+        again.answer(token("t2"));
+        assert_eq!(waiting.await.unwrap().unwrap().expose(), "t2");
+        assert_eq!(source.fetches(), 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_31_invalidated_during_a_flight_that_fails_for_good_the_cache_ends_without_a_token() {
+    let source = ManualSource::default();
+    let (cache, first, before) = refreshing(&source).await;
+    cache.invalidate(&first);
+    before.answer(crate::support::rejected());
+    settle().await;
+    let error = at_once(&cache).unwrap_err();
+    assert_eq!(
+        crate::support::chain(&error)[0],
+        "the access token was rejected and no new one could be fetched"
+    );
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_31_a_failure_that_knew_nothing_of_an_invalidation_holds_nobody_back() {
+    let source = ManualSource::default();
+    let (cache, first) = warm_drawing(1.0, &source).await;
+    pass(secs(1350)).await;
+    at_once(&cache).unwrap();
+    let hangs = source.next().await;
+    pass(secs(9)).await;
+    cache.invalidate(&first);
+    let waiting: Vec<_> = (0..100).map(|_| call(&cache)).collect();
+    pass(secs(1)).await;
+    assert!(hangs.is_dropped());
+    // No backoff, and no error: they share a new flight.
+    assert_eq!(source.fetches(), 3);
+    source.answer(token("t2")).await;
+    for caller in waiting {
+        assert_eq!(caller.await.unwrap().unwrap().expose(), "t2");
+    }
+    assert_eq!(source.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_31_45_an_older_token_is_not_invalidated_and_its_string_may_come_back() {
+    let source = ManualSource::default();
+    let (cache, first) = warm(&source).await;
+    pass(secs(1350)).await;
+    at_once(&cache).unwrap();
+    source.answer(token("t2")).await;
+    cache.invalidate(&first);
+    assert_eq!(at_once(&cache).unwrap().expose(), "t2");
+    pass(LIFETIME).await;
+    let caller = call(&cache);
+    source.answer(token("t1")).await;
+    let third = caller.await.unwrap().unwrap();
+    assert_eq!((third.expose(), third.generation()), ("t1", 3));
+    assert_eq!(source.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_31_45_a_handle_invalidates_its_own_generation_and_no_later_one_of_its_string() {
+    let source = ManualSource::default();
+    let (cache, first) = warm(&source).await;
+    for renewal in ["t2", "t1"] {
+        pass(secs(1350)).await;
+        at_once(&cache).unwrap();
+        source.answer(token(renewal)).await;
+    }
+    let third = at_once(&cache).unwrap();
+    assert_eq!((third.expose(), third.generation()), ("t1", 3));
+    cache.invalidate(&first);
+    assert_eq!(at_once(&cache).unwrap().generation(), 3);
+    cache.invalidate(&third);
+    assert!(cache.snapshot().is_rejected());
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_31_invalidated_while_a_flight_pauses_its_next_attempt_is_late_enough() {
+    let source = ManualSource::default();
+    let (cache, first) = warm_drawing(1.0, &source).await;
+    pass(LIFETIME).await;
+    let mut waiting = held(&cache);
+    assert!(poll_once(&mut waiting).is_pending());
+    source.answer(reset()).await;
+    cache.invalidate(&first);
+    pass(secs(1)).await;
+    source.answer(token("t2")).await;
+    assert_eq!(waiting.await.unwrap().expose(), "t2");
+    assert_eq!(source.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_31_invalidated_after_a_flight_the_newer_token_stays() {
+    let source = ManualSource::default();
+    let (cache, first) = warm(&source).await;
+    pass(secs(1350)).await;
+    at_once(&cache).unwrap();
+    source.answer(token("t2")).await;
+    cache.invalidate(&first);
+    assert_eq!(at_once(&cache).unwrap().expose(), "t2");
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_31_invalidated_twice_is_invalidated_once() {
+    let source = ManualSource::default();
+    let (cache, first) = warm(&source).await;
+    cache.invalidate(&first);
+    cache.invalidate(&first);
+    let mut waiting = held(&cache);
+    assert!(poll_once(&mut waiting).is_pending());
+    let fetch = source.next().await;
+    cache.invalidate(&first);
+    fetch.answer(token("t2"));
+    assert_eq!(waiting.await.unwrap().expose(), "t2");
+    cache.invalidate(&first);
+    assert_eq!(at_once(&cache).unwrap().expose(), "t2");
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_31_invalidated_again_while_the_endpoint_fails_does_not_open_the_back_off() {
+    let source = ManualSource::default();
+    let (cache, first) = warm(&source).await;
+    cache.invalidate(&first);
+    let caller = call(&cache);
+    source
+        .answer(Err(
+            klavi_auth::Error::transient("429").with_retry_after(secs(60))
+        ))
+        .await;
+    caller.await.unwrap().unwrap_err();
+    pass(secs(60) - NS).await;
+    cache.invalidate(&first);
+    at_once(&cache).unwrap_err();
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_31_a_token_of_another_cache_is_not_invalidated() {
+    let other = cache_drawing(0.0, ScriptedSource::new([token("another")]))
+        .get()
+        .await
+        .unwrap();
+    let source = ManualSource::default();
+    let (cache, first) = warm(&source).await;
+    assert_eq!(other.generation(), first.generation());
+    cache.invalidate(&other);
+    assert_eq!(at_once(&cache).unwrap().expose(), "t1");
+    assert_eq!(source.fetches(), 1);
+}

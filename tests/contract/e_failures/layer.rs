@@ -1,0 +1,44 @@
+//! Cases 35 and 36: responses of the token endpoints whose head is there and whose body never comes.
+
+use crate::support::{
+    secs,
+    silent::{answering, failure},
+};
+
+#[tokio::test(start_paused = true)]
+async fn case_36_retry_after_is_honoured() {
+    for statuses in [&[429], &[503]] {
+        let (cache, calls) = answering(statuses);
+        let error = failure(&cache).await;
+        assert!(error.is_throttled() && !error.is_timeout(), "{error:?}");
+        assert_eq!(error.retry_after(), Some(secs(200)));
+        assert!(cache.get().await.unwrap_err().is_throttled());
+        assert_eq!(calls.lock().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_35_rejected_keys_are_not_tried_again() {
+    for statuses in [&[401], &[403]] {
+        let (cache, calls) = answering(statuses);
+        let error = failure(&cache).await;
+        assert!(error.is_keys_rejected() && !error.is_timeout(), "{error:?}");
+        assert_eq!(calls.lock().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_35_a_bad_request_is_not_tried_again_and_says_nothing_about_the_keys() {
+    let (cache, calls) = answering(&[400]);
+    let error = failure(&cache).await;
+    assert!(
+        error.is_bad_request() && !error.is_keys_rejected() && !error.is_timeout(),
+        "{error:?}"
+    );
+    assert_eq!(error.status().unwrap(), 400);
+    assert!(
+        cache.get().await.unwrap_err().is_bad_request(),
+        "the cached error"
+    );
+    assert_eq!(*calls.lock().unwrap(), ["auth"]);
+}

@@ -1,0 +1,282 @@
+//! Cases 48 and 49: resending can be switched off, and readies an instance of its own.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use futures_util::future::join_all;
+use http::Request;
+use klavi_auth::{BoxError, Error, KlaviApi, NoResend, Product, TokenCache};
+use tower::{Layer, Service, ServiceExt, buffer::Buffer, limit::ConcurrencyLimit};
+
+use crate::support::{
+    MONITORS, ManualSource, ScriptedSource,
+    api::{Api, Body, get, ok, only, status},
+    error_of, frugal, layer, layer_of, secs, settle, token,
+};
+
+#[tokio::test(start_paused = true)]
+async fn case_48_without_resend_the_401_goes_back_and_the_token_is_replaced_for_the_next_request() {
+    let (per_layer, per_request, send_once) =
+        (only("Bearer t2"), only("Bearer t2"), only("Bearer t2"));
+    let sources = [
+        ScriptedSource::tokens(),
+        ScriptedSource::tokens(),
+        ScriptedSource::tokens(),
+    ];
+
+    let service = layer(sources[0].clone())
+        .send_once()
+        .layer(per_layer.clone());
+    assert_eq!(
+        service
+            .clone()
+            .oneshot(get("/monitor/x"))
+            .await
+            .unwrap()
+            .status(),
+        401
+    );
+    assert_eq!(
+        service.oneshot(get("/monitor/x")).await.unwrap().status(),
+        200
+    );
+
+    let service = layer(sources[1].clone()).layer(per_request.clone());
+    let mut once = get("/monitor/x");
+    once.extensions_mut().insert(NoResend);
+    assert_eq!(service.clone().oneshot(once).await.unwrap().status(), 401);
+    assert_eq!(
+        service.oneshot(get("/monitor/x")).await.unwrap().status(),
+        200
+    );
+
+    let service = layer(sources[2].clone())
+        .send_once()
+        .layer(send_once.clone());
+    assert_eq!(
+        service
+            .clone()
+            .oneshot(get("/monitor/x"))
+            .await
+            .unwrap()
+            .status(),
+        401
+    );
+    assert_eq!(
+        service.oneshot(get("/monitor/x")).await.unwrap().status(),
+        200
+    );
+
+    for (inner, source) in [per_layer, per_request, send_once].iter().zip(&sources) {
+        assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2"]);
+        assert_eq!(source.fetches(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_48_a_401_that_is_not_resent_fetches_nothing_and_the_next_requests_wait() {
+    let source = ManualSource::default();
+    let layer = layer_of(frugal(1, source.clone())).send_once();
+    let inner = only("Bearer t2");
+    let service = layer.layer(inner.clone());
+    let call = tokio::spawn(service.clone().oneshot(get("/monitor/x")));
+    source.answer(token("t1")).await;
+    let response = call.await.unwrap().unwrap();
+    assert!(response.status() == 401 && error_of(&response).is_none());
+    assert_eq!((source.fetches(), inner.calls()), (1, 1));
+
+    let next: Vec<_> = (0..3)
+        .map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x"))))
+        .collect();
+    settle().await;
+    assert_eq!((source.fetches(), inner.calls()), (2, 1));
+    source.answer(token("t2")).await;
+    for response in join_all(next).await {
+        assert_eq!(response.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(
+        inner.bearers(),
+        ["Bearer t1", "Bearer t2", "Bearer t2", "Bearer t2"]
+    );
+
+    // It took one from the budget like any other 401, and there is none for T2.
+    let over = layer
+        .layer(only("nobody"))
+        .oneshot(get("/monitor/x"))
+        .await
+        .unwrap();
+    assert!(over.status() == 401 && error_of(&over).unwrap().is_over_budget());
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_49_every_path_calls_the_readied_instance_and_holds_none_while_it_waits() {
+    let source = ManualSource::default();
+    let inner = only("Bearer t2");
+    let mut service = layer(source.clone()).layer(inner.clone());
+
+    // Waiting for the first token: the place that was taken is given up meanwhile.
+    let call = tokio::spawn(service.ready().await.unwrap().call(get("/monitor/x")));
+    settle().await;
+    assert_eq!((inner.readied(), inner.held(), inner.calls()), (1, 0, 0));
+    source.answer(token("t1")).await;
+    // Sent, answered 401, waiting for the second token: again nothing is held.
+    assert_eq!((inner.readied(), inner.held(), inner.calls()), (2, 0, 1));
+    source.answer(token("t2")).await;
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    assert_eq!((inner.readied(), inner.held(), inner.calls()), (3, 0, 2));
+
+    // Fresh: the instance that was polled ready is the one that is called.
+    service
+        .ready()
+        .await
+        .unwrap()
+        .call(get("/monitor/x"))
+        .await
+        .unwrap();
+    assert_eq!((inner.readied(), inner.held(), inner.calls()), (4, 0, 3));
+
+    // Refused before it is sent: nothing is held either.
+    service.ready().await.unwrap();
+    let token = klavi_auth::KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Data),
+        TokenCache::new(source),
+    );
+    drop(token);
+    assert_eq!(inner.held(), 1);
+    service
+        .call(get("http://api.klavi.ai/monitor/x"))
+        .await
+        .unwrap_err();
+    assert_eq!(inner.held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_49_a_limit_of_one_does_not_lock_up() {
+    let source = ScriptedSource::tokens();
+    let inner = only("Bearer t2");
+    let service = layer(source.clone()).layer(ConcurrencyLimit::new(inner.clone(), 1));
+    let calls = join_all((0..10).map(|_| service.clone().oneshot(get("/monitor/x"))));
+    let responses = tokio::time::timeout(secs(60), calls)
+        .await
+        .expect("no deadlock");
+    assert!(
+        responses
+            .into_iter()
+            .all(|response| response.unwrap().status() == 200)
+    );
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_49_a_limit_of_one_that_is_shared_with_the_token_transport_does_not_lock_up() {
+    let inner = Api::new(async |seen| match seen.authorization()[..] {
+        [] => ok("a token"),
+        ["Bearer t2"] => ok("fine"),
+        _ => status(401, "no"),
+    });
+    let limited = ConcurrencyLimit::new(inner.clone(), 1);
+    let transport = limited.clone();
+    let fetches = Arc::new(AtomicUsize::new(0));
+    let count = fetches.clone();
+    let source = klavi_auth::source_fn(move |_| {
+        let call = transport.clone().oneshot(get("/token"));
+        let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+        async move {
+            call.await
+                .map_err(Error::transient)
+                .and_then(|_| token(&format!("t{number}")))
+        }
+    });
+    let service = layer(source).layer(limited);
+    let calls = join_all((0..5).map(|_| service.clone().oneshot(get("/monitor/x"))));
+    let responses = tokio::time::timeout(secs(60), calls)
+        .await
+        .expect("no deadlock");
+    assert!(
+        responses
+            .into_iter()
+            .all(|response| response.unwrap().status() == 200)
+    );
+    assert_eq!(fetches.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_49_a_buffer_of_one_does_not_lock_up() {
+    let source = ScriptedSource::tokens();
+    let inner = only("Bearer t2");
+    let service = layer(source.clone()).layer(Buffer::new(inner.clone(), 1));
+    let calls = join_all((0..10).map(|_| service.clone().oneshot(get("/monitor/x"))));
+    let responses = tokio::time::timeout(secs(60), calls)
+        .await
+        .expect("no deadlock");
+    assert!(
+        responses
+            .into_iter()
+            .all(|response| response.unwrap().status() == 200)
+    );
+    assert_eq!(source.fetches(), 2);
+}
+
+/// A service whose clones take over what it knows of its readiness, as `tower::steer`'s do.
+#[derive(Default)]
+struct Steered {
+    was_readied: bool,
+    of_a_readied_one: bool,
+}
+
+impl Clone for Steered {
+    fn clone(&self) -> Self {
+        Self {
+            was_readied: false,
+            of_a_readied_one: self.was_readied || self.of_a_readied_one,
+        }
+    }
+}
+
+impl Service<Request<Body>> for Steered {
+    type Response = http::Response<Body>;
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<http::Response<Body>, BoxError>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), BoxError>> {
+        assert!(!self.of_a_readied_one, "its place is not its own");
+        self.was_readied = true;
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        assert!(self.was_readied);
+        std::future::ready(ok("fine"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_49_an_instance_that_is_readied_anew_is_no_clone_of_a_readied_one() {
+    let mut service = layer(ScriptedSource::tokens()).layer(Steered::default());
+    for _ in 0..2 {
+        // There is no token yet: it is sent by an instance that is readied when there is one.
+        let first = service.ready().await.unwrap().call(get(MONITORS));
+        let clone = service.clone();
+        assert_eq!(first.await.unwrap().status(), 200);
+        assert_eq!(
+            service
+                .ready()
+                .await
+                .unwrap()
+                .call(get(MONITORS))
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
+        assert_eq!(clone.oneshot(get(MONITORS)).await.unwrap().status(), 200);
+        let token = service.layer().cache().get().await.unwrap();
+        service.layer().cache().invalidate(&token);
+    }
+}

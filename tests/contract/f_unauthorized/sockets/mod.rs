@@ -1,0 +1,4 @@
+//! Over real sockets, against the sandbox.
+
+mod limits;
+mod unauthorized;

@@ -1,0 +1,4 @@
+//! The layer around a test double of the API. Paused time.
+
+mod cloned;
+mod recorded;

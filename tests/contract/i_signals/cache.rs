@@ -1,0 +1,183 @@
+//! Cases 61, 62 and 64 at the cache: what it prints and reports, and user code that panics.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use klavi_auth::{Event, FetchReason, TokenCache, TokenSource, source_fn};
+use tokio::time::Instant;
+
+use crate::support::{
+    LoggedSource, ManualSource, ScriptedSource, at_once, cache_drawing, call, in_no_time, pass,
+    rejected, reset, runtime, secs, token,
+};
+
+#[tokio::test(start_paused = true)]
+async fn case_62_a_shared_observer_hears_of_each_cache_that_has_it() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let observer = Arc::new(move |_: &Event<'_>| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    // A source may be shared likewise; each cache asks it for a token of its own.
+    let source = Arc::new(ScriptedSource::new([token("t1"), token("t2")]));
+    for expected in ["t1", "t2"] {
+        let cache = TokenCache::builder(source.clone())
+            .observer(observer.clone())
+            .build()
+            .unwrap();
+        assert_eq!(cache.get().await.unwrap().expose(), expected);
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_fetch_brought_is_told_before_its_waiters_are() {
+    let told = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&told);
+    let cache = TokenCache::builder(ScriptedSource::tokens())
+        .observer(move |event: &Event<'_>| {
+            let Event::Fetched(arrival) = event else {
+                panic!("{event:?}")
+            };
+            assert_eq!(
+                (arrival.reason, arrival.endpoint),
+                (FetchReason::First, None)
+            );
+            tell.store(true, Ordering::SeqCst);
+        })
+        .build()
+        .unwrap();
+    cache.get().await.unwrap();
+    assert!(told.load(Ordering::SeqCst));
+}
+
+/// A cache whose draws all panic, and how many there were.
+fn panicking(source: impl TokenSource) -> (TokenCache, Arc<AtomicUsize>) {
+    let draws = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&draws);
+    let cache = TokenCache::builder(source).randomness(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        resume_unwind(Box::new("the randomness panics"))
+    });
+    (cache.build().unwrap(), draws)
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_64_a_draw_that_panics_is_a_full_one_for_jitter_and_backoff() {
+    let source = LoggedSource::new(|n| if n == 1 { token("t1") } else { reset() });
+    let (cache, draws) = panicking(source.clone());
+    assert_eq!(in_no_time(&cache).await.unwrap().expose(), "t1");
+    assert_eq!(cache.snapshot().refresh_in(), Some(secs(1170)));
+    pass(secs(1170)).await;
+    for pause in [1, 2, 4, 8, 16, 30] {
+        assert_eq!(in_no_time(&cache).await.unwrap().expose(), "t1");
+        assert_eq!(cache.snapshot().retry_in(), Some(secs(pause)));
+        assert!(!cache.snapshot().is_fetching());
+        pass(secs(pause)).await;
+    }
+    assert_eq!((source.fetches(), draws.load(Ordering::SeqCst)), (7, 7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_64_callers_wait_for_full_pauses_and_get_the_token() {
+    let source = LoggedSource::new(|n| if n <= 2 { reset() } else { token("t1") });
+    let (cache, _) = panicking(source.clone());
+    let start = Instant::now();
+    let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
+    }
+    let asked: Vec<_> = source
+        .seconds_after(start)
+        .iter()
+        .map(|second| second.round())
+        .collect();
+    assert_eq!(asked, [0.0, 1.0, 3.0]);
+}
+
+#[test]
+fn case_64_a_flight_that_is_dropped_while_a_panic_unwinds_does_not_abort() {
+    let source = ManualSource::default();
+    let (cache, _) = panicking(source.clone());
+    let unwound = catch_unwind(AssertUnwindSafe(|| -> () {
+        let runtime = runtime();
+        let _fetch = runtime.block_on(async {
+            let caller = call(&cache);
+            source.answer(token("t1")).await;
+            caller.await.unwrap().unwrap();
+            pass(secs(1170)).await;
+            at_once(&cache).unwrap();
+            source.next().await
+        });
+        // It takes the runtime along, and the flight in it.
+        resume_unwind(Box::new("the program panics"))
+    }));
+    assert!(unwound.is_err());
+    assert!(!cache.snapshot().is_fetching());
+    assert!(
+        cache.snapshot().last_error().unwrap().is_interrupted(),
+        "case 30: a lost refresh has failed"
+    );
+}
+
+#[test]
+fn case_61_the_debug_of_a_cache_shows_its_state_and_no_token() {
+    let source = ManualSource::default();
+    let cache = cache_drawing(0.0, source.clone());
+    runtime().block_on(async {
+        let caller = call(&cache);
+        source.answer(token("hush-hush")).await;
+        caller.await.unwrap().unwrap();
+    });
+    let printed = format!("{cache:?} {:?}", cache.snapshot());
+    assert!(
+        printed.contains("generation: 1") && !printed.contains("hush"),
+        "{printed}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_snapshots_are_equal_if_they_say_the_same_of_the_same_error() {
+    let cache = cache_drawing(
+        1.0,
+        ScriptedSource::new([token("t1"), rejected(), rejected()]),
+    );
+    assert_eq!(cache.snapshot(), cache.snapshot());
+    let empty = cache.snapshot();
+    cache.get().await.unwrap();
+    assert_ne!(cache.snapshot(), empty);
+    let fresh = cache.snapshot();
+    pass(secs(1800)).await;
+    assert_ne!(cache.snapshot(), fresh, "it is older");
+    cache.get().await.unwrap_err();
+    let failed = cache.snapshot();
+    assert_eq!(failed, failed.clone());
+    pass(secs(5)).await;
+    cache.get().await.unwrap_err();
+    assert_ne!(cache.snapshot().last_error().map(ToString::to_string), None);
+    assert_ne!(cache.snapshot(), failed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_boxed_source_is_a_source() {
+    let sources: [Box<dyn TokenSource>; 2] = [
+        Box::new(ScriptedSource::tokens()),
+        Box::new(source_fn(async |_| token("t1"))),
+    ];
+    for source in sources {
+        assert_eq!(TokenCache::new(source).get().await.unwrap().expose(), "t1");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_tokens_are_equal_whatever_cache_they_are_of() {
+    let get = async |cache: TokenCache| cache.get().await.unwrap();
+    let t1 = get(TokenCache::new(ScriptedSource::tokens())).await;
+    assert_eq!(t1, get(TokenCache::fixed("t1").unwrap()).await);
+    assert_ne!(t1, get(TokenCache::fixed("t2").unwrap()).await);
+}

@@ -1,0 +1,323 @@
+//! Cases 61 and 64 at the layer: what public types print (enough to tell what is wrong, and never a
+//! secret), and user code that panics.
+
+use std::{
+    fmt::Debug,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use klavi_auth::{
+    BoxError, ConfigError, Credentials, Environment, Error, FetchReason, Freshness, KlaviApi,
+    KlaviAuthLayer, KlaviSource, NewToken, NoResend, Product, SendOnce, SkipAuth, SkipReason,
+    TokenCache, TokenCaches, TokenEndpoint, source_fn,
+};
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+use crate::support::{
+    MONITORS, ManualSource, ScriptedSource,
+    api::{Api, BAD, Body, Tag, get, only},
+    data_api, error_of, layer, layer_of, poll_once, rejected, secs, settle, token,
+};
+
+/// It begins with its type's name, and says all of this.
+#[track_caller]
+fn says(value: &impl Debug, name: &str, fields: &[&str]) {
+    let printed = format!("{value:?}");
+    assert!(printed.starts_with(name), "{printed}");
+    for field in fields {
+        assert!(printed.contains(field), "{field}: {printed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_prints_its_state() {
+    let source = ManualSource::default();
+    let cache = TokenCache::new(source.clone());
+    says(
+        &cache,
+        "TokenCache { snapshot: Snapshot {",
+        &["token: None", "fetching: false"],
+    );
+    let mut waiting = Box::pin(cache.get());
+    assert!(poll_once(&mut waiting).is_pending());
+    settle().await;
+    says(&cache, "TokenCache", &["fetching: true"]);
+    source.next().await.answer(token("a-secret"));
+    let token = waiting.await.unwrap();
+    says(&cache, "TokenCache", &["generation: 1", "fetching: false"]);
+    assert_eq!(format!("{token:?}"), "AccessToken { generation: 1, .. }");
+}
+
+#[test]
+fn a_new_token_prints_its_lifetime() {
+    let new = NewToken::new("a-secret", secs(60)).unwrap().aged(secs(5));
+    assert_eq!(
+        format!("{new:?}"),
+        "NewToken { lifetime: 60s, age: Some(5s), .. }"
+    );
+}
+
+fn credentials() -> Credentials {
+    Credentials::new("access", "secret").unwrap()
+}
+
+fn transport() -> impl Service<
+    Request<Bytes>,
+    Response = Response<Full<Bytes>>,
+    Error = BoxError,
+    Future: Send + 'static,
+> + Clone
++ Send
++ Sync
++ 'static {
+    service_fn(|_| std::future::ready(Err("no network".into())))
+}
+
+#[test]
+fn what_is_configured_is_printed() {
+    let builder = TokenCache::builder(ScriptedSource::tokens()).flight_timeout(secs(7));
+    says(
+        &builder,
+        "TokenCacheBuilder {",
+        &[
+            "flight_timeout: 7s",
+            "background_refresh: false",
+            "RefreshPolicy",
+        ],
+    );
+    let caches = TokenCaches::<u8>::new(3, secs(90));
+    says(&caches, "TokenCaches { capacity: 3, idle: 90s", &[]);
+    let source = source_fn(|_| async { NewToken::new("t", Duration::from_secs(60)) });
+    assert_eq!(format!("{source:?}"), "SourceFn { .. }");
+    says(
+        &KlaviAuthLayer::builder(data_api(), credentials()),
+        "KlaviAuthLayerBuilder { api: KlaviApi",
+        &["[redacted]"],
+    );
+    says(
+        &KlaviSource::new(data_api(), credentials(), transport()),
+        "KlaviSource { api: KlaviApi { product: Data",
+        &[
+            "[redacted]",
+            "request_timeout: ",
+            "https://api.klavi.ai/data/v1/refresh",
+        ],
+    );
+    let bearer = Credentials::bearer("a-token", secs(60)).unwrap();
+    assert_eq!(format!("{bearer:?}"), "Credentials::Bearer([redacted])");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_and_its_services_print_how_requests_are_sent() {
+    let layer = KlaviAuthLayer::new(&data_api(), TokenCache::new(ScriptedSource::tokens()));
+    says(
+        &layer,
+        "KlaviAuthLayer { cache: TokenCache",
+        &["replay: CloneBody", "scope: "],
+    );
+    says(
+        &layer.clone().send_once(),
+        "KlaviAuthLayer",
+        &[&format!("replay: {SendOnce:?}")],
+    );
+    let recording = layer
+        .clone()
+        .replay_with(|body| Body::new(Bytes::from(format!("{body:?}"))));
+    says(
+        &recording,
+        "KlaviAuthLayer",
+        &["replay: RecordBody { limit: 65536"],
+    );
+    says(
+        &layer.layer(7),
+        "KlaviAuth { inner: 7, layer: KlaviAuthLayer {",
+        &[],
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_future_prints_what_it_waits_for() {
+    let source = ManualSource::default();
+    let mut service = KlaviAuthLayer::new(&data_api(), TokenCache::new(source.clone()))
+        .layer(Api::accepting(|_| true));
+    let mut future = Box::pin(service.call(get("/data/x")));
+    assert_eq!(
+        format!("{future:?}"),
+        r#"ResponseFuture { state: "acquiring", .. }"#
+    );
+    assert!(poll_once(&mut future).is_pending());
+    source.next().await.answer(token("t1"));
+    assert!(future.as_mut().await.is_ok());
+    for (uri, state) in [
+        ("/data/x", "calling"),
+        ("https://elsewhere.example/", "passing_through"),
+        ("http://api.klavi.ai/data", "failed"),
+    ] {
+        let request = Request::get(uri).body(Body::default()).unwrap();
+        let future = service.ready().await.unwrap().call(request);
+        assert_eq!(
+            format!("{future:?}"),
+            format!("ResponseFuture {{ state: {state:?}, .. }}")
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_prints_its_kind_and_its_cause() {
+    let error = TokenCache::new(ScriptedSource::new([rejected()]))
+        .get()
+        .await
+        .unwrap_err();
+    says(&error, "Error { kind: ", &["source: ", "keys rejected"]);
+}
+
+#[test]
+fn endpoints_and_configuration_errors_are_printed_in_words() {
+    let names =
+        [TokenEndpoint::Auth, TokenEndpoint::Refresh].map(|it| (it.as_str(), it.to_string()));
+    assert_eq!(
+        names,
+        [
+            ("auth", "POST /auth".to_owned()),
+            ("refresh", "GET /refresh".to_owned())
+        ]
+    );
+    for (error, words) in [
+        (
+            ConfigError::MissingEnv("KEY"),
+            "environment variable KEY is not set",
+        ),
+        (ConfigError::InvalidUrl("no scheme".into()), "no scheme"),
+        (ConfigError::MissingTransport, "no transport"),
+    ] {
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn the_small_enums_are_printed_as_signals_say_them() {
+    let reasons = [
+        FetchReason::First,
+        FetchReason::Refresh,
+        FetchReason::Expired,
+        FetchReason::Rejected,
+    ];
+    assert_eq!(
+        reasons.map(|it| it.to_string()),
+        reasons.map(FetchReason::as_str)
+    );
+    assert_eq!(FetchReason::Invalidated.to_string(), "invalidated");
+    assert_eq!(SkipReason::NoBackup.to_string(), "no_backup");
+    let life = [
+        Freshness::Fresh,
+        Freshness::Aging,
+        Freshness::Expiring,
+        Freshness::Expired,
+    ];
+    assert_eq!(
+        life.map(|it| it.to_string()),
+        ["fresh", "aging", "expiring", "expired"]
+    );
+    assert_eq!(
+        format!("{} {}", Environment::Sandbox, Product::PaymentManagement),
+        "sandbox payment/management"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_64_randomness_that_panics_counts_as_one_and_costs_nothing() {
+    let source = ScriptedSource::tokens();
+    let cache = TokenCache::builder(source.clone())
+        .randomness(|| panic!("no luck"))
+        .build()
+        .unwrap();
+    let inner = only("nobody");
+    let service = layer_of(cache).layer(inner.clone());
+    for _ in 0..5 {
+        let response = service.clone().oneshot(get(BAD)).await.unwrap();
+        assert!(response.status() == 401 && error_of(&response).is_none());
+    }
+    let over = service.oneshot(get(BAD)).await.unwrap();
+    assert_eq!(error_of(&over).unwrap().retry_after(), Some(secs(6)));
+    settle().await;
+    assert_eq!((source.fetches(), inner.calls()), (1 + 5, 10 + 1));
+}
+
+/// A service whose clones panic once after they were told to.
+struct Fragile(Api, Arc<AtomicBool>);
+
+impl Clone for Fragile {
+    fn clone(&self) -> Self {
+        assert!(!self.1.swap(false, Ordering::SeqCst), "a clone that panics");
+        Self(self.0.clone(), self.1.clone())
+    }
+}
+
+impl Service<Request<Body>> for Fragile {
+    type Response = http::Response<Body>;
+    type Error = BoxError;
+    type Future = <Api as Service<Request<Body>>>::Future;
+
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.0.call(request)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_64_a_panic_in_the_inner_services_clone_costs_its_own_call_only() {
+    let source = ManualSource::default();
+    let (inner, panics) = (Api::fine(), Arc::new(AtomicBool::new(false)));
+    let service = layer(source.clone()).layer(Fragile(inner.clone(), panics.clone()));
+    let [first, second] = [(); 2].map(|()| tokio::spawn(service.clone().oneshot(get(MONITORS))));
+    settle().await;
+    panics.store(true, Ordering::SeqCst);
+    source.answer(token("t1")).await;
+    let outcomes = [first.await, second.await];
+    let panicked = outcomes
+        .iter()
+        .filter(|outcome| outcome.as_ref().is_err_and(|error| error.is_panic()));
+    assert_eq!(panicked.count(), 1);
+    assert_eq!((inner.calls(), inner.held()), (1, 0));
+    assert_eq!(service.oneshot(get(MONITORS)).await.unwrap().status(), 200);
+}
+
+#[test]
+fn everything_public_is_clone_send_sync_and_debug() {
+    fn check<T: Clone + Send + Sync + std::fmt::Debug + 'static>() {}
+    fn future<F: std::future::Future + Send + std::fmt::Debug + 'static>(_: impl Fn() -> F) {}
+    check::<KlaviAuthLayer>();
+    check::<KlaviAuthLayer<klavi_auth::SendOnce>>();
+    check::<
+        klavi_auth::KlaviAuth<
+            tower::util::BoxCloneSyncService<Request<Body>, http::Response<Body>, BoxError>,
+        >,
+    >();
+    check::<TokenCache>();
+    check::<klavi_auth::AccessToken>();
+    check::<klavi_auth::NewToken>();
+    check::<klavi_auth::TokenRequest>();
+    check::<klavi_auth::Snapshot>();
+    check::<klavi_auth::Credentials>();
+    check::<KlaviApi>();
+    check::<klavi_auth::RefreshPolicy>();
+    check::<(Error, klavi_auth::ConfigError, SkipAuth, NoResend, Tag)>();
+    future(|| {
+        layer(ScriptedSource::tokens())
+            .layer(tower::util::BoxCloneSyncService::new(Api::fine()))
+            .call(get(MONITORS))
+    });
+}
