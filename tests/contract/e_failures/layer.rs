@@ -1,9 +1,28 @@
-//! Cases 35 and 36: responses of the token endpoints whose head is there and whose body never comes.
+//! Cases 34 to 36 at the layer: a request during the backoff, and responses of the token endpoints
+//! whose head is there and whose body never comes.
+
+use tower::{Layer, Service, ServiceExt};
 
 use crate::support::{
-    secs,
+    ScriptedSource,
+    api::{Api, GOOD, get},
+    layer, rejected, secs,
     silent::{answering, failure},
 };
+
+#[tokio::test(start_paused = true)]
+async fn case_34_during_the_backoff_a_request_fails_without_waiting() {
+    let layer = layer(ScriptedSource::new([rejected()]));
+    let mut service = layer.layer(Api::fine());
+    for state in ["acquiring", "failed"] {
+        let future = service.ready().await.unwrap().call(get(GOOD));
+        assert_eq!(
+            format!("{future:?}"),
+            format!("ResponseFuture {{ state: {state:?}, .. }}")
+        );
+        future.await.unwrap_err();
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn case_36_retry_after_is_honoured() {

@@ -4,7 +4,7 @@
 use futures_util::future::join_all;
 use klavi_auth::Predecessor;
 use tokio::time::{Duration, Instant};
-use tower::{Layer, ServiceExt, limit::ConcurrencyLimit};
+use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit};
 
 use crate::support::{
     ManualSource, NS, ScriptedSource,
@@ -20,6 +20,26 @@ async fn expiring(draw: f64, source: &ManualSource) -> klavi_auth::KlaviAuthLaye
     first.await.unwrap().unwrap();
     pass(secs(1775)).await;
     layer
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_a_used_service_starts_the_refresh_to_the_nanosecond() {
+    let source = ScriptedSource::tokens();
+    let mut service = layer(source.clone()).layer(Api::fine());
+    let mut fetches_after = async |wait| {
+        pass(wait).await;
+        let request = service.ready().await.unwrap().call(get(GOOD));
+        assert_eq!(request.await.unwrap().status(), 200);
+        settle().await;
+        (source.fetches(), service.layer().cache().snapshot())
+    };
+    // From the second request on, the service has a copy of the token.
+    for _ in 0..3 {
+        assert_eq!(fetches_after(secs(0)).await.0, 1);
+    }
+    let due = fetches_after(secs(0)).await.1.refresh_in().unwrap();
+    assert_eq!(fetches_after(due - NS).await.0, 1);
+    assert_eq!(fetches_after(NS).await.0, 2);
 }
 
 #[tokio::test(start_paused = true)]

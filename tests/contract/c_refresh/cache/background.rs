@@ -202,6 +202,24 @@ fn case_20_30_keep_alive_that_was_lost_with_its_runtime_comes_back_with_the_next
     });
 }
 
+#[test]
+fn case_20_30_background_refresh_lost_with_its_runtime_is_not_waited_for() {
+    let source = LoggedSource::tokens();
+    let cache = background_cache(0.0, source.clone());
+    let first = runtime();
+    let t1 = first.block_on(cache.get()).unwrap();
+    drop(first);
+
+    runtime().block_on(async {
+        // Long before the lost task was to wake.
+        cache.invalidate(&t1);
+        assert_eq!(cache.get().await.unwrap().expose(), "t2");
+        assert_eq!(alive_tasks(), 1);
+        quiet(secs(1400)).await;
+        assert_eq!((source.fetches(), alive_tasks()), (3, 1));
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn case_20_33a_keep_alive_goes_to_auth_while_refresh_is_down() {
     for (failure, calls) in [

@@ -309,7 +309,8 @@ async fn case_29_a_refresh_that_ends_well_after_the_token_did_is_for_all() {
     assert_eq!(source.fetches(), 2);
 }
 
-/// All share one new flight, at once, in which the token is known to have expired.
+/// All share one new flight, at once, in which the token is known to have expired. It has a timeout
+/// of its own.
 async fn share_a_new_flight(
     source: &ManualSource,
     callers: [JoinHandle<Result<AccessToken, Error>>; 2],
@@ -321,6 +322,7 @@ async fn share_a_new_flight(
         (0, true),
         "case 34: a backoff of its own"
     );
+    pass(secs(9)).await;
     fetch.answer(token("t2"));
     settle().await;
     callers.into_iter().for_each(|caller| gets(caller, "t2"));

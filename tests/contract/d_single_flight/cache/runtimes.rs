@@ -170,6 +170,30 @@ fn case_30_a_program_with_a_runtime_for_each_call_refreshes_by_backoff() {
     assert!(cache.snapshot().last_error().unwrap().is_interrupted());
 }
 
+#[test]
+fn case_30_a_flight_that_never_ran_costs_no_backoff() {
+    let source = ManualSource::default();
+    let cache = cache_drawing(1.0, source.clone());
+    runtime().block_on(async {
+        let caller = call(&cache);
+        source.answer(token("t1")).await;
+        caller.await.unwrap().unwrap();
+    });
+    // The runtime is dropped before it has run the refresh that starts in it.
+    runtime().block_on(async {
+        pass(secs(1360)).await;
+        assert_eq!(at_once(&cache).unwrap().expose(), "t1");
+    });
+    assert_eq!(source.fetches(), 1);
+    assert!(cache.snapshot().last_error().is_none());
+    runtime().block_on(async {
+        pass(secs(1361)).await;
+        assert_eq!(at_once(&cache).unwrap().expose(), "t1");
+        source.answer(token("t2")).await;
+        assert_eq!(at_once(&cache).unwrap().expose(), "t2");
+    });
+}
+
 /// Only ever waited for in full by a test that fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -7,12 +7,13 @@ use std::sync::{
 
 use futures_util::future::join_all;
 use klavi_auth::{Error, Predecessor};
+use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
 
 use crate::support::{
-    ManualSource, ScriptedSource,
+    LoggedSource, ManualSource, ScriptedSource,
     api::{Api, BAD, GOOD, gated, get, ok, only, picky, status, text},
-    chain, error_of, frugal, layer, layer_of, settle, token,
+    cache_drawing, chain, error_of, frugal, layer, layer_of, pass, reset, secs, settle, token,
 };
 
 #[tokio::test(start_paused = true)]
@@ -30,6 +31,35 @@ async fn case_40_one_renewal_one_resend_and_the_second_response() {
     );
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2"]);
     assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_40_a_rejection_ends_the_backoff_of_refreshes() {
+    let source = LoggedSource::new(|n| {
+        if n == 2 {
+            reset()
+        } else {
+            token(&format!("t{n}"))
+        }
+    });
+    let inner = picky("Bearer t3");
+    let layer = layer_of(cache_drawing(1.0, source.clone()));
+    let service = layer.layer(inner.clone());
+    let send = async |path| service.clone().oneshot(get(path)).await.unwrap().status();
+    assert_eq!(send(GOOD).await, 200);
+    pass(secs(1170)).await;
+    // The refresh fails. Until its backoff is over, requests with the token start no other.
+    for _ in 0..3 {
+        assert_eq!(send(GOOD).await, 200);
+        settle().await;
+    }
+    assert_eq!(source.fetches(), 2);
+    assert_eq!(layer.cache().snapshot().retry_in(), Some(secs(1)));
+
+    let rejected = Instant::now();
+    assert_eq!(send(BAD).await, 200);
+    assert_eq!((rejected.elapsed(), source.fetches()), (secs(0), 3));
+    assert_eq!(inner.bearers()[4..], ["Bearer t1", "Bearer t3"]);
 }
 
 #[tokio::test(start_paused = true)]
