@@ -75,7 +75,7 @@ where
 }
 
 #[tokio::test]
-async fn the_fresh_path_allocates_nothing_beyond_the_copy_for_the_resend() {
+async fn the_fresh_path_allocates_nothing_but_the_saved_head() {
     let layer = KlaviAuthLayer::new(
         &KlaviApi::production(Product::Monitor),
         TokenCache::new(ScriptedSource::tokens()),

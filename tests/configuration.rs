@@ -120,7 +120,7 @@ fn one_event_says_which_base_url_the_environment_named() {
 }
 
 #[test]
-fn a_variable_with_a_mistake_is_named_and_the_mistake_is_told() {
+fn a_wrong_variable_is_named_with_its_mistake() {
     let environments = "environment variable KLAVI_ENV: no such environment: write `sandbox`, `production`, `testing`, \
                         `sandbox-mtls`, `production-mtls` or `testing-mtls`";
     for (variable, error) in [
@@ -188,7 +188,7 @@ fn layer() -> KlaviAuthLayerBuilder {
 }
 
 #[test]
-fn values_that_make_no_sense_are_config_errors_of_the_layers_builder() {
+fn the_layers_builder_rejects_values_that_make_no_sense() {
     let error = |builder: KlaviAuthLayerBuilder| builder.transport(inner()).build().unwrap_err();
     let zero = Duration::ZERO;
     assert_eq!(
@@ -308,7 +308,7 @@ fn case_59_an_added_origin_has_no_path_query_or_fragment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_layers_builder_is_told_is_what_the_layer_does() {
+async fn the_layer_does_what_its_builder_was_configured_to() {
     let api = Api::accepting(|_| false);
     let auth = tower::service_fn(async |_: Request<Full<Bytes>>| {
         Ok::<_, BoxError>(Response::new(Full::<Bytes>::from(r#"{"accessToken":"t"}"#)))

@@ -94,7 +94,7 @@ async fn the_page_needs_nothing_from_elsewhere() {
 }
 
 #[tokio::test]
-async fn the_state_has_what_the_page_draws_and_tells_only_what_is_new() {
+async fn the_state_has_what_the_page_draws_and_only_what_is_new() {
     let dashboard = Dashboard::start(silent(), Pace::default()).await.unwrap();
     let nothing = state(&dashboard).await;
     assert_eq!(

@@ -119,7 +119,7 @@ async fn rejected_keys_are_a_502_without_a_key_in_it() {
 }
 
 #[tokio::test]
-async fn a_token_call_that_is_not_understood_is_a_502_and_says_nothing_of_the_keys() {
+async fn an_invalid_token_response_is_a_502_without_the_keys() {
     let sandbox = Sandbox::start().await.unwrap();
     sandbox.fail_next(Endpoint::Auth, 1, status(400));
     let front = Front::before(sandbox).await;
@@ -183,8 +183,7 @@ async fn a_silent_token_endpoint_is_a_504() {
 }
 
 #[tokio::test]
-async fn case_44_a_rejected_token_that_cannot_be_replaced_is_no_401_to_a_caller_who_knows_of_none()
-{
+async fn case_44_a_rejected_token_is_no_401_to_the_gateways_callers() {
     let front = Front::start().await;
     assert_eq!(front.get("/monitor/v1/echo").await.status(), 200);
     front.sandbox.revoke_all();
@@ -222,7 +221,7 @@ async fn case_44_a_rejected_token_that_cannot_be_replaced_is_no_401_to_a_caller_
 }
 
 #[tokio::test]
-async fn case_44a_after_a_spurious_401_in_an_outage_all_other_requests_come_through() {
+async fn case_44a_a_spurious_401_in_an_outage_fails_no_other() {
     let front = Front::start().await;
     assert_eq!(front.get("/monitor/v1/echo").await.status(), 200);
     front.sandbox.fail_next(Endpoint::Resource, 1, status(401));
@@ -240,7 +239,7 @@ async fn case_44a_after_a_spurious_401_in_an_outage_all_other_requests_come_thro
 }
 
 #[tokio::test]
-async fn an_api_that_breaks_off_is_a_502_and_its_own_errors_come_through() {
+async fn a_broken_api_is_a_502_and_its_own_errors_come_through() {
     let front = Front::start().await;
     front
         .sandbox
@@ -252,7 +251,7 @@ async fn an_api_that_breaks_off_is_a_502_and_its_own_errors_come_through() {
 }
 
 #[tokio::test]
-async fn told_to_stop_it_finishes_what_is_under_way_and_takes_nothing_new() {
+async fn a_shutdown_finishes_running_requests_and_takes_no_new_ones() {
     let front = Front::start().await;
     let (pieces, body) = channel();
     let request = front

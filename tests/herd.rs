@@ -26,7 +26,7 @@ async fn case_23_100_000_callers_of_the_cache_share_one_fetch() {
     while source.fetches() == 0 {
         tokio::task::yield_now().await;
     }
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     for call in calls {
         assert_eq!(call.await.unwrap().unwrap(), 1);
     }
@@ -51,7 +51,7 @@ async fn case_23_100_000_requests_through_the_layer_share_one_fetch() {
     while source.fetches() == 0 {
         tokio::task::yield_now().await;
     }
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     for call in calls {
         assert_eq!(call.await.unwrap().unwrap().status(), 200);
     }

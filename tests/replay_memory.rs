@@ -158,7 +158,7 @@ fn chunks(count: usize) -> (Parts, Arc<AtomicUsize>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_recordings_memory_is_freed_with_the_answer() {
+async fn the_recordings_memory_is_freed_with_the_response() {
     let (parts, alive) = chunks(3);
     let (seen, first) = (alive.clone(), Arc::new(Mutex::new(None)));
     let kept = first.clone();

@@ -225,7 +225,7 @@ async fn auth_checks_the_keys() {
 }
 
 #[tokio::test]
-async fn auth_refuses_what_it_cannot_read() {
+async fn auth_rejects_what_it_cannot_read() {
     let world = World::new().await;
     let malformed = error(
         400,
@@ -288,7 +288,7 @@ async fn a_token_issued_out_of_band_is_as_good_as_any() {
 }
 
 #[tokio::test]
-async fn expire_in_says_the_lifetime_or_what_it_is_told() {
+async fn expire_in_is_the_lifetime_or_as_configured() {
     let sandbox = Sandbox::builder()
         .token_lifetime(Duration::from_millis(90_999))
         .start()
@@ -336,7 +336,7 @@ async fn refresh_gives_the_same_customer_a_new_token_and_keeps_the_old_one() {
 }
 
 #[tokio::test]
-async fn refresh_kills_the_old_token_if_told_so() {
+async fn refresh_revokes_the_old_token_if_configured() {
     let world = World::new().await;
     world.sandbox.set_refresh_kills_old(true);
     let old = world.token(KEYS, "monitor").await;
@@ -477,7 +477,7 @@ async fn token_exchanges_client_credentials_for_a_token() {
 }
 
 #[tokio::test]
-async fn token_refuses_in_the_words_of_the_rfc() {
+async fn token_errors_are_those_of_the_rfc() {
     let world = World {
         sandbox: Sandbox::builder().key("a", "b").start().await.unwrap(),
         http: http1(),
@@ -664,7 +664,7 @@ async fn a_401_does_not_wait_for_the_body() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_still_sending_after_an_early_answer_is_not_cut_off() {
+async fn a_client_still_sending_after_an_early_response_is_served() {
     let world = World::new().await;
     let head = "POST /monitor/v1/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n";
     let mut raw = world.raw(&format!("{head}{}", "x".repeat(1_000_000))).await;
@@ -756,7 +756,7 @@ async fn faults_happen_in_order_and_to_their_endpoint_only() {
 }
 
 #[tokio::test]
-async fn faults_with_an_answer() {
+async fn faults_with_a_response() {
     let world = World::new().await;
     let date = "Wed, 21 Oct 2015 07:28:00 GMT";
     let busy = Fault::status(StatusCode::TOO_MANY_REQUESTS);
@@ -842,7 +842,7 @@ async fn a_reset_is_a_reset() {
 }
 
 #[tokio::test]
-async fn a_truncated_answer_breaks_off_after_half_of_its_body() {
+async fn a_truncated_response_breaks_off_after_half_of_its_body() {
     let world = World::new().await;
     world
         .sandbox
@@ -927,7 +927,7 @@ async fn never_takes_the_body_in_and_gives_nothing_back() {
 }
 
 #[tokio::test]
-async fn an_answer_with_latency_is_overtaken_by_one_without() {
+async fn a_response_with_latency_is_overtaken_by_one_without() {
     let world = World::new().await;
     world
         .sandbox

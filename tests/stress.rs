@@ -22,7 +22,7 @@ use klavi_auth::{
 };
 use support::{
     LIFETIME,
-    api::{Answer, Api, Seen, get, ok, status},
+    api::{Api, ApiResult, Seen, get, ok, status},
     held, poll_once,
 };
 use tokio::sync::{Barrier, Semaphore};
@@ -114,7 +114,7 @@ fn case_23_in_every_round_one_fetch_and_one_generation_for_all() {
 }
 
 #[test]
-fn case_31_all_invalidate_one_token_at_once_and_nobody_gets_it_again() {
+fn case_31_a_token_that_all_invalidate_is_never_returned_again() {
     const ROUNDS: usize = 3000;
     let source = Counting::default();
     let cache = TokenCache::new(source.clone());
@@ -139,7 +139,7 @@ fn case_31_all_invalidate_one_token_at_once_and_nobody_gets_it_again() {
 }
 
 #[test]
-fn case_26_callers_that_come_and_go_between_invalidations_cost_no_fetch_of_their_own() {
+fn case_26_callers_that_come_and_go_cost_no_extra_fetch() {
     const STEPS: usize = 3000;
     let source = Counting::default();
     let cache = TokenCache::new(source.clone());
@@ -204,7 +204,7 @@ impl TokenSource for Gated {
 }
 
 #[test]
-fn case_26_27_waiters_move_leave_and_come_while_their_flight_lands() {
+fn case_26_27_waiters_move_leave_and_come_as_the_flight_ends() {
     const ROUNDS: usize = 1500;
     let source = Gated(Arc::new(Semaphore::new(0)), Counting::default());
     let cache = TokenCache::new(source.clone());
@@ -245,7 +245,7 @@ struct Newest {
 }
 
 impl Newest {
-    async fn answer(self: Arc<Self>, seen: Seen) -> Answer {
+    async fn respond(self: Arc<Self>, seen: Seen) -> ApiResult {
         let newest = self.number.load(SeqCst);
         let bearer = seen.authorization().concat();
         if bearer == format!("Bearer t{newest}") {
@@ -285,7 +285,7 @@ fn revocations(rounds: usize, together: bool) -> (usize, usize) {
     });
     let api = Api::new({
         let newest = Arc::clone(&newest);
-        move |seen| Arc::clone(&newest).answer(seen)
+        move |seen| Arc::clone(&newest).respond(seen)
     });
     let client =
         KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache).layer(api.clone());
@@ -318,7 +318,7 @@ async fn send(client: &mut KlaviAuth<Api>, number: usize) {
 }
 
 #[test]
-fn case_43_a_401_for_all_at_once_is_one_fetch_and_one_resend_each() {
+fn case_43_simultaneous_401s_cost_one_fetch_and_a_resend_each() {
     const ROUNDS: usize = 500;
     let (calls, rejected) = revocations(ROUNDS, true);
     assert_eq!(rejected, CALLERS * ROUNDS);
@@ -326,7 +326,7 @@ fn case_43_a_401_for_all_at_once_is_one_fetch_and_one_resend_each() {
 }
 
 #[test]
-fn case_42_43_a_401_in_any_order_is_one_fetch_and_one_resend_for_each_that_got_it() {
+fn case_42_43_401s_in_any_order_cost_one_fetch_and_resends() {
     const ROUNDS: usize = 1500;
     let (calls, rejected) = revocations(ROUNDS, false);
     assert!(

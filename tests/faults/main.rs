@@ -43,7 +43,7 @@ fn threads() -> usize {
 const MOST_MEMORY: u64 = 4 * 1024 * 1024;
 
 #[test]
-fn every_fault_is_seen_as_the_table_says_and_nothing_is_left_behind() {
+fn every_fault_is_seen_as_the_table_says_and_leaves_nothing() {
     let rows: Vec<_> = rows::raw().into_iter().chain(sandbox::rows()).collect();
     // The first runtime of a process opens two sockets, for signals, which stay.
     drop(runtime());

@@ -18,7 +18,7 @@ const RUNS: usize = 5_000;
 const SEED: u64 = 0x6b6c_6176_6921;
 
 #[test]
-fn case_7_9_36_39_61_any_answer_of_the_token_endpoints_is_read_as_the_contract_says() {
+fn case_7_9_36_39_61_any_token_response_is_read_as_specified() {
     let words = [
         "200",
         "401",

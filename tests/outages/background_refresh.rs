@@ -20,7 +20,7 @@ fn runtime() -> Runtime {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_33a_keep_alive_goes_to_auth_while_refresh_is_down() {
+async fn case_20_33a_background_refresh_uses_auth_if_refresh_is_down() {
     for fault in [Fault::Status(500), Fault::Silence, Fault::Repeats] {
         let script = Script {
             refresh: Schedule::always(fault),
@@ -49,7 +49,7 @@ async fn case_20_33a_keep_alive_goes_to_auth_while_refresh_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_34_keep_alive_goes_on_after_an_outage_of_everything() {
+async fn case_20_34_background_refresh_goes_on_after_a_full_outage() {
     let down = || Schedule::windows([(secs(10), secs(3600), Fault::Status(500))]);
     let klavi = Klavi::new(Script {
         auth: down(),
@@ -75,7 +75,7 @@ async fn case_20_34_keep_alive_goes_on_after_an_outage_of_everything() {
 }
 
 #[test]
-fn case_20_30_keep_alive_goes_on_in_the_runtime_of_the_next_caller() {
+fn case_20_30_background_refresh_moves_to_the_next_runtime() {
     let (still, other) = (runtime(), runtime());
     let (klavi, cache) = still.block_on(async {
         let klavi = Klavi::new(Script::default());

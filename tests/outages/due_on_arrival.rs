@@ -28,7 +28,7 @@ fn aged_tokens() -> (TokenCacheBuilder, Arc<AtomicUsize>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_a_token_that_arrives_late_in_its_life_is_not_fetched_by_request() {
+async fn case_14_a_token_that_arrives_late_is_not_fetched_per_request() {
     for draw in [0.0, 1.0] {
         let (tokens, fetches) = aged_tokens();
         let cache = tokens.randomness(move || draw).build().unwrap();
@@ -46,7 +46,7 @@ async fn case_14_a_token_that_arrives_late_in_its_life_is_not_fetched_by_request
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_20_keep_alive_fetches_about_one_such_token_per_remaining_life() {
+async fn case_14_20_background_refresh_fetches_once_per_rest_of_life() {
     for draw in [0.0, 1.0] {
         let (tokens, fetches) = aged_tokens();
         let cache = tokens

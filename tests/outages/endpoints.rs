@@ -41,37 +41,37 @@ async fn without_refresh(hours: u64, fault: Fault) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33a_34_refresh_500_for_a_day_fails_nobody() {
+async fn case_33a_34_refresh_500_for_a_day_fails_no_request() {
     without_refresh(24, Fault::Status(500)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33a_34_refresh_400_for_6_hours_fails_nobody() {
+async fn case_33a_34_refresh_400_for_6_hours_fails_no_request() {
     without_refresh(6, Fault::Status(400)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33a_34_refresh_html_for_6_hours_fails_nobody() {
+async fn case_33a_34_refresh_html_for_6_hours_fails_no_request() {
     without_refresh(6, Fault::Html).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33a_34_refresh_empty_object_for_6_hours_fails_nobody() {
+async fn case_33a_34_refresh_empty_json_for_6_hours_fails_no_request() {
     without_refresh(6, Fault::Empty).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33a_34_refresh_silent_for_a_day_fails_nobody() {
+async fn case_33a_34_refresh_silent_for_a_day_fails_no_request() {
     without_refresh(24, Fault::Silence).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_33a_refresh_repeats_the_rest_for_a_day_fails_nobody() {
+async fn case_14_33a_refresh_repeating_for_a_day_fails_no_request() {
     without_refresh(24, Fault::Repeats).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_36_a_throttled_refresh_for_6_hours_fails_nobody() {
+async fn case_36_a_throttled_refresh_for_6_hours_fails_no_request() {
     without_refresh(6, Fault::Throttled(300)).await;
 }
 
@@ -89,7 +89,7 @@ fn rejected_keys() -> (Klavi, TokenCache) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_35_rejected_keys_are_tried_ever_less_while_the_token_lives() {
+async fn case_35_rejected_keys_are_tried_ever_less_before_expiry() {
     let (klavi, cache) = rejected_keys();
     // 10 minutes from the moment when the refresh is due, and before the margin.
     let report = Load::seconds(1770).run(&klavi, &cache).await;
@@ -105,7 +105,7 @@ async fn case_35_rejected_keys_are_tried_ever_less_while_the_token_lives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_35_once_the_token_is_over_rejected_keys_are_tried_every_5_s() {
+async fn case_35_rejected_keys_are_tried_every_5_s_after_expiry() {
     let (klavi, cache) = rejected_keys();
     Load::seconds(1820).run(&klavi, &cache).await;
     let before = klavi.counts().0;

@@ -7,7 +7,7 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn case_45_one_spurious_401_fails_nobody_if_auth_repeats_its_token() {
+async fn case_45_a_spurious_401_with_idempotent_auth_fails_no_request() {
     let script = Script {
         auth_repeats: true,
         spurious: vec![secs(60)],
@@ -36,7 +36,7 @@ async fn case_45_one_spurious_401_fails_nobody_if_auth_repeats_its_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_an_api_that_learns_of_a_token_2_s_late_fails_those_2_s_only() {
+async fn case_45_an_api_that_gets_tokens_2_s_late_fails_for_2_s_only() {
     let script = Script {
         auth_repeats: true,
         learns_after: secs(2),
@@ -69,7 +69,7 @@ async fn case_45_an_api_that_learns_of_a_token_2_s_late_fails_those_2_s_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_44a_one_spurious_401_while_no_token_can_be_fetched_fails_one_request() {
+async fn case_44a_one_spurious_401_in_an_outage_fails_one_request() {
     for draw in [0.0, 0.5, 1.0] {
         let down = || Schedule::windows([(secs(5), secs(65), Fault::Status(503))]);
         let script = Script {

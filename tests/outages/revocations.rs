@@ -42,25 +42,25 @@ async fn poisoned(every: u64) -> (usize, usize, String) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_41_47_a_path_that_always_answers_401_every_10_s_fails_nobody_else() {
+async fn case_41_47_a_401_path_every_10_s_fails_no_other_request() {
     let (failed, _, seen) = poisoned(10).await;
     assert_eq!(failed, 0, "{seen}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_41_47_a_path_that_always_answers_401_every_5_s_costs_at_most_one_refill() {
+async fn case_41_47_a_401_path_every_5_s_costs_at_most_one_refill() {
     let (_, late, seen) = poisoned(5).await;
     assert_eq!(late, 0, "{seen}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_41_47_a_path_that_always_answers_401_every_1_s_costs_at_most_one_refill() {
+async fn case_41_47_a_401_path_every_1_s_costs_at_most_one_refill() {
     let (_, late, seen) = poisoned(1).await;
     assert_eq!(late, 0, "{seen}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_47_after_a_row_of_revocations_it_is_well_again_within_one_refill() {
+async fn case_47_a_row_of_revocations_heals_within_one_refill() {
     let revocations: Vec<_> = (10..20).map(secs).collect();
     let last = secs(19);
     let (klavi, cache) = world(

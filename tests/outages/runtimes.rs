@@ -28,7 +28,7 @@ fn runtime() -> Runtime {
 }
 
 #[test]
-fn case_30_a_runtime_for_every_call_refreshes_by_back_off() {
+fn case_30_a_runtime_for_every_call_refreshes_by_backoff() {
     let (klavi, cache) = runtime().block_on(async {
         let klavi = Klavi::new(Script::default());
         let cache = klavi.tokens().randomness(|| 1.0).build().unwrap();
@@ -103,7 +103,7 @@ fn wait_beside_a_blocked_worker() -> Duration {
 }
 
 #[test]
-fn case_30_a_lone_waiter_on_a_runtime_that_stands_still_starts_its_own_flight() {
+fn case_30_a_lone_waiter_replaces_a_stalled_flight() {
     let fetches = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&fetches);
     let cache = TokenCache::new(source_fn(move |_| {

@@ -66,12 +66,12 @@ async fn one_layer(sandbox: Sandbox) -> usize {
 }
 
 #[tokio::test]
-async fn case_33a_34_ten_layers_over_sockets_fail_nobody_while_refresh_answers_500() {
+async fn case_33a_34_ten_layers_fail_no_request_if_refresh_is_500() {
     ten_layers_without_refresh(Fault::status(StatusCode::INTERNAL_SERVER_ERROR)).await;
 }
 
 #[tokio::test]
-async fn case_33a_34_ten_layers_over_sockets_fail_nobody_while_refresh_is_html() {
+async fn case_33a_34_ten_layers_fail_no_request_if_refresh_is_html() {
     ten_layers_without_refresh(Fault::body(
         StatusCode::OK,
         "text/html",

@@ -255,7 +255,7 @@ async fn walk(kind: Kind) {
 }
 
 #[test]
-fn case_61_nothing_public_and_nothing_recorded_shows_a_piece_of_a_secret() {
+fn case_61_nothing_printed_or_recorded_shows_part_of_a_secret() {
     recorder::start();
     states::values();
     states::caches();

@@ -158,7 +158,7 @@ async fn requested(
     let request = TokenRequest::new(predecessor.clone());
     book::show(state, &request);
     book::show(state, &request.after(2, Some(Error::transient("not now"))));
-    fetch.answer(answer);
+    fetch.respond(answer);
     settle().await;
     predecessor
 }
@@ -240,14 +240,14 @@ pub(crate) fn services() {
             states.push(text.split('"').nth(1).unwrap().to_owned());
         };
         look(&call);
-        source.answer(token(TOKENS[0])).await;
+        source.respond(token(TOKENS[0])).await;
         let response = loop {
             match poll_once(&mut call) {
                 std::task::Poll::Ready(response) => break response.unwrap(),
                 std::task::Poll::Pending => look(&call),
             }
             if !source.is_idle() {
-                source.answer(token(TOKENS[1])).await;
+                source.respond(token(TOKENS[1])).await;
             }
             tokio::task::yield_now().await;
         };

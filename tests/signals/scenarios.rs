@@ -50,7 +50,7 @@ fn case_62_a_healthy_day_is_one_fetch_and_refreshes() {
 }
 
 #[test]
-fn case_62_a_token_from_refresh_and_from_auth_are_told_apart() {
+fn case_62_tokens_from_refresh_and_from_auth_are_distinguished() {
     let (lines, _, log) = hear(|lines| async move {
         let klavi = service_fn(|request: Request<Bytes>| {
             let is_refresh = request.uri().path().ends_with("/refresh");
@@ -98,7 +98,7 @@ fn case_62_a_token_from_refresh_and_from_auth_are_told_apart() {
 }
 
 #[test]
-fn case_62_a_failed_refresh_is_one_warning_and_each_caller_served_is_counted() {
+fn case_62_a_failed_refresh_warns_once_and_counts_callers() {
     let (lines, ..) = hear(|lines| async move {
         let cache = lines.cache(LoggedSource::new(|n| {
             if n == 2 {
@@ -132,7 +132,7 @@ fn case_62_a_failed_refresh_is_one_warning_and_each_caller_served_is_counted() {
 }
 
 #[test]
-fn case_62_requests_of_a_layer_that_are_served_while_failing_are_counted_too() {
+fn case_62_requests_served_while_failing_are_counted() {
     let (lines, ..) = hear(|lines| async move {
         let source = LoggedSource::new(|n| if n == 1 { token("t1") } else { rejected() });
         let service = layer(&lines, source).layer(Api::accepting(|_| true));
@@ -154,7 +154,7 @@ fn case_62_requests_of_a_layer_that_are_served_while_failing_are_counted_too() {
 }
 
 #[test]
-fn case_62_attempts_that_fail_are_told_and_what_comes_after_is_a_recovery() {
+fn case_62_failed_attempts_are_reported_and_so_is_the_recovery() {
     let (lines, ..) = hear(|lines| async move {
         let cache = lines.cache(LoggedSource::new(
             |n| if n < 3 { reset() } else { token("t") },
@@ -170,7 +170,7 @@ fn case_62_attempts_that_fail_are_told_and_what_comes_after_is_a_recovery() {
 }
 
 #[test]
-fn case_62_a_failed_fetch_is_told_once_for_all_who_wait_and_for_all_who_come_within_the_back_off() {
+fn case_62_a_failed_fetch_is_reported_once_for_all_callers() {
     let (lines, ..) = hear(|lines| async move {
         let cache = lines.cache(ScriptedSource::new([rejected()]));
         let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
@@ -186,7 +186,7 @@ fn case_62_a_failed_fetch_is_told_once_for_all_who_wait_and_for_all_who_come_wit
 }
 
 #[test]
-fn case_62_a_time_out_and_a_panic_are_failures() {
+fn case_62_a_timeout_and_a_panic_are_failures() {
     let (lines, ..) = hear(|lines| async move {
         let source = ManualSource::default();
         let cache = lines.cache(source.clone());
@@ -227,7 +227,7 @@ fn case_62_a_401_is_a_rejection_a_fetch_and_a_resend() {
 }
 
 #[test]
-fn case_62_of_many_401s_to_one_token_only_the_first_took_it_out_of_use() {
+fn case_62_only_the_first_401_of_a_token_is_its_rejection() {
     let (lines, counts, _) = hear(|lines| async move {
         let source = ManualSource::default();
         let layer = layer(&lines, source.clone());
@@ -243,13 +243,13 @@ fn case_62_of_many_401s_to_one_token_only_the_first_took_it_out_of_use() {
             }
         }));
         let warm_up = call(layer.cache());
-        source.answer(token("t1")).await;
+        source.respond(token("t1")).await;
         warm_up.await.unwrap().unwrap();
         let callers: Vec<_> = (0..10)
             .map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x"))))
             .collect();
         settle().await;
-        source.answer(token("t2")).await;
+        source.respond(token("t2")).await;
         for caller in callers {
             assert_eq!(caller.await.unwrap().unwrap().status(), 200);
         }
@@ -261,7 +261,7 @@ fn case_62_of_many_401s_to_one_token_only_the_first_took_it_out_of_use() {
 }
 
 #[test]
-fn case_62_a_resend_that_is_given_up_says_why() {
+fn case_62_a_skipped_resend_says_why() {
     let given_up = |lines: Vec<String>| {
         let of = lines
             .iter()
@@ -350,7 +350,7 @@ impl<F: FnMut(&mut Context<'_>) -> Poll<Result<(), BoxError>>> Service<Request<F
 }
 
 #[test]
-fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
+fn case_62_a_resend_that_fails_after_the_401_says_why_too() {
     let given_up = |lines: Vec<String>| {
         let of = lines
             .iter()
@@ -459,7 +459,7 @@ fn case_62_a_resend_that_comes_to_nothing_after_the_401_is_gone_says_why_too() {
 }
 
 #[test]
-fn case_62_a_401_over_budget_is_one_warning_and_a_count_for_each_401() {
+fn case_62_401s_over_budget_warn_once_and_are_counted() {
     let (lines, counts, log) = hear(|lines| async move {
         let service =
             layer(&lines, ScriptedSource::tokens()).layer(Api::new(|_| ready(status(401, "no"))));
@@ -501,7 +501,7 @@ fn case_62_a_401_over_budget_is_one_warning_and_a_count_for_each_401() {
 }
 
 #[test]
-fn case_62_an_invalidated_token_is_told_once() {
+fn case_62_an_invalidated_token_is_reported_once() {
     let (lines, ..) = hear(|lines| async move {
         let cache = lines.cache(ScriptedSource::tokens());
         let token = cache.get().await.unwrap();
@@ -519,7 +519,7 @@ fn case_62_an_invalidated_token_is_told_once() {
 }
 
 #[test]
-fn case_62_the_fetch_after_a_quiet_hour_is_told_as_such() {
+fn case_62_the_fetch_after_a_quiet_hour_has_its_own_reason() {
     let (lines, ..) = hear(|lines| async move {
         let cache = lines.cache(ScriptedSource::tokens());
         cache.get().await.unwrap();

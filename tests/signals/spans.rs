@@ -31,7 +31,7 @@ fn fields<'a>(span: &'a Span, names: &[&'static str]) -> Vec<&'a str> {
 const ALL: [&str; 5] = ["cache", "reason", "outcome", "attempt", "latency_ms"];
 
 #[test]
-fn case_62_a_fetch_is_a_span_that_follows_from_the_request_that_caused_it() {
+fn case_62_the_span_of_a_fetch_follows_from_its_request() {
     let log = log_of(async {
         let cache = TokenCache::new(ScriptedSource::tokens());
         let request = tracing::info_span!(target: "caller", "request");
@@ -120,7 +120,7 @@ fn case_30_the_span_of_a_fetch_whose_runtime_went_away_says_so() {
 }
 
 #[test]
-fn a_caller_outside_of_any_span_causes_a_span_that_follows_nothing() {
+fn case_62_without_a_span_the_span_of_a_fetch_follows_nothing() {
     let log = log_of(async {
         let cache = TokenCache::new(ScriptedSource::tokens());
         let mut caller = Box::pin(cache.get());
@@ -131,7 +131,7 @@ fn a_caller_outside_of_any_span_causes_a_span_that_follows_nothing() {
 }
 
 #[test]
-fn info_is_quiet_on_a_healthy_day_and_warn_says_that_something_failed() {
+fn case_62_info_is_quiet_on_a_healthy_day_and_warn_is_a_failure() {
     let log = log_of(async {
         let failing = |n: usize| n == 60;
         let cache = cache_drawing(

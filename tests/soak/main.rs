@@ -50,7 +50,7 @@ const AT_ONCE: f64 = 4.0 * CALLERS as f64;
 const KIB: f64 = 1024.0;
 
 #[test]
-fn everything_fails_at_random_and_nothing_is_wrong_and_nothing_grows() {
+fn while_everything_fails_at_random_nothing_breaks_or_grows() {
     let seconds = setting("SOAK_SECONDS").unwrap_or(15);
     let seed = setting("SOAK_SEED").unwrap_or_else(|| std::process::id().into());
     let one = Builder::new_current_thread().enable_all().build().unwrap();

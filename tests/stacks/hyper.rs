@@ -112,21 +112,21 @@ async fn streams(version: Version) {
 }
 
 #[tokio::test]
-async fn case_40_52_a_hundred_whole_posts_survive_random_revocations_over_http_1() {
+async fn case_40_52_100_whole_posts_survive_revocations_over_http_1() {
     whole_bodies(Version::HTTP_11).await;
 }
 
 #[tokio::test]
-async fn case_40_52_a_hundred_whole_posts_survive_random_revocations_over_http_2() {
+async fn case_40_52_100_whole_posts_survive_revocations_over_http_2() {
     whole_bodies(Version::HTTP_2).await;
 }
 
 #[tokio::test]
-async fn case_40_53_a_hundred_streamed_posts_survive_random_revocations_over_http_1() {
+async fn case_40_53_100_streams_survive_revocations_over_http_1() {
     streams(Version::HTTP_11).await;
 }
 
 #[tokio::test]
-async fn case_40_53_a_hundred_streamed_posts_survive_random_revocations_over_http_2() {
+async fn case_40_53_100_streams_survive_revocations_over_http_2() {
     streams(Version::HTTP_2).await;
 }

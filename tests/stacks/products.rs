@@ -82,23 +82,23 @@ async fn each_product_has_its_own_token(products: &[&str]) {
 }
 
 #[tokio::test]
-async fn case_57_two_products_layers_serve_their_own_paths_in_either_order() {
+async fn case_57_layers_of_two_products_serve_their_own_paths() {
     each_product_has_its_own_token(&PRODUCTS[..2]).await;
 }
 
 #[tokio::test]
-async fn case_57_three_products_layers_serve_their_own_paths_in_any_order() {
+async fn case_57_layers_of_three_products_serve_their_own_paths() {
     each_product_has_its_own_token(&PRODUCTS[..3]).await;
 }
 
 #[tokio::test]
-async fn case_57_four_products_layers_serve_their_own_paths_in_any_order() {
+async fn case_57_layers_of_four_products_serve_their_own_paths() {
     assert_eq!(orders(4).len(), 24);
     each_product_has_its_own_token(&PRODUCTS).await;
 }
 
 #[tokio::test]
-async fn case_57_products_of_two_segments_serve_their_own_paths_in_any_order() {
+async fn case_57_products_of_two_segments_serve_their_own_paths() {
     let payment = [
         Product::PaymentCustomer,
         Product::PaymentManagement,
@@ -128,7 +128,7 @@ async fn payments_with_a_cache_each_cost_an_auth_each_and_no_401() {
 }
 
 #[tokio::test]
-async fn case_57_a_path_of_no_layers_product_has_no_token_and_its_401_starts_nothing() {
+async fn case_57_a_path_of_no_layers_product_gets_no_token() {
     let stack = requests::default_stack().await;
     let layers = layers(&stack, &PRODUCTS);
     for order in orders(2) {
@@ -152,7 +152,7 @@ async fn case_57_a_path_of_no_layers_product_has_no_token_and_its_401_starts_not
 }
 
 #[tokio::test]
-async fn case_57_a_layer_for_the_whole_origin_hides_the_layers_inside_of_it() {
+async fn case_57_a_layer_for_the_whole_origin_hides_those_inside() {
     let stack = requests::default_stack().await;
     let [monitor, data] = <[_; 2]>::try_from(layers(&stack, &PRODUCTS[..2])).unwrap();
     let outside = ServiceBuilder::new()
@@ -183,7 +183,7 @@ async fn case_57_a_customers_request_is_served_by_any_products_layer() {
 }
 
 #[tokio::test]
-async fn case_57_two_products_middleware_serve_their_own_paths_in_either_order() {
+async fn case_57_middleware_of_two_products_serve_their_own_paths() {
     for order in orders(2) {
         let stack = requests::default_stack().await;
         let layers = layers(&stack, &PRODUCTS);

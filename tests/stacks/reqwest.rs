@@ -36,7 +36,7 @@ where
 }
 
 #[tokio::test]
-async fn case_40_52_a_401_leads_to_one_renewal_and_one_resend_of_bytes() {
+async fn case_40_52_a_401_leads_to_one_fetch_and_one_resend_of_bytes() {
     let (stack, service) = revoked(TestStack::layer).await;
     let response = send(&service, post(&stack, "echo", "payload")).await;
     assert_eq!(response.status(), 200);
@@ -54,7 +54,7 @@ async fn case_40_52_a_401_leads_to_one_renewal_and_one_resend_of_bytes() {
 }
 
 #[tokio::test]
-async fn case_46_which_answers_reject_the_token_can_be_replaced() {
+async fn case_46_a_predicate_decides_which_responses_reject() {
     let stack = default_stack().await;
     let layer = stack
         .layer()
@@ -69,7 +69,7 @@ async fn case_46_which_answers_reject_the_token_can_be_replaced() {
 }
 
 #[tokio::test]
-async fn case_54_a_stream_is_sent_once_by_default_and_its_401_goes_back() {
+async fn case_54_a_stream_is_sent_once_by_default() {
     let (stack, service) = revoked(TestStack::layer).await;
     let response = send(&service, post(&stack, "echo", streamed(&["pay", "load"]))).await;
     assert_eq!(response.status(), 401);
@@ -112,7 +112,7 @@ async fn case_54_a_stream_that_is_known_to_be_too_long_is_sent_once() {
 }
 
 #[tokio::test]
-async fn case_3_4_the_opt_out_and_an_authorization_of_ones_own_go_out_as_they_are() {
+async fn case_3_4_an_opt_out_and_an_own_authorization_pass_through() {
     let stack = default_stack().await;
     let service = stack.layer().layer(http());
     assert_eq!(
@@ -209,7 +209,7 @@ fn head(request: &Request) -> Head {
 }
 
 #[tokio::test]
-async fn case_52_method_query_fragment_version_timeout_headers_and_body_survive_both_times() {
+async fn case_52_every_part_of_the_request_is_sent_both_times() {
     let stack = default_stack().await;
     let seen: Arc<Mutex<Vec<Head>>> = Arc::default();
     let (spy, http) = (Arc::clone(&seen), http());

@@ -43,7 +43,7 @@ fn counting() -> (
 }
 
 #[tokio::test]
-async fn case_57_a_foreign_origin_gets_no_token_and_its_401_starts_nothing() {
+async fn case_57_a_foreign_origin_gets_no_token() {
     let (here, there) = (default_stack().await, default_stack().await);
     let service = here.layer().layer(http());
     assert_eq!(status(&service, get(&there, "echo")).await, 401);
@@ -64,7 +64,7 @@ async fn case_57_a_foreign_origin_gets_no_token_and_its_401_starts_nothing() {
 }
 
 #[tokio::test]
-async fn case_57_60_a_redirect_to_a_foreign_origin_carries_no_token_and_its_401_starts_nothing() {
+async fn case_57_60_a_redirect_to_a_foreign_origin_carries_no_token() {
     let (here, there) = (default_stack().await, default_stack().await);
     let service = here.layer().layer(http());
     let elsewhere = format!("{}/monitor/v1/echo", there.sandbox.base_url());
@@ -116,7 +116,7 @@ async fn case_40_a_401_that_was_made_by_hand_is_taken_for_the_apis() {
 }
 
 #[tokio::test]
-async fn case_57_a_401_from_another_product_behind_a_redirect_starts_nothing() {
+async fn case_57_another_products_401_after_a_redirect_is_ignored() {
     let stack = default_stack().await;
     let service = stack.layer().layer(http());
     for _ in 0..10 {
@@ -131,7 +131,7 @@ async fn case_57_a_401_from_another_product_behind_a_redirect_starts_nothing() {
 }
 
 #[tokio::test]
-async fn case_60_a_redirect_within_the_api_carries_the_token_and_is_resent_from_its_start() {
+async fn case_60_a_redirect_within_the_api_carries_the_token() {
     let stack = default_stack().await;
     let service = stack.layer().layer(http());
     let within = || Fault::redirect("/monitor/v1/echo?hop");
@@ -147,7 +147,7 @@ async fn case_60_a_redirect_within_the_api_carries_the_token_and_is_resent_from_
 }
 
 #[tokio::test]
-async fn case_58_plain_http_to_the_api_is_an_error_before_anything_leaves() {
+async fn case_58_plain_http_to_the_api_is_an_error() {
     let (sent, inner) = counting();
     let service =
         KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), fixed_tokens()).layer(inner);
@@ -160,7 +160,7 @@ async fn case_58_plain_http_to_the_api_is_an_error_before_anything_leaves() {
 }
 
 #[tokio::test]
-async fn a_url_that_cannot_be_sent_is_reqwests_error_and_nothing_leaves() {
+async fn a_url_that_cannot_be_sent_is_reqwests_error() {
     let (sent, inner) = counting();
     let service =
         KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), fixed_tokens()).layer(inner);
@@ -179,7 +179,7 @@ async fn a_url_that_cannot_be_sent_is_reqwests_error_and_nothing_leaves() {
 }
 
 #[tokio::test]
-async fn a_request_with_room_for_the_token_and_no_more_is_sent_and_resent() {
+async fn a_request_with_just_enough_room_is_sent_and_resent() {
     let service = accepting_the_second();
     let with_headers = |count| {
         let url = "https://api.klavi.ai/monitor/v1/monitors".parse().unwrap();
@@ -215,7 +215,7 @@ async fn case_8_without_a_token_the_client_is_not_called() {
 }
 
 #[tokio::test]
-async fn case_44_if_the_renewal_fails_the_401_comes_back_with_the_reason() {
+async fn case_44_if_the_fetch_fails_the_401_carries_the_error() {
     let stack = default_stack().await;
     let service = stack.layer().layer(http());
     assert_eq!(status(&service, get(&stack, "echo")).await, 200);
@@ -270,7 +270,7 @@ where
 }
 
 #[tokio::test]
-async fn case_49_a_limit_of_one_around_the_layer_or_inside_of_it_does_not_lock_up() {
+async fn case_49_a_limit_of_one_on_either_side_does_not_deadlock() {
     let world_a = default_stack().await;
     let around = ServiceBuilder::new()
         .concurrency_limit(1)
@@ -286,7 +286,7 @@ async fn case_49_a_limit_of_one_around_the_layer_or_inside_of_it_does_not_lock_u
 }
 
 #[tokio::test]
-async fn case_2_a_reqwest_client_and_a_hyper_client_share_the_token_of_one_layer() {
+async fn case_2_reqwest_and_hyper_share_the_token_of_one_layer() {
     let stack = default_stack().await;
     let layer = stack.layer();
     let (over_reqwest, over_hyper) = (layer.layer(http()), layer.layer(http1()));
@@ -303,7 +303,7 @@ async fn case_2_a_reqwest_client_and_a_hyper_client_share_the_token_of_one_layer
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_posts_while_tokens_are_revoked_at_random_are_each_handled_once() {
+async fn case_40_100_posts_amid_revocations_are_handled_once() {
     for (seed, recorded) in [(3, false), (4, true)] {
         let stack = default_stack().await;
         // More revocations than are believed by default.

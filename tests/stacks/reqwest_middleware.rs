@@ -55,7 +55,7 @@ async fn revoked() -> (TestStack, KlaviAuthLayer) {
 }
 
 #[tokio::test]
-async fn case_1_2_40_the_middleware_shares_the_token_of_its_layer_and_resends_on_a_401() {
+async fn case_1_2_40_the_middleware_shares_its_layers_token() {
     let (stack, layer) = revoked().await;
     assert_eq!(
         status(echo(&client(&layer), &stack).body("payload")).await,
@@ -69,7 +69,7 @@ async fn case_1_2_40_the_middleware_shares_the_token_of_its_layer_and_resends_on
 }
 
 #[tokio::test]
-async fn case_3_4_the_opt_out_and_an_authorization_of_ones_own_go_out_as_they_are() {
+async fn case_3_4_an_opt_out_and_an_own_authorization_pass_through() {
     let stack = default_stack().await;
     let client = client(&stack.layer());
     assert_eq!(
@@ -91,7 +91,7 @@ async fn case_3_4_the_opt_out_and_an_authorization_of_ones_own_go_out_as_they_ar
 }
 
 #[tokio::test]
-async fn case_57_a_foreign_origin_gets_no_token_and_its_401_starts_nothing() {
+async fn case_57_a_foreign_origin_gets_no_token() {
     let (here, there) = (default_stack().await, default_stack().await);
     let client = client(&here.layer());
     assert_eq!(status(echo(&client, &there)).await, 401);
@@ -112,7 +112,7 @@ async fn case_57_a_foreign_origin_gets_no_token_and_its_401_starts_nothing() {
 }
 
 #[tokio::test]
-async fn case_58_plain_http_to_the_api_is_an_error_before_anything_leaves() {
+async fn case_58_plain_http_to_the_api_is_an_error() {
     let stack = default_stack().await;
     let layer = KlaviAuthLayer::new(
         &KlaviApi::production(Product::Monitor),
@@ -182,7 +182,7 @@ async fn what_a_request_says_in_extensions_of_its_own_is_heard_too() {
 }
 
 #[tokio::test]
-async fn case_41_a_second_401_is_a_response_intact_after_2_calls_and_1_renewal() {
+async fn case_41_a_second_401_is_returned_intact_after_1_fetch() {
     let stack = default_stack().await;
     for text in ["first", "second"] {
         let fault =
@@ -200,7 +200,7 @@ async fn case_41_a_second_401_is_a_response_intact_after_2_calls_and_1_renewal()
 }
 
 #[tokio::test]
-async fn case_44_if_the_renewal_fails_the_401_comes_back_with_the_reason() {
+async fn case_44_if_the_fetch_fails_the_401_carries_the_error() {
     let (stack, layer) = revoked().await;
     stack
         .sandbox
@@ -225,7 +225,7 @@ async fn case_44_if_the_renewal_fails_the_401_comes_back_with_the_reason() {
 }
 
 #[tokio::test]
-async fn case_47_past_the_budget_401s_go_back_and_the_token_endpoint_is_left_alone() {
+async fn case_47_401s_over_budget_call_no_token_endpoint() {
     let stack = default_stack().await;
     // None is refilled while the test runs.
     let layer = stack
@@ -253,7 +253,7 @@ async fn case_47_past_the_budget_401s_go_back_and_the_token_endpoint_is_left_alo
 }
 
 #[tokio::test]
-async fn case_54_a_stream_is_no_error_it_is_sent_once_and_its_401_goes_back() {
+async fn case_54_a_stream_is_sent_once_and_gets_its_401() {
     let (stack, layer) = revoked().await;
     let client = client(&layer);
     let stream = || streamed(&["pay", "load"]);
@@ -290,7 +290,7 @@ async fn case_8_without_a_token_the_client_is_not_called() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_posts_while_tokens_are_revoked_at_random_are_each_handled_once() {
+async fn case_40_100_posts_amid_revocations_are_handled_once() {
     let stack = default_stack().await;
     // More revocations than are believed by default.
     let builder = stack

@@ -76,7 +76,7 @@ async fn retries_of_the_api_cost_no_token_calls() {
 }
 
 #[tokio::test]
-async fn case_40_a_401_between_retries_costs_one_renewal() {
+async fn case_40_a_401_between_retries_costs_one_fetch() {
     on_either_side(&[401, 503], 200, [2, 0, 3, 1]).await;
     on_either_side(&[503, 401, 503], 200, [2, 0, 4, 1]).await;
 }
@@ -96,7 +96,7 @@ impl RetryableStrategy for Everything {
 }
 
 #[tokio::test]
-async fn case_34_35_a_failing_token_endpoint_is_asked_three_times_whatever_retries_there_are() {
+async fn case_34_35_retries_do_not_multiply_token_calls() {
     for side in 0..3 {
         let stack = default_stack().await;
         stack
@@ -120,7 +120,7 @@ async fn case_34_35_a_failing_token_endpoint_is_asked_three_times_whatever_retri
 }
 
 #[tokio::test]
-async fn case_44_a_401_whose_renewal_failed_is_not_retried() {
+async fn case_44_a_401_whose_fetch_failed_is_not_retried() {
     for side in 0..2 {
         let stack = default_stack().await;
         let client = &both(&stack.layer_drawing(&[0.0, 0.0, 0.0, 1.0]))[side];
@@ -146,7 +146,7 @@ async fn case_44_a_401_whose_renewal_failed_is_not_retried() {
 }
 
 #[tokio::test]
-async fn case_53_54_streams_and_retries_do_not_go_together_and_the_refusal_is_reqwest_retrys() {
+async fn case_53_54_reqwest_retry_rejects_streams_by_itself() {
     let stack = default_stack().await;
     let layer = stack.layer();
     for client in both(&layer) {

@@ -37,7 +37,7 @@ fn twice(kind: Rejects, service: &str) -> Vec<Seen> {
 }
 
 #[tokio::test]
-async fn case_1_calls_carry_one_token_with_and_without_an_origin_of_their_own() {
+async fn case_1_calls_carry_one_token_with_and_without_an_origin() {
     let server = Server::start(Rejects::FromTheHead).await;
     let layer = layer(&server);
     let with_origin =
@@ -63,7 +63,7 @@ async fn case_1_calls_carry_one_token_with_and_without_an_origin_of_their_own() 
 }
 
 #[tokio::test]
-async fn case_57_a_call_to_a_foreign_origin_gets_no_token_and_its_401_starts_nothing() {
+async fn case_57_a_call_to_a_foreign_origin_gets_no_token() {
     let server = Server::start(Rejects::FromTheHead).await;
     let elsewhere = "http://elsewhere.example".parse().unwrap();
     let mut client = HealthClient::with_origin(layer(&server).layer(server.channel()), elsewhere);
@@ -92,7 +92,7 @@ async fn case_4_a_call_opts_out_by_an_extension() {
 }
 
 #[tokio::test]
-async fn case_40_46_53_a_unary_call_is_resent_whole_on_http_401_and_on_status_16() {
+async fn case_40_46_53_a_unary_call_is_resent_on_401_and_status_16() {
     for kind in KINDS {
         let server = Server::start(kind).await;
         let mut client = client(&server, &layer(&server));
@@ -136,7 +136,7 @@ async fn case_40_46_53_a_streaming_call_is_resent_whole_and_streams() {
 }
 
 #[tokio::test]
-async fn case_46_without_the_predicate_status_16_goes_to_the_caller_and_starts_nothing() {
+async fn case_46_without_the_predicate_status_16_is_returned() {
     let server = Server::start(Rejects::WithStatus16).await;
     let layer = KlaviAuthLayer::new(&server.api(), server.tokens())
         .whole_origin()
@@ -164,7 +164,7 @@ async fn case_46_without_the_predicate_status_16_goes_to_the_caller_and_starts_n
 }
 
 #[tokio::test]
-async fn case_41_a_second_rejection_goes_to_the_caller_after_2_calls_and_1_renewal() {
+async fn case_41_a_second_rejection_is_returned_after_1_fetch() {
     for kind in KINDS {
         let server = Server::start(kind).await;
         server.reject(2);
@@ -185,7 +185,7 @@ async fn case_41_a_second_rejection_goes_to_the_caller_after_2_calls_and_1_renew
 }
 
 #[tokio::test]
-async fn case_8_without_a_token_the_status_carries_the_reason_and_nothing_is_sent() {
+async fn case_8_without_a_token_the_status_carries_the_error() {
     let server = Server::start(Rejects::FromTheHead).await;
     let tokens = TokenCache::new(source_fn(async |_| {
         Err(Error::permanent("the vault is sealed"))
@@ -208,7 +208,7 @@ async fn case_8_without_a_token_the_status_carries_the_reason_and_nothing_is_sen
 }
 
 #[tokio::test]
-async fn case_54_a_message_over_the_limit_is_sent_once_and_its_401_goes_back() {
+async fn case_54_a_message_over_the_limit_is_sent_once() {
     let server = Server::start(Rejects::AfterTheBody).await;
     let mut client = client(&server, &layer(&server).replay_limit(1024));
     let long = "x".repeat(2000);
@@ -258,7 +258,7 @@ async fn case_54_send_once_is_enough_for_who_wants_no_resend() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_calls_while_tokens_are_revoked_at_random_are_each_handled_once() {
+async fn case_40_100_calls_amid_revocations_are_handled_once() {
     for (kind, seed) in KINDS.into_iter().zip(6..) {
         let server = Server::start(kind).await;
         // More revocations than are believed by default.

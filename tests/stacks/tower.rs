@@ -64,7 +64,7 @@ async fn case_49_a_buffer_of_one_on_either_side_lets_resends_through() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_49_a_limit_of_one_on_either_side_lets_resends_through_one_by_one() {
+async fn case_49_a_limit_of_one_on_either_side_lets_resends_through() {
     let (api, source) = (second(), ScriptedSource::tokens());
     let around = ServiceBuilder::new()
         .concurrency_limit(1)
@@ -93,7 +93,7 @@ fn always_ready(
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_49_load_shed_on_either_side_sheds_no_resend_and_nobody_for_who_waits_for_a_token() {
+async fn case_49_load_shed_on_either_side_sheds_no_resend() {
     for around in [true, false] {
         let (api, source) = (second(), ManualSource::default());
         let (auth, builder) = (layer(source.clone()), ServiceBuilder::new());
@@ -119,15 +119,15 @@ async fn case_49_load_shed_on_either_side_sheds_no_resend_and_nobody_for_who_wai
         let mut open = get("/monitor/open");
         open.extensions_mut().insert(SkipAuth);
         assert_eq!(service.clone().oneshot(open).await.unwrap().status(), 401);
-        source.answer(token("t1")).await;
-        source.answer(token("t2")).await;
+        source.respond(token("t1")).await;
+        source.respond(token("t2")).await;
         assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
         assert_eq!(api.bearers(), ["", "Bearer t1", "Bearer t2"]);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn load_shed_around_the_layer_sees_that_the_limit_inside_is_reached() {
+async fn load_shed_around_the_layer_sees_the_limit_inside() {
     let slow = Api::new(async |_| {
         tokio::time::sleep(secs(1)).await;
         ok("late")
@@ -162,7 +162,7 @@ async fn a_rate_limit_inside_counts_the_resend() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_29_a_timeout_around_the_layer_ends_the_callers_wait_and_not_the_fetch() {
+async fn case_29_a_timeout_around_the_layer_does_not_end_the_fetch() {
     let (api, source) = (Api::accepting(|_| true), ManualSource::default());
     let service = ServiceBuilder::new()
         .timeout(secs(1))
@@ -177,7 +177,7 @@ async fn case_29_a_timeout_around_the_layer_ends_the_callers_wait_and_not_the_fe
     assert_eq!(api.calls(), 0);
     let fetch = source.next().await;
     assert!(!fetch.is_dropped());
-    fetch.answer(token("t1"));
+    fetch.respond(token("t1"));
     settle().await;
     assert_eq!(statuses(&service, 1).await, [200]);
     assert_eq!(
@@ -187,7 +187,7 @@ async fn case_29_a_timeout_around_the_layer_ends_the_callers_wait_and_not_the_fe
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_inside_bounds_each_send_and_not_the_wait_for_the_token() {
+async fn a_timeout_inside_the_layer_bounds_each_attempt_only() {
     let source = ManualSource::default();
     let slow = Api::new(async |seen| {
         tokio::time::sleep(Duration::from_millis(700)).await;
@@ -204,7 +204,7 @@ async fn a_timeout_inside_bounds_each_send_and_not_the_wait_for_the_token() {
     let call = tokio::spawn(service.clone().oneshot(get("/monitor/x")));
     for number in ["t1", "t2"] {
         tokio::time::sleep(secs(5)).await;
-        source.answer(token(number)).await;
+        source.respond(token(number)).await;
     }
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!(slow.calls(), 2);

@@ -4,7 +4,7 @@ use std::future::ready;
 
 use crate::support::{
     MONITORS, ScriptedSource,
-    api::{Answer, Api, Seen, get, status},
+    api::{Api, ApiResult, Seen, get, status},
     layer,
 };
 use bytes::Bytes;
@@ -25,7 +25,7 @@ fn redirecting(location: &'static str, rest: fn(&Seen) -> u16) -> Api {
     Api::new(move |seen| ready(redirect(&seen, location, rest)))
 }
 
-fn redirect(seen: &Seen, location: &'static str, rest: fn(&Seen) -> u16) -> Answer {
+fn redirect(seen: &Seen, location: &'static str, rest: fn(&Seen) -> u16) -> ApiResult {
     if seen.uri != MONITORS {
         return status(rest(seen), "");
     }
@@ -51,7 +51,7 @@ const WITHIN: &str = "https://api.klavi.ai/monitor/v2/monitors";
 const ABROAD: &str = "https://files.example/monitors";
 
 #[tokio::test(start_paused = true)]
-async fn case_60_redirects_followed_around_the_layer_carry_the_token_within_the_api_only() {
+async fn case_60_redirects_carry_the_token_within_the_api_only() {
     for (location, bearer) in [
         (WITHIN, "Bearer t1"),
         ("/monitor/v2/monitors", "Bearer t1"),
@@ -80,7 +80,7 @@ async fn case_60_redirects_followed_around_the_layer_carry_the_token_within_the_
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_57_60_around_the_layer_a_401_from_abroad_starts_nothing_and_one_from_the_api_does() {
+async fn case_57_60_only_401s_from_the_api_count_after_a_redirect() {
     let (api, source) = (redirecting(ABROAD, |_| 401), ScriptedSource::tokens());
     let stack = ServiceBuilder::new()
         .layer(FollowRedirectLayer::new())
@@ -125,7 +125,7 @@ async fn case_57_60_around_the_layer_a_401_from_abroad_starts_nothing_and_one_fr
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_60_inside_the_layer_the_standard_policy_drops_the_token_abroad_and_keeps_it_within() {
+async fn case_60_inside_the_layer_the_standard_policy_drops_the_token() {
     for (location, bearer) in [(WITHIN, "Bearer t1"), (ABROAD, "")] {
         let api = redirecting(location, |_| 200);
         let stack = ServiceBuilder::new()
@@ -149,8 +149,7 @@ async fn case_60_inside_the_layer_the_standard_policy_drops_the_token_abroad_and
 
 /// Why redirects are to be followed around the layer.
 #[tokio::test(start_paused = true)]
-async fn inside_the_layer_a_policy_of_ones_own_leaks_the_token_and_a_401_from_abroad_costs_a_token()
-{
+async fn case_60_inside_the_layer_a_custom_policy_leaks_the_token() {
     let api = redirecting(ABROAD, |_| 200);
     let bare = FollowRedirectLayer::with_policy(Limited::new(5));
     let stack = ServiceBuilder::new()
@@ -187,7 +186,7 @@ async fn inside_the_layer_a_policy_of_ones_own_leaks_the_token_and_a_401_from_ab
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_52_a_request_id_that_is_set_around_the_layer_is_the_same_on_the_resend() {
+async fn case_52_a_request_id_is_the_same_on_the_resend() {
     const ID: HeaderName = HeaderName::from_static("x-request-id");
     let api = Api::new(async |seen| {
         let code = if seen.authorization() == ["Bearer t2"] {
@@ -242,7 +241,7 @@ const GZIP: &[u8] = &[
 ];
 
 #[tokio::test(start_paused = true)]
-async fn decompression_on_either_side_reads_the_answer_to_the_resend() {
+async fn decompression_on_either_side_reads_the_resends_response() {
     let api = Api::new(async |seen| {
         assert_eq!(seen.headers[ACCEPT_ENCODING], "gzip");
         if seen.authorization() != ["Bearer t2"] {

@@ -85,7 +85,7 @@ async fn retries_on_either_side_cost_no_token_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_around_the_layer_get_the_token_of_their_moment_and_those_inside_repeat_theirs() {
+async fn retries_around_the_layer_get_a_token_each() {
     for (around, bearers) in [
         (true, ["Bearer t1", "Bearer t2"]),
         (false, ["Bearer t1", "Bearer t1"]),
@@ -130,7 +130,7 @@ async fn retries_around_the_layer_get_the_token_of_their_moment_and_those_inside
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_34_35_retries_do_not_multiply_the_calls_of_a_failing_token_endpoint() {
+async fn case_34_35_retries_do_not_multiply_token_calls() {
     // Keys that are rejected are asked for once; a failure that may pass three times, then there is
     // a back-off.
     for (answer, fetches) in [(rejected(), 1), (reset(), 3)] {

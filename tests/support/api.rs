@@ -1,4 +1,4 @@
-//! An API that the test answers by hand or by a rule, and that insists on the contract of
+//! An API whose responses the test gives by hand or by a rule, and that insists on the contract of
 //! readiness.
 
 use std::{
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tower_service::Service;
 
 pub type Body = Full<Bytes>;
-pub type Answer = Result<Response<Body>, BoxError>;
+pub type ApiResult = Result<Response<Body>, BoxError>;
 
 /// What the API saw of one request.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ impl Seen {
     }
 }
 
-type Rule = dyn Fn(Seen) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync;
+type Rule = dyn Fn(Seen) -> Pin<Box<dyn Future<Output = ApiResult> + Send>> + Send + Sync;
 
 /// A service that panics when it is called without having been polled ready, and whose clones are
 /// not ready.
@@ -83,11 +83,11 @@ impl Drop for Ready {
 }
 
 impl Api {
-    /// Answers by a rule.
+    /// Responds by a rule.
     pub fn new<F, Fut>(rule: F) -> Self
     where
         F: Fn(Seen) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Answer> + Send + 'static,
+        Fut: Future<Output = ApiResult> + Send + 'static,
     {
         let shared = Shared {
             rule: Box::new(move |seen| Box::pin(rule(seen))),
@@ -101,7 +101,7 @@ impl Api {
         }
     }
 
-    /// Answers 200 to the bearers for which `accepts` holds, and 401 to others.
+    /// Responds with 200 to the bearers for which `accepts` holds, and 401 to others.
     pub fn accepting(accepts: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         Self::new(move |seen| {
             let accepted = matches!(seen.authorization()[..], [one] if accepts(one));
@@ -113,7 +113,7 @@ impl Api {
         })
     }
 
-    /// Answers 200 to everything.
+    /// Responds with 200 to everything.
     pub fn fine() -> Self {
         Self::new(async |_| ok("fine"))
     }
@@ -148,7 +148,7 @@ impl Api {
 impl Service<Request<Body>> for Api {
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = ApiResult> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         if self.ready.0 {
@@ -157,7 +157,7 @@ impl Service<Request<Body>> for Api {
         self.shared.readied.fetch_add(1, Ordering::SeqCst);
         self.shared.held.fetch_add(1, Ordering::SeqCst);
         self.ready = Ready(true, Some(Arc::clone(&self.shared)));
-        // Ready at the second look, so that nobody gets away with looking once.
+        // Ready at the second look, so that looking once is not enough.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -183,11 +183,11 @@ impl Service<Request<Body>> for Api {
     }
 }
 
-pub fn ok(body: &'static str) -> Answer {
+pub fn ok(body: &'static str) -> ApiResult {
     status(200, body)
 }
 
-pub fn status(code: u16, body: &'static str) -> Answer {
+pub fn status(code: u16, body: &'static str) -> ApiResult {
     let response = Response::builder().status(code).header("x-from", "api");
     Ok(response.body(Full::from(body))?)
 }
@@ -205,7 +205,7 @@ pub async fn text(response: Response<Body>) -> (StatusCode, String) {
     (status, String::from_utf8(body.to_vec()).unwrap())
 }
 
-/// The path to which [`picky`] answers 401.
+/// The path to which [`picky`] responds with 401.
 pub const BAD: &str = "/monitor/bad";
 
 /// A path that is always fine.
@@ -215,7 +215,7 @@ pub fn only(bearer: &'static str) -> Api {
     Api::accepting(move |seen| seen == bearer)
 }
 
-/// Answers 401 to [`BAD`], unless the bearer is `accepted`, and 200 to all other paths.
+/// Responds with 401 to [`BAD`], unless the bearer is `accepted`, and 200 to all other paths.
 pub fn picky(accepted: &'static str) -> Api {
     Api::new(move |seen| {
         let is_rejected = seen.uri.path() == BAD && seen.authorization() != [accepted];
@@ -227,7 +227,7 @@ pub fn picky(accepted: &'static str) -> Api {
     })
 }
 
-/// Answers 401 to everything but `bearer`, and not before the test says so.
+/// Responds with 401 to everything but `bearer`, and not before the test says so.
 pub fn gated(bearer: &'static str) -> (Api, watch::Sender<bool>) {
     let (open, gate) = watch::channel(false);
     let count = Arc::new(AtomicUsize::new(0));

@@ -13,12 +13,12 @@ pub fn background_cache(draw: f64, source: impl TokenSource) -> TokenCache {
         .unwrap()
 }
 
-/// A cache with `t1`, at the moment when its renewal is due.
+/// A cache with `t1`, at the moment when its refresh is due.
 pub async fn aging_cache(draw: f64) -> (TokenCache, ManualSource) {
     let source = ManualSource::default();
     let cache = cache_drawing(draw, source.clone());
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     caller.await.unwrap().unwrap();
     pass(cache.snapshot().refresh_in().unwrap()).await;
     assert_eq!(source.fetches(), 1);
@@ -30,7 +30,7 @@ pub async fn cache_aged(draw: f64, age: u64) -> (TokenCache, ManualSource) {
     let source = ManualSource::default();
     let cache = cache_drawing(draw, source.clone());
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     caller.await.unwrap().unwrap();
     pass(secs(age)).await;
     (cache, source)
@@ -42,7 +42,7 @@ pub async fn warm_drawing(
 ) -> (TokenCache, klavi_auth::AccessToken) {
     let cache = cache_drawing(draw, source.clone());
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     (cache, caller.await.unwrap().unwrap())
 }
 
@@ -51,7 +51,7 @@ pub async fn warm(source: &ManualSource) -> (TokenCache, klavi_auth::AccessToken
     warm_drawing(0.0, source).await
 }
 
-/// The same, and the fetch that is to renew it.
+/// The same, and the fetch that is to refresh it.
 pub async fn refreshing(source: &ManualSource) -> (TokenCache, klavi_auth::AccessToken, Fetch) {
     let (cache, first) = warm(source).await;
     pass(secs(1350)).await;
@@ -64,7 +64,7 @@ pub fn gets(caller: JoinHandle<Result<AccessToken, Error>>, expected: &str) {
     assert_eq!(got(caller).unwrap().unwrap().expose(), expected);
 }
 
-/// A cache whose jitter and back-off are all of `draw`.
+/// A cache whose jitter and backoff are all of `draw`.
 pub fn cache_drawing(draw: f64, source: impl TokenSource) -> TokenCache {
     TokenCache::builder(source)
         .randomness(move || draw)

@@ -1,5 +1,5 @@
-//! Servers that answer 401 to the first token before they have read the body, and how clients come
-//! off.
+//! Servers that respond with 401 to the first token before they have read the body, and what
+//! clients get.
 
 use std::{
     future::Future,
@@ -147,7 +147,7 @@ impl Early {
     }
 }
 
-/// Reads the answer to its end.
+/// Reads the response to its end.
 async fn finish<A>(
     call: impl Future<Output = Result<http::Response<A>, BoxError>>,
 ) -> Result<StatusCode, BoxError>

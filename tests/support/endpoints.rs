@@ -23,7 +23,7 @@ pub type Body = Full<Bytes>;
 
 pub type Exchange = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
 
-/// How an endpoint answers a call.
+/// How an endpoint responds to a call.
 #[derive(Clone, Debug)]
 pub enum Reply {
     /// A token of this name that lives for so many seconds.
@@ -49,7 +49,7 @@ pub struct EndpointsInner {
 pub struct TokenEndpoints(Arc<EndpointsInner>);
 
 impl TokenEndpoints {
-    /// Answers by the endpoint and by the number of its call, from 1.
+    /// Responds by the endpoint and by the number of its call, from 1.
     pub fn new(rule: impl Fn(char, usize) -> Reply + Send + Sync + 'static) -> Self {
         let (calls, last) = (Mutex::default(), Mutex::default());
         Self(Arc::new(EndpointsInner {

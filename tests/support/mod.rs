@@ -1,5 +1,5 @@
-//! Test doubles and fixtures of all test binaries: token sources and APIs that a test drives, caches
-//! and layers in the states that tests start from, and paused time.
+//! Test doubles and fixtures of all test binaries: token sources and APIs that a test drives,
+//! caches and layers in the states that tests start from, and paused time.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -91,7 +91,7 @@ pub fn reset() -> Result<NewToken, Error> {
     Err(Error::transient("connection reset"))
 }
 
-/// A failure that stands until somebody mends it.
+/// A failure that stands until somebody fixes it.
 pub fn rejected() -> Result<NewToken, Error> {
     Err(Error::permanent("keys rejected"))
 }
@@ -142,7 +142,7 @@ pub async fn traffic(cache: &TokenCache, step: Duration, duration: Duration) -> 
     seen
 }
 
-/// How many tasks the runtime has, flights and keep-alive included.
+/// How many tasks the runtime has, flights and background refresh included.
 pub fn alive_tasks() -> usize {
     tokio::runtime::Handle::current()
         .metrics()

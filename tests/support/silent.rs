@@ -32,9 +32,9 @@ pub fn silence() -> Body {
     StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>()).boxed_unsync()
 }
 
-/// A cache whose token endpoints answer with these statuses: 200 with a token, all others with
+/// A cache whose token endpoints respond with these statuses: 200 with a token, all others with
 /// silence after the head. A call may take 5 s.
-pub fn answering(statuses: &'static [u16]) -> (TokenCache, Calls) {
+pub fn silent_bodies(statuses: &'static [u16]) -> (TokenCache, Calls) {
     let calls = Calls::default();
     let log = Arc::clone(&calls);
     let transport = service_fn(move |request: Request<Full<Bytes>>| {

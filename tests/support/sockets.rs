@@ -27,10 +27,10 @@ pub use super::{LIFETIME, chain, secs, settle};
 
 pub type Body = Full<Bytes>;
 pub type Http = Client<HttpConnector, Body>;
-pub type Answer = Result<Response<Bytes>, BoxError>;
+pub type ApiResult = Result<Response<Bytes>, BoxError>;
 
-/// Whatever a token lives for, this is past its renewal and before its end.
-pub const TO_RENEWAL: Duration = secs(1400);
+/// After its refresh is due and before it expires, for any jitter.
+pub const TO_REFRESH: Duration = secs(1400);
 pub fn http1() -> Http {
     Client::builder(TokioExecutor::new()).build_http()
 }
@@ -113,13 +113,13 @@ impl TestStack {
             .unwrap()
     }
 
-    /// Without jitter, and without any back-off.
+    /// Without jitter, and without any backoff.
     pub fn layer(&self) -> KlaviAuthLayer {
         self.layer_drawing(&[0.0])
     }
 
-    /// A draw per answer of the token endpoints, the last one again and again. After a failure, 1.0
-    /// is a back-off of 60 s, doubling with every further failure, and 0.0 is none.
+    /// A draw per response of the token endpoints, the last one again and again. After a failure,
+    /// 1.0 is a backoff of 60 s, doubling with every further failure, and 0.0 is none.
     pub fn layer_drawing(&self, draws: &'static [f64]) -> KlaviAuthLayer {
         drawing(self.builder(), draws).build().unwrap()
     }
@@ -138,7 +138,7 @@ impl TestStack {
     }
 
     /// How often `/auth`, `/refresh`, and resources were called, and how many of these were
-    /// answered 401.
+    /// rejected with 401.
     pub fn counts(&self) -> [u64; 4] {
         let counts = self.sandbox.counts();
         [
@@ -156,7 +156,7 @@ impl TestStack {
             .collect()
     }
 
-    /// The numbers of the tokens that resources were asked with, in order.
+    /// The numbers of the tokens that resources were sent with, in order.
     pub fn tokens_sent(&self) -> Vec<u64> {
         self.log_of(Endpoint::Resource)
             .iter()
@@ -179,16 +179,16 @@ pub fn client(layer: &KlaviAuthLayer) -> KlaviAuth<Http> {
 
 /// Any client that requests can be sent through, by way of clones.
 pub trait Caller: Clone {
-    /// Sends a request and reads the answer to its end.
-    fn exchange(&self, request: Request<Body>) -> impl Future<Output = Answer> + Send + 'static;
+    /// Sends a request and reads the response to its end.
+    fn exchange(&self, request: Request<Body>) -> impl Future<Output = ApiResult> + Send + 'static;
 
-    /// Sends a request that is answered soon.
-    async fn answer(&self, request: Request<Body>) -> Response<Bytes> {
+    /// Sends a request that gets its response soon.
+    async fn response(&self, request: Request<Body>) -> Response<Bytes> {
         soon(self.exchange(request)).await.unwrap()
     }
 
     async fn status(&self, request: Request<Body>) -> u16 {
-        self.answer(request).await.status().as_u16()
+        self.response(request).await.status().as_u16()
     }
 
     /// Sends a request that soon fails with an error of the layer's own.
@@ -206,7 +206,7 @@ where
     S::Future: Send,
     A: http_body::Body<Data: Send, Error: Into<BoxError>> + Send,
 {
-    fn exchange(&self, request: Request<Body>) -> impl Future<Output = Answer> + Send + 'static {
+    fn exchange(&self, request: Request<Body>) -> impl Future<Output = ApiResult> + Send + 'static {
         let call = self.clone().oneshot(request);
         async {
             let (head, body) = call.await?.into_parts();
@@ -256,7 +256,7 @@ pub fn fault(code: u16) -> Fault {
     Fault::status(StatusCode::from_u16(code).unwrap())
 }
 
-/// A 401 that can be told from others.
+/// A 401 that can be distinguished from others.
 pub fn labelled_401(text: &str) -> Fault {
     Fault::body(StatusCode::UNAUTHORIZED, "text/plain", text.to_owned()).header("x-which", text)
 }

@@ -1,4 +1,4 @@
-//! Token sources: one whose every fetch the test ends, one that answers from a list, and one that
+//! Token sources: one whose every fetch the test ends, one that responds from a list, and one that
 //! notes when it was called.
 
 use std::{
@@ -33,7 +33,7 @@ pub struct Fetch {
 }
 
 impl Fetch {
-    pub fn answer(self, result: Result<NewToken, Error>) {
+    pub fn respond(self, result: Result<NewToken, Error>) {
         let _ = self.answer.send(result);
     }
 
@@ -65,9 +65,9 @@ impl ManualSource {
             .expect("a fetch is under way")
     }
 
-    /// Ends the oldest fetch and lets its flight land.
-    pub async fn answer(&self, result: Result<NewToken, Error>) {
-        self.next().await.answer(result);
+    /// Ends the oldest fetch and lets its flight end.
+    pub async fn respond(&self, result: Result<NewToken, Error>) {
+        self.next().await.respond(result);
         settle().await;
     }
 
@@ -96,7 +96,7 @@ impl TokenSource for ManualSource {
     }
 }
 
-/// A source that answers at once from a list; the last answer is repeated.
+/// A source that responds at once from a list; the last response is repeated.
 #[derive(Clone)]
 pub struct ScriptedSource {
     fetches: Arc<AtomicUsize>,
@@ -126,7 +126,7 @@ impl TokenSource for ScriptedSource {
         self.fetches.fetch_add(1, Ordering::SeqCst);
         let mut answers = self.answers.lock().unwrap();
         let answer = match answers.len() {
-            0 => panic!("the script has no answer"),
+            0 => panic!("the script has no response"),
             1 => answers[0].clone(),
             _ => answers.pop_front().unwrap(),
         };
@@ -134,7 +134,7 @@ impl TokenSource for ScriptedSource {
     }
 }
 
-/// A source that answers at once, by number of the fetch (from 1), and notes when it was asked.
+/// A source that responds at once, by number of the fetch (from 1), and notes when it was called.
 #[derive(Clone)]
 pub struct LoggedSource(Arc<LoggedSourceInner>);
 
@@ -160,7 +160,7 @@ impl LoggedSource {
         self.0.asked.lock().unwrap().len()
     }
 
-    /// When it was asked, in seconds after `start`; earlier calls are left out.
+    /// When it was called, in seconds after `start`; earlier calls are left out.
     pub fn seconds_after(&self, start: Instant) -> Vec<f64> {
         let asked = self.0.asked.lock().unwrap();
         asked

@@ -1,4 +1,4 @@
-//! An API for bodies of any type: the test says how much it reads of a request before it answers.
+//! An API for bodies of any type: the test says how much it reads of a request before it responds.
 
 use std::{
     future::Future,
@@ -15,10 +15,10 @@ use http_body_util::{BodyExt, StreamBody};
 use klavi_auth::{BoxError, KlaviAuthLayer, RecordBody, ReplayBody, TokenCache, TokenSource};
 use tower_service::Service;
 
-use super::api::Answer;
+use super::api::ApiResult;
 
 type Rule<B> =
-    dyn Fn(usize, Request<B>) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync;
+    dyn Fn(usize, Request<B>) -> Pin<Box<dyn Future<Output = ApiResult> + Send>> + Send + Sync;
 
 /// A service that panics when it is called without having been polled ready, and whose clones are
 /// not ready.
@@ -29,11 +29,11 @@ pub struct Streams<B> {
 }
 
 impl<B> Streams<B> {
-    /// Answers by a rule, which also gets the number of the call, from 1.
+    /// Responds by a rule, which also gets the number of the call, from 1.
     pub fn new<F, Fut>(rule: F) -> Self
     where
         F: Fn(usize, Request<B>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Answer> + Send + 'static,
+        Fut: Future<Output = ApiResult> + Send + 'static,
     {
         let rule = Arc::new(move |number, request| Box::pin(rule(number, request)) as _);
         Self {
@@ -62,7 +62,7 @@ impl<B> Clone for Streams<B> {
 impl<B> Service<Request<B>> for Streams<B> {
     type Response = Response<super::api::Body>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = ApiResult> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.ready = true;
@@ -102,7 +102,7 @@ pub fn trailers() -> Result<Frame<Bytes>, BoxError> {
     )])))
 }
 
-/// A stream of which nobody knows the length.
+/// A stream of unknown length.
 pub fn stream(
     parts: Parts,
 ) -> impl Body<Data = Bytes, Error = BoxError> + Send + Sync + Unpin + 'static {

@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn case_9_every_spelling_of_expire_in_gives_its_lifetime() {
+async fn case_9_every_spelling_of_expire_in_is_read() {
     through_each(async |stack| {
         for (json, lifetime) in [
             ("1800", 1800),
@@ -39,7 +39,7 @@ async fn case_9_every_spelling_of_expire_in_gives_its_lifetime() {
 }
 
 #[tokio::test]
-async fn case_9_any_other_expire_in_is_a_typed_error_and_nothing_is_cached() {
+async fn case_9_any_other_expire_in_is_an_error_and_not_cached() {
     through_each(async |stack| {
         for json in [
             "-1", "0", "0.5", "true", "{}", "[1800]", "\"soon\"", "\"NaN\"", "\"\"",
@@ -62,7 +62,7 @@ async fn case_9_any_other_expire_in_is_a_typed_error_and_nothing_is_cached() {
 }
 
 #[tokio::test]
-async fn case_10_the_lifetime_counts_from_before_the_token_was_asked_for() {
+async fn case_10_the_lifetime_counts_from_before_the_call() {
     through_each(async |stack| {
         stack.sandbox.set_latency(Endpoint::Auth, secs(400));
         let builder = stack.builder().request_timeout(secs(500));
@@ -83,7 +83,7 @@ async fn case_10_the_lifetime_counts_from_before_the_token_was_asked_for() {
 }
 
 #[tokio::test]
-async fn case_14_22_the_time_before_its_first_use_counts() {
+async fn case_14_22_a_bearer_ages_before_its_first_use() {
     through_each(async |stack| {
         let layer = stack.with_bearer();
         let client = client(&layer);
@@ -104,7 +104,7 @@ async fn case_14_22_the_time_before_its_first_use_counts() {
 }
 
 #[tokio::test]
-async fn a_lifetime_is_a_number_a_string_or_the_default() {
+async fn case_9_an_oauth2_lifetime_is_a_number_a_string_or_missing() {
     for (expires_in, lifetime) in [
         (Some("60"), 60),
         (Some("\"60\""), 60),

@@ -7,18 +7,18 @@ use crate::support::{
     LIFETIME, MONITORS, ManualSource,
     api::{Api, get},
     layer, secs, settle,
-    silent::answering,
+    silent::silent_bodies,
     token,
 };
 
 #[tokio::test(start_paused = true)]
-async fn case_16_an_aging_token_leaves_at_once_and_is_renewed_behind_the_requests_back() {
+async fn case_16_an_aging_token_is_sent_and_refreshed_in_background() {
     let source = ManualSource::default();
     let inner = Api::fine();
     let mut service = layer(source.clone()).layer(inner.clone());
     let (first, ()) = tokio::join!(
         service.ready().await.unwrap().call(get(MONITORS)),
-        source.answer(token("t1"))
+        source.respond(token("t1"))
     );
     first.unwrap();
     tokio::time::advance(secs(1400)).await;
@@ -31,10 +31,10 @@ async fn case_16_an_aging_token_leaves_at_once_and_is_renewed_behind_the_request
             .await
             .unwrap();
     }
-    let renewal = source.next().await;
-    assert!(matches!(&renewal.predecessor, Predecessor::Live(token) if token.expose() == "t1"));
+    let refresh = source.next().await;
+    assert!(matches!(&refresh.predecessor, Predecessor::Live(token) if token.expose() == "t1"));
     assert_eq!((source.fetches(), inner.calls()), (2, 1001));
-    renewal.answer(token("t2"));
+    refresh.respond(token("t2"));
     settle().await;
     service
         .ready()
@@ -51,9 +51,9 @@ async fn case_16_an_aging_token_leaves_at_once_and_is_renewed_behind_the_request
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_18_a_denied_refresh_is_followed_by_auth() {
+async fn case_18_a_rejected_refresh_is_followed_by_auth() {
     for statuses in [&[200, 401, 200], &[200, 403, 200], &[200, 404, 200]] {
-        let (cache, calls) = answering(statuses);
+        let (cache, calls) = silent_bodies(statuses);
         cache.get().await.unwrap();
         tokio::time::advance(LIFETIME.mul_f64(0.8)).await;
         cache.get().await.unwrap();

@@ -1,5 +1,5 @@
-//! Cases 26 and 30 at the layer: a caller that leaves, and requests that are called or awaited where
-//! there is no tokio runtime.
+//! Cases 26 and 30 at the layer: a caller that leaves, and requests that are called or awaited
+//! where there is no tokio runtime.
 
 use std::task::{Context, Poll};
 
@@ -12,24 +12,24 @@ use tower::{Layer, Service, ServiceExt};
 
 use crate::support::{
     ManualSource, ScriptedSource,
-    api::{Answer, Api, BAD, Body, GOOD, gated, get, picky},
+    api::{Api, ApiResult, BAD, Body, GOOD, gated, get, only, picky},
     error_of, layer, layer_of, poll_once, settle, token, without_deadlock,
 };
 
 #[tokio::test(start_paused = true)]
-async fn case_26_a_caller_that_hangs_up_during_the_renewal_disturbs_nobody() {
+async fn case_26_a_caller_dropped_after_its_401_leaves_others_alone() {
     let source = ManualSource::default();
     let (inner, open) = gated("Bearer t2");
     let service = layer(source.clone()).layer(inner.clone());
     let first = tokio::spawn(service.clone().oneshot(get("/monitor/x")));
     let second = tokio::spawn(service.clone().oneshot(get("/monitor/x")));
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     open.send(true).unwrap();
-    let renewal = source.next().await;
+    let refresh = source.next().await;
     first.abort();
     settle().await;
-    assert!(!renewal.is_dropped());
-    renewal.answer(token("t2"));
+    assert!(!refresh.is_dropped());
+    refresh.respond(token("t2"));
     assert_eq!(second.await.unwrap().unwrap().status(), 200);
     assert_eq!((source.fetches(), inner.calls()), (2, 3));
 }
@@ -53,7 +53,7 @@ fn call(service: &KlaviAuth<Api>, path: &str) -> Call {
 }
 
 #[test]
-fn case_30_called_outside_of_a_runtime_the_token_is_fetched_inside() {
+fn case_30_called_outside_a_runtime_the_fetch_runs_inside() {
     let (source, inner) = (ScriptedSource::tokens(), picky("nobody"));
     let service = layer_of(TokenCache::new(source.clone())).layer(inner.clone());
     let calls = [call(&service, GOOD), call(&service, GOOD)];
@@ -74,7 +74,7 @@ fn warm(cache: TokenCache) -> KlaviAuth<Api> {
 }
 
 #[test]
-fn case_30_called_outside_of_a_runtime_a_fresh_token_leaves_at_once() {
+fn case_30_called_outside_a_runtime_a_fresh_token_is_sent() {
     let source = ScriptedSource::tokens();
     let service = warm(TokenCache::new(source.clone()));
     let call = call(&service, GOOD);
@@ -96,7 +96,7 @@ fn aging(source: impl TokenSource) -> TokenCache {
 }
 
 #[test]
-fn case_30_called_outside_of_a_runtime_an_aging_token_leaves_at_once() {
+fn case_30_called_outside_a_runtime_an_aging_token_is_sent() {
     let source = ScriptedSource::tokens();
     let service = warm(aging(source.clone()));
     while service.layer().cache().snapshot().freshness() != Some(Freshness::Aging) {}
@@ -128,7 +128,7 @@ fn case_30_called_outside_of_a_runtime_an_aging_token_leaves_at_once() {
 
 /// Awaits a request here, where there is no runtime. It must not wait for more than the API, which
 /// is ready at the second look.
-fn await_outside(call: Call) -> Answer {
+fn await_outside(call: Call) -> ApiResult {
     assert!(Handle::try_current().is_err());
     let mut call = Box::pin(call);
     for _ in 0..3 {
@@ -140,7 +140,7 @@ fn await_outside(call: Call) -> Answer {
 }
 
 #[test]
-fn case_30_awaited_outside_of_any_runtime_a_token_is_sent() {
+fn case_30_awaited_outside_a_runtime_a_token_is_sent() {
     without_deadlock(|| {
         for cache in [
             TokenCache::new(ScriptedSource::tokens()),
@@ -156,7 +156,7 @@ fn case_30_awaited_outside_of_any_runtime_a_token_is_sent() {
 }
 
 #[test]
-fn case_30_awaited_outside_of_any_runtime_no_token_is_a_typed_error() {
+fn case_30_awaited_outside_a_runtime_no_token_is_an_error() {
     without_deadlock(|| {
         let (source, inner) = (ManualSource::default(), picky("nobody"));
         let service = layer_of(TokenCache::new(source.clone())).layer(inner.clone());
@@ -170,7 +170,7 @@ fn case_30_awaited_outside_of_any_runtime_no_token_is_a_typed_error() {
         let runtime = runtime();
         let fetch = runtime.block_on(async {
             let fetched = tokio::spawn(service.clone().oneshot(get(GOOD)));
-            source.answer(token("t1")).await;
+            source.respond(token("t1")).await;
             fetched.await.unwrap().unwrap().status()
         });
         assert_eq!(fetch, 200);
@@ -183,7 +183,7 @@ fn case_30_awaited_outside_of_any_runtime_no_token_is_a_typed_error() {
 }
 
 #[test]
-fn case_30_44a_awaited_outside_of_any_runtime_a_401_makes_a_suspect() {
+fn case_30_44a_awaited_outside_a_runtime_a_401_makes_a_suspect() {
     without_deadlock(|| {
         let source = ScriptedSource::tokens();
         let service = warm(TokenCache::new(source.clone()));
@@ -216,4 +216,21 @@ fn case_30_44a_awaited_outside_of_any_runtime_a_401_makes_a_suspect() {
             (2, "Bearer t1, Bearer t2".to_owned())
         );
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_26_a_dropped_call_leaves_its_fetch_to_others() {
+    let (source, api) = (ManualSource::default(), only("Bearer a"));
+    let klavi = layer(source.clone()).layer(api.clone());
+    let mut first = Box::pin(klavi.send(get(GOOD)));
+    while source.fetches() == 0 {
+        assert!(poll_once(&mut first).is_pending());
+        settle().await;
+    }
+    let second = tokio::spawn(klavi.send(get(GOOD)));
+    settle().await;
+    drop(first);
+    source.respond(token("a")).await;
+    assert_eq!(second.await.unwrap().unwrap().status(), 200);
+    assert_eq!((source.fetches(), api.calls(), api.held()), (1, 1, 0));
 }

@@ -7,7 +7,7 @@ use crate::support::{
     ScriptedSource,
     api::{Api, GOOD, get},
     layer, rejected, secs,
-    silent::{answering, failure},
+    silent::{failure, silent_bodies},
 };
 
 #[tokio::test(start_paused = true)]
@@ -27,7 +27,7 @@ async fn case_34_during_the_backoff_a_request_fails_without_waiting() {
 #[tokio::test(start_paused = true)]
 async fn case_36_retry_after_is_honoured() {
     for statuses in [&[429], &[503]] {
-        let (cache, calls) = answering(statuses);
+        let (cache, calls) = silent_bodies(statuses);
         let error = failure(&cache).await;
         assert!(error.is_throttled() && !error.is_timeout(), "{error:?}");
         assert_eq!(error.retry_after(), Some(secs(200)));
@@ -37,9 +37,9 @@ async fn case_36_retry_after_is_honoured() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_35_rejected_keys_are_not_tried_again() {
+async fn case_35_rejected_keys_are_not_retried() {
     for statuses in [&[401], &[403]] {
-        let (cache, calls) = answering(statuses);
+        let (cache, calls) = silent_bodies(statuses);
         let error = failure(&cache).await;
         assert!(error.is_keys_rejected() && !error.is_timeout(), "{error:?}");
         assert_eq!(calls.lock().unwrap().len(), 1);
@@ -47,8 +47,8 @@ async fn case_35_rejected_keys_are_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_35_a_bad_request_is_not_tried_again_and_says_nothing_about_the_keys() {
-    let (cache, calls) = answering(&[400]);
+async fn case_35_a_bad_request_is_permanent_and_not_about_the_keys() {
+    let (cache, calls) = silent_bodies(&[400]);
     let error = failure(&cache).await;
     assert!(
         error.is_bad_request() && !error.is_keys_rejected() && !error.is_timeout(),

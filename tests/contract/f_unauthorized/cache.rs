@@ -14,7 +14,7 @@ async fn case_44a_the_snapshot_of_a_rejected_token_and_of_a_suspect() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     caller.await.unwrap().unwrap();
     let api = Api::accepting(|bearer| bearer != "Bearer t1");
     let service =
@@ -29,7 +29,7 @@ async fn case_44a_the_snapshot_of_a_rejected_token_and_of_a_suspect() {
         (Some(Freshness::Fresh), Some(1))
     );
 
-    replacement.answer(crate::support::rejected());
+    replacement.respond(crate::support::rejected());
     assert_eq!(request.await.unwrap().unwrap().status(), 401);
     let suspect = cache.snapshot();
     assert!(suspect.is_suspect() && !suspect.is_rejected());
@@ -45,7 +45,7 @@ async fn case_44a_the_snapshot_of_a_rejected_token_and_of_a_suspect() {
     assert_eq!(at_once(&cache).unwrap().expose(), "t1");
     let fetching = cache.snapshot();
     assert!(fetching.is_suspect() && fetching.is_ready() && fetching.is_fetching());
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     let replaced = cache.snapshot();
     assert!(replaced.is_ready() && !replaced.is_suspect() && !replaced.is_rejected());
     assert_eq!(
@@ -60,13 +60,13 @@ async fn case_44a_a_suspect_is_ready_to_its_very_end() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     caller.await.unwrap().unwrap();
     let api = Api::accepting(|_| false);
     let service =
         KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache.clone()).layer(api);
     let request = tokio::spawn(service.oneshot(get("/monitor/v1/x")));
-    source.answer(rejected()).await;
+    source.respond(rejected()).await;
     request.await.unwrap().unwrap();
     pass(secs(1800) - NS).await;
     assert!(cache.snapshot().is_ready() && cache.snapshot().is_suspect());
@@ -76,12 +76,12 @@ async fn case_44a_a_suspect_is_ready_to_its_very_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_a_string_that_is_handed_out_after_its_invalidation_is_a_new_token() {
+async fn case_45_a_string_fetched_after_its_invalidation_is_new() {
     let source = ManualSource::default();
     let (cache, first) = warm(&source).await;
     cache.invalidate(&first);
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     let again = caller.await.unwrap().unwrap();
     assert_eq!((again.expose(), again.generation()), ("t1", 2));
     assert_eq!(at_once(&cache).unwrap().generation(), 2);
@@ -90,7 +90,7 @@ async fn case_45_a_string_that_is_handed_out_after_its_invalidation_is_a_new_tok
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_the_same_string_is_a_new_token_if_it_is_handed_out_after_an_invalidation() {
+async fn case_45_a_string_repeated_after_invalidation_is_new() {
     let source = ScriptedSource::new([token("t1"), token("t1"), token("t2")]);
     let cache = cache_drawing(1.0, source.clone());
     let before = cache.get().await.unwrap();

@@ -57,7 +57,7 @@ async fn is_resent(after: After, read_first: usize, kind: Kind, http2: bool, len
 }
 
 #[tokio::test]
-async fn case_52_53_a_small_upload_is_resent_whole_when_the_server_stops_reading() {
+async fn case_52_53_a_small_upload_survives_a_server_that_stops() {
     for after in [After::KeepOpen, After::Close] {
         for kind in [Kind::Whole, Kind::Sized, Kind::Chunked, Kind::Late] {
             is_resent(after, 0, kind, false, SMALL).await;
@@ -73,7 +73,7 @@ async fn case_52_53_a_small_upload_is_resent_whole_over_http_2() {
 }
 
 #[tokio::test]
-async fn case_52_a_small_upload_that_left_at_once_is_resent_whole_after_a_reset() {
+async fn case_52_a_small_upload_sent_at_once_survives_a_reset() {
     for kind in [Kind::Whole, Kind::Sized] {
         is_resent(After::Reset, 0, kind, false, SMALL).await;
     }
@@ -94,7 +94,7 @@ async fn is_rejected(after: After, read_first: usize, kind: Kind, http2: bool) {
 }
 
 #[tokio::test]
-async fn case_54_a_big_stream_gets_its_401_when_the_server_stops_reading() {
+async fn case_54_a_big_stream_gets_the_401_of_a_server_that_stops() {
     for after in [After::KeepOpen, After::Close] {
         is_rejected(after, 0, Kind::Sized, false).await;
         is_rejected(after, MIDDLE, Kind::Sized, false).await;
@@ -120,7 +120,7 @@ async fn case_52_a_big_body_that_can_be_cloned_is_resent_whole() {
 
 /// How much was read of it when the 401 came is a matter of luck.
 #[tokio::test]
-async fn case_53_54_a_big_stream_of_unknown_length_is_resent_whole_or_gets_its_401() {
+async fn case_53_54_a_big_unsized_stream_is_resent_or_gets_its_401() {
     for (after, http2) in [
         (After::KeepOpen, false),
         (After::Close, false),
@@ -150,7 +150,7 @@ fn is_broken_off(error: &BoxError) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_closed_under_an_upload_ends_in_what_the_401_would_or_in_a_transport_error() {
+async fn case_52_a_closed_connection_acts_as_a_401_or_transport_error() {
     for after in [After::Reset, After::Hyper] {
         for kind in STREAMS {
             for (len, read_first) in [(SMALL, 0), (BIG, MIDDLE)] {

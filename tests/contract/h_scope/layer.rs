@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn case_57_a_foreign_origin_gets_no_token_and_its_401_starts_nothing_and_spends_no_budget() {
+async fn case_57_a_foreign_origin_gets_no_token() {
     let source = ScriptedSource::tokens();
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
     let service = layer(source.clone()).layer(inner.clone());
@@ -42,7 +42,7 @@ async fn case_57_a_foreign_origin_gets_no_token_and_its_401_starts_nothing_and_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_57_another_products_path_gets_no_token_and_its_401_starts_nothing() {
+async fn case_57_another_products_path_gets_no_token() {
     let source = ScriptedSource::tokens();
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
     let service = layer(source.clone())
@@ -71,7 +71,7 @@ async fn case_57_another_products_path_gets_no_token_and_its_401_starts_nothing(
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_57_all_paths_of_the_api_get_the_token_where_the_user_says_so() {
+async fn case_57_whole_origin_opens_all_paths_of_the_api() {
     let source = ScriptedSource::tokens();
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
     let service = layer(source.clone()).whole_origin().layer(inner.clone());
@@ -105,7 +105,7 @@ async fn case_57_all_paths_of_the_api_get_the_token_where_the_user_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_57_origin_form_counts_as_the_apis_and_added_origins_get_the_token() {
+async fn case_57_origin_form_and_added_origins_get_the_token() {
     let inner = Api::fine();
     let layer = layer(ScriptedSource::tokens())
         .allow_origin("https://files.klavi.ai")
@@ -117,7 +117,7 @@ async fn case_57_origin_form_counts_as_the_apis_and_added_origins_get_the_token(
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_58_plain_http_to_the_api_is_an_error_before_anything_leaves() {
+async fn case_58_plain_http_to_the_api_is_an_error() {
     let source = ScriptedSource::tokens();
     let inner = Api::fine();
     let service = layer(source.clone()).layer(inner.clone());
@@ -130,7 +130,7 @@ async fn case_58_plain_http_to_the_api_is_an_error_before_anything_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_58_plain_http_to_a_path_without_the_token_goes_out_as_it_is() {
+async fn case_58_plain_http_without_the_token_passes_through() {
     let source = ScriptedSource::tokens();
     let inner = Api::fine();
     layer(source.clone())
@@ -143,7 +143,7 @@ async fn case_58_plain_http_to_a_path_without_the_token_goes_out_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_58_plain_http_is_fine_where_the_user_said_so() {
+async fn case_58_plain_http_is_allowed_on_request() {
     let inner = Api::fine();
     let api = KlaviApi::at_insecure("http://sidecar:8080", Product::Monitor).unwrap();
     let layer = KlaviAuthLayer::new(&api, TokenCache::new(ScriptedSource::tokens()));
@@ -156,8 +156,7 @@ async fn case_58_plain_http_is_fine_where_the_user_said_so() {
 }
 
 #[tokio::test]
-async fn case_60_a_redirect_that_is_followed_outside_of_the_layer_takes_no_token_to_another_origin()
-{
+async fn case_60_a_redirect_to_another_origin_takes_no_token() {
     let inner = Api::new(async |seen| match seen.uri.host() {
         Some("api.klavi.ai") => {
             let redirect = Response::builder()

@@ -13,11 +13,11 @@ use tokio::time::Instant;
 
 use crate::support::{
     LoggedSource, ManualSource, ScriptedSource, at_once, cache_drawing, call, in_no_time, pass,
-    rejected, reset, runtime, secs, token,
+    reset, runtime, secs, token,
 };
 
 #[tokio::test(start_paused = true)]
-async fn case_62_a_shared_observer_hears_of_each_cache_that_has_it() {
+async fn case_62_a_shared_observer_gets_the_events_of_each_cache() {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
     let observer = Arc::new(move |_: &Event<'_>| {
@@ -36,7 +36,7 @@ async fn case_62_a_shared_observer_hears_of_each_cache_that_has_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_fetch_brought_is_told_before_its_waiters_are() {
+async fn case_62_observers_run_before_waiters_are_woken() {
     let told = Arc::new(AtomicBool::new(false));
     let tell = Arc::clone(&told);
     let cache = TokenCache::builder(ScriptedSource::tokens())
@@ -68,7 +68,7 @@ fn panicking(source: impl TokenSource) -> (TokenCache, Arc<AtomicUsize>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_64_a_draw_that_panics_is_a_full_one_for_jitter_and_backoff() {
+async fn case_64_randomness_that_panics_counts_as_a_full_draw() {
     let source = LoggedSource::new(|n| if n == 1 { token("t1") } else { reset() });
     let (cache, draws) = panicking(source.clone());
     assert_eq!(in_no_time(&cache).await.unwrap().expose(), "t1");
@@ -84,7 +84,7 @@ async fn case_64_a_draw_that_panics_is_a_full_one_for_jitter_and_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_64_callers_wait_for_full_pauses_and_get_the_token() {
+async fn case_64_with_full_draws_callers_still_get_the_token() {
     let source = LoggedSource::new(|n| if n <= 2 { reset() } else { token("t1") });
     let (cache, _) = panicking(source.clone());
     let start = Instant::now();
@@ -101,14 +101,14 @@ async fn case_64_callers_wait_for_full_pauses_and_get_the_token() {
 }
 
 #[test]
-fn case_64_a_flight_that_is_dropped_while_a_panic_unwinds_does_not_abort() {
+fn case_64_a_flight_dropped_during_a_panic_does_not_abort() {
     let source = ManualSource::default();
     let (cache, _) = panicking(source.clone());
     let unwound = catch_unwind(AssertUnwindSafe(|| -> () {
         let runtime = runtime();
         let _fetch = runtime.block_on(async {
             let caller = call(&cache);
-            source.answer(token("t1")).await;
+            source.respond(token("t1")).await;
             caller.await.unwrap().unwrap();
             pass(secs(1170)).await;
             at_once(&cache).unwrap();
@@ -126,12 +126,12 @@ fn case_64_a_flight_that_is_dropped_while_a_panic_unwinds_does_not_abort() {
 }
 
 #[test]
-fn case_61_the_debug_of_a_cache_shows_its_state_and_no_token() {
+fn case_61_debug_of_a_cache_shows_its_state_and_no_token() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     runtime().block_on(async {
         let caller = call(&cache);
-        source.answer(token("hush-hush")).await;
+        source.respond(token("hush-hush")).await;
         caller.await.unwrap().unwrap();
     });
     let printed = format!("{cache:?} {:?}", cache.snapshot());
@@ -139,28 +139,6 @@ fn case_61_the_debug_of_a_cache_shows_its_state_and_no_token() {
         printed.contains("generation: 1") && !printed.contains("hush"),
         "{printed}"
     );
-}
-
-#[tokio::test(start_paused = true)]
-async fn two_snapshots_are_equal_if_they_say_the_same_of_the_same_error() {
-    let cache = cache_drawing(
-        1.0,
-        ScriptedSource::new([token("t1"), rejected(), rejected()]),
-    );
-    assert_eq!(cache.snapshot(), cache.snapshot());
-    let empty = cache.snapshot();
-    cache.get().await.unwrap();
-    assert_ne!(cache.snapshot(), empty);
-    let fresh = cache.snapshot();
-    pass(secs(1800)).await;
-    assert_ne!(cache.snapshot(), fresh, "it is older");
-    cache.get().await.unwrap_err();
-    let failed = cache.snapshot();
-    assert_eq!(failed, failed.clone());
-    pass(secs(5)).await;
-    cache.get().await.unwrap_err();
-    assert_ne!(cache.snapshot().last_error().map(ToString::to_string), None);
-    assert_ne!(cache.snapshot(), failed);
 }
 
 #[tokio::test(start_paused = true)]

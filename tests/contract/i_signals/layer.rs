@@ -37,7 +37,7 @@ fn says(value: &impl Debug, name: &str, fields: &[&str]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cache_prints_its_state() {
+async fn case_61_a_cache_prints_its_state() {
     let source = ManualSource::default();
     let cache = TokenCache::new(source.clone());
     says(
@@ -49,14 +49,14 @@ async fn a_cache_prints_its_state() {
     assert!(poll_once(&mut waiting).is_pending());
     settle().await;
     says(&cache, "TokenCache", &["fetching: true"]);
-    source.next().await.answer(token("a-secret"));
+    source.next().await.respond(token("a-secret"));
     let token = waiting.await.unwrap();
     says(&cache, "TokenCache", &["generation: 1", "fetching: false"]);
     assert_eq!(format!("{token:?}"), "AccessToken { generation: 1, .. }");
 }
 
 #[test]
-fn a_new_token_prints_its_lifetime() {
+fn case_61_a_new_token_prints_its_lifetime() {
     let new = NewToken::new("a-secret", secs(60)).unwrap().aged(secs(5));
     assert_eq!(
         format!("{new:?}"),
@@ -81,7 +81,7 @@ fn transport() -> impl Service<
 }
 
 #[test]
-fn what_is_configured_is_printed() {
+fn case_61_the_configuration_is_printed() {
     let builder = TokenCache::builder(ScriptedSource::tokens()).flight_timeout(secs(7));
     says(
         &builder,
@@ -115,7 +115,7 @@ fn what_is_configured_is_printed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_layer_and_its_services_print_how_requests_are_sent() {
+async fn case_61_a_layer_and_its_services_print_their_options() {
     let layer = KlaviAuthLayer::new(&data_api(), TokenCache::new(ScriptedSource::tokens()));
     says(
         &layer,
@@ -143,7 +143,7 @@ async fn a_layer_and_its_services_print_how_requests_are_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_future_prints_what_it_waits_for() {
+async fn case_61_a_future_prints_its_state() {
     let source = ManualSource::default();
     let mut service = KlaviAuthLayer::new(&data_api(), TokenCache::new(source.clone()))
         .layer(Api::accepting(|_| true));
@@ -153,7 +153,7 @@ async fn a_future_prints_what_it_waits_for() {
         r#"ResponseFuture { state: "acquiring", .. }"#
     );
     assert!(poll_once(&mut future).is_pending());
-    source.next().await.answer(token("t1"));
+    source.next().await.respond(token("t1"));
     assert!(future.as_mut().await.is_ok());
     for (uri, state) in [
         ("/data/x", "calling"),
@@ -170,7 +170,7 @@ async fn a_future_prints_what_it_waits_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_prints_its_kind_and_its_cause() {
+async fn case_63_an_error_prints_its_kind_and_its_cause() {
     let error = TokenCache::new(ScriptedSource::new([rejected()]))
         .get()
         .await
@@ -179,7 +179,7 @@ async fn an_error_prints_its_kind_and_its_cause() {
 }
 
 #[test]
-fn endpoints_and_configuration_errors_are_printed_in_words() {
+fn case_63_config_errors_and_endpoints_are_printed_in_words() {
     let names =
         [TokenEndpoint::Auth, TokenEndpoint::Refresh].map(|it| (it.as_str(), it.to_string()));
     assert_eq!(
@@ -202,7 +202,7 @@ fn endpoints_and_configuration_errors_are_printed_in_words() {
 }
 
 #[test]
-fn the_small_enums_are_printed_as_signals_say_them() {
+fn case_62_the_small_enums_print_their_labels() {
     let reasons = [
         FetchReason::First,
         FetchReason::Refresh,
@@ -232,7 +232,7 @@ fn the_small_enums_are_printed_as_signals_say_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_64_randomness_that_panics_counts_as_one_and_costs_nothing() {
+async fn case_64_randomness_that_panics_costs_no_request() {
     let source = ScriptedSource::tokens();
     let cache = TokenCache::builder(source.clone())
         .randomness(|| panic!("no luck"))
@@ -250,7 +250,7 @@ async fn case_64_randomness_that_panics_counts_as_one_and_costs_nothing() {
     assert_eq!((source.fetches(), inner.calls()), (1 + 5, 10 + 1));
 }
 
-/// A service whose clones panic once after they were told to.
+/// A service whose clones panic once after they were made to.
 struct Fragile(Api, Arc<AtomicBool>);
 
 impl Clone for Fragile {
@@ -278,14 +278,14 @@ impl Service<Request<Body>> for Fragile {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_64_a_panic_in_the_inner_services_clone_costs_its_own_call_only() {
+async fn case_64_a_panic_in_the_inner_clone_costs_its_own_call() {
     let source = ManualSource::default();
     let (inner, panics) = (Api::fine(), Arc::new(AtomicBool::new(false)));
     let service = layer(source.clone()).layer(Fragile(inner.clone(), panics.clone()));
     let [first, second] = [(); 2].map(|()| tokio::spawn(service.clone().oneshot(get(MONITORS))));
     settle().await;
     panics.store(true, Ordering::SeqCst);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     let outcomes = [first.await, second.await];
     let panicked = outcomes
         .iter()
@@ -296,7 +296,7 @@ async fn case_64_a_panic_in_the_inner_services_clone_costs_its_own_call_only() {
 }
 
 #[test]
-fn everything_public_is_clone_send_sync_and_debug() {
+fn case_63_everything_public_is_clone_send_sync_and_debug() {
     fn check<T: Clone + Send + Sync + std::fmt::Debug + 'static>() {}
     fn future<F: std::future::Future + Send + std::fmt::Debug + 'static>(_: impl Fn() -> F) {}
     check::<KlaviAuthLayer>();

@@ -1,4 +1,5 @@
-//! I. Secrets and signals: what is printed, masked, counted and reported, and user code that panics (cases 61 to 64).
+//! I. Secrets and signals: what is printed, masked, counted and reported, and user code that panics
+//! (cases 61 to 64).
 
 mod cache;
 mod layer;

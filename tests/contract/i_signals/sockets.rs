@@ -1,4 +1,5 @@
-//! Case 61 over sockets: texts from outside are masked where they repeat a key, and readable elsewhere.
+//! Case 61 over sockets: texts from outside are masked where they repeat a key, and readable
+//! elsewhere.
 
 use http::StatusCode;
 use klavi_auth::{
@@ -6,10 +7,10 @@ use klavi_auth::{
     sandbox::{Endpoint, Fault, Sandbox},
 };
 
-use crate::support::sockets::{TO_RENEWAL, chain, drawing, flight_ended, pass, soon, through_each};
+use crate::support::sockets::{TO_REFRESH, chain, drawing, flight_ended, pass, soon, through_each};
 
 #[tokio::test]
-async fn case_61_a_refresh_that_names_the_access_key_is_not_quoted() {
+async fn case_61_a_message_that_repeats_the_access_key_is_masked() {
     through_each(async |stack| {
         let key = "access-4711";
         let credentials = klavi_auth::Credentials::new(key, "secret-0815").unwrap();
@@ -23,7 +24,7 @@ async fn case_61_a_refresh_that_names_the_access_key_is_not_quoted() {
             .build()
             .unwrap();
         layer.cache().warm_up().await.unwrap();
-        pass(TO_RENEWAL).await;
+        pass(TO_REFRESH).await;
         let message = format!(r#"{{"message":"{key} is suspended"}}"#);
         let fault = Fault::body(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -41,7 +42,7 @@ async fn case_61_a_refresh_that_names_the_access_key_is_not_quoted() {
 }
 
 #[tokio::test]
-async fn case_61_a_refused_connection_is_readable_whatever_the_keys_are_called() {
+async fn case_61_connection_refused_is_readable_for_any_keys() {
     through_each(async |stack| {
         let keys = [
             ("a", "b"),

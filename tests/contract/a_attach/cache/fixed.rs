@@ -19,7 +19,7 @@ async fn a_fixed_token_never_expires() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fixed_token_that_was_invalidated_is_gone_for_good() {
+async fn a_fixed_token_is_lost_once_it_is_invalidated() {
     let cache = TokenCache::fixed("a-token").unwrap();
     cache.invalidate(&cache.get().await.unwrap());
     for _ in 0..3 {
@@ -33,7 +33,7 @@ async fn a_fixed_token_that_was_invalidated_is_gone_for_good() {
 }
 
 #[test]
-fn a_fixed_token_that_cannot_be_a_header_is_a_config_error() {
+fn case_7_a_fixed_token_that_cannot_be_a_header_is_an_error() {
     for (token, why) in [
         ("", "is empty"),
         ("a b", "has characters that a header cannot have"),

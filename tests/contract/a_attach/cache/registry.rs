@@ -43,7 +43,7 @@ fn knows(caches: &TokenCaches<&'static str>, key: &'static str) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_has_one_cache_which_clones_of_the_registry_share() {
+async fn case_2_a_key_has_one_cache_that_clones_of_the_registry_share() {
     let caches = TokenCaches::new(10, IDLE);
     assert!(caches.is_empty());
     assert!(!knows(&caches, "a") && !knows(&caches, "b"));
@@ -53,7 +53,7 @@ async fn a_key_has_one_cache_which_clones_of_the_registry_share() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_one_asked_for_the_longest_ago_makes_room() {
+async fn case_2_the_least_recently_used_cache_makes_room() {
     let caches = TokenCaches::new(2, IDLE);
     for key in ["a", "b", "a"] {
         knows(&caches, key);
@@ -69,7 +69,7 @@ async fn the_one_asked_for_the_longest_ago_makes_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_in_use_stays_and_where_all_are_there_is_no_room() {
+async fn case_2_caches_in_use_stay_even_if_there_is_no_room_left() {
     let caches = TokenCaches::new(2, IDLE);
     let oldest = caches.get_or_insert_with("a", cache).unwrap();
     advance(NS).await;
@@ -96,14 +96,14 @@ async fn what_is_in_use_stays_and_where_all_are_there_is_no_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_is_always_room_for_one() {
+async fn case_2_there_is_always_room_for_one_cache() {
     let caches = TokenCaches::new(0, IDLE);
     assert!(!knows(&caches, "a") && knows(&caches, "a") && !knows(&caches, "b"));
     assert_eq!(caches.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_ones_are_dropped_after_the_idle_time_and_not_before() {
+async fn case_2_idle_caches_are_dropped_after_the_idle_time() {
     for (idle, known) in [(IDLE - NS, true), (IDLE, false), (IDLE + NS, false)] {
         let caches = TokenCaches::new(10, IDLE);
         knows(&caches, "a");
@@ -113,7 +113,7 @@ async fn idle_ones_are_dropped_after_the_idle_time_and_not_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn asking_begins_the_idle_time_anew() {
+async fn case_2_a_lookup_restarts_the_idle_time() {
     let caches = TokenCaches::new(10, IDLE);
     for _ in 0..10 {
         knows(&caches, "a");
@@ -123,7 +123,7 @@ async fn asking_begins_the_idle_time_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn traffic_for_others_drops_an_idle_one_to_the_nanosecond() {
+async fn case_2_other_keys_traffic_drops_idle_caches_on_time() {
     let caches = TokenCaches::new(10, IDLE);
     knows(&caches, "busy");
     advance(secs(1)).await;
@@ -136,7 +136,7 @@ async fn traffic_for_others_drops_an_idle_one_to_the_nanosecond() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_time_without_end_and_one_of_nothing() {
+async fn case_2_an_endless_idle_time_and_one_of_zero() {
     let forever = TokenCaches::new(10, Duration::MAX);
     knows(&forever, "a");
     advance(secs(3600 * 24 * 365)).await;
@@ -149,7 +149,7 @@ async fn an_idle_time_without_end_and_one_of_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flight_keeps_its_cache_so_that_no_key_has_two() {
+async fn case_2_a_flight_keeps_its_cache_so_that_no_key_has_two() {
     let caches = TokenCaches::new(1, IDLE);
     let source = ManualSource::default();
     let make = || TokenCache::new(source.clone());
@@ -170,14 +170,14 @@ async fn a_flight_keeps_its_cache_so_that_no_key_has_two() {
     assert!(poll_once(&mut caller).is_pending());
     drop(again);
     assert_eq!(source.fetches(), 1);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     assert_eq!(caller.await.unwrap().expose(), "t1");
     assert_eq!(source.fetches(), 1);
     assert!(!knows(&caches, "b"), "now it can make room");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_time_that_is_over_does_not_end_a_flight() {
+async fn case_2_the_end_of_the_idle_time_does_not_end_a_flight() {
     let caches = TokenCaches::new(10, secs(1));
     let source = ManualSource::default();
     let make = || TokenCache::new(source.clone());
@@ -189,7 +189,7 @@ async fn an_idle_time_that_is_over_does_not_end_a_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_under_way_keeps_its_cache() {
+async fn case_2_a_request_in_flight_keeps_its_cache() {
     let (release, gate) = tokio::sync::watch::channel(false);
     let inner = Api::new(move |_| {
         let mut gate = gate.clone();
@@ -216,7 +216,7 @@ async fn a_request_under_way_keeps_its_cache() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_is_removed_begins_anew_and_its_holders_go_on() {
+async fn case_2_a_removed_key_starts_again_and_its_holders_go_on() {
     let caches = TokenCaches::new(10, IDLE);
     let old = caches.get_or_insert_with("a", cache).unwrap();
     assert_eq!(old.get().await.unwrap().expose(), "t1");
@@ -234,7 +234,7 @@ async fn a_key_that_is_removed_begins_anew_and_its_holders_go_on() {
 }
 
 #[test]
-fn many_threads_that_ask_at_once_get_one_cache_per_key() {
+fn case_2_concurrent_lookups_get_one_cache_per_key() {
     const THREADS: usize = 8;
     const KEYS: usize = 25;
     for _ in 0..40 {
@@ -277,14 +277,14 @@ fn many_threads_that_ask_at_once_get_one_cache_per_key() {
 }
 
 #[test]
-fn many_threads_never_get_more_than_there_is_room_for() {
+fn case_2_concurrent_lookups_never_exceed_the_capacity() {
     let caches = TokenCaches::new(5, IDLE);
     thread::scope(|scope| {
         for thread in 0..8_usize {
             let caches = &caches;
             scope.spawn(move || {
                 for round in 0..500 {
-                    // Each holds one at a time: with 8 threads and 5 places some must be refused.
+                    // Each holds one at a time: with 8 threads and 5 places some must be rejected.
                     let got = caches.get_or_insert_with(round * 7 % 40 + thread, cache);
                     assert!(caches.len() <= 5);
                     drop(got);
@@ -300,7 +300,7 @@ fn many_threads_never_get_more_than_there_is_room_for() {
 }
 
 #[test]
-fn a_maker_that_panics_leaves_the_registry_as_it_was() {
+fn case_2_64_a_panicking_closure_leaves_the_registry_unchanged() {
     let caches = TokenCaches::new(1, IDLE);
     knows(&caches, "a");
     let panics = catch_unwind(AssertUnwindSafe(|| {
@@ -323,7 +323,7 @@ impl std::hash::Hash for Panicking {
 }
 
 #[test]
-fn a_key_that_panics_leaves_the_registry_as_it_was() {
+fn case_2_64_a_panicking_key_leaves_the_registry_unchanged() {
     let caches = TokenCaches::new(1, IDLE);
     caches.get_or_insert_with(Panicking(false), cache).unwrap();
     let panics = catch_unwind(AssertUnwindSafe(|| {
@@ -337,7 +337,7 @@ fn a_key_that_panics_leaves_the_registry_as_it_was() {
 }
 
 #[test]
-fn a_maker_may_call_the_registry() {
+fn case_2_64_the_closure_may_call_the_registry() {
     without_deadlock(|| {
         let caches = TokenCaches::new(2, IDLE);
         let cache = caches.get_or_insert_with("a", || {
@@ -372,7 +372,7 @@ impl Drop for Caller {
 }
 
 #[test]
-fn what_is_dropped_may_call_the_registry() {
+fn case_2_64_a_dropped_source_may_call_the_registry() {
     without_deadlock(|| {
         runtime().block_on(async {
             let lengths = Arc::new(AtomicUsize::new(0));
@@ -429,7 +429,7 @@ impl Drop for Deregisters {
 }
 
 #[test]
-fn a_key_that_is_dropped_may_call_the_registry() {
+fn case_2_64_a_key_that_is_dropped_may_call_the_registry() {
     without_deadlock(|| {
         runtime().block_on(async {
             let caches = TokenCaches::new(1, IDLE);

@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn case_1_the_first_request_fetches_and_later_ones_reuse_the_token() {
+async fn case_1_the_first_request_fetches_and_later_ones_reuse() {
     let source = ScriptedSource::tokens();
     let inner = Api::fine();
     let service = layer(source.clone()).layer(inner.clone());
@@ -46,7 +46,7 @@ async fn case_2_clones_and_services_share_one_token_and_one_flight() {
             .iter()
             .map(|service| service.clone().oneshot(get(MONITORS))),
     );
-    let (responses, ()) = tokio::join!(calls, source.answer(token("t1")));
+    let (responses, ()) = tokio::join!(calls, source.respond(token("t1")));
     assert!(responses.iter().all(Result::is_ok));
     assert_eq!(inner.bearers(), ["Bearer t1"; 3]);
     assert_eq!(source.fetches(), 1);
@@ -83,7 +83,7 @@ async fn case_2_two_caches_share_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_3_a_request_with_authorization_goes_out_as_it_is_and_its_401_starts_nothing() {
+async fn case_3_a_request_with_authorization_passes_through() {
     let source = ScriptedSource::tokens();
     let inner = Api::accepting(|_| false);
     let mut request = get(MONITORS);
@@ -107,7 +107,7 @@ async fn case_3_a_request_with_authorization_goes_out_as_it_is_and_its_401_start
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_3_overwriting_is_opt_in_and_then_exactly_one_header_leaves_both_times() {
+async fn case_3_overwriting_is_opt_in_and_sends_exactly_one_header() {
     let source = ScriptedSource::tokens();
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
     let mut request = get(MONITORS);
@@ -140,7 +140,7 @@ async fn case_4_a_request_that_opts_out_goes_out_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_5_a_source_that_calls_through_the_layer_itself_does_not_wait_for_itself() {
+async fn case_5_a_source_that_calls_through_the_layer_never_deadlocks() {
     let inner = Api::fine();
     let slot = Arc::new(OnceLock::<KlaviAuthLayer>::new());
     let (own, transport) = (slot.clone(), inner.clone());
@@ -221,7 +221,7 @@ async fn case_6_the_header_that_leaves_is_marked_sensitive_every_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_7_a_token_that_cannot_be_a_header_is_an_error_and_nothing_is_cached() {
+async fn case_7_a_token_that_cannot_be_a_header_is_not_cached() {
     let source = ScriptedSource::new([NewToken::new("bro\r\nken", secs(60)), token("t2")]);
     let inner = Api::fine();
     let layer = layer(source.clone());
@@ -237,7 +237,7 @@ async fn case_7_a_token_that_cannot_be_a_header_is_an_error_and_nothing_is_cache
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_8_without_a_token_the_inner_service_is_not_called_and_the_body_is_dropped_once() {
+async fn case_8_without_a_token_the_inner_service_is_not_called() {
     let body = Arc::new(());
     let calls = Arc::new(AtomicUsize::new(0));
     let count = calls.clone();
@@ -265,19 +265,19 @@ async fn case_8_a_token_that_expires_during_readiness_is_not_sent() {
     let call = tokio::spawn(service.oneshot(get(GOOD)));
     settle().await;
     blocker.ready().await.unwrap();
-    source.answer(token_for("t1", 60)).await;
-    // The token is there, the place is not: it comes free when the token is over.
+    source.respond(token_for("t1", 60)).await;
+    // The token is there, the place is not: it becomes free when the token expires.
     pass(secs(60)).await;
     assert_eq!(inner.calls(), 0);
     drop(blocker);
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!(inner.bearers(), ["Bearer t2"]);
     assert_eq!(source.fetches(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_inner_service_can_be_seen_and_unwrapped() {
+async fn the_inner_service_can_be_borrowed_and_unwrapped() {
     let inner = Api::fine();
     let service = layer(ScriptedSource::tokens()).layer(inner.clone());
     assert_eq!(
@@ -308,13 +308,13 @@ fn with_headers(count: usize) -> Request<Body> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_with_no_room_for_the_token_is_an_error_and_nothing_leaves() {
+async fn case_8_a_request_without_room_for_the_header_is_not_sent() {
     let source = ManualSource::default();
     let inner = Api::fine();
     let service = layer(source.clone()).layer(inner.clone());
     let full = || service.clone().oneshot(with_headers(MOST_HEADERS));
     // It waits for the token first, then there is one.
-    let (waited, ()) = tokio::join!(full(), source.answer(token("t1")));
+    let (waited, ()) = tokio::join!(full(), source.respond(token("t1")));
     for outcome in [waited, full().await] {
         assert!(
             outcome
@@ -332,7 +332,7 @@ async fn a_request_with_no_room_for_the_token_is_an_error_and_nothing_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_with_room_for_the_token_and_no_more_is_sent_and_resent() {
+async fn case_8_a_request_with_just_enough_room_is_sent_and_resent() {
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
     let service = layer(ScriptedSource::tokens())
         .overwrite_authorization(true)

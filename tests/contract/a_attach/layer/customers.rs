@@ -1,4 +1,4 @@
-//! Case 2: a token cache in the extensions of a request is that customer's, and nobody else's.
+//! Case 2: a token cache in the extensions of a request belongs to that customer alone.
 
 use http::Request;
 use klavi_auth::{
@@ -25,7 +25,7 @@ fn for_customer(cache: &TokenCache) -> Request<Body> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_uses_the_cache_that_it_brings_and_others_use_the_layers() {
+async fn case_2_a_request_uses_the_cache_in_its_extensions() {
     let (own, bakery, forge) = (named("own"), named("bakery"), named("forge"));
     let inner = Api::accepting(|_| true);
     let service =
@@ -66,7 +66,7 @@ async fn a_request_uses_the_cache_that_it_brings_and_others_use_the_layers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_401_takes_the_customers_token_out_and_the_resend_has_the_customers_next_one() {
+async fn case_2_40_a_401_replaces_the_token_of_that_customer_only() {
     let (own, bakery, forge) = (named("own"), named("bakery"), named("forge"));
     let layer = KlaviAuthLayer::new(&data_api(), TokenCache::new(own.clone()));
     let (cache, other) = (
@@ -103,7 +103,7 @@ async fn a_401_takes_the_customers_token_out_and_the_resend_has_the_customers_ne
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_resend_brings_the_cache_with_it() {
+async fn case_2_52_the_resend_carries_the_customers_cache() {
     let cache = TokenCache::new(named("bakery"));
     let layer = KlaviAuthLayer::without_cache(&data_api());
     // A layer further in has only the extension to go by; it sends the token of that cache itself.
@@ -125,7 +125,7 @@ async fn the_resend_brings_the_cache_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_resend_of_a_recorded_body_is_the_customers_too() {
+async fn case_2_53_a_recorded_body_gets_the_customers_next_token() {
     let cache = TokenCache::new(named("bakery"));
     let inner = Streams::new(|number, mut request: Request<Own>| async move {
         assert!(request.extensions().get::<TokenCache>().is_some());
@@ -155,7 +155,7 @@ async fn the_resend_of_a_recorded_body_is_the_customers_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_401_the_customers_flight_is_waited_for_and_its_failure_is_the_reason() {
+async fn case_2_44_a_401_waits_for_the_customers_flight() {
     let (own, bakery) = (ScriptedSource::tokens(), ManualSource::default());
     let cache = TokenCache::builder(bakery.clone())
         .randomness(|| 0.0)
@@ -165,12 +165,12 @@ async fn after_a_401_the_customers_flight_is_waited_for_and_its_failure_is_the_r
     let service =
         KlaviAuthLayer::new(&data_api(), TokenCache::new(own.clone())).layer(inner.clone());
     let call = tokio::spawn(service.oneshot(for_customer(&cache)));
-    bakery.answer(token("bakery1")).await;
+    bakery.respond(token("bakery1")).await;
     let forced = bakery.next().await;
     assert!(
         matches!(&forced.predecessor, Predecessor::Rejected(token) if token.expose() == "bakery1")
     );
-    forced.answer(Err(Error::permanent("keys revoked")));
+    forced.respond(Err(Error::permanent("keys revoked")));
     let response = call.await.unwrap().unwrap();
     let error = response.extensions().get::<Error>().expect("the reason");
     assert!(error.is_no_token() && !error.is_customer_missing());
@@ -179,7 +179,7 @@ async fn after_a_401_the_customers_flight_is_waited_for_and_its_failure_is_the_r
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_budget_for_renewals_is_each_customers_own() {
+async fn case_2_47_each_customer_has_a_budget_of_their_own() {
     let [own, bakery, forge] = ["own", "bakery", "forge"].map(|name| TokenCache::new(named(name)));
     let inner = Api::accepting(|_| false);
     let service = KlaviAuthLayer::new(&data_api(), own).layer(inner);
@@ -208,7 +208,7 @@ fn error_of_layer(error: &BoxError) -> &Error {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_layer_without_tokens_fails_a_request_without_a_customer_and_calls_nobody() {
+async fn case_8_without_any_cache_a_request_fails_unsent() {
     let inner = Api::accepting(|_| true);
     let service = KlaviAuthLayer::without_cache(&data_api()).layer(inner.clone());
     // The second one meets an error that is remembered; it is the same.
@@ -237,7 +237,7 @@ async fn a_layer_without_tokens_fails_a_request_without_a_customer_and_calls_nob
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_customers_token_cannot_be_had_and_the_layers_is_not_used_in_its_place() {
+async fn case_8_a_customers_failure_never_falls_back_to_the_layer() {
     let source = ScriptedSource::new([Err(Error::permanent("keys rejected"))]);
     let inner = Api::accepting(|_| true);
     let service =
@@ -251,7 +251,7 @@ async fn a_customers_token_cannot_be_had_and_the_layers_is_not_used_in_its_place
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_resend_the_customers_token_is_replaced_for_the_next_request() {
+async fn case_2_48_without_resend_the_customers_next_request_succeeds() {
     let cache = TokenCache::new(named("bakery"));
     let inner = Api::accepting(|bearer| bearer == "Bearer bakery2");
     let service = KlaviAuthLayer::without_cache(&data_api()).layer(inner.clone());
@@ -271,7 +271,7 @@ async fn without_a_resend_the_customers_token_is_replaced_for_the_next_request()
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_customers_wait_for_a_flight_each() {
+async fn case_2_23_each_customer_has_a_flight_of_their_own() {
     let (bakery, forge) = (ManualSource::default(), ManualSource::default());
     let (cache, other) = (
         TokenCache::new(bakery.clone()),
@@ -286,9 +286,9 @@ async fn two_customers_wait_for_a_flight_each() {
         (bakery.fetches(), forge.fetches(), inner.calls()),
         (1, 1, 0)
     );
-    forge.answer(token("forge1")).await;
+    forge.respond(token("forge1")).await;
     assert_eq!(inner.bearers(), ["Bearer forge1", "Bearer forge1"]);
-    bakery.answer(token("bakery1")).await;
+    bakery.respond(token("bakery1")).await;
     for call in calls {
         assert_eq!(call.await.unwrap().unwrap().status(), 200);
     }

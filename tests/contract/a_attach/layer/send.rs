@@ -4,13 +4,13 @@ use klavi_auth::Error;
 use tower::{Layer, Service, ServiceExt};
 
 use crate::support::{
-    ManualSource, ScriptedSource,
+    ScriptedSource,
     api::{GOOD, get, only},
-    layer, poll_once, rejected, settle, token,
+    layer, rejected, settle,
 };
 
 #[tokio::test(start_paused = true)]
-async fn nothing_happens_before_it_is_polled() {
+async fn nothing_happens_before_the_future_is_polled() {
     let (source, api) = (ScriptedSource::tokens(), only("Bearer t1"));
     let klavi = layer(source.clone()).layer(api.clone());
     let sent = klavi.send(get(GOOD));
@@ -21,7 +21,7 @@ async fn nothing_happens_before_it_is_polled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_can_be_spawned_and_outlives_the_service() {
+async fn the_future_can_be_spawned_and_outlives_the_service() {
     let api = only("Bearer t1");
     let klavi = layer(ScriptedSource::tokens()).layer(api.clone());
     let calls = [(); 3].map(|()| tokio::spawn(klavi.send(get(GOOD))));
@@ -33,7 +33,7 @@ async fn it_can_be_spawned_and_outlives_the_service() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_leaves_the_readiness_of_the_service_alone() {
+async fn send_leaves_the_readiness_of_the_service_alone() {
     let api = only("Bearer t1");
     let mut klavi = layer(ScriptedSource::tokens()).layer(api.clone());
     klavi.ready().await.unwrap();
@@ -46,24 +46,7 @@ async fn it_leaves_the_readiness_of_the_service_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_26_a_dropped_call_leaves_its_fetch_to_the_others() {
-    let (source, api) = (ManualSource::default(), only("Bearer a"));
-    let klavi = layer(source.clone()).layer(api.clone());
-    let mut first = Box::pin(klavi.send(get(GOOD)));
-    while source.fetches() == 0 {
-        assert!(poll_once(&mut first).is_pending());
-        settle().await;
-    }
-    let second = tokio::spawn(klavi.send(get(GOOD)));
-    settle().await;
-    drop(first);
-    source.answer(token("a")).await;
-    assert_eq!(second.await.unwrap().unwrap().status(), 200);
-    assert_eq!((source.fetches(), api.calls(), api.held()), (1, 1, 0));
-}
-
-#[tokio::test(start_paused = true)]
-async fn without_a_token_it_is_the_error_of_the_fetch() {
+async fn case_8_send_without_a_token_returns_the_fetch_error() {
     let api = only("Bearer t1");
     let klavi = layer(ScriptedSource::new([rejected()])).layer(api.clone());
     let error = klavi.send(get(GOOD)).await.unwrap_err();

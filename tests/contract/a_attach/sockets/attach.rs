@@ -11,12 +11,12 @@ use klavi_auth::{
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::support::sockets::{
-    Body, Caller, Http, TO_RENEWAL, TestStack, Transport, client, flight_ended, h2c, pass, soon,
+    Body, Caller, Http, TO_REFRESH, TestStack, Transport, client, flight_ended, h2c, pass, soon,
     through_each,
 };
 
 #[tokio::test]
-async fn case_1_the_keys_are_posted_once_and_every_request_leaves_with_the_bearer() {
+async fn case_1_the_keys_are_posted_once_for_all_requests() {
     through_each(async |stack| {
         stack.sandbox.set_expire_in(Some("1800"));
         let client = client(&stack.layer());
@@ -46,7 +46,7 @@ async fn case_1_the_keys_are_posted_once_and_every_request_leaves_with_the_beare
 }
 
 #[tokio::test]
-async fn case_1_the_keys_arrive_as_they_were_given() {
+async fn case_1_the_keys_are_sent_unchanged() {
     let keys = ("a \"quoted\" key \\ with / ü", "s\u{1f511}ecret");
     for &transport in Transport::ALL {
         let sandbox = Sandbox::builder()
@@ -110,7 +110,7 @@ async fn case_2_products_keys_and_base_urls_share_nothing() {
             ([3, 0, 3, 0], [1, 0, 1, 0])
         );
         assert_eq!(here.tokens_sent(), [1, 2, 3]);
-        // A renewal of one is no renewal of another.
+        // A refresh of one is no refresh of another.
         here.sandbox.revoke_all();
         assert_eq!(client(&layers[1]).status(data.clone()).await, 200);
         assert_eq!((here.counts()[0], there.counts()[0]), (4, 1));
@@ -120,7 +120,7 @@ async fn case_2_products_keys_and_base_urls_share_nothing() {
 }
 
 #[tokio::test]
-async fn case_5_a_transport_that_contains_the_layer_itself_does_not_wait_for_itself() {
+async fn case_5_a_transport_inside_the_layer_never_deadlocks() {
     let stack = TestStack {
         sandbox: Sandbox::start().await.unwrap(),
         transport: Transport::Hyper,
@@ -141,11 +141,11 @@ async fn case_5_a_transport_that_contains_the_layer_itself_does_not_wait_for_its
         .unwrap();
     let client = itself.get_or_init(|| client(&layer));
     assert_eq!(client.status(stack.get("echo")).await, 200);
-    pass(TO_RENEWAL).await;
+    pass(TO_REFRESH).await;
     assert_eq!(client.status(stack.get("echo")).await, 200);
     flight_ended(&layer).await;
     assert_eq!(stack.counts(), [1, 1, 2, 0]);
-    // Its own calls that are answered 401 start nothing either.
+    // Its own calls that get a 401 start nothing either.
     stack.sandbox.revoke_all();
     stack
         .sandbox
@@ -155,7 +155,7 @@ async fn case_5_a_transport_that_contains_the_layer_itself_does_not_wait_for_its
 }
 
 #[tokio::test]
-async fn the_token_calls_may_go_over_http_2_and_over_the_connection_of_the_requests() {
+async fn case_1_token_calls_and_requests_share_an_http_2_connection() {
     let stack = TestStack {
         sandbox: Sandbox::start().await.unwrap(),
         transport: Transport::Hyper,

@@ -8,11 +8,11 @@ use tower::Layer;
 
 use crate::support::{
     oauth2,
-    sockets::{Caller, LIFETIME, TO_RENEWAL, client, flight_ended, http1, pass, soon},
+    sockets::{Caller, LIFETIME, TO_REFRESH, client, flight_ended, http1, pass, soon},
 };
 
 #[tokio::test]
-async fn a_token_is_fetched_shared_refreshed_and_replaced() {
+async fn case_1_a_token_is_fetched_shared_refreshed_and_replaced() {
     for new in oauth2::SOURCES {
         let sandbox = oauth2::sandbox().await;
         let layer = oauth2::layer(oauth2::source(*new, &sandbox), &sandbox);
@@ -29,7 +29,7 @@ async fn a_token_is_fetched_shared_refreshed_and_replaced() {
         );
         assert_eq!((sandbox.counts().token, sandbox.live_tokens()), (1, 1));
 
-        pass(TO_RENEWAL).await;
+        pass(TO_REFRESH).await;
         assert_eq!(
             client.status(oauth2::get(&sandbox, "/klaas/v1/echo")).await,
             200
@@ -63,7 +63,7 @@ async fn a_token_is_fetched_shared_refreshed_and_replaced() {
 }
 
 #[tokio::test]
-async fn a_scope_says_what_the_token_opens() {
+async fn case_1_the_scope_limits_what_the_token_opens() {
     for new in oauth2::SOURCES {
         let sandbox = oauth2::sandbox().await;
         let client = client(&oauth2::layer(
@@ -84,7 +84,7 @@ async fn a_scope_says_what_the_token_opens() {
 
 /// The token call is on the API's own origin, and its transport has the layer in it.
 #[tokio::test]
-async fn case_5_a_transport_with_the_layer_in_it_does_not_wait_for_itself() {
+async fn case_5_a_transport_inside_the_layer_never_deadlocks() {
     use std::sync::{Arc, OnceLock};
     use tower::{ServiceExt, service_fn};
 

@@ -12,7 +12,7 @@ use klavi_auth::{
 };
 
 use crate::support::sockets::{
-    Caller, TO_RENEWAL, TestStack, client, flight_ended, pass, through_each,
+    Caller, TO_REFRESH, TestStack, client, flight_ended, pass, through_each,
 };
 
 const GATEWAY: HeaderName = HeaderName::from_static("x-gateway");
@@ -35,7 +35,7 @@ fn sent(stack: &TestStack, name: &HeaderName) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn further_headers_are_on_every_token_call_and_the_calls_own_stay() {
+async fn case_1_extra_headers_are_added_to_every_token_call() {
     through_each(async |stack| {
         let nonsense = HeaderValue::from_static("nonsense");
         let layer = stack
@@ -50,7 +50,7 @@ async fn further_headers_are_on_every_token_call_and_the_calls_own_stay() {
             .unwrap();
         let client = client(&layer);
         assert_eq!(client.status(stack.get("echo")).await, 200);
-        pass(TO_RENEWAL).await;
+        pass(TO_REFRESH).await;
         assert_eq!(client.status(stack.get("echo")).await, 200);
         flight_ended(&layer).await;
         assert_eq!(stack.counts(), [1, 1, 2, 0]);
@@ -72,7 +72,7 @@ async fn further_headers_are_on_every_token_call_and_the_calls_own_stay() {
 }
 
 #[tokio::test]
-async fn without_a_user_agent_the_crates_own_is_sent() {
+async fn case_1_token_calls_have_a_user_agent_of_the_crate() {
     through_each(async |stack| {
         let layer = stack.layer();
         assert_eq!(client(&layer).status(stack.get("echo")).await, 200);
@@ -85,7 +85,7 @@ async fn without_a_user_agent_the_crates_own_is_sent() {
 }
 
 #[tokio::test]
-async fn what_is_told_to_the_layers_builder_reaches_the_token_cache() {
+async fn the_options_of_the_layers_builder_reach_the_cache() {
     through_each(async |stack| {
         static EVENTS: AtomicUsize = AtomicUsize::new(0);
         let before = EVENTS.load(Ordering::SeqCst);
@@ -93,8 +93,8 @@ async fn what_is_told_to_the_layers_builder_reaches_the_token_cache() {
             .builder()
             .backoff(
                 Backoff::default()
-                    .first(TO_RENEWAL / 20)
-                    .longest(TO_RENEWAL / 20),
+                    .first(TO_REFRESH / 20)
+                    .longest(TO_REFRESH / 20),
             )
             .randomness(|| 1.0)
             .attempts(1)
@@ -112,7 +112,7 @@ async fn what_is_told_to_the_layers_builder_reaches_the_token_cache() {
         assert!(layer.cache().snapshot().retry_in().is_some());
         assert_eq!(EVENTS.load(Ordering::SeqCst), before + 1);
         // A waiter's fetch is held back for 5 s at most.
-        pass(TO_RENEWAL / 200).await;
+        pass(TO_REFRESH / 200).await;
         assert_eq!(client.status(stack.get("echo")).await, 200);
         assert_eq!(stack.counts()[0], 2);
     })

@@ -22,7 +22,7 @@ async fn hundred_callers_get(cache: &TokenCache, expected: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_jump_past_the_end_the_first_callers_share_one_fetch() {
+async fn after_a_jump_past_expiry_callers_share_one_fetch() {
     let source = LoggedSource::tokens();
     let cache = cache_drawing(0.0, source.clone());
     hundred_callers_get(&cache, "t1").await;
@@ -40,7 +40,7 @@ async fn after_a_jump_past_the_end_the_first_callers_share_one_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_jump_past_the_end_keep_alive_fetches_once_and_no_caller_waits() {
+async fn a_jump_past_expiry_costs_one_background_fetch() {
     let source = LoggedSource::tokens();
     let cache = background_cache(0.0, source.clone());
     hundred_callers_get(&cache, "t1").await;
@@ -52,7 +52,7 @@ async fn after_a_jump_past_the_end_keep_alive_fetches_once_and_no_caller_waits()
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_jump_that_makes_the_renewal_due_keep_alive_renews_once() {
+async fn a_jump_that_makes_a_refresh_due_costs_one_refresh() {
     let source = LoggedSource::tokens();
     let cache = background_cache(0.0, source.clone());
     hundred_callers_get(&cache, "t1").await;
@@ -64,7 +64,7 @@ async fn after_a_jump_that_makes_the_renewal_due_keep_alive_renews_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_jump_over_a_fetch_that_has_no_answer_ends_it_for_all_and_the_next_caller_starts_one() {
+async fn a_jump_over_a_silent_fetch_ends_it_for_all() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
@@ -79,7 +79,7 @@ async fn a_jump_over_a_fetch_that_has_no_answer_ends_it_for_all_and_the_next_cal
 
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
     settle().await;
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     for joined in join_all(callers).await {
         assert_eq!(joined.unwrap().unwrap().expose(), "t2");
     }
@@ -87,7 +87,7 @@ async fn a_jump_over_a_fetch_that_has_no_answer_ends_it_for_all_and_the_next_cal
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_jump_over_a_fetch_that_has_no_answer_makes_keep_alive_start_one_for_all() {
+async fn a_jump_over_a_silent_fetch_starts_a_background_fetch() {
     let source = ManualSource::default();
     let cache = background_cache(0.0, source.clone());
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
@@ -104,7 +104,7 @@ async fn a_jump_over_a_fetch_that_has_no_answer_makes_keep_alive_start_one_for_a
     );
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
     settle().await;
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     for joined in join_all(callers).await {
         assert_eq!(joined.unwrap().unwrap().expose(), "t2");
     }
@@ -112,13 +112,13 @@ async fn a_jump_over_a_fetch_that_has_no_answer_makes_keep_alive_start_one_for_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_there_after_the_jump_counts_though_the_time_is_up() {
+async fn a_response_that_is_there_after_the_jump_counts() {
     let source = ManualSource::default();
     let cache = background_cache(0.0, source.clone());
     let caller = call(&cache);
     let fetch = source.next().await;
-    // Both are there when the flight runs again: the answer, and the end of its time.
-    fetch.answer(token("t1"));
+    // Both are there when the flight runs again: the response, and the end of its time.
+    fetch.respond(token("t1"));
     tokio::time::advance(secs(60)).await;
     assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
     assert_eq!(
@@ -130,11 +130,11 @@ async fn an_answer_that_is_there_after_the_jump_counts_though_the_time_is_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_came_before_the_jump_and_is_over_after_it_is_not_handed_out() {
+async fn a_token_that_expires_in_the_jump_is_not_used() {
     let source = ManualSource::default();
     let cache = background_cache(0.0, source.clone());
     let caller = call(&cache);
-    source.next().await.answer(token("t1"));
+    source.next().await.respond(token("t1"));
     tokio::time::advance(HOURS).await;
     settle().await;
     let error = caller.await.unwrap().unwrap_err();
@@ -143,21 +143,21 @@ async fn a_token_that_came_before_the_jump_and_is_over_after_it_is_not_handed_ou
         "{error:?}"
     );
     assert_eq!(source.fetches(), 2, "case 20: keep-alive asks for another");
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(at_once(&cache).unwrap().expose(), "t2");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_that_the_jump_cuts_off_costs_the_callers_one_fetch() {
+async fn a_refresh_that_the_jump_cuts_off_costs_one_fetch() {
     let source = ManualSource::default();
     let cache = background_cache(0.0, source.clone());
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     caller.await.unwrap().unwrap();
     pass(secs(1400)).await;
-    let renewal = source.next().await;
+    let refresh = source.next().await;
     pass(HOURS).await;
-    assert!(renewal.is_dropped());
+    assert!(refresh.is_dropped());
     assert_eq!(
         (source.fetches(), alive_tasks()),
         (3, 2),
@@ -166,7 +166,7 @@ async fn a_renewal_that_the_jump_cuts_off_costs_the_callers_one_fetch() {
 
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
     settle().await;
-    source.answer(token("t3")).await;
+    source.respond(token("t3")).await;
     for joined in join_all(callers).await {
         assert_eq!(joined.unwrap().unwrap().expose(), "t3");
     }
@@ -184,7 +184,7 @@ fn failing() -> LoggedSource {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_jump_over_the_back_off_makes_room_for_one_fetch_and_no_more() {
+async fn a_jump_over_the_backoff_allows_one_fetch() {
     let source = failing();
     let cache = cache_drawing(0.0, source.clone());
     cache.get().await.unwrap_err();
@@ -204,7 +204,7 @@ async fn a_jump_over_the_back_off_makes_room_for_one_fetch_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_jump_over_the_back_off_makes_room_for_one_fetch_of_keep_alive_and_no_more() {
+async fn a_jump_over_the_backoff_allows_one_background_fetch() {
     let source = failing();
     let cache = background_cache(0.0, source.clone());
     cache.get().await.unwrap_err();
@@ -223,7 +223,7 @@ async fn a_jump_over_the_back_off_makes_room_for_one_fetch_of_keep_alive_and_no_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_jump_of_a_century_overflows_nothing() {
+async fn case_9_a_jump_of_a_century_overflows_nothing() {
     // While the token is fresh.
     let source = LoggedSource::tokens();
     let cache = cache_drawing(0.0, source.clone());
@@ -238,7 +238,7 @@ async fn a_jump_of_a_century_overflows_nothing() {
     hundred_callers_get(&cache, "t2").await;
     assert_eq!(source.fetches(), 2);
 
-    // While keep-alive is asleep.
+    // While the background refresh is asleep.
     let source = LoggedSource::tokens();
     let cache = background_cache(0.0, source.clone());
     hundred_callers_get(&cache, "t1").await;

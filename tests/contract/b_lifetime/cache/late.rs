@@ -1,5 +1,5 @@
 //! Case 14: tokens that arrive late in their life are fetched about once per remaining life, and an
-//! endpoint that repeats itself is asked by the backoff.
+//! endpoint that repeats itself is backed off from.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const REMAINING: [Duration; 4] = [secs(60), secs(10), secs(2), Duration::from_mi
 const FETCHES: usize = 14;
 
 #[tokio::test(start_paused = true)]
-async fn case_14_with_traffic_there_is_one_fetch_per_remaining_life() {
+async fn case_14_traffic_causes_one_fetch_per_remaining_life() {
     for remaining in REMAINING {
         let source = late(remaining);
         let cache = cache_drawing(0.0, source.clone());
@@ -33,7 +33,7 @@ async fn case_14_with_traffic_there_is_one_fetch_per_remaining_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_20_with_keep_alive_and_no_traffic_there_is_one_fetch_per_remaining_life() {
+async fn case_14_20_background_refresh_fetches_once_per_rest_of_life() {
     for remaining in REMAINING {
         let source = late(remaining);
         let cache = TokenCache::builder(source.clone())
@@ -52,7 +52,7 @@ async fn case_14_20_with_keep_alive_and_no_traffic_there_is_one_fetch_per_remain
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_a_token_that_has_expired_on_arrival_is_a_failure_with_backoff() {
+async fn case_14_a_token_that_arrives_expired_is_a_failure() {
     let source = late(Duration::ZERO);
     let cache = cache_drawing(1.0, source.clone());
     for (fetches, pause) in [(1, 1), (2, 2), (3, 4), (4, 5), (5, 5)] {
@@ -73,19 +73,19 @@ async fn refreshed_with(name: &str, life: u64, age: Duration) -> TokenCache {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     caller.await.unwrap().unwrap();
     pass(secs(1170)).await;
     at_once(&cache).unwrap();
     let fetch = source.next().await;
-    fetch.answer(token_for(name, life).map(|new| new.aged(age)));
+    fetch.respond(token_for(name, life).map(|new| new.aged(age)));
     settle().await;
     assert_eq!(source.fetches(), 2);
     cache
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_what_ends_before_the_live_token_is_a_failed_refresh() {
+async fn case_14_a_token_that_expires_earlier_is_a_failed_refresh() {
     // By 1 s, by 1 ns, and with the very same string.
     for (name, life, age) in [("t2", 629, secs(0)), ("t2", 630, NS), ("t1", 629, secs(0))] {
         let cache = refreshed_with(name, life, age).await;
@@ -100,7 +100,7 @@ async fn case_14_what_ends_before_the_live_token_is_a_failed_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_another_string_that_ends_with_the_live_token_is_taken() {
+async fn case_14_another_token_that_expires_with_it_is_taken() {
     let cache = refreshed_with("t2", 630, secs(0)).await;
     let got = at_once(&cache).unwrap();
     assert_eq!((got.expose(), got.generation()), ("t2", 2));
@@ -109,7 +109,7 @@ async fn case_14_another_string_that_ends_with_the_live_token_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_15_a_repeated_string_must_end_a_tenth_of_its_life_later() {
+async fn case_14_15_a_repeated_token_must_expire_a_tenth_later() {
     // It would end 70 s later, a tenth of 700 s.
     for (age, extends) in [(NS, false), (secs(0), true)] {
         let cache = refreshed_with("t1", 700, age).await;
@@ -128,7 +128,7 @@ async fn case_14_15_a_repeated_string_must_end_a_tenth_of_its_life_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_an_endpoint_that_repeats_the_rest_of_the_token_is_asked_by_the_backoff() {
+async fn case_14_an_endpoint_that_repeats_itself_is_backed_off_from() {
     let start = Instant::now();
     // As a store does that gives out what it has, until it has expired.
     let source = LoggedSource::new(move |_| token("t1").map(|new| new.aged(start.elapsed())));
@@ -147,15 +147,15 @@ async fn case_14_an_endpoint_that_repeats_the_rest_of_the_token_is_asked_by_the_
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_45_after_an_invalidation_any_successor_is_taken_however_short_its_life() {
+async fn case_14_45_after_an_invalidation_any_lifetime_is_accepted() {
     for name in ["t1", "t2"] {
         let source = ManualSource::default();
         let cache = cache_drawing(0.0, source.clone());
         let caller = call(&cache);
-        source.answer(token("t1")).await;
+        source.respond(token("t1")).await;
         cache.invalidate(&caller.await.unwrap().unwrap());
         let caller = call(&cache);
-        source.answer(token_for(name, 1)).await;
+        source.respond(token_for(name, 1)).await;
         let got = caller.await.unwrap().unwrap();
         assert_eq!((got.expose(), got.generation()), (name, 2));
         settle().await;

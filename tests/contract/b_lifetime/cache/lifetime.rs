@@ -1,4 +1,5 @@
-//! Cases 10 to 13: what the lifetime counts from, when a refresh is due, when the token has expired.
+//! Cases 10 to 13: what the lifetime counts from, when a refresh is due, when the token has
+//! expired.
 
 use std::sync::{
     Arc,
@@ -16,7 +17,7 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn case_10_the_lifetime_counts_from_before_the_source_was_asked() {
+async fn case_10_the_lifetime_counts_from_before_the_fetch() {
     let source = ManualSource::default();
     let cache = TokenCache::builder(source.clone())
         .flight_timeout(secs(600))
@@ -26,7 +27,7 @@ async fn case_10_the_lifetime_counts_from_before_the_source_was_asked() {
     let caller = call(&cache);
     let fetch = source.next().await;
     pass(secs(100)).await;
-    fetch.answer(token("t1"));
+    fetch.respond(token("t1"));
     caller.await.unwrap().unwrap();
 
     let state = cache.snapshot();
@@ -40,34 +41,34 @@ async fn case_10_the_lifetime_counts_from_before_the_source_was_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_10_a_second_attempt_counts_from_itself() {
+async fn case_10_the_second_attempt_counts_from_its_own_start() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let caller = call(&cache);
-    source.answer(reset()).await;
+    source.respond(reset()).await;
     pass(secs(1)).await;
     let second = source.next().await;
     pass(secs(2)).await;
-    second.answer(token("t1"));
+    second.respond(token("t1"));
     caller.await.unwrap().unwrap();
     assert_eq!(cache.snapshot().age(), Some(secs(2)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_10_an_age_that_the_source_knows_counts_back_from_its_answer() {
+async fn case_10_an_age_of_the_source_counts_from_its_response() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let caller = call(&cache);
     let fetch = source.next().await;
     pass(secs(5)).await;
-    fetch.answer(token("t1").map(|new| new.aged(secs(300))));
+    fetch.respond(token("t1").map(|new| new.aged(secs(300))));
     caller.await.unwrap().unwrap();
     assert_eq!(cache.snapshot().age(), Some(secs(300)));
     assert_eq!(cache.snapshot().expires_in(), Some(secs(1500)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_10_what_a_source_does_after_it_knew_the_age_makes_the_token_older() {
+async fn case_10_time_spent_after_the_age_was_set_counts_too() {
     let cache = TokenCache::new(source_fn(|_| async {
         let new = token("t1")?.aged(secs(300));
         // It puts the token into a shared store, say.
@@ -84,7 +85,7 @@ async fn case_11_the_boundaries_are_exact_to_the_nanosecond() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     caller.await.unwrap().unwrap();
 
     pass(secs(1350) - NS).await;
@@ -97,14 +98,14 @@ async fn case_11_the_boundaries_are_exact_to_the_nanosecond() {
     pass(NS).await;
     assert_eq!(cache.snapshot().freshness(), Some(Freshness::Aging));
     at_once(&cache).unwrap();
-    source.answer(reset()).await;
+    source.respond(reset()).await;
     assert_eq!(source.fetches(), 2);
 
     pass(secs(420) - NS).await;
     assert_eq!(cache.snapshot().freshness(), Some(Freshness::Aging));
     assert!(cache.snapshot().is_ready());
     at_once(&cache).unwrap();
-    source.answer(reset()).await;
+    source.respond(reset()).await;
     assert_eq!(source.fetches(), 3);
 
     pass(NS).await;
@@ -115,7 +116,7 @@ async fn case_11_the_boundaries_are_exact_to_the_nanosecond() {
         poll_once(&mut waiting).is_pending(),
         "case 12: the successor is waited for"
     );
-    source.answer(reset()).await;
+    source.respond(reset()).await;
     assert_eq!(
         got(waiting).unwrap().expose(),
         "t1",
@@ -135,8 +136,8 @@ async fn case_11_the_boundaries_are_exact_to_the_nanosecond() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_the_default_windows_of_1800_s_and_jitter_pulls_renewal_earlier() {
-    for (draw, renewal) in [
+async fn case_12_the_default_windows_of_1800_s_and_their_jitter() {
+    for (draw, refresh) in [
         (0.0, 1350),
         (0.5, 1260),
         (1.0, 1170),
@@ -145,7 +146,7 @@ async fn case_12_the_default_windows_of_1800_s_and_jitter_pulls_renewal_earlier(
     ] {
         let cache = cache_drawing(draw, ScriptedSource::tokens());
         cache.get().await.unwrap();
-        assert_eq!(cache.snapshot().refresh_in(), Some(secs(renewal)), "{draw}");
+        assert_eq!(cache.snapshot().refresh_in(), Some(secs(refresh)), "{draw}");
         assert_eq!(cache.snapshot().expires_in(), Some(LIFETIME), "{draw}");
         pass(secs(1770) - NS).await;
         assert_eq!(
@@ -163,7 +164,7 @@ async fn case_12_the_default_windows_of_1800_s_and_jitter_pulls_renewal_earlier(
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_jitter_is_drawn_anew_for_every_token() {
+async fn case_12_jitter_is_drawn_for_every_token() {
     let draws = Arc::new(AtomicUsize::new(0));
     let cache = TokenCache::builder(ScriptedSource::tokens())
         .randomness(move || [0.0, 1.0][draws.fetch_add(1, Ordering::SeqCst) % 2])
@@ -179,24 +180,24 @@ async fn case_12_jitter_is_drawn_anew_for_every_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_a_fleet_that_starts_together_does_not_renew_together() {
+async fn case_12_a_fleet_that_starts_together_refreshes_spread_out() {
     let mut seen = Vec::new();
     for _ in 0..20 {
         let cache = TokenCache::new(ScriptedSource::tokens());
         cache.get().await.unwrap();
-        let renewal = cache.snapshot().refresh_in().unwrap();
+        let refresh = cache.snapshot().refresh_in().unwrap();
         assert!(
-            renewal >= secs(1170) && renewal <= secs(1350),
-            "{renewal:?}"
+            refresh >= secs(1170) && refresh <= secs(1350),
+            "{refresh:?}"
         );
-        seen.push(renewal);
+        seen.push(refresh);
     }
     seen.dedup();
     assert!(seen.len() > 1, "{seen:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_a_token_of_2_s_is_fetched_about_once_per_lifetime_under_constant_traffic() {
+async fn case_12_a_token_of_2_s_is_fetched_about_once_per_lifetime() {
     for (draw, fetches) in [(0.0, 14), (1.0, 16)] {
         let source = LoggedSource::new(|n| token_for(&format!("t{n}"), 2));
         let cache = cache_drawing(draw, source.clone());
@@ -207,7 +208,7 @@ async fn case_12_a_token_of_2_s_is_fetched_about_once_per_lifetime_under_constan
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_a_token_of_60_s_is_fetched_about_once_per_lifetime_under_constant_traffic() {
+async fn case_12_a_token_of_60_s_is_fetched_about_once_per_lifetime() {
     let source = LoggedSource::new(|n| token_for(&format!("t{n}"), 60));
     let cache = cache_drawing(0.0, source.clone());
     cache.get().await.unwrap();
@@ -216,7 +217,7 @@ async fn case_12_a_token_of_60_s_is_fetched_about_once_per_lifetime_under_consta
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_the_policy_of_the_builder_is_the_one_that_counts() {
+async fn case_12_the_policy_of_the_builder_applies() {
     let policy = RefreshPolicy::default()
         .jitter(0.0)
         .refresh_after(0.5)

@@ -36,19 +36,19 @@ async fn case_12_the_margin_begins_and_ends_to_the_nanosecond() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_in_the_margin_all_callers_get_the_successor_of_one_fetch() {
+async fn case_12_in_the_margin_callers_get_the_successor() {
     let (cache, source) = cache_aged(0.0, 1770).await;
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
     settle().await;
     assert_eq!(source.fetches(), 2);
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     callers.into_iter().for_each(|caller| gets(caller, "t2"));
     assert_eq!(at_once(&cache).unwrap().expose(), "t2");
     assert_eq!(source.fetches(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_in_the_margin_a_fetch_that_fails_gives_all_the_token() {
+async fn case_12_in_the_margin_a_failed_fetch_leaves_the_token() {
     for failure in [
         reset(),
         rejected(),
@@ -57,14 +57,14 @@ async fn case_12_in_the_margin_a_fetch_that_fails_gives_all_the_token() {
     ] {
         let (cache, source) = cache_aged(0.0, 1770).await;
         let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
-        source.answer(failure).await;
+        source.respond(failure).await;
         callers.into_iter().for_each(|caller| gets(caller, "t1"));
         assert_eq!(source.fetches(), 2, "one attempt, for nobody needs another");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_in_the_margin_a_fetch_that_panics_or_times_out_gives_all_the_token() {
+async fn case_12_in_the_margin_a_panic_or_timeout_leaves_the_token() {
     let (cache, source) = cache_aged(1.0, 1770).await;
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
     source.next().await.panic();
@@ -80,7 +80,7 @@ async fn case_12_in_the_margin_a_fetch_that_panics_or_times_out_gives_all_the_to
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_in_the_margin_callers_wait_once_per_pause_of_at_most_5_s() {
+async fn case_12_in_the_margin_callers_wait_once_per_backoff() {
     let source = LoggedSource::new(|n| if n == 1 { token("t1") } else { reset() });
     let cache = cache_drawing(1.0, source.clone());
     cache.get().await.unwrap();
@@ -105,13 +105,13 @@ async fn case_12_in_the_margin_callers_wait_once_per_pause_of_at_most_5_s() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_a_token_that_the_fetch_could_not_replace_is_given_to_its_very_end() {
+async fn case_12_a_token_that_is_not_replaced_serves_until_expiry() {
     let (cache, source) = cache_aged(0.0, 1770).await;
     let (early, mut late) = (call(&cache), held(&cache));
     assert!(poll_once(&mut late).is_pending());
     let fetch = source.next().await;
     pass(secs(30) - NS).await;
-    fetch.answer(reset());
+    fetch.respond(reset());
     settle().await;
     gets(early, "t1");
     assert_eq!(got(late).unwrap().expose(), "t1");
@@ -119,7 +119,7 @@ async fn case_12_a_token_that_the_fetch_could_not_replace_is_given_to_its_very_e
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_16_in_the_margin_and_at_its_end_callers_join_the_renewal_under_way() {
+async fn case_12_16_in_the_margin_callers_join_the_running_refresh() {
     for joined_at in [1770, 1800] {
         let source = ManualSource::default();
         let cache = TokenCache::builder(source.clone())
@@ -127,11 +127,11 @@ async fn case_12_16_in_the_margin_and_at_its_end_callers_join_the_renewal_under_
             .randomness(|| 0.0);
         let cache = cache.build().unwrap();
         let caller = call(&cache);
-        source.answer(token("t1")).await;
+        source.respond(token("t1")).await;
         caller.await.unwrap().unwrap();
         pass(secs(1350)).await;
         at_once(&cache).unwrap();
-        let renewal = source.next().await;
+        let refresh = source.next().await;
         pass(secs(joined_at - 1350) - NS).await;
         if joined_at == 1770 {
             assert_eq!(
@@ -145,20 +145,20 @@ async fn case_12_16_in_the_margin_and_at_its_end_callers_join_the_renewal_under_
         assert!(poll_once(&mut waiting).is_pending());
         settle().await;
         assert_eq!(source.fetches(), 2);
-        renewal.answer(token("t2"));
+        refresh.respond(token("t2"));
         assert_eq!(waiting.await.unwrap().expose(), "t2");
         assert_eq!(source.fetches(), 2);
     }
 }
 
 #[test]
-fn case_12_30_in_the_margin_a_runtime_that_has_shut_down_gives_the_token() {
+fn case_12_30_in_the_margin_a_lost_runtime_leaves_the_token() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let gone = runtime();
     gone.block_on(async {
         let caller = call(&cache);
-        source.answer(token("t1")).await;
+        source.respond(token("t1")).await;
         caller.await.unwrap().unwrap();
         pass(secs(1775)).await;
     });
@@ -173,7 +173,7 @@ fn case_12_30_in_the_margin_a_runtime_that_has_shut_down_gives_the_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_36_in_the_margin_nobody_waits_for_retry_after_of_refresh() {
+async fn case_12_36_in_the_margin_retry_after_of_refresh_is_ignored() {
     let klavi = TokenEndpoints::new(|endpoint, number| match endpoint {
         'R' => Reply::Throttled(300),
         _ => issue(endpoint, number),

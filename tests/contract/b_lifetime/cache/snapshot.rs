@@ -3,11 +3,11 @@
 use klavi_auth::Freshness;
 
 use crate::support::{
-    ManualSource, at_once, cache_drawing, call, pass, rejected, reset, secs, token,
+    ManualSource, ScriptedSource, at_once, cache_drawing, call, pass, rejected, reset, secs, token,
 };
 
 #[test]
-fn case_11_the_snapshot_of_a_cache_without_a_token_needs_no_runtime() {
+fn case_11_a_snapshot_without_a_token_needs_no_runtime() {
     let source = ManualSource::default();
     let state = cache_drawing(0.0, source.clone()).snapshot();
     assert!(!state.is_ready() && !state.is_fetching() && !state.is_rejected());
@@ -27,7 +27,7 @@ async fn case_11_the_snapshot_follows_a_token_through_its_life() {
     let caller = call(&cache);
     let fetch = source.next().await;
     assert!(cache.snapshot().is_fetching() && !cache.snapshot().is_ready());
-    fetch.answer(token("t1"));
+    fetch.respond(token("t1"));
     caller.await.unwrap().unwrap();
 
     let fresh = cache.snapshot();
@@ -55,7 +55,7 @@ async fn case_11_the_snapshot_follows_a_token_through_its_life() {
     );
     at_once(&cache).unwrap();
     assert!(cache.snapshot().is_fetching() && cache.snapshot().is_ready());
-    source.answer(reset()).await;
+    source.respond(reset()).await;
 
     pass(secs(375)).await;
     let expiring = cache.snapshot();
@@ -97,11 +97,11 @@ async fn case_11_the_snapshot_follows_a_token_through_its_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_11_34_the_snapshot_of_a_refused_token_and_of_a_failure() {
+async fn case_11_34_the_snapshot_of_a_rejected_token_and_of_a_failure() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     cache.invalidate(&caller.await.unwrap().unwrap());
     let refused = cache.snapshot();
     assert!(refused.is_rejected() && !refused.is_ready() && !refused.is_fetching());
@@ -111,7 +111,7 @@ async fn case_11_34_the_snapshot_of_a_refused_token_and_of_a_failure() {
     );
 
     let caller = call(&cache);
-    source.answer(rejected()).await;
+    source.respond(rejected()).await;
     caller.await.unwrap().unwrap_err();
     let failed = cache.snapshot();
     assert!(!failed.is_ready() && !failed.is_fetching() && failed.is_rejected());
@@ -126,9 +126,31 @@ async fn case_11_34_the_snapshot_of_a_refused_token_and_of_a_failure() {
     assert!(cache.snapshot().retry_in().is_none() && cache.snapshot().last_error().is_some());
 
     let caller = call(&cache);
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     caller.await.unwrap().unwrap();
     let mended = cache.snapshot();
     assert!(mended.is_ready() && !mended.is_rejected() && mended.last_error().is_none());
     assert_eq!(mended.generation(), Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_11_snapshots_are_equal_for_equal_states_and_errors() {
+    let cache = cache_drawing(
+        1.0,
+        ScriptedSource::new([token("t1"), rejected(), rejected()]),
+    );
+    assert_eq!(cache.snapshot(), cache.snapshot());
+    let empty = cache.snapshot();
+    cache.get().await.unwrap();
+    assert_ne!(cache.snapshot(), empty);
+    let fresh = cache.snapshot();
+    pass(secs(1800)).await;
+    assert_ne!(cache.snapshot(), fresh, "it is older");
+    cache.get().await.unwrap_err();
+    let failed = cache.snapshot();
+    assert_eq!(failed, failed.clone());
+    pass(secs(5)).await;
+    cache.get().await.unwrap_err();
+    assert_ne!(cache.snapshot().last_error().map(ToString::to_string), None);
+    assert_ne!(cache.snapshot(), failed);
 }

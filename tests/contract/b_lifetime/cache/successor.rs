@@ -1,4 +1,5 @@
-//! Cases 14 and 15: which successor of a token is taken, and what it is to those who hold the token.
+//! Cases 14 and 15: which successor of a token is taken, and what it is to those who hold the
+//! token.
 
 use std::time::Duration;
 
@@ -12,13 +13,13 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn case_14_a_token_that_is_over_on_arrival_is_a_failure_with_back_off() {
+async fn case_14_a_token_that_arrives_expired_is_backed_off_from() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let caller = call(&cache);
     let fetch = source.next().await;
     pass(secs(2)).await;
-    fetch.answer(token_for("t1", 2));
+    fetch.respond(token_for("t1", 2));
     let error = caller.await.unwrap().unwrap_err();
     assert!(
         error.is_no_token() && error.is_invalid_response(),
@@ -31,13 +32,13 @@ async fn case_14_a_token_that_is_over_on_arrival_is_a_failure_with_back_off() {
     assert_eq!(source.fetches(), 1);
     pass(NS).await;
     let caller = call(&cache);
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(caller.await.unwrap().unwrap().expose(), "t2");
     assert_eq!(source.fetches(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_a_token_older_than_its_lifetime_is_a_failure_whatever_the_numbers() {
+async fn case_14_a_token_older_than_its_lifetime_is_a_failure() {
     for age in [LIFETIME, LIFETIME + NS, Duration::MAX] {
         let source = ScriptedSource::new([token("t1").map(|new| new.aged(age))]);
         let cache = cache_drawing(1.0, source.clone());
@@ -51,7 +52,7 @@ async fn case_14_a_token_older_than_its_lifetime_is_a_failure_whatever_the_numbe
     assert_eq!(cache_drawing(1.0, just).get().await.unwrap().expose(), "t1");
 }
 
-/// A cache with `t1`, whose renewal is due now, that renews and gets `successor`.
+/// A cache with `t1`, whose refresh is due now, that refreshes and gets `successor`.
 async fn refreshed_by(
     successor: impl Fn(usize) -> Result<NewToken, Error> + Send + Sync + 'static,
 ) -> (TokenCache, LoggedSource) {
@@ -66,7 +67,7 @@ async fn refreshed_by(
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_a_successor_that_ends_before_a_good_token_is_not_taken() {
+async fn case_14_a_successor_that_expires_earlier_is_not_taken() {
     let (cache, source) = refreshed_by(|_| token_for("t2", 629)).await;
     assert_eq!(at_once(&cache).unwrap().expose(), "t1");
     assert!(cache.snapshot().last_error().unwrap().is_invalid_response());
@@ -76,14 +77,14 @@ async fn case_14_a_successor_that_ends_before_a_good_token_is_not_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_a_successor_that_ends_with_the_good_token_is_taken() {
+async fn case_14_a_successor_that_expires_with_the_token_is_taken() {
     let (cache, _) = refreshed_by(|_| token_for("t2", 630)).await;
     assert_eq!(at_once(&cache).unwrap().expose(), "t2");
     assert_eq!(cache.snapshot().generation(), Some(2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_an_endpoint_that_repeats_itself_is_not_asked_in_a_tight_loop() {
+async fn case_14_an_endpoint_that_repeats_itself_makes_no_tight_loop() {
     let start = Instant::now();
     let (cache, source) =
         refreshed_by(move |_| token("t1").map(|new| new.aged(Instant::now() - start))).await;
@@ -92,16 +93,16 @@ async fn case_14_an_endpoint_that_repeats_itself_is_not_asked_in_a_tight_loop() 
         Some(secs(630)),
         "t1 was not extended"
     );
-    let renewal = start + secs(1170);
+    let refresh = start + secs(1170);
     traffic(&cache, millis(100), secs(60)).await;
     assert_eq!(
-        source.seconds_after(renewal),
+        source.seconds_after(refresh),
         [0.0, 1.0, 3.0, 7.0, 15.0, 31.0]
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_once_the_token_is_over_a_successor_may_end_before_any_other() {
+async fn case_14_after_expiry_a_successor_may_have_any_lifetime() {
     let source = ScriptedSource::new([token("t1"), token_for("t2", 2)]);
     let cache = cache_drawing(0.0, source.clone());
     cache.get().await.unwrap();
@@ -112,7 +113,7 @@ async fn case_14_once_the_token_is_over_a_successor_may_end_before_any_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_after_a_rejection_any_usable_successor_is_taken_however_short() {
+async fn case_14_after_a_rejection_any_valid_successor_is_taken() {
     let source = ScriptedSource::new([token("t1"), token_for("t2", 2)]);
     let cache = cache_drawing(0.0, source.clone());
     cache.invalidate(&cache.get().await.unwrap());
@@ -136,7 +137,7 @@ async fn case_15_the_same_string_with_a_later_end_is_an_extension() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_15_an_extended_token_is_still_the_one_that_its_holders_know() {
+async fn case_15_an_extended_token_keeps_its_generation() {
     let source = ScriptedSource::new([token("t1"), token("t1"), token("t2")]);
     let cache = cache_drawing(0.0, source.clone());
     let before = cache.get().await.unwrap();
@@ -161,7 +162,7 @@ async fn case_15_another_string_is_the_next_generation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_33a_a_refresh_that_repeats_the_rest_is_a_failed_refresh() {
+async fn case_14_33a_a_refresh_that_repeats_the_token_failed() {
     let klavi = TokenEndpoints::new(|endpoint, number| match endpoint {
         'R' => Reply::Rest,
         _ => issue(endpoint, number),
@@ -179,12 +180,12 @@ async fn case_14_33a_a_refresh_that_repeats_the_rest_is_a_failed_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_15_31_a_handle_from_before_an_extension_invalidates_the_extended_token() {
+async fn case_15_31_a_token_from_before_an_extension_invalidates_it() {
     let source = ManualSource::default();
     let (cache, first) = warm(&source).await;
     pass(secs(1350)).await;
     at_once(&cache).unwrap();
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     assert_eq!(at_once(&cache).unwrap().generation(), 1);
     cache.invalidate(&first);
     assert!(cache.snapshot().is_rejected());

@@ -61,7 +61,7 @@ impl SleepingHost {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_died_in_a_sleep_costs_one_fetch_and_every_caller_succeeds() {
+async fn a_token_that_expires_while_asleep_costs_one_fetch() {
     let host = SleepingHost::with_a_token().await;
     for sleeps in 1..=4 {
         host.sleep();
@@ -72,7 +72,7 @@ async fn a_token_that_died_in_a_sleep_costs_one_fetch_and_every_caller_succeeds(
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_sleep_a_request_that_is_not_resent_gets_its_401_and_the_next_one_succeeds() {
+async fn after_a_sleep_an_unresent_request_gets_its_401() {
     let host = SleepingHost::with_a_token().await;
     host.sleep();
     assert_eq!(
@@ -91,7 +91,7 @@ async fn after_a_sleep_a_request_that_is_not_resent_gets_its_401_and_the_next_on
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_host_that_knows_it_slept_invalidates_the_token_and_spares_the_401() {
+async fn an_invalidation_after_a_sleep_avoids_the_401() {
     let host = SleepingHost::with_a_token().await;
     let token = host.cache.get().await.unwrap();
     host.sleep();

@@ -1,5 +1,5 @@
-//! Cases 12 and 14: in the margin a request waits for the successor of its token, and leaves with the
-//! token if there is none.
+//! Cases 12 and 14: in the margin a request waits for the successor of its token, and leaves with
+//! the token if there is none.
 
 use futures_util::future::join_all;
 use klavi_auth::Predecessor;
@@ -16,7 +16,7 @@ use crate::support::{
 async fn expiring(draw: f64, source: &ManualSource) -> klavi_auth::KlaviAuthLayer {
     let layer = layer_of(cache_drawing(draw, source.clone()));
     let first = call(layer.cache());
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     first.await.unwrap().unwrap();
     pass(secs(1775)).await;
     layer
@@ -52,7 +52,7 @@ async fn case_12_in_the_margin_requests_wait_for_one_fetch() {
     let fetch = source.next().await;
     assert!(matches!(&fetch.predecessor, Predecessor::Live(token) if token.expose() == "t1"));
     assert_eq!(inner.calls(), 0);
-    fetch.answer(token("t2"));
+    fetch.respond(token("t2"));
     for response in join_all(calls).await {
         assert_eq!(response.unwrap().unwrap().status(), 200);
     }
@@ -63,7 +63,7 @@ async fn case_12_in_the_margin_requests_wait_for_one_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_if_the_fetch_fails_they_leave_with_the_token_at_once() {
+async fn case_12_if_the_fetch_fails_requests_leave_with_the_token() {
     // With a draw of 0 there is no pause, and the next fetch could start at once.
     for draw in [0.0, 1.0] {
         let (source, inner) = (ManualSource::default(), Api::fine());
@@ -73,7 +73,7 @@ async fn case_12_if_the_fetch_fails_they_leave_with_the_token_at_once() {
             .collect();
         settle().await;
         assert_eq!((source.fetches(), inner.calls()), (2, 0));
-        source.answer(reset()).await;
+        source.respond(reset()).await;
         for response in join_all(calls).await {
             assert_eq!(response.unwrap().unwrap().status(), 200);
         }
@@ -85,7 +85,7 @@ async fn case_12_if_the_fetch_fails_they_leave_with_the_token_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_nor_do_they_wait_again_after_a_long_wait_for_readiness() {
+async fn case_12_requests_do_not_wait_again_after_slow_readiness() {
     for draw in [0.0, 1.0] {
         let (source, inner) = (ManualSource::default(), Api::fine());
         let limit = ConcurrencyLimit::new(inner.clone(), 1);
@@ -94,7 +94,7 @@ async fn case_12_nor_do_they_wait_again_after_a_long_wait_for_readiness() {
         let call = tokio::spawn(service.oneshot(get(GOOD)));
         settle().await;
         blocker.ready().await.unwrap();
-        source.answer(reset()).await;
+        source.respond(reset()).await;
         pass(secs(20)).await;
         assert_eq!((source.fetches(), inner.calls()), (2, 0));
         drop(blocker);
@@ -107,11 +107,11 @@ async fn case_12_nor_do_they_wait_again_after_a_long_wait_for_readiness() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_while_the_pause_runs_requests_leave_at_once() {
+async fn case_12_during_the_backoff_requests_leave_at_once() {
     let (source, inner) = (ManualSource::default(), Api::fine());
     let service = expiring(1.0, &source).await.layer(inner.clone());
     let first = tokio::spawn(service.clone().oneshot(get(GOOD)));
-    source.answer(reset()).await;
+    source.respond(reset()).await;
     first.await.unwrap().unwrap();
     for _ in 0..3 {
         assert_eq!(
@@ -128,7 +128,7 @@ async fn case_12_while_the_pause_runs_requests_leave_at_once() {
     let second = tokio::spawn(service.oneshot(get(GOOD)));
     settle().await;
     assert_eq!((source.fetches(), inner.calls()), (3, 4));
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(second.await.unwrap().unwrap().status(), 200);
     assert_eq!(inner.bearers().last().unwrap(), "Bearer t2");
 }
@@ -164,18 +164,18 @@ async fn case_12_a_silent_endpoint_leaves_time_to_send_the_token() {
     let call = tokio::spawn(service.oneshot(get(GOOD)));
     settle().await;
     assert_eq!((source.fetches(), inner.calls()), (2, 5));
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!((source.fetches(), &*inner.bearers()[5]), (2, "Bearer t2"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_so_does_a_fetch_that_began_before_the_margin() {
+async fn case_12_a_fetch_from_before_the_margin_leaves_time_too() {
     let (source, inner) = (ManualSource::default(), Api::fine());
     let layer = layer_of(cache_drawing(0.0, source.clone()));
     let service = layer.layer(inner.clone());
     let first = call(layer.cache());
-    source.answer(token_for("t1", 60)).await;
+    source.respond(token_for("t1", 60)).await;
     first.await.unwrap().unwrap();
     let start = Instant::now();
     // The token is due after 45 s, and expiring after 52.5 s.
@@ -199,7 +199,7 @@ async fn case_12_so_does_a_fetch_that_began_before_the_margin() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_14_after_a_401_a_successor_with_a_shorter_life_is_taken() {
+async fn case_14_after_a_401_a_shorter_lifetime_is_accepted() {
     let source = ScriptedSource::new([token("t1"), token_for("t2", 5)]);
     let inner = only("Bearer t2");
     assert_eq!(

@@ -18,7 +18,7 @@ async fn quiet(duration: Duration) {
     settle().await;
 }
 
-/// When the source was asked, in whole seconds after `start`.
+/// When the source was called, in whole seconds after `start`.
 fn asked(source: &LoggedSource, start: Instant) -> Vec<u64> {
     source
         .seconds_after(start)
@@ -28,7 +28,7 @@ fn asked(source: &LoggedSource, start: Instant) -> Vec<u64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_keep_alive_renews_without_traffic_and_the_first_request_does_not_wait() {
+async fn case_20_background_refresh_replaces_tokens_without_traffic() {
     let source = LoggedSource::new(|n| token(&format!("t{n}")));
     let cache = background_cache(0.0, source.clone());
     cache.get().await.unwrap();
@@ -40,7 +40,7 @@ async fn case_20_keep_alive_renews_without_traffic_and_the_first_request_does_no
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_keep_alive_begins_with_the_first_fetch_and_goes_on_when_it_fails() {
+async fn case_20_background_refresh_starts_with_the_first_fetch() {
     let source = LoggedSource::new(|n| {
         if n == 1 {
             Err(Error::permanent("no"))
@@ -63,7 +63,7 @@ async fn case_20_keep_alive_begins_with_the_first_fetch_and_goes_on_when_it_fail
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_keep_alive_ends_when_the_last_handle_is_dropped() {
+async fn case_20_background_refresh_ends_with_the_last_handle() {
     let source = LoggedSource::new(|n| token(&format!("t{n}")));
     let cache = background_cache(0.0, source.clone());
     let clone = cache.clone();
@@ -79,23 +79,23 @@ async fn case_20_keep_alive_ends_when_the_last_handle_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_keep_alive_ends_with_the_flight_that_outlives_the_last_handle() {
+async fn case_20_background_refresh_ends_with_the_last_flight() {
     let source = ManualSource::default();
     let cache = background_cache(0.0, source.clone());
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     caller.await.unwrap().unwrap();
     pass(secs(1351)).await;
-    let renewal = source.next().await;
+    let refresh = source.next().await;
     drop(cache);
     settle().await;
-    renewal.answer(token("t2"));
+    refresh.respond(token("t2"));
     settle().await;
     assert_eq!((source.fetches(), alive_tasks()), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_keep_alive_survives_failures_while_the_token_lives() {
+async fn case_20_background_refresh_survives_failures() {
     let source = LoggedSource::new(|n| match n {
         2 | 4 => reset(),
         3 => panic!("the source panics"),
@@ -112,7 +112,7 @@ async fn case_20_keep_alive_survives_failures_while_the_token_lives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_36_keep_alive_goes_on_when_the_token_is_lost() {
+async fn case_20_36_background_refresh_goes_on_without_a_token() {
     let source = LoggedSource::new(|n| match n {
         1 => token("t1"),
         2 => Err(Error::transient("503").with_retry_after(secs(300))),
@@ -135,7 +135,7 @@ async fn case_20_36_keep_alive_goes_on_when_the_token_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_keep_alive_follows_a_successor_that_is_due_earlier() {
+async fn case_20_background_refresh_follows_an_earlier_due_time() {
     let source = LoggedSource::new(|n| {
         if n == 1 {
             token("t1")
@@ -154,7 +154,7 @@ async fn case_20_keep_alive_follows_a_successor_that_is_due_earlier() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_keep_alive_is_one_task_however_many_tokens_come_in() {
+async fn case_20_background_refresh_is_one_task_for_all_tokens() {
     let source = LoggedSource::new(|n| token(&format!("t{n}")));
     let cache = background_cache(0.0, source.clone());
     for _ in 0..20 {
@@ -166,11 +166,11 @@ async fn case_20_keep_alive_is_one_task_however_many_tokens_come_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_keep_alive_and_requests_share_one_renewal() {
+async fn case_20_background_refresh_and_requests_share_one_flight() {
     let source = ManualSource::default();
     let cache = background_cache(0.0, source.clone());
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     caller.await.unwrap().unwrap();
     pass(secs(1351)).await;
     for _ in 0..100 {
@@ -178,12 +178,12 @@ async fn case_20_keep_alive_and_requests_share_one_renewal() {
     }
     settle().await;
     assert_eq!(source.fetches(), 2);
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(at_once(&cache).unwrap().expose(), "t2");
 }
 
 #[test]
-fn case_20_30_keep_alive_that_was_lost_with_its_runtime_comes_back_with_the_next_token() {
+fn case_20_30_background_refresh_restarts_with_the_next_token() {
     let source = LoggedSource::new(|n| token(&format!("t{n}")));
     let cache = background_cache(0.0, source.clone());
     let first = runtime();
@@ -203,7 +203,7 @@ fn case_20_30_keep_alive_that_was_lost_with_its_runtime_comes_back_with_the_next
 }
 
 #[test]
-fn case_20_30_background_refresh_lost_with_its_runtime_is_not_waited_for() {
+fn case_20_30_background_refresh_that_is_lost_is_replaced() {
     let source = LoggedSource::tokens();
     let cache = background_cache(0.0, source.clone());
     let first = runtime();
@@ -221,7 +221,7 @@ fn case_20_30_background_refresh_lost_with_its_runtime_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_33a_keep_alive_goes_to_auth_while_refresh_is_down() {
+async fn case_20_33a_background_refresh_uses_auth_if_refresh_is_down() {
     for (failure, calls) in [
         (
             Reply::Http(500, ""),
@@ -245,7 +245,7 @@ async fn case_20_33a_keep_alive_goes_to_auth_while_refresh_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_34_keep_alive_goes_on_through_an_outage_of_everything() {
+async fn case_20_34_background_refresh_survives_a_full_outage() {
     let klavi = TokenEndpoints::new(|endpoint, number| match (endpoint, number) {
         ('A', 1 | 12) => issue('A', number),
         _ => Reply::Http(500, ""),
@@ -268,7 +268,7 @@ async fn case_20_34_keep_alive_goes_on_through_an_outage_of_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_35_keep_alive_without_a_token_pauses_for_5_s_to_5_min_while_keys_are_rejected() {
+async fn case_20_35_with_rejected_keys_it_pauses_for_5_s_to_5_min() {
     let source = LoggedSource::new(|_| crate::support::rejected());
     let cache = background_cache(0.0, source.clone());
     let start = Instant::now();
@@ -285,7 +285,7 @@ async fn case_20_35_keep_alive_without_a_token_pauses_for_5_s_to_5_min_while_key
 }
 
 #[test]
-fn case_20_30_keep_alive_goes_on_in_the_runtime_of_the_next_caller() {
+fn case_20_30_background_refresh_moves_to_the_next_runtime() {
     let source = LoggedSource::new(|n| token(&format!("t{n}")));
     let cache = background_cache(0.0, source.clone());
     let (still, second) = (runtime(), runtime());
@@ -319,7 +319,7 @@ fn case_20_30_keep_alive_goes_on_in_the_runtime_of_the_next_caller() {
 }
 
 #[test]
-fn case_20_30_keep_alive_that_stood_still_with_its_fetch_goes_on_with_the_next() {
+fn case_20_30_background_refresh_goes_on_after_a_stalled_fetch() {
     let source = ManualSource::default();
     let cache = background_cache(0.0, source.clone());
     let (still, second) = (runtime(), runtime());
@@ -330,12 +330,12 @@ fn case_20_30_keep_alive_that_stood_still_with_its_fetch_goes_on_with_the_next()
     second.block_on(async {
         pass(secs(20)).await;
         let caller = call(&cache);
-        source.answer(token("t2")).await;
+        source.respond(token("t2")).await;
         assert_eq!(caller.await.unwrap().unwrap().expose(), "t2");
         settle().await;
         assert_eq!((source.fetches(), alive_tasks()), (2, 1));
         quiet(secs(1351)).await;
-        source.answer(token("t3")).await;
+        source.respond(token("t3")).await;
         assert_eq!(at_once(&cache).unwrap().expose(), "t3");
     });
     still.block_on(async {

@@ -19,7 +19,7 @@ fn bearer_cache(klavi: &TokenEndpoints, draw: f64) -> TokenCache {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_22_a_bearer_is_used_without_a_call_and_refreshed_while_it_lives() {
+async fn case_22_a_bearer_is_used_and_refreshed_while_it_lives() {
     let klavi = TokenEndpoints::new(issue);
     let cache = bearer_cache(&klavi, 0.0);
     assert_eq!(in_no_time(&cache).await.unwrap().expose(), "bearer");
@@ -31,7 +31,7 @@ async fn case_22_a_bearer_is_used_without_a_call_and_refreshed_while_it_lives() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_22_a_bearer_first_used_near_its_end_is_used_to_its_end() {
+async fn case_22_a_bearer_first_used_near_expiry_serves_until_expiry() {
     let klavi = TokenEndpoints::new(|_, _| Reply::Http(500, ""));
     let cache = bearer_cache(&klavi, 0.0);
     pass(LIFETIME - secs(8)).await;
@@ -53,7 +53,7 @@ async fn case_22_a_bearer_first_used_near_its_end_is_used_to_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_22_a_bearer_that_expired_before_its_first_use_needs_keys() {
+async fn case_22_a_bearer_that_expired_before_use_needs_keys() {
     for (early, is_used) in [(NS, true), (secs(0), false)] {
         let klavi = TokenEndpoints::new(issue);
         let cache = bearer_cache(&klavi, 0.0);
@@ -66,7 +66,7 @@ async fn case_22_a_bearer_that_expired_before_its_first_use_needs_keys() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_22_two_caches_of_one_source_each_have_one_refresh_after_a_rejection() {
+async fn case_22_each_cache_has_one_refresh_after_a_rejection() {
     let klavi = TokenEndpoints::new(|_, _| Reply::Http(401, ""));
     let source = Arc::new(klavi.source_of(bearer()));
     let caches = [
@@ -76,7 +76,7 @@ async fn case_22_two_caches_of_one_source_each_have_one_refresh_after_a_rejectio
     for cache in &caches {
         cache.invalidate(&in_no_time(cache).await.unwrap());
     }
-    // Then keys are needed, now and whenever the pause of 5 s is over.
+    // Then keys are needed, now and after each backoff of 5 s.
     for _ in 0..4 {
         for cache in &caches {
             let error = in_no_time(cache).await.unwrap_err();
@@ -105,7 +105,7 @@ async fn case_22_each_rejected_token_has_a_refresh_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_22_a_refresh_after_a_rejection_that_fails_in_passing_is_tried_again() {
+async fn case_22_a_transient_failure_after_a_rejection_is_retried() {
     let klavi = TokenEndpoints::new(|_, number| match number {
         // A flight, with its three attempts, and one of the next.
         1..=4 => Reply::Http(500, ""),

@@ -1,4 +1,4 @@
-//! Cases 16 to 21: nobody waits for a refresh ahead of expiry, and which endpoint is called.
+//! Cases 16 to 21: no caller waits for a refresh ahead of expiry, and which endpoint is called.
 
 use klavi_auth::{Predecessor, TokenCache};
 
@@ -10,12 +10,12 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn case_16_1000_requests_leave_at_once_during_one_slow_renewal() {
+async fn case_16_1000_requests_leave_at_once_during_a_slow_refresh() {
     let (cache, source) = aging_cache(0.0).await;
     for _ in 0..1000 {
         assert_eq!(at_once(&cache).unwrap().expose(), "t1");
     }
-    let renewal = source.next().await;
+    let refresh = source.next().await;
     pass(secs(9)).await;
     for _ in 0..1000 {
         assert_eq!(at_once(&cache).unwrap().expose(), "t1");
@@ -23,7 +23,7 @@ async fn case_16_1000_requests_leave_at_once_during_one_slow_renewal() {
     settle().await;
     assert_eq!(source.fetches(), 2);
 
-    renewal.answer(token("t2"));
+    refresh.respond(token("t2"));
     settle().await;
     let second = at_once(&cache).unwrap();
     assert_eq!((second.expose(), second.generation()), ("t2", 2));
@@ -31,20 +31,20 @@ async fn case_16_1000_requests_leave_at_once_during_one_slow_renewal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_17_19_the_source_learns_which_token_it_replaces_and_whether_it_lives() {
+async fn case_17_19_the_source_gets_the_predecessor_and_its_state() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let caller = call(&cache);
     let first = source.next().await;
     assert!(matches!(first.predecessor, Predecessor::None));
-    first.answer(token("t1"));
+    first.respond(token("t1"));
     caller.await.unwrap().unwrap();
 
     pass(secs(1350)).await;
     at_once(&cache).unwrap();
-    let renewal = source.next().await;
-    assert!(matches!(&renewal.predecessor, Predecessor::Live(t) if t.expose() == "t1"));
-    renewal.answer(token("t2"));
+    let refresh = source.next().await;
+    assert!(matches!(&refresh.predecessor, Predecessor::Live(t) if t.expose() == "t1"));
+    refresh.respond(token("t2"));
     settle().await;
 
     pass(LIFETIME).await;
@@ -55,7 +55,7 @@ async fn case_17_19_the_source_learns_which_token_it_replaces_and_whether_it_liv
     );
     let after = source.next().await;
     assert!(matches!(&after.predecessor, Predecessor::Expired(t) if t.expose() == "t2"));
-    after.answer(token("t3"));
+    after.respond(token("t3"));
 
     cache.invalidate(&waiting.await.unwrap());
     assert!(poll_once(&mut held(&cache)).is_pending());
@@ -64,7 +64,7 @@ async fn case_17_19_the_source_learns_which_token_it_replaces_and_whether_it_liv
 }
 
 #[test]
-fn case_20_a_cache_is_built_without_a_runtime_and_asks_for_nothing() {
+fn case_20_building_a_cache_needs_no_runtime_and_no_fetch() {
     let source = ManualSource::default();
     let cache = TokenCache::builder(source.clone())
         .background_refresh(true)
@@ -77,7 +77,7 @@ fn case_20_a_cache_is_built_without_a_runtime_and_asks_for_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_without_traffic_there_are_no_token_calls_and_no_tasks() {
+async fn case_20_without_traffic_there_are_no_calls_and_no_tasks() {
     let source = ScriptedSource::tokens();
     let cache = cache_drawing(0.0, source.clone());
     pass(secs(86_400)).await;
@@ -102,7 +102,7 @@ async fn case_21_a_warm_up_fetches_once_and_costs_nothing_when_warm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_21_a_warm_up_that_fails_says_why_and_a_later_one_succeeds() {
+async fn case_21_a_failed_warm_up_says_why_and_can_be_repeated() {
     let source = ScriptedSource::new([rejected(), token("t1")]);
     let cache = cache_drawing(0.0, source.clone());
     let error = cache.warm_up().await.unwrap_err();
@@ -117,7 +117,7 @@ async fn case_21_a_warm_up_that_fails_says_why_and_a_later_one_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_19_45_without_a_live_token_the_source_never_calls_refresh() {
+async fn case_19_45_without_a_live_token_refresh_is_never_called() {
     let klavi = TokenEndpoints::new(|_, _| Reply::Http(500, ""));
     let (source, old) = (klavi.source(), some_token().await);
     for failures in [0, 1, 2, 3] {
@@ -133,7 +133,7 @@ async fn case_19_45_without_a_live_token_the_source_never_calls_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_18_33a_a_404_of_refresh_is_remembered_for_an_hour_to_the_nanosecond() {
+async fn case_18_33a_a_404_of_refresh_is_remembered_for_an_hour() {
     let klavi = TokenEndpoints::new(|endpoint, number| match endpoint {
         'R' => Reply::Http(404, ""),
         _ => issue('A', number),
@@ -168,7 +168,7 @@ async fn case_18_33a_a_401_or_403_of_refresh_is_not_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_19_34_whatever_failed_refresh_auth_is_called_at_once_at_expiry() {
+async fn case_19_34_at_expiry_auth_is_called_at_once() {
     let ways = refresh_failures()
         .into_iter()
         .chain([Reply::Throttled(300)]);

@@ -1,4 +1,4 @@
-//! Case 22 over sockets: a bearer that somebody else obtained, and no keys.
+//! Case 22 over sockets: a bearer that was obtained elsewhere, and no keys.
 
 use std::sync::Arc;
 
@@ -10,22 +10,22 @@ use klavi_auth::{
 };
 
 use crate::support::sockets::{
-    Caller, LIFETIME, TO_RENEWAL, TestStack, Transport, chain, client, fault, flight_ended, http1,
+    Caller, LIFETIME, TO_REFRESH, TestStack, Transport, chain, client, fault, flight_ended, http1,
     pass, reason, secs, soon, through_each,
 };
 
 #[tokio::test]
-async fn case_22_a_bearer_is_used_without_a_call_and_renewed_by_refresh() {
+async fn case_22_a_bearer_is_used_and_refreshed() {
     through_each(async |stack| {
         let layer = stack.with_bearer();
         let client = client(&layer);
         assert_eq!(client.status(stack.get("echo")).await, 200);
         assert_eq!(stack.counts(), [0, 0, 1, 0]);
-        for renewals in 1..=2 {
-            pass(TO_RENEWAL).await;
+        for refreshes in 1..=2 {
+            pass(TO_REFRESH).await;
             assert_eq!(client.status(stack.get("echo")).await, 200);
             flight_ended(&layer).await;
-            assert_eq!(stack.counts(), [0, renewals, renewals + 1, 0]);
+            assert_eq!(stack.counts(), [0, refreshes, refreshes + 1, 0]);
         }
         assert_eq!(client.status(stack.get("echo")).await, 200);
         assert_eq!(stack.tokens_sent(), [1, 1, 2, 3]);
@@ -34,7 +34,7 @@ async fn case_22_a_bearer_is_used_without_a_call_and_renewed_by_refresh() {
 }
 
 #[tokio::test]
-async fn case_22_a_bearer_first_used_near_its_end_is_used_to_its_end() {
+async fn case_22_a_bearer_first_used_near_expiry_serves_until_expiry() {
     through_each(async |stack| {
         let layer = stack.with_bearer();
         let client = client(&layer);
@@ -53,7 +53,7 @@ async fn case_22_a_bearer_first_used_near_its_end_is_used_to_its_end() {
 }
 
 #[tokio::test]
-async fn case_22_an_expired_bearer_is_an_error_that_asks_for_keys_and_nobody_is_called() {
+async fn case_22_an_expired_bearer_is_an_error_that_asks_for_keys() {
     through_each(async |stack| {
         let layer = stack.with_bearer();
         let client = client(&layer);
@@ -79,7 +79,7 @@ async fn case_22_an_expired_bearer_is_an_error_that_asks_for_keys_and_nobody_is_
 }
 
 #[tokio::test]
-async fn case_22_a_bearer_that_was_over_before_its_first_use_is_an_error_that_asks_for_keys() {
+async fn case_22_a_bearer_expired_before_its_first_use_is_an_error() {
     through_each(async |stack| {
         let layer = stack.with_bearer();
         pass(LIFETIME).await;
@@ -95,7 +95,7 @@ async fn case_22_a_bearer_that_was_over_before_its_first_use_is_an_error_that_as
 }
 
 #[tokio::test]
-async fn case_22_44a_a_rejected_bearer_is_refreshed_once_and_then_keys_are_needed() {
+async fn case_22_44a_a_rejected_bearer_is_refreshed_once() {
     through_each(async |stack| {
         let layer = stack.with_bearer();
         let client = client(&layer);
@@ -107,10 +107,10 @@ async fn case_22_44a_a_rejected_bearer_is_refreshed_once_and_then_keys_are_neede
             assert!(reason(&response).unwrap().is_keys_needed());
         }
         assert_eq!(stack.counts(), [0, 1, 20, 20]);
-        // Now a suspect: what is sent with it gets the API's own answer, and nobody is called
-        // again.
+        // Now a suspect: what is sent with it gets the API's own response, and no endpoint is
+        // called again.
         for requests in 21..=23 {
-            let response = client.answer(stack.get("echo")).await;
+            let response = client.response(stack.get("echo")).await;
             assert_eq!(response.status(), 401);
             assert!(reason(&response).unwrap().is_keys_needed());
             assert_eq!(stack.counts(), [0, 1, requests, requests]);
@@ -125,7 +125,7 @@ async fn case_22_44a_a_rejected_bearer_is_refreshed_once_and_then_keys_are_neede
 }
 
 #[tokio::test]
-async fn case_22_45_a_rejected_bearer_that_refresh_takes_is_replaced_and_the_request_resent() {
+async fn case_22_45_a_rejected_bearer_that_refreshes_is_replaced() {
     through_each(async |stack| {
         let layer = stack.with_bearer();
         stack.sandbox.fail_next(Endpoint::Resource, 1, fault(401));
@@ -137,12 +137,12 @@ async fn case_22_45_a_rejected_bearer_that_refresh_takes_is_replaced_and_the_req
 }
 
 #[tokio::test]
-async fn case_22_a_live_bearer_that_refresh_denies_is_used_to_its_end() {
+async fn case_22_a_live_bearer_serves_on_if_refresh_rejects_it() {
     through_each(async |stack| {
         let layer = stack.with_bearer();
         let client = client(&layer);
         assert_eq!(client.status(stack.get("echo")).await, 200);
-        pass(TO_RENEWAL).await;
+        pass(TO_REFRESH).await;
         stack
             .sandbox
             .fail_next(Endpoint::Refresh, 1, Fault::status(StatusCode::FORBIDDEN));
@@ -179,11 +179,11 @@ async fn two_caches() -> (TestStack, [KlaviAuthLayer; 2]) {
 }
 
 #[tokio::test]
-async fn case_22_each_cache_over_one_source_has_its_one_refresh_after_a_rejection() {
+async fn case_22_each_cache_has_one_refresh_after_a_rejection() {
     let (stack, layers) = two_caches().await;
     stack.sandbox.revoke_all();
     for (refreshes, layer) in (1..).zip(&layers) {
-        let response = client(layer).answer(stack.get("echo")).await;
+        let response = client(layer).response(stack.get("echo")).await;
         assert_eq!(response.status(), 401);
         assert!(reason(&response).unwrap().is_keys_needed());
         assert_eq!(stack.counts(), [0, refreshes, refreshes, refreshes]);
@@ -192,7 +192,7 @@ async fn case_22_each_cache_over_one_source_has_its_one_refresh_after_a_rejectio
     pass(secs(5)).await;
     for layer in &layers {
         assert!(
-            reason(&client(layer).answer(stack.get("echo")).await)
+            reason(&client(layer).response(stack.get("echo")).await)
                 .unwrap()
                 .is_keys_needed()
         );
@@ -202,7 +202,7 @@ async fn case_22_each_cache_over_one_source_has_its_one_refresh_after_a_rejectio
 }
 
 #[tokio::test]
-async fn case_22_a_rejection_in_one_cache_takes_no_refresh_from_another() {
+async fn case_22_a_rejection_costs_other_caches_no_refresh() {
     let (stack, layers) = two_caches().await;
     for (refreshes, layer) in (1..).zip(&layers) {
         stack.sandbox.fail_next(Endpoint::Resource, 1, fault(401));

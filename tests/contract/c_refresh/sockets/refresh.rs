@@ -10,12 +10,12 @@ use klavi_auth::{
 };
 
 use crate::support::sockets::{
-    Caller, LIFETIME, TO_RENEWAL, client, drawing, flight_ended, pass, secs, settle, soon,
+    Caller, LIFETIME, TO_REFRESH, client, drawing, flight_ended, pass, secs, settle, soon,
     through_each, until,
 };
 
 #[tokio::test]
-async fn case_16_nobody_waits_for_the_one_slow_renewal_of_an_aging_token() {
+async fn case_16_no_request_waits_for_a_slow_refresh() {
     through_each(async |stack| {
         let layer = stack.layer();
         let client = client(&layer);
@@ -23,7 +23,7 @@ async fn case_16_nobody_waits_for_the_one_slow_renewal_of_an_aging_token() {
         stack
             .sandbox
             .fail_next(Endpoint::Refresh, 1, Fault::never());
-        pass(TO_RENEWAL).await;
+        pass(TO_REFRESH).await;
         assert_eq!(layer.cache().snapshot().freshness(), Some(Freshness::Aging));
         for _ in 0..10 {
             let calls = join_all((0..100).map(|_| client.exchange(stack.get("echo"))));
@@ -40,12 +40,12 @@ async fn case_16_nobody_waits_for_the_one_slow_renewal_of_an_aging_token() {
 }
 
 #[tokio::test]
-async fn case_17_a_live_token_is_renewed_with_its_bearer_and_the_keys_stay_home() {
+async fn case_17_a_refresh_sends_the_bearer_and_no_keys() {
     through_each(async |stack| {
         let layer = stack.layer();
         let client = client(&layer);
         assert_eq!(client.status(stack.get("echo")).await, 200);
-        pass(TO_RENEWAL).await;
+        pass(TO_REFRESH).await;
         assert_eq!(client.status(stack.get("echo")).await, 200);
         flight_ended(&layer).await;
         assert_eq!(client.status(stack.get("echo")).await, 200);
@@ -83,7 +83,7 @@ async fn case_17_a_live_token_is_renewed_with_its_bearer_and_the_keys_stay_home(
 }
 
 #[tokio::test]
-async fn case_18_when_refresh_denies_the_bearer_auth_is_asked_once_and_nobody_notices() {
+async fn case_18_a_rejected_refresh_leads_to_one_auth_unnoticed() {
     through_each(async |stack| {
         let layer = stack.layer();
         let client = client(&layer);
@@ -91,7 +91,7 @@ async fn case_18_when_refresh_denies_the_bearer_auth_is_asked_once_and_nobody_no
         for (nth, denial) in [401, 403, 404].into_iter().enumerate() {
             let fault = Fault::status(StatusCode::from_u16(denial).unwrap());
             stack.sandbox.fail_next(Endpoint::Refresh, 1, fault);
-            pass(TO_RENEWAL).await;
+            pass(TO_REFRESH).await;
             assert_eq!(client.status(stack.get("echo")).await, 200, "{denial}");
             flight_ended(&layer).await;
             let nth = nth as u64 + 1;
@@ -108,7 +108,7 @@ async fn case_18_when_refresh_denies_the_bearer_auth_is_asked_once_and_nobody_no
 }
 
 #[tokio::test]
-async fn case_19_with_an_expired_token_auth_is_called_and_refresh_is_not_tried() {
+async fn case_19_with_an_expired_token_only_auth_is_called() {
     through_each(async |stack| {
         let layer = stack.layer();
         let client = client(&layer);
@@ -146,16 +146,16 @@ async fn case_20_without_traffic_no_token_is_fetched() {
 }
 
 #[tokio::test]
-async fn case_20_keep_alive_renews_without_traffic_until_the_last_handle_is_dropped() {
+async fn case_20_background_refresh_runs_until_the_last_handle_drops() {
     through_each(async |stack| {
         let builder = drawing(stack.builder(), &[0.0]).background_refresh(true);
         let layer = builder.build().unwrap();
         soon(layer.cache().warm_up()).await.unwrap();
-        for renewals in 1..=3 {
+        for refreshes in 1..=3 {
             settle().await;
-            pass(TO_RENEWAL).await;
-            until(|| layer.cache().snapshot().generation() == Some(renewals + 1)).await;
-            assert_eq!(stack.counts(), [1, renewals, 0, 0]);
+            pass(TO_REFRESH).await;
+            until(|| layer.cache().snapshot().generation() == Some(refreshes + 1)).await;
+            assert_eq!(stack.counts(), [1, refreshes, 0, 0]);
         }
         drop(layer);
         settle().await;

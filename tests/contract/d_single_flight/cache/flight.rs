@@ -1,4 +1,5 @@
-//! Cases 23 to 27: callers who start a flight, wait for it or leave it share one fetch and its result.
+//! Cases 23 to 27: callers who start a flight, wait for it or leave it share one fetch and its
+//! result.
 
 use std::{
     error::Error as _,
@@ -20,7 +21,7 @@ async fn case_23_100_callers_share_1_fetch_and_1_token() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     for caller in callers {
         let got = caller.await.unwrap().unwrap();
         assert_eq!((got.expose(), got.generation()), ("t1", 1));
@@ -33,7 +34,7 @@ async fn case_23_100_000_callers_share_1_fetch() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let all = tokio::spawn(join_all((0..100_000).map(|_| held(&cache))));
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     let got = all.await.unwrap();
     assert_eq!(got.len(), 100_000);
     assert!(
@@ -44,7 +45,7 @@ async fn case_23_100_000_callers_share_1_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_23_callers_that_come_one_after_the_other_join_the_flight_under_way() {
+async fn case_23_later_callers_join_the_running_flight() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let mut callers = Vec::new();
@@ -52,7 +53,7 @@ async fn case_23_callers_that_come_one_after_the_other_join_the_flight_under_way
         callers.push(call(&cache));
         pass(secs(1)).await;
     }
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     for caller in callers {
         assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
     }
@@ -60,7 +61,7 @@ async fn case_23_callers_that_come_one_after_the_other_join_the_flight_under_way
 }
 
 #[test]
-fn case_23_threads_that_start_together_share_1_fetch_per_generation() {
+fn case_23_threads_share_1_fetch_per_generation() {
     const THREADS: usize = 8;
     const ROUNDS: u64 = 200;
     let source = ScriptedSource::new((1..=ROUNDS).map(|n| token(&format!("t{n}"))));
@@ -91,7 +92,7 @@ fn case_23_threads_that_start_together_share_1_fetch_per_generation() {
 }
 
 #[test]
-fn case_23_many_tasks_on_many_threads_never_see_an_old_generation_again() {
+fn case_23_no_task_sees_an_older_generation_again() {
     let source = LoggedSource::new(|n| token(&format!("t{n}")));
     let cache = cache_drawing(0.0, source.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -150,7 +151,7 @@ async fn case_24_100_callers_share_1_failed_fetch_and_1_error() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
-    source.answer(rejected()).await;
+    source.respond(rejected()).await;
     let error = shared_failure(callers).await;
     assert!(error.is_no_token());
     assert_eq!(
@@ -170,23 +171,23 @@ async fn case_24_100_callers_share_the_bounded_retries_of_1_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_25_after_the_back_off_the_next_caller_starts_anew_and_succeeds() {
+async fn case_25_after_the_backoff_the_next_caller_succeeds() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let caller = call(&cache);
-    source.answer(rejected()).await;
+    source.respond(rejected()).await;
     caller.await.unwrap().unwrap_err();
     pass(secs(5) - NS).await;
     at_once(&cache).unwrap_err();
     pass(NS).await;
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
     assert_eq!(source.fetches(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_26_the_starter_is_dropped_and_the_flight_goes_on() {
+async fn case_26_a_flight_goes_on_when_its_starter_is_dropped() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let mut starter = held(&cache);
@@ -196,20 +197,20 @@ async fn case_26_the_starter_is_dropped_and_the_flight_goes_on() {
     drop(starter);
     settle().await;
     assert!(!fetch.is_dropped());
-    fetch.answer(token("t1"));
+    fetch.respond(token("t1"));
     assert_eq!(other.await.unwrap().unwrap().expose(), "t1");
     assert_eq!(at_once(&cache).unwrap().expose(), "t1");
     assert_eq!(source.fetches(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_26_the_starter_is_dropped_before_its_flight_ran_at_all() {
+async fn case_26_a_flight_runs_though_its_starter_is_dropped_first() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let mut starter = held(&cache);
     assert!(poll_once(&mut starter).is_pending());
     drop(starter);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     assert_eq!(at_once(&cache).unwrap().expose(), "t1");
     assert_eq!(source.fetches(), 1);
 }
@@ -225,7 +226,7 @@ async fn case_26_a_caller_that_was_never_polled_starts_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_26_waiters_are_dropped_and_nobody_else_notices() {
+async fn case_26_dropped_waiters_leave_the_others_unaffected() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
@@ -236,7 +237,7 @@ async fn case_26_waiters_are_dropped_and_nobody_else_notices() {
     settle().await;
     let after: Vec<_> = (0..100).map(|_| call(&cache)).collect();
     settle().await;
-    fetch.answer(token("t1"));
+    fetch.respond(token("t1"));
     for joined in join_all(after).await {
         assert_eq!(joined.unwrap().unwrap().expose(), "t1");
     }
@@ -279,7 +280,7 @@ async fn case_26_a_waiter_that_is_dropped_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_26_all_are_dropped_and_the_result_is_cached() {
+async fn case_26_if_all_are_dropped_the_result_is_cached() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let mut callers: Vec<_> = (0..100).map(|_| held(&cache)).collect();
@@ -291,24 +292,24 @@ async fn case_26_all_are_dropped_and_the_result_is_cached() {
     let fetch = source.next().await;
     drop(callers);
     pass(secs(5)).await;
-    fetch.answer(token("t1"));
+    fetch.respond(token("t1"));
     settle().await;
     assert_eq!(at_once(&cache).unwrap().expose(), "t1");
     assert_eq!(source.fetches(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_26_all_are_dropped_and_the_failure_is_remembered() {
+async fn case_26_if_all_are_dropped_the_failure_is_remembered() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     assert!(poll_once(&mut held(&cache)).is_pending());
-    source.answer(rejected()).await;
+    source.respond(rejected()).await;
     assert!(at_once(&cache).unwrap_err().is_no_token());
     assert_eq!(source.fetches(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_27_a_caller_that_is_not_polled_does_not_stall_the_others() {
+async fn case_27_a_caller_that_is_not_polled_stalls_no_others() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let mut starter = held(&cache);
@@ -317,7 +318,7 @@ async fn case_27_a_caller_that_is_not_polled_does_not_stall_the_others() {
     settle().await;
     let mut also_held = held(&cache);
     assert!(poll_once(&mut also_held).is_pending());
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     for other in others {
         assert_eq!(other.await.unwrap().unwrap().expose(), "t1");
     }
@@ -327,27 +328,27 @@ async fn case_27_a_caller_that_is_not_polled_does_not_stall_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_27_a_caller_that_is_polled_an_hour_later_gets_no_dead_token() {
+async fn case_27_a_caller_polled_an_hour_later_gets_a_valid_token() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let mut late = held(&cache);
     assert!(poll_once(&mut late).is_pending());
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     pass(Duration::from_secs(3600)).await;
     assert!(poll_once(&mut late).is_pending());
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(late.await.unwrap().expose(), "t2");
     assert_eq!(source.fetches(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_27_a_caller_that_is_always_too_late_gets_an_error_in_the_end() {
+async fn case_27_a_caller_that_is_always_too_late_gets_an_error() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let mut late = held(&cache);
     for n in 1..=4 {
         assert!(poll_once(&mut late).is_pending());
-        source.answer(token(&format!("t{n}"))).await;
+        source.respond(token(&format!("t{n}"))).await;
         pass(secs(3600)).await;
     }
     let error = got(late).unwrap_err();

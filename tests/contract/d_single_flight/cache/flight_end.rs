@@ -36,7 +36,7 @@ impl TokenSource for PanicsAtOnce {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_28_a_source_that_panics_before_it_returns_a_future_fails_its_waiters_only() {
+async fn case_28_a_source_that_panics_at_once_fails_its_waiters_only() {
     let fetches = Arc::new(AtomicUsize::new(0));
     let cache = cache_drawing(
         1.0,
@@ -70,7 +70,7 @@ impl Wake for Broken {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_28_a_waker_that_panics_keeps_nobody_else_from_the_token() {
+async fn case_28_a_waker_that_panics_costs_other_waiters_nothing() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let mut first = held(&cache);
@@ -82,7 +82,7 @@ async fn case_28_a_waker_that_panics_keeps_nobody_else_from_the_token() {
             .is_pending()
     );
     let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     assert!(
         callers.iter().all(tokio::task::JoinHandle::is_finished),
         "somebody was not woken"
@@ -107,13 +107,13 @@ async fn case_28_a_source_whose_future_panics_fails_its_waiters_only() {
     }
     assert_eq!(source.fetches(), 1);
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
     assert_eq!(source.fetches(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_28_a_source_that_panics_again_and_again_is_backed_off_from() {
+async fn case_28_a_source_that_keeps_panicking_is_backed_off_from() {
     let fetches = Arc::new(AtomicUsize::new(0));
     let cache = cache_drawing(
         1.0,
@@ -156,12 +156,12 @@ async fn case_29_a_flight_times_out_after_10_s_for_all_who_wait() {
 
     pass(secs(1)).await;
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_29_the_time_out_can_be_configured() {
+async fn case_29_the_timeout_can_be_configured() {
     let source = ManualSource::default();
     let cache = TokenCache::builder(source.clone())
         .flight_timeout(secs(3))
@@ -178,14 +178,14 @@ async fn case_29_the_time_out_can_be_configured() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_29_the_time_out_is_that_of_the_flight_with_all_its_attempts() {
+async fn case_29_the_timeout_covers_all_attempts_of_the_flight() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let mut waiter = held(&cache);
     assert!(poll_once(&mut waiter).is_pending());
     let first = source.next().await;
     pass(secs(6)).await;
-    first.answer(reset());
+    first.respond(reset());
     pass(secs(1)).await;
     let second = source.next().await;
     pass(secs(3) - MS).await;
@@ -197,7 +197,7 @@ async fn case_29_the_time_out_is_that_of_the_flight_with_all_its_attempts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_29_a_callers_own_shorter_deadline_does_not_touch_the_flight() {
+async fn case_29_a_callers_shorter_deadline_leaves_the_flight_alone() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let patient = call(&cache);
@@ -205,13 +205,13 @@ async fn case_29_a_callers_own_shorter_deadline_does_not_touch_the_flight() {
     assert!(timeout(secs(2), cache.get()).await.is_err());
     assert!(timeout(secs(2), cache.get()).await.is_err());
     assert!(!fetch.is_dropped());
-    fetch.answer(token("t1"));
+    fetch.respond(token("t1"));
     assert_eq!(patient.await.unwrap().unwrap().expose(), "t1");
     assert_eq!(source.fetches(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_29_a_refresh_that_times_out_is_no_answer_after_an_invalidation() {
+async fn case_29_a_refresh_timeout_does_not_count_after_invalidation() {
     let source = ManualSource::default();
     let (cache, first, refresh) = refreshing(&source).await;
     cache.invalidate(&first);
@@ -232,7 +232,7 @@ async fn case_29_a_refresh_that_times_out_is_no_answer_after_an_invalidation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_28_an_observer_that_panics_costs_nobody_a_token() {
+async fn case_28_an_observer_that_panics_costs_no_token() {
     let source = ManualSource::default();
     let cache = TokenCache::builder(source.clone())
         .observer(|event: &Event<'_>| {
@@ -243,7 +243,7 @@ async fn case_28_an_observer_that_panics_costs_nobody_a_token() {
         .build()
         .unwrap();
     let callers: Vec<_> = (0..10).map(|_| call(&cache)).collect();
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     for caller in callers {
         assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
     }
@@ -254,31 +254,31 @@ async fn case_28_an_observer_that_panics_costs_nobody_a_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_29_a_caller_that_is_polled_after_the_end_looks_again() {
+async fn case_29_a_caller_polled_after_expiry_looks_again() {
     let (cache, source) = cache_aged(1.0, 1795).await;
     let mut late = held(&cache);
     assert!(poll_once(&mut late).is_pending());
-    source.answer(reset()).await;
+    source.respond(reset()).await;
     pass(secs(5)).await;
     assert!(
         poll_once(&mut late).is_pending(),
         "the failure of a refresh is no answer to it"
     );
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(got(late).unwrap().expose(), "t2");
     assert_eq!(source.fetches(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_29_a_caller_that_is_polled_after_an_invalidation_looks_again() {
+async fn case_29_a_caller_polled_after_an_invalidation_looks_again() {
     let (cache, source) = cache_aged(1.0, 1795).await;
     let mut late = held(&cache);
     assert!(poll_once(&mut late).is_pending());
     let caller = call(&cache);
-    source.answer(reset()).await;
+    source.respond(reset()).await;
     cache.invalidate(&got(caller).unwrap().unwrap());
     assert!(poll_once(&mut late).is_pending());
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(got(late).unwrap().expose(), "t2");
     assert_eq!(source.fetches(), 3);
 }
@@ -301,9 +301,9 @@ async fn over_the_end() -> (
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_29_a_refresh_that_ends_well_after_the_token_did_is_for_all() {
+async fn case_29_a_refresh_that_succeeds_after_expiry_is_for_all() {
     let (source, fetch, callers) = over_the_end().await;
-    fetch.answer(token("t2"));
+    fetch.respond(token("t2"));
     settle().await;
     callers.into_iter().for_each(|caller| gets(caller, "t2"));
     assert_eq!(source.fetches(), 2);
@@ -323,30 +323,30 @@ async fn share_a_new_flight(
         "case 34: a backoff of its own"
     );
     pass(secs(9)).await;
-    fetch.answer(token("t2"));
+    fetch.respond(token("t2"));
     settle().await;
     callers.into_iter().for_each(|caller| gets(caller, "t2"));
     assert_eq!(source.fetches(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_29_a_refresh_that_fails_after_the_token_ended_is_no_answer() {
+async fn case_29_a_refresh_that_fails_after_expiry_does_not_count() {
     for failure in [reset(), NewToken::new("", secs(1))] {
         let (source, fetch, callers) = over_the_end().await;
-        fetch.answer(failure);
+        fetch.respond(failure);
         share_a_new_flight(&source, callers).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_28_29_a_refresh_that_panics_after_the_token_ended_is_no_answer() {
+async fn case_28_29_a_refresh_that_panics_after_expiry_does_not_count() {
     let (source, fetch, callers) = over_the_end().await;
     fetch.panic();
     share_a_new_flight(&source, callers).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_29_a_refresh_that_times_out_after_the_token_ended_is_no_answer() {
+async fn case_29_a_refresh_timeout_after_expiry_does_not_count() {
     let (source, fetch, callers) = over_the_end().await;
     pass(secs(4)).await;
     assert!(fetch.is_dropped());
@@ -354,9 +354,9 @@ async fn case_29_a_refresh_that_times_out_after_the_token_ended_is_no_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_29_35_rejected_keys_that_a_refresh_reports_are_an_answer_to_all() {
+async fn case_29_35_rejected_keys_found_by_a_refresh_count_for_all() {
     let (source, fetch, callers) = over_the_end().await;
-    fetch.answer(rejected());
+    fetch.respond(rejected());
     settle().await;
     for caller in callers {
         let error = got(caller).unwrap().unwrap_err();
@@ -369,7 +369,7 @@ async fn case_29_35_rejected_keys_that_a_refresh_reports_are_an_answer_to_all() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_29_silence_of_refresh_over_the_end_of_the_token_is_no_answer() {
+async fn case_29_a_silent_refresh_at_expiry_does_not_count() {
     let klavi = TokenEndpoints::new(|endpoint, number| match endpoint {
         'A' => issue('A', number),
         _ => Reply::Silence,

@@ -8,7 +8,7 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn case_31_invalidated_before_a_flight_the_next_caller_waits_for_the_next_token() {
+async fn case_31_after_invalidation_callers_wait_for_the_next_token() {
     let source = ManualSource::default();
     let (cache, first) = warm(&source).await;
     cache.invalidate(&first);
@@ -17,53 +17,53 @@ async fn case_31_invalidated_before_a_flight_the_next_caller_waits_for_the_next_
     assert!(!cache.snapshot().is_ready());
     let mut waiting = held(&cache);
     assert!(poll_once(&mut waiting).is_pending());
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(waiting.await.unwrap().expose(), "t2");
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_31_invalidated_during_a_flight_what_it_fetches_is_fetched_again() {
+async fn case_31_an_invalidation_during_a_flight_fetches_again() {
     let source = ManualSource::default();
     let (cache, first, before) = refreshing(&source).await;
     cache.invalidate(&first);
     let mut waiting = held(&cache);
     assert!(poll_once(&mut waiting).is_pending());
-    before.answer(token("stale"));
+    before.respond(token("stale"));
     settle().await;
     assert!(poll_once(&mut waiting).is_pending());
 
     let after = source.next().await;
     assert!(matches!(&after.predecessor, Predecessor::Rejected(t) if t.expose() == "t1"));
-    after.answer(token("t2"));
+    after.respond(token("t2"));
     let got = waiting.await.unwrap();
     assert_eq!((got.expose(), got.generation()), ("t2", 2));
     assert_eq!(source.fetches(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_31_invalidated_during_a_flight_that_fails_the_source_is_asked_again_at_once() {
+async fn case_31_invalidation_during_a_failing_flight_fetches_again() {
     for failure in [reset(), NewToken::new("", secs(1))] {
         let source = ManualSource::default();
         let (cache, first, before) = refreshing(&source).await;
         cache.invalidate(&first);
         let waiting = call(&cache);
-        before.answer(failure);
+        before.respond(failure);
         let again = source.next().await;
         assert!(
             matches!(&again.predecessor, Predecessor::Rejected(token) if token.expose() == "t1")
         );
-        again.answer(token("t2"));
+        again.respond(token("t2"));
         assert_eq!(waiting.await.unwrap().unwrap().expose(), "t2");
         assert_eq!(source.fetches(), 3);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_31_invalidated_during_a_flight_that_fails_for_good_the_cache_ends_without_a_token() {
+async fn case_31_a_permanent_failure_leaves_the_cache_empty() {
     let source = ManualSource::default();
     let (cache, first, before) = refreshing(&source).await;
     cache.invalidate(&first);
-    before.answer(crate::support::rejected());
+    before.respond(crate::support::rejected());
     settle().await;
     let error = at_once(&cache).unwrap_err();
     assert_eq!(
@@ -74,7 +74,7 @@ async fn case_31_invalidated_during_a_flight_that_fails_for_good_the_cache_ends_
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_31_a_failure_that_knew_nothing_of_an_invalidation_holds_nobody_back() {
+async fn case_31_a_failure_from_before_it_causes_no_backoff() {
     let source = ManualSource::default();
     let (cache, first) = warm_drawing(1.0, &source).await;
     pass(secs(1350)).await;
@@ -87,7 +87,7 @@ async fn case_31_a_failure_that_knew_nothing_of_an_invalidation_holds_nobody_bac
     assert!(hangs.is_dropped());
     // No backoff, and no error: they share a new flight.
     assert_eq!(source.fetches(), 3);
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     for caller in waiting {
         assert_eq!(caller.await.unwrap().unwrap().expose(), "t2");
     }
@@ -95,30 +95,30 @@ async fn case_31_a_failure_that_knew_nothing_of_an_invalidation_holds_nobody_bac
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_31_45_an_older_token_is_not_invalidated_and_its_string_may_come_back() {
+async fn case_31_45_an_older_token_invalidates_nothing() {
     let source = ManualSource::default();
     let (cache, first) = warm(&source).await;
     pass(secs(1350)).await;
     at_once(&cache).unwrap();
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     cache.invalidate(&first);
     assert_eq!(at_once(&cache).unwrap().expose(), "t2");
     pass(LIFETIME).await;
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     let third = caller.await.unwrap().unwrap();
     assert_eq!((third.expose(), third.generation()), ("t1", 3));
     assert_eq!(source.fetches(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_31_45_a_handle_invalidates_its_own_generation_and_no_later_one_of_its_string() {
+async fn case_31_45_a_token_invalidates_only_its_own_generation() {
     let source = ManualSource::default();
     let (cache, first) = warm(&source).await;
-    for renewal in ["t2", "t1"] {
+    for refresh in ["t2", "t1"] {
         pass(secs(1350)).await;
         at_once(&cache).unwrap();
-        source.answer(token(renewal)).await;
+        source.respond(token(refresh)).await;
     }
     let third = at_once(&cache).unwrap();
     assert_eq!((third.expose(), third.generation()), ("t1", 3));
@@ -129,34 +129,34 @@ async fn case_31_45_a_handle_invalidates_its_own_generation_and_no_later_one_of_
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_31_invalidated_while_a_flight_pauses_its_next_attempt_is_late_enough() {
+async fn case_31_an_attempt_after_the_invalidation_is_late_enough() {
     let source = ManualSource::default();
     let (cache, first) = warm_drawing(1.0, &source).await;
     pass(LIFETIME).await;
     let mut waiting = held(&cache);
     assert!(poll_once(&mut waiting).is_pending());
-    source.answer(reset()).await;
+    source.respond(reset()).await;
     cache.invalidate(&first);
     pass(secs(1)).await;
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(waiting.await.unwrap().expose(), "t2");
     assert_eq!(source.fetches(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_31_invalidated_after_a_flight_the_newer_token_stays() {
+async fn case_31_a_newer_token_stays_after_the_invalidation() {
     let source = ManualSource::default();
     let (cache, first) = warm(&source).await;
     pass(secs(1350)).await;
     at_once(&cache).unwrap();
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     cache.invalidate(&first);
     assert_eq!(at_once(&cache).unwrap().expose(), "t2");
     assert_eq!(source.fetches(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_31_invalidated_twice_is_invalidated_once() {
+async fn case_31_invalidating_twice_counts_once() {
     let source = ManualSource::default();
     let (cache, first) = warm(&source).await;
     cache.invalidate(&first);
@@ -165,7 +165,7 @@ async fn case_31_invalidated_twice_is_invalidated_once() {
     assert!(poll_once(&mut waiting).is_pending());
     let fetch = source.next().await;
     cache.invalidate(&first);
-    fetch.answer(token("t2"));
+    fetch.respond(token("t2"));
     assert_eq!(waiting.await.unwrap().expose(), "t2");
     cache.invalidate(&first);
     assert_eq!(at_once(&cache).unwrap().expose(), "t2");
@@ -173,13 +173,13 @@ async fn case_31_invalidated_twice_is_invalidated_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_31_invalidated_again_while_the_endpoint_fails_does_not_open_the_back_off() {
+async fn case_31_invalidating_again_does_not_end_the_backoff() {
     let source = ManualSource::default();
     let (cache, first) = warm(&source).await;
     cache.invalidate(&first);
     let caller = call(&cache);
     source
-        .answer(Err(
+        .respond(Err(
             klavi_auth::Error::transient("429").with_retry_after(secs(60))
         ))
         .await;

@@ -1,5 +1,5 @@
-//! Case 32: no lock is held while code of a user runs: a source, an error, a waker, an observer that
-//! calls back into the cache.
+//! Case 32: no lock is held while code of a user runs: a source, an error, a waker, an observer
+//! that calls back into the cache.
 
 use std::{
     fmt,
@@ -53,7 +53,7 @@ impl CallBack {
     }
 }
 
-/// A source that calls back when it is asked, and while its future runs.
+/// A source that calls back into the cache when it is called, and while its future runs.
 struct Nested(CallBack, LoggedSource);
 
 impl TokenSource for Nested {
@@ -109,7 +109,7 @@ impl fmt::Display for Cause {
 impl std::error::Error for Cause {}
 
 #[test]
-fn case_32_an_error_that_calls_back_when_it_is_dropped_does_not_deadlock() {
+fn case_32_an_error_that_calls_back_on_drop_does_not_deadlock() {
     for permanent in [false, true] {
         without_deadlock(move || {
             let back = CallBack::default();
@@ -124,8 +124,8 @@ fn case_32_an_error_that_calls_back_when_it_is_dropped_does_not_deadlock() {
             runtime().block_on(async {
                 let first = cache.get().await.unwrap();
                 back.0.token.set(first.clone()).unwrap();
-                // Errors replace errors, in flights that renew and in flights that are waited for;
-                // a success replaces the last.
+                // Errors replace errors, in flights that refresh and in flights that are waited
+                // for; a success replaces the last.
                 pass(secs(1170)).await;
                 while source.fetches() < 9 {
                     let _ = cache.get().await;
@@ -140,7 +140,7 @@ fn case_32_an_error_that_calls_back_when_it_is_dropped_does_not_deadlock() {
 }
 
 #[test]
-fn case_32_an_error_of_a_flight_that_was_given_up_is_dropped_outside_of_the_lock() {
+fn case_32_a_replaced_flights_error_is_dropped_without_the_lock() {
     without_deadlock(|| {
         let (back, source) = (CallBack::default(), ManualSource::default());
         let cache = cache_drawing(0.0, source.clone());
@@ -153,17 +153,17 @@ fn case_32_an_error_of_a_flight_that_was_given_up_is_dropped_outside_of_the_lock
         other.block_on(async {
             pass(secs(20)).await;
             let caller = crate::support::call(&cache);
-            source.answer(token("t2")).await;
+            source.respond(token("t2")).await;
             caller.await.unwrap().unwrap();
         });
-        stuck.answer(Err(Error::transient(Cause(back.clone()))));
+        stuck.respond(Err(Error::transient(Cause(back.clone()))));
         still.block_on(settle());
         assert_eq!(back.calls(), 1);
     });
 }
 
 #[test]
-fn case_30_32_an_error_that_a_lost_refresh_replaces_is_dropped_outside_of_the_lock() {
+fn case_30_32_an_error_is_replaced_without_the_lock() {
     for stands_still in [false, true] {
         without_deadlock(move || {
             let (back, source) = (CallBack::default(), ManualSource::default());
@@ -172,12 +172,12 @@ fn case_30_32_an_error_that_a_lost_refresh_replaces_is_dropped_outside_of_the_lo
             let first = runtime();
             let lost = first.block_on(async {
                 let caller = crate::support::call(&cache);
-                source.answer(token("t1")).await;
+                source.respond(token("t1")).await;
                 caller.await.unwrap().unwrap();
                 pass(secs(1350)).await;
                 crate::support::at_once(&cache).unwrap();
                 source
-                    .answer(Err(Error::transient(Cause(back.clone()))))
+                    .respond(Err(Error::transient(Cause(back.clone()))))
                     .await;
                 crate::support::at_once(&cache).unwrap();
                 let mut fetch = source.next().await;
@@ -228,7 +228,7 @@ fn case_32_wakers_that_call_back_do_not_deadlock() {
                         .is_pending()
                 );
             }
-            source.answer(token("t1")).await;
+            source.respond(token("t1")).await;
             for caller in callers {
                 assert_eq!(caller.await.unwrap().expose(), "t1");
             }
@@ -269,7 +269,7 @@ fn case_32_a_waker_that_drops_other_waiters_does_not_deadlock() {
                 );
                 callers.lock().unwrap().push(caller);
             }
-            source.answer(token("t1")).await;
+            source.respond(token("t1")).await;
             assert!(callers.lock().unwrap().is_empty());
         });
         assert_eq!(source.fetches(), 1);
@@ -321,7 +321,7 @@ fn case_32_no_lock_is_held_while_an_observer_runs() {
             built.invalidate(&first);
             built.get().await.unwrap();
         });
-        // Fetched, renewal failed, served all the same, invalidated, fetched.
+        // Fetched, refresh failed, served all the same, invalidated, fetched.
         assert_eq!(calls.load(Ordering::SeqCst), 5);
     });
 }

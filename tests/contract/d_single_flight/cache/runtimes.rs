@@ -1,5 +1,5 @@
-//! Cases 29a and 30: one cache and several runtimes: gone, not driven, or none at all. Nothing panics
-//! and nothing hangs.
+//! Cases 29a and 30: one cache and several runtimes: gone, not driven, or none at all. Nothing
+//! panics and nothing hangs.
 
 use std::{sync::mpsc, task::Poll, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 #[test]
-fn case_30_a_token_fetched_in_a_runtime_that_is_gone_is_used_in_another() {
+fn case_30_a_token_outlives_the_runtime_that_fetched_it() {
     let source = LoggedSource::new(|n| token(&format!("t{n}")));
     let cache = cache_drawing(0.0, source.clone());
     assert_eq!(runtime().block_on(cache.get()).unwrap().expose(), "t1");
@@ -25,7 +25,7 @@ fn case_30_a_token_fetched_in_a_runtime_that_is_gone_is_used_in_another() {
 }
 
 #[test]
-fn case_30_the_runtime_goes_mid_flight_and_the_waiters_in_another_elect_anew() {
+fn case_30_waiters_outside_a_lost_runtime_start_a_new_flight() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let (first, second) = (runtime(), runtime());
@@ -48,7 +48,7 @@ fn case_30_the_runtime_goes_mid_flight_and_the_waiters_in_another_elect_anew() {
     drop(first);
     assert!(lost.is_dropped());
     second.block_on(async {
-        source.answer(token("t1")).await;
+        source.respond(token("t1")).await;
         for waiter in waiters {
             assert_eq!(waiter.await.unwrap().unwrap().expose(), "t1");
         }
@@ -58,7 +58,7 @@ fn case_30_the_runtime_goes_mid_flight_and_the_waiters_in_another_elect_anew() {
 }
 
 #[test]
-fn case_30_the_runtime_goes_mid_flight_and_the_next_call_starts_anew() {
+fn case_30_the_next_call_replaces_a_lost_flight() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let first = runtime();
@@ -71,14 +71,14 @@ fn case_30_the_runtime_goes_mid_flight_and_the_next_call_starts_anew() {
     assert!(!cache.snapshot().is_fetching());
     runtime().block_on(async {
         let caller = call(&cache);
-        source.answer(token("t1")).await;
+        source.respond(token("t1")).await;
         assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
     });
     assert_eq!(source.fetches(), 2);
 }
 
 #[test]
-fn case_30_the_runtime_goes_before_its_flight_ran_at_all() {
+fn case_30_a_runtime_is_lost_before_its_flight_ran() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let first = runtime();
@@ -90,39 +90,39 @@ fn case_30_the_runtime_goes_before_its_flight_ran_at_all() {
     drop(first);
     runtime().block_on(async {
         let waiting = tokio::spawn(waiting);
-        source.answer(token("t1")).await;
+        source.respond(token("t1")).await;
         assert_eq!(waiting.await.unwrap().unwrap().expose(), "t1");
     });
     assert_eq!(source.fetches(), 1);
 }
 
 #[test]
-fn case_30_the_runtime_goes_while_a_flight_pauses_between_attempts() {
+fn case_30_a_runtime_is_lost_between_two_attempts() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let first = runtime();
     first.block_on(async {
         assert!(poll_once(&mut held(&cache)).is_pending());
-        source.answer(reset()).await;
+        source.respond(reset()).await;
     });
     drop(first);
     runtime().block_on(async {
         pass(secs(1)).await;
         let caller = call(&cache);
-        source.answer(token("t1")).await;
+        source.respond(token("t1")).await;
         assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
     });
     assert_eq!(source.fetches(), 2);
 }
 
 #[test]
-fn case_30_the_runtime_goes_with_a_renewal_and_the_token_is_used_and_renewed_elsewhere() {
+fn case_30_a_lost_refresh_is_repeated_in_another_runtime() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let first = runtime();
     let due = first.block_on(async {
         let caller = call(&cache);
-        source.answer(token("t1")).await;
+        source.respond(token("t1")).await;
         caller.await.unwrap().unwrap();
         pass(secs(1351)).await;
         at_once(&cache).unwrap();
@@ -133,14 +133,14 @@ fn case_30_the_runtime_goes_with_a_renewal_and_the_token_is_used_and_renewed_els
     runtime().block_on(async {
         pass(secs(1360)).await;
         assert_eq!(at_once(&cache).unwrap().expose(), "t1");
-        source.answer(token("t2")).await;
+        source.respond(token("t2")).await;
         assert_eq!(at_once(&cache).unwrap().expose(), "t2");
     });
     assert_eq!(source.fetches(), 3);
 }
 
 #[test]
-fn case_30_a_program_with_a_runtime_for_each_call_refreshes_by_backoff() {
+fn case_30_a_runtime_for_each_call_refreshes_by_backoff() {
     let source = ManualSource::default();
     // Long enough that it does not matter how long 50 runtimes take to make.
     let cache = TokenCache::builder(source.clone())
@@ -149,7 +149,7 @@ fn case_30_a_program_with_a_runtime_for_each_call_refreshes_by_backoff() {
     let cache = cache.build().unwrap();
     runtime().block_on(async {
         let caller = call(&cache);
-        source.answer(token_for("t1", 36_000)).await;
+        source.respond(token_for("t1", 36_000)).await;
         caller.await.unwrap().unwrap();
     });
     let mut calls_with_a_fetch = Vec::new();
@@ -176,7 +176,7 @@ fn case_30_a_flight_that_never_ran_costs_no_backoff() {
     let cache = cache_drawing(1.0, source.clone());
     runtime().block_on(async {
         let caller = call(&cache);
-        source.answer(token("t1")).await;
+        source.respond(token("t1")).await;
         caller.await.unwrap().unwrap();
     });
     // The runtime is dropped before it has run the refresh that starts in it.
@@ -189,7 +189,7 @@ fn case_30_a_flight_that_never_ran_costs_no_backoff() {
     runtime().block_on(async {
         pass(secs(1361)).await;
         assert_eq!(at_once(&cache).unwrap().expose(), "t1");
-        source.answer(token("t2")).await;
+        source.respond(token("t2")).await;
         assert_eq!(at_once(&cache).unwrap().expose(), "t2");
     });
 }
@@ -198,7 +198,7 @@ fn case_30_a_flight_that_never_ran_costs_no_backoff() {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
-fn case_29a_a_flight_starts_while_the_caller_that_caused_it_blocks_its_worker() {
+fn case_29a_a_flight_starts_while_its_caller_blocks_the_worker() {
     for background_refresh in [false, true] {
         let source = LoggedSource::new(|n| token(&format!("t{n}")));
         // No waiter's timer comes to help within the test's patience.
@@ -244,7 +244,7 @@ fn case_29a_a_flight_starts_while_the_caller_that_caused_it_blocks_its_worker() 
 }
 
 #[test]
-fn case_30_a_runtime_that_lives_but_is_not_driven_is_given_up_after_twice_the_time_out() {
+fn case_30_a_stalled_flight_is_replaced_after_twice_its_timeout() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let (still, other) = (runtime(), runtime());
@@ -261,7 +261,7 @@ fn case_30_a_runtime_that_lives_but_is_not_driven_is_given_up_after_twice_the_ti
         assert_eq!(source.fetches(), 1, "the first may still land");
         pass(secs(1)).await;
         let late = call(&cache);
-        source.answer(token("t2")).await;
+        source.respond(token("t2")).await;
         assert_eq!(late.await.unwrap().unwrap().expose(), "t2");
         settle().await;
         assert!(
@@ -271,7 +271,7 @@ fn case_30_a_runtime_that_lives_but_is_not_driven_is_given_up_after_twice_the_ti
         assert_eq!(early.await.unwrap().unwrap().expose(), "t2");
     });
 
-    stuck.answer(token("t1"));
+    stuck.respond(token("t1"));
     still.block_on(settle());
     assert_eq!(
         at_once(&cache).unwrap().expose(),
@@ -282,7 +282,7 @@ fn case_30_a_runtime_that_lives_but_is_not_driven_is_given_up_after_twice_the_ti
 }
 
 #[test]
-fn case_30_what_a_given_up_flight_brings_back_does_not_disturb_the_next_one() {
+fn case_30_a_stalled_flights_result_leaves_the_next_one_alone() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let (still, other) = (runtime(), runtime());
@@ -296,18 +296,18 @@ fn case_30_what_a_given_up_flight_brings_back_does_not_disturb_the_next_one() {
         call(&cache)
     };
     let next = other.block_on(source.next());
-    stuck.answer(crate::support::rejected());
+    stuck.respond(crate::support::rejected());
     still.block_on(settle());
     assert!(cache.snapshot().is_fetching() && cache.snapshot().last_error().is_none());
     other.block_on(async {
-        next.answer(token("t2"));
+        next.respond(token("t2"));
         assert_eq!(caller.await.unwrap().unwrap().expose(), "t2");
     });
     assert_eq!(source.fetches(), 2);
 }
 
 #[test]
-fn case_30_without_a_runtime_there_is_a_typed_error_and_the_next_call_works() {
+fn case_30_without_a_runtime_a_call_fails_and_the_next_works() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     for _ in 0..3 {
@@ -318,14 +318,14 @@ fn case_30_without_a_runtime_there_is_a_typed_error_and_the_next_call_works() {
     assert!(!cache.snapshot().is_fetching() && cache.snapshot().retry_in().is_none());
     runtime().block_on(async {
         let caller = call(&cache);
-        source.answer(token("t1")).await;
+        source.respond(token("t1")).await;
         assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
     });
     assert_eq!(source.fetches(), 1);
 }
 
 #[test]
-fn case_30_without_a_runtime_a_flight_of_another_thread_is_waited_for() {
+fn case_30_without_a_runtime_a_call_joins_another_flight() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let runtime = runtime();
@@ -336,14 +336,14 @@ fn case_30_without_a_runtime_a_flight_of_another_thread_is_waited_for() {
     runtime.block_on(settle());
     let mut outside = held(&cache);
     assert!(poll_once(&mut outside).is_pending());
-    runtime.block_on(source.answer(token("t1")));
+    runtime.block_on(source.respond(token("t1")));
     assert_eq!(got(outside).unwrap().expose(), "t1");
     assert_eq!(runtime.block_on(starter).unwrap().unwrap().expose(), "t1");
     assert_eq!(source.fetches(), 1);
 }
 
 #[test]
-fn case_30_a_runtime_that_has_shut_down_or_has_no_timer_is_a_typed_error() {
+fn case_30_a_runtime_shut_down_or_without_timer_is_an_error() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let gone = runtime();

@@ -1,5 +1,5 @@
-//! Case 30: a flight whose runtime is alive but not run. A waiter in another runtime has a timer and
-//! starts another flight.
+//! Case 30: a flight whose runtime is alive but not run. A waiter in another runtime has a timer
+//! and starts another flight.
 
 use std::{
     sync::Arc,
@@ -27,21 +27,21 @@ fn stalled() -> (TokenCache, ManualSource, Runtime, Fetch) {
 }
 
 #[test]
-fn case_30_a_lone_waiter_starts_its_own_flight_after_twice_the_timeout() {
+fn case_30_a_lone_waiter_acts_after_twice_the_timeout() {
     let (cache, source, _still, _fetch) = stalled();
     runtime().block_on(async {
         let caller = call(&cache);
         sleep(secs(19)).await;
         assert_eq!(source.fetches(), 1);
         sleep(secs(2)).await;
-        source.answer(token("t2")).await;
+        source.respond(token("t2")).await;
         assert_eq!(got(caller).unwrap().unwrap().expose(), "t2");
     });
     assert_eq!(source.fetches(), 2);
 }
 
 #[test]
-fn case_30_a_waiter_in_the_runtime_that_stands_still_does_not_hinder_others() {
+fn case_30_a_waiter_in_the_stalled_runtime_delays_no_others() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let still = runtime();
@@ -49,7 +49,7 @@ fn case_30_a_waiter_in_the_runtime_that_stands_still_does_not_hinder_others() {
     runtime().block_on(async {
         let caller = call(&cache);
         sleep(secs(21)).await;
-        source.answer(token("t2")).await;
+        source.respond(token("t2")).await;
         assert_eq!(got(caller).unwrap().unwrap().expose(), "t2");
     });
     assert_eq!(still.block_on(starter).unwrap().unwrap().expose(), "t2");
@@ -57,7 +57,7 @@ fn case_30_a_waiter_in_the_runtime_that_stands_still_does_not_hinder_others() {
 }
 
 #[test]
-fn case_30_a_waiter_that_moves_to_another_runtime_has_its_timer_there() {
+fn case_30_a_waiter_that_moves_takes_its_timer_along() {
     for is_gone in [false, true] {
         let (cache, source, _still, _fetch) = stalled();
         let mut caller = held(&cache);
@@ -70,7 +70,7 @@ fn case_30_a_waiter_that_moves_to_another_runtime_has_its_timer_there() {
         runtime().block_on(async {
             let caller = tokio::spawn(caller);
             sleep(secs(21)).await;
-            source.answer(token("t2")).await;
+            source.respond(token("t2")).await;
             assert_eq!(got(caller).unwrap().unwrap().expose(), "t2");
         });
         assert_eq!(source.fetches(), 2);
@@ -79,14 +79,14 @@ fn case_30_a_waiter_that_moves_to_another_runtime_has_its_timer_there() {
 }
 
 #[test]
-fn case_30_after_a_jump_of_the_clock_the_flight_ends_by_its_own_timeout() {
+fn case_30_after_a_jump_the_flight_ends_by_its_own_timeout() {
     let (cache, source, other, _fetch) = stalled();
     let here = runtime();
     let caller = {
         let _entered = here.enter();
         call(&cache)
     };
-    // In one step. The timer of the waiter is over, and the flight has not been run yet.
+    // In one step. The timer of the waiter has fired, and the flight has not been run yet.
     here.block_on(pass(secs(3600)));
     other.block_on(pass(secs(3600)));
     here.block_on(settle());
@@ -130,7 +130,7 @@ fn case_30_of_a_hundred_waiters_one_starts_a_flight_for_all() {
     runtime().block_on(async {
         let callers: Vec<_> = (0..100).map(|_| call(&cache)).collect();
         sleep(secs(21)).await;
-        source.answer(token("t2")).await;
+        source.respond(token("t2")).await;
         for caller in callers {
             assert_eq!(got(caller).unwrap().unwrap().expose(), "t2");
         }
@@ -139,7 +139,7 @@ fn case_30_of_a_hundred_waiters_one_starts_a_flight_for_all() {
 }
 
 #[test]
-fn case_30_whichever_waiter_is_dropped_the_others_start_a_flight() {
+fn case_30_if_any_waiter_is_dropped_the_others_start_a_flight() {
     for dropped in [0, 1, 2] {
         let (cache, source, _still, _fetch) = stalled();
         runtime().block_on(async {
@@ -151,7 +151,7 @@ fn case_30_whichever_waiter_is_dropped_the_others_start_a_flight() {
             }
             sleep(secs(21)).await;
             assert_eq!(source.fetches(), 2, "{dropped}");
-            source.answer(token("t2")).await;
+            source.respond(token("t2")).await;
             for caller in callers {
                 assert_eq!(got(caller).unwrap().unwrap().expose(), "t2");
             }
@@ -160,7 +160,7 @@ fn case_30_whichever_waiter_is_dropped_the_others_start_a_flight() {
 }
 
 #[test]
-fn case_30_of_many_that_are_dropped_at_once_the_last_starts_a_flight() {
+fn case_30_if_many_are_dropped_the_last_starts_a_flight() {
     let (cache, source, _still, _fetch) = stalled();
     runtime().block_on(async {
         let mut first = held(&cache);
@@ -173,21 +173,21 @@ fn case_30_of_many_that_are_dropped_at_once_the_last_starts_a_flight() {
         // Whoever was woken, this one was not polled since.
         drop(last);
         sleep(secs(21)).await;
-        source.answer(token("t2")).await;
+        source.respond(token("t2")).await;
         assert_eq!(got(patient).unwrap().unwrap().expose(), "t2");
     });
     assert_eq!(source.fetches(), 2);
 }
 
 #[test]
-fn case_30_a_waiter_outside_of_any_runtime_does_not_hinder_the_next() {
+fn case_30_a_waiter_outside_a_runtime_delays_no_others() {
     let (cache, source, _still, _fetch) = stalled();
     let mut outside = held(&cache);
     assert!(poll_once(&mut outside).is_pending());
     runtime().block_on(async {
         let caller = call(&cache);
         sleep(secs(21)).await;
-        source.answer(token("t2")).await;
+        source.respond(token("t2")).await;
         assert_eq!(got(caller).unwrap().unwrap().expose(), "t2");
     });
     assert_eq!(got(outside).unwrap().expose(), "t2");
@@ -205,7 +205,7 @@ fn in_thread(runtime: &Runtime, caller: &mut Caller) {
 }
 
 #[test]
-fn case_30_a_waiter_that_is_dropped_and_one_without_a_timer_hinder_nobody() {
+fn case_30_a_dropped_and_a_timerless_waiter_delay_no_others() {
     let (cache, source, _still, _fetch) = stalled();
     let without_timer = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -220,14 +220,14 @@ fn case_30_a_waiter_that_is_dropped_and_one_without_a_timer_hinder_nobody() {
         drop(first);
         in_thread(&without_timer, &mut unable);
         sleep(secs(21)).await;
-        source.answer(token("t2")).await;
+        source.respond(token("t2")).await;
         assert_eq!(got(patient).unwrap().unwrap().expose(), "t2");
     });
     assert_eq!(source.fetches(), 2);
 }
 
 #[test]
-fn case_30_a_waiter_in_a_runtime_without_a_timer_does_not_panic_and_gets_the_token() {
+fn case_30_a_waiter_without_a_timer_gets_the_token() {
     let (cache, source, healthy, fetch) = stalled();
     let without_timer = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -237,14 +237,14 @@ fn case_30_a_waiter_in_a_runtime_without_a_timer_does_not_panic_and_gets_the_tok
         let _entered = without_timer.enter();
         assert!(poll_once(&mut caller).is_pending());
     }
-    fetch.answer(token("t1"));
+    fetch.respond(token("t1"));
     healthy.block_on(settle());
     assert_eq!(without_timer.block_on(caller).unwrap().expose(), "t1");
     assert_eq!(source.fetches(), 1);
 }
 
 #[test]
-fn case_30_a_waiter_in_a_runtime_without_a_timer_does_not_hinder_the_next() {
+fn case_30_a_waiter_without_a_timer_delays_no_others() {
     let (cache, source, _still, _fetch) = stalled();
     let without_timer = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -257,7 +257,7 @@ fn case_30_a_waiter_in_a_runtime_without_a_timer_does_not_hinder_the_next() {
     runtime().block_on(async {
         let caller = call(&cache);
         sleep(secs(21)).await;
-        source.answer(token("t2")).await;
+        source.respond(token("t2")).await;
         assert_eq!(got(caller).unwrap().unwrap().expose(), "t2");
     });
     assert_eq!(without_timer.block_on(first).unwrap().expose(), "t2");
@@ -265,13 +265,13 @@ fn case_30_a_waiter_in_a_runtime_without_a_timer_does_not_hinder_the_next() {
 }
 
 #[test]
-fn case_30_a_refresh_that_stands_still_while_the_token_lives_is_a_failed_refresh() {
+fn case_30_a_stalled_refresh_is_a_failed_refresh() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let still = runtime();
     let _refresh = still.block_on(async {
         let caller = call(&cache);
-        source.answer(token("t1")).await;
+        source.respond(token("t1")).await;
         caller.await.unwrap().unwrap();
         pass(secs(1350)).await;
         at_once(&cache).unwrap();
@@ -296,28 +296,28 @@ fn case_30_a_refresh_that_stands_still_while_the_token_lives_is_a_failed_refresh
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_30_a_waiter_that_is_polled_late_gets_the_token_and_no_older_error() {
+async fn case_30_a_waiter_polled_late_gets_the_token_not_an_old_error() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let mut late = held(&cache);
     assert!(poll_once(&mut late).is_pending());
-    source.answer(crate::support::rejected()).await;
+    source.respond(crate::support::rejected()).await;
     pass(secs(5)).await;
     let caller = call(&cache);
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(got(caller).unwrap().unwrap().expose(), "t2");
     assert_eq!(got(late).unwrap().expose(), "t2");
     assert_eq!(source.fetches(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_30_a_waiter_that_is_polled_late_gets_the_error_if_there_is_no_token() {
+async fn case_30_a_waiter_polled_late_without_a_token_gets_the_error() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let mut late = held(&cache);
     assert!(poll_once(&mut late).is_pending());
     for _ in 0..3 {
-        source.answer(reset()).await;
+        source.respond(reset()).await;
     }
     pass(secs(3600)).await;
     let error = got(late).unwrap_err();

@@ -12,7 +12,7 @@ use crate::support::sockets::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn case_23_two_hundred_callers_without_a_token_lead_to_one_fetch() {
+async fn case_23_200_callers_without_a_token_share_one_fetch() {
     through_each(async |stack| {
         let client = client(&stack.layer());
         let calls = join_all((0..200).map(|_| tokio::spawn(client.exchange(stack.get("echo")))));
@@ -26,7 +26,7 @@ async fn case_23_two_hundred_callers_without_a_token_lead_to_one_fetch() {
 }
 
 #[tokio::test]
-async fn case_29_an_endpoint_that_never_answers_ends_in_a_timeout_for_all_and_a_free_slot() {
+async fn case_29_a_silent_endpoint_is_a_timeout_for_all_callers() {
     through_each(async |stack| {
         let layer = stack.layer();
         let client = client(&layer);
@@ -61,7 +61,7 @@ async fn case_29_an_endpoint_that_never_answers_ends_in_a_timeout_for_all_and_a_
 }
 
 #[tokio::test]
-async fn case_29_the_flight_ends_at_its_own_timeout_also_within_a_call() {
+async fn case_29_the_flights_timeout_also_ends_a_running_call() {
     through_each(async |stack| {
         let builder = stack.builder().request_timeout(secs(60));
         let layer = builder.flight_timeout(secs(20)).build().unwrap();
@@ -82,7 +82,7 @@ async fn case_29_the_flight_ends_at_its_own_timeout_also_within_a_call() {
 }
 
 #[tokio::test]
-async fn case_29_a_callers_shorter_deadline_does_not_touch_the_flight() {
+async fn case_29_a_callers_shorter_deadline_leaves_the_flight_alone() {
     through_each(async |stack| {
         let layer = stack.layer();
         let client = client(&layer);
@@ -103,7 +103,7 @@ async fn case_29_a_callers_shorter_deadline_does_not_touch_the_flight() {
 }
 
 #[tokio::test]
-async fn case_24_35_what_may_pass_is_tried_three_times_for_all_callers_together() {
+async fn case_24_35_a_transient_failure_is_tried_3_times_for_all() {
     let faults = [
         ("408", fault(408)),
         ("429", fault(429)),

@@ -79,7 +79,7 @@ async fn fetches(
 }
 
 #[tokio::test]
-async fn over_http_1_a_call_that_times_out_takes_its_connection_with_it() {
+async fn case_29_over_http_1_a_timeout_closes_the_connection() {
     let (first, connections, next) = fetches(secs(1), |_| {}).await;
     assert!(first.is_timeout(), "{first:?}");
     assert_eq!(connections, 3);
@@ -89,7 +89,7 @@ async fn over_http_1_a_call_that_times_out_takes_its_connection_with_it() {
 /// Not what one would wish for, but all clients that speak HTTP/2 share it, and only they can know
 /// better.
 #[tokio::test]
-async fn over_http_2_all_calls_stay_on_the_dead_connection() {
+async fn case_29_over_http_2_calls_stay_on_the_vanished_connection() {
     let (first, connections, next) = fetches(secs(1), |http| _ = http.http2_only(true)).await;
     assert!(first.is_timeout(), "{first:?}");
     assert_eq!(connections, 1);
@@ -97,7 +97,7 @@ async fn over_http_2_all_calls_stay_on_the_dead_connection() {
 }
 
 #[tokio::test]
-async fn over_http_2_with_a_keep_alive_the_dead_connection_is_given_up() {
+async fn case_29_http_2_pings_close_the_vanished_connection() {
     let (first, _, next) = fetches(secs(6), |http| {
         let interval = Duration::from_millis(300);
         http.http2_only(true).timer(TokioTimer::new());

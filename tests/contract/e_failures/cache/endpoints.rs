@@ -1,5 +1,5 @@
-//! Cases 33a to 36: which of `/refresh` and `/auth` is called when, and what a failure of one means for
-//! the other.
+//! Cases 33a to 36: which of `/refresh` and `/auth` is called when, and what a failure of one means
+//! for the other.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::{
     in_no_time, pass, rejected, reset, secs, settle, token, traffic,
 };
 
-/// Ends the fetch that is under way, and says what its source had learned of earlier attempts.
+/// Ends the fetch that is under way, and returns what its source was given of earlier attempts.
 async fn end(source: &ManualSource, result: Result<NewToken, Error>) -> (u32, Option<String>) {
     let fetch = source.next().await;
     let cause = fetch
@@ -19,7 +19,7 @@ async fn end(source: &ManualSource, result: Result<NewToken, Error>) -> (u32, Op
         .as_ref()
         .and_then(|error| crate::support::chain(error).pop());
     let learned = (fetch.failures, cause);
-    fetch.answer(result);
+    fetch.respond(result);
     settle().await;
     learned
 }
@@ -29,7 +29,7 @@ fn failed(times: u32, cause: &str) -> (u32, Option<String>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33a_the_source_learns_how_often_and_why_the_refresh_failed() {
+async fn case_33a_the_source_gets_the_count_and_cause_of_failures() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let caller = call(&cache);
@@ -53,11 +53,11 @@ async fn case_33a_the_source_learns_how_often_and_why_the_refresh_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33a_34_the_failures_of_refreshes_and_of_fetches_are_counted_apart() {
+async fn case_33a_34_refresh_and_fetch_failures_are_counted_apart() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     caller.await.unwrap().unwrap();
     pass(secs(1350)).await;
     for times in 0..3 {
@@ -80,7 +80,7 @@ async fn case_33a_34_the_failures_of_refreshes_and_of_fetches_are_counted_apart(
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33a_from_the_third_attempt_on_the_source_takes_turns() {
+async fn case_33a_from_the_third_attempt_on_the_source_alternates() {
     let klavi = TokenEndpoints::new(|_, _| Reply::Http(500, ""));
     let (source, old) = (klavi.source(), some_token().await);
     for failures in 0..8 {
@@ -90,7 +90,7 @@ async fn case_33a_from_the_third_attempt_on_the_source_takes_turns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33a_a_404_of_refresh_is_known_to_all_caches_of_the_source() {
+async fn case_33a_a_404_of_refresh_counts_for_all_caches() {
     let klavi = TokenEndpoints::new(|endpoint, number| match endpoint {
         'R' => Reply::Http(404, ""),
         _ => issue('A', number),
@@ -116,7 +116,7 @@ async fn case_33a_a_404_of_refresh_is_known_to_all_caches_of_the_source() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33a_whatever_fails_refresh_the_two_are_taken_in_turns() {
+async fn case_33a_after_any_refresh_failure_the_endpoints_alternate() {
     for failure in refresh_failures() {
         let printed = format!("{failure:?}");
         let silent = matches!(failure, Reply::Silence);
@@ -142,7 +142,7 @@ async fn case_33a_whatever_fails_refresh_the_two_are_taken_in_turns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33a_while_refresh_alone_fails_a_token_costs_two_refreshes_and_one_auth() {
+async fn case_33a_a_broken_refresh_costs_2_refreshes_and_1_auth() {
     for failure in refresh_failures() {
         let printed = format!("{failure:?}");
         let silent = matches!(failure, Reply::Silence);
@@ -153,7 +153,7 @@ async fn case_33a_while_refresh_alone_fails_a_token_costs_two_refreshes_and_one_
         let cache = klavi.aging_cache().await;
         let mut expected = String::from("A0");
         for number in 1..=5 {
-            // Nobody waits, and nobody fails.
+            // No caller waits, and none fails.
             let tokens = traffic(&cache, secs(1), secs(20)).await;
             let replaced = if silent { 13 } else { 3 };
             for (second, got) in tokens.iter().enumerate() {
@@ -174,7 +174,7 @@ async fn case_33a_while_refresh_alone_fails_a_token_costs_two_refreshes_and_one_
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33a_each_cache_of_a_source_has_turns_of_its_own() {
+async fn case_33a_each_cache_of_a_source_alternates_on_its_own() {
     let klavi = TokenEndpoints::new(|endpoint, number| match (endpoint, number) {
         ('A', 1..=2) => issue('A', number),
         _ => Reply::Http(500, ""),
@@ -198,7 +198,7 @@ async fn case_33a_each_cache_of_a_source_has_turns_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_34_whatever_failed_refresh_auth_is_called_at_once_after_an_invalidation() {
+async fn case_34_after_an_invalidation_auth_is_called_at_once() {
     for failure in refresh_failures()
         .into_iter()
         .chain([Reply::Throttled(300)])
@@ -222,7 +222,7 @@ async fn case_34_whatever_failed_refresh_auth_is_called_at_once_after_an_invalid
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_36_retry_after_of_refresh_binds_refreshes_to_the_nanosecond() {
+async fn case_36_retry_after_of_refresh_pauses_refreshes() {
     let klavi = TokenEndpoints::new(|endpoint, number| match (endpoint, number) {
         ('R', 1) => Reply::Throttled(120),
         _ => issue(endpoint, number),
@@ -237,7 +237,7 @@ async fn case_36_retry_after_of_refresh_binds_refreshes_to_the_nanosecond() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_36_retry_after_of_auth_binds_refreshes_too() {
+async fn case_36_retry_after_of_auth_pauses_refreshes_too() {
     let klavi = TokenEndpoints::new(|endpoint, number| match (endpoint, number) {
         ('A', 1) => issue('A', 1),
         ('A', 2) => Reply::Throttled(120),
@@ -274,7 +274,7 @@ async fn throttled_by_auth(due: u64) -> (TokenEndpoints, TokenCache, AccessToken
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_36_while_retry_after_of_auth_runs_an_invalidated_token_makes_no_call() {
+async fn case_36_retry_after_of_auth_holds_after_an_invalidation() {
     let (klavi, cache, first) = throttled_by_auth(1170).await;
     cache.invalidate(&first);
     for wait in [Duration::ZERO, secs(119) - NS] {
@@ -290,7 +290,7 @@ async fn case_36_while_retry_after_of_auth_runs_an_invalidated_token_makes_no_ca
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_36_while_retry_after_of_auth_runs_an_expired_token_makes_no_call() {
+async fn case_36_retry_after_of_auth_holds_after_expiry() {
     let (klavi, cache, _) = throttled_by_auth(1700).await;
     pass(secs(96) - NS).await;
     assert_eq!(at_once(&cache).unwrap().expose(), "a1");
@@ -306,7 +306,7 @@ async fn case_36_while_retry_after_of_auth_runs_an_expired_token_makes_no_call()
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_35_36_rejected_keys_in_a_turn_of_auth_hold_callers_back_for_5_s() {
+async fn case_35_36_keys_rejected_by_an_alternate_auth_pause_for_5_s() {
     let klavi = TokenEndpoints::new(|endpoint, number| match (endpoint, number) {
         ('A', 2) => Reply::Http(401, ""),
         ('A', _) => issue('A', number),

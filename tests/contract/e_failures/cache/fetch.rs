@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn case_34_an_expired_token_and_a_dead_endpoint_are_a_typed_error_with_its_cause() {
+async fn case_34_without_a_token_the_error_carries_its_cause() {
     let source = LoggedSource::new(|n| if n == 1 { token("t1") } else { rejected() });
     let cache = cache_drawing(1.0, source.clone());
     cache.get().await.unwrap();
@@ -36,7 +36,7 @@ async fn case_34_an_expired_token_and_a_dead_endpoint_are_a_typed_error_with_its
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_34_the_cached_error_is_the_one_that_the_flight_ended_with() {
+async fn case_34_the_cached_error_is_that_of_the_flight() {
     let cache = cache_drawing(1.0, ScriptedSource::new([rejected()]));
     let first = cache.get().await.unwrap_err();
     let again = at_once(&cache).unwrap_err();
@@ -46,7 +46,7 @@ async fn case_34_the_cached_error_is_the_one_that_the_flight_ended_with() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_34_the_error_says_what_became_of_the_token() {
+async fn case_34_the_error_says_whether_the_token_expired() {
     let source = LoggedSource::new(|n| if n == 2 { token("t2") } else { rejected() });
     let cache = cache_drawing(1.0, source.clone());
     assert_eq!(
@@ -61,7 +61,7 @@ async fn case_34_the_error_says_what_became_of_the_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33_34_a_token_serves_through_an_outage_to_its_end_and_then_the_error_is_cached() {
+async fn case_33_34_a_token_serves_to_expiry_then_errors_are_cached() {
     let source = LoggedSource::new(|n| if n == 1 { token("t1") } else { reset() });
     let cache = cache_drawing(1.0, source.clone());
     cache.get().await.unwrap();
@@ -85,7 +85,7 @@ async fn case_33_34_a_token_serves_through_an_outage_to_its_end_and_then_the_err
         .collect();
     assert_eq!(source.seconds_after(due), attempts);
 
-    // Case 34: what failed before holds nobody back at expiry.
+    // Case 34: earlier failures delay no caller at expiry.
     let before = source.fetches();
     let error = cache.get().await.unwrap_err();
     let asked: Vec<_> = source.seconds_after(due)[attempts.len()..]
@@ -119,7 +119,7 @@ async fn case_33_34_a_token_serves_through_an_outage_to_its_end_and_then_the_err
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_35_a_passing_failure_is_tried_3_times_within_the_flight() {
+async fn case_35_a_transient_failure_is_tried_3_times_in_the_flight() {
     let source = LoggedSource::new(|_| reset());
     let cache = cache_drawing(1.0, source.clone());
     let start = Instant::now();
@@ -142,7 +142,7 @@ async fn case_35_a_passing_failure_is_tried_3_times_within_the_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_35_a_failure_that_passes_is_not_noticed() {
+async fn case_35_a_failure_that_a_retry_recovers_is_not_noticed() {
     for failures in [1, 2] {
         let source = LoggedSource::new(move |n| if n <= failures { reset() } else { token("t1") });
         let cache = cache_drawing(1.0, source.clone());
@@ -153,13 +153,13 @@ async fn case_35_a_failure_that_passes_is_not_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_35_a_further_attempt_must_begin_within_the_flights_time() {
+async fn case_35_a_retry_must_start_within_the_flights_timeout() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let caller = call(&cache);
     let first = source.next().await;
     pass(secs(9)).await;
-    first.answer(reset());
+    first.respond(reset());
     settle().await;
     assert!(
         !got(caller).unwrap().unwrap_err().is_timeout(),
@@ -173,19 +173,19 @@ async fn case_35_while_a_flight_pauses_new_callers_join_it() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let first = call(&cache);
-    source.answer(reset()).await;
+    source.respond(reset()).await;
     let mut second = held(&cache);
     assert!(poll_once(&mut second).is_pending());
     assert!(cache.snapshot().is_fetching());
     pass(secs(1)).await;
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     assert_eq!(second.await.unwrap().expose(), "t1");
     assert_eq!(first.await.unwrap().unwrap().expose(), "t1");
     assert_eq!(source.fetches(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_35_a_permanent_failure_is_asked_for_once_and_remembered_for_exactly_5_s() {
+async fn case_35_a_permanent_failure_is_cached_for_exactly_5_s() {
     let source = ScriptedSource::new([rejected(), token("t1")]);
     let cache = cache_drawing(0.0, source.clone());
     cache.get().await.unwrap_err();
@@ -201,7 +201,7 @@ async fn case_35_a_permanent_failure_is_asked_for_once_and_remembered_for_exactl
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_35_a_permanent_failure_after_a_passing_one_ends_the_flight() {
+async fn case_35_a_permanent_failure_ends_the_retries() {
     let source = ScriptedSource::new([reset(), rejected(), token("t1")]);
     let cache = cache_drawing(0.0, source.clone());
     assert_eq!(
@@ -212,7 +212,7 @@ async fn case_35_a_permanent_failure_after_a_passing_one_ends_the_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_35_a_permanent_failure_is_remembered_also_when_the_token_is_invalidated() {
+async fn case_35_an_invalidation_keeps_a_permanent_failure() {
     let source = LoggedSource::new(|n| if n == 1 { token("t1") } else { rejected() });
     let cache = cache_drawing(0.0, source.clone());
     let first = cache.get().await.unwrap();
@@ -225,7 +225,7 @@ async fn case_35_a_permanent_failure_is_remembered_also_when_the_token_is_invali
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_35_an_ordinary_back_off_ends_when_the_token_is_invalidated() {
+async fn case_35_an_invalidation_ends_an_ordinary_backoff() {
     let source = LoggedSource::new(|n| {
         if n == 2 {
             reset()
@@ -249,7 +249,7 @@ fn throttled(seconds: u64) -> Result<NewToken, Error> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_36_retry_after_is_waited_for_within_the_flight_if_it_fits() {
+async fn case_36_a_short_retry_after_is_waited_for_in_the_flight() {
     let source = LoggedSource::new(|n| if n == 1 { throttled(7) } else { token("t1") });
     let cache = cache_drawing(0.0, source.clone());
     let start = Instant::now();
@@ -272,7 +272,7 @@ async fn at_once_after_landing(cache: &klavi_auth::TokenCache) -> Error {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_36_retry_after_that_does_not_fit_is_remembered_to_the_nanosecond() {
+async fn case_36_a_long_retry_after_is_cached_to_the_nanosecond() {
     for seconds in [10, 60] {
         let source = LoggedSource::new(move |n| {
             if n == 1 {
@@ -315,7 +315,7 @@ async fn case_36_retry_after_is_clamped_to_5_min() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_36_a_shorter_retry_after_does_not_shorten_the_back_off() {
+async fn case_36_a_shorter_retry_after_does_not_shorten_the_backoff() {
     let source = ScriptedSource::new([Err(Error::permanent("no").with_retry_after(secs(1)))]);
     let cache = cache_drawing(0.0, source);
     cache.get().await.unwrap_err();
@@ -323,7 +323,7 @@ async fn case_36_a_shorter_retry_after_does_not_shorten_the_back_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_36_while_retry_after_runs_not_even_an_invalidated_token_makes_a_call() {
+async fn case_36_an_invalidation_does_not_end_retry_after() {
     let source = LoggedSource::new(|n| {
         if n == 2 {
             throttled(60)
@@ -361,7 +361,7 @@ async fn rejecting() -> (klavi_auth::TokenCache, LoggedSource) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_35_while_the_token_lives_rejected_keys_are_tried_after_5_s_doubling_to_5_min() {
+async fn case_35_rejected_keys_back_off_from_5_s_to_5_min() {
     let (cache, source) = rejecting().await;
     let due = Instant::now();
     assert_eq!(traffic(&cache, secs(1), secs(1300)).await, vec!["t1"; 1300]);
@@ -374,7 +374,7 @@ async fn case_35_while_the_token_lives_rejected_keys_are_tried_after_5_s_doublin
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_35_once_the_token_has_expired_rejected_keys_are_tried_5_s_after_the_last_attempt() {
+async fn case_35_after_expiry_rejected_keys_are_retried_after_5_s() {
     let (cache, source) = rejecting().await;
     traffic(&cache, secs(1), secs(1300)).await;
     // The last attempt in the background is at 1215 s, the next one would be 5 min later. The
@@ -393,7 +393,7 @@ async fn case_35_once_the_token_has_expired_rejected_keys_are_tried_5_s_after_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_34_fetches_that_callers_wait_for_pause_for_at_most_5_s() {
+async fn case_34_fetches_that_callers_wait_for_back_off_at_most_5_s() {
     let source = LoggedSource::new(|n| if n == 1 { token("t1") } else { reset() });
     let cache = cache_drawing(1.0, source.clone());
     cache.get().await.unwrap();
@@ -415,12 +415,12 @@ async fn case_34_fetches_that_callers_wait_for_pause_for_at_most_5_s() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_36_invalidated_during_a_flight_that_is_asked_to_wait_the_source_is_left_alone() {
+async fn case_36_an_invalidation_during_a_throttled_flight_calls_none() {
     let source = ManualSource::default();
     let (cache, first, before) = refreshing(&source).await;
     cache.invalidate(&first);
     let waiting = call(&cache);
-    before.answer(reset().map_err(|error| error.with_retry_after(secs(60))));
+    before.respond(reset().map_err(|error| error.with_retry_after(secs(60))));
     assert!(waiting.await.unwrap().unwrap_err().is_no_token());
     pass(secs(60) - MS).await;
     assert!(at_once(&cache).is_err());
@@ -428,25 +428,25 @@ async fn case_36_invalidated_during_a_flight_that_is_asked_to_wait_the_source_is
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_36_a_short_pause_that_was_asked_for_is_kept_within_the_flight() {
+async fn case_36_a_retry_after_below_the_backoff_is_kept() {
     let source = ManualSource::default();
     let cache = TokenCache::builder(source.clone())
         .backoff(Backoff::default().first(secs(60)).longest(secs(60)))
         .randomness(|| 1.0);
     let cache = cache.build().unwrap();
     let caller = call(&cache);
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     let first = caller.await.unwrap().unwrap();
     pass(secs(1350)).await;
     at_once(&cache).unwrap();
     let before = source.next().await;
     cache.invalidate(&first);
     let waiting = call(&cache);
-    before.answer(reset().map_err(|error| error.with_retry_after(secs(2))));
+    before.respond(reset().map_err(|error| error.with_retry_after(secs(2))));
     pass(secs(2) - MS).await;
     assert_eq!(source.fetches(), 2);
     pass(MS).await;
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(waiting.await.unwrap().unwrap().expose(), "t2");
     assert_eq!(source.fetches(), 3);
 }
@@ -462,7 +462,7 @@ async fn case_35_an_invalidation_makes_no_fourth_attempt() {
         if attempt == 3 {
             cache.invalidate(&first);
         }
-        fetch.answer(reset());
+        fetch.respond(reset());
         pass(secs(1)).await;
     }
     assert!(waiting.await.unwrap().unwrap_err().is_no_token());

@@ -1,4 +1,4 @@
-//! Cases 33 and 37: a refresh that fails harms nobody, and one success clears the backoff.
+//! Cases 33 and 37: a refresh that fails harms no request, and one success clears the backoff.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn case_33_a_failing_renewal_is_tried_again_after_1_2_4_8_16_30_30_seconds() {
+async fn case_33_a_failing_refresh_backs_off_from_1_s_to_30_s() {
     let source = LoggedSource::new(|n| if n == 1 { token("t1") } else { reset() });
     let cache = cache_drawing(1.0, source.clone());
     cache.get().await.unwrap();
@@ -31,7 +31,7 @@ async fn case_33_a_failing_renewal_is_tried_again_after_1_2_4_8_16_30_30_seconds
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33_a_delay_is_a_random_part_of_its_cap() {
+async fn case_33_a_backoff_is_a_random_part_of_its_cap() {
     let mut delays = Vec::new();
     for _ in 0..50 {
         let cache = TokenCache::new(ScriptedSource::new([token("t1"), reset()]));
@@ -55,10 +55,10 @@ async fn case_33_a_delay_is_a_random_part_of_its_cap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33_a_background_renewal_makes_one_attempt_and_nobody_asking_makes_none() {
+async fn case_33_a_refresh_makes_one_attempt_and_idleness_none() {
     let (cache, source) = aging_cache(1.0).await;
     at_once(&cache).unwrap();
-    source.answer(reset()).await;
+    source.respond(reset()).await;
     pass(secs(300)).await;
     assert_eq!((source.fetches(), alive_tasks()), (2, 0));
     assert_eq!(at_once(&cache).unwrap().expose(), "t1");
@@ -67,7 +67,7 @@ async fn case_33_a_background_renewal_makes_one_attempt_and_nobody_asking_makes_
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33_requests_succeed_while_the_renewal_hangs_panics_or_is_turned_down() {
+async fn case_33_requests_succeed_while_the_refresh_fails_in_any_way() {
     let (cache, source) = aging_cache(1.0).await;
     at_once(&cache).unwrap();
     let hanging = source.next().await;
@@ -85,46 +85,46 @@ async fn case_33_requests_succeed_while_the_renewal_hangs_panics_or_is_turned_do
 
     pass(secs(2)).await;
     at_once(&cache).unwrap();
-    source.answer(rejected()).await;
+    source.respond(rejected()).await;
     assert_eq!(cache.snapshot().retry_in(), Some(secs(5)));
     assert_eq!(at_once(&cache).unwrap().expose(), "t1");
     assert_eq!(source.fetches(), 4);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33_a_renewal_held_back_by_retry_after_leaves_requests_alone() {
+async fn case_33_a_throttled_refresh_leaves_requests_alone() {
     let (cache, source) = aging_cache(0.0).await;
     at_once(&cache).unwrap();
     source
-        .answer(Err(
+        .respond(Err(
             klavi_auth::Error::transient("429").with_retry_after(secs(120))
         ))
         .await;
     assert_eq!(traffic(&cache, secs(1), secs(120)).await, vec!["t1"; 120]);
     assert_eq!(source.fetches(), 2);
     at_once(&cache).unwrap();
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(at_once(&cache).unwrap().expose(), "t2");
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_37_one_success_clears_the_back_off_and_the_remembered_error() {
+async fn case_37_one_success_clears_the_backoff_and_the_error() {
     let (cache, source) = aging_cache(1.0).await;
     for delay in [1, 2, 4] {
         at_once(&cache).unwrap();
-        source.answer(reset()).await;
+        source.respond(reset()).await;
         assert_eq!(cache.snapshot().retry_in(), Some(secs(delay)));
         pass(secs(delay)).await;
         assert!(cache.snapshot().retry_in().is_none() && cache.snapshot().last_error().is_some());
     }
     at_once(&cache).unwrap();
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     let state = cache.snapshot();
     assert!(state.last_error().is_none() && state.retry_in().is_none());
 
     pass(secs(1170)).await;
     at_once(&cache).unwrap();
-    source.answer(reset()).await;
+    source.respond(reset()).await;
     assert_eq!(
         cache.snapshot().retry_in(),
         Some(secs(1)),
@@ -133,7 +133,7 @@ async fn case_37_one_success_clears_the_back_off_and_the_remembered_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_37_a_success_after_an_outage_is_believed_at_once() {
+async fn case_37_a_success_after_an_outage_counts_at_once() {
     let source = LoggedSource::new(|n| if n <= 3 { reset() } else { token("t1") });
     let cache = cache_drawing(1.0, source.clone());
     cache.get().await.unwrap_err();
@@ -148,7 +148,7 @@ async fn case_37_a_success_after_an_outage_is_believed_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_33_a_renewal_that_fails_is_not_told_as_the_loss_of_the_token() {
+async fn case_33_a_failed_refresh_is_not_reported_as_a_lost_token() {
     let told = Arc::new(OnceLock::new());
     let tell = Arc::clone(&told);
     let observer = move |event: &Event<'_>| {

@@ -8,12 +8,12 @@ use klavi_auth::{
 };
 
 use crate::support::sockets::{
-    Caller, LIFETIME, TO_RENEWAL, TestStack, assert_all_the_same, chain, client, fault,
+    Caller, LIFETIME, TO_REFRESH, TestStack, assert_all_the_same, chain, client, fault,
     flight_ended, pass, secs, soon, through_each, until,
 };
 
 #[tokio::test]
-async fn case_33_while_renewals_fail_requests_go_on_with_the_current_token() {
+async fn case_33_while_refreshes_fail_requests_use_the_current_token() {
     let faults = [
         ("never", Fault::never()),
         ("reset", Fault::reset()),
@@ -32,12 +32,12 @@ async fn case_33_while_renewals_fail_requests_go_on_with_the_current_token() {
     through_each(async |stack| {
         for (name, fault) in &faults {
             let [auth, refresh, ..] = stack.counts();
-            // The failure is the second answer. Its back-off is 60 s.
+            // The failure is the second response. Its backoff is 60 s.
             let layer = stack.layer_drawing(&[0.0, 1.0, 0.0]);
             let client = client(&layer);
             stack.sandbox.fail_next(Endpoint::Refresh, 1, fault.clone());
             assert_eq!(client.status(stack.get("echo")).await, 200);
-            pass(TO_RENEWAL).await;
+            pass(TO_REFRESH).await;
             assert_eq!(client.status(stack.get("echo")).await, 200, "{name}");
             until(|| stack.counts()[1] == refresh + 1).await;
             if *name == "never" {
@@ -70,12 +70,12 @@ async fn case_33_while_renewals_fail_requests_go_on_with_the_current_token() {
 }
 
 #[tokio::test]
-async fn case_33_33a_a_refresh_is_one_attempt_and_the_third_in_a_row_goes_to_auth() {
+async fn case_33_33a_the_third_refresh_in_a_row_goes_to_auth() {
     through_each(async |stack| {
         let layer = stack.layer();
         let client = client(&layer);
         assert_eq!(client.status(stack.get("echo")).await, 200);
-        pass(TO_RENEWAL).await;
+        pass(TO_REFRESH).await;
         stack.sandbox.fail_next(Endpoint::Refresh, 2, fault(500));
         for (counts, generation) in [([1, 1, 2, 0], 1), ([1, 2, 3, 0], 1), ([2, 2, 4, 0], 2)] {
             assert_eq!(client.status(stack.get("echo")).await, 200);
@@ -91,9 +91,9 @@ async fn case_33_33a_a_refresh_is_one_attempt_and_the_third_in_a_row_goes_to_aut
 }
 
 #[tokio::test]
-async fn case_34_an_expired_token_and_an_endpoint_that_is_down_are_a_typed_error_with_its_cause() {
+async fn case_34_without_a_token_the_error_carries_its_cause() {
     through_each(async |stack| {
-        // The first token, three attempts, and the back-off of 240 s after the last of them.
+        // The first token, three attempts, and the backoff of 240 s after the last of them.
         let layer = stack.layer_drawing(&[0.0, 0.0, 0.0, 1.0, 0.0]);
         let client = client(&layer);
         assert_eq!(client.status(stack.get("echo")).await, 200);
@@ -123,7 +123,7 @@ async fn case_34_an_expired_token_and_an_endpoint_that_is_down_are_a_typed_error
 }
 
 #[tokio::test]
-async fn case_34_an_endpoint_that_is_gone_is_a_transport_error() {
+async fn case_34_an_unreachable_endpoint_is_a_transport_error() {
     through_each(async |stack| {
         let TestStack { sandbox, transport } = stack;
         let (request, builder) = {
@@ -157,7 +157,7 @@ async fn case_34_an_endpoint_that_is_gone_is_a_transport_error() {
 }
 
 #[tokio::test]
-async fn case_35_one_or_two_failures_that_pass_are_not_noticed() {
+async fn case_35_one_or_two_transient_failures_are_not_noticed() {
     through_each(async |stack| {
         for (failures, fault) in [
             (1, Fault::reset()),
@@ -174,7 +174,7 @@ async fn case_35_one_or_two_failures_that_pass_are_not_noticed() {
 }
 
 #[tokio::test]
-async fn case_35_rejected_keys_are_not_tried_again_and_remembered_for_5_s_by_all() {
+async fn case_35_rejected_keys_are_cached_for_5_s_for_all_callers() {
     through_each(async |stack| {
         let credentials = Credentials::new("nobody's", "keys").unwrap();
         let builder = stack.builder_for(Product::Monitor, credentials);
@@ -238,9 +238,9 @@ async fn case_35_400_401_and_403_of_auth_are_not_retried_for_5_s() {
 }
 
 #[tokio::test]
-async fn case_37_one_success_clears_the_back_off_and_the_remembered_error() {
+async fn case_37_one_success_clears_the_backoff_and_the_error() {
     through_each(async |stack| {
-        // Failures are the second, the third and the last answer.
+        // Failures are the second, the third and the last response.
         let layer = stack.layer_drawing(&[0.0, 1.0, 1.0, 0.0, 1.0]);
         let client = client(&layer);
         let retry_in = async || {
@@ -249,7 +249,7 @@ async fn case_37_one_success_clears_the_back_off_and_the_remembered_error() {
             layer.cache().snapshot().retry_in()
         };
         assert_eq!(retry_in().await, None);
-        pass(TO_RENEWAL).await;
+        pass(TO_REFRESH).await;
         stack.sandbox.fail_next(Endpoint::Refresh, 2, fault(500));
         assert!(retry_in().await.is_some_and(|left| left <= secs(60)));
         pass(secs(60)).await;
@@ -262,7 +262,7 @@ async fn case_37_one_success_clears_the_back_off_and_the_remembered_error() {
         assert_eq!(retry_in().await, None);
         assert!(layer.cache().snapshot().last_error().is_none());
         assert_eq!(layer.cache().snapshot().generation(), Some(2));
-        pass(TO_RENEWAL).await;
+        pass(TO_REFRESH).await;
         stack.sandbox.fail_next(Endpoint::Refresh, 1, fault(500));
         assert!(retry_in().await.is_some_and(|left| left <= secs(60)));
         assert_eq!(stack.counts(), [2, 3, 5, 0]);
@@ -272,7 +272,7 @@ async fn case_37_one_success_clears_the_back_off_and_the_remembered_error() {
 
 #[cfg(feature = "reqwest")]
 #[tokio::test]
-async fn https_through_a_reqwest_that_has_no_tls_is_a_transport_error() {
+async fn case_35_63_https_through_reqwest_without_tls_says_what_to_do() {
     let api = klavi_auth::KlaviApi::at("https://127.0.0.1:9", Product::Monitor).unwrap();
     let builder = klavi_auth::KlaviAuthLayer::builder(
         api,
@@ -297,7 +297,7 @@ async fn https_through_a_reqwest_that_has_no_tls_is_a_transport_error() {
 }
 
 #[tokio::test]
-async fn https_through_a_hyper_that_has_no_tls_says_what_to_do() {
+async fn case_35_63_https_through_hyper_without_tls_says_what_to_do() {
     let api = klavi_auth::KlaviApi::at("https://127.0.0.1:9", Product::Monitor).unwrap();
     let keys = Credentials::new("some-key", "other-key").unwrap();
     let builder =
@@ -317,7 +317,7 @@ async fn https_through_a_hyper_that_has_no_tls_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn case_35_a_fetch_makes_as_many_attempts_as_it_is_told_to() {
+async fn case_35_a_fetch_makes_as_many_attempts_as_configured() {
     for attempts in [1, 2, 5] {
         through_each(async |stack| {
             let layer = stack

@@ -95,7 +95,7 @@ fn layer_with(stack: &TestStack, credentials: Credentials) -> KlaviAuthLayer {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_rotated_on_disk_under_load_fail_no_request() {
+async fn case_35_keys_rotated_on_disk_under_load_fail_no_request() {
     const CLIENTS: usize = 8;
     const ROTATIONS: u64 = 20;
     let stack = TestStack {
@@ -167,7 +167,7 @@ async fn keys_rotated_on_disk_under_load_fail_no_request() {
 }
 
 #[tokio::test]
-async fn keys_are_read_for_every_auth_and_line_breaks_at_the_end_are_trimmed() {
+async fn case_35_key_files_are_read_for_every_auth_and_trimmed() {
     through_each(async |stack| {
         stack.sandbox.add_key("access-1", "secret-1");
         stack.sandbox.add_key("access-2", "secret-2");
@@ -187,7 +187,7 @@ async fn keys_are_read_for_every_auth_and_line_breaks_at_the_end_are_trimmed() {
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_read_is_a_transient_error_that_names_it_until_it_is_there() {
+async fn case_35_an_unreadable_key_file_is_a_transient_error() {
     through_each(async |stack| {
         stack.sandbox.add_key("access-1", "secret-1");
         let mounted = Mounted::empty();
@@ -222,7 +222,7 @@ async fn fails_with(stack: &TestStack, credentials: Credentials) -> String {
 }
 
 #[tokio::test]
-async fn a_file_without_a_key_is_told_and_nothing_of_its_content() {
+async fn case_35_61_a_bad_key_file_is_named_but_not_quoted() {
     through_each(async |stack| {
         let mounted = Mounted::with("access-1", "secret-1");
         let secret = mounted.secret();
@@ -271,7 +271,7 @@ fn in_turns(keys: &'static [&'static str]) -> (Credentials, Arc<Mutex<usize>>) {
 }
 
 #[tokio::test]
-async fn keys_replaced_between_the_read_and_the_call_are_read_once_more() {
+async fn case_35_keys_replaced_during_the_call_are_read_once_more() {
     through_each(async |stack| {
         stack.sandbox.add_key("new", "secret");
         let (credentials, calls) = in_turns(&["old", "new"]);
@@ -315,7 +315,7 @@ async fn case_35_rejected_keys_that_have_not_changed_are_sent_once() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_function_is_transient_unless_it_says_otherwise() {
+async fn case_35_an_error_of_a_key_function_is_transient_by_default() {
     through_each(async |stack| {
         for (permanent, times) in [(false, 3), (true, 1)] {
             let asked = Arc::new(AtomicU64::new(0));
@@ -354,7 +354,7 @@ async fn an_error_of_the_function_is_transient_unless_it_says_otherwise() {
 }
 
 #[tokio::test]
-async fn a_function_that_fails_while_the_token_lives_fails_no_request() {
+async fn case_33_a_key_function_that_fails_costs_no_request() {
     through_each(async |stack| {
         stack.sandbox.add_key("access", "secret");
         let sealed = Arc::new(AtomicBool::new(false));

@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn what_the_server_says_is_in_the_error() {
+async fn case_39_the_error_has_the_description_of_the_server() {
     for new in oauth2::SOURCES {
         let sandbox = oauth2::sandbox().await;
         let url = format!("{}/token", sandbox.base_url());
@@ -109,7 +109,7 @@ async fn case_35_36_38_39_failures_are_those_of_any_token_endpoint() {
 }
 
 #[tokio::test]
-async fn case_36_retry_after_binds_a_forced_refresh_too() {
+async fn case_36_retry_after_holds_for_a_forced_refresh_too() {
     let sandbox = oauth2::sandbox().await;
     let layer = oauth2::layer(oauth2::source(oauth2::SOURCES[0], &sandbox), &sandbox);
     let client = client(&layer);
@@ -124,7 +124,9 @@ async fn case_36_retry_after_binds_a_forced_refresh_too() {
         Fault::status(StatusCode::TOO_MANY_REQUESTS).retry_after(secs(60)),
     );
     for _ in 0..3 {
-        let response = client.answer(oauth2::get(&sandbox, "/klaas/v1/echo")).await;
+        let response = client
+            .response(oauth2::get(&sandbox, "/klaas/v1/echo"))
+            .await;
         assert!(response.status() == 401 && reason(&response).unwrap().is_throttled());
     }
     assert_eq!(sandbox.counts().token, 2);

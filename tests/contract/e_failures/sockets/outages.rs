@@ -1,4 +1,5 @@
-//! Cases 33a and 36 over sockets: no request fails while the other endpoint is healthy or the token lives.
+//! Cases 33a and 36 over sockets: no request fails while the other endpoint is healthy or the token
+//! lives.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use klavi_auth::{
 };
 
 use crate::support::sockets::{
-    Caller, TO_RENEWAL, TestStack, client, fault, flight_ended, pass, reason, secs, soon,
+    Caller, TO_REFRESH, TestStack, client, fault, flight_ended, pass, reason, secs, soon,
     through_each, token_response, until,
 };
 
@@ -28,7 +29,7 @@ const SILENCE: Duration = secs(3);
 /// When a refresh is due in a life of 60 s, with all of the jitter.
 const DUE: Duration = secs(39);
 
-/// Five lives of 60 s, with a request a second from when a refresh is due, and the back-off at its
+/// Five lives of 60 s, with a request a second from when a refresh is due, and the backoff at its
 /// longest.
 async fn five_lives(stack: &TestStack, name: &str, outage: &Outage) {
     let [auths, refreshes, _, unauthorized] = stack.counts();
@@ -59,7 +60,7 @@ async fn five_lives(stack: &TestStack, name: &str, outage: &Outage) {
         let is_silent = || matches!(outage, Outage::Silence) && stack.counts()[1] > asked;
         until(|| !layer.cache().snapshot().is_fetching() || is_silent()).await;
         if is_silent() {
-            // Nobody waits for a refresh, however long it takes.
+            // No caller waits for a refresh, however long it takes.
             assert_eq!(
                 client.status(stack.get("echo")).await,
                 200,
@@ -118,14 +119,14 @@ async fn case_33a_an_outage_of_refresh_in_any_way_costs_no_request() {
 }
 
 #[tokio::test]
-async fn case_33a_after_two_failures_the_endpoints_are_asked_in_turns() {
+async fn case_33a_after_two_failures_the_endpoints_alternate() {
     through_each(async |stack| {
         let layer = stack.layer();
         let client = client(&layer);
         assert_eq!(client.status(stack.get("echo")).await, 200);
         stack.sandbox.fail_next(Endpoint::Auth, 9, fault(500));
         stack.sandbox.fail_next(Endpoint::Refresh, 9, fault(500));
-        pass(TO_RENEWAL).await;
+        pass(TO_REFRESH).await;
         for (auths, refreshes) in [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4)] {
             assert_eq!(client.status(stack.get("echo")).await, 200);
             flight_ended(&layer).await;
@@ -149,9 +150,9 @@ async fn case_33a_a_404_of_refresh_is_remembered_for_an_hour() {
         let client = client(&layer);
         assert_eq!(client.status(stack.get("echo")).await, 200);
         stack.sandbox.fail_next(Endpoint::Refresh, 9, fault(404));
-        // The hour that began at 1400 s is over at 5000 s.
+        // The hour that began at 1400 s ends at 5000 s.
         for (auths, refreshes) in [(2, 1), (3, 1), (4, 1), (5, 2)] {
-            pass(TO_RENEWAL).await;
+            pass(TO_REFRESH).await;
             assert_eq!(client.status(stack.get("echo")).await, 200);
             flight_ended(&layer).await;
             assert_eq!(stack.counts(), [auths, refreshes, auths, 0]);
@@ -161,12 +162,12 @@ async fn case_33a_a_404_of_refresh_is_remembered_for_an_hour() {
 }
 
 #[tokio::test]
-async fn case_36_retry_after_of_refresh_does_not_bind_auth_after_a_401() {
+async fn case_36_retry_after_of_refresh_ends_with_a_401() {
     through_each(async |stack| {
         let layer = stack.layer();
         let client = client(&layer);
         assert_eq!(client.status(stack.get("echo")).await, 200);
-        pass(TO_RENEWAL).await;
+        pass(TO_REFRESH).await;
         stack
             .sandbox
             .fail_next(Endpoint::Refresh, 1, fault(429).retry_after(secs(200)));
@@ -187,7 +188,7 @@ async fn case_36_retry_after_of_refresh_does_not_bind_auth_after_a_401() {
 }
 
 #[tokio::test]
-async fn case_36_retry_after_of_refresh_does_not_bind_auth_after_expiry() {
+async fn case_36_retry_after_of_refresh_ends_with_the_token() {
     through_each(async |stack| {
         let layer = stack.layer();
         let client = client(&layer);
@@ -198,7 +199,7 @@ async fn case_36_retry_after_of_refresh_does_not_bind_auth_after_expiry() {
             .fail_next(Endpoint::Refresh, 1, fault(429).retry_after(secs(300)));
         assert_eq!(client.status(stack.get("echo")).await, 200);
         flight_ended(&layer).await;
-        // In the last 30 s too the token is sent, and nobody is called.
+        // In the last 30 s too the token is sent, and no endpoint is called.
         pass(secs(180)).await;
         assert_eq!(client.status(stack.get("echo")).await, 200);
         assert!(!layer.cache().snapshot().is_fetching());
@@ -217,7 +218,7 @@ async fn case_36_44a_while_retry_after_of_auth_runs_nothing_is_called() {
         let layer = stack.layer();
         let client = client(&layer);
         assert_eq!(client.status(stack.get("echo")).await, 200);
-        pass(TO_RENEWAL).await;
+        pass(TO_REFRESH).await;
         // Two refreshes that fail, and `/auth` in its turn.
         stack.sandbox.fail_next(Endpoint::Refresh, 2, fault(500));
         stack
@@ -228,10 +229,10 @@ async fn case_36_44a_while_retry_after_of_auth_runs_nothing_is_called() {
             flight_ended(&layer).await;
         }
         assert_eq!(stack.counts(), [2, 2, 5, 0]);
-        // Every request is answered by the API itself.
+        // Every response is the API's own.
         stack.sandbox.revoke_all();
         for requests in 6..=10 {
-            let response = client.answer(stack.get("echo")).await;
+            let response = client.response(stack.get("echo")).await;
             assert_eq!(response.status(), 401);
             let error = reason(&response).unwrap();
             assert!(error.is_no_token() && error.is_throttled(), "{error:?}");

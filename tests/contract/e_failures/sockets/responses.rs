@@ -1,5 +1,5 @@
-//! Cases 36, 38 and 39 over sockets: which responses of the token endpoints are honoured, rejected or not
-//! understood.
+//! Cases 36, 38 and 39 over sockets: which responses of the token endpoints are honoured, rejected
+//! or not understood.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use klavi_auth::{
 };
 
 use crate::support::sockets::{
-    Caller, TO_RENEWAL, chain, client, fault, flight_ended, pass, secs, through_each,
+    Caller, TO_REFRESH, chain, client, fault, flight_ended, pass, secs, through_each,
 };
 
 /// `Retry-After` as a date, this far from now.
@@ -21,7 +21,7 @@ fn date_in(wait: Duration) -> String {
 }
 
 #[tokio::test]
-async fn case_36_retry_after_is_honoured_in_seconds_and_as_a_date_and_clamped_to_5_min() {
+async fn case_36_retry_after_is_read_as_seconds_and_as_a_date() {
     // Asked for, and granted: no call before the first, one after the second.
     let waits = [
         (fault(429).retry_after(secs(200)), 190, 201),
@@ -68,7 +68,7 @@ async fn case_36_retry_after_is_honoured_in_seconds_and_as_a_date_and_clamped_to
 }
 
 #[tokio::test]
-async fn case_38_a_redirect_is_an_error_and_keys_and_bearer_reach_no_second_place() {
+async fn case_38_a_redirect_is_an_error_and_secrets_stay() {
     let redirects = |to: &Sandbox| {
         let location = |path| format!("{}/monitor/v1/{path}", to.base_url());
         [301, 302, 303, 307, 308].map(|code| {
@@ -96,7 +96,7 @@ async fn case_38_a_redirect_is_an_error_and_keys_and_bearer_reach_no_second_plac
             assert_eq!(stack.counts()[0], auths + 1);
 
             assert_eq!(client.status(stack.get("echo")).await, 200);
-            pass(TO_RENEWAL).await;
+            pass(TO_REFRESH).await;
             stack.sandbox.fail_next(Endpoint::Refresh, 1, refresh);
             assert_eq!(client.status(stack.get("echo")).await, 200);
             flight_ended(&layer).await;
@@ -118,7 +118,7 @@ async fn case_38_a_redirect_is_an_error_and_keys_and_bearer_reach_no_second_plac
 }
 
 #[tokio::test]
-async fn case_39_nonsense_is_a_typed_error_with_the_status_and_klavis_message_but_not_the_body() {
+async fn case_39_nonsense_is_a_typed_error_without_the_raw_body() {
     let json = "application/json";
     let nonsense = [
         (
@@ -185,7 +185,7 @@ async fn case_39_nonsense_is_a_typed_error_with_the_status_and_klavis_message_bu
 }
 
 #[tokio::test]
-async fn case_39_an_answer_of_exactly_64_kib_is_read() {
+async fn case_39_a_response_of_exactly_64_kib_is_read() {
     through_each(async |stack| {
         let token = stack.sandbox.issue_token(&Product::Monitor);
         let mut body = format!(r#"{{"accessToken":"{token}","expireIn":1800}}"#);
@@ -202,7 +202,7 @@ async fn case_39_an_answer_of_exactly_64_kib_is_read() {
 }
 
 #[tokio::test]
-async fn case_36_39_an_answer_that_is_too_long_is_still_understood_by_its_status() {
+async fn case_36_39_the_status_of_a_too_long_response_still_counts() {
     through_each(async |stack| {
         let layer = stack.layer();
         let client = client(&layer);

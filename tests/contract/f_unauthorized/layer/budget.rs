@@ -46,7 +46,7 @@ async fn case_47_a_burst_of_five_then_one_fetch_every_six_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_47_a_401_over_budget_says_when_the_next_one_is_believed() {
+async fn case_47_a_401_over_budget_says_when_to_retry() {
     let source = LoggedSource::tokens();
     let layer = layer_of(cache_drawing(1.0, source.clone()));
     let service = layer.layer(only("nobody"));
@@ -96,9 +96,9 @@ async fn case_47_joins_and_late_401s_are_free() {
     let call = |inner: &Api| tokio::spawn(layer.layer(inner.clone()).oneshot(get(BAD)));
     let calls: Vec<_> = (0..50).map(|_| call(&joins)).collect();
     let late_calls: Vec<_> = (0..50).map(|_| call(&late)).collect();
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     open.send(true).unwrap();
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     open_late.send(true).unwrap();
     for response in join_all(calls.into_iter().chain(late_calls)).await {
         assert_eq!(response.unwrap().unwrap().status(), 200);
@@ -114,7 +114,7 @@ async fn case_47_joins_and_late_401s_are_free() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_47_a_path_that_always_rejects_does_not_take_the_others_down() {
+async fn case_47_a_path_that_always_rejects_harms_no_other() {
     let source = ScriptedSource::tokens();
     let inner = Api::new(async |seen| {
         if seen.uri.path() == BAD {
@@ -137,9 +137,9 @@ async fn case_47_a_path_that_always_rejects_does_not_take_the_others_down() {
     assert_eq!((source.fetches(), inner.calls()), (1 + 5, 20 + 5 + 20));
 }
 
-/// Ten requests a second for a minute, beside a path that always answers 401 and is called once in
-/// `bad` steps. All tokens are revoked `revocations` times, one second apart, from 33.1 s on. Which
-/// steps had a 401.
+/// Ten requests a second for a minute, beside a path that always responds with 401 and is called
+/// once in `bad` steps. All tokens are revoked `revocations` times, one second apart, from 33.1 s
+/// on. Which steps had a 401.
 async fn rejected_steps(bad: usize, revocations: usize) -> (Vec<usize>, usize) {
     let revoked = Arc::new(AtomicU64::new(0));
     let last_revoked = Arc::clone(&revoked);
@@ -177,7 +177,7 @@ async fn rejected_steps(bad: usize, revocations: usize) -> (Vec<usize>, usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_47_beside_a_rejecting_path_a_revocation_costs_one_refill() {
+async fn case_47_a_revocation_beside_such_a_path_costs_one_refill() {
     // From the revocation at 33.1 s to the refill at 36 s.
     assert_eq!(
         rejected_steps(1, 1).await,
@@ -186,7 +186,7 @@ async fn case_47_beside_a_rejecting_path_a_revocation_costs_one_refill() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_47_beside_a_path_that_rejects_seldom_it_costs_nothing() {
+async fn case_47_a_revocation_beside_rare_rejections_costs_nothing() {
     // Every ten seconds: six times, and one for the revocation.
     assert_eq!(rejected_steps(100, 1).await, (vec![], 1 + 6 + 1));
 }

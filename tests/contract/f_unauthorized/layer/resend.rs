@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn case_48_without_resend_the_401_goes_back_and_the_token_is_replaced_for_the_next_request() {
+async fn case_48_without_resend_the_next_request_has_the_successor() {
     let (per_layer, per_request, send_once) =
         (only("Bearer t2"), only("Bearer t2"), only("Bearer t2"));
     let sources = [
@@ -76,13 +76,13 @@ async fn case_48_without_resend_the_401_goes_back_and_the_token_is_replaced_for_
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_48_a_401_that_is_not_resent_fetches_nothing_and_the_next_requests_wait() {
+async fn case_48_a_401_without_resend_defers_the_fetch() {
     let source = ManualSource::default();
     let layer = layer_of(frugal(1, source.clone())).send_once();
     let inner = only("Bearer t2");
     let service = layer.layer(inner.clone());
     let call = tokio::spawn(service.clone().oneshot(get("/monitor/x")));
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     let response = call.await.unwrap().unwrap();
     assert!(response.status() == 401 && error_of(&response).is_none());
     assert_eq!((source.fetches(), inner.calls()), (1, 1));
@@ -92,7 +92,7 @@ async fn case_48_a_401_that_is_not_resent_fetches_nothing_and_the_next_requests_
         .collect();
     settle().await;
     assert_eq!((source.fetches(), inner.calls()), (2, 1));
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     for response in join_all(next).await {
         assert_eq!(response.unwrap().unwrap().status(), 200);
     }
@@ -112,7 +112,7 @@ async fn case_48_a_401_that_is_not_resent_fetches_nothing_and_the_next_requests_
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_49_every_path_calls_the_readied_instance_and_holds_none_while_it_waits() {
+async fn case_49_every_path_calls_the_readied_instance() {
     let source = ManualSource::default();
     let inner = only("Bearer t2");
     let mut service = layer(source.clone()).layer(inner.clone());
@@ -121,10 +121,10 @@ async fn case_49_every_path_calls_the_readied_instance_and_holds_none_while_it_w
     let call = tokio::spawn(service.ready().await.unwrap().call(get("/monitor/x")));
     settle().await;
     assert_eq!((inner.readied(), inner.held(), inner.calls()), (1, 0, 0));
-    source.answer(token("t1")).await;
-    // Sent, answered 401, waiting for the second token: again nothing is held.
+    source.respond(token("t1")).await;
+    // Sent, rejected, waiting for the second token: again nothing is held.
     assert_eq!((inner.readied(), inner.held(), inner.calls()), (2, 0, 1));
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!((inner.readied(), inner.held(), inner.calls()), (3, 0, 2));
 
@@ -154,7 +154,7 @@ async fn case_49_every_path_calls_the_readied_instance_and_holds_none_while_it_w
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_49_a_limit_of_one_does_not_lock_up() {
+async fn case_49_an_inner_limit_of_one_does_not_deadlock() {
     let source = ScriptedSource::tokens();
     let inner = only("Bearer t2");
     let service = layer(source.clone()).layer(ConcurrencyLimit::new(inner.clone(), 1));
@@ -171,7 +171,7 @@ async fn case_49_a_limit_of_one_does_not_lock_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_49_a_limit_of_one_that_is_shared_with_the_token_transport_does_not_lock_up() {
+async fn case_49_a_limit_shared_with_the_transport_does_not_deadlock() {
     let inner = Api::new(async |seen| match seen.authorization()[..] {
         [] => ok("a token"),
         ["Bearer t2"] => ok("fine"),
@@ -204,7 +204,7 @@ async fn case_49_a_limit_of_one_that_is_shared_with_the_token_transport_does_not
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_49_a_buffer_of_one_does_not_lock_up() {
+async fn case_49_an_inner_buffer_of_one_does_not_deadlock() {
     let source = ScriptedSource::tokens();
     let inner = only("Bearer t2");
     let service = layer(source.clone()).layer(Buffer::new(inner.clone(), 1));
@@ -257,7 +257,7 @@ impl Service<Request<Body>> for Steered {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_49_an_instance_that_is_readied_anew_is_no_clone_of_a_readied_one() {
+async fn case_49_the_resend_never_clones_a_readied_instance() {
     let mut service = layer(ScriptedSource::tokens()).layer(Steered::default());
     for _ in 0..2 {
         // There is no token yet: it is sent by an instance that is readied when there is one.

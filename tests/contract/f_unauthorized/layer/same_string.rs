@@ -10,11 +10,11 @@ use tower::{Layer, ServiceExt};
 
 use crate::support::{
     LIFETIME, LoggedSource, ManualSource, ScriptedSource,
-    api::{Answer, Api, BAD, GOOD, gated, get, ok, only, status},
+    api::{Api, ApiResult, BAD, GOOD, gated, get, ok, only, status},
     error_of, frugal, layer, layer_of, pass, secs, settle, token, token_for,
 };
 
-/// Answers 401 to the first request to [`BAD`], and 200 to all others.
+/// Responds with 401 to the first request to [`BAD`], and 200 to all others.
 fn rejecting_once() -> Api {
     let count = AtomicUsize::new(0);
     Api::new(move |seen| {
@@ -28,13 +28,13 @@ fn rejecting_once() -> Api {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_the_same_string_is_resent_once_and_nobody_else_notices() {
+async fn case_45_the_same_string_is_resent_once_unnoticed() {
     let source = ManualSource::default();
     let inner = rejecting_once();
     let layer = layer_of(frugal(1, source.clone()));
     let service = layer.layer(inner.clone());
     let rejected = tokio::spawn(service.clone().oneshot(get(BAD)));
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     let others: Vec<_> = (0..10)
         .map(|_| tokio::spawn(service.clone().oneshot(get(GOOD))))
         .collect();
@@ -45,7 +45,7 @@ async fn case_45_the_same_string_is_resent_once_and_nobody_else_notices() {
         1,
         "the token is not sent while it is replaced"
     );
-    fetch.answer(token("t1"));
+    fetch.respond(token("t1"));
     for response in join_all(others.into_iter().chain([rejected])).await {
         assert_eq!(response.unwrap().unwrap().status(), 200);
     }
@@ -55,9 +55,9 @@ async fn case_45_the_same_string_is_resent_once_and_nobody_else_notices() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_a_spurious_401_with_an_idempotent_auth_fails_no_request() {
+async fn case_45_a_spurious_401_with_idempotent_auth_fails_nothing() {
     let start = Instant::now();
-    // The token of the endpoint lives on, whatever the API answers.
+    // The token of the endpoint lives on, whatever the API responds.
     let source = LoggedSource::new(move |_| token("t1").map(|new| new.aged(start.elapsed())));
     let inner = rejecting_once();
     let layer = layer_of(frugal(1, source.clone()));
@@ -90,7 +90,7 @@ async fn case_45_a_spurious_401_with_an_idempotent_auth_fails_no_request() {
 
 const LATE: &str = "/monitor/late";
 
-/// Answers 401 to the first request to [`LATE`], and not before the test says so, and 200 to all
+/// Responds with 401 to the first request to [`LATE`], when the test says so, and with 200 to all
 /// others.
 fn with_a_late_401() -> (Api, watch::Sender<bool>) {
     let (open, gate) = watch::channel(false);
@@ -147,7 +147,7 @@ async fn case_45_a_late_401_of_an_older_generation_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_a_late_401_counts_for_no_later_generation_of_its_string() {
+async fn case_45_a_late_401_counts_for_no_later_generation() {
     let source = ScriptedSource::new([token("t1"), token("t2"), token("t1"), token("t3")]);
     let (inner, open) = gated("Bearer t3");
     let layer = layer(source.clone());
@@ -186,7 +186,7 @@ async fn case_45_a_string_rejected_before_its_successor_is_good_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_a_401_after_the_successor_is_not_held_against_its_string() {
+async fn case_45_a_late_401_does_not_reject_the_successors_string() {
     let source = ScriptedSource::new([token("t1"), token("t2"), token("t1")]);
     let (inner, open) = with_a_late_401();
     let layer = layer(source.clone());
@@ -216,13 +216,13 @@ async fn case_45_a_401_after_the_successor_is_not_held_against_its_string() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_nor_is_the_string_of_an_expired_token_after_a_late_401() {
+async fn case_45_a_late_401_does_not_reject_an_expired_string() {
     let source = ManualSource::default();
     let (inner, open) = gated("Bearer t2");
     let layer = layer(source.clone());
     let tokens = layer.cache().clone();
     let first = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/monitor/first")));
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     settle().await;
     pass(secs(1800)).await;
     let second = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/monitor/second")));
@@ -231,10 +231,10 @@ async fn case_45_nor_is_the_string_of_an_expired_token_after_a_late_401() {
     open.send(true).unwrap();
     settle().await;
     // Its life extended, as far as the source knows.
-    flight.answer(token("t1"));
+    flight.respond(token("t1"));
     let again = source.next().await;
     assert!(matches!(&again.predecessor, Predecessor::Rejected(token) if token.expose() == "t1"));
-    again.answer(token("t2"));
+    again.respond(token("t2"));
     for call in [first, second] {
         assert_eq!(call.await.unwrap().unwrap().status(), 200);
     }
@@ -248,14 +248,14 @@ async fn case_45_nor_is_the_string_of_an_expired_token_after_a_late_401() {
 /// with T1.
 async fn rejected_during_a_refresh(
     source: &ManualSource,
-) -> (KlaviAuthLayer, Api, JoinHandle<Answer>) {
+) -> (KlaviAuthLayer, Api, JoinHandle<ApiResult>) {
     let inner = only("Bearer t2");
     let layer = layer(source.clone());
     let first = tokio::spawn({
         let tokens = layer.cache().clone();
         async move { tokens.get().await }
     });
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     first.await.unwrap().unwrap();
     tokio::time::advance(secs(1400)).await;
     layer.cache().warm_up().await.unwrap();
@@ -268,22 +268,22 @@ async fn rejected_during_a_refresh(
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_a_string_asked_for_before_its_401_is_not_taken() {
+async fn case_45_a_string_requested_before_its_401_is_not_taken() {
     let source = ManualSource::default();
     let (_layer, inner, call) = rejected_during_a_refresh(&source).await;
-    source.answer(token_for("t1", 3600)).await;
+    source.respond(token_for("t1", 3600)).await;
     let again = source.next().await;
     assert!(matches!(&again.predecessor, Predecessor::Rejected(token) if token.expose() == "t1"));
-    again.answer(token("t2"));
+    again.respond(token("t2"));
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!((source.fetches(), inner.calls()), (3, 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_another_string_asked_for_before_the_401_is_taken() {
+async fn case_45_another_string_requested_before_the_401_is_taken() {
     let source = ManualSource::default();
     let (layer, inner, call) = rejected_during_a_refresh(&source).await;
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2"]);
     assert_eq!(
@@ -293,28 +293,28 @@ async fn case_45_another_string_asked_for_before_the_401_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_a_failed_refresh_is_no_answer_to_a_401_since_it_asked() {
+async fn case_45_a_refresh_from_before_the_401_does_not_count() {
     let source = ManualSource::default();
     let (_layer, inner, call) = rejected_during_a_refresh(&source).await;
-    source.answer(NewToken::new("", secs(1))).await;
+    source.respond(NewToken::new("", secs(1))).await;
     let again = source.next().await;
     assert!(matches!(&again.predecessor, Predecessor::Rejected(token) if token.expose() == "t1"));
-    again.answer(token("t2"));
+    again.respond(token("t2"));
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!((source.fetches(), inner.calls()), (3, 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_31_a_token_asked_for_before_an_invalidation_is_not_taken() {
+async fn case_45_31_a_token_requested_before_invalidation_is_dropped() {
     let source = ManualSource::default();
     let (layer, inner, call) = rejected_during_a_refresh(&source).await;
-    let renewal = source.next().await;
-    let Predecessor::Live(t1) = &renewal.predecessor else {
-        panic!("{:?}", renewal.predecessor)
+    let refresh = source.next().await;
+    let Predecessor::Live(t1) = &refresh.predecessor else {
+        panic!("{:?}", refresh.predecessor)
     };
     layer.cache().invalidate(t1);
-    renewal.answer(token("before"));
-    source.answer(token("t2")).await;
+    refresh.respond(token("before"));
+    source.respond(token("t2")).await;
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!((source.fetches(), inner.calls()), (3, 2));
 }

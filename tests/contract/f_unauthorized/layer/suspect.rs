@@ -11,12 +11,12 @@ use tower::{Layer, ServiceExt};
 
 use crate::support::{
     LoggedSource, ManualSource, NS, ScriptedSource,
-    api::{Answer, Api, BAD, GOOD, get, ok, only, picky, status},
+    api::{Api, ApiResult, BAD, GOOD, get, ok, only, picky, status},
     at_once, cache_drawing, error_of, frugal, layer_of, pass, rejected, reset, secs, settle, token,
     token_for,
 };
 
-/// Answers as [`picky`], but to [`BAD`] not before the test says so.
+/// Responds as [`picky`], but to [`BAD`] not before the test says so.
 fn late() -> (Api, watch::Sender<bool>) {
     let (open, gate) = watch::channel(true);
     let api = Api::new(move |seen| {
@@ -32,26 +32,26 @@ fn late() -> (Api, watch::Sender<bool>) {
     (api, open)
 }
 
-fn spawn(service: &KlaviAuth<Api>, path: &str) -> JoinHandle<Answer> {
+fn spawn(service: &KlaviAuth<Api>, path: &str) -> JoinHandle<ApiResult> {
     tokio::spawn(service.clone().oneshot(get(path)))
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_44_each_gets_its_own_401_and_the_unsent_leave_with_the_token() {
+async fn case_44_each_gets_its_401_and_waiting_requests_are_sent() {
     let source = ManualSource::default();
     let (inner, gate) = late();
     let layer = layer_of(frugal(1, source.clone()));
     let service = layer.layer(inner.clone());
     gate.send(false).unwrap();
     let rejected_calls: Vec<_> = (0..4).map(|_| spawn(&service, BAD)).collect();
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     gate.send(true).unwrap();
     settle().await;
     let unsent: Vec<_> = (0..3).map(|_| spawn(&service, GOOD)).collect();
     settle().await;
     assert_eq!((source.fetches(), inner.calls()), (2, 4));
     assert!(layer.cache().snapshot().is_rejected() && !layer.cache().snapshot().is_ready());
-    source.answer(rejected()).await;
+    source.respond(rejected()).await;
     for response in join_all(rejected_calls).await {
         let response = response.unwrap().unwrap();
         assert!(response.status() == 401 && error_of(&response).unwrap().is_no_token());
@@ -68,7 +68,7 @@ async fn case_44_each_gets_its_own_401_and_the_unsent_leave_with_the_token() {
     assert_eq!(state.generation(), Some(1));
 }
 
-/// What an API answers at once, in no time.
+/// The response of an API that responds without any time passing.
 async fn in_no_time(service: &KlaviAuth<Api>, path: &str) -> (u16, Option<Error>) {
     let sent = Instant::now();
     let response = service.clone().oneshot(get(path)).await.unwrap();
@@ -77,7 +77,7 @@ async fn in_no_time(service: &KlaviAuth<Api>, path: &str) -> (u16, Option<Error>
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_44a_one_spurious_401_in_an_outage_fails_no_other_request() {
+async fn case_44a_a_spurious_401_in_an_outage_fails_no_other() {
     let start = Instant::now();
     let source = LoggedSource::new(|n| if n == 1 { token("t1") } else { reset() });
     let inner = picky("nobody");
@@ -107,7 +107,7 @@ async fn case_44a_one_spurious_401_in_an_outage_fails_no_other_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_44a_while_there_is_a_suspect_the_pause_is_not_drawn() {
+async fn case_44a_the_backoff_of_a_suspect_has_no_jitter() {
     let start = Instant::now();
     let source = LoggedSource::new(|n| if n == 1 { token("t1") } else { reset() });
     let service = layer_of(cache_drawing(0.0, source.clone())).layer(picky("nobody"));
@@ -124,7 +124,7 @@ async fn case_44a_while_there_is_a_suspect_the_pause_is_not_drawn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_44a_the_401s_and_the_fetches_of_a_suspect_spend_no_budget() {
+async fn case_44a_a_suspect_spends_no_budget() {
     let outage = [rejected(), rejected(), rejected()];
     let source = ScriptedSource::new(
         [token("t1")]
@@ -163,8 +163,8 @@ async fn case_44a_the_401s_and_the_fetches_of_a_suspect_spend_no_budget() {
 async fn with_a_suspect(source: &ManualSource, inner: &Api) -> KlaviAuth<Api> {
     let service = layer_of(frugal(1, source.clone())).layer(inner.clone());
     let call = spawn(&service, BAD);
-    source.answer(token("t1")).await;
-    source.answer(rejected()).await;
+    source.respond(token("t1")).await;
+    source.respond(rejected()).await;
     assert_eq!(call.await.unwrap().unwrap().status(), 401);
     assert!(service.layer().cache().snapshot().is_suspect());
     assert_eq!((source.fetches(), inner.calls()), (2, 1));
@@ -172,7 +172,7 @@ async fn with_a_suspect(source: &ManualSource, inner: &Api) -> KlaviAuth<Api> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_44a_while_the_pause_runs_a_401_comes_back_at_once() {
+async fn case_44a_during_the_backoff_a_401_returns_at_once() {
     let (source, inner) = (ManualSource::default(), picky("nobody"));
     let service = with_a_suspect(&source, &inner).await;
     for _ in 0..3 {
@@ -206,7 +206,7 @@ async fn case_44a_a_401_that_finds_a_fetch_running_waits_for_it() {
         assert!(
             matches!(&fetch.predecessor, Predecessor::Rejected(token) if token.expose() == "t1")
         );
-        fetch.answer(if succeeds { token("t2") } else { rejected() });
+        fetch.respond(if succeeds { token("t2") } else { rejected() });
         let response = waits.await.unwrap().unwrap();
         assert_eq!(response.status(), if succeeds { 200 } else { 401 });
         assert_eq!(error_of(&response).is_some(), !succeeds);
@@ -223,7 +223,7 @@ async fn case_44a_a_401_that_may_start_a_fetch_starts_it_and_waits() {
     let source = ManualSource::default();
     let (inner, gate) = late();
     let service = with_a_suspect(&source, &inner).await;
-    // It leaves while no fetch may start, and is answered when one may.
+    // It leaves while no fetch may start, and gets its response when one may.
     gate.send(false).unwrap();
     let call = spawn(&service, BAD);
     pass(secs(5)).await;
@@ -233,7 +233,7 @@ async fn case_44a_a_401_that_may_start_a_fetch_starts_it_and_waits() {
     assert_eq!((source.fetches(), call.is_finished()), (3, false));
     let fetch = source.next().await;
     assert!(matches!(&fetch.predecessor, Predecessor::Rejected(token) if token.expose() == "t1"));
-    fetch.answer(token("t2"));
+    fetch.respond(token("t2"));
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!((source.fetches(), inner.calls()), (3, 3));
 }
@@ -335,13 +335,13 @@ async fn case_44a_a_suspect_that_is_invalidated_is_not_sent_again() {
     assert_eq!((source.fetches(), inner.calls()), (2, 1));
     pass(secs(5)).await;
     let call = spawn(&service, GOOD);
-    source.answer(rejected()).await;
+    source.respond(rejected()).await;
     call.await.unwrap().unwrap_err();
     assert_eq!((source.fetches(), inner.calls()), (3, 1));
     pass(secs(5)).await;
     let call = spawn(&service, GOOD);
-    source.answer(token("t1")).await;
-    // The source hands it out again when asked after that.
+    source.respond(token("t1")).await;
+    // The source returns it again when called after that.
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!(
         (source.fetches(), inner.bearers()),
@@ -351,7 +351,7 @@ async fn case_44a_a_suspect_that_is_invalidated_is_not_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_44a_a_rejected_fixed_token_stays_in_use_and_nothing_is_resent() {
+async fn case_44a_a_rejected_fixed_token_stays_in_use() {
     let api = Api::accepting(|_| false);
     let tokens = TokenCache::fixed("a-token").unwrap();
     let service = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), tokens.clone())

@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn case_40_one_renewal_one_resend_and_the_second_response() {
+async fn case_40_one_fetch_one_resend_and_the_second_response() {
     let source = ScriptedSource::tokens();
     let inner = only("Bearer t2");
     let response = layer(source.clone())
@@ -63,7 +63,7 @@ async fn case_40_a_rejection_ends_the_backoff_of_refreshes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_41_a_second_401_is_the_callers_response_intact_after_2_calls_and_1_renewal() {
+async fn case_41_a_second_401_is_returned_intact_after_1_fetch() {
     let source = ScriptedSource::tokens();
     let count = Arc::new(AtomicUsize::new(0));
     let inner = Api::new(move |_| {
@@ -84,7 +84,7 @@ async fn case_41_a_second_401_is_the_callers_response_intact_after_2_calls_and_1
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_41_the_second_401_takes_nothing_out_of_use_and_spends_nothing() {
+async fn case_41_the_second_401_rejects_nothing_and_costs_no_budget() {
     let source = ScriptedSource::tokens();
     let inner = picky("nobody");
     let layer = layer_of(frugal(2, source.clone()));
@@ -109,7 +109,7 @@ async fn case_41_the_second_401_takes_nothing_out_of_use_and_spends_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_42_a_late_401_is_resent_with_the_newer_token_without_a_fetch() {
+async fn case_42_a_late_401_is_resent_with_the_newer_token() {
     let source = ScriptedSource::tokens();
     let (release, held) = tokio::sync::oneshot::channel::<()>();
     let held = Arc::new(std::sync::Mutex::new(Some(held)));
@@ -150,14 +150,14 @@ async fn case_42_a_late_401_is_resent_with_the_newer_token_without_a_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_43_n_rejected_requests_share_one_fetch_and_new_ones_wait_for_it() {
+async fn case_43_rejected_requests_share_one_fetch() {
     let source = ManualSource::default();
     let (inner, open) = gated("Bearer t2");
     let service = layer(source.clone()).layer(inner.clone());
     let calls: Vec<_> = (0..50)
         .map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x"))))
         .collect();
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     assert_eq!(inner.calls(), 50);
     open.send(true).unwrap();
     settle().await;
@@ -172,7 +172,7 @@ async fn case_43_n_rejected_requests_share_one_fetch_and_new_ones_wait_for_it() 
     );
     let forced = source.next().await;
     assert!(matches!(&forced.predecessor, Predecessor::Rejected(token) if token.expose() == "t1"));
-    forced.answer(token("t2"));
+    forced.respond(token("t2"));
     for response in join_all(calls.into_iter().chain(new)).await {
         assert_eq!(response.unwrap().unwrap().status(), 200);
     }
@@ -196,16 +196,16 @@ async fn case_43_n_rejected_requests_share_one_fetch_and_new_ones_wait_for_it() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_44_if_the_renewal_fails_everyone_gets_their_own_401_with_the_reason() {
+async fn case_44_if_the_fetch_fails_each_gets_its_401_with_the_error() {
     let source = ManualSource::default();
     let (inner, open) = gated("nobody");
     let service = layer(source.clone()).layer(inner.clone());
     let calls: Vec<_> = (0..4)
         .map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x"))))
         .collect();
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     open.send(true).unwrap();
-    source.answer(Err(Error::permanent("keys revoked"))).await;
+    source.respond(Err(Error::permanent("keys revoked"))).await;
     let mut bodies = Vec::new();
     for response in join_all(calls).await {
         let response = response.unwrap().unwrap();
@@ -228,7 +228,7 @@ async fn case_44_if_the_renewal_fails_everyone_gets_their_own_401_with_the_reaso
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_46_every_other_answer_goes_to_the_caller_untouched() {
+async fn case_46_every_other_response_is_returned_untouched() {
     for code in [
         200, 204, 301, 302, 400, 403, 404, 407, 409, 416, 429, 500, 502, 503, 504,
     ] {
@@ -246,7 +246,7 @@ async fn case_46_every_other_answer_goes_to_the_caller_untouched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_46_transport_errors_go_to_the_caller_untouched() {
+async fn case_46_transport_errors_are_returned_untouched() {
     let source = ScriptedSource::tokens();
     let inner = Api::new(async |_| Err("connection reset".into()));
     let error = layer(source.clone())
@@ -259,7 +259,7 @@ async fn case_46_transport_errors_go_to_the_caller_untouched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_46_a_predicate_decides_what_counts_as_rejected() {
+async fn case_46_a_predicate_decides_which_responses_reject() {
     let source = ScriptedSource::tokens();
     let inner = Api::new(async |seen| {
         let mut response = status(200, "x")?;
@@ -296,7 +296,7 @@ async fn case_46_a_predicate_decides_what_counts_as_rejected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_50_what_the_resend_brings_is_what_the_caller_gets() {
+async fn case_50_the_caller_gets_the_outcome_of_the_resend() {
     let inner = Api::new(async |seen| match seen.authorization()[..] {
         ["Bearer t1"] => status(401, "no"),
         _ => Err("connection reset".into()),

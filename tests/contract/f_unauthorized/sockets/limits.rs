@@ -14,7 +14,7 @@ use crate::support::sockets::{
 };
 
 #[tokio::test]
-async fn case_46_every_other_answer_is_passed_on_untouched() {
+async fn case_46_every_other_response_is_returned_untouched() {
     through_each(async |stack| {
         let client = client(&stack.layer());
         assert_eq!(client.status(stack.get("echo")).await, 200);
@@ -28,7 +28,7 @@ async fn case_46_every_other_answer_is_passed_on_untouched() {
             stack
                 .sandbox
                 .fail_next(Endpoint::Resource, 1, fault.retry_after(secs(1)));
-            let response = client.answer(stack.get("echo")).await;
+            let response = client.response(stack.get("echo")).await;
             assert_eq!(
                 (response.status().as_u16(), &response.body()[..]),
                 (code, &b"as it was"[..])
@@ -51,7 +51,7 @@ async fn case_46_every_other_answer_is_passed_on_untouched() {
 }
 
 #[tokio::test]
-async fn case_46_which_answers_reject_the_token_can_be_replaced() {
+async fn case_46_a_predicate_decides_which_responses_reject() {
     through_each(async |stack| {
         let layer = stack.layer().rejected_when(|status, headers| {
             status == StatusCode::FORBIDDEN
@@ -73,7 +73,7 @@ async fn case_46_which_answers_reject_the_token_can_be_replaced() {
 }
 
 #[tokio::test]
-async fn case_47_an_api_that_rejects_everything_costs_five_fetches_then_one_each_6_s() {
+async fn case_47_rejecting_everything_costs_5_fetches_then_1_per_6_s() {
     through_each(async |stack| {
         let client = client(&stack.layer());
         stack
@@ -84,7 +84,7 @@ async fn case_47_an_api_that_rejects_everything_costs_five_fetches_then_one_each
         }
         let [auth, refresh, resource, _] = stack.counts();
         assert_eq!((auth, refresh), (1 + 5, 0));
-        let response = client.answer(stack.get("echo")).await;
+        let response = client.response(stack.get("echo")).await;
         assert_eq!(
             (response.status().as_u16(), &response.body()[..]),
             (401, &b"no"[..])
@@ -109,7 +109,7 @@ async fn case_47_an_api_that_rejects_everything_costs_five_fetches_then_one_each
 }
 
 #[tokio::test]
-async fn case_48_without_resends_the_401_goes_back_and_the_next_request_has_the_new_token() {
+async fn case_48_without_resend_the_next_request_has_the_successor() {
     through_each(async |stack| {
         let never = stack.layer().send_once().layer(http1());
         never_resent(&stack, never, stack.get("echo")).await;
@@ -154,7 +154,7 @@ async fn herds_pass(stack: &TestStack, client: impl Caller) {
 }
 
 #[tokio::test]
-async fn case_49_an_inner_limit_or_buffer_of_one_does_not_lock_up() {
+async fn case_49_an_inner_limit_or_buffer_of_one_does_not_deadlock() {
     through_each(async |stack| {
         herds_pass(
             &stack,
@@ -167,7 +167,7 @@ async fn case_49_an_inner_limit_or_buffer_of_one_does_not_lock_up() {
 }
 
 #[tokio::test]
-async fn case_49_a_limit_or_buffer_of_one_shared_with_the_token_transport_does_not_lock_up() {
+async fn case_49_a_limit_shared_with_the_transport_does_not_deadlock() {
     let stack = TestStack {
         sandbox: Sandbox::start().await.unwrap(),
         transport: Transport::Hyper,

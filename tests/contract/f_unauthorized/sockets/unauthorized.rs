@@ -13,13 +13,13 @@ use tokio::sync::Semaphore;
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::support::sockets::{
-    Body, Caller, Http, LIFETIME, TO_RENEWAL, TestStack, client, fault, flight_ended, h2c,
+    Body, Caller, Http, LIFETIME, TO_REFRESH, TestStack, client, fault, flight_ended, h2c,
     http_clients, http1, labelled_401, pass, reason, secs, settle, soon, through_each,
     token_response, until,
 };
 
 #[tokio::test]
-async fn case_40_45_a_401_leads_to_one_auth_and_one_resend_with_the_new_token() {
+async fn case_40_45_a_401_leads_to_one_auth_and_one_resend() {
     through_each(async |stack| {
         let client = client(&stack.layer());
         assert_eq!(client.status(stack.get("echo")).await, 200);
@@ -39,11 +39,11 @@ async fn case_45_an_aging_token_that_is_rejected_is_not_refreshed() {
         let layer = stack.layer_drawing(&[0.0, 1.0, 0.0]);
         let client = client(&layer);
         assert_eq!(client.status(stack.get("echo")).await, 200);
-        pass(TO_RENEWAL).await;
+        pass(TO_REFRESH).await;
         stack.sandbox.fail_next(Endpoint::Refresh, 1, fault(500));
         assert_eq!(client.status(stack.get("echo")).await, 200);
         flight_ended(&layer).await;
-        // The back-off of the refresh does not hold back this fetch.
+        // The backoff of the refresh does not hold back this fetch.
         stack
             .sandbox
             .fail_next(Endpoint::Resource, 1, labelled_401("no"));
@@ -55,7 +55,7 @@ async fn case_45_an_aging_token_that_is_rejected_is_not_refreshed() {
 }
 
 #[tokio::test]
-async fn case_41_a_second_401_is_a_response_intact_after_2_calls_and_1_renewal() {
+async fn case_41_a_second_401_is_returned_intact_after_1_fetch() {
     through_each(async |stack| {
         let client = client(&stack.layer());
         stack
@@ -64,7 +64,7 @@ async fn case_41_a_second_401_is_a_response_intact_after_2_calls_and_1_renewal()
         stack
             .sandbox
             .fail_next(Endpoint::Resource, 1, labelled_401("second"));
-        let response = client.answer(stack.get("echo")).await;
+        let response = client.response(stack.get("echo")).await;
         assert_eq!(
             (response.status().as_u16(), &response.body()[..]),
             (401, &b"second"[..])
@@ -77,7 +77,7 @@ async fn case_41_a_second_401_is_a_response_intact_after_2_calls_and_1_renewal()
 }
 
 #[tokio::test]
-async fn case_42_a_late_401_is_resent_with_the_newer_token_without_a_fetch() {
+async fn case_42_a_late_401_is_resent_with_the_newer_token() {
     through_each(async |stack| {
         let client = client(&stack.layer());
         assert_eq!(client.status(stack.get("echo")).await, 200);
@@ -99,8 +99,7 @@ async fn case_42_a_late_401_is_resent_with_the_newer_token_without_a_fetch() {
 }
 
 #[tokio::test]
-async fn case_42_a_refresh_that_kills_the_old_bearer_costs_requests_in_flight_a_resend_and_no_fetch()
- {
+async fn case_42_a_refresh_that_revokes_the_bearer_costs_resends_only() {
     through_each(async |stack| {
         stack.sandbox.set_refresh_kills_old(true);
         let layer = stack.layer();
@@ -115,7 +114,7 @@ async fn case_42_a_refresh_that_kills_the_old_bearer_costs_requests_in_flight_a_
         }));
         assert_eq!(client.status(stack.get("echo")).await, 200);
         gate.forget_permits(1);
-        pass(TO_RENEWAL).await;
+        pass(TO_REFRESH).await;
         // These have the first token, and leave when it is dead.
         let calls: Vec<_> = (0..10)
             .map(|_| tokio::spawn(client.exchange(stack.get("echo"))))
@@ -131,7 +130,7 @@ async fn case_42_a_refresh_that_kills_the_old_bearer_costs_requests_in_flight_a_
 }
 
 #[tokio::test]
-async fn case_43_rejected_requests_share_one_fetch_and_new_ones_wait_for_it() {
+async fn case_43_rejected_requests_share_one_fetch() {
     through_each(async |stack| {
         let client = client(&stack.layer());
         assert_eq!(client.status(stack.get("echo")).await, 200);
@@ -159,9 +158,9 @@ async fn case_43_rejected_requests_share_one_fetch_and_new_ones_wait_for_it() {
 }
 
 #[tokio::test]
-async fn case_44_if_the_renewal_fails_everyone_gets_their_own_401_with_the_reason() {
+async fn case_44_if_the_fetch_fails_each_gets_its_401_with_the_error() {
     through_each(async |stack| {
-        // The first token, and three attempts with a back-off after the last.
+        // The first token, and three attempts with a backoff after the last.
         let layer = stack.layer_drawing(&[0.0, 0.0, 0.0, 1.0, 0.0]);
         let client = client(&layer);
         assert_eq!(client.status(stack.get("echo")).await, 200);
@@ -197,7 +196,7 @@ async fn case_44_if_the_renewal_fails_everyone_gets_their_own_401_with_the_reaso
 }
 
 #[tokio::test]
-async fn case_50_what_the_resend_brings_is_what_the_caller_gets() {
+async fn case_50_the_caller_gets_the_outcome_of_the_resend() {
     through_each(async |stack| {
         let client = client(&stack.layer());
         stack
@@ -222,7 +221,7 @@ async fn case_50_what_the_resend_brings_is_what_the_caller_gets() {
 }
 
 #[tokio::test]
-async fn case_40_52_a_post_is_resent_with_the_same_head_and_every_byte_of_its_body() {
+async fn case_40_52_a_post_is_resent_with_its_head_and_body() {
     through_each(async |stack| {
         for (http, version) in http_clients() {
             let client = stack.layer().layer(http);
@@ -273,7 +272,7 @@ async fn case_40_52_a_post_is_resent_with_the_same_head_and_every_byte_of_its_bo
 
 /// The names of the monitors that were made.
 async fn monitors(client: &impl Caller, stack: &TestStack) -> Vec<String> {
-    let answer = client.answer(stack.get("monitors")).await;
+    let answer = client.response(stack.get("monitors")).await;
     let answer: Value = serde_json::from_slice(answer.body()).unwrap();
     let monitors = answer["monitors"].as_array().unwrap().iter();
     monitors
@@ -315,17 +314,17 @@ async fn a_hundred_posts(stack: &TestStack, http: Http) {
 }
 
 #[tokio::test]
-async fn case_43_52_a_hundred_rejected_posts_are_each_handled_once_over_http_1() {
+async fn case_43_52_100_rejected_posts_are_handled_once_over_http_1() {
     through_each(async |stack| a_hundred_posts(&stack, http1()).await).await;
 }
 
 #[tokio::test]
-async fn case_43_52_a_hundred_rejected_posts_are_each_handled_once_over_http_2() {
+async fn case_43_52_100_rejected_posts_are_handled_once_over_http_2() {
     through_each(async |stack| a_hundred_posts(&stack, h2c()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn case_43_52_a_hundred_rejected_posts_are_each_handled_once_on_many_threads() {
+async fn case_43_52_100_rejected_posts_are_handled_once_on_threads() {
     through_each(async |stack| a_hundred_posts(&stack, http1()).await).await;
     through_each(async |stack| a_hundred_posts(&stack, h2c()).await).await;
 }
@@ -333,14 +332,14 @@ async fn case_43_52_a_hundred_rejected_posts_are_each_handled_once_on_many_threa
 #[tokio::test]
 async fn case_44a_a_spurious_401_in_an_outage_fails_that_request_only() {
     through_each(async |stack| {
-        // The first token, the budget, and three attempts; from the last one on a back-off of 60 s,
+        // The first token, the budget, and three attempts; from the last one on a backoff of 60 s,
         // cut to 5 s.
         let layer = stack.layer_drawing(&[0.0, 0.0, 0.0, 0.0, 1.0]);
         let client = client(&layer);
         assert_eq!(client.status(stack.get("echo")).await, 200);
         stack.sandbox.fail_next(Endpoint::Auth, 5, fault(500));
         stack.sandbox.fail_next(Endpoint::Resource, 1, fault(401));
-        let response = client.answer(stack.get("echo")).await;
+        let response = client.response(stack.get("echo")).await;
         assert_eq!(response.status(), 401);
         assert!(reason(&response).unwrap().is_server_error());
         assert_eq!(stack.counts(), [4, 0, 2, 1]);
@@ -369,7 +368,7 @@ async fn case_44a_a_spurious_401_in_an_outage_fails_that_request_only() {
 }
 
 #[tokio::test]
-async fn case_45_a_spurious_401_with_an_auth_that_repeats_its_token_is_resent() {
+async fn case_45_a_spurious_401_with_an_idempotent_auth_is_resent() {
     through_each(async |stack| {
         let layer = stack.layer();
         let client = client(&layer);

@@ -94,7 +94,7 @@ impl http_body::Body for Unclonable {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_54_send_once_works_with_every_body_and_sends_it_whole_and_once() {
+async fn case_54_send_once_sends_any_body_whole_and_once() {
     let source = ScriptedSource::tokens();
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
     let unwrap = inner
@@ -122,7 +122,7 @@ async fn case_54_send_once_works_with_every_body_and_sends_it_whole_and_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_55_size_hint_and_end_of_stream_are_the_bodys_own_both_times() {
+async fn case_55_size_hint_and_end_of_stream_are_the_bodys_own() {
     let hints = Arc::new(std::sync::Mutex::new(Vec::new()));
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
     let seen = hints.clone();
@@ -146,7 +146,7 @@ async fn case_55_size_hint_and_end_of_stream_are_the_bodys_own_both_times() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_55_the_size_of_a_replay_counts_what_was_read_of_the_body_before() {
+async fn case_55_a_replays_size_includes_what_was_read_before() {
     type Boxed = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
     let hints = Arc::new(std::sync::Mutex::new(Vec::new()));
     let seen = hints.clone();
@@ -201,7 +201,7 @@ impl Drop for Endless {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_56_an_endless_401_is_dropped_before_the_resend_leaves() {
+async fn case_56_an_endless_401_is_dropped_before_the_resend() {
     let dropped = Arc::new(AtomicBool::new(false));
     let calls = Arc::new(AtomicUsize::new(0));
     let (flag, count) = (dropped.clone(), calls.clone());

@@ -83,7 +83,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_53_bodies_of_every_kind_are_resent_whole_wherever_the_first_one_had_got_to() {
+async fn case_53_every_kind_of_body_is_resent_whole() {
     is_resent_whole(axum::body::Body::new, || {
         axum::body::Body::new(stream(parts()))
     })
@@ -138,7 +138,7 @@ fn of_length(length: usize) -> Parts {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_54_over_the_cap_it_is_sent_once_unbroken_and_the_401_is_the_callers() {
+async fn case_54_over_the_cap_a_body_is_sent_once_unbroken() {
     for (limit, cap) in [
         (None, CAP),
         (Some(10), 10),
@@ -176,7 +176,7 @@ async fn case_54_over_the_cap_it_is_sent_once_unbroken_and_the_401_is_the_caller
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_54_reading_on_past_the_cap_while_the_token_is_fetched_gives_the_original_401_back() {
+async fn case_54_reading_past_the_cap_in_the_fetch_returns_the_401() {
     let source = ManualSource::default();
     let first = Arc::new(Mutex::new(None));
     let kept = first.clone();
@@ -190,12 +190,12 @@ async fn case_54_reading_on_past_the_cap_while_the_token_is_fetched_gives_the_or
     });
     let layer = recording_layer(source.clone(), Own::again).replay_limit(5);
     let call = tokio::spawn(layer.layer(inner.clone()).oneshot(post(Own::of(parts()))));
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     settle().await;
     // The 401 is there, and its request could be resent. The connection reads on.
     let mut first = first.lock().unwrap().take().unwrap();
     assert_eq!(rest(&mut first).await.unwrap(), PARTS[1..]);
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     let response = call.await.unwrap().unwrap();
     assert_eq!(
         text(response).await,
@@ -206,7 +206,7 @@ async fn case_54_reading_on_past_the_cap_while_the_token_is_fetched_gives_the_or
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_54_the_401_of_a_body_over_the_cap_waits_for_no_token() {
+async fn case_54_the_401_of_a_body_over_the_cap_does_not_wait() {
     let source = ManualSource::default();
     let inner = Streams::new(|_, mut request: Request<Own>| async move {
         assert_eq!(rest(request.body_mut()).await?, PARTS);
@@ -214,7 +214,7 @@ async fn case_54_the_401_of_a_body_over_the_cap_waits_for_no_token() {
     });
     let layer = recording_layer(source.clone(), Own::again).replay_limit(5);
     let call = tokio::spawn(layer.layer(inner.clone()).oneshot(post(Own::of(parts()))));
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     settle().await;
     assert!(call.is_finished(), "nobody fetches a token for it");
     assert_eq!(
@@ -225,7 +225,7 @@ async fn case_54_the_401_of_a_body_over_the_cap_waits_for_no_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_53_reading_on_within_the_cap_while_the_token_is_fetched_is_resent_whole() {
+async fn case_53_reading_within_the_cap_during_the_fetch_is_resent() {
     let source = ManualSource::default();
     let first = Arc::new(Mutex::new(None));
     let kept = first.clone();
@@ -242,11 +242,11 @@ async fn case_53_reading_on_within_the_cap_while_the_token_is_fetched_is_resent_
     });
     let service = recording_layer(source.clone(), Own::again).layer(inner.clone());
     let call = tokio::spawn(service.oneshot(post(Own::of(parts()))));
-    source.answer(token("t1")).await;
+    source.respond(token("t1")).await;
     let mut first = first.lock().unwrap().take().unwrap();
     assert_eq!(next(&mut first).await.unwrap().unwrap(), "one");
     assert_eq!(next(&mut first).await.unwrap().unwrap(), "two");
-    source.answer(token("t2")).await;
+    source.respond(token("t2")).await;
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert!(next(&mut first).await.unwrap().is_err());
 }
@@ -282,7 +282,7 @@ fn failing() -> Own {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_54_an_error_of_the_original_comes_through_and_is_not_resent() {
+async fn case_54_an_error_of_the_body_comes_through_without_resend() {
     let fails = Streams::new(|_, mut request: Request<Own>| async move {
         rest(request.body_mut()).await?;
         ok("not reached")
@@ -311,7 +311,7 @@ async fn case_54_an_error_of_the_original_comes_through_and_is_not_resent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_53_an_error_that_the_first_reading_did_not_meet_is_met_by_the_second() {
+async fn case_53_an_error_past_the_first_reading_comes_in_the_second() {
     let inner = Streams::new(|number, mut request: Request<Own>| async move {
         assert_eq!(next(request.body_mut()).await.unwrap()?, "one");
         if number == 1 {
@@ -329,7 +329,7 @@ async fn case_53_an_error_that_the_first_reading_did_not_meet_is_met_by_the_seco
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_55_the_length_is_what_it_was_both_times() {
+async fn case_55_the_length_is_the_same_both_times() {
     let inner = Streams::new(
         |number, mut request: Request<axum::body::Body>| async move {
             assert_eq!(
@@ -377,7 +377,7 @@ fn announced<B: http_body::Body>(body: &B) -> (u64, Option<u64>, bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_55_a_length_that_was_unknown_stays_so_though_all_is_recorded() {
+async fn case_55_an_unknown_length_stays_unknown_on_the_resend() {
     for (parts, expected) in [(vec![], &PARTS[..0]), (parts(), &PARTS)] {
         let inner = Streams::new(move |number, mut request: Request<Own>| async move {
             assert_eq!(
@@ -406,7 +406,7 @@ async fn case_55_a_length_that_was_unknown_stays_so_though_all_is_recorded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_55_a_length_that_was_known_is_announced_again_wherever_the_first_got_to() {
+async fn case_55_a_known_length_is_announced_again() {
     for read_first in 0..=2 {
         let inner = Streams::new(move |number, mut request: Request<Own>| async move {
             assert_eq!(
