@@ -1,14 +1,14 @@
 //! A tower layer that keeps requests to Klavi's open-finance API authenticated.
 //!
-//! Klavi wants `Authorization: Bearer <token>`; a token lives 30 minutes, is renewed at `/refresh`
-//! while it lives, and is made anew at `/auth` with two keys. [`KlaviAuthLayer`] wraps any tower
-//! HTTP client and does all of that: it attaches the token, renews it ahead of its end with one
-//! fetch that everybody shares, and sends a request once more when the API answers 401.
+//! Klavi wants `Authorization: Bearer <token>`. A token lives 30 minutes. It is refreshed at
+//! `/refresh` while it lives, and obtained at `/auth` with two keys. [`KlaviAuthLayer`] wraps any
+//! tower HTTP client: it attaches the token, refreshes it before expiry (single flight), and
+//! resends a request once on 401.
 //!
 //! # Example
 //!
-//! Against the look-alike of Klavi that the feature `sandbox` brings; with `KlaviApi::from_env` and
-//! `Credentials::from_env` the same code calls Klavi.
+//! This runs against the look-alike of Klavi that the feature `sandbox` brings. With
+//! `KlaviApi::from_env` and `Credentials::from_env` the same code calls Klavi.
 //!
 #![cfg_attr(feature = "sandbox", doc = "```")]
 #![cfg_attr(not(feature = "sandbox"), doc = "```ignore")]
@@ -19,7 +19,8 @@
 //! use klavi_auth::{KlaviAuthLayer, Product, sandbox::Sandbox};
 //! use tower::ServiceBuilder;
 //!
-//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+//! # use klavi_auth::BoxError;
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
 //! let sandbox = Sandbox::start().await?;
 //! let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
 //! let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
@@ -27,49 +28,52 @@
 //!     .build()?;
 //! let klavi = ServiceBuilder::new().layer(auth).service(http);
 //!
-//! let request = Request::get(format!("{}/monitor/v1/monitors", sandbox.base_url())).body(Full::default())?;
-//! let response = klavi.send(request).await?;
+//! let monitors = format!("{}/monitor/v1/monitors", sandbox.base_url());
+//! let response = klavi.send(Request::get(monitors).body(Full::default())?).await?;
 //! assert_eq!(response.status(), 200);
 //! # Ok(()) }
 //! ```
 //!
-//! [`send`](KlaviAuth::send) is the short way to call the service. It is a tower service like any
-//! other too, with `ready`, `call` and `oneshot`.
+//! [`send`] readies the service, calls it and awaits the response. The service is
+//! also an ordinary tower service, with `ready`, `call` and `oneshot`.
 //!
-//! # What a request meets
+//! # What happens to a request
 //!
-//! | the token is | the request | the token endpoint |
+//! | token | request | token endpoint |
 //! |---|---|---|
-//! | fresh | leaves at once | left alone |
-//! | due for a refresh | leaves at once | asked once, in the background |
-//! | about to expire | waits; if the fetch fails it leaves with the token | asked once for all who wait |
-//! | expired, rejected, or not there yet | waits | asked once for all who wait |
-//! | expired or not there yet, and the fetch failed | fails with an [`Error`]; the inner service is not called | left alone until the backoff ends |
-//! | rejected, and the fetch failed | leaves with the rejected token: only the API can say whether it is dead | asked in the background |
+//! | fresh | sent at once | not called |
+//! | due for a refresh | sent at once | called once, in the background |
+//! | about to expire | waits; if the fetch fails, sent | called once for all waiters |
+//! | expired, rejected or none | waits | called once for all waiters |
+//! | expired or none, fetch failed | fails with an [`Error`] | not called during the backoff |
+//! | rejected, fetch failed | sent with the rejected token | called in the background |
 //!
-//! [The life of a token](docs::token_life) has the whole picture.
+//! A request that fails never reaches the inner service. A rejected token is still sent, because
+//! only the API can say whether it is dead. [The life of a token](docs::token_life) has the whole
+//! picture.
 //!
-//! | the API answers | the caller gets |
+//! | the API responds with | the caller gets |
 //! |---|---|
-//! | 401 | the answer to the same request with a new token; if none could be had, the 401 with the [`Error`] in its extensions |
-//! | 401 again | that second 401 |
-//! | anything else, or an error | just that |
+//! | 401 | the response to the same request with a new token |
+//! | 401, and the fetch failed | the 401, with the [`Error`] in its extensions |
+//! | 401 again | the second 401 |
+//! | anything else, or an error | the same |
 //!
-//! A request with an `Authorization` header of its own, with [`SkipAuth`] in its extensions, to the
-//! token endpoints or to a place that is not the product's goes out as it is.
+//! A request passes through unchanged if it has an `Authorization` header of its own or
+//! [`SkipAuth`] in its extensions, or if it goes to a token endpoint or outside of the product.
 //!
 //! # Where the token goes
 //!
-//! | to | on the paths |
+//! | destination | paths |
 //! |---|---|
-//! | the scheme, host and port of the API's base URL | of the product: `{base path}/{product}` and all below it |
-//! | the same, with [`whole_origin`](KlaviAuthLayer::whole_origin) | all |
-//! | the same, for a request that brings its own [`TokenCache`] | all |
-//! | an origin added with [`allow_origin`](KlaviAuthLayer::allow_origin) | all |
-//! | a URI without an authority, such as `/monitor/v1/monitors` | as for the API: it goes where the inner service is bound to |
+//! | scheme, host and port of the API's base URL | `{base path}/{product}` and below |
+//! | the same, with [`whole_origin`] | all |
+//! | the same, for a request with its own [`TokenCache`] | all |
+//! | an origin added with [`allow_origin`] | all |
+//! | no authority (`/monitor/v1/monitors`): the inner service's | as for the API |
 //!
-//! Anything else goes out without the token, and a 401 from there starts nothing. So layers for
-//! several products stack, in any order, and each serves its own paths:
+//! Anything else is sent without the token, and a 401 from there starts nothing. So the layers of
+//! several products stack in any order, and each serves its own paths:
 //!
 //! ```
 //! # use klavi_auth::{ConfigError, Credentials, KlaviApi, KlaviAuthLayer, Product};
@@ -82,19 +86,19 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Hosts are compared as the `url` crate normalises them, paths as they are written: `/Monitor`,
-//! `//monitor` and `/%6donitor` are not the product's. Neither is a path with a `..` segment,
-//! however it is encoded (`/monitor/%2e%2e/data`), since a server may read it as another product's.
+//! Hosts are compared as the `url` crate normalises them, paths byte by byte: `/Monitor`,
+//! `//monitor` and `/%6donitor` are not the product's. A path with a `..` segment in any encoding
+//! (`/monitor/%2e%2e/data`) is not either, since a server may resolve it to another product.
 //!
-//! Plain `http` to a place that would get the token over `https` is an error before anything
-//! leaves. It is accepted if the base URL is itself plain `http`: to this machine by
-//! [`KlaviApi::at`], elsewhere by [`KlaviApi::at_insecure`]. The same goes for added origins.
+//! Plain `http` to a destination that would get the token over `https` is an error, and nothing is
+//! sent. To use plain `http`, make it the base URL: [`KlaviApi::at`] accepts it for loopback,
+//! [`KlaviApi::at_insecure`] for any host. Added origins follow the same rule.
 //!
 //! # Products and environments
 //!
-//! A [`KlaviApi`] is a [`Product`] in an [`Environment`], or at a base URL of your own. Code, the
-//! environment variables and a configuration file use the same names: both types implement
-//! [`FromStr`](std::str::FromStr) and `Display`.
+//! A [`KlaviApi`] is a [`Product`] in an [`Environment`], or at a base URL of your own. Both types
+//! implement [`FromStr`](std::str::FromStr) and `Display`, so that code, environment variables and
+//! configuration files use the same names.
 //!
 //! ```
 //! use klavi_auth::{KlaviApi, Product};
@@ -106,10 +110,10 @@
 //! # Ok(()) }
 //! ```
 //!
-//! | variable | read by | says |
+//! | variable | read by | value |
 //! |---|---|---|
-//! | `KLAVI_API_URL` | [`KlaviApi::from_env`] | the base URL; if it is set, `KLAVI_ENV` is not looked at |
-//! | `KLAVI_ENV` | [`KlaviApi::from_env`] | the name of an [`Environment`]; `sandbox` if it is not set |
+//! | `KLAVI_API_URL` | [`KlaviApi::from_env`] | the base URL; overrides `KLAVI_ENV` |
+//! | `KLAVI_ENV` | [`KlaviApi::from_env`] | an [`Environment`]; default `sandbox` |
 //! | `KLAVI_ACCESS_KEY`, `KLAVI_SECRET_KEY` | [`Credentials::from_env`] | the keys |
 //!
 //! The payment products may need another [`Budget`](Budget#payment).
@@ -119,11 +123,11 @@
 //! | you have | use |
 //! |---|---|
 //! | two keys | [`Credentials::new`], [`Credentials::from_env`] |
-//! | two keys in files that change, such as a mounted Kubernetes secret | [`Credentials::from_files`] |
+//! | two keys in files that change (a Kubernetes secret) | [`Credentials::from_files`] |
 //! | two keys in a vault | [`Credentials::from_fn`] |
 //! | a bearer and no keys | [`Credentials::bearer`] |
-//! | a client id and secret of an OAuth2 server, such as that of Klavi's Klaas | [`ClientCredentials`] |
-//! | tokens that come from anywhere else | a [`TokenSource`], or [`source_fn`] |
+//! | an OAuth2 client id and secret (Klavi's Klaas) | [`ClientCredentials`] |
+//! | any other source of tokens | a [`TokenSource`], [`source_fn`] |
 //! | one token, for a test or a script | [`TokenCache::fixed`] |
 //!
 //! With a [`TokenSource`] the layer serves any API that takes bearer tokens: see
@@ -132,28 +136,30 @@
 //! # Configuration
 //!
 //! [`KlaviAuthLayerBuilder`] has every setting: of the token calls, of the token cache and of the
-//! layer. Values are checked when the layer is built. A [`ConfigError`] says which one is wrong and
-//! what to do. For a cache of your own there is [`TokenCacheBuilder`]; the layer around it has the
-//! layer's settings as methods.
+//! layer. `build` checks the values; a [`ConfigError`] says which one is wrong and how to fix it.
+//! To build the cache yourself, use [`TokenCacheBuilder`]; the layer around it has its own settings
+//! as methods.
 //!
-//! A proxy, client certificates and the trusted authorities are the transport's business: see
-//! [`KlaviAuthLayerBuilder::transport`], and for Klavi's `mtls-` hosts the recipe in
-//! [`docs::client_certificates`].
+//! Configure a proxy, client certificates and trusted authorities on the transport: see
+//! [`KlaviAuthLayerBuilder::transport`], and [`docs::client_certificates`] for Klavi's `mtls-`
+//! hosts.
 //!
 //! # Bodies
 //!
-//! To be sent twice, a request is kept while it is under way: its head, and its body in one of
-//! these ways. None changes the request type of the inner service.
+//! To resend a request, the layer backs up its head and its body. Choose how for the body. The
+//! request type of the inner service stays the same.
 //!
 //! | body | layer | after a 401 |
 //! |---|---|---|
-//! | can be cloned: `Full`, `Empty`, `String`, … | as it is | the clone is sent |
-//! | cannot: axum's, tonic's, `BoxBody`, your own, … | [`replay_with`](KlaviAuthLayer::replay_with) its constructor | what was recorded is sent, and then the rest; beyond 64 KiB the 401 goes to the caller |
-//! | any | [`send_once`](KlaviAuthLayer::send_once) | the 401 goes to the caller |
+//! | `Clone`: `Full`, `Empty`, `String`, … | as it is | the clone is sent |
+//! | not `Clone`: axum's, tonic's, `BoxBody`, … | [`replay_with`] its constructor | replayed |
+//! | any | [`send_once`](KlaviAuthLayer::send_once) | the caller gets the 401 |
 //!
-//! A single request opts out with [`NoResend`].
+//! [`replay_with`] records up to 64 KiB while the body is sent. The resend replays the recording
+//! and then reads the rest of the body. If more than the limit was read, the caller gets the 401.
+//! [`NoResend`] in the extensions opts a single request out.
 //!
-//! A body that cannot be cloned does not compile with the layer as it is:
+//! A body that cannot be cloned does not compile without one of the two:
 //!
 //! ```compile_fail,E0277
 //! # use axum::body::Body;
@@ -161,14 +167,15 @@
 //! # use hyper_util::client::legacy::{Client, connect::HttpConnector};
 //! # use klavi_auth::{BoxError, KlaviAuthLayer};
 //! # use tower::ServiceBuilder;
-//! # async fn demo(auth: KlaviAuthLayer, http: Client<HttpConnector, Body>) -> Result<(), BoxError> {
+//! # type Http = Client<HttpConnector, Body>;
+//! # async fn demo(auth: KlaviAuthLayer, http: Http) -> Result<(), BoxError> {
 //! let klavi = ServiceBuilder::new().layer(auth).service(http);
 //! let response = klavi.send(Request::new(Body::empty())).await?;
 //! // error[E0277]: `CloneBody` cannot back up this request for a resend
 //! # drop(response); Ok(()) }
 //! ```
 //!
-//! Say how it is kept, in either of two ways, and it does:
+//! With either it does:
 //!
 //! ```
 //! # use axum::body::Body;
@@ -176,7 +183,8 @@
 //! # use hyper_util::client::legacy::{Client, connect::HttpConnector};
 //! # use klavi_auth::{BoxError, KlaviAuthLayer};
 //! # use tower::ServiceBuilder;
-//! # async fn demo(auth: KlaviAuthLayer, http: Client<HttpConnector, Body>) -> Result<(), BoxError> {
+//! # type Http = Client<HttpConnector, Body>;
+//! # async fn demo(auth: KlaviAuthLayer, http: Http) -> Result<(), BoxError> {
 //! let recording = auth.clone().replay_with(Body::new);
 //! let once = auth.send_once();
 //! let klavi = ServiceBuilder::new().layer(recording).service(http);
@@ -186,19 +194,19 @@
 //! # drop(klavi.send(Request::new(Body::empty())).await?); Ok(()) }
 //! ```
 //!
-//! With `call`, `ready` or `oneshot` in place of [`send`](KlaviAuth::send) the compiler may say
-//! only that this method "exists, but its trait bounds were not satisfied" (E0599). It is the same
-//! mistake with the same fix.
+//! With `call`, `ready` or `oneshot` in place of [`send`] the compiler may say
+//! only that the method "exists, but its trait bounds were not satisfied" (E0599). The mistake and
+//! the fix are the same.
 //!
 //! # reqwest
 //!
-//! With the feature `reqwest` the layer wraps a `reqwest::Client` too. There are three ways to call
-//! it, and all share the layer's token:
+//! With the feature `reqwest` the layer also wraps a `reqwest::Client`. Call it in one of three
+//! ways; all share the layer's token:
 //!
 //! | you have | use |
 //! |---|---|
-//! | calls such as `http.post(url).json(&monitor).send()` | [`send`](KlaviAuth::send) and [`send_with`](KlaviAuth::send_with), which take the builder |
-//! | other tower layers around the client, or code that wants a tower service | the service, with `reqwest::Request` |
+//! | calls such as `http.post(url).json(&monitor).send()` | [`send`], [`send_with`] |
+//! | other tower layers around the client | the service, with `reqwest::Request` |
 //! | a client of reqwest-middleware | `KlaviAuthMiddleware` (feature `reqwest-middleware`) |
 //!
 #![cfg_attr(all(feature = "reqwest", feature = "sandbox"), doc = "```")]
@@ -206,9 +214,11 @@
 //! use klavi_auth::{KlaviAuthLayer, Product, SkipAuth, sandbox::Sandbox};
 //! use tower::Layer;
 //!
-//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+//! # use klavi_auth::BoxError;
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
 //! let sandbox = Sandbox::start().await?;
-//! let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials()).build()?;
+//! let (api, keys) = (sandbox.api(Product::Monitor), sandbox.credentials());
+//! let auth = KlaviAuthLayer::builder(api, keys).build()?;
 //! let http = reqwest::Client::new();
 //! let klavi = auth.layer(http.clone());
 //!
@@ -222,28 +232,29 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The request goes out with the client that the layer wraps, whichever client made the builder. An
-//! `http::Request` with extensions of its own becomes a `reqwest::Request` by `try_from`.
+//! The wrapped client sends the request, whichever client made the builder. To set extensions of
+//! your own, convert an `http::Request` with `reqwest::Request::try_from`.
 //!
-//! A body that reqwest can clone (bytes, a string, JSON, a form) is kept for the resend. A streamed
-//! one is sent once, unless the layer records bodies: `layer.replay_with(reqwest::Body::wrap)`.
+//! A body that reqwest can clone (bytes, a string, JSON, a form) is backed up. A stream is sent
+//! once, unless the layer records bodies: `layer.replay_with(reqwest::Body::wrap)`.
 //!
-//! The client must not follow redirects to other hosts with the token: reqwest removes the header
-//! when the host or port changes, which is its default behaviour. It keeps the header when only the
-//! path changes. A 401 from where a redirect led to starts nothing if the token may not go there:
-//! to another origin, or to another product's path.
+//! The client must not follow redirects to other hosts with the token. reqwest's default is safe:
+//! it removes the header when the host or port changes, and keeps it when only the path changes. A
+//! 401 from the end of a redirect starts nothing if the token may not go there.
 //!
 //! # Order of layers
 //!
-//! Every layer works on either side of this one; what it does there differs. The order that we
-//! recommend, from the outside in:
+//! Every layer works on either side of this one, with a different effect. Recommended, from the
+//! outside in:
 //!
 //! ```
 //! # use std::time::Duration;
 //! # use http::{Request, Response, header::AUTHORIZATION};
 //! # use http_body_util::Full;
 //! # use bytes::Bytes;
-//! # use klavi_auth::{BoxError, KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache, source_fn};
+//! # use klavi_auth::{
+//! #     BoxError, KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache, source_fn,
+//! # };
 //! use tower::{ServiceBuilder, retry::RetryLayer};
 //! use tower_http::{
 //!     decompression::DecompressionLayer,
@@ -253,17 +264,26 @@
 //!     trace::TraceLayer,
 //! };
 //!
+//! # type Body = Full<Bytes>;
 //! # #[derive(Clone)] struct Retries;
-//! # impl<A> tower::retry::Policy<Request<Full<Bytes>>, Response<A>, BoxError> for Retries {
+//! # impl<A> tower::retry::Policy<Request<Body>, Response<A>, BoxError> for Retries {
 //! #     type Future = std::future::Ready<()>;
-//! #     fn retry(&mut self, _: &mut Request<Full<Bytes>>, _: &mut Result<Response<A>, BoxError>) -> Option<Self::Future> { None }
-//! #     fn clone_request(&mut self, request: &Request<Full<Bytes>>) -> Option<Request<Full<Bytes>>> { Some(request.clone()) }
+//! #     fn retry(
+//! #         &mut self,
+//! #         _: &mut Request<Body>,
+//! #         _: &mut Result<Response<A>, BoxError>,
+//! #     ) -> Option<Self::Future> {
+//! #         None
+//! #     }
+//! #     fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
+//! #         Some(request.clone())
+//! #     }
 //! # }
-//! # let auth = KlaviAuthLayer::new(
-//! #     &KlaviApi::sandbox(Product::Monitor),
-//! #     TokenCache::new(source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)))),
-//! # );
-//! # let http = tower::service_fn(async |_: Request<Full<Bytes>>| Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())));
+//! # let source = source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)));
+//! # let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Monitor), TokenCache::new(source));
+//! # let http = tower::service_fn(async |_: Request<Body>| {
+//! #     Ok::<_, BoxError>(Response::new(Body::default()))
+//! # });
 //! let klavi = ServiceBuilder::new()
 //!     .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
 //!     .layer(PropagateRequestIdLayer::x_request_id())
@@ -277,78 +297,93 @@
 //!     .layer(DecompressionLayer::new())
 //!     .concurrency_limit(64)
 //!     .service(http);
-//! # fn is_client<S: tower::Service<Request<Full<Bytes>>, Error = BoxError>>(_: S) {}
+//! # fn is_client<S: tower::Service<Request<Body>, Error = BoxError>>(_: S) {}
 //! # is_client(klavi);
 //! ```
 //!
-//! | layer | place | why |
+//! | layer | place | reason |
 //! |---|---|---|
-//! | `SetRequestId`, `PropagateRequestId` | around | both sends of a request have the same id; inside, each gets one of its own |
-//! | `SetSensitiveHeaders` | around, before traces | for `Authorization` headers of the caller's own; the layer marks its token itself |
-//! | `TraceLayer` | around | one span per request, with its wait for a token; inside it shows each send. No place shows the token |
-//! | `LoadShed`, `Buffer` | around | they see through the layer whether there is room inside. Who waits for a token takes up none |
-//! | `Timeout` | around | it bounds the whole: the wait for a token, both sends. A fetch goes on when its caller gives up. Inside, it bounds each send |
-//! | `Retry` | around | each try has the token of its moment; inside, tries repeat the one they began with. On neither side do tries cost token calls: while the token endpoint fails, they get the error that is there |
-//! | `FollowRedirect` | around | each hop is asked anew where it goes, so none to another origin has the token, and its 401 starts nothing. Inside, that is up to the policy: tower-http's `Standard` removes the header, a policy without `FilterCredentials` sends the token anywhere; and a 401 from there is taken for the API's |
+//! | `SetRequestId`, `PropagateRequestId` | outside | both attempts have the same id |
+//! | `SetSensitiveHeaders` | outside, before traces | for the caller's own `Authorization` |
+//! | `TraceLayer` | outside | one span per request, with its wait for a token |
+//! | `LoadShed`, `Buffer` | outside | they see the readiness of the inner service |
+//! | `Timeout` | outside | it bounds the wait for a token and both attempts |
+//! | `Retry` | outside | each try gets the current token |
+//! | `FollowRedirect` | outside | the layer decides about every hop |
 //! | **`KlaviAuthLayer`** | | |
 //! | `Decompression` | either | a 401 that leads to a resend is not read |
-//! | `ConcurrencyLimit` | inside | it counts what is on the wire, resends too. Who waits for a token holds no place, so that the token calls may be behind the same limit. Around, such a request holds one |
-//! | `RateLimit` | inside, under a `Buffer` | it counts the resends, as Klavi does; it is not [`Clone`], and the buffer is |
+//! | `ConcurrencyLimit` | inside | it counts attempts, not waiters |
+//! | `RateLimit` | inside, under a `Buffer` | it counts resends, as Klavi does |
 //!
-//! To box a stack, use `BoxCloneSyncService::new`: the futures are not [`Sync`] if the HTTP
-//! client's are not, which `ServiceBuilder::boxed_clone_sync` asks for.
+//! On the other side:
+//!
+//! * A request id, `TraceLayer` or `Timeout` inside applies to each attempt. The token is marked
+//!   sensitive, so traces show it on neither side. A fetch continues when its caller times out.
+//! * `LoadShed` and `Buffer` find capacity that waiters do not take up.
+//! * `Retry` inside repeats the token that its request began with. Tries cost no token calls on
+//!   either side: while the token endpoint fails, they get the cached error.
+//! * `FollowRedirect` outside never sends the token to another origin, and a 401 from there starts
+//!   nothing. Inside, its policy decides: tower-http's `Standard` removes the header, a policy
+//!   without `FilterCredentials` sends the token anywhere, and a 401 from there counts as the
+//!   API's.
+//! * `ConcurrencyLimit` outside counts waiters too. Inside, a waiter holds no permit, so the token
+//!   calls may share the limit.
+//! * `RateLimit` is not [`Clone`]; a `Buffer` around it is.
+//!
+//! To box a stack, use `BoxCloneSyncService::new`. `ServiceBuilder::boxed_clone_sync` wants futures
+//! that are [`Sync`], which most HTTP clients' are not.
 //!
 //! # More than one customer
 //!
-//! A request that carries a [`TokenCache`] in its extensions uses that one, for the token and for
-//! the 401. A platform that calls with the keys of many makes the layer with
-//! [`without_cache`](KlaviAuthLayer::without_cache) and keeps a cache for each customer in
-//! [`TokenCaches`], which is bounded and drops those that are idle.
+//! A request with a [`TokenCache`] in its extensions uses that cache, for the token and for the
+//! 401. To call with the keys of many customers, make the layer with [`without_cache`] and hold one
+//! cache per customer in [`TokenCaches`], which is bounded and drops idle caches.
 //!
 //! Such a request gets its token at the API's origin, on the paths of every product. A redirect
-//! that is followed around the layer loses the extensions of its request. With
-//! [`without_cache`](KlaviAuthLayer::without_cache) the second hop fails then; in a layer with a
-//! token of its own it would get that token instead of the customer's.
+//! followed outside of the layer loses the extensions of its request. With [`without_cache`] the
+//! second hop then fails; a layer with a cache of its own would attach its token instead of the
+//! customer's.
 //!
 //! # Deployment
 //!
-//! * Make one layer per base URL, product and access key, and clone it. Two that are built apart
-//!   fetch apart.
-//! * [`TokenCache::warm_up`] at start-up moves the first fetch ahead of the first request;
-//!   [`TokenCache::snapshot`] answers a health check.
-//! * A 401 is held, with its body unread, while a new token is fetched; with HTTP/1.1 that holds
-//!   its connection.
-//! * A server that answers 401 from the headers alone and closes an HTTP/1.1 connection under the
-//!   upload can take its own answer away: then the caller gets the transport's error, as without
-//!   the layer. One that answers so, keeps the connection open and reads no more makes the client
-//!   wait for it: have a time-out around the layer.
-//! * The lifetime counts on a monotonic clock. Where that stands still while the host sleeps, the
-//!   first request after waking may meet a 401, and is sent again: see [`docs::clocks`].
+//! * Make one layer per base URL, product and access key, and clone it. Two layers that are built
+//!   separately fetch separately.
+//! * Call [`TokenCache::warm_up`] at start-up to fetch before the first request, and
+//!   [`TokenCache::snapshot`] in a health check.
+//! * Put a timeout around the layer. A server may respond 401 from the headers alone, keep the
+//!   connection open and read no more; the client then waits for it.
+//! * A server may also respond 401 from the headers alone and close an HTTP/1.1 connection during
+//!   the upload. That can destroy its response: the caller then gets the transport's error, as
+//!   without the layer.
+//! * A 401 is held with its body unread during the fetch. With HTTP/1.1 it occupies its connection.
+//! * Expiry uses a monotonic clock. Where that clock stops while the host sleeps, the first request
+//!   after waking may get a 401, and is resent: see [`docs::clocks`].
 //!
 //! # Signals
 //!
-//! Every event is told once: to `tracing`, to the `metrics` facade (feature `metrics`), and to an
-//! [`Observer`]. The names, fields, levels and labels are on [the page on signals](docs::signals).
+//! The layer reports every event once: to `tracing`, to the `metrics` facade (feature `metrics`)
+//! and to an [`Observer`]. [The page on signals](docs::signals) lists names, fields, levels and
+//! labels.
 //!
 //! # Secrets
 //!
-//! Keys and tokens appear in no `Debug`, no `Display`, no error, no event and no metric of this
-//! crate. Where a transport or an endpoint repeats more than 8 characters of one in its error, they
-//! are masked (`***`), and the rest stays. The keys, the cached token, the body of the call to
-//! `/auth` and its answer are wiped from memory when they are dropped. The crate has no say over
-//! the copies that an HTTP client makes on the way out and in, nor over what that client logs:
-//! reqwest with `connection_verbose`, for one, shows the token at TRACE level. [The page on
-//! security](docs::security) says who could get at a secret, what stops them, and what does not.
+//! Keys and tokens appear in no `Debug`, `Display`, error, event or metric of this crate. If a
+//! transport or an endpoint repeats more than 8 characters of one in its error, they are masked
+//! (`***`). The keys, the cached token, the body of the call to `/auth` and its response are wiped
+//! from memory on drop.
+//!
+//! The crate does not control the copies that an HTTP client makes, nor what that client logs. For
+//! example, reqwest with `connection_verbose` shows the token at TRACE level. [The page on
+//! security](docs::security) describes the threats, the defences and their limits.
 //!
 //! # Features
 //!
 //! None is on by default.
 //!
-//! * `reqwest`: the token calls go over reqwest if no
-//!   [`transport`](KlaviAuthLayerBuilder::transport) is given. It is used without TLS of its own
-//!   choice: turn on one of reqwest's TLS features in your application, or every call to an `https`
-//!   URL fails with an error for which [`Error::is_transport`] holds. It also brings the layer
-//!   around `reqwest::Client`: see [reqwest](#reqwest).
+//! * `reqwest`: token calls over reqwest if no [`transport`](KlaviAuthLayerBuilder::transport) is
+//!   given, and the layer around `reqwest::Client`: see [reqwest](#reqwest). Turn on one of
+//!   reqwest's TLS features in your application. Without one, every call to an `https` URL fails
+//!   with an error for which [`Error::is_transport`] holds.
 #![cfg_attr(
     feature = "reqwest-middleware",
     doc = "* `reqwest-middleware`: [`KlaviAuthMiddleware`], with the tokens of a layer."
@@ -366,6 +401,13 @@
     not(feature = "sandbox"),
     doc = "* `sandbox`: a look-alike of Klavi for your tests."
 )]
+//!
+//! [`allow_origin`]: KlaviAuthLayer::allow_origin
+//! [`replay_with`]: KlaviAuthLayer::replay_with
+//! [`send`]: KlaviAuth::send
+//! [`send_with`]: KlaviAuth::send_with
+//! [`whole_origin`]: KlaviAuthLayer::whole_origin
+//! [`without_cache`]: KlaviAuthLayer::without_cache
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
