@@ -1,4 +1,4 @@
-//! One attempt to send a request: the token attached, a backup saved, the response judged.
+//! One attempt to send a request: attach the token, save a backup, classify the response.
 
 use http::{HeaderMap, HeaderValue, Uri, header::AUTHORIZATION};
 
@@ -12,11 +12,11 @@ use crate::{
     token::AccessToken,
 };
 
-/// An attempt whose response is awaited.
+/// An attempt in flight.
 pub(crate) struct Attempt<B> {
     /// The generation of the token that was sent.
     generation: u64,
-    /// What the request can be sent again from.
+    /// The backup, or why there is no resend.
     backup: Result<B, SkipReason>,
 }
 
@@ -24,7 +24,7 @@ pub(crate) struct Attempt<B> {
 ///
 /// # Errors
 ///
-/// The request has too many headers to add one.
+/// The request has too many headers for another one.
 #[inline]
 pub(crate) fn first<R, Q>(
     request: &mut Q,
@@ -48,7 +48,7 @@ where
     })
 }
 
-/// The resend. There is no further one.
+/// The second and last attempt.
 ///
 /// # Errors
 ///
@@ -76,7 +76,7 @@ fn attach(request: &mut impl HttpRequest, token: &AccessToken) -> Result<(), Err
     }
 }
 
-/// The map refuses to grow before it looks for a value to replace.
+/// Replaces the value in a full map. `try_insert` fails on a full map even if the name is in it.
 #[cold]
 fn attach_to_full(headers: &mut HeaderMap, value: &HeaderValue) -> Result<(), Error> {
     headers.remove(AUTHORIZATION);
@@ -84,8 +84,10 @@ fn attach_to_full(headers: &mut HeaderMap, value: &HeaderValue) -> Result<(), Er
     inserted.map(drop).map_err(|_| Error::too_many_headers())
 }
 
-/// Whether the response rejects the token. A 401 from outside of the scope, to which the client
-/// followed a redirect, says nothing about it.
+/// Whether the response rejects the token.
+///
+/// The client may have followed a redirect out of the scope. A 401 from there says nothing about
+/// the token.
 #[inline]
 pub(crate) fn is_rejection<R>(
     response: &impl HttpResponse,
@@ -98,7 +100,7 @@ pub(crate) fn is_rejection<R>(
         && response.responder().is_none_or(|uri| in_scope(&uri))
 }
 
-/// A rejected first attempt, to be followed by a resend.
+/// A rejected first attempt that will be resent.
 pub(crate) struct Rejected<A, B> {
     /// The generation of the rejected token.
     pub(crate) generation: u64,
@@ -107,11 +109,11 @@ pub(crate) struct Rejected<A, B> {
 }
 
 impl<B> Attempt<B> {
-    /// The response rejects the token.
+    /// Rejects the token in the cache, and decides about the resend.
     ///
     /// # Errors
     ///
-    /// The response, if it goes to the caller: nothing is resent.
+    /// The response for the caller, if there is no resend.
     #[cold]
     pub(crate) fn reject<R, Q, A>(
         self,
@@ -131,7 +133,8 @@ impl<B> Attempt<B> {
                 false => Err(SkipReason::NoBackup),
             });
         let reason = match backup {
-            // The token was fetched for this very request, so the 401 is about the request.
+            // The second 401 changes nothing in the cache: with a new token, the 401 is about the
+            // request.
             Err(reason @ SkipReason::RejectedAgain) => reason,
             backup => match (cache.reject(generation), backup) {
                 (Ok(()), Ok(backup)) => {
@@ -154,7 +157,7 @@ impl<B> Attempt<B> {
 }
 
 impl<A: HttpResponse, B> Rejected<A, B> {
-    /// The response for the caller: there is no token for the resend.
+    /// The response for the caller, since there is no token for the resend.
     pub(crate) fn without_token(mut self, error: Error, cache: &TokenCache) -> A {
         let (generation, reason) = (self.generation, SkipReason::NoToken);
         cache.emit(&Event::ResendSkipped { generation, reason });
@@ -162,8 +165,8 @@ impl<A: HttpResponse, B> Rejected<A, B> {
         self.response
     }
 
-    /// The request to resend. Drops the response, whose body may occupy a connection, or a permit
-    /// of the inner service.
+    /// The request to resend. Drops the response: its body may occupy a connection, or a permit of
+    /// the inner service.
     ///
     /// # Errors
     ///

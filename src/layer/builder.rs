@@ -1,4 +1,4 @@
-//! From an API and credentials to a layer: everything that can be configured, in one place.
+//! The builder of a layer for Klavi: every setting in one place.
 
 use std::{fmt, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// Builds a [`KlaviAuthLayer`] with tokens from Klavi's own endpoints.
+/// A builder for a [`KlaviAuthLayer`] with tokens from Klavi's own endpoints.
 ///
 /// ```
 /// # use http::{HeaderValue, header::USER_AGENT};
@@ -48,8 +48,8 @@ use crate::{
 /// # let _ = builder; }
 /// ```
 ///
-/// How bodies are kept for the resend is said to the layer itself, since it changes its type:
-/// [`replay_with`](KlaviAuthLayer::replay_with).
+/// To choose how bodies are backed up, call [`replay_with`](KlaviAuthLayer::replay_with) on the
+/// layer: it changes the layer's type.
 #[must_use]
 pub struct KlaviAuthLayerBuilder {
     api: KlaviApi,
@@ -59,7 +59,7 @@ pub struct KlaviAuthLayerBuilder {
     headers: HeaderMap,
     tokens: TokenSettings,
     options: Options,
-    /// The first of the values that cannot be, told when the layer is built.
+    /// The first invalid value, returned by `build`.
     error: Option<ConfigError>,
 }
 
@@ -84,13 +84,13 @@ impl KlaviAuthLayerBuilder {
         }
     }
 
-    /// Builds the layer. Needs no runtime, calls nobody.
+    /// Builds the layer. Needs no runtime and makes no call.
     ///
     /// # Errors
     ///
     /// [`ConfigError::MissingTransport`] if no transport was given and the feature `reqwest` is
-    /// off; [`ConfigError::Transport`] if reqwest's client cannot be built; and another
-    /// [`ConfigError`] for a value that makes no sense.
+    /// off; [`ConfigError::Transport`] if reqwest's client cannot be built; another
+    /// [`ConfigError`] for an invalid value.
     pub fn build(self) -> Result<KlaviAuthLayer, ConfigError> {
         if let Some(error) = self.error {
             return Err(error);
@@ -114,13 +114,13 @@ impl KlaviAuthLayerBuilder {
 
 /// # The token calls
 impl KlaviAuthLayerBuilder {
-    /// Carries the token calls over this tower HTTP service: a client of hyper-util, a test double,
-    /// anything whose request body can be made from [`Bytes`]. It must not follow redirects.
+    /// Sets the tower HTTP service for the token calls: a client of hyper-util, a test double, any
+    /// service whose request body can be made from [`Bytes`]. It must not follow redirects.
     ///
-    /// A proxy, a client certificate and TLS settings are the client's business, not the layer's.
-    /// Give the same client to the layer and it serves the token calls and the requests.
+    /// Configure a proxy, a client certificate and TLS on this client. You can wrap the same client
+    /// in the layer, for the token calls and the requests.
     ///
-    /// Without it, and with the feature `reqwest`, a client of reqwest's own is used.
+    /// Default: with the feature `reqwest`, a reqwest client. Without it there is none.
     pub fn transport<T, B, A>(mut self, transport: T) -> Self
     where
         T: Service<Request<B>, Response = Response<A>> + Clone + Send + Sync + 'static,
@@ -135,11 +135,11 @@ impl KlaviAuthLayerBuilder {
         self
     }
 
-    /// Carries the token calls over this client: for a proxy, a client certificate or TLS settings
-    /// of your own, which are the transport's business.
+    /// Sets the reqwest client for the token calls, with its proxy, client certificate and TLS
+    /// settings.
     ///
-    /// It must be built with [`reqwest::redirect::Policy::none`]: the keys go wherever it follows a
-    /// redirect to.
+    /// Build it with [`reqwest::redirect::Policy::none`]: a client that follows a redirect sends
+    /// the keys there.
     ///
     /// ```
     /// # use klavi_auth::{BoxError, Credentials, KlaviApi, KlaviAuthLayer, Product};
@@ -148,13 +148,13 @@ impl KlaviAuthLayerBuilder {
     /// # fn demo(credentials: Credentials) -> Result<(), BoxError> {
     /// let proxy = Proxy::all("http://proxy.internal:3128")?;
     /// let client = Client::builder().proxy(proxy).redirect(Policy::none()).build()?;
-    /// let builder = KlaviAuthLayer::builder(KlaviApi::sandbox(Product::Monitor), credentials).reqwest(client);
+    /// let api = KlaviApi::sandbox(Product::Monitor);
+    /// let builder = KlaviAuthLayer::builder(api, credentials).reqwest(client);
     /// # let _ = builder;
     /// # Ok(()) }
     /// ```
     ///
-    /// The client that is used without this call takes the proxy from the environment
-    /// (`HTTPS_PROXY`), as reqwest does.
+    /// The default client takes its proxy from the environment (`HTTPS_PROXY`), as reqwest does.
     #[cfg(feature = "reqwest")]
     #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
     pub fn reqwest(mut self, client: reqwest::Client) -> Self {
@@ -162,8 +162,8 @@ impl KlaviAuthLayerBuilder {
         self
     }
 
-    /// How long one call to `/auth` or `/refresh` may take. Default: 5 s, within the 10 s that a
-    /// whole fetch may take ([`flight_timeout`](Self::flight_timeout)).
+    /// Sets the timeout of one call to `/auth` or `/refresh`. Default: 5 s. A whole fetch may take
+    /// 10 s: see [`flight_timeout`](Self::flight_timeout).
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = Some(timeout);
         self
@@ -243,11 +243,11 @@ impl KlaviAuthLayerBuilder {
 
     /// See [`KlaviAuthLayer::whole_origin`].
     pub fn whole_origin(mut self) -> Self {
-        self.options.scope.widen();
+        self.options.scope.allow_whole_origin();
         self
     }
 
-    /// See [`KlaviAuthLayer::allow_origin`]. A mistake is an error of [`build`](Self::build).
+    /// See [`KlaviAuthLayer::allow_origin`]. [`build`](Self::build) returns its error.
     pub fn allow_origin(mut self, origin: &str) -> Self {
         if let Err(error) = self.options.allow_origin(origin) {
             self.error.get_or_insert(error);
@@ -265,7 +265,7 @@ impl KlaviAuthLayerBuilder {
     }
 }
 
-/// There is none without the feature `reqwest`.
+/// No transport: without the feature `reqwest` there is no default.
 #[cfg(not(feature = "reqwest"))]
 fn default_transport() -> Result<Transport, ConfigError> {
     Err(ConfigError::MissingTransport)

@@ -1,6 +1,6 @@
 //! The cold path: wait for a token, ready the inner service, send.
 //!
-//! Few requests take it, so it is boxed: the future of all others stays small.
+//! Boxed, so that the common future stays small.
 
 use std::{
     future::Future,
@@ -23,6 +23,7 @@ use crate::{
     request::http_types::{HttpRequest, HttpResponse},
 };
 
+/// The state machine of a request that waits for a token.
 pub(super) struct ColdPath<S, R, Q>
 where
     S: Service<Q>,
@@ -38,12 +39,12 @@ where
     S: Service<Q>,
     R: Replay<Q>,
 {
-    /// Waits for a token and holds nothing of the inner service.
+    /// Waits for a token. Holds no readied service, which the token call may need.
     Acquiring {
         acquire: Acquire,
         pending: Option<Pending<Q, S::Response, R::Backup>>,
     },
-    /// Has a token and waits for the inner service, after an instance of it.
+    /// Has a token. Waits for a clone of the inner service, then for its readiness.
     Readying {
         service: Option<S>,
         request: Option<Unsent<Q>>,
@@ -51,13 +52,13 @@ where
     },
 }
 
-/// What waits for a token.
+/// A request, or a rejected attempt, that waits for a token.
 enum Pending<Q, A, B> {
     Unsent(Unsent<Q>),
     Rejected(Rejected<A, B>),
 }
 
-/// A request, without a token.
+/// A request without its token.
 enum Unsent<Q> {
     First(Q),
     Resend {
@@ -75,7 +76,7 @@ impl<Q> Unsent<Q> {
         }
     }
 
-    /// The error for the caller. Emits an event if this was to be a resend.
+    /// The error for the caller. Emits an event if the request was a resend.
     fn fail<T>(self, error: T, reason: SkipReason, cache: &TokenCache) -> T {
         if let Self::Resend { rejected, .. } = self {
             cache.emit(&Event::ResendSkipped {
@@ -87,7 +88,7 @@ impl<Q> Unsent<Q> {
     }
 }
 
-/// How the cold path ends.
+/// The end of the cold path: a call of the inner service, or a result for the caller.
 pub(super) enum Outcome<F, A, B> {
     Sent(F, Attempt<B>),
     Done(Result<A, BoxError>),
@@ -98,7 +99,7 @@ where
     S: Service<Q>,
     R: Replay<Q>,
 {
-    /// For a request that cannot leave at once.
+    /// The path of a request that has no token yet.
     pub(super) fn before(
         acquire: Acquire,
         request: Q,
@@ -114,7 +115,7 @@ where
         })
     }
 
-    /// For a request whose token was rejected.
+    /// The path of a request whose token was rejected.
     pub(super) fn after(rejected: Rejected<S::Response, R::Backup>, call: Call<S, R>) -> Box<Self> {
         let acquire = call.cache().acquire(Some(rejected.generation));
         let pending = Some(Pending::Rejected(rejected));
@@ -204,7 +205,7 @@ where
                     if let Err(error) = ready {
                         return done(Err(request.fail(error.into(), SkipReason::NotReady, cache)));
                     }
-                    // Readiness may have taken long: the token may have expired or been rejected.
+                    // While the service got ready, the token may have expired or been rejected.
                     let now = Instant::now();
                     let lookup = if token.is_valid(cache.epoch(), now) {
                         Lookup::Token(token.clone())
@@ -242,8 +243,8 @@ where
                     }
                 }
             };
-            // Drops the instance that was readied, if there is no token after all: it may hold a
-            // permit that the token call needs.
+            // If the token was lost, drops the readied service: it may hold a permit that the token
+            // call needs.
             *state = next;
         }
     }

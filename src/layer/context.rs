@@ -1,12 +1,13 @@
-//! What the requests of one thread share, so that they seldom write to memory that another core
-//! writes.
+//! The context of a thread: a copy of the token, so that requests on different cores seldom write
+//! to the same memory.
 //!
 //! A client is used in two ways: one long-lived clone per task, or one clone per request. In both,
-//! the requests of a thread share one [`Context`], which has a copy of the token. A service looks
-//! its thread's context up in [`Contexts`]. From its second call on it keeps the context until the
-//! token changes. A clone starts without one, so that a clone for a single request never stores it.
-//! Which context a request gets affects its speed only: two threads may share one, and a service
-//! that moves to another thread keeps the one that it has.
+//! the requests of a thread share one [`Context`]. A service looks up its thread's context in
+//! [`Contexts`]. From its second call on it holds the context until the token changes. A clone
+//! starts without one, so a clone for a single request never stores it.
+//!
+//! The choice of a context affects speed only: two threads may share one, and a service that moves
+//! to another thread continues with its own.
 
 use std::{
     sync::Arc,
@@ -18,18 +19,18 @@ use tokio::time::Instant;
 use super::{layer::KlaviAuthLayer, shard::Sharded, template::Template};
 use crate::cache::{acquire::Acquire, current::ValidToken, state::Lookup, token_cache::TokenCache};
 
-/// What all clones of a service share.
+/// The layer and the template, shared by all clones of a service.
 struct Shared<S, R> {
     layer: KlaviAuthLayer<R>,
-    /// Cloned for the few requests that need an instance of their own. A clone of the inner
-    /// service per request would cost more than everything else here.
+    /// Cloned for requests on the cold path only. A clone of the inner service per request would
+    /// cost more than everything else here.
     template: Template<S>,
 }
 
-/// What the requests of one thread share.
+/// The context of one thread.
 pub(super) struct Context<S, R> {
     shared: Arc<Shared<S, R>>,
-    /// A copy of the layer's token, with bytes of its own.
+    /// A deep copy of the layer's token.
     token: Option<ValidToken>,
 }
 
@@ -38,7 +39,7 @@ impl<S, R> Context<S, R> {
         &self.shared.layer
     }
 
-    /// The copied token, unless the cache must be asked.
+    /// The copied token. `None` if the request must look the token up in the cache.
     #[inline]
     pub(super) fn fresh_token(&self, now: Instant) -> Option<&ValidToken> {
         let epoch = self.layer().cache().epoch();
@@ -47,7 +48,7 @@ impl<S, R> Context<S, R> {
             .filter(|token| token.is_fresh(epoch, now))
     }
 
-    /// The copy is of this token.
+    /// Whether the copy is of this token.
     fn has(&self, valid: &ValidToken) -> bool {
         self.token
             .as_ref()
@@ -69,7 +70,7 @@ pub(super) struct Contexts<S, R> {
 }
 
 impl<S, R> Contexts<S, R> {
-    /// `template` was never polled ready.
+    /// `template` must never have been polled ready.
     pub(super) fn new(layer: KlaviAuthLayer<R>, template: S) -> Self {
         let template = Template::new(template);
         Self {
@@ -82,13 +83,13 @@ impl<S, R> Contexts<S, R> {
         &self.shared.layer
     }
 
-    /// This thread's context, whatever its token.
+    /// This thread's context. Its copy may be stale.
     pub(super) fn get(&self) -> Arc<Context<S, R>> {
         self.by_thread.get().unwrap_or_else(|| self.set(None))
     }
 
-    /// This thread's context, and the token for a request that leaves now. Copies the token into
-    /// the context.
+    /// This thread's context, and the token for a request at `now`. Copies a new token into the
+    /// context.
     pub(super) fn lookup(&self, now: Instant) -> (Arc<Context<S, R>>, Lookup<Acquire>) {
         let context = self.get();
         if let Some(token) = context.fresh_token(now) {
@@ -118,10 +119,10 @@ impl<S: Clone, R> Contexts<S, R> {
     }
 }
 
-/// What a request needs until its response arrives.
+/// The state of a request from its first attempt to its response.
 pub(super) struct Call<S, R> {
     pub(super) context: Arc<Context<S, R>>,
-    /// The cache that the request brought in its extensions, used instead of the layer's.
+    /// The cache from the extensions of the request, used instead of the layer's.
     pub(super) own_cache: Option<TokenCache>,
 }
 
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_context_is_kept_while_its_copy_is_fresh() {
+    async fn a_context_stays_while_its_copy_is_fresh() {
         let (_, contexts) = warm().await;
         let (first, lookup) = contexts.lookup(Instant::now());
         assert_eq!(found(&lookup), "token-1");

@@ -1,4 +1,4 @@
-//! The response future: one attempt as a rule, a second one after a 401.
+//! The response future: one attempt, and a second one after a 401.
 
 use std::{
     fmt,
@@ -40,13 +40,13 @@ pin_project! {
         S: Service<Q>,
         R: Replay<Q>,
     {
-        // The inner service has the request, without a token of the layer.
+        // The inner service has the request, without a token from the layer.
         PassingThrough { #[pin] response: S::Future },
         // The inner service has the request, with a token.
         Calling { #[pin] response: S::Future, sent: Option<(Attempt<R::Backup>, Call<S, R>)> },
-        // The inner service does not have the request, or responded with a 401.
+        // The request waits for a token or for the inner service, before either attempt.
         Cold { path: Option<Box<ColdPath<S, R, Q>>> },
-        // Nothing was sent.
+        // The request was not sent.
         Failed { error: Option<BoxError> },
     }
 }

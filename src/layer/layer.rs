@@ -1,4 +1,4 @@
-//! The layer and what can be configured on it.
+//! The layer and its settings.
 
 use std::{fmt, sync::Arc};
 
@@ -16,15 +16,15 @@ use crate::{
 };
 
 /// A [`Layer`](tower_layer::Layer) that keeps requests to Klavi authenticated. See the [crate
-/// docs](crate) for what it does.
+/// docs](crate).
 ///
-/// It is cheap to clone. Clones, and all services that they make, share one token and one fetch.
+/// Cheap to clone. All clones, and the services that they make, share one token and one fetch.
 ///
-/// `R` says how request bodies are kept for the resend: [`CloneBody`] by default, see
-/// [`replay_with`](Self::replay_with) and [`send_once`](Self::send_once). If the compiler says that
-/// the bounds of `call` or `oneshot` are not satisfied, the body cannot be cloned and one of the
-/// two is missing: [`KlaviAuth::send`](crate::KlaviAuth::send) says so itself. See
-/// [Bodies](crate#bodies).
+/// `R` is the way in which request bodies are backed up for the resend: [`CloneBody`] by default.
+/// For a body that cannot be cloned, call [`replay_with`](Self::replay_with) or
+/// [`send_once`](Self::send_once). Without that the compiler says that the bounds of `call` or
+/// `oneshot` are not satisfied; for [`KlaviAuth::send`](crate::KlaviAuth::send) it names the fix.
+/// See [Bodies](crate#bodies).
 #[derive(Clone)]
 pub struct KlaviAuthLayer<R = CloneBody> {
     settings: Arc<Settings>,
@@ -32,8 +32,8 @@ pub struct KlaviAuthLayer<R = CloneBody> {
 }
 
 impl KlaviAuthLayer {
-    /// A layer for `api` with no token of its own: every request brings the [`TokenCache`] of the
-    /// customer that it is made for in its extensions. See [`TokenCaches`](crate::TokenCaches).
+    /// A layer for `api` without a token. Put the customer's [`TokenCache`] into the extensions of
+    /// every request. See [`TokenCaches`](crate::TokenCaches).
     ///
     /// A request without one fails with an error for which [`Error::is_customer_missing`] holds.
     pub fn without_cache(api: &KlaviApi) -> Self {
@@ -43,15 +43,14 @@ impl KlaviAuthLayer {
         )
     }
 
-    /// A layer for `api` with tokens from any cache. Layers made from clones of one cache share its
-    /// token.
+    /// A layer for `api` with tokens from `cache`. Layers with clones of one cache share its token.
     pub fn new(api: &KlaviApi, cache: TokenCache) -> Self {
         Self::with_options(cache, Options::new(api))
     }
 
-    /// A layer for any API, such as `https://api.example.com`: the token goes to all paths of this
-    /// origin. With [`ClientCredentials`](crate::ClientCredentials) it keeps requests to an OAuth2
-    /// API authenticated.
+    /// A layer for any API, such as `https://api.example.com`. The token goes to all paths of this
+    /// origin. For an OAuth2 API, use [`ClientCredentials`](crate::ClientCredentials) as the source
+    /// of the tokens.
     ///
     /// # Errors
     ///
@@ -73,22 +72,24 @@ impl KlaviAuthLayer {
 }
 
 impl<R> KlaviAuthLayer<R> {
-    /// The tokens: to warm them up, to look at their state, to use one elsewhere.
+    /// The token cache: to warm it up, to inspect its state, or to get the token.
     pub fn cache(&self) -> &TokenCache {
         &self.settings.cache
     }
 
-    /// Records bodies while they are sent, and makes them anew with `construct` for the resend: for
-    /// bodies that cannot be cloned. The inner service still gets the body type that it wants.
+    /// Records bodies while they are sent, and replays them for the resend. For bodies that cannot
+    /// be cloned. `construct` makes the body that the inner service gets, so its type stays the
+    /// same.
     ///
-    /// Up to 64 KiB in up to 4,096 frames are recorded ([`replay_limit`](Self::replay_limit)). A
-    /// longer body is sent once, unbuffered, and a 401 to it goes to the caller.
+    /// Up to 64 KiB in up to 4,096 frames are recorded: see [`replay_limit`](Self::replay_limit). A
+    /// longer body is sent once, unbuffered, and its 401 goes to the caller.
     ///
     /// ```
     /// # use std::time::Duration;
     /// # use klavi_auth::{KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache, source_fn};
     /// # let api = KlaviApi::sandbox(Product::Monitor);
-    /// # let cache = TokenCache::new(source_fn(async |_| NewToken::new("token", Duration::from_secs(1800))));
+    /// # let source = source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)));
+    /// # let cache = TokenCache::new(source);
     /// # let layer = KlaviAuthLayer::new(&api, cache);
     /// let layer = layer.replay_with(axum::body::Body::new);
     /// # let _ = layer;
@@ -107,8 +108,8 @@ impl<R> KlaviAuthLayer<R> {
         }
     }
 
-    /// Sends every request once, and keeps nothing of it: for bodies of any type, and for the last
-    /// nanosecond. A 401 goes to the caller, and the token is replaced for the next request.
+    /// Sends every request once, without a backup. For bodies of any type, and for the lowest cost
+    /// per request. A 401 goes to the caller, and the token is replaced for the next request.
     #[must_use]
     pub fn send_once(self) -> KlaviAuthLayer<SendOnce> {
         KlaviAuthLayer {
@@ -117,28 +118,29 @@ impl<R> KlaviAuthLayer<R> {
         }
     }
 
-    /// Whether an `Authorization` header that the request already has is replaced. Default: no,
-    /// such a request goes out as it is.
+    /// Whether to replace an `Authorization` header that the request already has. Default: no, such
+    /// a request passes through unchanged.
     #[must_use]
     pub fn overwrite_authorization(self, overwrite: bool) -> Self {
         self.with(|options| options.scope.overwrite = overwrite)
     }
 
-    /// Sends the token to all paths of the API's origin, not only to those of the layer's product
+    /// Sends the token to all paths of the API's origin, not only to the product's
     /// (`{base path}/{product}/…`). For an API whose paths do not begin with the product's name.
     ///
-    /// Klavi's products have tokens of their own: a layer with this setting gives the wrong one to
-    /// requests for another product, and hides them from the layers inside of it.
+    /// Do not stack such a layer with layers for other products. Each of Klavi's products has its
+    /// own token; this layer attaches the wrong one, and the layers inside of it then pass the
+    /// request through.
     #[must_use]
     pub fn whole_origin(self) -> Self {
-        self.with(|options| options.scope.widen())
+        self.with(|options| options.scope.allow_whole_origin())
     }
 
-    /// Sends the token to this origin too, such as `https://files.klavi.ai`: to all of its paths.
+    /// Sends the token to all paths of another origin too, such as `https://files.klavi.ai`.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::InvalidUrl`] if it is no absolute `http` or `https` URL, or has user
+    /// [`ConfigError::InvalidUrl`] if it is not an absolute `http` or `https` URL, or has user
     /// information, a path, a query or a fragment; [`ConfigError::InsecureUrl`] for plain `http` to
     /// a host that is not loopback.
     pub fn allow_origin(mut self, origin: &str) -> Result<Self, ConfigError> {
@@ -148,21 +150,23 @@ impl<R> KlaviAuthLayer<R> {
         Ok(self)
     }
 
-    /// Which responses say that the token was rejected. Default: those with status 401.
+    /// Sets which responses reject the token. Default: those with status 401.
     ///
     /// ```
     /// # use std::time::Duration;
     /// # use klavi_auth::{KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache, source_fn};
     /// # let api = KlaviApi::sandbox(Product::Monitor);
-    /// # let cache = TokenCache::new(source_fn(async |_| NewToken::new("token", Duration::from_secs(1800))));
-    /// let layer = KlaviAuthLayer::new(&api, cache)
-    ///     .rejected_when(|status, headers| status == 401 && headers.contains_key("www-authenticate"));
+    /// # let source = source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)));
+    /// # let cache = TokenCache::new(source);
+    /// let layer = KlaviAuthLayer::new(&api, cache).rejected_when(|status, headers| {
+    ///     status == 401 && headers.contains_key("www-authenticate")
+    /// });
     /// # let _ = layer;
     /// ```
     ///
     /// # Panics
     ///
-    /// The layer does not; a panic of the predicate reaches the caller of the request.
+    /// The layer does not. A panic of the predicate reaches the caller of the request.
     #[must_use]
     pub fn rejected_when(
         self,
@@ -186,7 +190,7 @@ impl<R> KlaviAuthLayer<R> {
 }
 
 impl<B> KlaviAuthLayer<RecordBody<B>> {
-    /// The most that is recorded of a body, in bytes. Default: 64 KiB.
+    /// Sets the limit of a recording, in bytes. Default: 64 KiB.
     #[must_use]
     pub fn replay_limit(self, bytes: usize) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! The layer, its service, and a request's way through it.
+//! The layer, its service and its response future.
 
 pub(crate) mod attempt;
 pub(crate) mod builder;

@@ -1,4 +1,4 @@
-//! The service: decides what a request gets, and sends it.
+//! The service: decide, look up the token, send.
 
 use std::{
     fmt,
@@ -31,38 +31,38 @@ use crate::{
     },
 };
 
-/// A service that keeps requests to Klavi authenticated, made by [`KlaviAuthLayer`].
+/// A service that keeps requests to Klavi authenticated. Made by [`KlaviAuthLayer`].
 ///
 /// # Readiness
 ///
-/// [`poll_ready`](Service::poll_ready) is the inner service's. A request that can leave at once is
-/// given to that very instance. One that waits for a token gives its place up first and is readied
-/// again when the token is there, so that a limit or a buffer shared with the token transport
-/// cannot lock up.
+/// Configure the inner service before you wrap it: the layer clones it as it is then.
 ///
-/// The instance that is readied then is a clone of the inner service as it was when it was wrapped:
-/// configure the inner service before you wrap it. A panic in its `Clone` reaches the request that
-/// needed the clone, and no other.
+/// [`poll_ready`](Service::poll_ready) readies the inner service, and a request with a fresh token
+/// is sent on that instance. A request that waits for a token releases it first. When the token is
+/// there, it readies a clone. So a limit or a buffer shared with the token transport cannot
+/// deadlock.
+///
+/// A panic in the inner service's `Clone` reaches the request that needed the clone, and no other.
 ///
 /// # Errors
 ///
-/// The inner service's, boxed, or an [`Error`](crate::Error) to be found by downcast. A 401 is not
-/// an error; if a new token could not be had for the resend, the 401 carries the
-/// [`Error`](crate::Error) in its extensions. (If the new token is lost again while the inner
-/// service gets ready for the resend, the 401 is gone by then, and the caller gets the error.)
+/// The inner service's error, boxed, or an [`Error`](crate::Error), found by downcast.
+///
+/// A 401 is not an error. If the fetch for the resend fails, the 401 carries the
+/// [`Error`](crate::Error) in its extensions. If the new token is lost while the inner service gets
+/// ready for the resend, the 401 was already dropped, and the caller gets the error.
 ///
 /// # Cancel safety
 ///
-/// Dropping the [`ResponseFuture`] drops the request. A fetch that it started goes on for the
-/// others.
+/// Dropping the [`ResponseFuture`] drops the request. A fetch that it started continues.
 pub struct KlaviAuth<S, R = CloneBody> {
     inner: S,
-    /// `inner` is a clone of an instance that was readied and has taken its place. It is replaced
-    /// before it is readied.
+    /// `inner` is a clone that stands in for a released instance. It is replaced before the next
+    /// `poll_ready`.
     is_placeholder: bool,
     contexts: Arc<Contexts<S, R>>,
     /// The context of the thread that called this instance for the second time. A clone for a
-    /// single request has none.
+    /// single request never stores one.
     context: Option<Arc<Context<S, R>>>,
     is_called: bool,
 }
@@ -79,7 +79,7 @@ impl<S: Clone, R> KlaviAuth<S, R> {
         }
     }
 
-    /// The layer that it was made with.
+    /// The layer that made this service.
     pub fn layer(&self) -> &KlaviAuthLayer<R> {
         self.contexts.layer()
     }
@@ -89,20 +89,19 @@ impl<S: Clone, R> KlaviAuth<S, R> {
         &self.inner
     }
 
-    /// The inner service, unwrapped.
+    /// Unwraps the inner service.
     pub fn into_inner(self) -> S {
         self.inner
     }
 }
 
 impl<S, R> KlaviAuth<S, R> {
-    /// Sends a request with a clone of this service: readies it, calls it and waits for the
-    /// response.
+    /// Sends a request with a clone of this service: readies it, calls it and awaits the response.
     ///
-    /// It takes an [`http::Request`] and, with the feature `reqwest`, a `reqwest::Request` or a
-    /// `reqwest::RequestBuilder`: see [the part on reqwest](crate#reqwest).
+    /// Takes an [`http::Request`] and, with the feature `reqwest`, a `reqwest::Request` or a
+    /// `reqwest::RequestBuilder`: see [reqwest](crate#reqwest).
     ///
-    /// The future owns all that it needs and can be spawned. Nothing happens before it is polled.
+    /// The future borrows nothing and can be spawned. Nothing happens before it is polled.
     ///
     #[cfg_attr(feature = "sandbox", doc = "```")]
     #[cfg_attr(not(feature = "sandbox"), doc = "```ignore")]
@@ -112,7 +111,8 @@ impl<S, R> KlaviAuth<S, R> {
     /// use klavi_auth::{KlaviAuthLayer, Product, sandbox::Sandbox};
     /// use tower::Layer;
     ///
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # use klavi_auth::BoxError;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
     /// let sandbox = Sandbox::start().await?;
     /// let http = Client::builder(TokioExecutor::new()).build_http::<Body>();
     /// let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
@@ -127,7 +127,7 @@ impl<S, R> KlaviAuth<S, R> {
     /// # Ok(()) }
     /// ```
     ///
-    /// A body that the layer cannot keep is a compile error that says what to write: see
+    /// A body that the layer cannot back up is a compile error that names the fix: see
     /// [Bodies](crate#bodies).
     ///
     /// # Errors
@@ -137,8 +137,8 @@ impl<S, R> KlaviAuth<S, R> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the request, which the server may have seen already. A fetch that
-    /// it started goes on for the others.
+    /// Dropping the future drops the request, which the server may have received. A fetch that it
+    /// started continues.
     pub fn send<Q, I>(
         &self,
         request: I,
@@ -155,7 +155,7 @@ impl<S, R> KlaviAuth<S, R> {
     /// As [`send`](Self::send), with a [`SkipAuth`](crate::SkipAuth), a
     /// [`NoResend`](crate::NoResend) or a [`TokenCache`] in the extensions of the request.
     ///
-    /// An [`http::Request`] can bring these itself. A `reqwest::RequestBuilder` cannot.
+    /// An [`http::Request`] can carry these itself. A `reqwest::RequestBuilder` cannot.
     ///
     #[cfg_attr(feature = "reqwest", doc = "```")]
     #[cfg_attr(not(feature = "reqwest"), doc = "```ignore")]
@@ -244,7 +244,7 @@ impl<S: Clone, R> KlaviAuth<S, R> {
         }
     }
 
-    /// This thread's context, and the token for a request that leaves now.
+    /// This thread's context, and the token for a request.
     fn lookup(&mut self, own_cache: Option<&TokenCache>) -> (Arc<Context<S, R>>, Lookup<Acquire>) {
         let now = Instant::now();
         if let Some(cache) = own_cache {
@@ -273,11 +273,11 @@ impl<S: Clone, R> KlaviAuth<S, R> {
         ResponseFuture::failed(error)
     }
 
-    /// Releases what `poll_ready` reserved, since nothing was sent: it may be the only permit.
+    /// Drops the readied instance without a call: it may hold the only permit.
     ///
-    /// A clone takes the place of the instance. A clone of the template would be right, but may have
-    /// to wait for another thread. So this one is a placeholder, which is never called: some
-    /// services, such as `tower::steer::Steer`, copy their readiness when they are cloned.
+    /// A clone replaces it. Some services, such as `tower::steer::Steer`, copy their readiness when
+    /// they are cloned, so this clone is only a placeholder and is never called. The next
+    /// `poll_ready` takes one from the template, for which it may have to wait.
     fn release_inner(&mut self) {
         self.inner = self.inner.clone();
         self.is_placeholder = true;
@@ -296,8 +296,7 @@ impl<S: Clone, R> KlaviAuth<S, R> {
     }
 }
 
-/// Requests and responses are those of the `http` crate or, with the feature `reqwest`, reqwest's
-/// own.
+/// Takes requests of the `http` crate and, with the feature `reqwest`, of reqwest.
 impl<S, R, Q> Service<Q> for KlaviAuth<S, R>
 where
     S: Service<Q> + Clone,

@@ -1,4 +1,4 @@
-//! What all clones of a layer share.
+//! The settings that all clones of a layer share.
 
 use std::sync::Arc;
 
@@ -12,13 +12,14 @@ use crate::{
     request::scope::Scope,
 };
 
+/// The token cache and the options.
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) cache: TokenCache,
     pub(crate) options: Options,
 }
 
-/// All that can be set of a layer, but for its tokens and for how it keeps bodies.
+/// The scope, and which responses reject the token.
 #[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) scope: Scope,
@@ -41,7 +42,7 @@ impl Options {
 
     pub(crate) fn allow_origin(&mut self, origin: &str) -> Result<(), ConfigError> {
         let (origin, _) = configured_url::parse_secure(origin, Purpose::AddedOrigin)?;
-        self.scope.add(origin);
+        self.scope.allow_origin(origin);
         Ok(())
     }
 
@@ -52,7 +53,7 @@ impl Options {
         self.rejected_when = Some(Arc::new(predicate));
     }
 
-    /// Whether a response says that the token was rejected.
+    /// Whether a response rejects the token.
     pub(crate) fn is_rejection(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         match &self.rejected_when {
             None => status == StatusCode::UNAUTHORIZED,

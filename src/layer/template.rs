@@ -1,4 +1,4 @@
-//! An instance of the inner service from which others are cloned.
+//! The template: an instance of the inner service that is only cloned.
 
 use std::{
     mem,
@@ -7,22 +7,21 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// An instance of the inner service that is never polled: its clones have nothing of the readiness
-/// of another.
+/// An instance of the inner service that is never polled, so that its clones are not ready.
 ///
 /// Three rules:
 ///
-/// 1. `Clone` is a user's code and may do anything: no lock is held while it runs. Nor may two
-///    threads run it on the same instance, which need not be [`Sync`]. So the instance is checked
-///    out, cloned and put back.
-/// 2. A task that finds it checked out registers its waker. It is put back and the wakers are taken
-///    under one lock, so that no wake-up is lost. All are woken: a task that was dropped meanwhile
-///    passes nothing on.
-/// 3. It is put back if the clone panics, too. The panic is that caller's alone.
+/// 1. `Clone` is user code: no lock is held while it runs. Two threads never clone the instance at
+///    the same time, since it need not be [`Sync`]. So a caller takes the instance out, clones it
+///    and puts it back.
+/// 2. A caller that finds no instance registers its waker. One critical section puts the instance
+///    back and takes the wakers, so that no wake-up is lost. All of them are woken: a dropped task
+///    would not pass a wake-up on.
+/// 3. A panic of the clone reaches its caller only. The instance is put back.
 pub(crate) struct Template<S>(Mutex<State<S>>);
 
 struct State<S> {
-    /// `None` while it is checked out.
+    /// `None` while a caller clones it.
     instance: Option<S>,
     waiters: Vec<Waker>,
 }
@@ -35,22 +34,21 @@ impl<S> Template<S> {
         }))
     }
 
-    /// An instance that must be polled ready before it is called. Pending while another thread
-    /// clones.
+    /// A clone, which must be polled ready before it is called. Pending while another thread clones
+    /// the instance.
     pub(crate) fn poll_clone(&self, cx: &mut Context<'_>) -> Poll<S>
     where
         S: Clone,
     {
-        self.poll_check_out(cx)
-            .map(|checked_out| checked_out.instance().clone())
+        self.poll_take(cx).map(|taken| taken.instance().clone())
     }
 
-    fn poll_check_out(&self, cx: &mut Context<'_>) -> Poll<CheckedOut<'_, S>> {
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Taken<'_, S>> {
         let mut waker = None;
         loop {
             let mut state = self.lock();
             if let Some(instance) = state.instance.take() {
-                return Poll::Ready(CheckedOut {
+                return Poll::Ready(Taken {
                     template: self,
                     instance: Some(instance),
                 });
@@ -59,7 +57,7 @@ impl<S> Template<S> {
                 state.waiters.push(waker);
                 return Poll::Pending;
             }
-            // Wakers are a user's code, too.
+            // The clone of a waker is user code, too.
             drop(state);
             waker = Some(cx.waker().clone());
         }
@@ -70,22 +68,22 @@ impl<S> Template<S> {
     }
 }
 
-/// Puts the instance back when it is dropped.
-struct CheckedOut<'a, S> {
+/// The instance while it is out of its template. Puts it back on drop.
+struct Taken<'a, S> {
     template: &'a Template<S>,
-    /// `None` from the drop on.
+    /// `Some` until the drop.
     instance: Option<S>,
 }
 
-impl<S> CheckedOut<'_, S> {
+impl<S> Taken<'_, S> {
     fn instance(&self) -> &S {
         self.instance
             .as_ref()
-            .expect("it is put back on drop, not earlier")
+            .expect("the instance is put back on drop, not earlier")
     }
 }
 
-impl<S> Drop for CheckedOut<'_, S> {
+impl<S> Drop for Taken<'_, S> {
     fn drop(&mut self) {
         let waiters = {
             let mut state = self.template.lock();
@@ -93,7 +91,7 @@ impl<S> Drop for CheckedOut<'_, S> {
             mem::take(&mut state.waiters)
         };
         for waiter in waiters {
-            // A panic of another task's waker is not this caller's.
+            // A panic of another task's waker must not reach this caller.
             let _ = catch_unwind(AssertUnwindSafe(|| waiter.wake()));
         }
     }
@@ -115,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts how often it wakes, and may panic then.
+    /// A waker that counts its wake-ups, and may panic.
     #[derive(Default)]
     struct Alarm {
         woken: AtomicUsize,
@@ -147,10 +145,10 @@ mod tests {
         template.poll_clone(&mut Context::from_waker(&waker))
     }
 
-    /// A service whose clones are made by a closure.
-    struct Made<'a>(&'a dyn Fn());
+    /// A service that runs a closure when it is cloned.
+    struct Service<'a>(&'a dyn Fn());
 
-    impl Clone for Made<'_> {
+    impl Clone for Service<'_> {
         fn clone(&self) -> Self {
             (self.0)();
             Self(self.0)
@@ -158,18 +156,19 @@ mod tests {
     }
 
     #[test]
-    fn case_64_no_lock_is_held_while_it_is_cloned_and_who_comes_then_waits() {
-        thread_local!(static TEMPLATE: Cell<Option<&'static Template<Made<'static>>>> = const { Cell::new(None) });
+    fn case_64_clones_without_a_lock_while_a_second_caller_waits() {
+        type Static = &'static Template<Service<'static>>;
+        thread_local!(static TEMPLATE: Cell<Option<Static>> = const { Cell::new(None) });
         let (within, outside) = (Arc::new(Alarm::default()), Arc::new(Alarm::default()));
         let alarm = Arc::clone(&within);
         let make = move || {
-            // Only the first clone looks for another one.
+            // Only the first clone asks for another one.
             if let Some(template) = TEMPLATE.take() {
                 assert!(poll(template, &alarm).is_pending());
             }
         };
         let template: &'static _ =
-            Box::leak(Box::new(Template::new(Made(Box::leak(Box::new(make))))));
+            Box::leak(Box::new(Template::new(Service(Box::leak(Box::new(make))))));
         TEMPLATE.set(Some(template));
         assert!(poll(template, &outside).is_ready());
         assert_eq!((within.woken(), outside.woken()), (1, 0));
@@ -178,24 +177,24 @@ mod tests {
     }
 
     #[test]
-    fn case_64_a_clone_that_panics_puts_it_back_and_wakes_those_who_wait() {
+    fn case_64_a_panic_of_clone_puts_it_back_and_wakes_all_waiters() {
         let panics = Cell::new(true);
         let make = || assert!(!panics.replace(false), "a clone that panics");
-        let template = Template::new(Made(&make));
+        let template = Template::new(Service(&make));
         let alarms = [
             Arc::new(Alarm::default()),
             Alarm::of_panicking(),
             Arc::new(Alarm::default()),
         ];
-        let checked_out = template.poll_check_out(&mut Context::from_waker(Waker::noop()));
+        let taken = template.poll_take(&mut Context::from_waker(Waker::noop()));
         for alarm in &alarms {
             assert!(poll(&template, alarm).is_pending());
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let Poll::Ready(checked_out) = checked_out else {
-                panic!("nobody else has it")
+            let Poll::Ready(taken) = taken else {
+                panic!("the template is taken")
             };
-            drop(checked_out.instance().clone());
+            drop(taken.instance().clone());
         }));
         assert!(outcome.is_err());
         assert_eq!(alarms.each_ref().map(|alarm| alarm.woken()), [1, 1, 1]);
