@@ -1,4 +1,4 @@
-//! Requests and responses, in the `http` crate's types or in a client's own.
+//! Requests and responses: traits over the `http` crate's types and those of a client.
 
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, Uri};
 
@@ -13,19 +13,20 @@ pub trait HttpRequest: sealed::Sealed {
     #[doc(hidden)]
     fn headers_mut(&mut self) -> &mut HeaderMap;
 
-    /// What to do with it, and what it says of itself. After an error nothing of it is left.
+    /// The decision about the request, and its options. An error destroys the request.
     #[doc(hidden)]
     fn decide(&mut self, scope: &Scope) -> Result<(Decision, RequestOptions), BoxError>;
 }
 
-/// What [`KlaviAuth::send`](crate::KlaviAuth::send) takes. Sealed.
+/// An argument of [`KlaviAuth::send`](crate::KlaviAuth::send). Sealed.
 ///
 /// An [`http::Request`] and, with the feature `reqwest`, a `reqwest::Request` or a
 /// `reqwest::RequestBuilder`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a request that can be sent",
     label = "not a request",
-    note = "an `http::Request` is, and with the feature `reqwest` a `reqwest::Request` and a `reqwest::RequestBuilder`"
+    note = "an `http::Request` is, and with the feature `reqwest` a `reqwest::Request` and a \
+            `reqwest::RequestBuilder`"
 )]
 pub trait IntoRequest: sealed::Sealed {
     /// The request that the inner service gets.
@@ -46,7 +47,7 @@ pub trait HttpResponse: sealed::Sealed {
     #[doc(hidden)]
     fn extensions_mut(&mut self) -> &mut Extensions;
 
-    /// Who answered, if the client says so: it may have followed redirects.
+    /// The URI that responded, if the client reports it. It may have followed redirects.
     #[doc(hidden)]
     fn responder(&self) -> Option<Uri> {
         None

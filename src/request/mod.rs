@@ -1,4 +1,4 @@
-//! Which requests get the token, and what a request says of itself.
+//! Which requests get the token, and the options of a request.
 
 pub(crate) mod http_types;
 pub(crate) mod options;

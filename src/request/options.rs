@@ -1,15 +1,15 @@
-//! What a request says of itself in its extensions.
+//! The options in the extensions of a request.
 
 use http::Extensions;
 
 use crate::{cache::token_cache::TokenCache, token::skip_auth::SkipAuth};
 
-/// In the extensions of a request: it is sent once. A 401 goes to the caller, and the token is
-/// replaced for the next request.
+/// Put it into the extensions of a request to send it once. A 401 goes to the caller, and the token
+/// is replaced for the next request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NoResend;
 
-/// What a request says of itself in its extensions.
+/// The options of a request: [`SkipAuth`], [`NoResend`] and a [`TokenCache`].
 #[derive(Clone, Debug, Default)]
 pub struct RequestOptions {
     pub(crate) skip_auth: bool,
@@ -30,7 +30,7 @@ impl RequestOptions {
         }
     }
 
-    /// What is said in either place; of two caches, this one.
+    /// The options from two places. Of two caches, takes `self`'s.
     #[cfg(feature = "reqwest-middleware")]
     pub(crate) fn or(self, other: Self) -> Self {
         Self {

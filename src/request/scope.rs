@@ -9,13 +9,13 @@ use crate::{
     origin::{Origin, Target},
 };
 
-/// Where the token may go, and which requests are left alone.
+/// Where the token may go, and which requests pass through.
 #[derive(Clone, Debug)]
 pub struct Scope {
     api: Origin,
-    /// Of the API's paths, those of the product. `None`: all of them.
+    /// The paths of the API that get the token. `None`: all of them.
     product: Option<ProductPath>,
-    more: Vec<Origin>,
+    added_origins: Vec<Origin>,
     token_paths: Vec<Box<str>>,
     pub(crate) overwrite: bool,
 }
@@ -23,11 +23,11 @@ pub struct Scope {
 /// What to do with a request.
 #[derive(Debug)]
 pub enum Decision {
-    /// It gets the token.
+    /// Attach the token.
     Authenticate,
-    /// It goes out as it is.
+    /// Send it unchanged.
     PassThrough,
-    /// It does not go out.
+    /// Fail it without sending it.
     Reject(Error),
 }
 
@@ -40,47 +40,47 @@ impl Scope {
         Self {
             api: api.origin().clone(),
             product,
-            more: Vec::new(),
+            added_origins: Vec::new(),
             token_paths,
             overwrite: false,
         }
     }
 
-    /// An API that is not Klavi's: all paths of an origin.
+    /// The scope of an API that is not Klavi's: all paths of its origin.
     pub(crate) fn of_origin(origin: Origin) -> Self {
         Self {
             api: origin,
             product: None,
-            more: Vec::new(),
+            added_origins: Vec::new(),
             token_paths: Vec::new(),
             overwrite: false,
         }
     }
 
-    /// The token may go to all paths of the API's origin.
-    pub(crate) fn widen(&mut self) {
+    /// Adds all paths of the API's origin.
+    pub(crate) fn allow_whole_origin(&mut self) {
         self.product = None;
     }
 
-    /// The token may go to all paths of this origin, too.
-    pub(crate) fn add(&mut self, origin: Origin) {
+    /// Adds all paths of another origin.
+    pub(crate) fn allow_origin(&mut self, origin: Origin) {
         if origin == self.api {
-            return self.widen();
+            return self.allow_whole_origin();
         }
-        self.more.push(origin);
+        self.added_origins.push(origin);
     }
 
-    /// Whether the token may go there. A request that brings its own may be for any product: paths
-    /// say nothing then.
-    pub(crate) fn contains(&self, uri: &Uri, brings_own: bool) -> bool {
+    /// Whether the token may go to `uri`. A request with its own cache may be for any product, so
+    /// its path is not checked.
+    pub(crate) fn contains(&self, uri: &Uri, has_own_cache: bool) -> bool {
         Target::of(uri).is_some_and(|target| {
-            self.api.contains(&target) && (brings_own || self.is_product(uri.path()))
+            self.api.contains(&target) && (has_own_cache || self.is_product(uri.path()))
                 || self.is_added(&target)
         })
     }
 
-    /// Most requests go to the API, and most of them say so in the same way: those are not looked
-    /// at more closely.
+    /// The destination of a request. A fast path recognises the usual spelling of the API's
+    /// origin.
     #[inline]
     pub(crate) fn destination<'a>(&self, uri: &'a Uri) -> Destination<'a> {
         if self.api.contains_at_a_glance(uri) {
@@ -90,7 +90,7 @@ impl Scope {
         }
     }
 
-    /// `path` is that of the destination.
+    /// The decision about a request to `path` at `destination`.
     #[inline]
     pub(crate) fn decision(
         &self,
@@ -106,8 +106,8 @@ impl Scope {
         let target = match destination {
             Destination::Elsewhere => return Decision::PassThrough,
             Destination::At(target) if !self.api.contains(target) => target,
-            // Calls for the token itself are left alone, so that a token transport with the layer
-            // in it does not wait for itself.
+            // Token calls pass through, so that a token transport inside the layer does not wait
+            // for itself.
             Destination::Api | Destination::At(_) => {
                 let authenticate = is_in_scope() && !self.is_token_call(path);
                 return if authenticate {
@@ -122,7 +122,8 @@ impl Scope {
         }
         let is_downgrade =
             |origin: &Origin| !target.secure && origin.is_secure() && origin.same_host(target);
-        if (is_downgrade(&self.api) && is_in_scope()) || self.more.iter().any(is_downgrade) {
+        if (is_downgrade(&self.api) && is_in_scope()) || self.added_origins.iter().any(is_downgrade)
+        {
             return Decision::Reject(Error::insecure_uri());
         }
         Decision::PassThrough
@@ -143,18 +144,21 @@ impl Scope {
     }
 
     fn is_added(&self, target: &Target<'_>) -> bool {
-        self.more.iter().any(|origin| origin.contains(target))
+        self.added_origins
+            .iter()
+            .any(|origin| origin.contains(target))
     }
 }
 
-/// Where a request goes.
+/// The destination of a request.
 #[derive(Debug)]
 pub(crate) enum Destination<'a> {
-    /// The API: seen at a glance, or wherever the inner service is bound to (origin-form, `/path`).
+    /// The API: by the fast path, or since the URI has no authority (origin-form, `/path`) and the
+    /// inner service is bound to the API.
     Api,
     /// A scheme, host and port.
     At(Target<'a>),
-    /// Neither: no `http` and no `https`, or an authority alone (`CONNECT`).
+    /// Any other URI: another scheme, or an authority alone (`CONNECT`).
     Elsewhere,
 }
 
@@ -180,23 +184,20 @@ mod tests {
 
     fn of<B>(scope: &Scope, request: &Request<B>) -> Decision {
         let (uri, options) = (request.uri(), RequestOptions::of(request.extensions()));
-        let closely = scope.decision(
+        let slow = scope.decision(
             &Destination::of(uri),
             uri.path(),
             request.headers(),
             &options,
         );
-        let at_a_glance = scope.decision(
+        let fast = scope.decision(
             &scope.destination(uri),
             uri.path(),
             request.headers(),
             &options,
         );
-        assert_eq!(
-            std::mem::discriminant(&closely),
-            std::mem::discriminant(&at_a_glance)
-        );
-        closely
+        assert_eq!(std::mem::discriminant(&slow), std::mem::discriminant(&fast));
+        slow
     }
 
     fn scope() -> Scope {
@@ -210,13 +211,13 @@ mod tests {
             Decision::PassThrough => "pass",
             Decision::Reject(error) => {
                 assert!(error.is_insecure_uri());
-                "refuse"
+                "reject"
             }
         }
     }
 
     #[test]
-    fn case_57_59_the_token_goes_to_the_products_paths_at_the_apis_own_origin() {
+    fn case_57_59_the_token_goes_to_the_products_paths_at_the_api() {
         for uri in [
             "https://api.klavi.ai/monitor/v1/monitors",
             "https://api.klavi.ai/monitor",
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn case_57_the_paths_of_a_product_of_two_segments_begin_with_both() {
+    fn case_57_a_product_of_two_segments_needs_both_in_the_path() {
         let scope = Scope::new(
             &KlaviApi::at("https://gw.example/klavi", Product::PaymentCustomer).unwrap(),
         );
@@ -269,7 +270,7 @@ mod tests {
     ];
 
     #[test]
-    fn case_57_other_paths_of_the_api_go_out_without_it() {
+    fn case_57_other_paths_of_the_api_pass_through() {
         for path in OTHER_PATHS {
             for origin in [
                 "https://api.klavi.ai",
@@ -289,12 +290,13 @@ mod tests {
     }
 
     #[test]
-    fn case_57_all_paths_of_the_api_where_the_user_says_so() {
-        let mut widened = scope();
-        widened.widen();
+    fn case_57_whole_origin_adds_all_paths_of_the_api() {
+        let mut whole = scope();
+        whole.allow_whole_origin();
         let mut added = scope();
-        added.add(Origin::of_base(&Uri::from_static("https://api.klavi.ai:443/")).unwrap());
-        for scope in [widened, added] {
+        added
+            .allow_origin(Origin::of_base(&Uri::from_static("https://api.klavi.ai:443/")).unwrap());
+        for scope in [whole, added] {
             for path in OTHER_PATHS {
                 assert_eq!(
                     decision(&scope, &format!("https://api.klavi.ai{path}")),
@@ -303,7 +305,7 @@ mod tests {
                 );
                 assert_eq!(
                     decision(&scope, &format!("http://api.klavi.ai{path}")),
-                    "refuse",
+                    "reject",
                     "{path}"
                 );
             }
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn case_57_of_an_api_that_is_not_klavis_all_paths_of_its_origin() {
+    fn case_57_an_api_of_another_company_gets_it_on_all_paths() {
         let origin = Origin::of_base(&Uri::from_static("https://api.example.com")).unwrap();
         let scope = Scope::of_origin(origin);
         for uri in [
@@ -333,7 +335,7 @@ mod tests {
         ] {
             assert_eq!(decision(&scope, uri), "pass", "{uri}");
         }
-        assert_eq!(decision(&scope, "http://api.example.com/"), "refuse");
+        assert_eq!(decision(&scope, "http://api.example.com/"), "reject");
     }
 
     #[test]
@@ -387,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn case_57_59_everything_else_goes_out_without_it() {
+    fn case_57_59_all_other_origins_pass_through() {
         for uri in [
             "https://api.klavi.ai.evil.com/monitor/v1",
             "https://evil-klavi.ai/monitor/v1",
@@ -414,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_no_port_is_a_foreign_origin() {
+    fn an_invalid_port_is_another_origin() {
         for port in ["99999", "65979", "", "+443"] {
             let uri = format!("https://api.klavi.ai:{port}/monitor");
             if uri.parse::<Uri>().is_ok() {
@@ -430,7 +432,7 @@ mod tests {
             "http://api.klavi.ai:443/monitor/",
             "http://API.klavi.ai:8080/monitor/v1",
         ] {
-            assert_eq!(decision(&scope(), uri), "refuse", "{uri}");
+            assert_eq!(decision(&scope(), uri), "reject", "{uri}");
         }
     }
 
@@ -456,13 +458,15 @@ mod tests {
     #[test]
     fn case_57_an_added_origin_gets_the_token_on_all_paths() {
         let mut scope = scope();
-        scope.add(Origin::of_base(&Uri::from_static("https://files.klavi.ai:8443")).unwrap());
+        scope.allow_origin(
+            Origin::of_base(&Uri::from_static("https://files.klavi.ai:8443")).unwrap(),
+        );
         assert_eq!(
             decision(&scope, "https://files.klavi.ai:8443/a"),
             "authenticate"
         );
         assert_eq!(decision(&scope, "https://files.klavi.ai/a"), "pass");
-        assert_eq!(decision(&scope, "http://files.klavi.ai:8443/a"), "refuse");
+        assert_eq!(decision(&scope, "http://files.klavi.ai:8443/a"), "reject");
         assert_eq!(
             decision(&scope, "https://api.klavi.ai/monitor/a"),
             "authenticate"
@@ -470,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn case_5_the_token_endpoints_go_out_as_they_are() {
+    fn case_5_calls_to_the_token_endpoints_pass_through() {
         for uri in [
             "https://api.klavi.ai/monitor/v1/auth",
             "https://api.klavi.ai/monitor/v1/refresh?x=1",
@@ -488,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn case_3_4_a_header_of_the_callers_own_and_the_opt_out_are_left_alone() {
+    fn case_3_4_an_own_header_and_the_opt_out_pass_through() {
         let request = || Request::get("https://api.klavi.ai/monitor/x");
         let own = request()
             .header(AUTHORIZATION, "Bearer linkToken")
