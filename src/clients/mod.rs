@@ -1,4 +1,4 @@
-//! The layer's other faces: reqwest's own types, and a middleware of reqwest-middleware.
+//! The layer for other clients: reqwest's own types, and a middleware of reqwest-middleware.
 
 pub(crate) mod reqwest;
 #[cfg(feature = "reqwest-middleware")]

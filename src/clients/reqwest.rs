@@ -1,4 +1,4 @@
-//! The layer around `reqwest::Client`, which is a tower service of reqwest's own types.
+//! The layer around `reqwest::Client`, a tower service of reqwest's own types.
 
 use std::{fmt, mem};
 
@@ -19,24 +19,24 @@ use crate::{
     },
 };
 
-/// reqwest shows the extensions of a request only in the form of the `http` crate. After an error
-/// nothing of the request is left.
+/// Calls `f` with the extensions of a request. reqwest shows them only in an [`http::Request`], so
+/// this converts the request there and back. An error destroys the request.
 fn with_extensions<T>(
     request: &mut Request,
-    visit: impl FnOnce(&mut Extensions) -> T,
+    f: impl FnOnce(&mut Extensions) -> T,
 ) -> Result<T, ::reqwest::Error> {
     let (url, has_body) = (request.url().clone(), request.body().is_some());
     let original = mem::replace(request, Request::new(Method::GET, url));
     let mut converted = http::Request::<Body>::try_from(original)?;
-    let visited = visit(converted.extensions_mut());
+    let output = f(converted.extensions_mut());
     let mut restored = Request::try_from(converted)?;
-    // There and back, a fragment is lost, and no body becomes an empty one.
+    // The conversion loses the fragment, and turns a missing body into an empty one.
     mem::swap(restored.url_mut(), request.url_mut());
     if !has_body {
         *restored.body_mut() = None;
     }
     *request = restored;
-    Ok(visited)
+    Ok(output)
 }
 
 pub(crate) fn read_options(request: &mut Request) -> Result<RequestOptions, ::reqwest::Error> {
@@ -99,9 +99,9 @@ impl HttpResponse for Response {
     }
 
     fn responder(&self) -> Option<Uri> {
-        // What reqwest says of a response that was made by hand, in a test or a middleware.
-        const UNKNOWN: &str = "no.url.provided.local";
-        let url = Some(self.url()).filter(|url| url.host_str() != Some(UNKNOWN));
+        // The host of a response that was made by hand, in a test or a middleware.
+        const NO_URL: &str = "no.url.provided.local";
+        let url = Some(self.url()).filter(|url| url.host_str() != Some(NO_URL));
         url.and_then(|url| url.as_str().parse().ok())
     }
 }
@@ -123,7 +123,7 @@ impl Replay<Request> for CloneBody {
     }
 }
 
-/// A request whose body is backed up beside it, or was cloned with it.
+/// The backup of a request: its body was cloned with it, or is recorded.
 pub struct RequestBackup {
     request: Request,
     body: Option<BodyBackup<Body>>,
@@ -140,7 +140,7 @@ impl Replay<Request> for RecordBody<Body> {
                 body: None,
             });
         }
-        // Only a stream cannot be cloned. Without it the request can.
+        // Only a stream cannot be cloned. The request without it can.
         let mut body = request.body_mut().take()?;
         let head = request.try_clone();
         let backup = self.back_up_body(&mut body);

@@ -1,4 +1,4 @@
-//! The same as a middleware of reqwest-middleware.
+//! The layer as a middleware of reqwest-middleware.
 
 use ::reqwest::{Request, Response};
 use http::Extensions;
@@ -14,12 +14,11 @@ use crate::{
     request::{options::RequestOptions, scope::Decision},
 };
 
-/// A [`Middleware`] of reqwest-middleware that does what the layer does, with the layer's tokens
-/// and settings.
+/// The layer as a [`Middleware`] of reqwest-middleware, with the same tokens and settings.
 ///
-/// [`SkipAuth`](crate::SkipAuth), [`NoResend`](crate::NoResend) and a
-/// [`TokenCache`](crate::TokenCache) are given with `with_extension`, or in the extensions of an
-/// `http::Request` that was turned into a `reqwest::Request`.
+/// Attach a [`SkipAuth`](crate::SkipAuth), a [`NoResend`](crate::NoResend) or a
+/// [`TokenCache`](crate::TokenCache) with `with_extension`, or in the extensions of an
+/// `http::Request` before you convert it to a `reqwest::Request`.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -27,7 +26,8 @@ use crate::{
 /// use klavi_auth::{KlaviAuthMiddleware, SkipAuth};
 ///
 /// # let api = KlaviApi::sandbox(Product::Monitor);
-/// # let cache = TokenCache::new(source_fn(async |_| NewToken::new("token", Duration::from_secs(1800))));
+/// # let source = source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)));
+/// # let cache = TokenCache::new(source);
 /// # let layer = KlaviAuthLayer::new(&api, cache);
 /// let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
 ///     .with(KlaviAuthMiddleware::from(&layer))
@@ -36,8 +36,8 @@ use crate::{
 /// # let _ = open;
 /// ```
 ///
-/// With a middleware that retries, either order works: the token is shared, so a retry costs no
-/// token call. Put the retries first ("outside"), and each try gets the token of its moment.
+/// Add a middleware that retries before this one ("outside"), so that each try gets the current
+/// token. Either order works: the token is shared, so a retry costs no token call.
 #[derive(Clone, Debug)]
 pub struct KlaviAuthMiddleware<R = CloneBody> {
     layer: KlaviAuthLayer<R>,
