@@ -1,15 +1,15 @@
-//! A body that is recorded while it is sent, and can be sent again.
+//! A body that is recorded while it is sent, and can be replayed.
 //!
-//! Two handles share one recording. The first is sent: it reads the original and records what it
-//! reads. The second is the backup, and is sent after a 401: it takes over the recording, replays
-//! it, and then reads the rest of the original. So the second is complete wherever the first
-//! stopped: unread, half-way or at its end.
+//! Two handles share one recording. The first attempt sends the first handle, which reads the
+//! original and records it. The second handle is the backup. The resend sends it: it takes over the
+//! original, replays the recording, and then reads the rest. So the second is complete wherever the
+//! first stopped: unread, half-way or at its end.
 //!
-//! The second has the size hint that the first had when it was made. A length that was unknown then
-//! stays unknown, so that both attempts are framed alike.
+//! The second handle has the size hint that the original had before it was read. A length that was
+//! unknown then stays unknown, so that both attempts have the same framing.
 
 use std::{
-    fmt,
+    fmt, mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll},
@@ -21,25 +21,24 @@ use http_body::{Body, Frame, SizeHint};
 use super::recording::Recording;
 use crate::error::BoxError;
 
-/// A body that is recorded while it is sent, up to a limit, and can be sent again. Chunks of bytes
-/// are shared between the recording and what is sent, not copied (for originals whose data is
-/// [`Bytes`]).
+/// A body that is recorded while it is sent, up to a limit, and can be replayed.
 ///
-/// It is what [`replay_with`](crate::KlaviAuthLayer::replay_with) hands to the constructor of your
-/// body.
+/// [`replay_with`](crate::KlaviAuthLayer::replay_with) passes it to the constructor of your body.
+/// The recording shares its chunks with the body that is sent, without a copy, if the original's
+/// data is [`Bytes`].
 ///
 /// # Errors
 ///
-/// The original's own, and one of its own if it is read after it was taken over by the resend.
+/// The original's error, and one of its own if it is read after the resend took over.
 pub struct ReplayBody<B> {
-    /// `None` for a body that was known to be empty.
+    /// `None` for an empty body.
     recording: Option<Arc<Mutex<Recording<B>>>>,
-    /// The second handle, which may take over.
+    /// Whether this is the second handle, which may take over.
     is_replay: bool,
-    /// What the second handle gives out next: a frame of the recording, or what comes after it.
+    /// The index of the next recorded frame to replay. At the end, the original comes next.
     next: usize,
-    /// The bytes that the second handle has given out, `None` until it is read for the first time.
-    given: Option<u64>,
+    /// The bytes that the second handle has replayed or read. `None` until its first poll.
+    sent: Option<u64>,
 }
 
 impl<B> ReplayBody<B> {
@@ -53,11 +52,11 @@ impl<B> ReplayBody<B> {
             recording: Some(Arc::new(Mutex::new(recording))),
             is_replay: false,
             next: 0,
-            given: None,
+            sent: None,
         }
     }
 
-    /// The second handle. There is one at the most.
+    /// The second handle. Call it at most once.
     pub(super) fn replay(&self) -> Self {
         if let Some(mut recording) = self.recording() {
             recording.has_replay = true;
@@ -66,27 +65,27 @@ impl<B> ReplayBody<B> {
             recording: self.recording.clone(),
             is_replay: true,
             next: 0,
-            given: None,
+            sent: None,
         }
     }
 
-    /// A body with nothing in it.
+    /// An empty body.
     pub(super) fn empty() -> Self {
         Self {
             recording: None,
             is_replay: false,
             next: 0,
-            given: None,
+            sent: None,
         }
     }
 
-    /// Whether all that was read so far is on the recording.
+    /// Whether the recording has all that was read.
     pub(super) fn is_complete(&self) -> bool {
         self.recording()
             .is_none_or(|recording| !recording.overflowed)
     }
 
-    /// Makes this the handle that reads the original, if the body is still whole.
+    /// Makes the second handle the reader of the original, if the recording is complete.
     pub(super) fn take_over(&self) -> bool {
         let Some(mut recording) = self.recording() else {
             return true;
@@ -100,8 +99,8 @@ impl<B> ReplayBody<B> {
         taken_over
     }
 
-    /// Whether all that this handle still has to give is an error: then it says nothing about what
-    /// follows.
+    /// Whether the next poll of this handle is an error. It then makes no claim about its size or
+    /// its end.
     fn is_unreadable(&self, recording: &Recording<B>) -> bool {
         if self.is_replay {
             recording.overflowed && !recording.taken_over
@@ -141,12 +140,13 @@ where
             }
             let frame = recording.read(cx);
             let waker = (recording.has_replay && frame.is_pending()).then(|| cx.waker().clone());
-            let before = std::mem::replace(&mut recording.waker, waker);
+            let previous = mem::replace(&mut recording.waker, waker);
             drop(recording);
-            drop(before);
+            // The drop of a waker is user code, which must not run under the lock.
+            drop(previous);
             return frame;
         }
-        let given = this.given.get_or_insert(0);
+        let sent = this.sent.get_or_insert(0);
         let frame = match recording.frames.get(this.next).cloned() {
             Some(recorded) => {
                 this.next += 1;
@@ -155,7 +155,7 @@ where
             None => recording.read(cx),
         };
         if let Poll::Ready(Some(Ok(frame))) = &frame {
-            *given += frame.data_ref().map_or(0, |data| data.len() as u64);
+            *sent += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
         frame
     }
@@ -167,11 +167,11 @@ where
         if self.is_unreadable(&recording) {
             return false;
         }
-        if self.is_replay && self.given.is_none() {
+        if self.is_replay && self.sent.is_none() {
             return recording.announced.is_end_stream;
         }
-        let played = !self.is_replay || self.next >= recording.frames.len();
-        played
+        let is_replayed = !self.is_replay || self.next >= recording.frames.len();
+        is_replayed
             && recording
                 .original
                 .as_ref()
@@ -192,11 +192,11 @@ where
                 .map(|original| original.size_hint());
             return hint.unwrap_or_else(|| SizeHint::with_exact(0));
         }
-        let (announced, given) = (&recording.announced.size_hint, self.given.unwrap_or(0));
+        let (announced, sent) = (&recording.announced.size_hint, self.sent.unwrap_or(0));
         let mut hint = SizeHint::new();
-        hint.set_lower(announced.lower().saturating_sub(given));
+        hint.set_lower(announced.lower().saturating_sub(sent));
         if let Some(upper) = announced.upper() {
-            hint.set_upper(upper.saturating_sub(given));
+            hint.set_upper(upper.saturating_sub(sent));
         }
         hint
     }
@@ -210,10 +210,11 @@ impl<B> Drop for ReplayBody<B> {
         let Some(mut recording) = self.recording() else {
             return;
         };
-        // Without the first handle there is no reader to wake, without the second no takeover.
+        // Without the first handle there is no reader to wake, without the second no takeover. The
+        // waker is dropped after the lock.
         let _waker = recording.waker.take();
         if self.is_replay {
-            // Nobody replays the recording.
+            // Without the second handle there is no replay.
             recording.has_replay = false;
             recording.discard();
         }

@@ -1,9 +1,9 @@
 //! The head of a request, saved as plain bytes in one buffer.
 //!
-//! A clone of the head would increment a reference count for every value and build a second map,
-//! which is most of the cost of a backup. Copying the bytes is cheaper, and a map is built only
-//! after a 401. The restored head equals the saved one: names and values in order, duplicates, and
-//! values that are marked sensitive, which are not copied.
+//! A clone of the head increments a reference count for every value and builds a second map, which
+//! is most of the cost of a backup. Copying the bytes is cheaper, and a map is built only after a
+//! 401. The restored head equals the saved one: order, duplicates and sensitive values, whose bytes
+//! are never copied.
 
 use std::fmt;
 
@@ -13,28 +13,29 @@ use http::{
     uri::{self, Authority, PathAndQuery, Scheme},
 };
 
-/// All of a request but its body and its `Authorization`, which is set anew with every sending.
+/// A request without its body and its `Authorization`. Each attempt attaches its own.
 pub(super) struct SavedHead {
     method: Method,
     version: Version,
     /// Scheme, authority, path and query, then names and values.
     pub(super) parts: Vec<u8>,
-    /// What most requests do not have.
+    /// Boxed, since most requests have neither.
     rare: Option<Box<Rare>>,
 }
 
+/// Extensions and sensitive values.
 #[derive(Default)]
 struct Rare {
     extensions: Extensions,
-    /// The values that are marked sensitive, in their order.
+    /// The values that are marked sensitive, in order.
     sensitive: Vec<HeaderValue>,
 }
 
-/// The capacity of the buffer to start with: most heads fit.
+/// The initial capacity of the buffer. Most heads fit.
 const CAPACITY: usize = 512;
 
 impl SavedHead {
-    /// `None` for a part that is longer than its length can say.
+    /// `None` if a part is too long for its length field.
     #[inline]
     pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
         let mut parts = Vec::with_capacity(CAPACITY);
@@ -59,7 +60,7 @@ impl SavedHead {
         })
     }
 
-    /// The request, with this body. `None` if it had something in it that nobody could send.
+    /// The request with `body`. `None` if the saved head does not parse.
     pub(super) fn restore<B>(self, body: B) -> Option<Request<B>> {
         let Rare {
             extensions,
@@ -70,9 +71,9 @@ impl SavedHead {
         let mut request = Request::new(body);
 
         let mut uri = uri::Parts::default();
-        uri.scheme = reader.take_if_any(Scheme::try_from)?;
-        uri.authority = reader.take_if_any(Authority::try_from)?;
-        uri.path_and_query = reader.take_if_any(PathAndQuery::try_from)?;
+        uri.scheme = reader.take_optional(Scheme::try_from)?;
+        uri.authority = reader.take_optional(Authority::try_from)?;
+        uri.path_and_query = reader.take_optional(PathAndQuery::try_from)?;
         *request.method_mut() = self.method;
         *request.uri_mut() = Uri::from_parts(uri).ok()?;
         *request.version_mut() = self.version;
@@ -89,7 +90,7 @@ impl SavedHead {
     }
 }
 
-/// Appends a part and its length.
+/// Appends the length of a part, then the part.
 #[inline]
 fn put(parts: &mut Vec<u8>, part: &[u8]) -> Option<()> {
     let length = u32::try_from(part.len())
@@ -131,16 +132,17 @@ impl fmt::Debug for SavedHead {
     }
 }
 
-/// Before each part stands its length, or [`SENSITIVE`].
+/// The size of the length field before each part.
 const LENGTH: usize = size_of::<u32>();
 
-/// In place of the length of a value that is kept elsewhere.
+/// The length field of a sensitive value, which is in [`Rare`].
 const SENSITIVE: u32 = u32::MAX;
 
+/// Reads the parts back.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// The next part. `None` at the end, and in place of a sensitive value.
+    /// The next part. `None` at the end, and for a sensitive value.
     fn take(&mut self) -> Option<&'a [u8]> {
         let (length, rest) = self.0.split_first_chunk::<LENGTH>()?;
         self.0 = rest;
@@ -150,8 +152,8 @@ impl<'a> Reader<'a> {
         Some(part)
     }
 
-    /// The next part of a URI, which may be missing there: then it is empty here.
-    fn take_if_any<T, E>(
+    /// The next part of the URI. A part that the URI does not have was saved empty.
+    fn take_optional<T, E>(
         &mut self,
         parse: impl FnOnce(&'a [u8]) -> Result<T, E>,
     ) -> Option<Option<T>> {

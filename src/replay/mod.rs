@@ -1,4 +1,4 @@
-//! How a request is backed up for a resend.
+//! Backups of requests for a resend.
 
 pub(crate) mod body;
 mod head;
@@ -11,43 +11,43 @@ use http::Request;
 
 use self::head::SavedHead;
 
-/// How a request is backed up, so that it can be sent again after a 401.
+/// A way to back up a request, so that it can be resent after a 401. Sealed.
 ///
-/// This trait is sealed: choose one of its implementors on the layer. [`CloneBody`] is the default,
-/// [`RecordBody`](record::RecordBody) comes with
-/// [`replay_with`](crate::KlaviAuthLayer::replay_with), [`SendOnce`] with
-/// [`send_once`](crate::KlaviAuthLayer::send_once).
+/// Choose one on the layer: [`CloneBody`] is the default,
+/// [`replay_with`](crate::KlaviAuthLayer::replay_with) sets
+/// [`RecordBody`](record::RecordBody), [`send_once`](crate::KlaviAuthLayer::send_once) sets
+/// [`SendOnce`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot back up this request for a resend",
     label = "a body that is not `Clone` must be backed up in another way",
-    note = "record it while it is sent: `layer.replay_with(axum::body::Body::new)`, with this body's own constructor",
+    note = "record it while it is sent: `layer.replay_with(axum::body::Body::new)`, with this \
+            body's own constructor",
     note = "or do without the resend: `layer.send_once()`"
 )]
 pub trait Replay<Q>: sealed::Sealed + Clone {
-    /// What a request can be sent again from.
+    /// The backup of a request.
     #[doc(hidden)]
     type Backup;
 
     #[doc(hidden)]
     const IS_ENABLED: bool = true;
 
-    /// Saves a backup of a request that is about to be sent. `None` if it cannot be sent again.
+    /// Saves a backup of a request that is about to be sent. `None` if it cannot be resent.
     #[doc(hidden)]
     fn back_up(&self, request: &mut Q) -> Option<Self::Backup>;
 
-    /// Whether the request can still be sent again. Once false, it stays false.
+    /// Whether the request can still be resent. Once false, it stays false.
     #[doc(hidden)]
     fn is_complete(&self, backup: &Self::Backup) -> bool;
 
-    /// The request to resend. The one that was sent first may lose the rest of its body.
+    /// The request to resend. The first attempt may lose the rest of its body.
     #[doc(hidden)]
     fn restore(&self, backup: Self::Backup) -> Option<Q>;
 }
 
-/// Clones the body: for every body that is [`Clone`] (`Full`, `Empty`, `String`, …).
+/// Clones the body before it is sent. For bodies that are [`Clone`] (`Full`, `Empty`, `String`, …).
 ///
-/// The clone is made before the body is sent. Do not use it for a body whose clones share a
-/// position in a stream: record that.
+/// Record a body whose clones share a position in a stream instead.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneBody;
 
@@ -73,8 +73,8 @@ impl<B: Clone> Replay<Request<B>> for CloneBody {
     }
 }
 
-/// Sends every request once, with every body type. A 401 goes to the caller, and the token is
-/// replaced for the next request.
+/// Sends every request once, with any body. A 401 goes to the caller, and the token is replaced for
+/// the next request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SendOnce;
 
@@ -96,9 +96,9 @@ impl<Q> Replay<Q> for SendOnce {
     }
 }
 
-/// A request without its `Authorization`, and its body in another form.
+/// The backup of a request: its head without the `Authorization`, and the backup of its body.
 ///
-/// `Debug` shows nothing of it: other headers may be secret too.
+/// `Debug` shows nothing of it, since other headers may be secret too.
 pub struct Backup<B> {
     head: SavedHead,
     body: B,

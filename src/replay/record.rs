@@ -1,4 +1,4 @@
-//! Backing up a body by recording it while it is sent.
+//! The backup of a body by recording it while it is sent.
 
 use std::{fmt, mem};
 
@@ -9,9 +9,9 @@ use super::{Backup, Replay, body::ReplayBody, head::SavedHead, sealed::Sealed};
 use crate::error::BoxError;
 
 /// The default limit of a recording, in bytes.
-const LIMIT: usize = 64 * 1024;
+const DEFAULT_LIMIT: usize = 64 * 1024;
 
-/// Records a body while it is sent, and replays it for the resend: for bodies that cannot be
+/// Records a body while it is sent, and replays it for the resend. For bodies that cannot be
 /// cloned.
 ///
 /// Made by [`KlaviAuthLayer::replay_with`](crate::KlaviAuthLayer::replay_with).
@@ -24,7 +24,7 @@ impl<B> RecordBody<B> {
     pub(crate) fn new(construct: fn(ReplayBody<B>) -> B) -> Self {
         Self {
             construct,
-            limit: LIMIT,
+            limit: DEFAULT_LIMIT,
         }
     }
 
@@ -32,7 +32,7 @@ impl<B> RecordBody<B> {
         Self { limit, ..self }
     }
 
-    /// Makes a body record itself. `None` if it is known to be longer than the limit.
+    /// Replaces a body with one that is recorded. `None` if it is known to exceed the limit.
     pub(crate) fn back_up_body(&self, body: &mut B) -> Option<BodyBackup<B>>
     where
         B: Body,
@@ -52,7 +52,7 @@ impl<B> RecordBody<B> {
         Some(BodyBackup::Recorded(second))
     }
 
-    /// The body to resend. Takes over the recording from the one that was sent.
+    /// The body to resend. Takes over the original from the first handle.
     pub(crate) fn restore_body(&self, backup: BodyBackup<B>) -> Option<B> {
         match backup {
             BodyBackup::Empty => Some((self.construct)(ReplayBody::empty())),
@@ -64,7 +64,7 @@ impl<B> RecordBody<B> {
 /// The backup of a body.
 #[derive(Debug)]
 pub enum BodyBackup<B> {
-    /// It was empty, and is not recorded.
+    /// The body is empty. Nothing is recorded.
     Empty,
     /// The second handle of a recording.
     Recorded(ReplayBody<B>),

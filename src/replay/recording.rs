@@ -1,16 +1,16 @@
-//! What the two handles of a recorded body share: the original, and what was read of it.
+//! The recording that the two handles of a body share: the original, and the frames read from it.
 //!
-//! Rules that hold whenever the recording is not locked:
+//! Invariants while the recording is not locked:
 //!
-//! 1. What was read from the original is recorded, in order, or the recording has overflowed for
-//!    good.
-//! 2. A recording overflows as soon as more is read than its limit, in bytes or in frames. Its
-//!    frames are dropped at once.
+//! 1. All frames read from the original are recorded, in order, or the recording has overflowed. It
+//!    never recovers.
+//! 2. A recording overflows when more is read than its limit, in bytes or in frames. Its frames are
+//!    dropped at once.
 //! 3. One handle reads the original: the first, until the second takes over.
 //!
-//! The original is polled while the recording is locked. This cannot deadlock: only the two handles
-//! take the lock, and nothing that the original can call leads back to them, except a waker that
-//! polls its task at once. Wakers of executors put the task into a queue.
+//! The original is polled under the lock. This cannot deadlock: only the two handles take the lock,
+//! and the original can reach them only through a waker that polls its task at once. Wakers of
+//! executors queue the task.
 
 use std::{
     pin::Pin,
@@ -24,34 +24,36 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::error::BoxError;
 
-/// The most frames that are recorded, however small: each takes some memory of its own.
-const MOST_FRAMES: usize = 4096;
+/// The limit of recorded frames. Each takes memory that the limit in bytes does not count.
+const MAX_FRAMES: usize = 4096;
 
+/// The original body and its recorded frames.
 pub(super) struct Recording<B> {
-    /// `None` after its end or a failure.
+    /// `None` after its end or its error.
     pub(super) original: Option<Pin<Box<B>>>,
-    /// Of the original, before it was read.
+    /// The original's size and end, before it was read.
     pub(super) announced: Announced,
     pub(super) frames: Vec<Recorded>,
-    /// The bytes in `frames`.
+    /// The size of `frames` in bytes.
     pub(super) recorded: usize,
     pub(super) limit: usize,
-    /// More was read than the limit, or reading failed.
+    /// Whether the recording is incomplete: it exceeded the limit, or the original failed.
     pub(super) overflowed: bool,
     pub(super) taken_over: bool,
-    /// The second handle exists, or has been polled. Without it there is no use in recording.
+    /// Whether the second handle exists. Without it nothing is recorded.
     pub(super) has_replay: bool,
-    /// Wakes the reader of the first handle when the second takes over: from then on the original
+    /// Wakes the task of the first handle when the second takes over, since the original then
     /// wakes another task.
     pub(super) waker: Option<Waker>,
 }
 
-/// What a client derives the framing of a body from.
+/// The size and end of a body, from which a client derives the framing.
 pub(super) struct Announced {
     pub(super) size_hint: SizeHint,
     pub(super) is_end_stream: bool,
 }
 
+/// A recorded frame.
 #[derive(Clone)]
 pub(super) enum Recorded {
     Data(Bytes),
@@ -81,7 +83,7 @@ impl<B> Recording<B> {
 
     pub(super) fn lock(recording: &Mutex<Self>) -> MutexGuard<'_, Self> {
         recording.lock().unwrap_or_else(|poisoned| {
-            // The original panicked, and may have lost a frame.
+            // The original panicked, so a frame may be lost.
             recording.clear_poison();
             let mut recording = poisoned.into_inner();
             recording.discard();
@@ -89,7 +91,7 @@ impl<B> Recording<B> {
         })
     }
 
-    /// Drops the recorded frames, and records no more.
+    /// Drops the recorded frames and stops recording.
     pub(super) fn discard(&mut self) {
         self.overflowed = true;
         self.frames = Vec::new();
@@ -101,7 +103,7 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    /// The next frame of the original. Records it if it can be replayed.
+    /// Reads the next frame of the original, and records it for the replay.
     pub(super) fn read(
         &mut self,
         cx: &mut Context<'_>,
@@ -130,19 +132,19 @@ where
             return;
         }
         if self.taken_over || !self.has_replay {
-            // Nobody replays this frame.
+            // This frame is never replayed.
             return self.discard();
         }
         let frame = match (frame.data_ref(), frame.trailers_ref()) {
-            // An endless stream of empty frames would take memory that the limit does not count.
+            // Empty frames need no replay, and many of them would reach the limit of frames.
             (Some(data), _) if data.is_empty() => return,
             (Some(data), _) => Recorded::Data(data.clone()),
             (_, Some(trailers)) => Recorded::Trailers(trailers.clone()),
-            // A kind of frame that does not exist yet.
+            // A kind of frame that a later `http-body` adds.
             (None, None) => return self.discard(),
         };
         self.recorded += frame.len();
-        if self.recorded > self.limit || self.frames.len() == MOST_FRAMES {
+        if self.recorded > self.limit || self.frames.len() == MAX_FRAMES {
             return self.discard();
         }
         self.frames.push(frame);
@@ -150,7 +152,7 @@ where
 }
 
 impl Recorded {
-    /// Its size, as counted against the limit.
+    /// The size that counts against the limit.
     fn len(&self) -> usize {
         match self {
             Self::Data(data) => data.len(),
