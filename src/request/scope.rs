@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn case_57_59_all_other_origins_pass_through() {
+    fn case_57_59_everything_else_goes_out_without_it() {
         for uri in [
             "https://api.klavi.ai.evil.com/monitor/v1",
             "https://evil-klavi.ai/monitor/v1",
