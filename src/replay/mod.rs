@@ -45,7 +45,7 @@ pub trait Replay<Q>: sealed::Sealed + Clone {
     fn restore(&self, backup: Self::Backup) -> Option<Q>;
 }
 
-/// Clones the body before it is sent. For bodies that are [`Clone`] (`Full`, `Empty`, `String`, …).
+/// Clones the body before it is sent. For bodies that are [`Clone`]: `Full`, `Empty`, `String`, …
 ///
 /// Record a body whose clones share a position in a stream instead.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,4 +1,4 @@
-//! Cases by hand: what the property does not say.
+//! Cases that the property test does not cover.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -9,7 +9,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 use super::{super::record::RecordBody, *};
 
-/// Counts how often it was woken.
+/// A waker that counts its wake-ups.
 #[derive(Default)]
 struct Alarm(AtomicUsize);
 
@@ -19,7 +19,7 @@ impl Wake for Alarm {
     }
 }
 
-/// Never ready, never wakes.
+/// A body that is never ready and never wakes.
 struct Stalled;
 
 impl Body for Stalled {
@@ -34,22 +34,23 @@ impl Body for Stalled {
     }
 }
 
-fn takes_over(how: impl FnOnce(&mut ReplayBody<Stalled>)) {
+fn wakes_the_first_handle(take_over: impl FnOnce(&mut ReplayBody<Stalled>)) {
     let mut first = ReplayBody::record(Stalled, 10);
     let mut second = first.replay();
     let alarm = Arc::new(Alarm::default());
     let waker = Waker::from(Arc::clone(&alarm));
     let cx = &mut Context::from_waker(&waker);
     assert!(poll(&mut first, cx).is_pending());
-    how(&mut second);
+    take_over(&mut second);
     assert_eq!(alarm.0.load(Ordering::SeqCst), 1);
-    assert!(
-        matches!(poll(&mut first, cx), Poll::Ready(Some(Err(error))) if read_error(&error) == Seen::TakenOver)
-    );
+    let Poll::Ready(Some(Err(error))) = poll(&mut first, cx) else {
+        panic!("no error")
+    };
+    assert_eq!(read_error(&error), Seen::TakenOver);
 }
 
 #[test]
-fn case_53_trailers_alone_are_no_empty_body() {
+fn case_53_trailers_alone_are_not_an_empty_body() {
     let (original, ..) = Original::new(&[Step::Trailers(3)], Hint::Exact, true);
     assert_eq!(original.size_hint().exact(), Some(0));
     let record = RecordBody::new(UnsyncBoxBody::new);
@@ -68,13 +69,13 @@ fn case_53_trailers_alone_are_no_empty_body() {
 }
 
 #[test]
-fn case_53_who_waits_for_the_first_handle_is_woken_when_it_is_taken_over() {
+fn case_53_a_takeover_wakes_the_reader_of_the_first_handle() {
     let mut cx = Context::from_waker(Waker::noop());
-    takes_over(|second| assert!(second.take_over()));
-    takes_over(|second| assert!(poll(second, &mut cx).is_pending()));
+    wakes_the_first_handle(|second| assert!(second.take_over()));
+    wakes_the_first_handle(|second| assert!(poll(second, &mut cx).is_pending()));
 }
 
-/// Panics at its second frame, and has lost it.
+/// A body that panics at its second frame and loses it.
 struct Panicking(u8);
 
 impl Body for Panicking {
@@ -96,7 +97,7 @@ impl Body for Panicking {
 }
 
 #[test]
-fn case_54_a_panic_of_the_original_is_its_pollers_alone_and_what_it_lost_is_not_passed_over() {
+fn case_54_a_panic_of_the_original_ends_the_replay_only() {
     let cx = &mut Context::from_waker(Waker::noop());
     let mut first = ReplayBody::record(Panicking(0), 10);
     let mut second = first.replay();
@@ -107,15 +108,16 @@ fn case_54_a_panic_of_the_original_is_its_pollers_alone_and_what_it_lost_is_not_
     assert_eq!(text(poll(&mut first, cx)), "one");
     assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut first, cx).is_pending())).is_err());
     assert!(!second.is_complete() && !second.take_over());
-    assert!(
-        matches!(poll(&mut second, cx), Poll::Ready(Some(Err(error))) if read_error(&error) == Seen::Incomplete)
-    );
+    let Poll::Ready(Some(Err(error))) = poll(&mut second, cx) else {
+        panic!("no error")
+    };
+    assert_eq!(read_error(&error), Seen::Incomplete);
     assert_eq!(text(poll(&mut first, cx)), "three");
     assert!(matches!(poll(&mut first, cx), Poll::Ready(None)));
 }
 
 #[test]
-fn a_chunk_of_another_kind_is_copied_once_and_then_shared() {
+fn a_chunk_that_is_not_bytes_is_copied_once_and_then_shared() {
     let cx = &mut Context::from_waker(Waker::noop());
     let mut first = ReplayBody::record(
         http_body_util::Full::new(std::collections::VecDeque::from([1, 2])),
@@ -126,9 +128,12 @@ fn a_chunk_of_another_kind_is_copied_once_and_then_shared() {
         Poll::Ready(Some(Ok(frame))) => Frame::into_data(frame).unwrap(),
         _ => panic!("not a frame"),
     };
-    let (sent, again) = (next(&mut first), next(&mut second));
+    let (sent, replayed) = (next(&mut first), next(&mut second));
     assert_eq!(sent[..], [1, 2]);
-    assert_eq!((sent.as_ptr(), sent.len()), (again.as_ptr(), again.len()));
+    assert_eq!(
+        (sent.as_ptr(), sent.len()),
+        (replayed.as_ptr(), replayed.len())
+    );
 }
 
 #[test]
@@ -143,18 +148,18 @@ fn case_61_debug_shows_nothing_of_the_body() {
 }
 
 #[test]
-fn the_recording_ends_at_4096_frames_however_small_they_are() {
+fn a_recording_overflows_after_4096_frames_of_any_size() {
     let frames = |count| {
         let frames = (0..count).map(|_| Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"x"))));
         http_body_util::StreamBody::new(futures_util::stream::iter(frames))
     };
-    for (count, whole) in [(4096, true), (4097, false)] {
+    for (count, is_complete) in [(4096, true), (4097, false)] {
         let mut first = ReplayBody::record(frames(count), 1 << 20);
         let second = first.replay();
         let cx = &mut Context::from_waker(Waker::noop());
         for _ in 0..count {
             assert!(matches!(poll(&mut first, cx), Poll::Ready(Some(Ok(_)))));
         }
-        assert_eq!(second.is_complete(), whole, "{count}");
+        assert_eq!(second.is_complete(), is_complete, "{count}");
     }
 }

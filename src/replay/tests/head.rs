@@ -1,4 +1,4 @@
-//! What is kept of a head is the head.
+//! A restored head equals the saved one.
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header::AUTHORIZATION};
 use proptest::{collection::vec, prelude::*};
@@ -7,8 +7,8 @@ use super::super::head::SavedHead;
 
 type Head = (Method, Uri, Version, Vec<(String, Vec<u8>, bool)>);
 
-/// All of a head that can be seen from outside.
-fn shown<B>(request: &Request<B>) -> Head {
+/// The visible parts of a head.
+fn visible<B>(request: &Request<B>) -> Head {
     let headers = request.headers().iter();
     let headers = headers.map(|(name, value)| {
         (
@@ -25,7 +25,7 @@ fn shown<B>(request: &Request<B>) -> Head {
     )
 }
 
-fn kept<B: Clone>(request: &Request<B>) -> Request<B> {
+fn round_trip<B: Clone>(request: &Request<B>) -> Request<B> {
     SavedHead::of(request)
         .unwrap()
         .restore(request.body().clone())
@@ -90,11 +90,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn case_52_a_head_comes_back_as_it_was(request in any_head()) {
-        let again = kept(&request);
-        prop_assert_eq!(shown(&again), shown(&request));
-        prop_assert_eq!(again.uri().to_string(), request.uri().to_string());
-        prop_assert_eq!(again.body(), request.body());
+    fn case_52_a_restored_head_equals_the_saved_one(request in any_head()) {
+        let restored = round_trip(&request);
+        prop_assert_eq!(visible(&restored), visible(&request));
+        prop_assert_eq!(restored.uri().to_string(), request.uri().to_string());
+        prop_assert_eq!(restored.body(), request.body());
     }
 }
 
@@ -106,14 +106,14 @@ fn case_52_values_of_one_name_keep_their_order_among_others() {
         .header("b", "3")
         .header("b", "")
         .body(());
-    let again = kept(&request.unwrap());
-    let values: Vec<_> = again.headers().get_all("b").iter().collect();
+    let restored = round_trip(&request.unwrap());
+    let values: Vec<_> = restored.headers().get_all("b").iter().collect();
     assert_eq!(values, ["1", "3", ""]);
-    assert_eq!(again.headers().keys().collect::<Vec<_>>(), ["b", "a"]);
+    assert_eq!(restored.headers().keys().collect::<Vec<_>>(), ["b", "a"]);
 }
 
 #[test]
-fn case_52_a_head_of_any_length_comes_back() {
+fn case_52_a_head_of_any_length_is_restored() {
     for length in (0..2_000).chain([100_000]) {
         let mut secret = HeaderValue::from_static("secret");
         secret.set_sensitive(true);
@@ -121,12 +121,16 @@ fn case_52_a_head_of_any_length_comes_back() {
             .header("a", "b".repeat(length))
             .header("c", secret);
         let request = request.body(7_u8).unwrap();
-        assert_eq!(shown(&kept(&request)), shown(&request), "{length}");
+        assert_eq!(
+            visible(&round_trip(&request)),
+            visible(&request),
+            "{length}"
+        );
     }
 }
 
 #[test]
-fn case_52_a_long_head_comes_back_whatever_makes_it_long() {
+fn case_52_a_head_with_any_long_part_is_restored() {
     for uri in [
         "/",
         "https://api.klavi.ai",
@@ -146,8 +150,8 @@ fn case_52_a_long_head_comes_back_whatever_makes_it_long() {
             }
             let request = request.body(7_u8).unwrap();
             assert_eq!(
-                shown(&kept(&request)),
-                shown(&request),
+                visible(&round_trip(&request)),
+                visible(&request),
                 "{uri} {names} {name} {value}"
             );
         }
@@ -155,15 +159,18 @@ fn case_52_a_long_head_comes_back_whatever_makes_it_long() {
 }
 
 #[test]
-fn case_52_extensions_come_back() {
+fn case_52_extensions_are_restored() {
     #[derive(Clone, Debug, PartialEq)]
     struct Mark(u8);
     let request = Request::get("/").extension(Mark(7)).body(()).unwrap();
-    assert_eq!(kept(&request).extensions().get::<Mark>(), Some(&Mark(7)));
+    assert_eq!(
+        round_trip(&request).extensions().get::<Mark>(),
+        Some(&Mark(7))
+    );
 }
 
 #[test]
-fn case_61_no_copy_is_made_of_a_value_that_is_marked_sensitive() {
+fn case_61_a_sensitive_value_is_not_copied() {
     let mut secret = HeaderValue::from_static("session=secret");
     secret.set_sensitive(true);
     let request = Request::get("/")
@@ -180,18 +187,18 @@ fn case_61_no_copy_is_made_of_a_value_that_is_marked_sensitive() {
     assert!(has("cookie") && has("*/*"));
     assert!(!has("secret"));
     assert!(!format!("{head:?}").contains("secret"));
-    let again = head.restore(()).unwrap();
-    assert_eq!(again.headers()["cookie"], "session=secret");
-    assert!(again.headers()["cookie"].is_sensitive());
+    let restored = head.restore(()).unwrap();
+    assert_eq!(restored.headers()["cookie"], "session=secret");
+    assert!(restored.headers()["cookie"].is_sensitive());
 }
 
 #[test]
-fn the_authorization_is_not_kept_for_each_sending_has_its_own() {
+fn the_authorization_header_is_not_backed_up() {
     let request = Request::get("/")
         .header(AUTHORIZATION, "Bearer t1")
         .header("a", "b")
         .body(())
         .unwrap();
-    let again = kept(&request);
-    assert_eq!(again.headers().keys().collect::<Vec<_>>(), ["a"]);
+    let restored = round_trip(&request);
+    assert_eq!(restored.headers().keys().collect::<Vec<_>>(), ["a"]);
 }

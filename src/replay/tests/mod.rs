@@ -1,4 +1,4 @@
-//! Tests of the two handles of a recording.
+//! Tests of the recording and its two handles, and a scripted body for them.
 
 mod handles;
 mod head;
@@ -22,13 +22,13 @@ use http_body::{Body, Frame, SizeHint};
 use super::body::ReplayBody;
 use crate::error::BoxError;
 
-/// What an original does when it is polled.
+/// A step of an original: what a poll returns.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Data(usize),
     /// Trailers whose value is this long.
     Trailers(usize),
-    /// Nothing yet; it wakes at once.
+    /// Pending; wakes at once.
     Pending,
     Error,
 }
@@ -43,7 +43,7 @@ impl Step {
     }
 }
 
-/// What an original says of its size.
+/// The size hint of an original.
 #[derive(Clone, Copy, Debug)]
 enum Hint {
     Exact,
@@ -52,17 +52,17 @@ enum Hint {
     Huge,
 }
 
-/// A body that follows a script, and panics if it is read beyond its end.
+/// A body that follows a script, and panics if it is polled after its end.
 struct Original {
     steps: VecDeque<(Step, Option<Frame<Bytes>>)>,
     hint: Hint,
-    /// It knows its end before it is asked for one frame more.
+    /// Whether `is_end_stream` is true before the poll that returns `None`.
     foresees_end: bool,
     ended: bool,
 }
 
 impl Original {
-    /// The body, where each chunk lies in memory, and how many chunks are alive.
+    /// The body, the address of each chunk, and the number of living chunks.
     fn new(steps: &[Step], hint: Hint, foresees_end: bool) -> (Self, Vec<usize>, Arc<AtomicUsize>) {
         let alive = Arc::default();
         let frames: VecDeque<_> = steps
@@ -113,7 +113,7 @@ fn address(frame: Option<&Frame<Bytes>>) -> usize {
         .map_or(0, |data| data.as_ptr().addr())
 }
 
-/// Memory that says when it is freed.
+/// A chunk that is counted while it lives.
 struct Chunk(Vec<u8>, Arc<AtomicUsize>);
 
 impl Chunk {
@@ -143,7 +143,7 @@ impl Body for Original {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        assert!(!self.ended, "read beyond its end");
+        assert!(!self.ended, "polled after its end");
         let Some((step, frame)) = self.steps.pop_front() else {
             self.ended = true;
             return Poll::Ready(None);
@@ -180,16 +180,16 @@ impl Body for Original {
     }
 }
 
-/// What one poll of a handle gave.
+/// The result of one poll of a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
-    /// The very chunk, or the trailers, of this step.
+    /// The chunk (not a copy) or the trailers of this step.
     Step(usize),
-    /// A chunk without a byte.
-    Nothing,
+    /// An empty chunk.
+    Empty,
     Pending,
     End,
-    /// The original's own error.
+    /// The original's error.
     Failed,
     TakenOver,
     Incomplete,
@@ -206,7 +206,7 @@ where
     Pin::new(handle).poll_frame(cx)
 }
 
-/// Polls once, and finds out which step's frame came: by its place in memory, not by its bytes.
+/// Polls once, and finds the step of the frame by its address, not by its bytes.
 fn see(handle: &mut ReplayBody<Original>, steps: &[Step], addresses: &[usize]) -> Seen {
     let cx = &mut Context::from_waker(futures_util::task::noop_waker_ref());
     let frame = match poll(handle, cx) {
@@ -217,7 +217,7 @@ fn see(handle: &mut ReplayBody<Original>, steps: &[Step], addresses: &[usize]) -
     };
     if let Some(data) = frame.data_ref() {
         if data.is_empty() {
-            return Seen::Nothing;
+            return Seen::Empty;
         }
         let found = addresses
             .iter()

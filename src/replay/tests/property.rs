@@ -1,5 +1,5 @@
-//! Any original, any order of polls, any moment of the hand-over and of the drops, against a model
-//! that has no tape.
+//! The two handles against a model without a recording: any original, any order of polls, and any
+//! moment of the takeover and of the drops.
 
 use std::sync::{
     Arc,
@@ -10,7 +10,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::*;
 
-/// A case runs for about 50 µs.
+/// A case takes about 50 µs.
 const CASES: u32 = 20_000;
 
 #[derive(Clone, Copy, Debug)]
@@ -22,38 +22,38 @@ enum Op {
     DropSecond,
 }
 
-/// Says what must come, from the script alone.
+/// Predicts each poll from the script alone.
 struct Model {
     steps: Vec<Step>,
     limit: usize,
-    /// The steps that the original has taken.
+    /// The number of steps that the original has taken.
     taken: usize,
-    /// It came to its end, or failed.
+    /// Whether the original ended or failed.
     ended: bool,
     failed: bool,
-    /// At which step the second handle took over.
-    handed_over: Option<usize>,
-    /// At which step the second handle is.
+    /// The step at which the second handle took over.
+    taken_over_at: Option<usize>,
+    /// The next step of the second handle.
     second: usize,
 }
 
 impl Model {
-    /// Within the limit, and without an error.
+    /// Whether the limit was kept and the original did not fail.
     fn is_complete(&self) -> bool {
         let len = |step: &Step| match *step {
             Step::Data(len) => len,
             Step::Trailers(len) => "grpc-status".len() + len,
             Step::Pending | Step::Error => 0,
         };
-        self.handed_over.is_some()
+        self.taken_over_at.is_some()
             || !self.failed && self.steps[..self.taken].iter().map(len).sum::<usize>() <= self.limit
     }
 
     fn take_over(&mut self) -> bool {
         if self.is_complete() {
-            self.handed_over.get_or_insert(self.taken);
+            self.taken_over_at.get_or_insert(self.taken);
         }
-        self.handed_over.is_some()
+        self.taken_over_at.is_some()
     }
 
     fn read(&mut self) -> Seen {
@@ -63,7 +63,7 @@ impl Model {
         };
         self.taken += 1;
         match step {
-            Step::Data(0) => Seen::Nothing,
+            Step::Data(0) => Seen::Empty,
             Step::Data(_) | Step::Trailers(_) => Seen::Step(self.taken - 1),
             Step::Pending => Seen::Pending,
             Step::Error => {
@@ -74,7 +74,7 @@ impl Model {
     }
 
     fn first(&mut self) -> Seen {
-        if self.handed_over.is_some() {
+        if self.taken_over_at.is_some() {
             Seen::TakenOver
         } else {
             self.read()
@@ -85,25 +85,25 @@ impl Model {
         if !self.take_over() {
             return Seen::Incomplete;
         }
-        let repeated = self.recorded().next();
-        match repeated {
+        let replayed = self.recorded().next();
+        match replayed {
             Some(step) => {
                 self.second = step + 1;
                 Seen::Step(step)
             }
             None => {
-                self.second = self.handed_over.unwrap_or(0);
+                self.second = self.taken_over_at.unwrap_or(0);
                 self.read()
             }
         }
     }
 
-    /// The steps that the second handle has yet to repeat.
+    /// The steps that the second handle has yet to replay.
     fn recorded(&self) -> impl Iterator<Item = usize> {
-        let end = self.handed_over.unwrap_or(self.taken);
-        let says_something =
+        let end = self.taken_over_at.unwrap_or(self.taken);
+        let is_recorded =
             |&step: &usize| matches!(self.steps[step], Step::Data(1..) | Step::Trailers(_));
-        (self.second..end).filter(says_something)
+        (self.second..end).filter(is_recorded)
     }
 
     fn unread(&self) -> &[Step] {
@@ -123,7 +123,7 @@ struct Case {
     alive: Arc<AtomicUsize>,
     first: Option<ReplayBody<Original>>,
     second: Option<ReplayBody<Original>>,
-    /// What the first handle said of its size and its end when nothing was read yet.
+    /// The claims of the first handle before the first poll.
     announced: (u64, Option<u64>, bool),
     second_was_read: bool,
 }
@@ -139,7 +139,7 @@ impl Case {
             taken: 0,
             ended: false,
             failed: false,
-            handed_over: None,
+            taken_over_at: None,
             second: 0,
         };
         let announced = claims(&first);
@@ -185,7 +185,7 @@ impl Case {
         Some(seen)
     }
 
-    /// Reads what is still there to its end, in a number of polls that is known: nothing hangs.
+    /// Reads both handles to their end, in a bounded number of polls.
     fn drain(&mut self, first_first: bool) {
         for first in [first_first, !first_first] {
             let enough = self.model.steps.len() * 2 + 1;
@@ -196,9 +196,9 @@ impl Case {
                     self.poll_second()
                 };
                 self.check();
-                !matches!(seen, Some(Seen::Step(_) | Seen::Nothing | Seen::Pending))
+                !matches!(seen, Some(Seen::Step(_) | Seen::Empty | Seen::Pending))
             });
-            assert!(over, "it goes on and on");
+            assert!(over, "no end in {enough} polls");
         }
     }
 
@@ -206,17 +206,17 @@ impl Case {
         let model = &self.model;
         let recorded: Vec<_> = model.recorded().map(|step| model.steps[step]).collect();
         if let Some(first) = &self.first {
-            let lost = model.handed_over.is_some();
-            self.check_claims(first, lost, model.unread());
+            let is_lost = model.taken_over_at.is_some();
+            self.check_claims(first, is_lost, model.unread());
         }
         if let Some(second) = &self.second {
             assert_eq!(
-                second.is_complete() || model.handed_over.is_some(),
+                second.is_complete() || model.taken_over_at.is_some(),
                 model.is_complete()
             );
-            let lost = !model.is_complete();
-            if self.second_was_read || lost {
-                self.check_claims(second, lost, &[&recorded, model.unread()].concat());
+            let is_lost = !model.is_complete();
+            if self.second_was_read || is_lost {
+                self.check_claims(second, is_lost, &[&recorded, model.unread()].concat());
             } else {
                 assert_eq!(claims(second), self.announced);
             }
@@ -224,10 +224,10 @@ impl Case {
         self.check_memory(&recorded);
     }
 
-    /// What a handle says of itself is true to what follows.
-    fn check_claims(&self, handle: &ReplayBody<Original>, lost: bool, following: &[Step]) {
+    /// The claims of a handle hold for the steps that follow.
+    fn check_claims(&self, handle: &ReplayBody<Original>, is_lost: bool, following: &[Step]) {
         let (hint, at_end) = (handle.size_hint(), handle.is_end_stream());
-        if lost {
+        if is_lost {
             // An error follows.
             return assert_eq!((hint.lower(), hint.upper(), at_end), (0, None, false));
         }
@@ -245,7 +245,7 @@ impl Case {
         );
     }
 
-    /// What is not read yet is there, what can be asked for again is there, and nothing else.
+    /// The chunks alive are those unread and those recorded for the replay.
     fn check_memory(&self, recorded: &[Step]) {
         let chunks = |steps: &[Step]| {
             steps
@@ -259,10 +259,10 @@ impl Case {
             &[]
         };
         let alive = self.alive.load(Ordering::SeqCst) - chunks(unread);
-        match self.model.handed_over {
+        match self.model.taken_over_at {
             _ if self.second.is_none() || !self.model.is_complete() => assert_eq!(alive, 0),
             None => assert_eq!(alive, chunks(recorded)),
-            // What was repeated may stay until the end.
+            // Replayed chunks may live until the end.
             Some(step) => {
                 assert!(alive >= chunks(recorded) && alive <= chunks(&self.model.steps[..step]))
             }
@@ -282,7 +282,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (1..20_usize).prop_map(Step::Trailers),
         2 => Just(Step::Pending),
     ];
-    // Half of them fail somewhere.
+    // Half of the scripts fail at some step.
     (vec(step, 0..10), any::<Option<Index>>()).prop_map(|(mut steps, error)| {
         if let Some(index) = error {
             steps.truncate(index.index(steps.len() + 1));
@@ -314,10 +314,13 @@ fn hint() -> impl Strategy<Value = Hint> {
 
 proptest! {
     // Failing seeds are kept in `proptest-regressions/replay/tests/property.txt`.
-    #![proptest_config(ProptestConfig { cases: CASES.max(ProptestConfig::default().cases), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: CASES.max(ProptestConfig::default().cases),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
-    fn case_53_54_55_the_replay_is_the_original_or_refuses(
+    fn case_53_54_55_a_replay_is_the_original_or_an_error(
         steps in steps(), hint in hint(), foresees_end: bool, ops in ops(), first_first: bool,
         limit in prop_oneof![Just(0), 1..300_usize, Just(usize::MAX)],
     ) {

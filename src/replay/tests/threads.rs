@@ -1,4 +1,4 @@
-//! Two threads, a handle each.
+//! Each handle on its own thread.
 
 use std::{
     sync::{Barrier, mpsc},
@@ -11,10 +11,10 @@ use super::*;
 
 const ROUNDS: usize = 2_000;
 const STEPS: usize = 40;
-/// What comes in microseconds has not come after this.
+/// A timeout for results that take microseconds.
 const LONG: Duration = Duration::from_secs(10);
 
-/// Reads to the end and says which steps came, and what ended it.
+/// Reads to the end. Returns the steps, and the last result.
 fn read(
     mut handle: ReplayBody<Original>,
     steps: &[Step],
@@ -30,7 +30,7 @@ fn read(
     }
 }
 
-/// One round; the second handle starts when the first has read about `head_start` steps.
+/// Runs one round. The second handle starts after the first has read about `head_start` steps.
 fn race(limit: usize, head_start: usize) -> ((Vec<usize>, Seen), (Vec<usize>, Seen)) {
     let steps = [Step::Data(1); STEPS];
     let (original, addresses, alive) = Original::new(&steps, Hint::Exact, true);
@@ -65,31 +65,31 @@ fn is_prefix(got: &[usize]) -> bool {
 }
 
 #[test]
-fn case_53_a_hand_over_between_threads_is_complete() {
+fn case_53_a_takeover_between_threads_is_complete() {
     for round in 0..ROUNDS {
-        let ((sent, end), (again, finish)) = race(STEPS, round % STEPS);
+        let ((sent, end), (replayed, finish)) = race(STEPS, round % STEPS);
         assert!(is_prefix(&sent), "{sent:?}");
         assert!(
             end == Seen::TakenOver || (end == Seen::End && sent.len() == STEPS),
             "{end:?} {sent:?}"
         );
-        assert_eq!((again, finish), ((0..STEPS).collect(), Seen::End));
+        assert_eq!((replayed, finish), ((0..STEPS).collect(), Seen::End));
     }
 }
 
 #[test]
-fn case_54_a_hand_over_that_comes_too_late_is_refused_and_disturbs_nobody() {
+fn case_54_a_takeover_after_an_overflow_fails_alone() {
     let limit = STEPS / 2;
     for round in 0..ROUNDS {
-        let ((sent, end), (again, finish)) = race(limit, round % STEPS);
+        let ((sent, end), (replayed, finish)) = race(limit, round % STEPS);
         assert!(is_prefix(&sent), "{sent:?}");
         match finish {
             Seen::Incomplete => {
-                assert_eq!((sent.len(), end, again.len()), (STEPS, Seen::End, 0));
+                assert_eq!((sent.len(), end, replayed.len()), (STEPS, Seen::End, 0));
             }
             _ => {
                 assert_eq!(
-                    (again, finish, end),
+                    (replayed, finish, end),
                     ((0..STEPS).collect(), Seen::End, Seen::TakenOver)
                 );
                 assert!(sent.len() <= limit);
@@ -98,7 +98,7 @@ fn case_54_a_hand_over_that_comes_too_late_is_refused_and_disturbs_nobody() {
     }
 }
 
-/// What a feeder hands out, frame by frame, with the waker of whoever asked last.
+/// The frames of a [`Fed`] body, and the waker of its last poll.
 #[derive(Default)]
 struct Feed {
     frames: VecDeque<Bytes>,
@@ -106,6 +106,7 @@ struct Feed {
     waker: Option<Waker>,
 }
 
+/// A body whose frames the test pushes.
 struct Fed(Arc<std::sync::Mutex<Feed>>);
 
 impl Body for Fed {
@@ -130,14 +131,14 @@ impl Body for Fed {
 
 type Read = (Vec<u8>, Option<Seen>);
 
-/// In a thread that nobody joins: one that hangs is a failure, and no hang of the test.
+/// Reads on a thread that is not joined, so that a hang fails the test and does not hang it.
 fn in_a_thread(handle: ReplayBody<Fed>) -> mpsc::Receiver<Read> {
     let (result, receiver) = mpsc::channel();
     thread::spawn(move || result.send(read_asleep(handle)));
     receiver
 }
 
-/// Sleeps while there is nothing, so that a wake-up that is lost is a hang.
+/// Reads to the end and parks while it is pending, so that a lost wake-up is a hang.
 fn read_asleep(mut handle: ReplayBody<Fed>) -> Read {
     let mut got = Vec::new();
     loop {
@@ -155,7 +156,7 @@ fn read_asleep(mut handle: ReplayBody<Fed>) -> Read {
 }
 
 #[test]
-fn case_53_no_wake_up_is_lost_when_a_stream_is_taken_over() {
+fn case_53_no_wake_up_is_lost_at_a_takeover() {
     for round in 0..200_u8 {
         let feed = Arc::new(std::sync::Mutex::new(Feed::default()));
         let push = |byte: u8, closed: bool| {
@@ -172,14 +173,14 @@ fn case_53_no_wake_up_is_lost_when_a_stream_is_taken_over() {
         for byte in 0..round % 8 {
             push(byte, false);
         }
-        // The first one sleeps, as far as it could read; nothing more comes until it has gone.
+        // The first reader has read all frames and parks. No more come until it has ended.
         let two = in_a_thread(second);
-        let (sent, end) = one.recv_timeout(LONG).expect("it was woken");
+        let (sent, end) = one.recv_timeout(LONG).expect("a wake-up");
         assert_eq!(end, Some(Seen::TakenOver));
         push(100, true);
-        let (again, end) = two.recv_timeout(LONG).expect("it was woken");
+        let (replayed, end) = two.recv_timeout(LONG).expect("a wake-up");
         assert_eq!(end, None);
-        assert!(again.starts_with(&sent));
-        assert_eq!(again, (0..round % 8).chain([100]).collect::<Vec<_>>());
+        assert!(replayed.starts_with(&sent));
+        assert_eq!(replayed, (0..round % 8).chain([100]).collect::<Vec<_>>());
     }
 }
