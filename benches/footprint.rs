@@ -1,5 +1,4 @@
-//! What a request with a fresh token takes in memory: allocations, counted, and the size of the
-//! future.
+//! Memory of a request with a fresh token: its allocations, and the size of its future.
 //!
 //! `cargo bench --bench footprint`
 
@@ -30,7 +29,7 @@ fn main() {
         }
         for style in Style::ALL {
             let mut client = variant.client();
-            // What is allocated once is allocated by then.
+            // The first calls allocate what is allocated once.
             client.run(2, style);
             let counted = measure(|| client.run(100, style));
             let mut add = |what: &str, value: u64| {

@@ -1,9 +1,9 @@
-//! What must not make a request dearer: more clones of the service, more caches in the registry, a
-//! longer token.
+//! Factors that must not slow a request down: more clones of the service, more caches in the
+//! registry, a longer token.
 //!
-//! `cargo bench --bench growth`. Requests go round over the clones, and round over the customers.
-//! The more there are, the less fits into the processor's caches; how AddAuthorization grows with
-//! as many clones shows how much that is.
+//! `cargo bench --bench growth`. Requests cycle over the clones, and over the customers. More of
+//! them fit less well into the processor's caches. AddAuthorization with as many clones shows how
+//! much that costs.
 
 mod support;
 
@@ -171,8 +171,7 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Round<S> {
     }
 }
 
-/// A service for many customers: looks up the cache of the next one, and hands it over with the
-/// request.
+/// A service for many customers: puts the cache of the next one into the extensions of the request.
 #[derive(Clone)]
 struct Customers {
     service: KlaviAuth<Api, SendOnce>,

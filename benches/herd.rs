@@ -1,8 +1,8 @@
-//! 100,000 callers wait for one fetch: how long until the last of them has its token, and how many
-//! bytes each waiting caller holds beyond its own future and its request.
+//! 100,000 callers wait for one fetch: the time until the last of them has its token, and the bytes
+//! that each waiter holds beyond its own future and its request.
 //!
-//! All are woken from a task of the runtime: the flight, or one that calls `notify_waiters`. A
-//! request goes on to an inner service that answers at once.
+//! A task of the runtime wakes all of them: the flight, or a task that calls `notify_waiters`. A
+//! request then goes to an inner service that responds at once.
 //!
 //! `cargo bench --bench herd`
 
@@ -50,7 +50,7 @@ fn main() {
             .enable_time()
             .build()
             .expect("a runtime");
-        // In turns, in one order and in the other, so that whatever the machine does hits all.
+        // In turns, in both orders, so that noise of the machine hits all of them.
         let (mut bare, mut ours, mut requests) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..rounds {
             let mut measured = [
@@ -97,7 +97,7 @@ fn main() {
     tables.print(options);
 }
 
-/// A source that ends its fetch when told to, and the cache of it.
+/// A source whose fetch the bench ends, and its cache.
 fn gated() -> (TokenCache, Arc<Notify>, Arc<AtomicUsize>) {
     let (gate, fetches) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
     let (wait, count) = (gate.clone(), fetches.clone());
@@ -116,7 +116,7 @@ fn gated() -> (TokenCache, Arc<Notify>, Arc<AtomicUsize>) {
     (cache, gate, fetches)
 }
 
-/// Seconds until the last caller has its token, of one fetch.
+/// Seconds from the end of one fetch until the last caller has its token.
 async fn cache(callers: usize) -> f64 {
     let (cache, gate, fetches) = gated();
     let release = herd(
@@ -134,7 +134,7 @@ async fn cache(callers: usize) -> f64 {
     release
 }
 
-/// The same of requests, each sent by a clone of the service.
+/// The same for requests, each sent by a clone of the service.
 async fn layer(callers: usize) -> f64 {
     let (cache, gate, fetches) = gated();
     let service = service(cache);
@@ -153,7 +153,7 @@ async fn layer(callers: usize) -> f64 {
     release
 }
 
-/// The inner service sees to it that every request has its token.
+/// The inner service checks that every request has its token.
 fn service(cache: TokenCache) -> impl Call {
     let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache);
     layer.layer(service_fn(|request: Request<Full<Bytes>>| {
@@ -162,7 +162,7 @@ fn service(cache: TokenCache) -> impl Call {
     }))
 }
 
-/// What a layer makes of an inner service.
+/// The service that a layer makes.
 trait Call:
     Service<Request<Full<Bytes>>, Response = Response<()>, Error = BoxError, Future: Send>
     + Clone
@@ -203,8 +203,8 @@ async fn notify(callers: usize) -> f64 {
     .await
 }
 
-/// Starts all callers, waits until each has been polled once, opens the gate, and waits for the
-/// last.
+/// Starts all callers, waits until each has been polled once, ends the fetch, and waits for the
+/// last caller.
 async fn herd<F>(callers: usize, caller: impl Fn() -> F, open: impl FnOnce()) -> f64
 where
     F: Future<Output = ()> + Send + 'static,
@@ -238,8 +238,7 @@ fn bytes_per_call(callers: usize) -> usize {
     bytes_per_waiter(callers, |_| cache.get())
 }
 
-/// The layer takes a request that has to wait out of the future, into a box: its own bytes are not
-/// counted.
+/// The layer moves a request that waits into a box. The request's own bytes are not counted.
 fn bytes_per_request(callers: usize) -> usize {
     let (cache, ..) = gated();
     let mut service = service(cache);
@@ -250,7 +249,7 @@ fn bytes_per_request(callers: usize) -> usize {
     held - size_of::<Request<Full<Bytes>>>()
 }
 
-/// What the waiters' bookkeeping takes, counted with the allocator.
+/// The bytes per waiter, counted with the allocator.
 fn bytes_per_waiter<F: Future>(callers: usize, mut call: impl FnMut(usize) -> F) -> usize {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

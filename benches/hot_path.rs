@@ -1,10 +1,10 @@
-//! A request whose token is fresh: what the layer adds to it, beside what others add.
+//! A request with a fresh token: the cost of the layer beside that of others.
 //!
-//! `cargo bench --bench hot_path`. All variants run in turns, round after round; the ratios are
-//! medians of quotients within a round. `--threads 1,2,4` for other numbers of threads than 1 and
-//! 2. Long-lived: each thread has a clone of the service for all its requests. Cloned:
-//! `service.clone().oneshot(request)`. Allocations are counted by `footprint`, so that no counter
-//! is in these times.
+//! `cargo bench --bench hot_path`. All variants run in turns, round after round. The ratios are
+//! medians of quotients within a round. `--threads 1,2,4` sets the numbers of threads; the default
+//! is 1 and 2. Long-lived: each thread has a clone of the service for all its requests. Cloned:
+//! `service.clone().oneshot(request)`. `footprint` counts the allocations, so that these times
+//! include no counter.
 
 mod support;
 
@@ -71,8 +71,7 @@ fn report(
         add("÷ AddAuthorization", format!("{:.2}", ratio(of, constant)));
     }
 
-    // What is compared otherwise: with another way of sending twice, and without the look at the
-    // clock.
+    // Two more comparisons: with another way to resend, and without the clock read.
     let title = format!(
         "The same POST, {} service, compared otherwise",
         style.name()

@@ -1,10 +1,9 @@
-//! How many instructions a request with a fresh token takes, counted by callgrind: the same on a
-//! noisy machine.
+//! Instructions of a request with a fresh token, counted by callgrind: independent of the machine's
+//! noise.
 //!
 //! `cargo bench --bench instructions` runs itself under valgrind, once per variant and number of
-//! requests; the difference of two numbers leaves out what comes before the first request. `cargo
-//! bench --bench instructions -- --only 'send once'` runs the variants with that in their name.
-//! Clock reads are counted without the kernel's part.
+//! requests. The difference of two numbers excludes the start-up. `-- --only 'send once'` selects
+//! the variants with these words in their names. Clock reads are counted without the kernel's part.
 #![expect(clippy::print_stderr, reason = "it says what is missing")]
 
 mod support;
@@ -21,7 +20,7 @@ use support::{
 
 const TABLE: &str = "Instructions per request with a fresh token";
 
-/// The argument with which it runs itself.
+/// The argument with which the bench runs itself.
 const RUN: &str = "--run";
 
 fn main() {
@@ -102,7 +101,7 @@ fn instructions(name: &str, style: Style) -> f64 {
     (many.1 - few.1) as f64 / f64::from(many.0 - few.0)
 }
 
-/// Instructions of a whole run of this program.
+/// Instructions of one whole run of this program.
 fn collected(name: &str, style: Style, calls: u32) -> u64 {
     let program = std::env::current_exe().expect("a path");
     let mut valgrind = Command::new("valgrind");

@@ -1,8 +1,7 @@
-//! Requests over loopback HTTP/1.1 with hyper's client and server, with the layer and without: its
-//! share of a request.
+//! The layer's share of a request over loopback HTTP/1.1, with hyper's client and server.
 //!
-//! `cargo bench --bench loopback`. Client and server are in this process; so many tasks send one
-//! request after the other over kept-alive connections. Nothing leaves the machine.
+//! `cargo bench --bench loopback`. Client and server are in this process. Several tasks send one
+//! request after the other over persistent connections. Nothing leaves the machine.
 
 mod support;
 
@@ -36,14 +35,14 @@ use tokio::{net::TcpListener, time::Instant};
 use tower::{Layer, Service, ServiceExt};
 use tower_http::auth::AddAuthorizationLayer;
 
-/// How many tasks send at the same time.
+/// The number of tasks that send at the same time.
 const TASKS: usize = 32;
 
 const VARIANTS: usize = 5;
 
 const TABLE: &str = "Loopback HTTP/1.1 with hyper, 32 tasks, POST of 1 KiB";
 
-/// As long as each other.
+/// Two paths of the same length.
 const WITH_TOKEN: &str = "/monitor/v1/monitors";
 const WITHOUT: &str = "/nothing/v1/monitors";
 
@@ -69,7 +68,7 @@ fn main() {
     for (variant, name) in names.into_iter().enumerate() {
         let mut add = |column: &str, value| tables.add(TABLE, name, column, value);
         let each = median(of(variant)) / (TASKS * requests) as f64;
-        // What it takes longer than without, within a round.
+        // The extra time against another variant, within a round.
         let share =
             |to: usize| 100.0 * (median(of(variant).zip(of(to)).map(|(time, to)| time / to)) - 1.0);
         add("requests/s", format!("{:.0}", 1.0 / each));
@@ -83,8 +82,8 @@ fn main() {
     tables.print(options);
 }
 
-/// Seconds per round and variant. All use one pool of connections; the first is there once more as
-/// the last, which shows how much of a difference is noise.
+/// Seconds per round and variant. All use one pool of connections. The last variant repeats the
+/// first, to show how much of a difference is noise.
 async fn measure(rounds: usize, requests: usize) -> Result<Vec<[f64; VARIANTS]>, BoxError> {
     let at = serve().await?;
     let http: Http = Client::builder(TokioExecutor::new())
@@ -105,7 +104,7 @@ async fn measure(rounds: usize, requests: usize) -> Result<Vec<[f64; VARIANTS]>,
     // The first round opens the connections.
     for round in 0..=rounds {
         let mut time = [0.0; VARIANTS];
-        // Each round begins with another one.
+        // Each round begins with another variant.
         for step in 0..VARIANTS {
             let variant = (step + round) % VARIANTS;
             time[variant] = match variant {
@@ -120,7 +119,7 @@ async fn measure(rounds: usize, requests: usize) -> Result<Vec<[f64; VARIANTS]>,
     Ok(times.split_off(1))
 }
 
-/// So many requests by each task, in seconds.
+/// Seconds for `requests` by each task.
 async fn all<S, A>(
     service: &S,
     at: SocketAddr,
@@ -171,7 +170,7 @@ where
     Ok(())
 }
 
-/// A server for as long as the program runs.
+/// A server that runs until the program ends.
 async fn serve() -> Result<SocketAddr, BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let at = listener.local_addr()?;
@@ -190,8 +189,8 @@ async fn serve() -> Result<SocketAddr, BoxError> {
     Ok(at)
 }
 
-/// Reads the request, and answers with 256 bytes, if it has the one token that its path promises,
-/// or none.
+/// Reads the request and responds with 256 bytes. Checks that the request has the token that its
+/// path names, or none.
 #[derive(Clone, Copy)]
 struct Server;
 

@@ -1,8 +1,8 @@
-//! A body of 1 MiB in frames of 16 KiB that is recorded while it is sent, beside one that is not.
+//! The cost of recording a body of 1 MiB in frames of 16 KiB while it is sent.
 //!
-//! `cargo bench --bench replay`. The frames are there already. They go over a loopback socket, both
-//! ends of which are this thread's, or nobody looks at them, which leaves the price of recording
-//! alone. Over the limit, recording stops and what was recorded is forgotten.
+//! `cargo bench --bench replay`. The frames exist already. They go over a loopback socket with both
+//! ends on this thread, or are only dropped, which measures the recording alone. Over the limit,
+//! recording stops and drops its frames.
 
 mod support;
 
@@ -107,7 +107,7 @@ fn report(
     }
 }
 
-/// What is sent first and what is sent again are the very bytes that the caller handed over.
+/// Checks that both attempts send the caller's own bytes, without a copy.
 fn check(frames: &'static [Bytes], runtime: &Runtime) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let seen_by_inner = Arc::clone(&seen);
@@ -186,7 +186,7 @@ fn request(body: &Frames) -> Request<Boxed> {
         .expect("a request")
 }
 
-/// A body of frames that are there already.
+/// A body of frames in memory.
 #[derive(Clone)]
 struct Frames(Iter<'static, Bytes>);
 

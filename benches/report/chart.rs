@@ -7,7 +7,7 @@ use crate::table::Tables;
 const TABLE: &str = "A request with a fresh token, long-lived service";
 const COLUMNS: [&str; 2] = ["÷ AddAuthorization, 1T", "÷ AddAuthorization, 2T"];
 
-/// Not in the chart: what is not a way to attach a token.
+/// Rows that are not in the chart, since they attach no token.
 const LEFT_OUT: [&str; 3] = [
     "raw service",
     "AddAuthorization + one clock read",
@@ -21,9 +21,10 @@ const TOP: f64 = 92.0;
 const ROW: f64 = 38.0;
 const BAR: f64 = 13.0;
 
-/// It stands on the page's own background, light or dark.
+/// The style sheet. No background, for light and dark pages.
 const STYLE: &str = "
-text { font: 13px -apple-system, 'Segoe UI', 'Noto Sans', Helvetica, Arial, sans-serif; fill: #1f2328 }
+text { font: 13px -apple-system, 'Segoe UI', 'Noto Sans', Helvetica, Arial, sans-serif; \
+      fill: #1f2328 }
 .title { font-size: 17px; font-weight: 600 }
 .note, .tick { fill: #59636e }
 .tick, .value { font-size: 12px }
@@ -50,9 +51,7 @@ struct Line<'a> {
     values: [f64; 2],
 }
 
-/// # Panics
-///
-/// `None` if the results are not those of one and two threads: it is drawn from nothing else.
+/// The chart. `None` without results for one and two threads.
 pub(crate) fn draw(tables: &Tables) -> Option<String> {
     let value = |row, column| {
         tables
@@ -124,7 +123,8 @@ fn head(height: f64) -> String {
     let title = "What a fresh token costs a request";
     let _ = write!(svg, "<title>{title}</title>\n<style>{STYLE}</style>\n");
     svg += &text("title", "start", 12.0, 26.0, title);
-    let note = "Time of the whole call ÷ the same call with tower-http's AddAuthorization, which attaches a constant.";
+    let note = "Time of the whole call ÷ the same call with tower-http's AddAuthorization, which \
+                attaches a constant.";
     svg += &text("note", "start", 12.0, 48.0, note);
     for (place, (classes, label)) in [
         (["ours1", "other1"], "1 thread"),

@@ -1,5 +1,5 @@
-//! The results of all benches as tables in Markdown, and a chart of the hot path: `benches/run`
-//! calls it.
+//! The results of all benches as tables in Markdown, and a chart of the hot path. `benches/run`
+//! calls this.
 //!
 //! `cargo bench --bench report -- results.tsv chart.svg`
 #![expect(clippy::print_stdout, reason = "it prints the tables")]
@@ -18,7 +18,7 @@ fn main() -> io::Result<()> {
         .skip(1)
         .filter(|argument| !argument.starts_with("--"))
         .collect();
-    // As part of a plain `cargo bench` there is nothing to report.
+    // A plain `cargo bench` passes no arguments, and there is nothing to report.
     let [results, chart] = files.as_slice() else {
         return Ok(());
     };

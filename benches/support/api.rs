@@ -1,4 +1,4 @@
-//! The inner service and the request that is sent over and over: the same for all variants.
+//! The inner service and the request, the same for all variants.
 
 use std::{
     future::{Ready, ready},
@@ -17,8 +17,8 @@ use http_body::Body;
 use klavi_auth::BoxError;
 use tower::Service;
 
-/// Reads the body and answers at once. The answer has the request's headers and extensions, so that
-/// the next request is made of them: building requests would cost more than what is measured.
+/// Reads the body and responds at once. The response has the request's headers and extensions, from
+/// which the next request is made: building one would cost more than the measured calls.
 #[derive(Clone, Copy, Default)]
 pub struct Api {
     watch: Option<&'static Watch>,
@@ -57,8 +57,7 @@ impl<B: Body> Service<Request<B>> for Api {
     }
 }
 
-/// What arrived at the inner service, and how often it says 401: for the check that goes ahead of
-/// measuring.
+/// The requests that arrived, and the number of 401s to come: for the check before the measurement.
 #[derive(Default)]
 pub struct Watch {
     seen: Mutex<Vec<HeaderMap>>,
@@ -66,18 +65,17 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// One that lives as long as the program, so that the service needs no counter of references to
-    /// it.
+    /// Leaked, so that the service needs no reference count.
     pub fn leaked() -> &'static Self {
         Box::leak(Box::default())
     }
 
-    /// From now on, so many requests are answered with 401.
+    /// Responds to the next `requests` with 401.
     pub fn reject(&self, requests: u32) {
         *self.rejections.lock().expect("nobody panics") = requests;
     }
 
-    /// The headers of the requests since this was last asked.
+    /// Takes the headers of the requests since the last call.
     pub fn take(&self) -> Vec<HeaderMap> {
         std::mem::take(&mut self.seen.lock().expect("nobody panics"))
     }
@@ -96,13 +94,13 @@ impl Watch {
     }
 }
 
-/// Makes requests, the first of nothing and each other one of the answer before it.
+/// Makes the first request, and each later one from the response before it.
 pub struct Recycler<B> {
     method: Method,
     uri: Uri,
     payload: Bytes,
     body: fn(Bytes) -> B,
-    /// For the extensions of the first request, from where they go round.
+    /// Extensions for the first request. Later requests inherit them.
     mark: fn(&mut Request<B>),
 }
 

@@ -1,4 +1,4 @@
-//! What must hold before anything is measured: every variant does what it claims to do.
+//! The check before the measurement: every variant does what it claims.
 
 use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
 use tokio::runtime::Runtime;
@@ -8,12 +8,12 @@ use super::{
     variants::{self, Claim, Variant, bearer},
 };
 
-/// Every request has its seven headers and exactly one `Authorization`, the right one; who claims
-/// to resend does so exactly once.
+/// Checks that every request has its seven headers and exactly one `Authorization`, the right one,
+/// and that a variant that claims to resend does so exactly once.
 ///
 /// # Panics
 ///
-/// If one does not.
+/// If a variant does not.
 pub fn check(length: usize, runtime: &Runtime) {
     let watch = Watch::leaked();
     for variant in variants::all(Api::watched(watch), length, runtime) {
@@ -30,8 +30,7 @@ fn one(variant: &Variant, watch: &Watch, length: usize, runtime: &Runtime) {
     };
     let name = variant.name;
     let (fine, rejected) = (StatusCode::OK, StatusCode::UNAUTHORIZED);
-    // A request that is answered, and one that is rejected once. Where both are sent twice, with
-    // which tokens.
+    // The tokens of an accepted request, and of a request that is rejected once.
     let (first, second, sent) = (send(0), send(1), |numbers: &[u32]| numbers.to_vec());
     let tokens = |seen: &[HeaderMap]| {
         seen.iter()
@@ -49,7 +48,7 @@ fn one(variant: &Variant, watch: &Watch, length: usize, runtime: &Runtime) {
         expected,
         "{name}"
     );
-    // Rejected for good: not a third time.
+    // A request that is always rejected is not sent a third time.
     let (status, seen) = send(u32::MAX);
     let resends = matches!(variant.claim, Claim::Again | Claim::Renewed);
     assert_eq!(
@@ -59,7 +58,7 @@ fn one(variant: &Variant, watch: &Watch, length: usize, runtime: &Runtime) {
     );
 }
 
-/// Which token these headers have, 0 for none.
+/// The number of the token in these headers, 0 for none.
 fn number(headers: &HeaderMap, length: usize) -> u32 {
     for (name, value) in HEADERS {
         assert_eq!(headers.get(name).expect("the caller's own header"), value);

@@ -1,4 +1,4 @@
-//! Who calls a service: with one instance for all requests, or with a clone for each.
+//! The caller of a service: with one instance for all requests, or with a clone for each.
 
 use std::{
     future::Future,
@@ -17,7 +17,7 @@ use super::api::Recycler;
 /// How a service is used.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// One instance, readied and called again and again.
+    /// One instance, readied and called for every request.
     LongLived,
     /// `service.clone().oneshot(request)`.
     Cloned,
@@ -34,12 +34,12 @@ impl Style {
     }
 }
 
-/// A service and its next request, whatever their types.
+/// A service and its next request, with their types erased.
 pub trait Client {
-    /// Sends so many requests, one after the other.
+    /// Sends `calls` requests, one after the other.
     fn run(&mut self, calls: u32, style: Style);
 
-    /// Sends one, on a runtime.
+    /// Sends one request, on a runtime.
     fn send(&mut self) -> Pin<Box<dyn Future<Output = Result<StatusCode, BoxError>> + '_>>;
 }
 
@@ -88,8 +88,8 @@ where
     }
 }
 
-/// Polls until there is an answer. No executor, so that none is measured; nothing here waits for
-/// more than another thread's lock, which that thread releases soon unless it is not run.
+/// Polls until there is a response. Uses no executor, so that none is measured. Nothing here waits
+/// for more than another thread's lock, which is released as soon as that thread runs.
 fn finish<F>(future: F, cx: &mut Context<'_>) -> Response<()>
 where
     F: Future<Output = Result<Response<()>, BoxError>>,

@@ -1,4 +1,4 @@
-//! What the benches share: the service at the bottom, the variants on top of it, rounds and tables.
+//! Shared parts of the benches: the inner service, the variants around it, rounds and tables.
 #![allow(dead_code, unreachable_pub, reason = "no bench uses all of it")]
 
 pub mod api;

@@ -1,5 +1,5 @@
-//! What others do, in miniature. These are emulations: what they cost per request is what they
-//! share with the code that they are named for, not the whole of it.
+//! Emulations of other crates. They share the cost per request with the code that they are named
+//! for, not all of its behaviour.
 
 use std::{
     future::Future,
@@ -18,7 +18,7 @@ use super::variants::{DAY, bearer, token};
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
-/// `tower::retry`, once, on a 401.
+/// `tower::retry`, with one retry on 401.
 #[derive(Clone)]
 pub struct RetryOnce {
     pub retried: bool,
@@ -47,7 +47,7 @@ impl<B: Clone> Policy<Request<B>, Response<()>, BoxError> for RetryOnce {
     }
 }
 
-/// As kube-client's `RefreshableToken`: the token behind an async lock, formatted for every
+/// Emulates kube-client's `RefreshableToken`: the token behind an async lock, formatted for every
 /// request, in a boxed future in front of tower's `AsyncFilter`.
 #[derive(Clone)]
 pub struct Kube {
@@ -83,8 +83,9 @@ impl<B: Send + 'static> AsyncPredicate<Request<B>> for Kube {
     }
 }
 
-/// As object_store's `TokenCache` behind a credential provider: an async lock, an `Arc` cloned out
-/// of it, the header formatted for every request, a boxed future for each of the two steps.
+/// Emulates object_store's `TokenCache` behind a credential provider: an async lock, an `Arc`
+/// cloned out of it, the header formatted for every request, a boxed future for each of the two
+/// steps.
 #[derive(Clone)]
 pub struct ObjectStore<S> {
     inner: S,
@@ -153,8 +154,8 @@ fn formatted(token: &str) -> Result<HeaderValue, BoxError> {
     Ok(value)
 }
 
-/// What one writes first: the token in an `Arc` that is swapped, the request cloned in case of a
-/// 401, a boxed future.
+/// The first version that one writes: a swapped `Arc` with the token, a clone of the request for a
+/// 401, and a boxed future.
 #[derive(Clone)]
 pub struct Prototype<S> {
     inner: S,
@@ -209,7 +210,7 @@ where
     }
 }
 
-/// Looks at the clock once per request, and does nothing with it.
+/// Reads the clock once per request.
 #[derive(Clone)]
 pub struct Clock<S>(pub S);
 

@@ -1,6 +1,6 @@
-//! Measuring in turns: in every round each case runs once, so that whatever the machine does hits
-//! all of them. Rounds are many and short, so that most are over before the scheduler takes the
-//! core away, and the median is one of those.
+//! Measurement in rounds. Each case runs once per round, so that noise of the machine hits all of
+//! them. Rounds are many and short: most end before the scheduler takes the core away, and the
+//! median is one of those.
 
 use std::{
     hint,
@@ -11,14 +11,14 @@ use std::{
 
 use tokio::time::Instant;
 
-/// What is measured. Made once per thread, then told how many calls to make.
+/// A measured case. Made once per thread, then called with the number of calls to make.
 pub type Case<'a> = Box<dyn Fn() -> Box<dyn FnMut(u32) + 'a> + Sync + 'a>;
 
-/// After so much time no further round is begun: on a machine that has no core for each thread,
-/// locks that are handed from one to the next take a turn of the scheduler each.
+/// The time after which no round starts. With fewer cores than threads, each hand-over of a lock
+/// takes a turn of the scheduler.
 const LIMIT: Duration = Duration::from_secs(40);
 
-/// How much is done.
+/// The amount of work.
 #[derive(Clone, Copy)]
 pub struct Effort {
     pub rounds: usize,
@@ -26,7 +26,7 @@ pub struct Effort {
 }
 
 impl Effort {
-    /// So many rounds of so many calls, or just enough to see that it works.
+    /// `rounds` of `calls`, or with `quick` just enough to see that the bench works.
     pub fn new(rounds: usize, calls: u32, quick: bool) -> Self {
         if quick {
             Self {
@@ -39,7 +39,7 @@ impl Effort {
     }
 }
 
-/// Nanoseconds per call, of each case in each round: `times[case][round]`. All threads run the same
+/// Nanoseconds per call of each case in each round: `times[case][round]`. All threads run the same
 /// case at the same time, and their times are averaged.
 pub fn times(cases: &[Case<'_>], threads: usize, effort: Effort) -> Vec<Vec<f64>> {
     let (start, over) = (Start::new(threads), AtomicBool::new(false));
@@ -74,7 +74,8 @@ fn one_thread(
         run(effort.calls.div_ceil(10));
     }
     for round in 0..effort.rounds {
-        // Whoever sees it first says so before all of them begin the next round, or none.
+        // The first thread past the limit says so before the barrier, so that all of them stop or
+        // none.
         if round > 0 && Instant::now() > end {
             over.store(true, Ordering::SeqCst);
         }
@@ -83,7 +84,7 @@ fn one_thread(
             break;
         }
         for step in 0..cases.len() {
-            // Each round begins with another one.
+            // Each round begins with another case.
             let case = (step + round) % cases.len();
             start.wait();
             let begun = Instant::now();
@@ -94,8 +95,7 @@ fn one_thread(
     times
 }
 
-/// Where threads wait for each other, awake: they leave it at the same time, not as a scheduler
-/// wakes them.
+/// A spinning barrier: the threads leave it at the same time, not as the scheduler wakes them.
 struct Start {
     threads: usize,
     arrived: AtomicUsize,
@@ -125,7 +125,7 @@ impl Start {
     }
 }
 
-/// The middle one.
+/// The median.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<_> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);

@@ -1,11 +1,11 @@
-//! Results, as tables for people or as lines for `benches/report`.
+//! Results: tables for people, or lines for `benches/report`.
 #![expect(clippy::print_stdout, reason = "it prints results")]
 
-/// What the command line says.
+/// The command line.
 #[derive(Clone, Copy)]
 pub struct Options {
-    /// Just enough to see that it works. Also without cargo's `--bench`, that is under `cargo test
-    /// --benches`.
+    /// Just enough to see that the bench works. Also set without cargo's `--bench`, as under `cargo
+    /// test --benches`.
     pub quick: bool,
     /// Lines of four columns (table, row, column, value), separated by tabs.
     pub tsv: bool,
@@ -20,7 +20,7 @@ impl Options {
         }
     }
 
-    /// `--threads 1,2,4`, or these.
+    /// The numbers of threads from `--threads 1,2,4`, or the default.
     pub fn threads<const N: usize>(self, usual: [usize; N]) -> Vec<usize> {
         let mut arguments = std::env::args()
             .skip_while(|argument| argument != "--threads")
@@ -34,7 +34,7 @@ impl Options {
     }
 }
 
-/// Values by table, row and column, in the order in which they were found.
+/// Values by table, row and column, in order of insertion.
 #[derive(Default)]
 pub struct Tables {
     cells: Vec<[String; 4]>,
@@ -46,7 +46,7 @@ impl Tables {
             .push([table.into(), row.into(), column.into(), value.into()]);
     }
 
-    /// From lines that [`print`](Self::print) has printed; others are left out.
+    /// Parses the lines that [`print`](Self::print) printed. Skips others.
     pub fn parse(text: &str) -> Self {
         let cell = |line: &str| {
             line.split('\t')

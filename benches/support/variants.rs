@@ -1,4 +1,4 @@
-//! What is compared: services that do nothing, attach a constant, or keep a token, over the same
+//! The variants: services that do nothing, attach a constant, or manage a token, around the same
 //! inner service.
 
 use std::{
@@ -31,27 +31,27 @@ use super::{
 
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The usual length of a token of Klavi's, in bytes.
+/// The usual length of Klavi's tokens, in bytes.
 pub const TOKEN: usize = 1200;
 
-/// One of the services that are compared.
+/// A service to compare.
 pub struct Variant {
     pub name: &'static str,
-    /// What it is sent. It is compared with the variants `raw` and `static` that are sent the same.
+    /// Its requests. The variant is compared with `raw` and `static` under the same load.
     pub load: Load,
     pub role: Role,
     pub claim: Claim,
-    /// The size of its future, in bytes, less that of the inner service's.
+    /// The size of its future in bytes, without the inner service's.
     pub future: usize,
     client: Box<dyn Fn() -> Box<dyn Client> + Send + Sync>,
 }
 
-/// What a variant is sent.
+/// The requests of a variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// A `POST` with a body in one piece.
+    /// A `POST` with a body of one chunk.
     Post,
-    /// A `GET` with none.
+    /// A `GET` without a body.
     Get,
     /// A `POST` with a body that cannot be cloned.
     Stream,
@@ -61,41 +61,41 @@ pub enum Load {
 pub enum Role {
     /// The inner service alone.
     Raw,
-    /// tower-http's `AddAuthorization`: what the others are compared with.
+    /// tower-http's `AddAuthorization`, the baseline.
     Static,
-    /// `Static`, and one look at the clock.
+    /// `Static` and one clock read.
     Clock,
     /// `Static` under `tower::retry`.
     Retry,
     /// This crate.
     Ours,
-    /// Somebody else's way, or something to compare with.
+    /// Another crate, or another comparison.
     Other,
 }
 
-/// What a variant does, as the check makes sure.
+/// The behaviour of a variant. The check verifies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
     NoToken,
     Token,
-    /// The token, and once more on a 401 with the same one.
+    /// Attaches the token, and resends with the same one on 401.
     Again,
-    /// The token, and once more on a 401 with the next one.
+    /// Attaches the token, and resends with the next one on 401.
     Renewed,
 }
 
 impl Variant {
-    /// Its service is cloned, as for another thread.
+    /// A client with a clone of the service, as for another thread.
     pub fn client(&self) -> Box<dyn Client> {
         (self.client)()
     }
 
-    /// Whether it has a line in the tables, or is there only for others to be compared with.
+    /// Whether it has a line in the tables. The others are only baselines.
     pub fn is_shown(&self) -> bool {
         self.load == Load::Post || !matches!(self.role, Role::Raw | Role::Static)
     }
 
-    /// The place of the variant that this one is compared with.
+    /// The index of the variant's baseline.
     pub fn baseline(&self, role: Role, all: &[Self]) -> usize {
         let same = |other: &Self| other.role == role && other.load == self.load;
         all.iter()
@@ -104,7 +104,7 @@ impl Variant {
     }
 }
 
-/// All of them, with tokens of `length` bytes.
+/// All variants, with tokens of `length` bytes.
 pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
     use Claim::{Again, NoToken, Renewed, Token};
     use Load::{Get, Post, Stream};
@@ -284,7 +284,7 @@ pub fn cache(length: usize) -> TokenCache {
     }))
 }
 
-/// The token of this number, counted from 1.
+/// The token with this number, from 1.
 pub fn token(number: impl std::fmt::Display, length: usize) -> String {
     let start = format!("t{number}.");
     format!("{start}{}", "x".repeat(length - start.len()))
@@ -301,7 +301,7 @@ fn skip<B>(request: &mut Request<B>) {
     request.extensions_mut().insert(SkipAuth);
 }
 
-/// A body that cannot be cloned, and of which a recorded one can be made without a box.
+/// A body that cannot be cloned. It can wrap a recorded body without a box.
 #[derive(Debug)]
 pub enum Payload {
     Own(Full<Bytes>),
