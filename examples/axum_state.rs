@@ -4,8 +4,7 @@
 //! cargo run --example axum_state --features sandbox
 //! ```
 //!
-//! Offline: the example starts a look-alike of Klavi and the application, and calls the latter
-//! itself.
+//! Offline: the example starts a look-alike of Klavi and the application, and calls the latter.
 #![allow(clippy::print_stdout, reason = "it tells its story on the terminal")]
 
 use std::sync::Arc;
@@ -24,15 +23,15 @@ use klavi_auth::{BoxError, KlaviAuthLayer, Product, sandbox::Sandbox};
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 
-/// What the handlers share. Cloning it for every request is what axum does, and is cheap.
+/// The state of the handlers. axum clones it for every request, which is cheap.
 #[derive(Clone)]
 struct App {
     klavi: Klavi,
     base_url: Arc<str>,
 }
 
-/// The client without its type parameters. `KlaviAuth<Client<HttpConnector, Body>,
-/// RecordBody<Body>>`, which is what it is, would do as well, and saves a box per request.
+/// The client with its type erased. Without a box per request, write the full type:
+/// `KlaviAuth<Client<HttpConnector, Body>, RecordBody<Body>>`.
 type Klavi = BoxCloneSyncService<Request<Body>, Response, BoxError>;
 
 pub(crate) fn app(sandbox: &Sandbox) -> Result<Router, BoxError> {
@@ -55,7 +54,7 @@ pub(crate) fn app(sandbox: &Sandbox) -> Result<Router, BoxError> {
         .with_state(state))
 }
 
-/// Makes a monitor for a customer. Nothing in here knows of tokens.
+/// Makes a monitor for a customer. The handler knows nothing of tokens.
 async fn add_customer(State(app): State<App>, Path(name): Path<String>) -> Response {
     let monitor = serde_json::json!({ "name": name }).to_string();
     let request =

@@ -1,5 +1,5 @@
-//! hyper-util's client, over HTTP/1.1 and HTTP/2: a whole body and a stream, each sent again after
-//! a revocation.
+//! hyper-util's client, over HTTP/1.1 and HTTP/2: a whole body and a stream, each resent after a
+//! revocation.
 //!
 //! ```sh
 //! cargo run --example hyper --features sandbox
@@ -19,7 +19,7 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use klavi_auth::{BoxError, KlaviAuthLayer, Product, sandbox::Sandbox};
 use tower::{Layer, Service, ServiceExt};
 
-/// A body of which nothing is known but that it is one. It cannot be cloned.
+/// A boxed body. It cannot be cloned.
 type Stream = UnsyncBoxBody<Bytes, BoxError>;
 
 #[tokio::main]
@@ -34,14 +34,14 @@ async fn main() -> Result<(), BoxError> {
         let mut http = Client::builder(TokioExecutor::new());
         http.http2_only(http2);
 
-        // `Full` can be cloned: the layer keeps a clone, which shares its bytes.
+        // `Full` can be cloned: the backup is a clone, which shares its bytes.
         let whole = auth.layer(http.build_http::<Full<Bytes>>());
         post(&sandbox, "a whole body", whole, || {
             Full::from("carga única")
         })
         .await?;
 
-        // A stream cannot: it is recorded while it is sent, and made anew by the constructor.
+        // A stream cannot: the layer records it, and the constructor makes the body to resend.
         let recording = auth.clone().replay_with(UnsyncBoxBody::new);
         post(
             &sandbox,
@@ -56,14 +56,14 @@ async fn main() -> Result<(), BoxError> {
 
 fn stream() -> Stream {
     let pieces =
-        ["peça ", "por ", "peça"].map(|piece| Ok::<_, Infallible>(Frame::data(Bytes::from(piece))));
+        ["peça ", "por ", "peça"].map(|part| Ok::<_, Infallible>(Frame::data(Bytes::from(part))));
     StreamBody::new(stream::iter(pieces).then(ready))
         .map_err(Into::into)
         .boxed_unsync()
 }
 
-/// Two requests with a revocation in between, and what the sandbox and the caller saw of the
-/// second.
+/// Sends two requests with a revocation in between, and prints what the sandbox and the caller saw
+/// of the second.
 async fn post<S, B, A>(
     sandbox: &Sandbox,
     what: &str,
@@ -79,8 +79,8 @@ where
     klavi.clone().oneshot(request()?).await?;
     sandbox.revoke_all();
     sandbox.clear_log();
-    let (head, answer) = klavi.oneshot(request()?).await?.into_parts();
-    let answer = answer.collect().await.map_err(Into::into)?.to_bytes();
+    let (head, response) = klavi.oneshot(request()?).await?.into_parts();
+    let body = response.collect().await.map_err(Into::into)?.to_bytes();
 
     println!(
         "{what} over {:?}, after the token was revoked",
@@ -100,7 +100,7 @@ where
     println!(
         "   the caller:  {}, and its own body back: {:?}\n",
         head.status,
-        String::from_utf8_lossy(&answer)
+        String::from_utf8_lossy(&body)
     );
     Ok(())
 }

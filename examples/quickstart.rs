@@ -1,13 +1,14 @@
-//! The whole job in ten seconds: a first token, a herd, renewal ahead of expiry, a revocation.
+//! The whole job in ten seconds: a first token, many callers, refreshes, a revocation.
 //!
 //! ```sh
 //! cargo run --example quickstart --features sandbox
 //! ```
 //!
-//! Offline, against a look-alike of Klavi in this process, with tokens that live 4 seconds. With
-//! `KLAVI_ACCESS_KEY` and `KLAVI_SECRET_KEY` set it calls Klavi itself instead (its sandbox, unless
-//! `KLAVI_ENV` or `KLAVI_API_URL` say otherwise). `RUST_LOG=klavi_auth=debug` shows what the layer
-//! reports meanwhile.
+//! Offline, against a look-alike of Klavi in this process, with tokens that live 4 seconds.
+//!
+//! Set `KLAVI_ACCESS_KEY` and `KLAVI_SECRET_KEY` to call Klavi's sandbox instead, or another
+//! environment with `KLAVI_ENV` or `KLAVI_API_URL`. Set `RUST_LOG=klavi_auth=debug` to see the
+//! events of the layer.
 #![allow(clippy::print_stdout, reason = "it tells its story on the terminal")]
 
 use std::{
@@ -57,7 +58,7 @@ async fn main() -> Result<(), BoxError> {
     .await
 }
 
-/// An ordinary HTTP client. The layer uses it twice: for the API and for the token.
+/// An ordinary HTTP client, for the API and for the token calls.
 fn http_client() -> HttpClient {
     let connector = HttpsConnectorBuilder::new()
         .with_webpki_roots()
@@ -96,14 +97,12 @@ async fn against_the_sandbox() -> Result<(), BoxError> {
     }
     let after = sandbox.counts();
     println!(
-        "   → 50 answers after {:.0?}, {} POST /auth\n",
+        "   → 50 responses after {:.0?}, {} POST /auth\n",
         started.elapsed(),
         after.auth - before.auth
     );
 
-    println!(
-        "3. Requests flow for 7 s; tokens are renewed ahead of their end, behind the requests' back"
-    );
+    println!("3. Requests for 7 s; tokens are refreshed before they expire, in the background");
     println!("   /refresh and /auth take 300 ms, so a request that had to wait would show");
     sandbox.set_latency(Endpoint::Refresh, Duration::from_millis(300));
     let (before, started, mut slowest) = (sandbox.counts(), Instant::now(), Duration::ZERO);
@@ -158,7 +157,7 @@ async fn against_the_sandbox() -> Result<(), BoxError> {
         api.unauthorized()
     );
     println!(
-        "│ 401s answered by the API     │ {:>5} │",
+        "│ 401s from the API            │ {:>5} │",
         counts.unauthorized
     );
     println!("│ token calls: POST /auth      │ {:>5} │", counts.auth);
@@ -167,7 +166,7 @@ async fn against_the_sandbox() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Gentle: two token calls at the most, and six requests.
+/// Gentle with Klavi: at most two token calls, and six requests.
 async fn against_klavi(klavi: KlaviApi, keys: Credentials) -> Result<(), BoxError> {
     let base = klavi.base_url().to_owned();
     println!("Calling {base}\n");
@@ -182,7 +181,7 @@ async fn against_klavi(klavi: KlaviApi, keys: Credentials) -> Result<(), BoxErro
     auth.cache().warm_up().await?;
     let state = auth.cache().snapshot();
     println!(
-        "   → fetched in {:.0?}; renewal in {:.0?}\n",
+        "   → fetched in {:.0?}; refresh in {:.0?}\n",
         started.elapsed(),
         state.refresh_in().unwrap_or_default()
     );
@@ -195,7 +194,7 @@ async fn against_klavi(klavi: KlaviApi, keys: Credentials) -> Result<(), BoxErro
     Ok(())
 }
 
-/// The callers' side: counts what callers see.
+/// The callers, with a count of what they see.
 struct Api {
     service: KlaviAuth<HttpClient>,
     monitors: String,

@@ -23,8 +23,7 @@ async fn main() -> Result<(), BoxError> {
     println!("A look-alike of Klavi listens on {}\n", sandbox.base_url());
 
     // Without `.transport(…)` the token calls go over a reqwest client of the layer's own.
-    // `replay_with` is for streams: without it they are sent once, and everything else works as it
-    // does here.
+    // `replay_with` is for streams. Without it they are sent once, and the rest works the same.
     let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
         .build()?
         .replay_with(Body::wrap);
@@ -50,7 +49,7 @@ async fn main() -> Result<(), BoxError> {
     let response = klavi
         .send(http.post(url("monitors")).json(&monitor))
         .await?;
-    println!("   → {}: renewed and sent again", response.status());
+    println!("   → {}: refreshed and resent", response.status());
     tell(&sandbox);
 
     println!("4. All tokens are revoked, and a stream is posted");
@@ -77,7 +76,7 @@ fn streamed(chunks: [&'static str; 2]) -> Body {
 fn tell(sandbox: &Sandbox) {
     let counts = sandbox.counts();
     println!(
-        "   so far: {} POST /auth, {} requests, {} of them answered 401\n",
+        "   so far: {} POST /auth, {} requests, {} of them rejected\n",
         counts.auth, counts.resource, counts.unauthorized
     );
 }

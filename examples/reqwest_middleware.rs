@@ -30,7 +30,7 @@ async fn main() -> Result<(), BoxError> {
     let retries = ExponentialBackoff::builder()
         .retry_bounds(quickly.0, quickly.1)
         .build_with_max_retries(3);
-    // The first is the outermost: every try gets the token of its moment.
+    // The first is the outermost: every try gets the current token.
     let klavi = ClientBuilder::new(reqwest::Client::new())
         .with(RetryTransientMiddleware::new_with_policy(retries))
         .with(KlaviAuthMiddleware::from(&auth))
@@ -52,7 +52,7 @@ async fn main() -> Result<(), BoxError> {
         .body(r#"{"name":"sent twice"}"#)
         .send()
         .await?;
-    println!("   → {}: renewed and sent again", response.status());
+    println!("   → {}: refreshed and resent", response.status());
     tell(&sandbox);
 
     println!("3. A request opts out");
@@ -78,7 +78,7 @@ async fn main() -> Result<(), BoxError> {
 fn tell(sandbox: &Sandbox) {
     let counts = sandbox.counts();
     println!(
-        "   so far: {} POST /auth, {} requests, {} of them answered 401\n",
+        "   so far: {} POST /auth, {} requests, {} of them rejected\n",
         counts.auth, counts.resource, counts.unauthorized
     );
 }

@@ -1,4 +1,4 @@
-//! A gRPC call over tonic's `Channel`, sent again on HTTP 401 and on `grpc-status: 16`.
+//! A gRPC call over tonic's `Channel`, resent on HTTP 401 and on `grpc-status: 16`.
 //!
 //! ```sh
 //! cargo run --example tonic
@@ -29,8 +29,7 @@ async fn main() -> Result<(), BoxError> {
     let url = serve(Arc::clone(&valid), Arc::clone(&calls)).await?;
     println!("A gRPC server listens on {url}\n");
 
-    // A source of our own, which here is the server itself. `KlaviSource` is the one that asks
-    // Klavi.
+    // A source of our own: here the server itself. `KlaviSource` calls Klavi.
     let issue = Arc::clone(&valid);
     let tokens = TokenCache::new(source_fn(move |_| {
         let number = issue.fetch_add(1, SeqCst) + 1;
@@ -40,7 +39,7 @@ async fn main() -> Result<(), BoxError> {
         &KlaviApi::at(&url, Product::other("health")?)?,
         tokens.clone(),
     )
-    // gRPC's paths begin with the name of a service, not with a product's.
+    // gRPC's paths begin with the name of a service, not of a product.
     .whole_origin()
     .rejected_when(|status, headers| {
         status == 401 || headers.get("grpc-status").is_some_and(|s| s == "16")
@@ -54,7 +53,7 @@ async fn main() -> Result<(), BoxError> {
         "After a revocation, told by HTTP 401",
         "After another, told by status 16",
     ] {
-        let answer = health
+        let response = health
             .check(HealthCheckRequest::default())
             .await?
             .into_inner();
@@ -64,7 +63,7 @@ async fn main() -> Result<(), BoxError> {
         );
         println!(
             "{what}\n   → {:?}; {calls} calls have arrived so far, token {token} is in use",
-            answer.status()
+            response.status()
         );
         valid.fetch_add(1, SeqCst);
     }

@@ -1,5 +1,5 @@
-//! What is watched: a sandbox, the layer in front of it, callers, and a sample of all that twice a
-//! second.
+//! The watched system: a sandbox, the layer in front of it, callers, and a sample of all of them
+//! twice a second.
 
 use std::{error, iter::successors, sync::Arc, time::Duration};
 
@@ -18,14 +18,14 @@ use super::{
     tally::Tally,
 };
 
-/// No caller waits longer.
+/// The timeout of every caller.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How fast things happen.
+/// The pace of the demonstration.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     pub(crate) phase: Duration,
-    /// Shorter than a phase, so that in each one a renewal is due.
+    /// Shorter than a phase, so that each phase has a refresh.
     pub(crate) token_lifetime: Duration,
     pub(crate) per_second: u32,
 }
@@ -64,8 +64,7 @@ impl Dashboard {
         let observer = Arc::clone(&tally);
         let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
             .transport(http.clone())
-            // Short, as the tokens' lives are. That callers are more patient than the fetch is as
-            // it should be.
+            // Short, as the tokens' lives are. Callers wait longer than the fetch may take.
             .flight_timeout(PATIENCE / 2)
             .backoff(
                 Backoff::default()
@@ -94,8 +93,7 @@ impl Dashboard {
         })
     }
 
-    /// Load, failures and samples until `stop` is ready, the last request answered and the last
-    /// fetch over.
+    /// Runs load, failures and samples until `stop` is ready and the last request and fetch ended.
     pub(crate) async fn live_until(&self, stop: impl Future<Output = ()>) {
         let start = Instant::now();
         let load = load::run(
@@ -110,7 +108,7 @@ impl Dashboard {
             () = self.scenario.play(&self.sandbox, self.pace.phase) => {}
             () = self.watch(start) => {}
         }
-        // A fetch goes on without the callers who began it. The last sample is to have its outcome.
+        // A fetch continues without the callers that started it. The last sample has its result.
         while self.auth.cache().snapshot().is_fetching() {
             sleep(EVERY / 10).await;
         }
@@ -124,12 +122,12 @@ impl Dashboard {
         let mut before = Vec::new();
         loop {
             ticks.tick().await;
-            // Two samples make a second.
+            // Two samples are one second.
             let latest = self.callers.take_latencies();
             let second = [before, latest.clone()].concat();
             before = latest;
             self.history.push(self.sample(start, second));
-            // The exporter asks for that, now and then.
+            // The exporter needs regular upkeep.
             self.prometheus.run_upkeep();
         }
     }
@@ -159,7 +157,7 @@ impl Dashboard {
     }
 }
 
-/// An error and its causes. Those of the layer have no secrets in them.
+/// An error and its causes. The layer's errors show no secrets.
 fn chain(error: &(dyn error::Error + 'static)) -> String {
     successors(Some(error), |e| e.source())
         .map(ToString::to_string)

@@ -1,4 +1,4 @@
-//! The last two minutes, in the form in which the page gets them.
+//! The samples of the last two minutes, as JSON for the page.
 
 use std::{
     collections::VecDeque,
@@ -8,16 +8,17 @@ use std::{
 
 use serde_json::Value;
 
-/// How often a sample is taken, and how many are kept.
+/// The time between two samples.
 pub(crate) const EVERY: Duration = Duration::from_millis(500);
-const KEPT: usize = 244;
+/// The number of samples in the history.
+const CAPACITY: usize = 244;
 
 #[derive(Debug, Default)]
 pub(crate) struct History(Mutex<Samples>);
 
 #[derive(Debug, Default)]
 struct Samples {
-    /// How many there have been.
+    /// The number of samples since the start.
     taken: u64,
     latest: VecDeque<Value>,
 }
@@ -25,15 +26,14 @@ struct Samples {
 impl History {
     pub(crate) fn push(&self, sample: Value) {
         let mut samples = self.samples();
-        if samples.latest.len() == KEPT {
+        if samples.latest.len() == CAPACITY {
             samples.latest.pop_front();
         }
         samples.latest.push_back(sample);
         samples.taken += 1;
     }
 
-    /// How many samples there have been, and of those after the first `known` the ones that are
-    /// kept.
+    /// The number of samples since the start, and those after the first `known` in the history.
     pub(crate) fn after(&self, known: u64) -> (u64, Vec<Value>) {
         let samples = self.samples();
         let new = usize::try_from(samples.taken.saturating_sub(known)).unwrap_or(usize::MAX);
@@ -49,7 +49,7 @@ impl History {
     }
 }
 
-/// The value that `percent` of the sorted `durations` do not exceed, in milliseconds.
+/// The percentile of the sorted `durations`, in milliseconds.
 pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> Option<f64> {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted

@@ -1,4 +1,4 @@
-//! Callers: a steady stream of requests, and what became of them.
+//! Callers: a steady stream of requests, and their results.
 
 use std::{
     convert::Infallible,
@@ -20,13 +20,13 @@ use tokio::{
 };
 use tower::{ServiceExt, timeout::error::Elapsed, util::BoxCloneSyncService};
 
-/// The client of the callers, without its type parameters.
+/// The client of the callers, with its type erased.
 pub(crate) type Klavi = BoxCloneSyncService<Request<Body>, Response, BoxError>;
 
-/// Past that, no request is begun until another has ended.
+/// The limit of concurrent requests.
 const MOST_AT_ONCE: usize = 400;
 
-/// More than the layer keeps of a body (64 KiB), in one piece: it cannot be resent.
+/// More than the layer records of a body (64 KiB), in one chunk: it cannot be resent.
 const LARGE: usize = 80 * 1024;
 
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ impl Callers {
         })
     }
 
-    /// How long the requests took that have ended since this was last asked.
+    /// Takes the latencies of the requests that ended since the last call.
     pub(crate) fn take_latencies(&self) -> Vec<Duration> {
         mem::take(&mut self.ledger().latencies)
     }
@@ -65,7 +65,7 @@ impl Callers {
         let count = match outcome {
             Ok(status) if status.is_success() => &mut ledger.answered,
             Ok(StatusCode::UNAUTHORIZED) => &mut ledger.unauthorized,
-            // The layer's own errors are told from those of the client by their type.
+            // The type distinguishes the layer's errors from the client's.
             Err(error) if error.is::<Error>() => &mut ledger.without_token,
             Err(error) if error.is::<Elapsed>() => &mut ledger.timed_out,
             _ => &mut ledger.failed,
@@ -78,7 +78,7 @@ impl Callers {
     }
 }
 
-/// Sends requests at a steady pace until `stop` is ready, and waits for those under way.
+/// Sends requests at a steady pace until `stop` is ready, then waits for those in flight.
 pub(crate) async fn run(
     klavi: &Klavi,
     base_url: &str,
@@ -121,8 +121,7 @@ async fn call(klavi: Klavi, request: Request<Body>, callers: Arc<Callers>) {
     callers.ended(&outcome, start.elapsed());
 }
 
-/// Of ten requests, eight read, one sends a small body, and one a body that is too large to be
-/// kept.
+/// Of ten requests, eight read, one sends a small body, and one a body too large for a backup.
 fn request(base_url: &str, number: u64) -> Request<Body> {
     let request = match number % 10 {
         3 => Request::post(format!("{base_url}/monitor/v1/echo")).body(streamed(100)),

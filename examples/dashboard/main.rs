@@ -1,15 +1,15 @@
-//! What operators see of the layer: a page with live charts, and the metrics for Prometheus.
+//! The layer as operators see it: a page with live charts, and metrics for Prometheus.
 //!
 //! ```sh
 //! cargo run --example dashboard --all-features
 //! ```
 //!
 //! Then open <http://127.0.0.1:8080>. Offline: a bounded load goes to a look-alike of Klavi in this
-//! process, which fails in turns (see `scenario.rs`). `KLAVI_DASHBOARD_PORT` (default: 8080, 0 for
-//! any that is free) is where the page is, `KLAVI_DASHBOARD_SECONDS` (default: until ctrl-c) how
-//! long it runs.
+//! process, which fails in turns (see `scenario.rs`). `KLAVI_DASHBOARD_PORT` sets the port
+//! (default: 8080; 0: any free one), `KLAVI_DASHBOARD_SECONDS` the duration (default: until
+//! ctrl-c).
 //!
-//! Three faces of the same events come together here: an [`Observer`](klavi_auth::Observer) counts
+//! The example shows the same events in three ways: an [`Observer`](klavi_auth::Observer) counts
 //! them for the page (`tally.rs`), the feature `metrics` counts them for `/metrics`, and
 //! `RUST_LOG=klavi_auth=debug` shows them on the terminal. The age of the token comes from
 //! [`TokenCache::snapshot`](klavi_auth::TokenCache::snapshot) (`dashboard.rs`).
@@ -34,7 +34,7 @@ pub(crate) use self::{
     scenario::Phase,
 };
 
-/// How long a browser may take to end what it has begun.
+/// The time for open requests of a browser at shutdown.
 const GRACE: Duration = Duration::from_secs(2);
 
 #[tokio::main]
@@ -50,7 +50,7 @@ pub(crate) async fn main() -> Result<(), BoxError> {
         .ok()
         .map(|seconds| seconds.parse())
         .transpose()?;
-    // Before the cache is built, which is when the metrics are described.
+    // Before the cache is built, since that describes the metrics.
     let prometheus = prometheus()?.install_recorder()?;
     let dashboard = Dashboard::start(prometheus, Pace::default()).await?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
@@ -66,7 +66,7 @@ pub(crate) async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// With buckets, so that durations of several processes can be added up.
+/// A recorder with buckets, so that durations of several processes can be added up.
 pub(crate) fn prometheus() -> Result<PrometheusBuilder, BuildError> {
     const SECONDS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 3.0, 5.0, 10.0];
     PrometheusBuilder::new()
@@ -103,7 +103,7 @@ async fn time_is_over(seconds: Option<u64>) {
     }
 }
 
-/// ctrl-c or SIGTERM.
+/// Waits for ctrl-c or SIGTERM.
 async fn told_to_stop() {
     #[cfg(unix)]
     let terminated = async {

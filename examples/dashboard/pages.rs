@@ -1,4 +1,4 @@
-//! What is served: the page, its data, and the metrics.
+//! The server: the page, its data, and the metrics.
 
 use axum::{
     Json, Router,
@@ -50,11 +50,13 @@ impl Dashboard {
             .with_state(self.clone())
     }
 
-    /// What the page draws. `known` is how many samples it has seen.
+    /// The data of the page. `known` is the number of samples that it has.
     fn state(&self, known: u64) -> Json<Value> {
         let (taken, samples) = self.history.after(known);
         Json(json!({
-            "phases": Phase::ALL.map(|phase| json!({ "name": phase.name(), "story": phase.story() })),
+            "phases": Phase::ALL.map(|phase| {
+                json!({ "name": phase.name(), "story": phase.story() })
+            }),
             "sampleSeconds": EVERY.as_secs_f64(),
             "requestsPerSecond": self.pace.per_second,
             "tokenLifetimeSeconds": self.pace.token_lifetime.as_secs(),
@@ -64,7 +66,7 @@ impl Dashboard {
     }
 }
 
-/// In the format that Prometheus scrapes.
+/// The metrics in the format of Prometheus.
 async fn metrics(State(dashboard): State<Dashboard>) -> impl IntoResponse {
     (
         [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
@@ -76,7 +78,7 @@ fn asset(kind: &'static str, content: &'static str) -> impl IntoResponse {
     let headers = [
         (CONTENT_TYPE, kind),
         (CACHE_CONTROL, "no-cache"),
-        // Nothing from elsewhere, and nothing in the page but what is in these files.
+        // No resource from elsewhere, and no inline script.
         (CONTENT_SECURITY_POLICY, "default-src 'self'"),
     ];
     (headers, content)

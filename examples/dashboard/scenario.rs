@@ -1,4 +1,4 @@
-//! What goes wrong, in turns.
+//! The failures of the sandbox, in turns.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -11,11 +11,11 @@ use tokio::time::sleep;
 
 const TOKEN_ENDPOINTS: [Endpoint; 2] = [Endpoint::Auth, Endpoint::Refresh];
 
-/// How long the API and the token endpoints take on a good day.
+/// The usual latency of the API and the token endpoints.
 const USUAL: Duration = Duration::from_millis(60);
 
-/// One turn. The order is such that a token is to be had again before the token endpoints fail the
-/// next time, and that the budget of renewals has recovered before tokens are revoked again.
+/// One turn. In this order there is a new token before the token endpoints fail again, and the
+/// budget has recovered before tokens are revoked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Healthy,
@@ -53,35 +53,36 @@ impl Phase {
         }
     }
 
-    /// What happens, and what to look for.
+    /// A description for the page.
     pub(crate) fn story(self) -> &'static str {
         match self {
             Self::Healthy => {
-                "Nothing fails. Tokens are refreshed before they expire, and no request waits for that."
+                "Nothing fails. Tokens are refreshed before they expire, and no request waits."
             }
             Self::RefreshDown => {
-                "/refresh answers 503. After two failures /auth gives the new token, and no request waits or fails."
+                "/refresh responds 503. After two failures /auth gives the new token, and no \
+                 request waits or fails."
             }
             Self::Throttled => {
-                "/auth and /refresh answer 429 with Retry-After. Each is left alone for that long, even in the next turn."
+                "/auth and /refresh respond 429 with Retry-After. Neither is called for that long, \
+                 even in the next turn."
             }
             Self::Slow => {
-                "The API takes 600 ms, a new token 900 ms. Refreshes add nothing to the latency of requests."
+                "The API takes 600 ms, a new token 900 ms. Refreshes add nothing to the latency of \
+                 requests."
             }
             Self::NoNewTokens => {
-                "/auth and /refresh answer 503, and the API rejects a good token now and then. The token is used until it \
-                 expires, then requests fail."
+                "/auth and /refresh respond 503, and the API sometimes rejects a good token. The \
+                 token is used until it expires, then requests fail."
             }
-            Self::Revoked => {
-                "Every token is revoked now and then. Requests whose bodies were kept are resent."
-            }
+            Self::Revoked => "Every token is sometimes revoked. Requests with a backup are resent.",
             Self::KeysRejected => {
-                "/auth and /refresh answer 401. The token is used until it expires, then /auth is called every 5 s, even \
-                 in the next turn."
+                "/auth and /refresh respond 401. The token is used until it expires, then /auth is \
+                 called every 5 s, even in the next turn."
             }
             Self::AlwaysUnauthorized => {
-                "The API answers 401 to everything. Up to five new tokens at once and one every 6 s, then the 401s \
-                 are not believed."
+                "The API responds 401 to everything. Up to five new tokens at once and one every \
+                 6 s, then the 401s are over budget."
             }
         }
     }
@@ -109,8 +110,8 @@ impl Phase {
         }
     }
 
-    /// What happens three times within a phase.
-    fn again(self, sandbox: &Sandbox) {
+    /// The failure that occurs three times within a phase.
+    fn repeat(self, sandbox: &Sandbox) {
         match self {
             Self::Revoked => sandbox.revoke_all(),
             Self::NoNewTokens => sandbox.fail_next(Endpoint::Resource, 1, status(401)),
@@ -119,7 +120,7 @@ impl Phase {
     }
 }
 
-/// Which phase it is.
+/// The current phase.
 #[derive(Debug, Default)]
 pub(crate) struct Scenario(AtomicUsize);
 
@@ -129,22 +130,22 @@ impl Scenario {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Goes on for ever.
+    /// Plays the phases in turn, without end.
     pub(crate) async fn play(&self, sandbox: &Sandbox, length: Duration) {
         for (number, phase) in Phase::ALL.into_iter().enumerate().cycle() {
-            mend(sandbox);
+            fix(sandbox);
             phase.begin(sandbox, length);
             self.0.store(number, Ordering::Relaxed);
             for _ in 0..3 {
                 sleep(length / 6).await;
-                phase.again(sandbox);
+                phase.repeat(sandbox);
                 sleep(length / 6).await;
             }
         }
     }
 }
 
-fn mend(sandbox: &Sandbox) {
+fn fix(sandbox: &Sandbox) {
     for endpoint in [Endpoint::Auth, Endpoint::Refresh, Endpoint::Resource] {
         sandbox.clear_faults(endpoint);
         sandbox.set_latency(endpoint, USUAL);

@@ -1,4 +1,4 @@
-//! The events of the layer, counted by an observer.
+//! An observer that counts the events of the layer.
 
 use std::{
     collections::BTreeMap,
@@ -8,8 +8,7 @@ use std::{
 use klavi_auth::{Event, FetchedToken, Observer, TokenEndpoint};
 use serde_json::{Value, json};
 
-/// How often each event has happened. Behind one lock, held for an addition, so that what is read
-/// together was true together.
+/// The number of each event. One lock, held for an addition, makes each reading consistent.
 #[derive(Debug, Default)]
 pub(crate) struct Tally(Mutex<Counts>);
 
@@ -47,7 +46,7 @@ impl Observer for Tally {
             Event::ResendSkipped { reason, .. } => {
                 counts.given_up.entry(reason.as_str()).or_default()
             }
-            // There may be more of them one day.
+            // `Event` is non-exhaustive.
             _ => return,
         };
         *count += 1;

@@ -6,20 +6,21 @@
 //! curl -i http://127.0.0.1:8484/monitor/v1/monitors
 //! ```
 //!
-//! Offline, in front of a look-alike of Klavi in this process. With `KLAVI_ACCESS_KEY` and
-//! `KLAVI_SECRET_KEY` set it is in front of Klavi itself (its sandbox, unless `KLAVI_ENV` or
-//! `KLAVI_API_URL` say otherwise). `KLAVI_PRODUCT` (default: `monitor`) is the product that the
-//! token is for, `KLAVI_GATEWAY_PORT` (default: 8484) where the gateway listens.
+//! Offline, in front of a look-alike of Klavi in this process.
 //!
-//! * A request without `Authorization` gets the token if it is for the product; a token opens no
-//!   other. A request with an `Authorization` of its own, a `linkToken`, goes out as it is.
-//! * Whoever can connect can use the keys: so it is bound to 127.0.0.1, and refuses what a web page
-//!   could make a browser send (403).
-//! * Without a token the response is 502 if somebody has to fix that (keys rejected, a token call
-//!   or its response that makes no sense), 504 if Klavi was too slow, else 503; with `Retry-After`
-//!   where it is known. 502 also if Klavi's API cannot be reached.
-//! * A 401 comes from Klavi: it turned a new token down, or the body was too long to be kept (64
-//!   KiB); then send it again.
+//! Set `KLAVI_ACCESS_KEY` and `KLAVI_SECRET_KEY` for Klavi's sandbox, and `KLAVI_ENV` or
+//! `KLAVI_API_URL` for another environment. `KLAVI_PRODUCT` (default: `monitor`) is the product of
+//! the token, `KLAVI_GATEWAY_PORT` (default: 8484) the port of the gateway.
+//!
+//! * A request without `Authorization` gets the token if it is for the product. A request with its
+//!   own `Authorization`, such as a `linkToken`, passes through unchanged.
+//! * Any process that can connect can use the keys. So the gateway binds to 127.0.0.1, and rejects
+//!   requests that a web page could make a browser send (403).
+//! * Without a token the response is 502 if an operator must fix it (keys rejected, an invalid call
+//!   or response), 504 if Klavi was too slow, else 503, with `Retry-After` if it is known. It is
+//!   502 too if Klavi's API cannot be reached.
+//! * A 401 comes from Klavi: it rejected a new token, or the body was too long for a backup (64
+//!   KiB). In the second case, retry.
 #![allow(clippy::print_stdout, reason = "it says how to call it")]
 
 mod proxy;
@@ -32,7 +33,7 @@ use tracing::{Level, warn};
 
 pub(crate) use self::proxy::Gateway;
 
-/// How long requests in progress may take once the gateway is told to stop.
+/// The time for open requests at shutdown.
 const GRACE: Duration = Duration::from_secs(30);
 
 #[tokio::main]
@@ -63,7 +64,7 @@ pub(crate) async fn main() -> Result<(), BoxError> {
     Ok(serve(gateway, listener, told_to_stop()).await?)
 }
 
-/// Serves until `stop` is ready, and then for as long as requests in progress take, within limits.
+/// Serves until `stop` is ready, then until the open requests end or their time is over.
 pub(crate) async fn serve(
     gateway: Gateway,
     listener: TcpListener,
@@ -86,7 +87,7 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// ctrl-c or SIGTERM.
+/// Waits for ctrl-c or SIGTERM.
 async fn told_to_stop() {
     #[cfg(unix)]
     let terminated = async {

@@ -1,4 +1,4 @@
-//! The gateway itself: what becomes of a request and of its answer.
+//! The gateway: rewrites requests and maps responses.
 
 use std::{error, iter::successors, time::Duration};
 
@@ -28,9 +28,9 @@ use tracing::{Level, info_span, warn};
 pub(crate) struct Gateway {
     klavi: KlaviAuth<Client<HttpsConnector<HttpConnector>, Body>, RecordBody<Body>>,
     auth: KlaviAuthLayer,
-    /// Where Klavi is; its path is put in front of every other.
+    /// Klavi's base URL. Its path is the prefix of every path.
     base: Uri,
-    /// What the paths of the product begin with.
+    /// The prefix of the product's paths.
     product: String,
 }
 
@@ -66,12 +66,12 @@ impl Gateway {
         &self.base
     }
 
-    /// What the paths of the product begin with.
+    /// The prefix of the product's paths.
     pub(crate) fn product(&self) -> &str {
         &self.product
     }
 
-    /// Has the first token fetched, so that the first request need not wait.
+    /// Fetches the first token, so that the first request does not wait.
     pub(crate) fn warm_up(&self) {
         let tokens = self.auth.cache().clone();
         tokio::spawn(async move {
@@ -88,7 +88,7 @@ impl Gateway {
                     .headers()
                     .get("x-request-id")
                     .and_then(|id| id.to_str().ok());
-                // Neither headers nor the query, which may be about people.
+                // Not the headers and the query, which may contain personal data.
                 info_span!("request", id, method = %request.method(), path = request.uri().path())
             })
             .on_response(DefaultOnResponse::new().level(Level::INFO));
@@ -103,15 +103,14 @@ impl Gateway {
             .layer(company)
     }
 
-    /// The request as Klavi is to see it, but for the token. The layer adds that to requests for
-    /// its product only.
+    /// The request for Klavi. The layer adds the token, if the request is for its product.
     fn outbound(&self, mut request: Request) -> Result<Request, http::Error> {
         let path = request
             .uri()
             .path_and_query()
             .map_or("/", |path| path.as_str());
         let path = format!("{}{path}", self.base.path().trim_end_matches('/'));
-        // From parts: nothing that a caller sends can become a part of the host.
+        // From parts, so that no input of a caller becomes a part of the host.
         let mut uri = self.base.clone().into_parts();
         uri.path_and_query = Some(path.parse()?);
         *request.uri_mut() = Uri::from_parts(uri)?;
@@ -119,7 +118,7 @@ impl Gateway {
         let headers = request.headers_mut();
         remove_hop_by_hop(headers);
         headers.remove(header::HOST);
-        // Answered by this gateway's own server.
+        // This gateway's own server responds.
         headers.remove(header::EXPECT);
         Ok(request)
     }
@@ -145,8 +144,8 @@ impl Gateway {
     }
 }
 
-/// What the token's cache says. A probe that finds no token has one fetched; the cache sees to it
-/// that this does not become too much for Klavi.
+/// The state of the token cache. A probe that finds no token starts a fetch; the cache's backoff
+/// limits how often.
 async fn healthz(State(gateway): State<Gateway>) -> Response {
     let now = gateway.auth.cache().snapshot();
     let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs());
@@ -190,8 +189,7 @@ async fn forward(State(gateway): State<Gateway>, request: Request) -> Response {
             }
         },
     };
-    // A rejected token that could not be replaced: that is not the caller's fault, which 401 would
-    // mean.
+    // A rejected token that could not be replaced is not the caller's fault, so it is not a 401.
     if let Some(error) = response.extensions().get::<Error>() {
         return gateway.without_token(error);
     }
@@ -199,7 +197,7 @@ async fn forward(State(gateway): State<Gateway>, request: Request) -> Response {
     response.into_response()
 }
 
-/// It does not pass by itself.
+/// Whether an operator must fix it.
 fn needs_somebody(error: &Error) -> bool {
     error.is_keys_rejected()
         || error.is_keys_needed()
@@ -207,8 +205,8 @@ fn needs_somebody(error: &Error) -> bool {
         || error.is_invalid_response()
 }
 
-/// Not of a web page: that has an `Origin`, or the name of its own host if that was made to lead
-/// here.
+/// Whether the request is not from a web page. A page's request has an `Origin`, or, after DNS
+/// rebinding, the page's own host.
 fn is_of_a_local_program(request: &Request) -> bool {
     let headers = request.headers();
     let host = headers
@@ -221,10 +219,10 @@ fn is_of_a_local_program(request: &Request) -> bool {
         && !matches!(*request.method(), Method::CONNECT | Method::TRACE)
 }
 
-/// Removes what was between the sender and this gateway only (RFC 9110, 7.6.1).
+/// Removes the hop-by-hop headers (RFC 9110, 7.6.1).
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    const ALWAYS: &str = "connection, keep-alive, proxy-authenticate, proxy-authorization, proxy-connection, te, \
-                          trailer, transfer-encoding, upgrade";
+    const ALWAYS: &str = "connection, keep-alive, proxy-authenticate, proxy-authorization, \
+                          proxy-connection, te, trailer, transfer-encoding, upgrade";
     let listed = headers
         .get_all(header::CONNECTION)
         .into_iter()
@@ -235,7 +233,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// In the shape of Klavi's errors.
+/// An error in the shape of Klavi's.
 fn failure(status: StatusCode, message: &str) -> Response {
     let error = status.canonical_reason();
     (
@@ -245,7 +243,7 @@ fn failure(status: StatusCode, message: &str) -> Response {
         .into_response()
 }
 
-/// An error and its causes. Those of the layer have no secrets in them.
+/// An error and its causes. The layer's errors show no secrets.
 fn chain(error: &(dyn error::Error + 'static)) -> String {
     successors(Some(error), |e| e.source())
         .map(ToString::to_string)

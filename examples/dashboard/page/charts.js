@@ -1,9 +1,9 @@
-// Charts in SVG: lines over time, and lanes, which are rows of bars that each have a scale of their own.
+// Charts in SVG: lines over time, and lanes, which are rows of bars with a scale each.
 
 const SPAN = 120; // seconds
 const LEFT = 46, RIGHT = 10, TOP = 18, BOTTOM = 18;
 
-/** An element of an SVG, with attributes and, if it is text, its content. */
+/** An SVG element, with attributes and, for text, its content. */
 function element(name, attributes, content) {
   const made = document.createElementNS('http://www.w3.org/2000/svg', name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -29,7 +29,7 @@ function frame(svg, { samples, phases, label, left = LEFT, names = false }) {
       parts.push(element('rect', { class: 'band', x: start, y: 0, width: end - start, height: area.bottom }));
     }
     if (x(from) > area.left) parts.push(element('path', { class: 'edge', d: `M${start} 0V${area.bottom}` }));
-    // The name if there is room for it (6 px for a letter), else its number in the list below the charts.
+    // The name if it fits (6 px per letter), else its number in the list below the charts.
     const name = `${phase + 1} ${phases[phase].name}`;
     const text = names && end - start > 6 * name.length + 6 ? name : `${phase + 1}`;
     if (end - start > 14) parts.push(element('text', { class: 'phase', x: start + 4, y: 11 }, text));
@@ -44,7 +44,7 @@ function frame(svg, { samples, phases, label, left = LEFT, names = false }) {
   return { svg, x, area, now };
 }
 
-/** The phases in these samples, from when to when. */
+/** The phases in these samples, with start and end. */
 function turns(samples) {
   const turns = [];
   for (const { phase, seconds } of samples) {
@@ -65,7 +65,7 @@ function scale({ svg, area }, y, ticks, text) {
   }
 }
 
-/** A line through the values of the samples, with a gap where one is null. `join` is drawn on the way to the next. */
+/** A line through the samples' values, with a gap at null. `join` draws the step to the next. */
 function line({ svg, x, area }, y, samples, kind, value, join = () => '') {
   let path = '', before = null;
   for (const sample of samples) {
@@ -78,7 +78,7 @@ function line({ svg, x, area }, y, samples, kind, value, join = () => '') {
   svg.append(element('path', { class: `line ${kind}`, d: path }));
 }
 
-/** Age, with the ages at which renewal is due and at which the token counts as expired. */
+/** The age of the token, with the ages of its refresh and its expiry. */
 export function tokenChart(svg, data) {
   const { samples, lifetime, label } = data;
   const chart = frame(svg, { ...data, label, names: true });
@@ -87,10 +87,10 @@ export function tokenChart(svg, data) {
   const apart = Math.ceil(lifetime / 5);
   const ticks = Array.from({ length: Math.floor(lifetime / apart) + 1 }, (_, n) => n * apart);
   scale(chart, y, ticks, (tick) => `${tick} s`);
-  // After its due time has come, a snapshot says only that it has: the last that was known stays.
+  // Once the refresh is due, a snapshot has no age for it. The last known one stays.
   const due = dueAges(samples);
   const isOther = (before, sample) => before.token.generation !== sample.token.generation;
-  // Where another token takes over, straight up or down.
+  // A new token is a vertical step.
   const step = (before, sample, at) => (isOther(before, sample) ? `H${at}` : '');
   const drop = (before, sample, at) =>
     isOther(before, sample) ? `L${at} ${y(before.token.age + sample.seconds - before.seconds)}` : '';
@@ -99,7 +99,7 @@ export function tokenChart(svg, data) {
   line(chart, y, samples, 'age', ({ token }) => (token.usable ? token.age : null), drop);
 }
 
-/** At which age each sample's token is due for renewal, and expired. */
+/** The ages at which each sample's token is due for a refresh, and expires. */
 function dueAges(samples) {
   const ages = new Map();
   let known = { generation: null };
@@ -114,7 +114,7 @@ function dueAges(samples) {
   return ages;
 }
 
-/** On a logarithmic scale from 1 ms to 10 s. */
+/** Latencies, on a logarithmic scale from 1 ms to 10 s. */
 export function latencyChart(svg, data) {
   const chart = frame(svg, data);
   const { top, bottom } = chart.area;
@@ -125,7 +125,7 @@ export function latencyChart(svg, data) {
   line(chart, y, data.samples, 'p50', ({ latency }) => latency.p50);
 }
 
-/** A row for each of `lanes`, `[name, kind, count of a sample]`: how much the count grew in each second. */
+/** A row for each of `lanes`, `[name, kind, count of a sample]`: the growth in each second. */
 export function laneChart(svg, data, lanes) {
   const chart = frame(svg, { ...data, left: 158 });
   const { left, right, top, bottom } = chart.area;

@@ -1,4 +1,4 @@
-// Asks for what is new twice a second, and draws it.
+// Fetches new samples twice a second, and draws them.
 
 import { laneChart, latencyChart, tokenChart } from './charts.js';
 
@@ -31,7 +31,7 @@ let samples = [];
 let taken = 0;
 let latest = null;
 
-/** Name, value and remark of each tile. */
+/** The name, value and remark of each tile. */
 function tiles(now) {
   const { token, counts, latency } = now;
   const inUse = token.suspect ? 'suspect' : 'in use';
@@ -97,7 +97,7 @@ function list(phases, current) {
   byId('phases').replaceChildren(...items);
 }
 
-/** Says it once: a screen reader reads every change aloud. */
+/** Sets a text only if it changed, since a screen reader reads every change aloud. */
 function status(name, story, kind) {
   if (byId('phase-name').textContent === name) return;
   byId('phase').className = kind;
@@ -110,7 +110,7 @@ async function poll() {
     const answer = await fetch(`/state/after/${taken}`, { signal: AbortSignal.timeout(5000) });
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     latest = await answer.json();
-    // A count that went back is another run's.
+    // A lower count is from another run.
     if (latest.taken < taken) [samples, taken] = [[], 0];
     else {
       samples = [...samples, ...latest.samples].slice(-244);
