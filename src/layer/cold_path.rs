@@ -31,7 +31,7 @@ where
 {
     state: State<S, R, Q>,
     call: Call<S, R>,
-    no_resend: bool,
+    next: Next,
 }
 
 enum State<S, R, Q>
@@ -47,44 +47,48 @@ where
     /// Has a token. Waits for a clone of the inner service, then for its readiness.
     Readying {
         service: Option<S>,
-        request: Option<Unsent<Q>>,
+        request: Option<Q>,
         token: ValidToken,
     },
 }
 
 /// A request, or a rejected attempt, that waits for a token.
 enum Pending<Q, A, B> {
-    Unsent(Unsent<Q>),
+    Unsent(Q),
     Rejected(Rejected<A, B>),
 }
 
-/// A request without its token.
-enum Unsent<Q> {
-    First(Q),
+/// The attempt that the path leads to.
+#[derive(Clone, Copy)]
+enum Next {
+    First {
+        no_resend: bool,
+    },
     Resend {
-        request: Q,
-        /// The generation of the token that was rejected.
+        /// The generation of the rejected token.
         rejected: u64,
     },
 }
 
-impl<Q> Unsent<Q> {
-    fn rejected(&self) -> Option<u64> {
+impl Next {
+    fn rejected(self) -> Option<u64> {
         match self {
-            Self::First(_) => None,
-            Self::Resend { rejected, .. } => Some(*rejected),
+            Self::First { .. } => None,
+            Self::Resend { rejected } => Some(rejected),
         }
     }
 
-    /// The error for the caller. Emits an event if the request was a resend.
-    fn fail<T>(self, error: T, reason: SkipReason, cache: &TokenCache) -> T {
-        if let Self::Resend { rejected, .. } = self {
-            cache.emit(&Event::ResendSkipped {
-                generation: rejected,
-                reason,
-            });
+    /// Ends the path with an error. Emits an event if this was to be the resend.
+    fn fail<F, A, B>(
+        self,
+        error: impl Into<BoxError>,
+        reason: SkipReason,
+        cache: &TokenCache,
+    ) -> Poll<Outcome<F, A, B>> {
+        if let Some(generation) = self.rejected() {
+            cache.emit(&Event::ResendSkipped { generation, reason });
         }
-        error
+        done(Err(error.into()))
     }
 }
 
@@ -106,25 +110,21 @@ where
         no_resend: bool,
         call: Call<S, R>,
     ) -> Box<Self> {
-        let pending = Some(Pending::Unsent(Unsent::First(request)));
+        let pending = Some(Pending::Unsent(request));
         let state = State::Acquiring { acquire, pending };
-        Box::new(Self {
-            state,
-            call,
-            no_resend,
-        })
+        let next = Next::First { no_resend };
+        Box::new(Self { state, call, next })
     }
 
     /// The path of a request whose token was rejected.
     pub(super) fn after(rejected: Rejected<S::Response, R::Backup>, call: Call<S, R>) -> Box<Self> {
-        let acquire = call.cache().acquire(Some(rejected.generation));
+        let next = Next::Resend {
+            rejected: rejected.generation,
+        };
+        let acquire = call.cache().acquire(next.rejected());
         let pending = Some(Pending::Rejected(rejected));
         let state = State::Acquiring { acquire, pending };
-        Box::new(Self {
-            state,
-            call,
-            no_resend: false,
-        })
+        Box::new(Self { state, call, next })
     }
 
     pub(super) fn into_call(self) -> Call<S, R> {
@@ -148,37 +148,24 @@ where
         S::Error: Into<BoxError>,
         Q: HttpRequest,
     {
-        let Self {
-            state,
-            call,
-            no_resend,
-        } = self;
+        let Self { state, call, next } = self;
         let cache = call.cache();
         loop {
-            let next = match state {
+            let next_state = match state {
                 // ## Acquiring => Readying | done (the 401 that it started with, or an error)
                 State::Acquiring { acquire, pending } => {
                     let acquired = ready!(Pin::new(acquire).poll(cx));
                     let (request, token) = match (take(pending), acquired) {
                         (Pending::Unsent(request), Ok(token)) => (request, token),
-                        (Pending::Unsent(request), Err(error)) => {
-                            return done(Err(request
-                                .fail(error, SkipReason::NoToken, cache)
-                                .into()));
+                        (Pending::Unsent(_), Err(error)) => {
+                            return next.fail(error, SkipReason::NoToken, cache);
                         }
-                        (Pending::Rejected(rejected), Err(error)) => {
-                            return done(Ok(rejected.without_token(error, cache)));
+                        (Pending::Rejected(attempt), Err(error)) => {
+                            return done(Ok(attempt.without_token(error, cache)));
                         }
-                        (Pending::Rejected(rejected), Ok(token)) => {
-                            let generation = rejected.generation;
-                            match rejected.into_request(call.layer().replay(), cache) {
-                                Ok(request) => (
-                                    Unsent::Resend {
-                                        request,
-                                        rejected: generation,
-                                    },
-                                    token,
-                                ),
+                        (Pending::Rejected(attempt), Ok(token)) => {
+                            match attempt.into_request(call.layer().replay(), cache) {
+                                Ok(request) => (request, token),
                                 Err(response) => return done(Ok(response)),
                             }
                         }
@@ -201,30 +188,25 @@ where
                         None => service.insert(ready!(call.context.poll_not_ready_inner(cx))),
                     };
                     let ready = ready!(service.poll_ready(cx));
-                    let request = take(request);
+                    let mut request = take(request);
                     if let Err(error) = ready {
-                        return done(Err(request.fail(error.into(), SkipReason::NotReady, cache)));
+                        return next.fail(error, SkipReason::NotReady, cache);
                     }
                     // While the service got ready, the token may have expired or been rejected.
                     let now = Instant::now();
                     let lookup = if token.is_valid(cache.epoch(), now) {
                         Lookup::Token(token.clone())
                     } else {
-                        cache.lookup(now, request.rejected())
+                        cache.lookup(now, next.rejected())
                     };
                     match lookup {
                         Lookup::Token(ValidToken { token, .. }) => {
-                            let (request, attempt) = match request {
-                                Unsent::First(mut request) => {
+                            let attempt = match *next {
+                                Next::First { no_resend } => {
                                     let layer = call.layer();
-                                    let attempt =
-                                        attempt::first(&mut request, &token, *no_resend, layer);
-                                    (request, attempt)
+                                    attempt::first(&mut request, &token, no_resend, layer)
                                 }
-                                Unsent::Resend { mut request, .. } => {
-                                    let attempt = attempt::resend(&mut request, &token, cache);
-                                    (request, attempt)
-                                }
+                                Next::Resend { .. } => attempt::resend(&mut request, &token, cache),
                             };
                             return Poll::Ready(match attempt {
                                 Ok(attempt) => Outcome::Sent(service.call(request), attempt),
@@ -236,16 +218,14 @@ where
                             pending: Some(Pending::Unsent(request)),
                         },
                         Lookup::Failed(error) => {
-                            return done(Err(request
-                                .fail(error, SkipReason::NoToken, cache)
-                                .into()));
+                            return next.fail(error, SkipReason::NoToken, cache);
                         }
                     }
                 }
             };
             // If the token was lost, drops the readied service: it may hold a permit that the token
             // call needs.
-            *state = next;
+            *state = next_state;
         }
     }
 }
