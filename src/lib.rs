@@ -7,8 +7,8 @@
 //!
 //! # Example
 //!
-//! This runs against the look-alike of Klavi that the feature `sandbox` brings. With
-//! `KlaviApi::from_env` and `Credentials::from_env` the same code calls Klavi.
+//! Against the look-alike of Klavi in the feature `sandbox`. To call Klavi, use
+//! `KlaviApi::from_env` and `Credentials::from_env`.
 //!
 #![cfg_attr(feature = "sandbox", doc = "```")]
 #![cfg_attr(not(feature = "sandbox"), doc = "```ignore")]
@@ -34,8 +34,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`send`] readies the service, calls it and awaits the response. The service is
-//! also an ordinary tower service, with `ready`, `call` and `oneshot`.
+//! [`send`] readies and calls the service. `ready`, `call` and `oneshot` work as for any tower
+//! service.
 //!
 //! # What happens to a request
 //!
@@ -48,9 +48,8 @@
 //! | expired or none, fetch failed | fails with an [`Error`] | not called during the backoff |
 //! | rejected, fetch failed | sent with the rejected token | called in the background |
 //!
-//! A request that fails never reaches the inner service. A rejected token is still sent, because
-//! only the API can say whether it is dead. [The life of a token](docs::token_life) has the whole
-//! picture.
+//! A request that fails never reaches the inner service. A rejected token is sent because only the
+//! API can say whether it is dead. See [the life of a token](docs::token_life).
 //!
 //! | the API responds with | the caller gets |
 //! |---|---|
@@ -59,8 +58,8 @@
 //! | 401 again | the second 401 |
 //! | anything else, or an error | the same |
 //!
-//! A request passes through unchanged if it has an `Authorization` header of its own or
-//! [`SkipAuth`] in its extensions, or if it goes to a token endpoint or outside of the product.
+//! A request passes through unchanged if it has an `Authorization` header or a [`SkipAuth`]
+//! extension, or goes to a token endpoint or outside of the product.
 //!
 //! # Where the token goes
 //!
@@ -72,8 +71,8 @@
 //! | an origin added with [`allow_origin`] | all |
 //! | no authority (`/monitor/v1/monitors`): the inner service's | as for the API |
 //!
-//! Anything else is sent without the token, and a 401 from there starts nothing. So the layers of
-//! several products stack in any order, and each serves its own paths:
+//! Other requests are sent without the token, and their 401s start nothing. So the layers of
+//! several products stack in any order:
 //!
 //! ```
 //! # use klavi_auth::{ConfigError, Credentials, KlaviApi, KlaviAuthLayer, Product};
@@ -86,19 +85,18 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Hosts are compared as the `url` crate normalises them, paths byte by byte: `/Monitor`,
-//! `//monitor` and `/%6donitor` are not the product's. A path with a `..` segment in any encoding
-//! (`/monitor/%2e%2e/data`) is not either, since a server may resolve it to another product.
+//! Hosts are compared as the `url` crate normalises them, paths byte by byte (`/Monitor`,
+//! `//monitor` and `/%6donitor` do not match). A path with a `..` segment in any encoding never
+//! matches, since a server may resolve it to another product.
 //!
 //! Plain `http` to a destination that would get the token over `https` is an error, and nothing is
-//! sent. To use plain `http`, make it the base URL: [`KlaviApi::at`] accepts it for loopback,
-//! [`KlaviApi::at_insecure`] for any host. Added origins follow the same rule.
+//! sent. A base URL may be plain `http`: [`KlaviApi::at`] accepts loopback,
+//! [`KlaviApi::at_insecure`] any host. The same goes for added origins.
 //!
 //! # Products and environments
 //!
-//! A [`KlaviApi`] is a [`Product`] in an [`Environment`], or at a base URL of your own. Both types
-//! implement [`FromStr`](std::str::FromStr) and `Display`, so that code, environment variables and
-//! configuration files use the same names.
+//! A [`KlaviApi`] is a [`Product`] in an [`Environment`], or at a base URL of your own. Both parse
+//! from the names that environment variables and configuration files use.
 //!
 //! ```
 //! use klavi_auth::{KlaviApi, Product};
@@ -135,19 +133,17 @@
 //!
 //! # Configuration
 //!
-//! [`KlaviAuthLayerBuilder`] has every setting: of the token calls, of the token cache and of the
-//! layer. `build` checks the values; a [`ConfigError`] says which one is wrong and how to fix it.
-//! To build the cache yourself, use [`TokenCacheBuilder`]; the layer around it has its own settings
-//! as methods.
+//! [`KlaviAuthLayerBuilder`] has the settings of the token calls, the token cache and the layer.
+//! `build` checks them; a [`ConfigError`] names the wrong value and the fix. To build the cache
+//! yourself, use [`TokenCacheBuilder`], and the methods of [`KlaviAuthLayer`] for the rest.
 //!
-//! Configure a proxy, client certificates and trusted authorities on the transport: see
-//! [`KlaviAuthLayerBuilder::transport`], and [`docs::client_certificates`] for Klavi's `mtls-`
-//! hosts.
+//! Configure a proxy, client certificates and trusted authorities on the
+//! [`transport`](KlaviAuthLayerBuilder::transport). For Klavi's `mtls-` hosts see
+//! [`docs::client_certificates`].
 //!
 //! # Bodies
 //!
-//! To resend a request, the layer backs up its head and its body. Choose how for the body. The
-//! request type of the inner service stays the same.
+//! To resend a request, the layer backs up its head and its body. Choose how to back up the body:
 //!
 //! | body | layer | after a 401 |
 //! |---|---|---|
@@ -155,9 +151,9 @@
 //! | not `Clone`: axum's, tonic's, `BoxBody`, … | [`replay_with`] its constructor | replayed |
 //! | any | [`send_once`](KlaviAuthLayer::send_once) | the caller gets the 401 |
 //!
-//! [`replay_with`] records up to 64 KiB while the body is sent. The resend replays the recording
-//! and then reads the rest of the body. If more than the limit was read, the caller gets the 401.
-//! [`NoResend`] in the extensions opts a single request out.
+//! [`replay_with`] records up to 64 KiB while the body is sent. The resend replays that and reads
+//! the rest. Once more was read than the limit, the caller gets the 401. [`NoResend`] in the
+//! extensions opts a single request out. The request type of the inner service stays the same.
 //!
 //! A body that cannot be cloned does not compile without one of the two:
 //!
@@ -194,14 +190,12 @@
 //! # drop(klavi.send(Request::new(Body::empty())).await?); Ok(()) }
 //! ```
 //!
-//! With `call`, `ready` or `oneshot` in place of [`send`] the compiler may say
-//! only that the method "exists, but its trait bounds were not satisfied" (E0599). The mistake and
-//! the fix are the same.
+//! For `call`, `ready` or `oneshot` the compiler may say only that the method "exists, but its
+//! trait bounds were not satisfied" (E0599). The fix is the same.
 //!
 //! # reqwest
 //!
-//! With the feature `reqwest` the layer also wraps a `reqwest::Client`. Call it in one of three
-//! ways; all share the layer's token:
+//! With the feature `reqwest` the layer also wraps a `reqwest::Client`:
 //!
 //! | you have | use |
 //! |---|---|
@@ -232,20 +226,19 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The wrapped client sends the request, whichever client made the builder. To set extensions of
-//! your own, convert an `http::Request` with `reqwest::Request::try_from`.
-//!
-//! A body that reqwest can clone (bytes, a string, JSON, a form) is backed up. A stream is sent
-//! once, unless the layer records bodies: `layer.replay_with(reqwest::Body::wrap)`.
-//!
-//! The client must not follow redirects to other hosts with the token. reqwest's default is safe:
-//! it removes the header when the host or port changes, and keeps it when only the path changes. A
-//! 401 from the end of a redirect starts nothing if the token may not go there.
+//! * All three share the layer's token.
+//! * The wrapped client sends the request, whichever client made the builder.
+//! * To set extensions, convert an `http::Request` with `reqwest::Request::try_from`.
+//! * A body that reqwest can clone (bytes, a string, JSON, a form) is backed up. A stream is sent
+//!   once, unless you use `layer.replay_with(reqwest::Body::wrap)`.
+//! * The client must not follow redirects to other hosts with the token. By default reqwest removes
+//!   the header when the host or port changes, but not when only the path does. A 401 from the end
+//!   of a redirect starts nothing if the token may not go there.
 //!
 //! # Order of layers
 //!
-//! Every layer works on either side of this one, with a different effect. Recommended, from the
-//! outside in:
+//! Every layer works on either side of this one, with a different effect. We recommend, from
+//! the outside in:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -315,75 +308,65 @@
 //! | `ConcurrencyLimit` | inside | it counts attempts, not waiters |
 //! | `RateLimit` | inside, under a `Buffer` | it counts resends, as Klavi does |
 //!
-//! On the other side:
-//!
 //! * A request id, `TraceLayer` or `Timeout` inside applies to each attempt. The token is marked
-//!   sensitive, so traces show it on neither side. A fetch continues when its caller times out.
-//! * `LoadShed` and `Buffer` find capacity that waiters do not take up.
-//! * `Retry` inside repeats the token that its request began with. Tries cost no token calls on
-//!   either side: while the token endpoint fails, they get the cached error.
+//!   sensitive, so traces never show it. A fetch continues when its caller times out.
+//! * `Retry` inside repeats the same token. Tries cost no token calls on either side: while the
+//!   token endpoint fails, they get the cached error.
 //! * `FollowRedirect` outside never sends the token to another origin, and a 401 from there starts
-//!   nothing. Inside, its policy decides: tower-http's `Standard` removes the header, a policy
-//!   without `FilterCredentials` sends the token anywhere, and a 401 from there counts as the
-//!   API's.
-//! * `ConcurrencyLimit` outside counts waiters too. Inside, a waiter holds no permit, so the token
-//!   calls may share the limit.
+//!   nothing. Inside, a policy without `FilterCredentials` (tower-http's `Standard` has it) sends
+//!   the token anywhere, and takes a 401 from there for the API's.
+//! * `ConcurrencyLimit` outside counts waiters. Inside, a waiter holds no permit, so the token
+//!   calls may share the limit. `LoadShed` and `Buffer` see the same: waiters take no capacity.
 //! * `RateLimit` is not [`Clone`]; a `Buffer` around it is.
 //!
-//! To box a stack, use `BoxCloneSyncService::new`. `ServiceBuilder::boxed_clone_sync` wants futures
+//! To box a stack, use `BoxCloneSyncService::new`: `ServiceBuilder::boxed_clone_sync` needs futures
 //! that are [`Sync`], which most HTTP clients' are not.
 //!
 //! # More than one customer
 //!
-//! A request with a [`TokenCache`] in its extensions uses that cache, for the token and for the
-//! 401. To call with the keys of many customers, make the layer with [`without_cache`] and hold one
-//! cache per customer in [`TokenCaches`], which is bounded and drops idle caches.
+//! Make the layer with [`without_cache`], hold one [`TokenCache`] per customer in [`TokenCaches`]
+//! (bounded, drops idle caches), and put it into the extensions of the request. The request uses
+//! that cache for the token and for the 401, at the API's origin and on the paths of every product.
 //!
-//! Such a request gets its token at the API's origin, on the paths of every product. A redirect
-//! followed outside of the layer loses the extensions of its request. With [`without_cache`] the
-//! second hop then fails; a layer with a cache of its own would attach its token instead of the
-//! customer's.
+//! A redirect followed outside of the layer loses the extensions. With [`without_cache`] the second
+//! hop then fails; a layer with its own cache would attach its own token.
 //!
 //! # Deployment
 //!
-//! * Make one layer per base URL, product and access key, and clone it. Two layers that are built
-//!   separately fetch separately.
-//! * Call [`TokenCache::warm_up`] at start-up to fetch before the first request, and
-//!   [`TokenCache::snapshot`] in a health check.
-//! * Put a timeout around the layer. A server may respond 401 from the headers alone, keep the
+//! * Make one layer per base URL, product and access key, and clone it. Separate layers fetch
+//!   separately.
+//! * Call [`TokenCache::warm_up`] at start-up, and [`TokenCache::snapshot`] in a health check.
+//! * Put a timeout around the layer. A server that responds 401 from the headers alone may keep the
 //!   connection open and read no more; the client then waits for it.
-//! * A server may also respond 401 from the headers alone and close an HTTP/1.1 connection during
-//!   the upload. That can destroy its response: the caller then gets the transport's error, as
-//!   without the layer.
+//! * Such a server may also close an HTTP/1.1 connection during the upload, which can destroy its
+//!   response. The caller then gets the transport's error, as without the layer.
 //! * A 401 is held with its body unread during the fetch. With HTTP/1.1 it occupies its connection.
-//! * Expiry uses a monotonic clock. Where that clock stops while the host sleeps, the first request
-//!   after waking may get a 401, and is resent: see [`docs::clocks`].
+//! * Expiry uses a monotonic clock. If it stops while the host sleeps, the first request afterwards
+//!   may get a 401, and is resent: see [`docs::clocks`].
 //!
 //! # Signals
 //!
-//! The layer reports every event once: to `tracing`, to the `metrics` facade (feature `metrics`)
-//! and to an [`Observer`]. [The page on signals](docs::signals) lists names, fields, levels and
-//! labels.
+//! Every event goes to `tracing`, to the `metrics` facade (feature `metrics`) and to an
+//! [`Observer`], once each. [Signals](docs::signals) lists names, fields, levels and labels.
 //!
 //! # Secrets
 //!
-//! Keys and tokens appear in no `Debug`, `Display`, error, event or metric of this crate. If a
-//! transport or an endpoint repeats more than 8 characters of one in its error, they are masked
-//! (`***`). The keys, the cached token, the body of the call to `/auth` and its response are wiped
-//! from memory on drop.
+//! Keys and tokens appear in no `Debug`, `Display`, error, event or metric of this crate. If the
+//! error of a transport or endpoint repeats more than 8 characters of one, they are masked (`***`).
+//! The keys, the cached token, the body of the call to `/auth` and its response are wiped from
+//! memory on drop.
 //!
-//! The crate does not control the copies that an HTTP client makes, nor what that client logs. For
-//! example, reqwest with `connection_verbose` shows the token at TRACE level. [The page on
-//! security](docs::security) describes the threats, the defences and their limits.
+//! The crate does not control what an HTTP client copies or logs: reqwest with `connection_verbose`
+//! shows the token at TRACE level. See [security](docs::security) for threats, defences and limits.
 //!
 //! # Features
 //!
 //! None is on by default.
 //!
-//! * `reqwest`: token calls over reqwest if no [`transport`](KlaviAuthLayerBuilder::transport) is
-//!   given, and the layer around `reqwest::Client`: see [reqwest](#reqwest). Turn on one of
-//!   reqwest's TLS features in your application. Without one, every call to an `https` URL fails
-//!   with an error for which [`Error::is_transport`] holds.
+//! * `reqwest`: the default [`transport`](KlaviAuthLayerBuilder::transport), and the layer around
+//!   `reqwest::Client`: see [reqwest](#reqwest). Turn on one of reqwest's TLS features in your
+//!   application. Without one, calls to `https` URLs fail with an error for which
+//!   [`Error::is_transport`] holds.
 #![cfg_attr(
     feature = "reqwest-middleware",
     doc = "* `reqwest-middleware`: [`KlaviAuthMiddleware`], with the tokens of a layer."
