@@ -182,7 +182,7 @@ fn inner()
     tower::service_fn(async |_| Ok(Response::default()))
 }
 
-fn layer() -> KlaviAuthLayerBuilder {
+fn builder() -> KlaviAuthLayerBuilder {
     let keys = Credentials::new("qwert-1", "asdfg-2").unwrap();
     KlaviAuthLayer::builder(KlaviApi::sandbox(Product::Data), keys)
 }
@@ -192,37 +192,37 @@ fn the_layers_builder_rejects_values_that_make_no_sense() {
     let error = |builder: KlaviAuthLayerBuilder| builder.transport(inner()).build().unwrap_err();
     let zero = Duration::ZERO;
     assert_eq!(
-        error(layer().request_timeout(zero)),
+        error(builder().request_timeout(zero)),
         ConfigError::Timeout("request_timeout")
     );
     assert_eq!(
-        error(layer().flight_timeout(secs(3601))),
+        error(builder().flight_timeout(secs(3601))),
         ConfigError::Timeout("flight_timeout")
     );
-    assert_eq!(error(layer().attempts(0)), ConfigError::Attempts);
+    assert_eq!(error(builder().attempts(0)), ConfigError::Attempts);
     assert_eq!(
-        error(layer().backoff(Backoff::default().first(secs(60)))),
+        error(builder().backoff(Backoff::default().first(secs(60)))),
         ConfigError::Backoff
     );
     assert_eq!(
-        error(layer().budget(Budget::default().full_refill(zero))),
+        error(builder().budget(Budget::default().full_refill(zero))),
         ConfigError::Budget
     );
     let policy = RefreshPolicy::default;
     assert_eq!(
-        error(layer().refresh_policy(policy().refresh_after(1.5))),
+        error(builder().refresh_policy(policy().refresh_after(1.5))),
         ConfigError::RefreshAfter
     );
     assert_eq!(
-        error(layer().refresh_policy(policy().jitter(0.8))),
+        error(builder().refresh_policy(policy().jitter(0.8))),
         ConfigError::Jitter
     );
     assert_eq!(
-        error(layer().refresh_policy(policy().expiry_margin(secs(226)))),
+        error(builder().refresh_policy(policy().expiry_margin(secs(226)))),
         ConfigError::ExpiryMargin
     );
     let first_of_two = error(
-        layer()
+        builder()
             .allow_origin("files.klavi.ai")
             .allow_origin("")
             .attempts(0),
@@ -236,9 +236,12 @@ fn the_layers_builder_rejects_values_that_make_no_sense() {
 #[test]
 fn a_layer_without_a_transport_needs_the_feature_reqwest() {
     if cfg!(feature = "reqwest") {
-        assert!(layer().build().is_ok());
+        assert!(builder().build().is_ok());
     } else {
-        assert_eq!(layer().build().unwrap_err(), ConfigError::MissingTransport);
+        assert_eq!(
+            builder().build().unwrap_err(),
+            ConfigError::MissingTransport
+        );
     }
 }
 
@@ -263,7 +266,7 @@ fn the_cause_of_a_transport_that_cannot_be_built_is_its_source() {
 
 #[test]
 fn an_added_origin_is_an_absolute_url_of_an_origin() {
-    let layer = || layer().transport(inner()).build().unwrap();
+    let layer = || builder().transport(inner()).build().unwrap();
     for origin in [
         "",
         "files.klavi.ai",
@@ -293,7 +296,7 @@ fn case_59_an_added_origin_has_no_path_query_or_fragment() {
         ("#top", "fragment"),
         ("/#top", "fragment"),
     ] {
-        let layer = layer().transport(inner()).build().unwrap();
+        let layer = builder().transport(inner()).build().unwrap();
         let error = layer
             .allow_origin(&format!("https://files.klavi.ai{rest}"))
             .unwrap_err();
@@ -313,7 +316,7 @@ async fn the_layer_does_what_its_builder_was_configured_to() {
     let auth = tower::service_fn(async |_: Request<Full<Bytes>>| {
         Ok::<_, BoxError>(Response::new(Full::<Bytes>::from(r#"{"accessToken":"t"}"#)))
     });
-    let layer = layer()
+    let layer = builder()
         .transport(auth)
         .allow_origin("https://files.klavi.ai")
         .overwrite_authorization(true)

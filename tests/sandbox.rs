@@ -93,12 +93,12 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// A sandbox with the customers `KEYS` and `OTHER_KEYS`, and a client.
-struct World {
+struct SandboxClient {
     sandbox: Sandbox,
     http: Http,
 }
 
-impl World {
+impl SandboxClient {
     async fn new() -> Self {
         let builder = Sandbox::builder()
             .key(KEYS.0, KEYS.1)
@@ -186,24 +186,24 @@ impl World {
 
 #[tokio::test]
 async fn auth_exchanges_keys_for_a_token() {
-    let world = World::new().await;
+    let client = SandboxClient::new().await;
     let body = json!({ "accessKey": KEYS.0, "secretKey": KEYS.1 }).to_string();
-    let (status, answer) = world.auth_with("monitor", body).await;
+    let (status, answer) = client.auth_with("monitor", body).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(answer["expireIn"], json!(1800));
     let token = answer["accessToken"].as_str().unwrap();
     assert_eq!(token.split('.').count(), 3);
     assert_eq!(answer.as_object().unwrap().len(), 2);
     assert_eq!(
-        world.get("/monitor/v1/monitors", token).await.0,
+        client.get("/monitor/v1/monitors", token).await.0,
         StatusCode::OK
     );
-    assert_eq!(world.sandbox.live_tokens(), 1);
+    assert_eq!(client.sandbox.live_tokens(), 1);
 }
 
 #[tokio::test]
 async fn auth_checks_the_keys() {
-    let world = World::new().await;
+    let client = SandboxClient::new().await;
     let refused = error(401, "Unauthorized", "Invalid accessKey or secretKey");
     for (access, secret) in [
         ("nobody", KEYS.1),
@@ -212,11 +212,11 @@ async fn auth_checks_the_keys() {
         ("", ""),
     ] {
         let body = json!({ "accessKey": access, "secretKey": secret }).to_string();
-        assert_eq!(world.auth_with("monitor", body).await, refused);
+        assert_eq!(client.auth_with("monitor", body).await, refused);
     }
-    assert_eq!(world.sandbox.live_tokens(), 0);
+    assert_eq!(client.sandbox.live_tokens(), 0);
     assert_eq!(
-        world.sandbox.counts(),
+        client.sandbox.counts(),
         Counts {
             auth: 4,
             ..Counts::default()
@@ -226,7 +226,7 @@ async fn auth_checks_the_keys() {
 
 #[tokio::test]
 async fn auth_rejects_what_it_cannot_read() {
-    let world = World::new().await;
+    let client = SandboxClient::new().await;
     let malformed = error(
         400,
         "Bad Request",
@@ -239,11 +239,11 @@ async fn auth_rejects_what_it_cannot_read() {
         r#"{"accessKey":"ada"}"#,
         r#"{"accessKey":1,"secretKey":2}"#,
     ] {
-        assert_eq!(world.auth_with("monitor", body).await, malformed);
+        assert_eq!(client.auth_with("monitor", body).await, malformed);
     }
     let keys = json!({ "accessKey": KEYS.0, "secretKey": KEYS.1 }).to_string();
     let text = [("content-type", "text/plain")];
-    let response = world
+    let response = client
         .send(Method::POST, "/monitor/v1/auth", &text, full(keys))
         .await;
     assert_eq!(read(response).await, malformed);
@@ -253,9 +253,9 @@ async fn auth_rejects_what_it_cannot_read() {
         "Payload Too Large",
         "The body is too long for the sandbox",
     );
-    assert_eq!(world.auth_with("monitor", vec![b' '; 20_000]).await, long);
+    assert_eq!(client.auth_with("monitor", vec![b' '; 20_000]).await, long);
 
-    let response = world
+    let response = client
         .send(Method::GET, "/monitor/v1/auth", &[], full(""))
         .await;
     assert_eq!(response.headers()[ALLOW], "POST");
@@ -267,23 +267,23 @@ async fn auth_rejects_what_it_cannot_read() {
 
 #[tokio::test]
 async fn a_token_issued_out_of_band_is_as_good_as_any() {
-    let world = World::new().await;
-    let token = world.sandbox.issue_token(&Product::Data);
+    let client = SandboxClient::new().await;
+    let token = client.sandbox.issue_token(&Product::Data);
     assert_eq!(
-        world.get("/data/v1/monitors", &token).await.0,
+        client.get("/data/v1/monitors", &token).await.0,
         StatusCode::OK
     );
     assert_eq!(
-        world.sandbox.counts(),
+        client.sandbox.counts(),
         Counts {
             resource: 1,
             ..Counts::default()
         }
     );
-    let api = world.sandbox.api(Product::Data);
+    let api = client.sandbox.api(Product::Data);
     assert_eq!(
         api.auth_uri().to_string(),
-        format!("{}/data/v1/auth", world.sandbox.base_url())
+        format!("{}/data/v1/auth", client.sandbox.base_url())
     );
 }
 
@@ -294,22 +294,22 @@ async fn expire_in_is_the_lifetime_or_as_configured() {
         .start()
         .await
         .unwrap();
-    let world = World {
+    let client = SandboxClient {
         sandbox,
         http: http1(),
     };
-    let token = world.sandbox.issue_token(&Product::Monitor);
-    let refresh = async || world.get("/monitor/v1/refresh", &token).await.1;
+    let token = client.sandbox.issue_token(&Product::Monitor);
+    let refresh = async || client.get("/monitor/v1/refresh", &token).await.1;
     assert_eq!(refresh().await["expireIn"], json!(90));
-    world.sandbox.set_token_lifetime(Duration::ZERO);
+    client.sandbox.set_token_lifetime(Duration::ZERO);
     assert_eq!(refresh().await["expireIn"], json!(1));
     for raw in [json!("1800"), json!(null), json!(-5), json!(1800.5)] {
-        world.sandbox.set_expire_in(Some(&raw.to_string()));
+        client.sandbox.set_expire_in(Some(&raw.to_string()));
         assert_eq!(refresh().await["expireIn"], raw);
     }
-    world.sandbox.set_expire_in(Some(""));
+    client.sandbox.set_expire_in(Some(""));
     assert_eq!(refresh().await.get("expireIn"), None);
-    world.sandbox.set_expire_in(None);
+    client.sandbox.set_expire_in(None);
     assert_eq!(refresh().await["expireIn"], json!(1));
 }
 
@@ -317,10 +317,10 @@ async fn expire_in_is_the_lifetime_or_as_configured() {
 
 #[tokio::test]
 async fn refresh_gives_the_same_customer_a_new_token_and_keeps_the_old_one() {
-    let world = World::new().await;
-    let old = world.token(KEYS, "monitor").await;
-    world.post("/monitor/v1/monitors", &old, "{}").await;
-    let (status, answer) = world.get("/monitor/v1/refresh", &old).await;
+    let client = SandboxClient::new().await;
+    let old = client.token(KEYS, "monitor").await;
+    client.post("/monitor/v1/monitors", &old, "{}").await;
+    let (status, answer) = client.get("/monitor/v1/refresh", &old).await;
     assert_eq!(
         (status, &answer["expireIn"]),
         (StatusCode::OK, &json!(1800))
@@ -328,56 +328,62 @@ async fn refresh_gives_the_same_customer_a_new_token_and_keeps_the_old_one() {
     let new = answer["accessToken"].as_str().unwrap();
     assert_ne!(new, old);
     for token in [new, &old] {
-        let (status, answer) = world.get("/monitor/v1/monitors", token).await;
+        let (status, answer) = client.get("/monitor/v1/monitors", token).await;
         assert_eq!(status, StatusCode::OK);
         assert_eq!(answer, json!({ "monitors": [{ "id": "monitor-1" }] }));
     }
-    assert_eq!(world.sandbox.live_tokens(), 2);
+    assert_eq!(client.sandbox.live_tokens(), 2);
 }
 
 #[tokio::test]
 async fn refresh_revokes_the_old_token_if_configured() {
-    let world = World::new().await;
-    world.sandbox.set_refresh_kills_old(true);
-    let old = world.token(KEYS, "monitor").await;
-    let (_, answer) = world.get("/monitor/v1/refresh", &old).await;
+    let client = SandboxClient::new().await;
+    client.sandbox.set_refresh_kills_old(true);
+    let old = client.token(KEYS, "monitor").await;
+    let (_, answer) = client.get("/monitor/v1/refresh", &old).await;
     let new = answer["accessToken"].as_str().unwrap();
     assert_eq!(
-        world.get("/monitor/v1/monitors", new).await.0,
+        client.get("/monitor/v1/monitors", new).await.0,
         StatusCode::OK
     );
     assert_eq!(
-        world.get("/monitor/v1/monitors", &old).await,
+        client.get("/monitor/v1/monitors", &old).await,
         unauthorized()
     );
-    assert_eq!(world.get("/monitor/v1/refresh", &old).await, unauthorized());
-    assert_eq!(world.sandbox.live_tokens(), 1);
+    assert_eq!(
+        client.get("/monitor/v1/refresh", &old).await,
+        unauthorized()
+    );
+    assert_eq!(client.sandbox.live_tokens(), 1);
 
     let sandbox = Sandbox::builder()
         .refresh_kills_old(true)
         .start()
         .await
         .unwrap();
-    let world = World {
+    let client = SandboxClient {
         sandbox,
         http: http1(),
     };
-    let old = world.sandbox.issue_token(&Product::Monitor);
+    let old = client.sandbox.issue_token(&Product::Monitor);
     assert_eq!(
-        world.get("/monitor/v1/refresh", &old).await.0,
+        client.get("/monitor/v1/refresh", &old).await.0,
         StatusCode::OK
     );
-    assert_eq!(world.get("/monitor/v1/refresh", &old).await, unauthorized());
+    assert_eq!(
+        client.get("/monitor/v1/refresh", &old).await,
+        unauthorized()
+    );
 }
 
 #[tokio::test]
 async fn refresh_and_resources_want_a_live_token_of_that_product() {
-    let world = World::new().await;
-    let token = world.token(KEYS, "monitor").await;
-    let dead = world.token(KEYS, "monitor").await;
-    world.sandbox.revoke_all();
-    let live = world.token(KEYS, "monitor").await;
-    let foreign = world.token(KEYS, "data").await;
+    let client = SandboxClient::new().await;
+    let token = client.token(KEYS, "monitor").await;
+    let dead = client.token(KEYS, "monitor").await;
+    client.sandbox.revoke_all();
+    let live = client.token(KEYS, "monitor").await;
+    let foreign = client.token(KEYS, "data").await;
     let bearers = [&token, &dead, &foreign, "x.y.z", ""].map(|token| format!("Bearer {token}"));
     for path in [
         "/monitor/v1/refresh",
@@ -385,10 +391,10 @@ async fn refresh_and_resources_want_a_live_token_of_that_product() {
         "/monitor/v1/echo",
         "/monitor/v1/no-such",
     ] {
-        let response = world.send(Method::GET, path, &[], full("")).await;
+        let response = client.send(Method::GET, path, &[], full("")).await;
         assert_eq!(read(response).await, unauthorized(), "{path}");
         for bearer in &bearers {
-            let response = world
+            let response = client
                 .send(Method::GET, path, &[("authorization", bearer)], full(""))
                 .await;
             assert_eq!(read(response).await, unauthorized(), "{path}");
@@ -396,15 +402,15 @@ async fn refresh_and_resources_want_a_live_token_of_that_product() {
         let bearer = format!("Bearer {live}");
         let twice = [("authorization", &*bearer), ("authorization", &*bearer)];
         assert_eq!(
-            read(world.send(Method::GET, path, &twice, full("")).await).await,
+            read(client.send(Method::GET, path, &twice, full("")).await).await,
             unauthorized()
         );
         let basic = format!("Basic {live}");
-        let response = world
+        let response = client
             .send(Method::GET, path, &[("authorization", &basic)], full(""))
             .await;
         assert_eq!(read(response).await, unauthorized());
-        assert_ne!(world.get(path, &live).await, unauthorized());
+        assert_ne!(client.get(path, &live).await, unauthorized());
     }
     let counts = Counts {
         auth: 4,
@@ -413,20 +419,20 @@ async fn refresh_and_resources_want_a_live_token_of_that_product() {
         unauthorized: 24,
         token: 0,
     };
-    assert_eq!(world.sandbox.counts(), counts);
+    assert_eq!(client.sandbox.counts(), counts);
 }
 
 // ## token
 
 async fn token_for(
-    world: &World,
+    client: &SandboxClient,
     headers: &[(&str, &str)],
     body: &'static str,
 ) -> (StatusCode, Value) {
     let form = ("content-type", "application/x-www-form-urlencoded");
     let headers: Vec<_> = headers.iter().copied().chain([form]).collect();
     read(
-        world
+        client
             .send(Method::POST, "/token", &headers, full(body))
             .await,
     )
@@ -435,7 +441,7 @@ async fn token_for(
 
 #[tokio::test]
 async fn token_exchanges_client_credentials_for_a_token() {
-    let world = World {
+    let client = SandboxClient {
         sandbox: Sandbox::builder().key("a b", "s/t").start().await.unwrap(),
         http: http1(),
     };
@@ -453,7 +459,7 @@ async fn token_exchanges_client_credentials_for_a_token() {
         ),
         (&basic, "grant_type=client_credentials&audience=x", "klaas"),
     ] {
-        let (status, answer) = token_for(&world, headers, body).await;
+        let (status, answer) = token_for(&client, headers, body).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         assert_eq!(
             (&answer["token_type"], &answer["expires_in"]),
@@ -461,14 +467,17 @@ async fn token_exchanges_client_credentials_for_a_token() {
         );
         let token = answer["access_token"].as_str().unwrap();
         assert_eq!(
-            world.get(&format!("/{product}/v1/monitors"), token).await.0,
+            client
+                .get(&format!("/{product}/v1/monitors"), token)
+                .await
+                .0,
             StatusCode::OK
         );
-        assert_eq!(world.get("/data/v1/monitors", token).await, unauthorized());
+        assert_eq!(client.get("/data/v1/monitors", token).await, unauthorized());
     }
-    assert_eq!(world.sandbox.counts().token, 3);
+    assert_eq!(client.sandbox.counts().token, 3);
     // What was sent is not shown.
-    let log = world.sandbox.log();
+    let log = client.sandbox.log();
     assert_eq!(log[0].endpoint(), Some(Endpoint::Token));
     assert!(
         log[0].body().starts_with(b"grant_type")
@@ -478,7 +487,7 @@ async fn token_exchanges_client_credentials_for_a_token() {
 
 #[tokio::test]
 async fn token_errors_are_those_of_the_rfc() {
-    let world = World {
+    let client = SandboxClient {
         sandbox: Sandbox::builder().key("a", "b").start().await.unwrap(),
         http: http1(),
     };
@@ -523,7 +532,7 @@ async fn token_errors_are_those_of_the_rfc() {
             "invalid_scope",
         ),
     ] {
-        let (got, answer) = token_for(&world, headers, body).await;
+        let (got, answer) = token_for(&client, headers, body).await;
         assert_eq!(
             (got.as_u16(), answer["error"].as_str()),
             (status, Some(error)),
@@ -533,29 +542,29 @@ async fn token_errors_are_those_of_the_rfc() {
     let json = [("content-type", "application/json")];
     let body = r#"{"grant_type":"client_credentials"}"#;
     assert_eq!(
-        world
+        client
             .send(Method::POST, "/token", &json, full(body))
             .await
             .status(),
         StatusCode::BAD_REQUEST
     );
-    let response = world.send(Method::GET, "/token", &[], full("")).await;
+    let response = client.send(Method::GET, "/token", &[], full("")).await;
     assert_eq!(
         (response.status(), &response.headers()["allow"]),
         (StatusCode::METHOD_NOT_ALLOWED, &"POST".parse().unwrap())
     );
-    assert_eq!(world.sandbox.live_tokens(), 0);
+    assert_eq!(client.sandbox.live_tokens(), 0);
 }
 
 // ## Resources
 
 #[tokio::test]
 async fn monitors_are_kept_per_customer_and_product() {
-    let world = World::new().await;
-    let ada = world.token(KEYS, "monitor").await;
-    let ada_data = world.token(KEYS, "data").await;
-    let bob = world.token(OTHER_KEYS, "monitor").await;
-    let created = world
+    let client = SandboxClient::new().await;
+    let ada = client.token(KEYS, "monitor").await;
+    let ada_data = client.token(KEYS, "data").await;
+    let bob = client.token(OTHER_KEYS, "monitor").await;
+    let created = client
         .post(
             "/monitor/v1/monitors",
             &ada,
@@ -563,31 +572,31 @@ async fn monitors_are_kept_per_customer_and_product() {
         )
         .await;
     assert_eq!(created, (StatusCode::CREATED, json!({ "id": "monitor-1" })));
-    let created = world
+    let created = client
         .post("/monitor/v1/monitors", &ada, r#"{"name":"two"}"#)
         .await;
     assert_eq!(created, (StatusCode::CREATED, json!({ "id": "monitor-2" })));
 
     let both = json!([{ "name": "one", "id": "monitor-1" }, { "name": "two", "id": "monitor-2" }]);
     let listed = (StatusCode::OK, json!({ "monitors": both }));
-    assert_eq!(world.get("/monitor/v1/monitors", &ada).await, listed);
+    assert_eq!(client.get("/monitor/v1/monitors", &ada).await, listed);
     let none = (StatusCode::OK, json!({ "monitors": [] }));
-    assert_eq!(world.get("/data/v1/monitors", &ada_data).await, none);
-    assert_eq!(world.get("/monitor/v1/monitors", &bob).await, none);
+    assert_eq!(client.get("/data/v1/monitors", &ada_data).await, none);
+    assert_eq!(client.get("/monitor/v1/monitors", &bob).await, none);
 
-    let wrong = world.post("/monitor/v1/monitors", &ada, "[1]").await;
+    let wrong = client.post("/monitor/v1/monitors", &ada, "[1]").await;
     assert_eq!(
         wrong,
         error(400, "Bad Request", "A JSON object is expected")
     );
-    assert_eq!(world.get("/monitor/v1/monitors", &ada).await, listed);
+    assert_eq!(client.get("/monitor/v1/monitors", &ada).await, listed);
 }
 
 #[tokio::test]
 async fn echo_shows_the_request_and_not_the_token() {
-    let world = World::new().await;
-    world.token(KEYS, "monitor").await;
-    let token = world.token(KEYS, "monitor").await;
+    let client = SandboxClient::new().await;
+    client.token(KEYS, "monitor").await;
+    let token = client.token(KEYS, "monitor").await;
     let bearer = format!("bearer {token}");
     let headers = [
         ("x-first", "1"),
@@ -595,7 +604,7 @@ async fn echo_shows_the_request_and_not_the_token() {
         ("x-twice", "2"),
         ("x-twice", "3"),
     ];
-    let response = world
+    let response = client
         .send(
             Method::PATCH,
             "/monitor/v1/echo?a=b&c",
@@ -621,7 +630,7 @@ async fn echo_shows_the_request_and_not_the_token() {
     ]);
     assert_eq!(got, sent.as_array().unwrap());
 
-    let (_, echo) = world
+    let (_, echo) = client
         .post("/monitor/v1/echo", &token, &b"\xff\x00\x1a"[..])
         .await;
     assert_eq!(
@@ -633,13 +642,13 @@ async fn echo_shows_the_request_and_not_the_token() {
 
 #[tokio::test]
 async fn raw_echo_streams() {
-    let world = World::new().await;
-    let token = world.token(KEYS, "monitor").await;
+    let client = SandboxClient::new().await;
+    let token = client.token(KEYS, "monitor").await;
     let bearer = format!("Bearer {token}");
     let (tx, body) = channel();
     tx.send("first").unwrap();
     let headers = [("authorization", &*bearer), ("content-type", "text/x")];
-    let response = soon(world.send(Method::PUT, "/monitor/v1/echo/raw", &headers, body)).await;
+    let response = soon(client.send(Method::PUT, "/monitor/v1/echo/raw", &headers, body)).await;
     assert_eq!(response.headers()[CONTENT_TYPE], "text/x");
     let mut chunks = response.into_body().into_data_stream();
     assert_eq!(soon(chunks.next()).await.unwrap().unwrap(), "first");
@@ -647,29 +656,31 @@ async fn raw_echo_streams() {
     assert_eq!(soon(chunks.next()).await.unwrap().unwrap(), "second");
     drop(tx);
     assert!(soon(chunks.next()).await.is_none());
-    let last = world.sandbox.log().pop().unwrap();
+    let last = client.sandbox.log().pop().unwrap();
     assert_eq!((last.body(), last.body_len()), (&b""[..], 11));
 }
 
 #[tokio::test]
 async fn a_401_does_not_wait_for_the_body() {
-    let world = World::new().await;
+    let client = SandboxClient::new().await;
     let head = "POST /monitor/v1/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n";
-    let mut raw = world.raw(head).await;
+    let mut raw = client.raw(head).await;
     let mut answer = [0; 12];
     soon(raw.read_exact(&mut answer)).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 401");
 
-    assert_eq!(world.sandbox.log()[0].body_len(), 0);
+    assert_eq!(client.sandbox.log()[0].body_len(), 0);
 }
 
 #[tokio::test]
 async fn a_client_still_sending_after_an_early_response_is_served() {
-    let world = World::new().await;
+    let client = SandboxClient::new().await;
     let head = "POST /monitor/v1/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n";
-    let mut raw = world.raw(&format!("{head}{}", "x".repeat(1_000_000))).await;
+    let mut raw = client
+        .raw(&format!("{head}{}", "x".repeat(1_000_000)))
+        .await;
     soon(until(|| {
-        world
+        client
             .sandbox
             .log()
             .iter()
@@ -681,20 +692,20 @@ async fn a_client_still_sending_after_an_early_response_is_served() {
     let mut answer = String::new();
     soon(raw.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
-    assert_eq!(world.sandbox.log()[0].body_len(), 0);
+    assert_eq!(client.sandbox.log()[0].body_len(), 0);
 }
 
 #[tokio::test]
 async fn what_it_does_not_have_is_a_404() {
-    let world = World::new().await;
-    let token = world.token(KEYS, "monitor").await;
-    assert_eq!(world.get("/monitor/v1/links", &token).await, not_found());
+    let client = SandboxClient::new().await;
+    let token = client.token(KEYS, "monitor").await;
+    assert_eq!(client.get("/monitor/v1/links", &token).await, not_found());
     for path in ["/", "/monitor", "/monitor/v2/auth", "/a/b/c/d/v1/auth"] {
-        assert_eq!(world.get(path, &token).await, not_found());
-        assert_eq!(world.sandbox.log().pop().unwrap().endpoint(), None);
+        assert_eq!(client.get(path, &token).await, not_found());
+        assert_eq!(client.sandbox.log().pop().unwrap().endpoint(), None);
     }
     assert_eq!(
-        world.sandbox.counts(),
+        client.sandbox.counts(),
         Counts {
             auth: 1,
             resource: 1,
@@ -703,7 +714,7 @@ async fn what_it_does_not_have_is_a_404() {
     );
     let bearer = format!("Bearer {token}");
     let headers = [("authorization", &*bearer)];
-    let response = world
+    let response = client
         .send(Method::DELETE, "/monitor/v1/monitors", &headers, full(""))
         .await;
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
@@ -714,33 +725,36 @@ async fn what_it_does_not_have_is_a_404() {
 
 #[tokio::test]
 async fn faults_happen_in_order_and_to_their_endpoint_only() {
-    let world = World::new().await;
-    let token = world.sandbox.issue_token(&Product::Monitor);
+    let client = SandboxClient::new().await;
+    let token = client.sandbox.issue_token(&Product::Monitor);
     let bad_gateway = error(502, "Bad Gateway", "The sandbox was told to fail");
     let refused = error(401, "Unauthorized", "The sandbox was told to fail");
-    world.sandbox.fail_next(
+    client.sandbox.fail_next(
         Endpoint::Resource,
         2,
         Fault::status(StatusCode::BAD_GATEWAY),
     );
-    world
+    client
         .sandbox
         .fail_next(Endpoint::Resource, 0, Fault::reset());
-    world.sandbox.fail_next(
+    client.sandbox.fail_next(
         Endpoint::Resource,
         1,
         Fault::status(StatusCode::UNAUTHORIZED),
     );
-    world.sandbox.fail_next(Endpoint::Auth, 9, Fault::reset());
+    client.sandbox.fail_next(Endpoint::Auth, 9, Fault::reset());
     assert_eq!(
-        world.get("/monitor/v1/refresh", &token).await.0,
+        client.get("/monitor/v1/refresh", &token).await.0,
         StatusCode::OK
     );
-    assert_eq!(world.get("/monitor/v1/monitors", &token).await, bad_gateway);
-    assert_eq!(world.get("/monitor/v1/no-such", "x").await, bad_gateway);
-    assert_eq!(world.get("/monitor/v1/monitors", &token).await, refused);
     assert_eq!(
-        world.get("/monitor/v1/monitors", &token).await.0,
+        client.get("/monitor/v1/monitors", &token).await,
+        bad_gateway
+    );
+    assert_eq!(client.get("/monitor/v1/no-such", "x").await, bad_gateway);
+    assert_eq!(client.get("/monitor/v1/monitors", &token).await, refused);
+    assert_eq!(
+        client.get("/monitor/v1/monitors", &token).await.0,
         StatusCode::OK
     );
     let counts = Counts {
@@ -750,14 +764,14 @@ async fn faults_happen_in_order_and_to_their_endpoint_only() {
         unauthorized: 1,
         token: 0,
     };
-    assert_eq!(world.sandbox.counts(), counts);
-    world.sandbox.clear_faults(Endpoint::Auth);
-    world.token(KEYS, "monitor").await;
+    assert_eq!(client.sandbox.counts(), counts);
+    client.sandbox.clear_faults(Endpoint::Auth);
+    client.token(KEYS, "monitor").await;
 }
 
 #[tokio::test]
 async fn faults_with_a_response() {
-    let world = World::new().await;
+    let client = SandboxClient::new().await;
     let date = "Wed, 21 Oct 2015 07:28:00 GMT";
     let busy = Fault::status(StatusCode::TOO_MANY_REQUESTS);
     let html = Fault::body(StatusCode::OK, "text/html", "<h1>").header("x-by", "proxy");
@@ -783,8 +797,8 @@ async fn faults_with_a_response() {
             0,
         ),
     ] {
-        world.sandbox.fail_next(Endpoint::Auth, 1, fault);
-        let response = world
+        client.sandbox.fail_next(Endpoint::Auth, 1, fault);
+        let response = client
             .send(Method::POST, "/monitor/v1/auth", &[], full("{}"))
             .await;
         assert_eq!(response.status(), status);
@@ -811,43 +825,43 @@ async fn faults_with_a_response() {
 
 #[tokio::test]
 async fn a_reset_is_a_reset() {
-    let world = World::new().await;
+    let client = SandboxClient::new().await;
     for request in [
         "GET /monitor/v1/refresh HTTP/1.1\r\nhost: x\r\n\r\n",
         "GET /monitor/v1/refresh HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nunr",
     ] {
-        world
+        client
             .sandbox
             .fail_next(Endpoint::Refresh, 1, Fault::reset());
-        let mut raw = world.raw(request).await;
+        let mut raw = client.raw(request).await;
         let mut answer = Vec::new();
         let error = soon(raw.read_to_end(&mut answer)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         assert!(answer.is_empty());
-        assert_eq!(world.sandbox.log().pop().unwrap().status(), None);
+        assert_eq!(client.sandbox.log().pop().unwrap().status(), None);
     }
-    let world = World {
+    let client = SandboxClient {
         http: h2c(),
-        ..world
+        ..client
     };
-    world
+    client
         .sandbox
         .fail_next(Endpoint::Refresh, 1, Fault::reset());
-    world
+    client
         .try_send(Method::GET, "/monitor/v1/refresh", &[], full(""))
         .await
         .unwrap_err();
-    assert_eq!(world.get("/monitor/v1/refresh", "x").await, unauthorized());
-    assert_eq!(world.sandbox.counts().refresh, 4);
+    assert_eq!(client.get("/monitor/v1/refresh", "x").await, unauthorized());
+    assert_eq!(client.sandbox.counts().refresh, 4);
 }
 
 #[tokio::test]
 async fn a_truncated_response_breaks_off_after_half_of_its_body() {
-    let world = World::new().await;
-    world
+    let client = SandboxClient::new().await;
+    client
         .sandbox
         .fail_next(Endpoint::Refresh, 1, Fault::truncated());
-    let mut raw = world
+    let mut raw = client
         .raw("GET /monitor/v1/refresh HTTP/1.1\r\nhost: x\r\n\r\n")
         .await;
     let mut answer = String::new();
@@ -859,19 +873,19 @@ async fn a_truncated_response_breaks_off_after_half_of_its_body() {
     );
     assert_eq!(body, r#"{"accessToken":"only.half-of-"#);
 
-    let world = World {
+    let client = SandboxClient {
         http: h2c(),
-        ..world
+        ..client
     };
-    world
+    client
         .sandbox
         .fail_next(Endpoint::Refresh, 1, Fault::truncated());
-    let response = world
+    let response = client
         .send(Method::GET, "/monitor/v1/refresh", &[], full(""))
         .await;
     assert_eq!(response.headers()[CONTENT_LENGTH], "59");
     soon(response.into_body().collect()).await.unwrap_err();
-    assert_eq!(world.get("/monitor/v1/refresh", "x").await, unauthorized());
+    assert_eq!(client.get("/monitor/v1/refresh", "x").await, unauthorized());
 }
 
 #[tokio::test]
@@ -883,19 +897,19 @@ async fn never_takes_the_body_in_and_gives_nothing_back() {
         (h2c(), true),
     ] {
         assert_eq!(tasks(), 0);
-        let world = World {
+        let client = SandboxClient {
             http,
-            ..World::new().await
+            ..SandboxClient::new().await
         };
-        world
+        client
             .sandbox
             .fail_next(Endpoint::Resource, 1, Fault::never());
         let (tx, body) = channel();
-        let mut request = Box::pin(world.send(Method::POST, "/monitor/v1/echo", &[], body));
+        let mut request = Box::pin(client.send(Method::POST, "/monitor/v1/echo", &[], body));
         tx.send("some").unwrap();
         let tx = (!whole).then_some(tx);
         let received = async {
-            while world
+            while client
                 .sandbox
                 .log()
                 .last()
@@ -910,7 +924,7 @@ async fn never_takes_the_body_in_and_gives_nothing_back() {
         // The client goes away, and nothing is left of it in the sandbox.
         drop(request);
         drop(tx);
-        let World { sandbox, http } = world;
+        let SandboxClient { sandbox, http } = client;
         drop(http);
         soon(until(|| tasks() == 1)).await;
         assert_eq!(sandbox.log()[0].status(), None);
@@ -928,18 +942,18 @@ async fn never_takes_the_body_in_and_gives_nothing_back() {
 
 #[tokio::test]
 async fn a_response_with_latency_is_overtaken_by_one_without() {
-    let world = World::new().await;
-    world
+    let client = SandboxClient::new().await;
+    client
         .sandbox
         .set_latency(Endpoint::Auth, Duration::from_millis(300));
     let (tx, mut rx) = mpsc::unbounded_channel();
     let slow = async {
-        world.token(KEYS, "monitor").await;
+        client.token(KEYS, "monitor").await;
         tx.send("auth").unwrap();
     };
     let fast = async {
-        soon(until(|| world.sandbox.counts().auth == 1)).await;
-        assert_eq!(world.get("/monitor/v1/echo", "x").await, unauthorized());
+        soon(until(|| client.sandbox.counts().auth == 1)).await;
+        assert_eq!(client.get("/monitor/v1/echo", "x").await, unauthorized());
         tx.send("echo").unwrap();
     };
     tokio::join!(slow, fast);
@@ -953,13 +967,13 @@ async fn a_response_with_latency_is_overtaken_by_one_without() {
 
 #[tokio::test]
 async fn the_log_has_what_came_and_prints_no_secret() {
-    let world = World::new().await;
-    let token = world.token(KEYS, "monitor").await;
-    world
+    let client = SandboxClient::new().await;
+    let token = client.token(KEYS, "monitor").await;
+    client
         .post("/monitor/v1/monitors?x=1", &token, r#"{"a":1}"#)
         .await;
-    world.get("/monitor/v1/refresh", "not-ours").await;
-    let log = world.sandbox.log();
+    client.get("/monitor/v1/refresh", "not-ours").await;
+    let log = client.sandbox.log();
     let seen = |entry: &Recorded| {
         let path = entry.path().to_owned();
         (
@@ -1005,7 +1019,7 @@ async fn the_log_has_what_came_and_prints_no_secret() {
     let keys: Value = serde_json::from_slice(log[0].body()).unwrap();
     assert_eq!(keys, json!({ "accessKey": KEYS.0, "secretKey": KEYS.1 }));
 
-    let printed = format!("{log:?} {:?}", world.sandbox);
+    let printed = format!("{log:?} {:?}", client.sandbox);
     assert!(
         printed.contains("Sensitive") && printed.contains(r#""{\"a\":1}""#),
         "{printed}"
@@ -1013,10 +1027,10 @@ async fn the_log_has_what_came_and_prints_no_secret() {
     for secret in [&token, "not-ours", KEYS.0, KEYS.1] {
         assert!(!printed.contains(secret), "{printed}");
     }
-    world.sandbox.clear_log();
-    assert!(world.sandbox.log().is_empty());
+    client.sandbox.clear_log();
+    assert!(client.sandbox.log().is_empty());
     assert_eq!(
-        world.sandbox.counts(),
+        client.sandbox.counts(),
         Counts {
             auth: 1,
             refresh: 1,
@@ -1038,22 +1052,22 @@ fn bearers(entry: &Recorded) -> Vec<String> {
 
 #[tokio::test]
 async fn it_speaks_h2c() {
-    let world = World {
+    let client = SandboxClient {
         http: h2c(),
-        ..World::new().await
+        ..SandboxClient::new().await
     };
-    let token = world.token(KEYS, "monitor").await;
-    let (status, echo) = world.post("/monitor/v1/echo?q", &token, "over h2").await;
+    let token = client.token(KEYS, "monitor").await;
+    let (status, echo) = client.post("/monitor/v1/echo?q", &token, "over h2").await;
     assert_eq!((status, &echo["body"]), (StatusCode::OK, &json!("over h2")));
     assert_eq!(echo["path"], "/monitor/v1/echo?q");
     assert!(
-        world
+        client
             .sandbox
             .log()
             .iter()
             .all(|entry| entry.version() == Version::HTTP_2)
     );
-    assert_eq!(world.sandbox.log().len(), 2);
+    assert_eq!(client.sandbox.log().len(), 2);
 }
 
 // ## The end
@@ -1129,14 +1143,14 @@ async fn dropped_it_leaves_nothing_behind() {
 #[tokio::test]
 async fn dropped_during_a_request_over_h2_it_leaves_nothing_behind() {
     let before = tasks();
-    let world = World {
+    let client = SandboxClient {
         http: h2c(),
-        ..World::new().await
+        ..SandboxClient::new().await
     };
-    world
+    client
         .sandbox
         .set_latency(Endpoint::Auth, Duration::from_secs(600));
-    let World { sandbox, http } = world;
+    let SandboxClient { sandbox, http } = client;
     let uri = sandbox.api(Product::Monitor).auth_uri().clone();
     let request = tokio::spawn(http.request(Request::post(uri).body(full("{}")).unwrap()));
     soon(until(|| sandbox.counts().auth == 1)).await;

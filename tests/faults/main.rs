@@ -13,10 +13,10 @@ mod road;
 mod rows;
 mod sandbox;
 mod server;
+mod stack;
 mod table;
 mod tls;
 mod wire;
-mod world;
 
 use std::{
     fs,

@@ -10,8 +10,8 @@ use crate::{
     clients::{Client, End, Seen},
     list::{self, Fault, Kind},
     server::Place,
+    stack::{FaultyStack, back_off, landed},
     wire::Wire,
-    world::{World, back_off, landed},
 };
 
 /// A cell of the table.
@@ -112,11 +112,11 @@ pub(crate) fn raw() -> Vec<Row> {
 }
 
 async fn run(fault: Arc<Fault>, place: Place, client: Client) -> Vec<Cell> {
-    let (fault, world) = (&*fault, World::new(&fault, place, client).await);
+    let (fault, stack) = (&*fault, FaultyStack::new(&fault, place, client).await);
     match place {
-        Place::Auth => at_auth(fault, world).await,
-        Place::Refresh => at_refresh(fault, world).await,
-        Place::Api => at_api(fault, world).await,
+        Place::Auth => at_auth(fault, stack).await,
+        Place::Refresh => at_refresh(fault, stack).await,
+        Place::Api => at_api(fault, stack).await,
     }
 }
 
@@ -135,21 +135,21 @@ impl Fault {
 }
 
 /// There is no token yet, the caller waits for it, and every call fails.
-async fn at_auth(fault: &Fault, world: World) -> Vec<Cell> {
-    world.strike(fault, Place::Auth);
-    let (seen, took) = timed(world.ask(&world.layered)).await;
+async fn at_auth(fault: &Fault, stack: FaultyStack) -> Vec<Cell> {
+    stack.strike(fault, Place::Auth);
+    let (seen, took) = timed(stack.ask(&stack.layered)).await;
     let (text, cause) = match token_error(&seen) {
         None => (seen.describe_fine(), String::new()),
         Some(error) => (describe(&error), cause(&error)),
     };
-    let attempts = world.attempts(fault);
-    let [_, refresh, api] = world.calls();
+    let attempts = stack.attempts(fault);
+    let [_, refresh, api] = stack.calls();
     assert_eq!((refresh, api), (0, usize::from(seen.is_fine())));
-    world.heal();
-    back_off(&world.layer).await;
-    world.invalidate().await;
-    let next = world.next(fault, Place::Auth).await;
-    let left = world.leave().await;
+    stack.heal();
+    back_off(&stack.layer).await;
+    stack.invalidate().await;
+    let next = stack.next(fault, Place::Auth).await;
+    let left = stack.leave().await;
     vec![
         Same(text),
         Measured(cause),
@@ -161,17 +161,17 @@ async fn at_auth(fault: &Fault, world: World) -> Vec<Cell> {
 }
 
 /// There is a token, its renewal is due, and fails.
-async fn at_refresh(fault: &Fault, world: World) -> Vec<Cell> {
+async fn at_refresh(fault: &Fault, stack: FaultyStack) -> Vec<Cell> {
     if fault.is_before_the_request() {
-        world.server.one_request_each();
+        stack.server.one_request_each();
     }
-    world.layer.cache().warm_up().await.unwrap();
-    assert_eq!(world.calls(), [1, 0, 0]);
-    world.strike(fault, Place::Refresh);
-    let (seen, took) = timed(world.ask(&world.layered)).await;
+    stack.layer.cache().warm_up().await.unwrap();
+    assert_eq!(stack.calls(), [1, 0, 0]);
+    stack.strike(fault, Place::Refresh);
+    let (seen, took) = timed(stack.ask(&stack.layered)).await;
     assert!(seen.is_fine(), "the caller noticed: {seen:?}");
     let is_denied = matches!(fault.kind, Kind::Rejection(_));
-    let error = landed(&world.layer).await;
+    let error = landed(&stack.layer).await;
     let text = error
         .as_ref()
         .map_or_else(|| "succeeds".to_owned(), describe);
@@ -182,20 +182,20 @@ async fn at_refresh(fault: &Fault, world: World) -> Vec<Cell> {
     };
     let cause = error.as_ref().map_or_else(String::new, cause);
     let reaches = usize::from(!fault.is_before_the_request());
-    assert_eq!(world.calls(), [1 + usize::from(is_denied), reaches, 1]);
-    let generation = || world.layer.cache().snapshot().generation();
+    assert_eq!(stack.calls(), [1 + usize::from(is_denied), reaches, 1]);
+    let generation = || stack.layer.cache().snapshot().generation();
     assert_eq!(generation(), Some(if error.is_some() { 1 } else { 2 }));
     let third = if error.is_some() {
-        third_refresh(fault, &world).await
+        third_refresh(fault, &stack).await
     } else {
         String::new()
     };
     let before = generation().unwrap();
-    world.heal();
-    back_off(&world.layer).await;
-    let next = world.next(fault, Place::Refresh).await;
+    stack.heal();
+    back_off(&stack.layer).await;
+    let next = stack.next(fault, Place::Refresh).await;
     assert_eq!(generation(), Some(before + 1));
-    let left = world.leave().await;
+    let left = stack.leave().await;
     let seen = seen.describe_fine();
     vec![
         Same(seen),
@@ -210,17 +210,17 @@ async fn at_refresh(fault: &Fault, world: World) -> Vec<Cell> {
 
 /// The first refresh has failed, and so does the second. The third goes to `/auth`. No caller
 /// notices.
-async fn third_refresh(fault: &Fault, world: &World) -> String {
+async fn third_refresh(fault: &Fault, stack: &FaultyStack) -> String {
     let mut outcome = None;
     for _ in 0..2 {
-        back_off(&world.layer).await;
-        world.struck_is_gone(fault).await;
-        let seen = world.ask(&world.layered).await;
+        back_off(&stack.layer).await;
+        stack.struck_is_gone(fault).await;
+        let seen = stack.ask(&stack.layered).await;
         assert!(seen.is_fine(), "the caller noticed: {seen:?}");
-        outcome = landed(&world.layer).await;
+        outcome = landed(&stack.layer).await;
     }
     let reaches = usize::from(!fault.is_before_the_request());
-    assert_eq!(world.calls(), [1 + reaches, 2 * reaches, 3]);
+    assert_eq!(stack.calls(), [1 + reaches, 2 * reaches, 3]);
     let Some(error) = outcome else {
         return "succeeds, at `/auth`".to_owned();
     };
@@ -229,25 +229,25 @@ async fn third_refresh(fault: &Fault, world: &World) -> String {
 }
 
 /// There is a fresh token, and the request itself fails: with the layer as without.
-async fn at_api(fault: &Fault, world: World) -> Vec<Cell> {
-    world.layer.cache().warm_up().await.unwrap();
-    world.strike(fault, Place::Api);
+async fn at_api(fault: &Fault, stack: FaultyStack) -> Vec<Cell> {
+    stack.layer.cache().warm_up().await.unwrap();
+    stack.strike(fault, Place::Api);
     let (seen, took);
     let after = if matches!(fault.kind, Kind::Rejection(_)) {
-        (seen, took) = timed(world.ask(&world.layered)).await;
+        (seen, took) = timed(stack.ask(&stack.layered)).await;
         [2, 0, 2]
     } else {
-        let expected = world.ask(&world.bare).await;
-        let [.., calls] = world.calls();
-        (seen, took) = timed(world.ask(&world.layered)).await;
+        let expected = stack.ask(&stack.bare).await;
+        let [.., calls] = stack.calls();
+        (seen, took) = timed(stack.ask(&stack.layered)).await;
         seen.assert_same(&expected);
         [1, 0, 2 * calls]
     };
-    assert_eq!(world.calls(), after);
-    world.heal();
-    let next = world.next(fault, Place::Api).await;
-    assert_eq!(world.calls(), [after[0], 0, after[2] + 1]);
-    let left = world.leave().await;
+    assert_eq!(stack.calls(), after);
+    stack.heal();
+    let next = stack.next(fault, Place::Api).await;
+    assert_eq!(stack.calls(), [after[0], 0, after[2] + 1]);
+    let left = stack.leave().await;
     let cause = seen
         .errors()
         .last()

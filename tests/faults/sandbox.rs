@@ -13,7 +13,7 @@ use crate::{
     clients::{Client, Http, Seen, post},
     road::{Road, To},
     rows::{Cell, Row, Section, describe, timed, token_error},
-    world::{LONG, SHORT, at_once, back_off, landed, left_behind, soon, tasks},
+    stack::{LONG, SHORT, at_once, back_off, landed, left_behind, soon, tasks},
 };
 
 const PLACES: [(Endpoint, &str); 3] = [
@@ -70,7 +70,7 @@ pub(crate) fn rows() -> Vec<Row> {
     rows
 }
 
-struct World {
+struct SandboxStack {
     sandbox: Sandbox,
     bare: Http,
     layered: Http,
@@ -103,7 +103,7 @@ async fn run(
     .build()
     .unwrap();
     let (bare, layered) = (client.bare(&road), client.layered(&road, &layer));
-    let world = World {
+    let stack = SandboxStack {
         sandbox,
         bare,
         layered,
@@ -111,19 +111,19 @@ async fn run(
         is_slow: is_slow && endpoint == Endpoint::Resource,
     };
 
-    let (seen, took, fetch) = world.strike(endpoint, fault).await;
-    world.sandbox.clear_faults(endpoint);
-    back_off(&world.layer).await;
-    let next = world.ask(&world.layered).await;
+    let (seen, took, fetch) = stack.strike(endpoint, fault).await;
+    stack.sandbox.clear_faults(endpoint);
+    back_off(&stack.layer).await;
+    let next = stack.ask(&stack.layered).await;
     assert!(next.is_fine(), "the next request: {next:?}");
-    assert!(landed(&world.layer).await.is_none(), "the next fetch");
-    let World {
+    assert!(landed(&stack.layer).await.is_none(), "the next fetch");
+    let SandboxStack {
         sandbox: _alive,
         bare,
         layered,
         layer,
         ..
-    } = world;
+    } = stack;
     drop((bare, layered, layer));
     // Every connection that the sandbox has is a task.
     let left = left_behind(|| 0, tasks_before).await;
@@ -138,7 +138,7 @@ async fn run(
     ]
 }
 
-impl World {
+impl SandboxStack {
     async fn ask(&self, http: &Http) -> Seen {
         let uri = format!("{}/monitor/v1/echo/raw", self.sandbox.base_url());
         soon(post(http, uri, if self.is_slow { SHORT } else { LONG })).await

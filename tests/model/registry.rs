@@ -167,7 +167,7 @@ impl TokenSource for Source {
     }
 }
 
-struct World {
+struct RegistryRun {
     caches: TokenCaches<u8>,
     background_refresh: bool,
     doors: Arc<Doors>,
@@ -176,7 +176,7 @@ struct World {
     held: Vec<(u64, TokenCache)>,
 }
 
-impl World {
+impl RegistryRun {
     fn make(&self) -> TokenCache {
         let source = Source {
             id: self.reference.made,
@@ -267,7 +267,7 @@ async fn settle() {
 
 fn run(runtime: &Runtime, case: &Case) -> Result<(), TestCaseError> {
     runtime.block_on(async {
-        let mut world = World {
+        let mut state = RegistryRun {
             caches: TokenCaches::new(case.capacity, Duration::from_millis(IDLE)),
             background_refresh: case.background_refresh,
             doors: Arc::default(),
@@ -279,13 +279,13 @@ fn run(runtime: &Runtime, case: &Case) -> Result<(), TestCaseError> {
             held: Vec::new(),
         };
         for (number, op) in case.ops.iter().enumerate() {
-            world.run(op).await.map_err(|fault| {
+            state.run(op).await.map_err(|fault| {
                 TestCaseError::fail(format!("after op {number}, {op:?}: {fault}"))
             })?;
         }
         // What is fetched for nobody ends as well, and keep-alive with it.
-        world.pass(TIMEOUT).await;
-        drop(world);
+        state.pass(TIMEOUT).await;
+        drop(state);
         settle().await;
         Ok::<_, TestCaseError>(())
     })?;

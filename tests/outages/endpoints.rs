@@ -3,12 +3,12 @@
 use crate::{
     Load, Script, TokenCache,
     klavi::{Fault, Klavi, Schedule},
-    secs, world,
+    klavi_and_cache, secs,
 };
 
 /// `/refresh` has a fault for so many hours of one request a second, and `/auth` has none.
 async fn without_refresh(hours: u64, fault: Fault) {
-    let (klavi, cache) = world(
+    let (klavi, cache) = klavi_and_cache(
         Script {
             refresh: Schedule::always(fault),
             ..Script::default()
@@ -75,10 +75,10 @@ async fn case_36_a_throttled_refresh_for_6_hours_fails_no_request() {
     without_refresh(6, Fault::Throttled(300)).await;
 }
 
-/// Refreshes that are due at 1170 s, in a world whose keys are rejected from `from` on.
+/// Refreshes that are due at 1170 s, of a Klavi whose keys are rejected from `from` on.
 fn rejected_keys() -> (Klavi, TokenCache) {
     let rejected = || Schedule::windows([(secs(10), secs(100_000), Fault::Status(401))]);
-    world(
+    klavi_and_cache(
         Script {
             auth: rejected(),
             refresh: rejected(),

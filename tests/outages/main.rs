@@ -27,7 +27,7 @@ fn secs(n: u64) -> Duration {
 }
 
 /// A look-alike of Klavi and a cache over it whose jitter and back-off are all of `draw`.
-fn world(script: Script, draw: f64) -> (Klavi, TokenCache) {
+fn klavi_and_cache(script: Script, draw: f64) -> (Klavi, TokenCache) {
     let klavi = Klavi::new(script);
     let cache = klavi.tokens().randomness(move || draw).build().unwrap();
     (klavi, cache)

@@ -3,7 +3,7 @@
 use crate::{
     Load, Script,
     klavi::{Fault, Schedule},
-    outside, secs, world,
+    klavi_and_cache, outside, secs,
 };
 
 #[tokio::test(start_paused = true)]
@@ -13,7 +13,7 @@ async fn case_45_a_spurious_401_with_idempotent_auth_fails_no_request() {
         spurious: vec![secs(60)],
         ..Script::default()
     };
-    let (klavi, cache) = world(script, 0.5);
+    let (klavi, cache) = klavi_and_cache(script, 0.5);
     let load = Load::seconds(3600);
     let report = load.run(&klavi, &cache).await;
     let resent = klavi.requests().saturating_sub(load.requests);
@@ -42,7 +42,7 @@ async fn case_45_an_api_that_gets_tokens_2_s_late_fails_for_2_s_only() {
         learns_after: secs(2),
         ..Script::default()
     };
-    let (klavi, cache) = world(script, 0.5);
+    let (klavi, cache) = klavi_and_cache(script, 0.5);
     let load = Load::seconds(3600);
     let report = load.run(&klavi, &cache).await;
     let unknown: Vec<_> = klavi
@@ -78,7 +78,7 @@ async fn case_44a_one_spurious_401_in_an_outage_fails_one_request() {
             spurious: vec![secs(10)],
             ..Script::default()
         };
-        let (klavi, cache) = world(script, draw);
+        let (klavi, cache) = klavi_and_cache(script, draw);
         let load = Load::seconds(30);
         let report = load.run(&klavi, &cache).await;
         let calls = klavi.counts();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Load, Script, outside, secs, world};
+use crate::{Load, Script, klavi_and_cache, outside, secs};
 
 /// One refill of the budget, and what a request takes: 45 ms at the API twice, and 50 ms at
 /// `/auth`.
@@ -15,7 +15,7 @@ async fn poisoned(every: u64) -> (usize, usize, String) {
     let revocations: Vec<_> = (0..10)
         .map(|n| secs(73) + Duration::from_millis(113_700) * n)
         .collect();
-    let (klavi, cache) = world(
+    let (klavi, cache) = klavi_and_cache(
         Script {
             revocations: revocations.clone(),
             ..Script::default()
@@ -63,7 +63,7 @@ async fn case_41_47_a_401_path_every_1_s_costs_at_most_one_refill() {
 async fn case_47_a_row_of_revocations_heals_within_one_refill() {
     let revocations: Vec<_> = (10..20).map(secs).collect();
     let last = secs(19);
-    let (klavi, cache) = world(
+    let (klavi, cache) = klavi_and_cache(
         Script {
             revocations,
             ..Script::default()

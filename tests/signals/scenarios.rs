@@ -24,12 +24,12 @@ use crate::{
     support::{
         LoggedSource, ManualSource, ScriptedSource,
         api::{Api, get, ok, status},
-        call, pass, rejected, reset, secs, settle, token,
+        call, layer_of, pass, rejected, reset, secs, settle, token,
     },
 };
 
-fn layer(lines: &Lines, source: impl klavi_auth::TokenSource) -> KlaviAuthLayer {
-    KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), lines.cache(source))
+fn observed_layer(lines: &Lines, source: impl klavi_auth::TokenSource) -> KlaviAuthLayer {
+    layer_of(lines.cache(source))
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn case_62_a_failed_refresh_warns_once_and_counts_callers() {
 fn case_62_requests_served_while_failing_are_counted() {
     let (lines, ..) = hear(|lines| async move {
         let source = LoggedSource::new(|n| if n == 1 { token("t1") } else { rejected() });
-        let service = layer(&lines, source).layer(Api::accepting(|_| true));
+        let service = observed_layer(&lines, source).layer(Api::accepting(|_| true));
         service.clone().oneshot(get("/monitor/x")).await.unwrap();
         pass(secs(1170)).await;
         for _ in 0..3 {
@@ -210,7 +210,7 @@ fn case_62_a_timeout_and_a_panic_are_failures() {
 #[test]
 fn case_62_a_401_is_a_rejection_a_fetch_and_a_resend() {
     let (lines, ..) = hear(|lines| async move {
-        let service = layer(&lines, ScriptedSource::tokens())
+        let service = observed_layer(&lines, ScriptedSource::tokens())
             .layer(Api::accepting(|seen| seen == "Bearer t2"));
         assert_eq!(
             service.oneshot(get("/monitor/x")).await.unwrap().status(),
@@ -230,7 +230,7 @@ fn case_62_a_401_is_a_rejection_a_fetch_and_a_resend() {
 fn case_62_only_the_first_401_of_a_token_is_its_rejection() {
     let (lines, counts, _) = hear(|lines| async move {
         let source = ManualSource::default();
-        let layer = layer(&lines, source.clone());
+        let layer = observed_layer(&lines, source.clone());
         let all_sent = Arc::new(Barrier::new(10));
         let service = layer.layer(Api::new(move |seen| {
             let all_sent = all_sent.clone();
@@ -271,7 +271,7 @@ fn case_62_a_skipped_resend_says_why() {
     let nobody = || Api::new(|_| ready(status(401, "no")));
 
     let (lines, ..) = hear(|lines| async move {
-        layer(&lines, ScriptedSource::tokens())
+        observed_layer(&lines, ScriptedSource::tokens())
             .layer(nobody())
             .oneshot(get("/monitor/x"))
             .await
@@ -280,7 +280,7 @@ fn case_62_a_skipped_resend_says_why() {
     assert_eq!(given_up(lines), ["g2 rejected_again"]);
 
     let (lines, ..) = hear(|lines| async move {
-        let layer = layer(&lines, ScriptedSource::tokens());
+        let layer = observed_layer(&lines, ScriptedSource::tokens());
         layer
             .clone()
             .send_once()
@@ -300,7 +300,7 @@ fn case_62_a_skipped_resend_says_why() {
             Ok::<_, klavi_auth::BoxError>(unauthorized.unwrap())
         });
         let too_long = get("/monitor/x").map(|_| axum::body::Body::from("12345"));
-        layer(&lines, ScriptedSource::tokens())
+        observed_layer(&lines, ScriptedSource::tokens())
             .replay_with(axum::body::Body::new)
             .replay_limit(4)
             .layer(reject)
@@ -312,7 +312,7 @@ fn case_62_a_skipped_resend_says_why() {
 
     let (lines, ..) = hear(|lines| async move {
         let source = LoggedSource::new(|n| if n == 1 { token("t1") } else { rejected() });
-        layer(&lines, source)
+        observed_layer(&lines, source)
             .layer(nobody())
             .oneshot(get("/monitor/x"))
             .await
@@ -364,7 +364,7 @@ fn case_62_a_resend_that_fails_after_the_401_says_why_too() {
             times: times(),
             at_second: |_: &mut Context<'_>| Poll::Ready(Err("gone".into())),
         };
-        let layer = layer(&lines, ScriptedSource::tokens());
+        let layer = observed_layer(&lines, ScriptedSource::tokens());
         layer.cache().warm_up().await.unwrap();
         layer
             .layer(inner)
@@ -384,7 +384,7 @@ fn case_62_a_resend_that_fails_after_the_401_says_why_too() {
                 rejected()
             }
         });
-        let layer = layer(&lines, source);
+        let layer = observed_layer(&lines, source);
         let tokens = layer.cache().clone();
         tokens.warm_up().await.unwrap();
         let lose = move |_: &mut Context<'_>| {
@@ -422,7 +422,7 @@ fn case_62_a_resend_that_fails_after_the_401_says_why_too() {
                 rejected()
             }
         });
-        let layer = layer(&lines, source);
+        let layer = observed_layer(&lines, source);
         let tokens = layer.cache().clone();
         tokens.warm_up().await.unwrap();
         let fetch = Arc::new(Mutex::new(None));
@@ -461,8 +461,8 @@ fn case_62_a_resend_that_fails_after_the_401_says_why_too() {
 #[test]
 fn case_62_401s_over_budget_warn_once_and_are_counted() {
     let (lines, counts, log) = hear(|lines| async move {
-        let service =
-            layer(&lines, ScriptedSource::tokens()).layer(Api::new(|_| ready(status(401, "no"))));
+        let service = observed_layer(&lines, ScriptedSource::tokens())
+            .layer(Api::new(|_| ready(status(401, "no"))));
         for _ in 0..10 {
             assert_eq!(
                 service

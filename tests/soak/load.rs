@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     chance::Chance,
+    stack::{CUSTOMERS, Face, Seen, SoakStack},
     tally::Tally,
-    world::{CUSTOMERS, Face, Seen, World},
 };
 
 /// Longer than everything that the layer may wait for.
@@ -23,7 +23,7 @@ const KEPT: usize = 64 * 1024;
 const MONITORS: &str = "/monitor/v1/monitors";
 
 pub(crate) struct Caller {
-    pub(crate) world: Arc<World>,
+    pub(crate) stack: Arc<SoakStack>,
     pub(crate) tally: Arc<Tally>,
     pub(crate) chance: Chance,
 }
@@ -75,7 +75,7 @@ impl Caller {
     }
 
     async fn token(&mut self) {
-        match timeout(STUCK, self.world.auth.cache().get()).await {
+        match timeout(STUCK, self.stack.auth.cache().get()).await {
             Ok(Ok(token)) if !token.expose().is_empty() => self.tally.count("token: right"),
             Ok(Err(error)) if error.is_no_token() => self.tally.count("token: none to be had"),
             other => self.tally.wrong(format!("get() gave {other:?}")),
@@ -132,7 +132,7 @@ impl Caller {
     }
 
     async fn send(&self, op: &Op) -> Result<Seen, BoxError> {
-        self.world
+        self.stack
             .send(op.face, op.method.clone(), &op.path, op.id, &op.chunks)
             .await
     }

@@ -17,8 +17,8 @@ mod load;
     reason = "the gateway's `main` uses more of it"
 )]
 mod proxy;
+mod stack;
 mod tally;
-mod world;
 
 use std::{collections::BTreeMap, env, sync::Arc, time::Duration};
 
@@ -27,12 +27,12 @@ use chaos::{Chaos, Ordered};
 use gauge::{Meter, Sample, sockets, trend};
 use klavi_auth::sandbox::Sandbox;
 use load::Caller;
+use stack::SoakStack;
 use tally::Tally;
 use tokio::{
     runtime::{Builder, Runtime},
     time::{Instant, sleep, sleep_until, timeout},
 };
-use world::World;
 
 const CALLERS: u64 = 16;
 const SAMPLES: u32 = 60;
@@ -82,25 +82,25 @@ fn shift(name: &str, runtime: Runtime, one_thread: bool, length: Duration, seed:
         sockets()
     });
     let tally = Arc::new(Tally::default());
-    let (world, started) = meter.run(|| {
+    let (stack, started) = meter.run(|| {
         runtime.block_on(async {
-            let world = World::start(Arc::clone(&tally)).await;
-            world.furnish().await;
-            (Arc::new(world), Instant::now())
+            let stack = SoakStack::start(Arc::clone(&tally)).await;
+            stack.furnish().await;
+            (Arc::new(stack), Instant::now())
         })
     });
     let until = started + length;
     let (chaos, callers) = meter.run(|| {
         runtime.block_on(async {
             let chaos = Chaos {
-                sandbox: world.sandbox.clone(),
-                tokens: world.auth.cache().clone(),
+                sandbox: stack.sandbox.clone(),
+                tokens: stack.auth.cache().clone(),
                 chance: Chance::new(seed, 0),
                 tally: Arc::clone(&tally),
                 ordered: Ordered::new(),
             };
             let callers: Vec<_> = (1..=CALLERS)
-                .map(|who| tokio::spawn(caller(&world, &tally, seed, who).run(until)))
+                .map(|who| tokio::spawn(caller(&stack, &tally, seed, who).run(until)))
                 .collect();
             (tokio::spawn(chaos.run(until)), callers)
         })
@@ -122,14 +122,14 @@ fn shift(name: &str, runtime: Runtime, one_thread: bool, length: Duration, seed:
                     .unwrap();
             }
             let ordered = chaos.await.unwrap();
-            calm(&world, &tally, seed).await;
-            tally.look_at_log(&world.sandbox);
-            (ordered, world.sandbox.counts().unauthorized)
+            calm(&stack, &tally, seed).await;
+            tally.look_at_log(&stack.sandbox);
+            (ordered, stack.sandbox.counts().unauthorized)
         })
     });
     let took = meter.run(|| runtime.block_on(async { started.elapsed() }));
-    let world = Arc::into_inner(world).expect("nobody else has it");
-    meter.run(|| runtime.block_on(world.stop()));
+    let stack = Arc::into_inner(stack).expect("nobody else has it");
+    meter.run(|| runtime.block_on(stack.stop()));
     meter.run(|| runtime.block_on(the_end(&runtime, before)));
     let end = meter.sample(runtime.handle(), 0);
     meter.run(|| drop(runtime));
@@ -156,27 +156,27 @@ fn shift(name: &str, runtime: Runtime, one_thread: bool, length: Duration, seed:
     );
 }
 
-fn caller(world: &Arc<World>, tally: &Arc<Tally>, seed: u64, who: u64) -> Caller {
+fn caller(stack: &Arc<SoakStack>, tally: &Arc<Tally>, seed: u64, who: u64) -> Caller {
     Caller {
-        world: Arc::clone(world),
+        stack: Arc::clone(stack),
         tally: Arc::clone(tally),
         chance: Chance::new(seed, who),
     }
 }
 
 /// Once the last `Retry-After` and back-off are over, every face works again.
-async fn calm(world: &Arc<World>, tally: &Arc<Tally>, seed: u64) {
+async fn calm(stack: &Arc<SoakStack>, tally: &Arc<Tally>, seed: u64) {
     sleep(REMEMBERED + Duration::from_secs(1)).await;
     // The gateway has the default back-off and budget, 30 s both, and is asked until it is well.
     let healthy = async {
-        while !world.gateway_is_well().await {
+        while !stack.gateway_is_well().await {
             sleep(Duration::from_millis(50)).await;
         }
     };
     timeout(PATIENCE * 3, healthy)
         .await
         .expect("the gateway has a token again");
-    caller(world, tally, seed, CALLERS + 1).check_calm().await;
+    caller(stack, tally, seed, CALLERS + 1).check_calm().await;
 }
 
 async fn the_end(runtime: &Runtime, before: Option<u64>) {
@@ -229,12 +229,12 @@ fn bounded(name: &str, ordered: &Ordered, tally: &Tally, took: Duration) {
     let seconds = took.as_secs_f64();
     // The common cache and the gateway's all the time, and of the customers' as many as there is
     // room for.
-    let caches = 2.0 + world::ROOM as f64;
+    let caches = 2.0 + stack::ROOM as f64;
     // A token of 1 s is renewed after 650 ms at the earliest.
     let ends = caches * seconds / 0.65 + tally.caches_made() as f64;
     // With half of the jitter, the budget refills in nine tenths of its time.
-    let refill = 0.9 * world::BUDGET.1.as_secs_f64();
-    let believed = caches * f64::from(world::BUDGET.0) * (seconds / refill + 1.0);
+    let refill = 0.9 * stack::BUDGET.1.as_secs_f64();
+    let believed = caches * f64::from(stack::BUDGET.0) * (seconds / refill + 1.0);
     // A 401 while `/auth` must be left alone takes nothing from the budget.
     let free = ["403", "400", "429", "503"]
         .map(|status| sum(&format!("Auth: {status}")))

@@ -32,7 +32,7 @@ where
 }
 
 /// A layer that may renew as often as it takes.
-fn layer(sandbox: &Sandbox) -> KlaviAuthLayer {
+fn ample_layer(sandbox: &Sandbox) -> KlaviAuthLayer {
     KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
         .transport(http::<Full<Bytes>>(Version::HTTP_11))
         .budget(
@@ -93,7 +93,7 @@ async fn expect<S, B, A>(
 async fn whole_bodies(version: Version) {
     for seed in 1..=5 {
         let sandbox = Sandbox::start().await.unwrap();
-        let klavi = layer(&sandbox).layer(http::<Full<Bytes>>(version));
+        let klavi = ample_layer(&sandbox).layer(http::<Full<Bytes>>(version));
         expect(&sandbox, seed, version, klavi, |body| {
             Full::new(body.clone())
         })
@@ -104,7 +104,7 @@ async fn whole_bodies(version: Version) {
 async fn streams(version: Version) {
     for seed in 1..=5 {
         let sandbox = Sandbox::start().await.unwrap();
-        let klavi = layer(&sandbox)
+        let klavi = ample_layer(&sandbox)
             .replay_with(Stream::new)
             .layer(http(version));
         expect(&sandbox, seed, version, klavi, in_pieces).await;

@@ -59,7 +59,7 @@ pub(crate) struct Seen {
     pub(crate) body: Result<Bytes, BoxError>,
 }
 
-pub(crate) struct World {
+pub(crate) struct SoakStack {
     pub(crate) sandbox: Sandbox,
     pub(crate) auth: KlaviAuthLayer,
     http1: KlaviAuth<Http<Whole>>,
@@ -101,7 +101,7 @@ fn keys(customer: usize) -> (String, String) {
     )
 }
 
-impl World {
+impl SoakStack {
     pub(crate) async fn start(tally: Arc<Tally>) -> Self {
         let mut builder = Sandbox::builder().token_lifetime(Duration::from_secs(2));
         for (access, secret) in (0..CUSTOMERS).map(keys) {

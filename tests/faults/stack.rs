@@ -23,7 +23,7 @@ pub(crate) const SHORT: Duration = Duration::from_secs(1);
 /// Far beyond anything: who comes this far hangs.
 pub(crate) const LONG: Duration = Duration::from_secs(40);
 
-pub(crate) struct World {
+pub(crate) struct FaultyStack {
     pub(crate) server: Server,
     pub(crate) bare: Http,
     pub(crate) layered: Http,
@@ -39,7 +39,7 @@ pub(crate) struct World {
     tasks_before: usize,
 }
 
-impl World {
+impl FaultyStack {
     pub(crate) async fn new(fault: &Fault, place: Place, client: Client) -> Self {
         let (server, elsewhere) = (Server::start().await, Server::start().await);
         let refuser = TcpSocket::new_v4().unwrap();
