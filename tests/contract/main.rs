@@ -14,3 +14,4 @@ mod f_unauthorized;
 mod g_bodies;
 mod h_scope;
 mod i_signals;
+mod index;
