@@ -90,7 +90,7 @@ impl Acquire {
     }
 
     fn too_many_flights(&self) -> Error {
-        let cause = Error::interrupted("several fetches in a row left no token that could be used");
+        let cause = Error::interrupted("several fetches in a row brought no usable token");
         self.core.state.lock().without_token(Instant::now(), cause)
     }
 }

@@ -106,7 +106,7 @@ impl Current {
         }
         if schedule.expires_at - expires_at < new.lifetime() / EXTENSION {
             return Err(Error::invalid_response(
-                "the new access token is the current one, no longer",
+                "the new access token is the current one and expires no later",
             ));
         }
         Ok(self.token.generation())

@@ -61,7 +61,7 @@ impl Kind {
             }
             Self::KeysRejected => "the access key and secret key were rejected",
             Self::KeysNeeded => {
-                "the bearer can no longer be renewed: an access key and a secret key are needed"
+                "the bearer can no longer be refreshed: an access key and a secret key are needed"
             }
             Self::BadRequest => "the token call was rejected as a bad request",
             Self::Throttled => "the token endpoint asks for fewer calls",
@@ -70,7 +70,7 @@ impl Kind {
             Self::Transport => "the token endpoint",
             Self::InvalidResponse(message) | Self::Interrupted(message) => message,
             Self::OverBudget => {
-                "too many tokens were rejected in a short time, no further one is fetched"
+                "too many tokens were rejected in a short time: none is fetched until some time has passed"
             }
             Self::InsecureUri => "the request would carry the access token over plain http",
             Self::TooManyHeaders => "the request has too many headers to add the access token",

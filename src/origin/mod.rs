@@ -66,10 +66,10 @@ impl Origin {
         self.secure == target.secure && self.port == target.port && self.same_host(target)
     }
 
-    /// Whether the URI has this origin in its most common spelling. A fast path: `contains` is true
+    /// Whether the URI spells this origin in the usual way. The fast path: `contains` is true
     /// too whenever this is.
     #[inline]
-    pub(crate) fn contains_at_a_glance(&self, uri: &Uri) -> bool {
+    pub(crate) fn matches_spelling(&self, uri: &Uri) -> bool {
         uri.scheme() == Some(&self.scheme())
             && uri
                 .authority()

@@ -83,7 +83,7 @@ impl Scope {
     /// origin.
     #[inline]
     pub(crate) fn destination<'a>(&self, uri: &'a Uri) -> Destination<'a> {
-        if self.api.contains_at_a_glance(uri) {
+        if self.api.matches_spelling(uri) {
             Destination::Api
         } else {
             Destination::of(uri)

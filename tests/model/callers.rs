@@ -486,11 +486,9 @@ pub(crate) fn describe_cause(cause: &Cause) -> String {
         Cause::FlightLost => "the runtime of the fetch is gone or stands still".to_owned(),
         Cause::TimedOut => "fetching the token timed out".to_owned(),
         Cause::OverBudget { free_in } => {
-            let what = "too many tokens were rejected in a short time, no further one is fetched";
+            let what = "too many tokens were rejected in a short time: none is fetched until some time has passed";
             format!("{what}{}", wait(free_in))
         }
-        Cause::TooManyFlights => {
-            "several fetches in a row left no token that could be used".to_owned()
-        }
+        Cause::TooManyFlights => "several fetches in a row brought no usable token".to_owned(),
     }
 }

@@ -307,7 +307,7 @@ impl Cache {
                 return Err("the new access token ends before the current one");
             }
             if same && end < token.end + life / 10 {
-                return Err("the new access token is the current one, no longer");
+                return Err("the new access token is the current one and expires no later");
             }
             if same {
                 generation = token.generation;

@@ -67,7 +67,7 @@ async fn case_22_an_expired_bearer_is_an_error_that_asks_for_keys() {
                     chain(&error),
                     [
                         "the access token has expired and no new one could be fetched",
-                        "the bearer can no longer be renewed: an access key and a secret key are needed",
+                        "the bearer can no longer be refreshed: an access key and a secret key are needed",
                     ]
                 );
             }
