@@ -51,7 +51,7 @@ fn respond(request: Request<Body>) -> impl Future<Output = Result<Response<()>, 
     std::future::ready(Ok(Response::new(())))
 }
 
-/// Readies and calls the service and polls the answer, as a caller does.
+/// Readies and calls the service and polls the response, as a caller does.
 fn call<S>(service: &mut S, request: Request<Body>)
 where
     S: Service<Request<Body>, Response = Response<()>, Error = BoxError>,

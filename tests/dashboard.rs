@@ -50,7 +50,7 @@ async fn state(dashboard: &Dashboard) -> Value {
     serde_json::from_str(&get(dashboard, "/state").await.1).unwrap()
 }
 
-/// A recorder of which nobody in the process knows.
+/// A recorder that nothing else in the process knows.
 fn silent() -> PrometheusHandle {
     PrometheusBuilder::new().build_recorder().handle()
 }

@@ -1,4 +1,4 @@
-//! The gateway of the examples: what it says of itself, what callers are told when there is no
+//! The gateway of the examples: what it says of itself, what callers get when there is no
 //! token, and its end.
 #![cfg(feature = "sandbox")]
 
@@ -48,7 +48,7 @@ async fn healthz_follows_the_state_of_the_cache() {
     );
     let front = Front::before(sandbox).await;
     until(|| front.sandbox.counts().auth == 1).await;
-    // The answer to the call is on its way.
+    // The response to the call is on its way.
     let (code, report) = soon(async {
         loop {
             let (code, report) = front.healthz().await;
@@ -199,7 +199,7 @@ async fn case_44_a_rejected_token_is_no_401_to_the_gateways_callers() {
             (40..=100).contains(&retry_after.unwrap()),
             "{retry_after:?}"
         );
-        // Klavi is asked each time: nobody else can say whether the token is dead.
+        // Klavi is called each time: nothing else can say whether the token is dead.
         assert_eq!(
             (front.sandbox.counts().auth, front.sandbox.counts().resource),
             (2, resource_calls)

@@ -26,7 +26,7 @@ fn post(body: Own) -> Request<Own> {
     Request::post("/monitor/x").body(body).unwrap()
 }
 
-/// Readies and calls the service and polls the answer, as a caller does.
+/// Readies and calls the service and polls the response, as a caller does.
 fn allocations<S, B>(service: &mut S, body: B) -> u64
 where
     S: Service<Request<B>, Response = Response<()>, Error = BoxError>,
@@ -171,7 +171,7 @@ async fn the_recordings_memory_is_freed_with_the_response() {
                 3,
                 "recorded as long as there may be a 401"
             );
-            // The body outlives the answer, as in a connection's task.
+            // The body outlives the response, as in a connection's task.
             *kept.lock().unwrap() = Some(request.into_body());
             ok("fine")
         }

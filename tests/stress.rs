@@ -240,7 +240,7 @@ struct Newest {
     /// The number in the token that is taken.
     number: AtomicUsize,
     rejected: AtomicUsize,
-    /// So many must have come with the token of before, ere they are answered.
+    /// This many must have arrived with the older token before they get their responses.
     together: Option<Barrier>,
 }
 
@@ -269,7 +269,7 @@ impl Newest {
 /// API had, and how many 401 it gave.
 fn revocations(rounds: usize, together: bool) -> (usize, usize) {
     let source = Counting::default();
-    // No token is refused for nothing, so that no budget is needed.
+    // No token is rejected without cause, so that no budget is needed.
     let cache = TokenCache::builder(source.clone())
         .budget(
             Budget::default()

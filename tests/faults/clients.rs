@@ -99,7 +99,7 @@ fn hyper_h2(road: &Road) -> Hyper {
         .build(Connector::new(road.clone()))
 }
 
-/// Follows up to ten redirects, which is what reqwest does unless it is told otherwise.
+/// Follows up to ten redirects, which is what reqwest does unless it is configured otherwise.
 fn follower(road: &Road) -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
@@ -192,7 +192,7 @@ pub(crate) enum End {
 }
 
 impl Seen {
-    /// The answer that the server gives if nothing goes wrong.
+    /// The response that the server gives if nothing goes wrong.
     pub(crate) fn is_fine(&self) -> bool {
         self.status == Some(StatusCode::OK) && matches!(self.end, End::Whole) && self.body == FINE
     }
@@ -208,7 +208,7 @@ impl Seen {
             .collect()
     }
 
-    /// As the table has it, of an answer that must be a good one.
+    /// As the table has it, of a response that must be a good one.
     pub(crate) fn describe_fine(&self) -> String {
         assert!(self.is_fine(), "{self:?}");
         "200".to_owned()

@@ -10,18 +10,18 @@ use crate::wire::Wire;
 pub(crate) struct Fault {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
-    /// Nothing but a time-out ends it, at the token endpoints and for a caller.
+    /// Nothing but a timeout ends it, at the token endpoints and for a caller.
     pub(crate) is_slow: bool,
 }
 
 pub(crate) enum Kind {
-    /// In place of the answer to a request.
+    /// In place of the response to a request.
     Wire(Wire),
     /// In place of the server's part in the TLS handshake.
     Tls(Wire),
-    /// As the answer to a request, by a client that decompresses.
+    /// As the response to a request, by a client that decompresses.
     Compressed(Wire),
-    /// In place of the answer to the first request, which turns the token down.
+    /// In place of the response to the first request, which rejects the token.
     Rejection(Wire),
     /// A redirect to another server, or in circles at the API.
     Redirect(u16),
@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     NoNameServer,
 }
 
-/// A good answer of a token endpoint, and one that the API can give as well.
+/// A good response of a token endpoint, and one that the API can give as well.
 const BODY: &str = r#"{"accessToken":"token-0","expireIn":1800}"#;
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
 const MIB: usize = 1024 * 1024;
@@ -359,7 +359,7 @@ fn length(len: usize) -> String {
     format!("content-length: {len}")
 }
 
-/// An answer that is as it should be, if `head` is.
+/// A response that is as it should be, if `head` is.
 fn whole(head: &str, body: &str) -> Bytes {
     bytes(format!("{head}{}\r\n\r\n{body}", length(body.len())))
 }

@@ -31,7 +31,7 @@ pub(crate) enum To {
     Tls(SocketAddr),
     /// The name does not exist.
     Nowhere,
-    /// The name server does not answer.
+    /// The name server does not respond.
     Silence,
 }
 

@@ -160,7 +160,7 @@ async fn at_auth(fault: &Fault, stack: FaultyStack) -> Vec<Cell> {
     ]
 }
 
-/// There is a token, its renewal is due, and fails.
+/// There is a token, its refresh is due, and fails.
 async fn at_refresh(fault: &Fault, stack: FaultyStack) -> Vec<Cell> {
     if fault.is_before_the_request() {
         stack.server.one_request_each();
@@ -302,7 +302,7 @@ pub(crate) fn token_error(seen: &Seen) -> Option<Error> {
     Some(error.clone())
 }
 
-/// What is to be told of an error without looking at its text.
+/// What an error must say, apart from its text.
 pub(crate) fn describe(error: &Error) -> String {
     let kinds = [
         ("is_transport", error.is_transport()),

@@ -1,4 +1,4 @@
-//! A server by hand, over raw TCP: good answers, and whatever else was ordered.
+//! A server by hand, over raw TCP: good responses, and whatever else was ordered.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -39,7 +39,7 @@ struct State {
     calls: Mutex<Vec<(Place, usize)>>,
     accepted: AtomicUsize,
     open: Mutex<HashSet<usize>>,
-    /// The connections on which something else than a good answer went out.
+    /// The connections on which something else than a good response went out.
     struck: Mutex<HashSet<usize>>,
     issued: AtomicUsize,
 }
@@ -91,7 +91,7 @@ impl Server {
         self.state.orders().tls = Some(wire);
     }
 
-    /// Closes each connection after one good answer, so that the next request needs a new one.
+    /// Closes each connection after one good response, so that the next request needs a new one.
     pub(crate) fn one_request_each(&self) {
         self.state.orders().one_request_each = true;
     }

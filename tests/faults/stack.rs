@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long one token call may take where only that ends it, and how long a caller waits for the
-/// API there. Not shorter: whatever is to be answered is answered within this time.
+/// API there. Not shorter: every response comes within this time.
 pub(crate) const SHORT: Duration = Duration::from_secs(1);
 
 /// Far beyond anything: who comes this far hangs.
@@ -32,7 +32,7 @@ pub(crate) struct FaultyStack {
     elsewhere: Server,
     to_tokens: Road,
     to_api: Road,
-    /// Bound to its port, so that nobody else is, and not listening.
+    /// Bound to its port, so that nothing else is, and not listening.
     refuser: TcpSocket,
     base: &'static str,
     patience: Duration,
@@ -61,7 +61,7 @@ impl FaultyStack {
             Kind::Compressed(_) => builder.transport(decompressing(&to_tokens)),
             _ => client.transport(&to_tokens, builder),
         };
-        // No back-off, so that the next request after a failure asks again.
+        // No backoff, so that the next request after a failure asks again.
         let builder = builder.randomness(|| 0.0);
         let builder = if place == Place::Refresh {
             builder.refresh_policy(at_once())
@@ -233,7 +233,7 @@ pub(crate) async fn back_off(layer: &KlaviAuthLayer) {
     until(|| layer.cache().snapshot().retry_in().is_none()).await;
 }
 
-/// A renewal is due as soon as there is a token.
+/// A refresh is due as soon as there is a token.
 pub(crate) fn at_once() -> RefreshPolicy {
     RefreshPolicy::default().jitter(0.0).refresh_after(1e-9)
 }

@@ -1,4 +1,4 @@
-//! What the server plays instead of a good answer, byte by byte.
+//! What the server plays instead of a good response, byte by byte.
 
 use std::{io, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio::{
     time::sleep,
 };
 
-/// What goes over the wire in place of an answer.
+/// What goes over the wire in place of a response.
 #[derive(Clone, Debug)]
 pub(crate) enum Wire {
     /// These bytes, and the connection stays open for further requests.

@@ -1,4 +1,4 @@
-//! An answer of a token endpoint, written down as text that a fuzzer can change.
+//! A response of a token endpoint, written down as text that a fuzzer can change.
 //!
 //! ```text
 //! 429                     the status; 200 if it is none
@@ -89,7 +89,7 @@ impl Answer {
     }
 }
 
-/// The body of an answer, on its way.
+/// The body of a response, on its way.
 pub(crate) struct Pieces(Answer);
 
 impl Body for Pieces {

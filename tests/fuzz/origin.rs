@@ -355,8 +355,8 @@ thread_local! {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
 }
 
-/// Sends to a service that answers 401 to everything, and says what it saw; a 401 from a foreign
-/// place starts nothing.
+/// Sends to a service that responds with 401 to everything, and says what it saw; a 401 from a
+/// foreign place starts nothing.
 fn send(layer: &KlaviAuthLayer<SendOnce>, uri: &Uri) -> Outcome {
     let seen = Seen::default();
     let inner = {

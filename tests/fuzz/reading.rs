@@ -1,4 +1,4 @@
-//! What an answer means: the contract read a second time, so that two readings can be compared.
+//! What a response means: the contract read a second time, so that two readings can be compared.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -37,7 +37,7 @@ pub(crate) struct Refusal {
     pub(crate) wait: Option<Wait>,
 }
 
-/// What the answer says, and what must not be shown of it.
+/// What the response says, and what must not be shown of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     text: String,

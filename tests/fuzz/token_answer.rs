@@ -1,8 +1,8 @@
-//! Any answer of the token endpoints, given to a source through its transport: what the caller gets
-//! must be what [`reading`](super::reading) says, and nothing secret may be in an error.
+//! Any response of the token endpoints, given to a source through its transport: what the caller
+//! gets must be what [`reading`](super::reading) says, and nothing secret may be in an error.
 //!
 //! An input is a line, `keys`, `live` or `bearer`, that says how the source comes to ask, and
-//! answers in the order of the calls, with a line `%%` between them. The last one goes on.
+//! responses in the order of the calls, with a line `%%` between them. The last one goes on.
 
 use std::{
     collections::HashSet,
@@ -37,7 +37,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 enum Way {
     /// The first token, for keys.
     Keys,
-    /// The renewal of a live token, with keys to fall back on.
+    /// The refresh of a live token, with keys to fall back on.
     Live,
     /// The same without keys.
     Bearer,
@@ -120,7 +120,7 @@ async fn converse(way: Way, answers: Arc<Vec<Answer>>) {
         source,
         seen: Arc::clone(&seen),
     };
-    // Neither jitter nor back-off: what is waited is what was asked for.
+    // Neither jitter nor backoff: what is waited is what was asked for.
     let cache = TokenCache::builder(spy).randomness(|| 0.0).build().unwrap();
     match way {
         Way::Keys => first_token(&cache, &answers, &asked).await,
@@ -288,7 +288,7 @@ async fn renewal(
     }
 }
 
-/// Cases 35 and 63: the error says what the answer says, and nothing else.
+/// Cases 35 and 63: the error says what the response says, and nothing else.
 fn says(error: &Error, refusal: &Refusal, is_of_auth: bool) {
     let Refusal {
         kind,
@@ -330,7 +330,7 @@ fn says(error: &Error, refusal: &Refusal, is_of_auth: bool) {
 }
 
 /// Cases 39 and 61: what is printed has no piece of a secret that was sent, and nothing of the
-/// answer but its message.
+/// response but its message.
 fn shows_nothing(error: &Error, sent: &[&str], answers: &[Answer]) {
     let mut printed = format!("{error:?} {error:#?}");
     let mut next: Option<&dyn std::error::Error> = Some(error);

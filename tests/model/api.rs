@@ -1,4 +1,4 @@
-//! The API: insists on readiness and on the whole request, and answers when an op says so.
+//! The API: insists on readiness and on the whole request, and responds when an op says so.
 
 use std::{
     future::Future,
@@ -69,7 +69,7 @@ struct Sending {
     body: Option<Streamed>,
     got: Vec<String>,
     waker: Option<Waker>,
-    /// It is not answered yet.
+    /// It has no response yet.
     open: bool,
     /// The future of the response is there.
     alive: bool,
@@ -128,8 +128,8 @@ impl Api {
         true
     }
 
-    /// Reads on in the body of a request that was answered: it may be the one that is sent again
-    /// meanwhile.
+    /// Reads on in the body of a request that got its response: it may be the one that is sent
+    /// again meanwhile.
     pub(crate) fn read_on(&self, which: u8) {
         let mut model = self.shared.model();
         let mut table = self.table.lock().unwrap();
@@ -395,7 +395,7 @@ impl Future for Answering {
             sending.waker = Some(cx.waker().clone());
             return Poll::Pending;
         };
-        // An answer that lets the request through has read all of it.
+        // A response that lets the request through has read all of it.
         let read = if reply.what == What::Status(200) {
             u8::MAX
         } else {

@@ -11,7 +11,7 @@ const LONGEST_RETRY_AFTER: Ns = 300 * S;
 /// On whose behalf the source would be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
-    /// Nobody's: a refresh ahead of expiry, or keep-alive.
+    /// No caller's: a refresh ahead of expiry, or the background refresh.
     Background,
     /// Somebody waits for the token.
     Waiter,
@@ -76,7 +76,7 @@ impl Backoff {
         self.cause = Some(cause.clone());
     }
 
-    /// Nothing before this moment, whoever asks.
+    /// No fetch before this moment.
     pub(crate) fn bind(&mut self, until: Ns, cause: &Cause) {
         if until > self.firm_until {
             self.firm_until = until;

@@ -1,6 +1,6 @@
-//! The reference: what a cache has to do, as `BEHAVIOUR` numbers it (in brackets), written down as
+//! The reference: what a cache has to do, as the contract numbers it (in brackets), written down as
 //! plainly as possible. It has no locks, no tasks and no wakers. Whoever drives it says who is
-//! polled when, and what the source answers.
+//! polled when, and what the source returns.
 
 use crate::{
     backoff::{Asker, Backoff},

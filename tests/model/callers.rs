@@ -172,8 +172,8 @@ impl Env {
         draw
     }
 
-    /// Whether the API says yes or no is settled when the request arrives or is answered, whichever
-    /// is later.
+    /// Whether the API says yes or no is settled when the request arrives or gets its response,
+    /// whichever is later.
     pub(crate) fn settle(&self, reply: Reply, bearer: Option<u32>) -> Reply {
         let what = match (reply.what, bearer) {
             (What::Honest, Some(text)) if !self.revoked.contains(&text) => What::Status(200),

@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(crate) fn case() -> impl Strategy<Value = Case> {
-    // Without a pause, keep-alive asks a source that always fails again and again.
+    // Without a pause, the background refresh asks a source that always fails again and again.
     let draws = |background_refresh| vec(u8::from(background_refresh)..=4, 1..6);
     let burst = prop_oneof![3 => Just(5), 1 => Just(1), 1 => Just(2), 1 => Just(0)];
     let background_refresh = prop_oneof![3 => Just(false), 1 => Just(true)];

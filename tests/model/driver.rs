@@ -1,4 +1,4 @@
-//! Runs a case: each op is done to the crate and to the reference, then everybody runs until nobody
+//! Runs a case: each op is done to the crate and to the reference, then every task runs until none
 //! can.
 
 use std::{
@@ -83,8 +83,8 @@ impl Driver {
     pub(crate) fn run(&mut self, op: &Op) -> Result<(), String> {
         match *op {
             Op::Restart => self.restart(),
-            // Where the task of keep-alive goes from a runtime that stands still is not part of the
-            // model.
+            // Where the task of the background refresh goes from a runtime that stands still is not
+            // part of the model.
             Op::Switch if self.background_refresh => {}
             Op::Switch => self.switch(),
             ref op => self.inside(|driver| driver.act(op)),
@@ -286,7 +286,7 @@ impl Driver {
             loop {
                 let before = self.shared.events();
                 // A task that is due needs one of them to be found, and one to run. That of
-                // keep-alive lets others go first, and begins a flight.
+                // the background refresh lets others go first, and begins a flight.
                 for _ in 0..8 {
                     yield_now().await;
                 }
@@ -313,7 +313,7 @@ impl Driver {
         }
     }
 
-    /// Everything is well from now on: everybody is answered.
+    /// Everything is well from now on: every request gets its response.
     ///
     /// # Errors
     ///
@@ -345,7 +345,7 @@ impl Driver {
         }
         self.run(&Op::SourceAlways(Some(token)))?;
         self.run(&Op::Source(token))?;
-        // A pause between two attempts ends within the time-out of the flight.
+        // A pause between two attempts ends within the timeout of the flight.
         self.run(&Op::PassTo(Moment::NextAttempt, Edge::After))?;
         for _ in 0..self.seats.len() {
             self.run(&Op::Api(0, reply))?;
@@ -359,7 +359,7 @@ impl Driver {
         if !pending.is_empty() {
             return Err(format!("callers {pending:?} were never answered"));
         }
-        // [20] With the last handle even keep-alive ends.
+        // [20] With the last handle even the background refresh ends.
         drop((self.seats.split_off(0), self.stack.take()));
         let Some((_, runtime)) = &self.runtime else {
             return Ok(());

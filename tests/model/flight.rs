@@ -55,7 +55,7 @@ pub(crate) struct Flight {
 pub(crate) enum End {
     Installed,
     Failed(Failure),
-    /// It asked with a live token and failed, or brought one that is out of use by now: no answer
+    /// It asked with a live token and failed, or brought one that is rejected meanwhile: no result
     /// to those who need another one.
     NoAnswer,
     Lost,
@@ -156,7 +156,7 @@ impl Cache {
     }
 
     /// Time has passed in this runtime. [12] A flight that asked with a live token releases its
-    /// waiters while they can still send that token. `is_open`: the fetch has no answer yet.
+    /// waiters while they can still send that token. `is_open`: the fetch has no response yet.
     pub(crate) fn release(
         &mut self,
         is_open: impl Fn(usize) -> bool,
@@ -347,8 +347,8 @@ impl Cache {
         self.keeper.runtime_lost(runtime);
     }
 
-    /// The flight ends without an answer. [30] If nobody has to wait for another one, that counts
-    /// as a failure.
+    /// The flight ends without a response. [30] If no caller has to wait for another one, that
+    /// counts as a failure.
     pub(crate) fn lose_flight(&mut self, now: Ns) {
         let Some(number) = self.flight.take() else {
             return;

@@ -1,5 +1,5 @@
-//! The reference: the task of keep-alive, in which runtime it runs, and when it begins a flight
-//! [20].
+//! The reference: the task of the background refresh, in which runtime it runs, and when it begins
+//! a flight [20].
 
 use crate::{
     backoff::Asker,
@@ -38,7 +38,7 @@ impl Keeper {
 }
 
 impl Cache {
-    /// Begins a flight if keep-alive can have begun one in this runtime.
+    /// Begins a flight if the background refresh can have begun one in this runtime.
     pub(crate) fn let_keeper_begin(&mut self, runtime: usize, now: Ns) {
         if self.flight.is_some() || !self.keeper.runs_in(runtime) {
             return;
@@ -55,7 +55,7 @@ impl Cache {
         }
     }
 
-    /// When keep-alive begins a flight, at the latest, if nobody else does [20].
+    /// When the background refresh begins a flight, at the latest, if nothing else does [20].
     pub(crate) fn keeper_moment(&self, now: Ns) -> Ns {
         let refresh = self.token.as_ref().map_or(0, |token| token.refresh_at);
         let refresh = refresh.max(self.refreshes.until(Asker::Background));

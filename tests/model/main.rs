@@ -1,10 +1,10 @@
 //! The whole layer against a plain reference, through thousands of random lives.
 //!
-//! A case is a list of ops ([`ops`], [`cases`]): callers come, the source and the API answer, time
+//! A case is a list of ops ([`ops`], [`cases`]): callers come, the source and the API respond, time
 //! passes, callers go away or are not polled, tokens are revoked and invalidated, runtimes are
 //! dropped or stand still. Each is done to the crate and to a reference ([`cache`], [`flight`],
 //! [`callers`]) that was written from the documented behaviour. Both run in lock-step: at every
-//! poll, every call of the source and every answer it is compared what became of it. So the
+//! poll, every call of the source and every response it is compared what became of it. So the
 //! reference says exactly which token leaves, who waits for which flight, which error a caller
 //! gets, and how often the source is asked. Callers come through the cache itself, through the
 //! layer's services of either kind, and through reqwest-middleware ([`stack`]). What must hold
@@ -52,7 +52,7 @@ use crate::{driver::Driver, ops::Case};
 
 const CASES: u32 = 4000;
 
-/// No case takes longer: whoever does is caught in a deadlock.
+/// No case takes longer, unless it deadlocks.
 const LONGEST: Duration = Duration::from_secs(60);
 
 fn run(case: &Case) -> Result<(), TestCaseError> {

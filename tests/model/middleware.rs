@@ -1,4 +1,4 @@
-//! The clients of reqwest-middleware: the layer's middleware around one that answers for the API.
+//! The clients of reqwest-middleware: the layer's middleware around one that responds for the API.
 
 use std::{fmt, sync::OnceLock};
 

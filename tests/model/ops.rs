@@ -22,11 +22,11 @@ pub(crate) const SMALL_LIMIT: usize = 12;
 pub(crate) enum Op {
     /// So many callers at once.
     Call(u8, Call),
-    /// The oldest fetch that is open is answered.
+    /// The oldest fetch that is open ends.
     Source(Token),
     /// So will all fetches be from now on, as soon as they are begun.
     SourceAlways(Option<Token>),
-    /// One of the requests that the API has is answered.
+    /// One of the requests that the API has gets its response.
     Api(u8, Reply),
     /// So will all be from now on, as soon as they arrive.
     ApiAlways(Option<Reply>),
@@ -45,9 +45,9 @@ pub(crate) enum Op {
     Move(u8),
     /// A token that some caller got is invalidated: the newest, or an older one.
     Invalidate(u8),
-    /// The API no longer accepts the token that it saw last. The cache is not told.
+    /// The API no longer accepts the token that it saw last. The cache does not know.
     Revoke,
-    /// The API reads on in the body of a request that it has answered.
+    /// The API reads on in the body of a request that it has responded to.
     ReadOn(u8),
     /// The runtime is dropped; another goes on at the same moment.
     Restart,
@@ -126,7 +126,7 @@ pub(crate) enum Mark {
     OwnAuthorization,
 }
 
-/// What the token source answers. Times are milliseconds.
+/// What the token source returns. Times are milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Token {
     New {
@@ -162,7 +162,7 @@ pub(crate) enum Later {
     Tenth(Edge),
 }
 
-/// What the API answers, and how many frames of the body it reads before.
+/// How the API responds, and how many frames of the body it reads before.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reply {
     pub(crate) what: What,

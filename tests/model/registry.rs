@@ -29,7 +29,7 @@ enum Op {
     Release(u8),
     /// The cache of a key is forgotten.
     Remove(u8),
-    /// The open fetches are answered.
+    /// The open fetches end.
     Answer,
     /// Milliseconds.
     Pass(u64),
@@ -283,7 +283,7 @@ fn run(runtime: &Runtime, case: &Case) -> Result<(), TestCaseError> {
                 TestCaseError::fail(format!("after op {number}, {op:?}: {fault}"))
             })?;
         }
-        // What is fetched for nobody ends as well, and keep-alive with it.
+        // What is fetched for no caller ends as well, and the background refresh with it.
         state.pass(TIMEOUT).await;
         drop(state);
         settle().await;

@@ -1,4 +1,4 @@
-//! The callers' requests: every one is told from the others, to its last frame.
+//! The callers' requests: each can be distinguished from the others, to its last frame.
 
 use bytes::Bytes;
 use http::{

@@ -39,14 +39,14 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// The source has its answer to a fetch. Says it in the cache's own types.
+    /// The source has its response to a fetch. Says it in the cache's own types.
     pub(crate) fn reply(&mut self, fetch: usize, reply: Token) -> Result<NewToken, Error> {
         let (answer, result) = self.translate(reply);
         self.ended = Some((fetch, answer));
         result
     }
 
-    /// A fetch has ended without an answer.
+    /// A fetch has ended without a response.
     pub(crate) fn ended(&mut self, fetch: usize, cause: Cause, nature: Nature) {
         self.ended = Some((fetch, Answer::Failed { cause, nature }));
     }
@@ -291,9 +291,9 @@ impl Shared {
         fetch
     }
 
-    /// The cache draws once for every answer of the source, before it makes anything of it: so that
-    /// is when the reference hears of the answer. And it draws once for every first 401, of which
-    /// the reference has heard by then.
+    /// The cache draws once for every response of the source, before it makes anything of it: so
+    /// that is when the reference gets the response. And it draws once for every first 401, of
+    /// which the reference has heard before.
     pub(crate) fn draw(&self) -> f64 {
         self.happened();
         let mut model = self.model();

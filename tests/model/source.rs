@@ -1,4 +1,4 @@
-//! The token source: every fetch is answered by an op, at once if one has said so, or never.
+//! The token source: every fetch is ended by an op, at once if one has said so, or never.
 
 use std::{
     collections::BTreeMap,
@@ -131,7 +131,7 @@ impl Drop for Fetch {
         drop(waker);
         self.source.shared.happened();
         if !self.over {
-            // Dropped by the time-out, or with its runtime.
+            // Dropped by the timeout, or with its runtime.
             self.source
                 .shared
                 .model()

@@ -1,4 +1,4 @@
-//! Keep-alive, when it cannot simply go on.
+//! The background refresh, when it cannot simply go on.
 
 use tokio::{
     runtime::{Builder, Runtime},
@@ -65,7 +65,7 @@ async fn case_20_34_background_refresh_goes_on_after_a_full_outage() {
     cache.get().await.unwrap();
     sleep(secs(3500)).await;
     assert!(!cache.snapshot().is_ready(), "the token has expired");
-    // The back-off of a keep-alive that nobody waits for is 30 s.
+    // The backoff of a background refresh that no caller waits for is 30 s.
     sleep(secs(132)).await;
     assert!(
         cache.snapshot().is_ready(),
@@ -88,7 +88,7 @@ fn case_20_30_background_refresh_moves_to_the_next_runtime() {
         cache.get().await.unwrap();
         (klavi, cache)
     });
-    // From here on the first runtime, with the keep-alive task in it, is not driven.
+    // From here on the first runtime, with the task of the background refresh in it, is not driven.
     other.block_on(async {
         sleep(secs(1400)).await;
         cache.get().await.unwrap();

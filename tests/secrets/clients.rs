@@ -24,8 +24,8 @@ use crate::{book, recorder};
 
 type Sent = Full<Bytes>;
 
-/// Sends a request and prints all there is to print about it and its answer; the status, or nothing
-/// for an error.
+/// Sends a request and prints all there is to print about it and its response; the status, or
+/// nothing for an error.
 pub(crate) type Send =
     Arc<dyn Fn(Request<Sent>) -> BoxFuture<'static, Option<u16>> + std::marker::Send + Sync>;
 
@@ -115,7 +115,7 @@ impl Kind {
     }
 }
 
-/// No jitter, no back-off, and everything told to the recorder.
+/// No jitter, no backoff, and everything goes to the recorder.
 pub(crate) fn observed(builder: KlaviAuthLayerBuilder) -> KlaviAuthLayerBuilder {
     let builder = builder
         .randomness(|| 0.0)
@@ -149,7 +149,7 @@ pub(crate) fn once(mut request: Request<Sent>) -> Request<Sent> {
     request
 }
 
-/// What a caller could write down of an answer, but for what the API wrote into its body.
+/// What a caller could write down of a response, but for what the API wrote into its body.
 fn told<A>(answer: Result<http::Response<A>, BoxError>) -> Option<u16> {
     match answer {
         Ok(response) => {

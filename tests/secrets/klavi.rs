@@ -1,5 +1,5 @@
-//! Token endpoints and an API on a loopback port, over HTTP/1.1 and HTTP/2, that answer as the test
-//! says, and that repeat every secret of the caller's wherever an answer has room for it.
+//! Token endpoints and an API on a loopback port, over HTTP/1.1 and HTTP/2, that respond as the
+//! test says, and that repeat every secret of the caller's wherever a response has room for it.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +16,7 @@ use tokio::{net::TcpListener, sync::oneshot};
 
 use crate::needles::{self, ACCESS, BEARER, SECRET, TOKENS};
 
-/// How a token endpoint answers.
+/// How a token endpoint responds.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
     /// The next token.
@@ -65,7 +65,7 @@ struct State {
     knows_keys: bool,
 }
 
-/// Stands in an answer for all secrets of whoever asks for a token.
+/// Stands in a response for all secrets of the caller.
 const KNOWN: &str = "{known}";
 
 impl Klavi {
@@ -97,7 +97,7 @@ impl Klavi {
         KlaviApi::at(&self.url, Product::Monitor).unwrap()
     }
 
-    /// The next answers of the token endpoints. When there are no more, there are tokens again.
+    /// The next responses of the token endpoints. When there are no more, there are tokens again.
     pub(crate) fn will(&self, answers: impl IntoIterator<Item = Answer>) {
         self.state.lock().unwrap().answers = answers.into_iter().collect();
     }

@@ -1,4 +1,4 @@
-//! BEHAVIOUR 57 to 61: nobody gets to see a secret. Everything public is formatted in every state,
+//! Cases 57 to 61: no secret is shown. Everything public is formatted in every state,
 //! every error is followed to its root, and every path is taken under a subscriber that records all
 //! there is. No nine characters in a row of a secret may turn up, as they are or in any of the ways
 //! in which text is escaped and encoded.

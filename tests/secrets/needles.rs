@@ -6,7 +6,7 @@ use std::{
     sync::LazyLock,
 };
 
-/// The shortest piece of a secret that nobody may see, in characters.
+/// The shortest piece of a secret that must not be seen, in characters.
 const PIECE: usize = 9;
 
 // In every five characters of these there is a digit and a capital letter, so that no word has

@@ -130,7 +130,7 @@ async fn walk(kind: Kind) {
         layer,
     };
 
-    // The first token, a renewal, a renewal that fails, one that is denied.
+    // The first token, a refresh, a refresh that fails, one that is rejected.
     assert_eq!(walk.status("x").await, Some(200));
     pass(Duration::from_secs(1400)).await;
     assert_eq!(walk.status("x").await, Some(200));
@@ -211,7 +211,7 @@ async fn walk(kind: Kind) {
     assert_eq!(soon(call).await.unwrap(), None);
     pass(Duration::from_secs(60)).await;
     walk.klavi.will([]);
-    // The way back from a redirect has nobody at its end.
+    // The way back from a redirect leads nowhere.
     walk.status("away").await;
     walk.status("x").await;
 

@@ -26,7 +26,7 @@ impl Lines {
         self.builder(source).build().unwrap()
     }
 
-    /// A cache with a name, whose jitter and back-off are the whole of what they may be.
+    /// A cache with a name, whose jitter and backoff are the whole of what they may be.
     pub(crate) fn builder(&self, source: impl TokenSource) -> TokenCacheBuilder {
         let lines = self.clone();
         TokenCache::builder(source)

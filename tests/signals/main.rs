@@ -1,4 +1,4 @@
-//! BEHAVIOUR 62: what operators are told. Each scenario runs once, with an observer, a tracing
+//! Case 62: what operators see. Each scenario runs once, with an observer, a tracing
 //! subscriber and a recorder of metrics listening, and all three must have heard the same.
 #![cfg(feature = "metrics")]
 

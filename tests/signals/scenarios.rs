@@ -1,4 +1,4 @@
-//! What happens, and what is told of it.
+//! What happens, and what is reported of it.
 
 use std::{
     future::{Ready, ready},

@@ -1,4 +1,4 @@
-//! A subscriber that keeps all it is told, for the thread that it was told on.
+//! A subscriber that keeps all that it gets, for the thread that it came from.
 //!
 //! There is one for the whole process, since what a subscriber gets to see depends on the others; a
 //! test with a current-thread runtime is alone on its thread.
@@ -62,7 +62,7 @@ pub(crate) struct Log {
 
 thread_local!(static LOG: RefCell<Log> = RefCell::default());
 
-/// Forgets what this thread was told so far, and listens from now on.
+/// Forgets what this thread recorded so far, and listens from now on.
 pub(crate) fn listen() {
     static ONCE: OnceLock<()> = OnceLock::new();
     ONCE.get_or_init(|| {
@@ -74,7 +74,7 @@ pub(crate) fn listen() {
     LOG.take();
 }
 
-/// What this thread was told.
+/// What this thread recorded.
 pub(crate) fn told() -> Log {
     LOG.with_borrow(Clone::clone)
 }

@@ -112,8 +112,8 @@ impl Chaos {
             )
         };
         let second = Duration::from_secs(1);
-        // The last kinds are for the token endpoints alone: to a resource they would be answers of
-        // a wrong server.
+        // The last kinds are for the token endpoints alone: to a resource they would be responses
+        // of a wrong server.
         let kinds = if endpoint == Endpoint::Resource {
             6
         } else {

@@ -17,7 +17,7 @@ use crate::{
 /// Longer than everything that the layer may wait for.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// What is recorded of a body at the most, unless told otherwise.
+/// What is recorded of a body at the most, unless configured otherwise.
 const KEPT: usize = 64 * 1024;
 
 const MONITORS: &str = "/monitor/v1/monitors";
@@ -181,7 +181,7 @@ impl Caller {
         }
     }
 
-    /// Whether it was this very request that was answered.
+    /// Whether it is the response to this very request.
     fn compared(&self, op: &Op, body: &Bytes) -> Result<(), String> {
         if let (Face::Customer(number), MONITORS) = (op.face, &*op.path) {
             let own = json!({ "monitors": [{ "id": "monitor-1", "of": number }] });

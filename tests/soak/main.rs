@@ -40,7 +40,7 @@ const SAMPLES: u32 = 60;
 /// What everything may take to come to an end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The longest that a cache with a back-off of less stays shut: keys that were rejected.
+/// The longest that a cache with a backoff of less stays shut: keys that were rejected.
 const REMEMBERED: Duration = Duration::from_secs(5);
 
 /// A pause of the token endpoint is a pause of everybody: in one third of a short shift all callers
@@ -164,10 +164,10 @@ fn caller(stack: &Arc<SoakStack>, tally: &Arc<Tally>, seed: u64, who: u64) -> Ca
     }
 }
 
-/// Once the last `Retry-After` and back-off are over, every face works again.
+/// Once the last `Retry-After` and backoff are over, every face works again.
 async fn calm(stack: &Arc<SoakStack>, tally: &Arc<Tally>, seed: u64) {
     sleep(REMEMBERED + Duration::from_secs(1)).await;
-    // The gateway has the default back-off and budget, 30 s both, and is asked until it is well.
+    // The gateway has the default backoff and budget, 30 s both, and is called until it works.
     let healthy = async {
         while !stack.gateway_is_well().await {
             sleep(Duration::from_millis(50)).await;
@@ -185,7 +185,7 @@ async fn the_end(runtime: &Runtime, before: Option<u64>) {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    // What is not gone by then is in the sample that follows.
+    // What is not gone before that is in the sample that follows.
     let _ = timeout(PATIENCE, gone).await;
 }
 
@@ -215,7 +215,7 @@ fn explained(name: &str, ordered: &Ordered, tally: &Tally, unauthorized: u64) {
     assert!(count("right") > CALLERS, "{name}: hardly anything works");
 }
 
-/// The sandbox was asked no more often than lifetimes, budget and back-off allow.
+/// The sandbox was called no more often than lifetimes, budget and backoff allow.
 fn bounded(name: &str, ordered: &Ordered, tally: &Tally, took: Duration) {
     let calls = tally.calls();
     let count = |what: &str| calls.get(what).copied().unwrap_or(0) as f64;
@@ -230,7 +230,7 @@ fn bounded(name: &str, ordered: &Ordered, tally: &Tally, took: Duration) {
     // The common cache and the gateway's all the time, and of the customers' as many as there is
     // room for.
     let caches = 2.0 + stack::ROOM as f64;
-    // A token of 1 s is renewed after 650 ms at the earliest.
+    // A token of 1 s is refreshed after 650 ms at the earliest.
     let ends = caches * seconds / 0.65 + tally.caches_made() as f64;
     // With half of the jitter, the budget refills in nine tenths of its time.
     let refill = 0.9 * stack::BUDGET.1.as_secs_f64();
@@ -248,7 +248,7 @@ fn bounded(name: &str, ordered: &Ordered, tally: &Tally, took: Duration) {
         fetched <= good,
         "{name}: {fetched} fetches, and {good} at the most"
     );
-    // What failed was ordered to, or a dead token was refreshed; while nothing works, the back-off
+    // What failed was ordered to, or a dead token was refreshed; while nothing works, the backoff
     // says how often.
     let failed = count("auth: no 200") + count("refresh: no 200");
     let is_a_call = |name: &str| name.starts_with("Auth: ") || name.starts_with("Refresh: ");

@@ -52,7 +52,7 @@ pub(crate) enum Face {
     Customer(usize),
 }
 
-/// An answer, as the caller sees it.
+/// A response, as the caller sees it.
 pub(crate) struct Seen {
     pub(crate) status: StatusCode,
     pub(crate) reason: Option<Error>,
@@ -75,7 +75,7 @@ pub(crate) struct SoakStack {
     gateway: JoinHandle<io::Result<()>>,
 }
 
-/// From half of the back-off to all of it, so that it has a least length.
+/// From half of the backoff to all of it, so that it has a least length.
 fn configured(tokens: TokenCacheBuilder) -> TokenCacheBuilder {
     let draws = std::sync::Mutex::new(crate::chance::Chance::new(7, 7));
     tokens
@@ -143,8 +143,8 @@ impl SoakStack {
         }
     }
 
-    /// Every customer has something of its own, by which its answers can be told from those to
-    /// others.
+    /// Every customer has something of its own, by which its responses can be distinguished from
+    /// those to others.
     pub(crate) async fn furnish(&self) {
         for number in 0..CUSTOMERS {
             let monitor = Bytes::from(format!(r#"{{"of":{number}}}"#));
@@ -163,7 +163,7 @@ impl SoakStack {
     }
 
     /// Its token is accepted, and its last fetch was a success: it may have a token that is good
-    /// for another second, and a back-off of half a minute; or one whose life was a lie.
+    /// for another second, and a backoff of half a minute; or one whose life was a lie.
     pub(crate) async fn gateway_is_well(&self) -> bool {
         let get = async |path| {
             let request = Request::get(format!("{}{path}", self.front))

@@ -172,7 +172,7 @@ impl Server {
     }
 }
 
-/// For the service, which is to answer with a status.
+/// For the service, which is to respond with a status.
 #[derive(Clone)]
 struct Rejected;
 

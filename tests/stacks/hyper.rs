@@ -31,7 +31,7 @@ where
         .build(tcp)
 }
 
-/// A layer that may renew as often as it takes.
+/// A layer that may refresh as often as it takes.
 fn ample_layer(sandbox: &Sandbox) -> KlaviAuthLayer {
     KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
         .transport(http::<Full<Bytes>>(Version::HTTP_11))

@@ -25,8 +25,8 @@ pub(crate) fn http() -> Client {
     Client::builder().no_proxy().build().unwrap()
 }
 
-/// For streams: a server may answer 401 before a stream has ended, and then close the connection
-/// without a word. Over HTTP/1.1, no request is to follow on it.
+/// For streams: a server may respond with 401 before a stream has ended, and then close the
+/// connection without a word. Over HTTP/1.1, no request is to follow on it.
 pub(crate) fn unpooled() -> Client {
     Client::builder()
         .no_proxy()

@@ -28,7 +28,7 @@ fn fixed_tokens() -> TokenCache {
     TokenCache::new(source_fn(async |_| NewToken::new("token", secs(1800))))
 }
 
-/// A client that counts what is sent through it and answers nothing.
+/// A client that counts what is sent through it and does not respond.
 fn counting() -> (
     Arc<AtomicUsize>,
     impl Service<Request, Response = Response, Error = reqwest::Error, Future: Send> + Clone,

@@ -102,7 +102,7 @@ async fn case_34_35_retries_do_not_multiply_token_calls() {
         stack
             .sandbox
             .fail_next(Endpoint::Auth, 100, Fault::status(StatusCode::BAD_GATEWAY));
-        // Three attempts of one fetch, and a back-off of a minute.
+        // Three attempts of one fetch, and a backoff of a minute.
         let layer = stack.layer_drawing(&[0.0, 0.0, 1.0]);
         let everything =
             RetryTransientMiddleware::new_with_policy_and_strategy(policy(), Everything);

@@ -20,7 +20,7 @@ use tower_http::{
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
 };
 
-/// Redirects `/monitor/v1/monitors` to `location`, and answers everything else with `rest`.
+/// Redirects `/monitor/v1/monitors` to `location`, and responds to everything else with `rest`.
 fn redirecting(location: &'static str, rest: fn(&Seen) -> u16) -> Api {
     Api::new(move |seen| ready(redirect(&seen, location, rest)))
 }

@@ -14,7 +14,7 @@ use http::{Request, Response};
 use klavi_auth::{BoxError, Error, TokenCache};
 use tower::{ServiceBuilder, ServiceExt, retry::Policy};
 
-/// An API that answers its calls with these statuses, and then with 200.
+/// An API that responds to its calls with these statuses, and then with 200.
 fn scripted(statuses: &'static [u16]) -> Api {
     let next = AtomicUsize::new(0);
     Api::new(move |_| {
@@ -132,7 +132,7 @@ async fn retries_around_the_layer_get_a_token_each() {
 #[tokio::test(start_paused = true)]
 async fn case_34_35_retries_do_not_multiply_token_calls() {
     // Keys that are rejected are asked for once; a failure that may pass three times, then there is
-    // a back-off.
+    // a backoff.
     for (answer, fetches) in [(rejected(), 1), (reset(), 3)] {
         let (api, source) = (scripted(&[]), ScriptedSource::new([answer]));
         let auth = layer_of(cache_drawing(1.0, source.clone()));

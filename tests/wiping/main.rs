@@ -32,7 +32,7 @@ use crate::heap::Left;
 const ACCESS: &str = r#"aK7"Zx4Vn2Kw9Tj3Hd8\Rb5Qm6Yp1"#;
 const SECRET: &str = r#"sK1Gf8Xc3Lz7"Bq2Wd9Jk4Nh5\Tv0Rs6Pg1Mx8Qb"#;
 const FIRST: &str = "t1F5hR2wE9kU3zN7cB4vX8mL6qJ0dG1sT5yP2aH9";
-/// The API answers 401 to it.
+/// The API responds with 401 to it.
 const REVOKED: &str = "t2D8/bM4gW7nK1xS5/fV9rZ3tC6jQ0/lH2pY7eA4uN8";
 const THIRD: &str = "t3Q6yJ1mV8bT4hX0nC7kR2wP9sF5gL3zD6aE1uK8";
 const UNUSABLE: &str = "t4W2cN9pH5xB7jM3vS0qY6tG8rK1fZ4dL2eU9aJ5 \n";
