@@ -316,7 +316,7 @@ async fn expire_in_is_the_lifetime_or_as_configured() {
 // ## refresh
 
 #[tokio::test]
-async fn refresh_gives_the_same_customer_a_new_token_and_keeps_the_old_one() {
+async fn refresh_issues_a_new_token_and_keeps_the_old_one() {
     let client = SandboxClient::new().await;
     let old = client.token(KEYS, "monitor").await;
     client.post("/monitor/v1/monitors", &old, "{}").await;
