@@ -126,12 +126,12 @@ async fn the_state_has_what_the_page_draws_and_only_what_is_new() {
         for (group, names) in [
             (
                 "token",
-                "usable rejected suspect generation age renewalIn expiresIn heldBack lastError",
+                "usable rejected suspect generation age refreshIn expiresIn retryIn lastError",
             ),
             (
                 "counts",
-                "fetched renewedByRefresh renewedByAuth retried failed servedWhileFailing rejected budgetExhausted \
-                 resent givenUp givenUpBecause",
+                "fetched byRefresh byAuth retried failed servedWhileFailing rejected overBudget \
+                 resent resendsSkipped resendsSkippedBecause",
             ),
             (
                 "callers",
@@ -212,7 +212,7 @@ async fn in_every_turn_the_observer_the_metrics_and_the_callers_agree() {
                 .collect();
             let happened =
                 |name: &str| samples.last().is_some_and(|last| last["counts"][name] != 0);
-            let names = "fetched renewedByRefresh failed servedWhileFailing rejected budgetExhausted resent";
+            let names = "fetched byRefresh failed servedWhileFailing rejected overBudget resent";
             if phases.len() == Phase::ALL.len() && names.split(' ').all(happened) {
                 break;
             }
@@ -232,8 +232,8 @@ async fn in_every_turn_the_observer_the_metrics_and_the_callers_agree() {
         total(&text, "klavi_auth_tokens_fetched_total"),
         count("fetched")
     );
-    let renewed = count("renewedByRefresh") + count("renewedByAuth");
-    assert_eq!(total(&text, "klavi_auth_tokens_refreshed_total"), renewed);
+    let refreshed = count("byRefresh") + count("byAuth");
+    assert_eq!(total(&text, "klavi_auth_tokens_refreshed_total"), refreshed);
     assert_eq!(
         total(&text, "klavi_auth_token_fetches_failed_total"),
         count("failed")
@@ -248,7 +248,7 @@ async fn in_every_turn_the_observer_the_metrics_and_the_callers_agree() {
     );
     assert_eq!(
         total(&text, "klavi_auth_over_budget_total"),
-        count("budgetExhausted")
+        count("overBudget")
     );
     assert_eq!(
         total(&text, "klavi_auth_requests_resent_total"),
@@ -256,14 +256,14 @@ async fn in_every_turn_the_observer_the_metrics_and_the_callers_agree() {
     );
     assert_eq!(
         total(&text, "klavi_auth_resends_skipped_total"),
-        count("givenUp")
+        count("resendsSkipped")
     );
     let timed = text
         .lines()
         .filter(|l| l.starts_with("klavi_auth_token_fetch_duration_seconds_count{"));
     assert_eq!(
         timed.map(value).sum::<u64>(),
-        count("fetched") + renewed + count("failed")
+        count("fetched") + refreshed + count("failed")
     );
     assert!(text.contains(r#"klavi_auth_token_fetch_duration_seconds_bucket{"#));
 
@@ -272,19 +272,19 @@ async fn in_every_turn_the_observer_the_metrics_and_the_callers_agree() {
     // the budget.
     let callers = |name: &str| last["callers"][name].as_u64().unwrap();
     assert_eq!(callers("failed"), 0, "{last}");
-    assert_eq!(count("givenUp"), callers("unauthorized"));
-    let rejected_again = last["counts"]["givenUpBecause"]["rejected_again"]
+    assert_eq!(count("resendsSkipped"), callers("unauthorized"));
+    let rejected_again = last["counts"]["resendsSkippedBecause"]["rejected_again"]
         .as_u64()
         .unwrap();
-    let unauthorized = count("rejected") + count("budgetExhausted") + rejected_again;
-    let followed = count("resent") + count("givenUp");
+    let unauthorized = count("rejected") + count("overBudget") + rejected_again;
+    let followed = count("resent") + count("resendsSkipped");
     assert!(
         (followed..=followed + callers("timedOut")).contains(&unauthorized),
         "{last}"
     );
     for reason in ["no_backup", "rejected_again"] {
         assert!(
-            last["counts"]["givenUpBecause"][reason].as_u64() > Some(0),
+            last["counts"]["resendsSkippedBecause"][reason].as_u64() > Some(0),
             "{reason}: {last}"
         );
     }

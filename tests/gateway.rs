@@ -69,7 +69,7 @@ async fn healthz_follows_the_state_of_the_cache() {
             .contains("(status 429)"),
         "{report}"
     );
-    assert!(report["heldBackSeconds"].is_u64(), "{report}");
+    assert!(report["retryInSeconds"].is_u64(), "{report}");
     // Probes bring it about that there is a token as soon as Klavi may be asked again.
     let report = soon(async {
         loop {
@@ -86,7 +86,7 @@ async fn healthz_follows_the_state_of_the_cache() {
     );
     assert_eq!(report["suspect"], false);
     assert!(
-        report["lastError"].is_null() && report["heldBackSeconds"].is_null(),
+        report["lastError"].is_null() && report["retryInSeconds"].is_null(),
         "{report}"
     );
     assert!(
@@ -94,7 +94,7 @@ async fn healthz_follows_the_state_of_the_cache() {
         "{report}"
     );
     assert!(
-        (1150..=1350).contains(&report["renewalInSeconds"].as_u64().unwrap()),
+        (1150..=1350).contains(&report["refreshInSeconds"].as_u64().unwrap()),
         "{report}"
     );
     assert_eq!(front.sandbox.counts().auth, 2);

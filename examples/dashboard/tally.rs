@@ -15,8 +15,8 @@ pub(crate) struct Tally(Mutex<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     fetched: u64,
-    renewed_by_refresh: u64,
-    renewed_by_auth: u64,
+    by_refresh: u64,
+    by_auth: u64,
     retried: u64,
     failed: u64,
     served_while_failing: u64,
@@ -24,7 +24,7 @@ struct Counts {
     over_budget: u64,
     resent: u64,
     /// By reason.
-    given_up: BTreeMap<&'static str, u64>,
+    resends_skipped: BTreeMap<&'static str, u64>,
 }
 
 impl Observer for Tally {
@@ -35,8 +35,8 @@ impl Observer for Tally {
             Event::Refreshed(FetchedToken {
                 endpoint: Some(TokenEndpoint::Refresh),
                 ..
-            }) => &mut counts.renewed_by_refresh,
-            Event::Refreshed(_) => &mut counts.renewed_by_auth,
+            }) => &mut counts.by_refresh,
+            Event::Refreshed(_) => &mut counts.by_auth,
             Event::Retrying { .. } => &mut counts.retried,
             Event::Failed { .. } => &mut counts.failed,
             Event::ServedWhileFailing { .. } => &mut counts.served_while_failing,
@@ -44,7 +44,7 @@ impl Observer for Tally {
             Event::OverBudget { .. } => &mut counts.over_budget,
             Event::Resent { .. } => &mut counts.resent,
             Event::ResendSkipped { reason, .. } => {
-                counts.given_up.entry(reason.as_str()).or_default()
+                counts.resends_skipped.entry(reason.as_str()).or_default()
             }
             // `Event` is non-exhaustive.
             _ => return,
@@ -58,16 +58,16 @@ impl Tally {
         let counts = self.counts();
         json!({
             "fetched": counts.fetched,
-            "renewedByRefresh": counts.renewed_by_refresh,
-            "renewedByAuth": counts.renewed_by_auth,
+            "byRefresh": counts.by_refresh,
+            "byAuth": counts.by_auth,
             "retried": counts.retried,
             "failed": counts.failed,
             "servedWhileFailing": counts.served_while_failing,
             "rejected": counts.rejected,
-            "budgetExhausted": counts.over_budget,
+            "overBudget": counts.over_budget,
             "resent": counts.resent,
-            "givenUp": counts.given_up.values().sum::<u64>(),
-            "givenUpBecause": counts.given_up,
+            "resendsSkipped": counts.resends_skipped.values().sum::<u64>(),
+            "resendsSkippedBecause": counts.resends_skipped,
         })
     }
 

@@ -152,12 +152,12 @@ async fn healthz(State(gateway): State<Gateway>) -> Response {
     let report = json!({
         "ready": now.is_ready(),
         "ageSeconds": seconds(now.age()),
-        "renewalInSeconds": seconds(now.refresh_in()),
+        "refreshInSeconds": seconds(now.refresh_in()),
         "expiresInSeconds": seconds(now.expires_in()),
         "rejected": now.is_rejected(),
         "suspect": now.is_suspect(),
         "lastError": now.last_error().map(|error| chain(error)),
-        "heldBackSeconds": seconds(now.retry_in()),
+        "retryInSeconds": seconds(now.retry_in()),
     });
     if now.is_ready() {
         return Json(report).into_response();

@@ -94,7 +94,7 @@ export function tokenChart(svg, data) {
   const step = (before, sample, at) => (isOther(before, sample) ? `H${at}` : '');
   const drop = (before, sample, at) =>
     isOther(before, sample) ? `L${at} ${y(before.token.age + sample.seconds - before.seconds)}` : '';
-  line(chart, y, samples, 'renewal', (sample) => due.get(sample)?.renewal ?? null, step);
+  line(chart, y, samples, 'refresh', (sample) => due.get(sample)?.refresh ?? null, step);
   line(chart, y, samples, 'expiry', (sample) => due.get(sample)?.expiry ?? null, step);
   line(chart, y, samples, 'age', ({ token }) => (token.usable ? token.age : null), drop);
 }
@@ -104,10 +104,10 @@ function dueAges(samples) {
   const ages = new Map();
   let known = { generation: null };
   for (const sample of samples) {
-    const { generation, age, renewalIn, expiresIn } = sample.token;
+    const { generation, age, refreshIn, expiresIn } = sample.token;
     if (generation === null) continue;
-    if (known.generation !== generation) known = { generation, renewal: null, expiry: null };
-    if (renewalIn > 0) known.renewal ??= age + renewalIn;
+    if (known.generation !== generation) known = { generation, refresh: null, expiry: null };
+    if (refreshIn > 0) known.refresh ??= age + refreshIn;
     if (expiresIn > 0) known.expiry ??= age + expiresIn;
     ages.set(sample, known);
   }

@@ -4,15 +4,15 @@ import { laneChart, latencyChart, tokenChart } from './charts.js';
 
 const FETCHES = [
   ['fetched', 'known', ({ counts }) => counts.fetched],
-  ['renewed', 'good', ({ counts }) => counts.renewedByRefresh + counts.renewedByAuth],
+  ['refreshed', 'good', ({ counts }) => counts.byRefresh + counts.byAuth],
   ['retried', 'warned', ({ counts }) => counts.retried],
   ['failed', 'bad', ({ counts }) => counts.failed],
 ];
 const REJECTIONS = [
   ['401, believed', 'warned', ({ counts }) => counts.rejected],
-  ['401, not believed', 'bad', ({ counts }) => counts.budgetExhausted],
+  ['401, over budget', 'bad', ({ counts }) => counts.overBudget],
   ['resent', 'good', ({ counts }) => counts.resent],
-  ['resend given up', 'bad', ({ counts }) => counts.givenUp],
+  ['resend skipped', 'bad', ({ counts }) => counts.resendsSkipped],
 ];
 const CALLERS = [
   ['the answer', 'good', ({ callers }) => callers.answered],
@@ -38,15 +38,15 @@ function tiles(now) {
   const state = token.usable ? inUse : token.rejected ? 'rejected' : token.generation ? 'expired' : 'none yet';
   const before = samples.findLast((sample) => sample.seconds < now.seconds - 0.9) ?? now;
   const errors = ({ callers: c }) => c.unauthorized + c.withoutToken + c.timedOut + c.failed;
-  const renewed = counts.renewedByRefresh + counts.renewedByAuth;
-  const unauthorized = counts.rejected + counts.budgetExhausted + (counts.givenUpBecause.rejected_again ?? 0);
+  const refreshed = counts.byRefresh + counts.byAuth;
+  const unauthorized = counts.rejected + counts.overBudget + (counts.resendsSkippedBecause.rejected_again ?? 0);
   return [
     ['Token', seconds(token.usable ? token.age : null), `no. ${token.generation ?? 0}, ${state}`],
-    ['Renewal due in', token.usable ? seconds(token.renewalIn) : '–', token.heldBack ? `held back ${seconds(token.heldBack)}` : 'in the background'],
+    ['Refresh due in', token.usable ? seconds(token.refreshIn) : '–', token.retryIn ? `next attempt in ${seconds(token.retryIn)}` : 'in the background'],
     ['Expires in', token.usable ? seconds(token.expiresIn) : '–', 'then requests wait'],
-    ['Tokens', `${counts.fetched + renewed}`, `${counts.fetched} fetched, ${renewed} renewed`],
+    ['Tokens', `${counts.fetched + refreshed}`, `${counts.fetched} fetched, ${refreshed} refreshed`],
     ['Fetches failed', `${counts.failed}`, `${counts.servedWhileFailing} served meanwhile`],
-    ['401s', `${unauthorized}`, `${counts.resent} resent, ${counts.givenUp} given up`],
+    ['401s', `${unauthorized}`, `${counts.resent} resent, ${counts.resendsSkipped} skipped`],
     ['Latency p50', millis(latency.p50), `p99 ${millis(latency.p99)}`],
     ['Callers’ errors', `${errors(now) - errors(before)}/s`, `${errors(now)} in all`],
   ];
@@ -70,14 +70,14 @@ function draw() {
   const data = (label) => ({ samples, phases, lifetime: latest.tokenLifetimeSeconds, label });
   byId('tiles').replaceChildren(...tiles(now).map(tile));
   const { token, latency } = now;
-  tokenChart(byId('token'), data(`Age of the token: ${seconds(token.age)}, renewal due in ${seconds(token.renewalIn)}, expires in ${seconds(token.expiresIn)}`));
+  tokenChart(byId('token'), data(`Age of the token: ${seconds(token.age)}, refresh due in ${seconds(token.refreshIn)}, expires in ${seconds(token.expiresIn)}`));
   laneChart(byId('fetches'), data(`Token fetches so far: ${total(FETCHES, now)}`), FETCHES);
   laneChart(byId('rejections'), data(`401s and resends so far: ${total(REJECTIONS, now)}`), REJECTIONS);
   latencyChart(byId('latency'), data(`Latency of the last second: p50 ${millis(latency.p50)}, p99 ${millis(latency.p99)}`));
   laneChart(byId('callers'), data(`What callers got so far: ${total(CALLERS, now)}`), CALLERS);
   byId('load').textContent = `${latest.requestsPerSecond} requests per second`;
   byId('error').textContent = token.lastError ? `The last fetch failed: ${token.lastError}.` : '';
-  const why = Object.entries(now.counts.givenUpBecause).map(([reason, count]) => `${reason} ${count}`);
+  const why = Object.entries(now.counts.resendsSkippedBecause).map(([reason, count]) => `${reason} ${count}`);
   byId('why').textContent = why.length ? `Resends given up, by reason: ${why.join(', ')}.` : '';
   list(phases, now.phase);
   status(phases[now.phase].name, phases[now.phase].story, now.phase > 0 ? 'fails' : '');
