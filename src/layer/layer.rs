@@ -20,11 +20,11 @@ use crate::{
 ///
 /// Cheap to clone. All clones, and the services that they make, share one token and one fetch.
 ///
-/// `R` is the way in which request bodies are backed up for the resend: [`CloneBody`] by default.
-/// For a body that cannot be cloned, call [`replay_with`](Self::replay_with) or
-/// [`send_once`](Self::send_once). Without that the compiler says that the bounds of `call` or
-/// `oneshot` are not satisfied; for [`KlaviAuth::send`](crate::KlaviAuth::send) it names the fix.
-/// See [Bodies](crate#bodies).
+/// `R` says how request bodies are backed up for the resend. Default: [`CloneBody`]. A body that
+/// cannot be cloned needs [`replay_with`](Self::replay_with) or [`send_once`](Self::send_once).
+/// Without one of them, [`KlaviAuth::send`](crate::KlaviAuth::send) does not compile, and the error
+/// names the fix. For `call` and `oneshot` the compiler says only that trait bounds are not
+/// satisfied. See [Bodies](crate#bodies).
 #[derive(Clone)]
 pub struct KlaviAuthLayer<R = CloneBody> {
     settings: Arc<Settings>,
@@ -32,10 +32,10 @@ pub struct KlaviAuthLayer<R = CloneBody> {
 }
 
 impl KlaviAuthLayer {
-    /// A layer for `api` without a token. Put the customer's [`TokenCache`] into the extensions of
-    /// every request. See [`TokenCaches`](crate::TokenCaches).
+    /// A layer for `api` without a cache of its own. Put the customer's [`TokenCache`] into the
+    /// extensions of every request. See [`TokenCaches`](crate::TokenCaches).
     ///
-    /// A request without one fails with an error for which [`Error::is_customer_missing`] holds.
+    /// A request without a cache fails with an error for which [`Error::is_customer_missing`] holds.
     pub fn without_cache(api: &KlaviApi) -> Self {
         Self::new(
             api,
@@ -128,9 +128,9 @@ impl<R> KlaviAuthLayer<R> {
     /// Sends the token to all paths of the API's origin, not only to the product's
     /// (`{base path}/{product}/…`). For an API whose paths do not begin with the product's name.
     ///
-    /// Do not stack such a layer with layers for other products. Each of Klavi's products has its
-    /// own token; this layer attaches the wrong one, and the layers inside of it then pass the
-    /// request through.
+    /// Do not stack such a layer with layers for other products. Each product has its own token.
+    /// This layer attaches its token to the requests for the other products too, and the layers
+    /// inside of it pass those requests through, since they already have an `Authorization` header.
     #[must_use]
     pub fn whole_origin(self) -> Self {
         self.with(|options| options.scope.allow_whole_origin())
@@ -166,7 +166,7 @@ impl<R> KlaviAuthLayer<R> {
     ///
     /// # Panics
     ///
-    /// The layer does not. A panic of the predicate reaches the caller of the request.
+    /// If the predicate panics, the panic reaches the caller of the request.
     #[must_use]
     pub fn rejected_when(
         self,

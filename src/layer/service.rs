@@ -35,35 +35,37 @@ use crate::{
 ///
 /// # Readiness
 ///
-/// Configure the inner service before you wrap it: the layer clones it as it is then.
+/// Configure the inner service before you wrap it: the layer stores a clone of it.
 ///
-/// [`poll_ready`](Service::poll_ready) readies the inner service, and a request with a fresh token
-/// is sent on that instance. A request that waits for a token releases it first. When the token is
-/// there, it readies a clone. So a limit or a buffer shared with the token transport cannot
-/// deadlock.
+/// [`poll_ready`](Service::poll_ready) readies the inner service. If the token is fresh, the
+/// request is sent on that instance. A request that waits for a token drops the instance first, and
+/// readies a clone once it has the token. So a concurrency limit or a buffer that the token
+/// transport shares cannot deadlock.
 ///
 /// A panic in the inner service's `Clone` reaches the request that needed the clone, and no other.
 ///
 /// # Errors
 ///
-/// The inner service's error, boxed, or an [`Error`](crate::Error), found by downcast.
+/// The inner service's error or an [`Error`](crate::Error), boxed. Downcast to tell them apart.
 ///
 /// A 401 is not an error. If the fetch for the resend fails, the 401 carries the
-/// [`Error`](crate::Error) in its extensions. If the new token is lost while the inner service gets
-/// ready for the resend, the 401 was already dropped, and the caller gets the error.
+/// [`Error`](crate::Error) in its extensions. The resend drops the 401 before the inner service is ready. If
+/// the new token expires or is rejected in that time, and no other can be fetched, the caller gets
+/// the error instead.
 ///
 /// # Cancel safety
 ///
 /// Dropping the [`ResponseFuture`] drops the request. A fetch that it started continues.
 pub struct KlaviAuth<S, R = CloneBody> {
     inner: S,
-    /// `inner` is a clone that stands in for a released instance. It is replaced before the next
-    /// `poll_ready`.
+    /// Whether `inner` is a placeholder for a released instance, which the next `poll_ready`
+    /// replaces.
     is_placeholder: bool,
     contexts: Arc<Contexts<S, R>>,
-    /// The context of the thread that called this instance for the second time. A clone for a
-    /// single request never stores one.
+    /// The context that this instance used last. Stored from the second call on: a clone for a
+    /// single request has no use for it.
     context: Option<Arc<Context<S, R>>>,
+    /// Whether this instance has been called before.
     is_called: bool,
 }
 
@@ -209,6 +211,7 @@ impl<S, R> KlaviAuth<S, R> {
 }
 
 impl<S: Clone, R> KlaviAuth<S, R> {
+    /// Sends the request with a token: at once if a token is valid, on the cold path otherwise.
     fn authenticate<Q>(
         &mut self,
         mut request: Q,
@@ -244,7 +247,7 @@ impl<S: Clone, R> KlaviAuth<S, R> {
         }
     }
 
-    /// This thread's context, and the token for a request.
+    /// A context, and the token for a request or the wait for one.
     fn lookup(&mut self, own_cache: Option<&TokenCache>) -> (Arc<Context<S, R>>, Lookup<Acquire>) {
         let now = Instant::now();
         if let Some(cache) = own_cache {
@@ -276,23 +279,11 @@ impl<S: Clone, R> KlaviAuth<S, R> {
     /// Drops the readied instance without a call: it may hold the only permit.
     ///
     /// A clone replaces it. Some services, such as `tower::steer::Steer`, copy their readiness when
-    /// they are cloned, so this clone is only a placeholder and is never called. The next
-    /// `poll_ready` takes one from the template, for which it may have to wait.
+    /// they are cloned, so this clone is a placeholder and is never called. The next `poll_ready`
+    /// replaces it with a clone of the template, for which it may have to wait.
     fn release_inner(&mut self) {
         self.inner = self.inner.clone();
         self.is_placeholder = true;
-    }
-
-    fn poll_inner_ready<Q>(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), BoxError>>
-    where
-        S: Service<Q>,
-        S::Error: Into<BoxError>,
-    {
-        if self.is_placeholder {
-            self.inner = ready!(self.contexts.poll_not_ready_inner(cx));
-            self.is_placeholder = false;
-        }
-        self.inner.poll_ready(cx).map_err(Into::into)
     }
 }
 
@@ -310,7 +301,11 @@ where
     type Future = ResponseFuture<S, R, Q>;
 
     fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), BoxError>> {
-        self.poll_inner_ready(cx)
+        if self.is_placeholder {
+            self.inner = ready!(self.contexts.poll_not_ready_inner(cx));
+            self.is_placeholder = false;
+        }
+        self.inner.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, mut request: Q) -> Self::Future {
