@@ -1,13 +1,12 @@
-//! The context of a thread: a copy of the token, so that requests on different cores seldom write
-//! to the same memory.
+//! The context of a thread: a copy of the token for each thread, so that requests on different
+//! cores seldom write to the same memory.
 //!
-//! A client is used in two ways: one long-lived clone per task, or one clone per request. In both,
-//! the requests of a thread share one [`Context`]. A service looks up its thread's context in
-//! [`Contexts`]. From its second call on it holds the context until the token changes. A clone
-//! starts without one, so a clone for a single request never stores it.
+//! The requests of a thread share one [`Context`]. A service finds it in [`Contexts`], and stores
+//! it from the second call on, until the token changes. Clients clone the service once per task or
+//! once per request: a clone starts without a context, and one that is called once stores none.
 //!
-//! The choice of a context affects speed only: two threads may share one, and a service that moves
-//! to another thread continues with its own.
+//! Which context a request uses affects its speed only. Two threads may share one, and a service
+//! that moves to another thread continues to use the one that it has stored.
 
 use std::{
     sync::Arc,
@@ -57,7 +56,7 @@ impl<S, R> Context<S, R> {
 }
 
 impl<S: Clone, R> Context<S, R> {
-    /// As [`Template::poll_clone`].
+    /// A clone of the inner service that is not ready: see [`Template::poll_clone`].
     pub(super) fn poll_not_ready_inner(&self, cx: &mut TaskContext<'_>) -> Poll<S> {
         self.shared.template.poll_clone(cx)
     }
@@ -113,13 +112,13 @@ impl<S, R> Contexts<S, R> {
 }
 
 impl<S: Clone, R> Contexts<S, R> {
-    /// As [`Template::poll_clone`].
+    /// A clone of the inner service that is not ready: see [`Template::poll_clone`].
     pub(super) fn poll_not_ready_inner(&self, cx: &mut TaskContext<'_>) -> Poll<S> {
         self.shared.template.poll_clone(cx)
     }
 }
 
-/// The state of a request from its first attempt to its response.
+/// The context and the cache that a request uses from its lookup to its response.
 pub(super) struct Call<S, R> {
     pub(super) context: Arc<Context<S, R>>,
     /// The cache from the extensions of the request, used instead of the layer's.
