@@ -23,7 +23,7 @@ use crate::{
     request::http_types::{HttpRequest, HttpResponse},
 };
 
-/// The state machine of a request that waits for a token.
+/// The state machine of a request that waits for a token, before the first attempt or the resend.
 pub(super) struct ColdPath<S, R, Q>
 where
     S: Service<Q>,
@@ -39,7 +39,7 @@ where
     S: Service<Q>,
     R: Replay<Q>,
 {
-    /// Waits for a token. Holds no readied service, which the token call may need.
+    /// Waits for a token. Holds no readied service: the token call may need its permit.
     Acquiring {
         acquire: Acquire,
         pending: Option<Pending<Q, S::Response, R::Backup>>,
@@ -58,7 +58,7 @@ enum Pending<Q, A, B> {
     Rejected(Rejected<A, B>),
 }
 
-/// The attempt that the path leads to.
+/// The attempt that follows the wait.
 #[derive(Clone, Copy)]
 enum Next {
     First {
@@ -152,7 +152,7 @@ where
         let cache = call.cache();
         loop {
             let next_state = match state {
-                // ## Acquiring => Readying | done (the 401 that it started with, or an error)
+                // ## Acquiring => Readying | done (the 401 to the first attempt, or an error)
                 State::Acquiring { acquire, pending } => {
                     let acquired = ready!(Pin::new(acquire).poll(cx));
                     let (request, token) = match (take(pending), acquired) {
@@ -187,9 +187,9 @@ where
                         Some(service) => service,
                         None => service.insert(ready!(call.context.poll_not_ready_inner(cx))),
                     };
-                    let ready = ready!(service.poll_ready(cx));
+                    let readiness = ready!(service.poll_ready(cx));
                     let mut request = take(request);
-                    if let Err(error) = ready {
+                    if let Err(error) = readiness {
                         return next.fail(error, SkipReason::NotReady, cache);
                     }
                     // While the service got ready, the token may have expired or been rejected.
@@ -223,8 +223,8 @@ where
                     }
                 }
             };
-            // If the token was lost, drops the readied service: it may hold a permit that the token
-            // call needs.
+            // On the way back to `Acquiring`, this drops the readied service: it may hold a permit
+            // that the token call needs.
             *state = next_state;
         }
     }

@@ -44,7 +44,8 @@ pin_project! {
         PassingThrough { #[pin] response: S::Future },
         // The inner service has the request, with a token.
         Calling { #[pin] response: S::Future, sent: Option<(Attempt<R::Backup>, Call<S, R>)> },
-        // The request waits for a token or for the inner service, before either attempt.
+        // The request waits for a token, then for the inner service: before the first attempt or
+        // before the resend.
         Cold { path: Option<Box<ColdPath<S, R, Q>>> },
         // The request was not sent.
         Failed { error: Option<BoxError> },
@@ -141,8 +142,8 @@ where
                 // ## Failed => done
                 StateProj::Failed { error } => return Poll::Ready(Err(take(error))),
             };
-            // Drops the old state before the inner service is readied: the response future may
-            // hold its only permit.
+            // Drops the old state before the inner service is readied: the old response future may
+            // hold the only permit.
             state.set(next);
         }
     }
