@@ -1,4 +1,4 @@
-//! One attempt to send a request: attach the token, save a backup, classify the response.
+//! One attempt to send a request: attach the token, back up the request, judge the response.
 
 use http::{HeaderMap, HeaderValue, Uri, header::AUTHORIZATION};
 
@@ -12,7 +12,7 @@ use crate::{
     token::AccessToken,
 };
 
-/// An attempt in flight.
+/// An attempt that waits for its response.
 pub(crate) struct Attempt<B> {
     /// The generation of the token that was sent.
     generation: u64,
@@ -20,11 +20,12 @@ pub(crate) struct Attempt<B> {
     backup: Result<B, SkipReason>,
 }
 
-/// The first attempt. Saves a backup if resending is enabled and the body allows it.
+/// Prepares the first attempt: attaches the token, and backs up the request if resending is enabled
+/// and the body allows it.
 ///
 /// # Errors
 ///
-/// The request has too many headers for another one.
+/// The request has too many headers to add one.
 #[inline]
 pub(crate) fn first<R, Q>(
     request: &mut Q,
@@ -48,7 +49,7 @@ where
     })
 }
 
-/// The second and last attempt.
+/// Prepares the resend, which is the last attempt.
 ///
 /// # Errors
 ///
@@ -100,7 +101,7 @@ pub(crate) fn is_rejection<R>(
         && response.responder().is_none_or(|uri| in_scope(&uri))
 }
 
-/// A rejected first attempt that will be resent.
+/// A rejected first attempt, to be resent once there is another token.
 pub(crate) struct Rejected<A, B> {
     /// The generation of the rejected token.
     pub(crate) generation: u64,
@@ -133,8 +134,8 @@ impl<B> Attempt<B> {
                 false => Err(SkipReason::NoBackup),
             });
         let reason = match backup {
-            // The second 401 changes nothing in the cache: with a new token, the 401 is about the
-            // request.
+            // A 401 to the resend changes nothing in the cache: the token was new, so the 401 is
+            // about the request.
             Err(reason @ SkipReason::RejectedAgain) => reason,
             backup => match (cache.reject(generation), backup) {
                 (Ok(()), Ok(backup)) => {
@@ -147,6 +148,7 @@ impl<B> Attempt<B> {
                 (Ok(()), Err(reason)) => reason,
                 (Err(error), backup) => {
                     response.extensions_mut().insert(error);
+                    // The budget is the reason only if the request could have been resent.
                     backup.err().unwrap_or(SkipReason::OverBudget)
                 }
             },
