@@ -74,12 +74,12 @@ impl Scope {
     /// its path is not checked.
     pub(crate) fn contains(&self, uri: &Uri, has_own_cache: bool) -> bool {
         Target::of(uri).is_some_and(|target| {
-            self.api.contains(&target) && (has_own_cache || self.is_product(uri.path()))
+            self.api.contains(&target) && (has_own_cache || self.allows_path(uri.path()))
                 || self.is_added(&target)
         })
     }
 
-    /// The destination of a request. A fast path recognises the usual spelling of the API's
+    /// The destination of a request. A fast path recognizes the usual spelling of the API's
     /// origin.
     #[inline]
     pub(crate) fn destination<'a>(&self, uri: &'a Uri) -> Destination<'a> {
@@ -102,12 +102,12 @@ impl Scope {
         if options.skip_auth || (!self.overwrite && headers.contains_key(AUTHORIZATION)) {
             return Decision::PassThrough;
         }
-        let is_in_scope = || options.own_cache.is_some() || self.is_product(path);
+        let is_in_scope = || options.own_cache.is_some() || self.allows_path(path);
         let target = match destination {
             Destination::Elsewhere => return Decision::PassThrough,
             Destination::At(target) if !self.api.contains(target) => target,
-            // Token calls pass through, so that a token transport inside the layer does not wait
-            // for itself.
+            // Token calls pass through. Otherwise a token call that is sent through this layer
+            // would wait for itself.
             Destination::Api | Destination::At(_) => {
                 let authenticate = is_in_scope() && !self.is_token_call(path);
                 return if authenticate {
@@ -130,7 +130,7 @@ impl Scope {
     }
 
     #[inline]
-    fn is_product(&self, path: &str) -> bool {
+    fn allows_path(&self, path: &str) -> bool {
         self.product
             .as_ref()
             .is_none_or(|product| product.contains(path))
@@ -153,8 +153,8 @@ impl Scope {
 /// The destination of a request.
 #[derive(Debug)]
 pub(crate) enum Destination<'a> {
-    /// The API: by the fast path, or since the URI has no authority (origin-form, `/path`) and the
-    /// inner service is bound to the API.
+    /// The API. The URI has the usual spelling of its origin, or no authority (origin-form,
+    /// `/path`): the inner service is then bound to the API.
     Api,
     /// A scheme, host and port.
     At(Target<'a>),
