@@ -11,7 +11,7 @@ use crate::events::event::FetchReason;
 pub(super) struct FlightEntry {
     pub(super) launch: Launch,
     pub(super) waiter: Waiter,
-    /// If the flight is lost, it is dropped with the entry, which wakes the waiters.
+    /// Dropped with the entry of a lost flight, which wakes the waiters.
     pub(super) sender: Sender,
     /// How many attempts were started.
     pub(super) attempts: u32,
@@ -58,7 +58,8 @@ impl FlightEntry {
         }
     }
 
-    /// Lets the callers that have a live token stop waiting. Returns their end of the channel.
+    /// Lets the callers that have a live token stop waiting. Returns the sender, whose drop wakes
+    /// them.
     pub(super) fn release_waiters(&mut self) -> Sender {
         self.is_awaited = false;
         let (sender, waiter) = waiters(self.waiter.stalled_at(), self.waiter.runtime());

@@ -1,4 +1,5 @@
-//! The lookup: the token for a request that leaves now, and the flight that it needs.
+//! The lookup: the token for a request that is sent now, and the flight that it needs. Also the
+//! removal of lost flights.
 
 use tokio::{runtime::Id, time::Instant};
 
@@ -12,7 +13,7 @@ use super::{
 use crate::error::Error;
 
 impl State {
-    /// The token for a request that leaves now, or the flight to wait for. `rejected` is the
+    /// The token for a request that is sent now, or the flight to wait for. `rejected` is the
     /// generation of the token that the API rejected for this request.
     ///
     /// Registers a flight if one is needed and returns it for the caller to launch.
@@ -24,7 +25,7 @@ impl State {
     ) -> (Lookup<Waiter>, Option<Launch>) {
         self.remove_flight(now, |flight| now >= flight.waiter.stalled_at());
         if self.flight.is_none() && (self.is_fetch_paused(now) || runtime.is_none()) {
-            // A rejected token cannot be replaced now.
+            // No flight can start now, so a rejected token cannot be replaced.
             self.mark_suspect(now);
         }
         let fallback = match self.valid_token(now, rejected) {
@@ -93,15 +94,16 @@ impl State {
 
     /// Removes a flight that is lost.
     ///
-    /// It counts as a failure if callers have a token and so need not wait for another flight.
-    /// Otherwise a program that makes a runtime for each call would fetch with each call.
+    /// If the source was called and there is a valid token, the loss counts as a failure, and the
+    /// backoff delays the next flight. Without this rule, a program that makes a runtime for each call
+    /// would start a fetch with each call.
     fn remove_flight(&mut self, now: Instant, is_lost: impl FnOnce(&FlightEntry) -> bool) {
         let Some(flight) = self.flight.take_if(|flight| is_lost(flight)) else {
             return;
         };
         if flight.attempts > 0 && self.valid_token(now, None).is_some() {
             let error = Error::lost("the runtime of the fetch is gone or stands still");
-            // The full pause, because drawing a part of it would run a user's code.
+            // The full pause: the random number for a part of it comes from a user's code.
             self.record_failure(self.is_live(now), &error, now, 1.0);
         }
         // The drop of its sender wakes the waiters.
@@ -109,7 +111,7 @@ impl State {
     }
 
     /// Lets callers that have a live token stop waiting for this flight, which continues. Returns
-    /// their end of the channel.
+    /// the sender, whose drop wakes them.
     pub(super) fn release_waiters(&mut self, number: u64) -> Option<Sender> {
         let flight = self.flight.as_mut();
         let flight = flight.filter(|flight| flight.launch.number == number)?;

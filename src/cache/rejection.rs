@@ -10,8 +10,8 @@ use super::{
 use crate::token::AccessToken;
 
 impl State {
-    /// Handles a 401 to the token of this generation. It affects that generation and no later one.
-    /// Returns whether it took the token out of use.
+    /// Handles a 401 to the token of this generation, if it is still the current token. Returns
+    /// whether this is the first 401 to a token in use. Others withdraw nothing from the budget.
     ///
     /// # Errors
     ///
@@ -29,22 +29,23 @@ impl State {
         let Some(current) = self.current.as_mut().filter(is_affected) else {
             return Ok(false);
         };
-        let first = !current.is_expired(now);
-        if first && !is_paused {
+        let was_in_use = !current.is_expired(now);
+        if was_in_use && !is_paused {
             self.budget.withdraw(now, draw)?;
         }
         // ## Good => (Rejected | Suspect)
         // A token that cannot be replaced during the pause stays in use: only the API can tell
         // whether it is dead.
-        current.status = match first && is_paused {
+        current.status = match was_in_use && is_paused {
             true => Status::Suspect,
             false => Status::Rejected,
         };
         self.epoch += 1;
-        Ok(first)
+        Ok(was_in_use)
     }
 
-    /// Takes a token out of use because the program says so. Returns whether that changed anything.
+    /// Takes a token out of use because the program called `invalidate`. Returns whether that
+    /// changed anything.
     pub(super) fn invalidate(&mut self, token: &AccessToken) -> bool {
         let is_affected = |current: &&mut Current| {
             current.token.generation() == token.generation()

@@ -33,7 +33,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Step {
     RetryAt(Instant, Error),
-    /// It reports how it ended, then sends the outcome to its waiters.
+    /// The flight reports how it ended, then sends the outcome to its waiters.
     End(End, Sender, Outcome),
 }
 
@@ -45,7 +45,7 @@ pub(super) enum End {
         fetched: FetchedToken,
         refreshed: bool,
     },
-    /// `serving`: requests still leave with the current token.
+    /// `serving`: requests are still sent with the current token.
     Failed {
         error: Error,
         retry_at: Instant,
@@ -162,11 +162,11 @@ impl State {
     }
 
     /// Records that an attempt failed. Retries it within the flight if callers wait and the error
-    /// may pass.
+    /// is transient.
     fn fail(&mut self, flight: FlightEntry, error: Error, now: Instant, draw: f64) -> Step {
         let is_refresh = flight.attempt_reason == FetchReason::Refresh;
         let serving = self.valid_token(now, None).is_some();
-        // No caller waits while requests leave with a suspect, so the pause is not cut short.
+        // While requests are sent with a suspect, no caller waits: the pause has its full length.
         let draw = if serving && !is_refresh { 1.0 } else { draw };
         self.record_failure(is_refresh, &error, now, draw);
 
@@ -175,8 +175,8 @@ impl State {
             && error.recovery() == Recovery::Transient
             && flight.attempts < self.config.attempts
             && retry_at < flight.launch.deadline;
-        // The token ran out during a refresh: a new flight may start at once, so that this one need
-        // not retry.
+        // The token expired during a refresh: a new flight may start at once, so this one does not
+        // retry.
         let is_superseded = is_refresh && retry_at <= now;
         if may_retry && !is_superseded {
             self.flight = Some(flight);

@@ -1,18 +1,21 @@
 //! The state of a cache: the current token, the flight in progress and the failures so far.
 //!
-//! Every transition is a method that runs under one lock and takes the time as an argument:
-//! `lookup` has those that callers cause, `rejection` those of the API and the program, `settle`
-//! those of a flight. This file has the queries that they share.
+//! Every transition is a method that runs under one lock and takes the time as an argument. The
+//! transitions are in three files: `lookup` (a caller looks up the token, a flight is lost),
+//! `rejection` (a 401, `invalidate`) and `settle` (an attempt of a flight starts or ends). The
+//! schedule of the refresh task is in `background_refresh`. This file has the queries that they
+//! share.
 //!
 //! Invariants between any two calls:
 //!
 //! 1. A token that is rejected, invalidated or expired is never returned. A suspect is.
 //! 2. At most one flight is registered, and only the flight with its number changes anything.
-//! 3. Generations only grow. A token that is merely extended keeps its generation.
+//! 3. Generations only grow. If the source returns the current token again with a later expiry, it
+//!    keeps its generation.
 //! 4. Nothing here runs a user's code. Errors and wakers may have a `Drop` of the user's, so they
 //!    are moved to `displaced`, which is dropped after the lock is released.
 //! 5. A failed refresh never holds back a fetch that callers wait for: the two count their failures
-//!    apart. `Retry-After` and rejected keys hold back both.
+//!    separately. `Retry-After` and rejected keys hold back both.
 
 use std::{any::Any, time::Duration};
 
@@ -91,7 +94,7 @@ impl State {
         self.epoch
     }
 
-    /// Records a failure where it holds back the next fetch.
+    /// Records a failure of a refresh, or of a fetch that replaces no live token, in its backoff.
     pub(super) fn record_failure(
         &mut self,
         is_refresh: bool,
@@ -145,12 +148,13 @@ impl State {
         self.failures(now).retry_at(mode).unwrap_or(now)
     }
 
-    /// Whether the backoff holds back a fetch that replaces no live token.
+    /// Whether the backoff or a `Retry-After` holds back a fetch that replaces no live token.
     pub(super) fn is_fetch_paused(&self, now: Instant) -> bool {
         let fetch = &self.backoffs.fetch;
         fetch.blocking_error(now, FetchMode::Foreground).is_some()
     }
 
+    /// Whether the current token has not expired and was not rejected or invalidated.
     pub(super) fn is_live(&self, now: Instant) -> bool {
         self.reason(now) == FetchReason::Refresh
     }
@@ -163,8 +167,8 @@ impl State {
         is_awaited && self.is_live(now) && self.current.as_ref().is_some_and(is_expiring)
     }
 
-    /// Until when callers wait for the successor of a live token, with time left to send it.
-    /// `None` if the flight times out earlier.
+    /// Until when callers that have a live token wait for its successor. After that they send the
+    /// live token, before it expires. `None` if the flight times out earlier.
     pub(super) fn awaited_until(&self, now: Instant) -> Option<Instant> {
         let live = self.current.as_ref().filter(|_| self.is_live(now))?;
         let left = live.schedule.expires_at - now.max(live.schedule.expiring_at);
@@ -172,8 +176,8 @@ impl State {
         Some(until).filter(|&until| until < now + self.config.flight_timeout)
     }
 
-    /// The mode of the next fetch. It is the foreground for a suspect too: no caller waits, but
-    /// every request that is sent with one may fail.
+    /// The mode of the next fetch. A suspect is replaced in the foreground mode: no caller waits, but
+    /// every request that is sent with the suspect may fail.
     pub(super) fn fetch_mode(&self, now: Instant) -> FetchMode {
         match self.is_live(now) && !self.is_expiring(now) {
             true => FetchMode::Background,
