@@ -22,8 +22,8 @@ use crate::error::Error;
 /// its runtime, or if a token is rejected or expires before the caller gets it.
 const MAX_FLIGHTS: u8 = 4;
 
-/// How long a flight may take to notice its own timeout. After the host has slept, the flight has
-/// timed out and stalled at the same instant.
+/// How long a waiter waits after its timer has fired, so that the flight can notice its own timeout
+/// first. When a host wakes from sleep, the timeout and `stalled_at` may both have passed.
 const GRACE: Duration = Duration::from_millis(1);
 
 /// A caller's wait for a token. Dropping it does not affect the flight.
@@ -48,7 +48,7 @@ impl Acquire {
     }
 
     /// A token that can be sent now, or the wait for one. Starts a flight if one is needed.
-    pub(super) fn start(core: &Arc<Core>, now: Instant, rejected: Option<u64>) -> Lookup<Self> {
+    pub(super) fn lookup(core: &Arc<Core>, now: Instant, rejected: Option<u64>) -> Lookup<Self> {
         match core.lookup(now, rejected) {
             Lookup::Token(valid) => {
                 core.report_served(&valid);
@@ -123,8 +123,8 @@ struct StallTimer {
 
 /// Whether the flight has stalled.
 ///
-/// The flight's own runtime cannot tell, because its timers stand still with it. Only waiters on
-/// other runtimes have a timer, so a program with one runtime has none.
+/// A waiter on the flight's own runtime cannot tell, because its timer would stop with the runtime.
+/// Only waiters on other runtimes have a timer, so a program with one runtime has none.
 fn has_stalled(waiter: &Waiter, timer: &mut Option<StallTimer>, cx: &mut Context<'_>) -> bool {
     let Ok(runtime) = Handle::try_current().map(|runtime| runtime.id()) else {
         return false;
@@ -145,7 +145,7 @@ fn has_stalled(waiter: &Waiter, timer: &mut Option<StallTimer>, cx: &mut Context
 }
 
 impl StallTimer {
-    /// Whether the time is up and the grace has passed too.
+    /// Whether `stalled_at` has passed, and the grace after it too.
     fn poll(&mut self, stalled_at: Instant, cx: &mut Context<'_>) -> bool {
         let sleep = &mut self.sleep;
         if sleep.as_mut().poll(cx).is_pending() {
@@ -153,7 +153,7 @@ impl StallTimer {
         }
         let had_grace = sleep.deadline() > stalled_at;
         sleep.as_mut().reset(Instant::now() + GRACE);
-        // Polled in either case, so that the timer is registered.
+        // Registers the timer.
         let _ = sleep.as_mut().poll(cx);
         had_grace
     }

@@ -7,7 +7,7 @@ use tokio::{runtime::Handle, time::Instant};
 use super::{background_refresh, core::Core, flight, state::Lookup, waiters::Waiter};
 
 impl Core {
-    /// The token for a request that leaves now, or the flight to wait for. Starts a flight if one
+    /// The token for a request that is sent now, or the flight to wait for. Starts a flight if one
     /// is needed.
     pub(super) fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Lookup<Waiter> {
         let runtime = Handle::try_current().ok();
@@ -20,7 +20,7 @@ impl Core {
         lookup
     }
 
-    /// Whether a flight can be started here.
+    /// Whether a flight can be started by this thread: it runs in a tokio runtime.
     pub(super) fn has_runtime() -> bool {
         Handle::try_current().is_ok()
     }

@@ -54,9 +54,9 @@ use crate::{error::Error, events::event::Event, token::AccessToken};
 /// * **Suspect**: rejected by the API, and its replacement failed. The caller gets the token. The
 ///   source is called in the background, with the same backoff.
 ///
-/// After a failure the source is not called for a random part of 1 s. That limit doubles with every
-/// consecutive failure, up to 30 s, or to 5 s if callers wait. A `Retry-After` takes precedence. A
-/// failed refresh never holds back a fetch that callers wait for.
+/// After a failure the source is not called for a random time of up to 1 s. That limit doubles with
+/// every consecutive failure, up to 30 s, or up to 5 s if callers wait. A `Retry-After` takes
+/// precedence. A failed refresh never holds back a fetch that callers wait for.
 ///
 /// # Cancel safety
 ///
@@ -104,8 +104,8 @@ impl TokenCache {
     /// Takes `token` out of use. Call it if you know that the token is dead, and not in a loop:
     /// unlike a 401 that the layer handles, it is not counted against the budget.
     ///
-    /// The next caller waits for a token that was fetched after this call. The same string from the
-    /// source, fetched after this call, counts as a new token.
+    /// The next caller waits for a token that was fetched after this call. If the source then
+    /// returns the same string, it counts as a new token.
     ///
     /// The call itself fetches nothing. It does nothing if the cache already has a newer token, or
     /// if this token has already been invalidated.
@@ -122,8 +122,7 @@ impl TokenCache {
         Snapshot::of(&self.core.lock(), Instant::now())
     }
 
-    /// Handles a 401 to the first attempt of a request, which was sent with the token of this
-    /// generation.
+    /// Handles a 401 to a first attempt. `generation` is that of the token that was sent.
     ///
     /// # Errors
     ///
@@ -151,18 +150,18 @@ impl TokenCache {
         self.core.epoch()
     }
 
-    /// The token for a request that leaves now, or the wait for one. `rejected` is the generation
+    /// The token for a request that is sent now, or the wait for one. `rejected` is the generation
     /// of the token that the API rejected for this request.
     pub(crate) fn lookup(&self, now: Instant, rejected: Option<u64>) -> Lookup<Acquire> {
-        Acquire::start(&self.core, now, rejected)
+        Acquire::lookup(&self.core, now, rejected)
     }
 
-    /// The wait for a token of another generation than the `rejected` one.
+    /// The wait for a token whose generation is not `rejected`.
     pub(crate) fn acquire(&self, rejected: Option<u64>) -> Acquire {
         Acquire::new(&self.core, rejected)
     }
 
-    /// A token of another generation than the `rejected` one.
+    /// Waits for a token whose generation is not `rejected`.
     pub(crate) async fn token(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
         let valid = self.acquire(rejected).await?;
         self.core.report_served(&valid);

@@ -28,7 +28,7 @@ impl CachedCopy {
         if let Some(copy) = fresh.filter(|copy| copy.is_fresh(cache.core.epoch(), now)) {
             return Some(copy.token.generation());
         }
-        match Acquire::start(&cache.core, now, None) {
+        match Acquire::lookup(&cache.core, now, None) {
             Lookup::Token(valid) => {
                 self.0 = Some(valid.copy());
                 Some(valid.token.generation())
