@@ -1,15 +1,16 @@
 //! The flight: one fetch that all callers share, in a task of its own.
 //!
-//! It is a spawned task because a future that its waiters drive stalls when the driving waiter is
-//! not polled, and dies with it. The task starts when there is something to fetch and ends with the
-//! result. The waiters hold clones of one end of a channel, and get an outcome in every case:
+//! The fetch is a spawned task. If one of the waiters polled it instead, it would stall when that
+//! waiter is not polled, and be cancelled with it. The task starts when there is something to fetch
+//! and ends with the result. The waiters hold clones of the receiving end of a channel, and are
+//! woken in every case:
 //!
 //! * The flight ends: the state is changed first, then the waiters are woken.
 //! * The source panics: the panic is caught and becomes an error.
 //! * The runtime is dropped: so is the task. [`Flight::drop`] removes the entry, the sender in it
 //!   is dropped, and the waiters look at the state again.
-//! * The runtime stands still: after a while the flight counts as stalled, and the next lookup
-//!   removes the entry. One of the waiters has a timer for that.
+//! * The runtime exists but does not run: after a while the flight counts as stalled, and the next
+//!   lookup removes the entry. Waiters on other runtimes have a timer for that.
 //!
 //! # Rules
 //!
@@ -27,11 +28,11 @@
 //! 5. Every launch becomes a [`Flight`] at once, before anything that can fail. The task is its
 //!    only owner, so `run` and `drop` cannot overlap. Whatever tokio does with the task, the flight
 //!    is dropped exactly once, on any thread, and its drop is the transition of rule 2.
-//! 6. tokio must poll a spawned future when it is woken, or drop it. If it does neither, the next
-//!    lookup after the flight has stalled removes the entry, and rule 2 applies should the flight
-//!    run again. Nothing depends on the `JoinHandle` or on the order of tasks and wake-ups.
-//! 7. A flight holds no lock across an await, and the source runs under no lock. A flight that
-//!    stands still delays its waiters and nobody else.
+//! 6. tokio must poll a spawned future when it is woken, or drop it. If it does neither, the
+//!    flight stalls, and the next lookup removes the entry. If the flight runs again later, rule 2
+//!    applies. Nothing depends on the `JoinHandle` or on the order of tasks and wake-ups.
+//! 7. A flight holds no lock across an await, and the source runs under no lock. A stalled
+//!    flight delays its waiters and nobody else.
 
 use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
@@ -72,8 +73,8 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
     // Detached: the waiters wait for the outcome, not for the task.
     drop(runtime.spawn(flight.run().instrument(span)));
     if runtime.runtime_flavor() == RuntimeFlavor::MultiThread {
-        // No other worker steals the task that was spawned last. The flight must not be that task,
-        // because the caller may block its worker next.
+        // The task that was spawned last is in the worker's LIFO slot, and other workers do not
+        // steal it. The caller may block its worker next, so the flight must not be that task.
         drop(runtime.spawn(async {}));
     }
 }
