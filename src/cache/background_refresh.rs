@@ -1,8 +1,8 @@
 //! The background refresh: keeps the token fresh without traffic. Off by default.
 //!
 //! One task, the refresh task, does what a caller would do at the moment when a fetch is due. It
-//! runs on the runtime of the caller whose fetch started it. If its runtime is dropped or stands
-//! still, the next caller that starts a fetch starts another refresh task, on its own runtime.
+//! runs on the runtime of the caller whose fetch started it. If that runtime is dropped or does
+//! not run, the next caller that starts a fetch starts another refresh task, on its own runtime.
 
 use std::{
     pin::pin,
@@ -45,7 +45,7 @@ pub(super) fn ensure_running(core: &Arc<Core>, number: u64, runtime: &Handle) {
 impl State {
     /// Registers a refresh task, unless another is on schedule. Returns whether it did.
     ///
-    /// A task that is late may be on a runtime that stands still, so it is replaced.
+    /// A task that is late may be on a runtime that does not run, so it is replaced.
     fn register_refresh_task(&mut self, number: u64, now: Instant) -> bool {
         let is_late = self.refresh_task.is_none_or(|task| now >= task.wakes_at);
         if is_late {

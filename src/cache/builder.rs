@@ -217,7 +217,7 @@ impl TokenCacheBuilder {
     ///
     /// A background task starts with the first fetch, continues after failures with the backoff,
     /// and ends when the last handle is dropped. It runs on the runtime of a caller. If that
-    /// runtime is dropped or stands still, the next caller that needs a fetch starts another task.
+    /// runtime is dropped or does not run, the next caller that needs a fetch starts another task.
     pub fn background_refresh(mut self, background_refresh: bool) -> Self {
         self.settings.background_refresh = background_refresh;
         self

@@ -137,12 +137,12 @@ fn before(end: Instant, window: Duration) -> Instant {
 pub enum Freshness {
     /// No refresh is due yet.
     Fresh,
-    /// A refresh is due. Requests leave with the token.
+    /// A refresh is due. Requests are sent with the token.
     Aging,
-    /// The expiry is within the margin. Requests wait for the successor, and leave with the token
-    /// if there is none.
+    /// The expiry is within the margin. Requests wait for the successor, and are sent with the
+    /// token if there is none.
     Expiring,
-    /// Requests no longer leave with the token.
+    /// Requests are no longer sent with the token.
     Expired,
 }
 

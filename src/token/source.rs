@@ -15,7 +15,7 @@ pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<NewToken, Error>> 
 /// source from a closure.
 ///
 /// The cache calls `fetch` in a task of its own and never while it holds a lock. Only one call runs
-/// at a time, with one exception: if the runtime of a call stands still for twice the flight's
+/// at a time, with one exception: if the runtime of a call does not run for twice the flight's
 /// timeout, the cache starts another.
 ///
 /// # Cancel safety
