@@ -55,17 +55,17 @@ const REFRESH_MISSING_FOR: Duration = Duration::from_secs(3600);
 /// # Ok(()) }
 /// ```
 ///
-/// The transport must not follow redirects: it would send the keys or the bearer to wherever one
-/// leads. This source does not follow them.
+/// The transport must not follow redirects: it would send the keys or the bearer to the target of a
+/// redirect. This source follows none.
 ///
 /// # Which endpoint is called
 ///
 /// With keys, by the [`Predecessor`] of the fetch:
 ///
 /// * none, expired or rejected: `POST …/auth`;
-/// * live: `GET …/refresh`, and `POST …/auth` if that answers 401, 403 or 404. A 404 is remembered
+/// * live: `GET …/refresh`, and `POST …/auth` if that responds 401, 403 or 404. A 404 is remembered
 ///   for an hour, since some products have no `/refresh`;
-/// * live, after two failed fetches in a row: `POST …/auth`, then the two in turn.
+/// * live, after two failed fetches in a row: `POST …/auth`, then the two endpoints in turn.
 ///
 /// With a bearer only:
 ///
@@ -77,7 +77,7 @@ pub struct KlaviSource {
     api: KlaviApi,
     credentials: Credentials,
     client: TokenClient,
-    /// Until when `/refresh` counts as missing.
+    /// Until when `/refresh` counts as missing, after a 404.
     refresh_missing_until: Mutex<Option<Instant>>,
     /// The keys that were read last, to be masked in errors.
     last_keys: Mutex<Option<Keys>>,
@@ -171,7 +171,7 @@ impl KlaviSource {
             Predecessor::None if since.elapsed() >= bearer.lifetime() => Err(no_keys()),
             Predecessor::None => Ok(bearer.clone().aged(since.elapsed())),
             Predecessor::Live(bearer) => self.refresh(bearer, "refresh").await.map_err(keys_needed),
-            // `/refresh` rejected it before, and will do so again.
+            // `/refresh` has rejected this bearer before.
             Predecessor::Rejected(_) if request.last_error().is_some_and(Error::is_keys_needed) => {
                 Err(no_keys())
             }
@@ -199,7 +199,7 @@ impl KlaviSource {
         let mut request = self.client.request(Method::GET, uri, Bytes::new());
         let header = bearer.header_value().clone();
         request.headers_mut().insert(AUTHORIZATION, header);
-        // The keys are not sent, but the server may know and repeat them.
+        // The keys are not sent, but the server may know them and repeat them in its response.
         let keys = self.last_keys().clone();
         let (access, secret) = keys.as_ref().map_or(("", ""), Keys::expose);
         let call = TokenCall {
@@ -220,7 +220,7 @@ impl KlaviSource {
         let outcome = self.authenticate_with(&keys, old, reason).await;
         let is_rejected = outcome.as_ref().is_err_and(Error::is_keys_rejected);
         if is_rejected && self.credentials.may_change() {
-            // The keys may have been replaced between the read and the call.
+            // The keys may have changed between the read and the call.
             if let Ok(newer) = self.read_keys().await {
                 if newer.expose() != keys.expose() {
                     return self.authenticate_with(&newer, old, "keys changed").await;
@@ -242,7 +242,8 @@ impl KlaviSource {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `old` is the bearer to be replaced. It is not sent, but the server may know and repeat it.
+    /// `old` is the bearer to be replaced. It is not sent, but the server may repeat it in its
+    /// response.
     async fn authenticate_with(
         &self,
         keys: &Keys,
@@ -296,7 +297,7 @@ fn auth_body(access: &str, secret: &str) -> Result<Bytes, Error> {
     Ok(Bytes::from_owner(body))
 }
 
-/// Whether `/refresh` rejects this bearer, or does not exist: only `/auth` can help.
+/// Whether `/refresh` rejects this bearer or does not exist, so that only `/auth` can help.
 fn rejects_bearer(error: &Error) -> bool {
     matches!(
         error.status(),
