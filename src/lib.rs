@@ -1,13 +1,13 @@
 //! A tower layer that keeps requests to Klavi's open-finance API authenticated.
 //!
-//! Klavi wants `Authorization: Bearer <token>`. A token lives 30 minutes. It is refreshed at
-//! `/refresh` while it lives, and obtained at `/auth` with two keys. [`KlaviAuthLayer`] wraps any
+//! Klavi expects `Authorization: Bearer <token>`. A token expires after 30 minutes. `/auth` issues
+//! one for two keys, and `/refresh` replaces one that has not expired. [`KlaviAuthLayer`] wraps any
 //! tower HTTP client: it attaches the token, refreshes it before expiry (single flight), and
 //! resends a request once on 401.
 //!
 //! # Example
 //!
-//! Against the look-alike of Klavi in the feature `sandbox`. To call Klavi, use
+//! This example calls the simulated Klavi of the feature `sandbox`. To call Klavi itself, use
 //! `KlaviApi::from_env` and `Credentials::from_env`.
 //!
 #![cfg_attr(feature = "sandbox", doc = "```")]
@@ -71,7 +71,7 @@
 //! | an origin added with [`allow_origin`] | all |
 //! | no authority (`/monitor/v1/monitors`): the inner service's | as for the API |
 //!
-//! Other requests are sent without the token, and their 401s start nothing. So the layers of
+//! Other requests are sent without the token, and a 401 to them does not reject it. So the layers of
 //! several products stack in any order:
 //!
 //! ```
@@ -91,7 +91,7 @@
 //!
 //! Plain `http` to a destination that would get the token over `https` is an error, and nothing is
 //! sent. A base URL may be plain `http`: [`KlaviApi::at`] accepts loopback,
-//! [`KlaviApi::at_insecure`] any host. The same goes for added origins.
+//! [`KlaviApi::at_insecure`] any host. An added origin may be plain `http` on loopback only.
 //!
 //! # Products and environments
 //!
@@ -151,8 +151,8 @@
 //! | not `Clone`: axum's, tonic's, `BoxBody`, … | [`replay_with`] its constructor | replayed |
 //! | any | [`send_once`](KlaviAuthLayer::send_once) | the caller gets the 401 |
 //!
-//! [`replay_with`] records up to 64 KiB while the body is sent. The resend replays that and reads
-//! the rest. Once more was read than the limit, the caller gets the 401. [`NoResend`] in the
+//! [`replay_with`] records up to 64 KiB while the body is sent. The resend replays the recording
+//! and reads the rest. If more than the limit has been read, the caller gets the 401. [`NoResend`] in the
 //! extensions opts a single request out. The request type of the inner service stays the same.
 //!
 //! A body that cannot be cloned does not compile without one of the two:
@@ -232,13 +232,13 @@
 //! * A body that reqwest can clone (bytes, a string, JSON, a form) is backed up. A stream is sent
 //!   once, unless you use `layer.replay_with(reqwest::Body::wrap)`.
 //! * The client must not follow redirects to other hosts with the token. By default reqwest removes
-//!   the header when the host or port changes, but not when only the path does. A 401 from the end
-//!   of a redirect starts nothing if the token may not go there.
+//!   the header when the host or port changes, but not when only the path does. A 401 from the
+//!   target of a redirect does not reject the token if the token may not go there.
 //!
 //! # Order of layers
 //!
-//! Every layer works on either side of this one, with a different effect. We recommend, from
-//! the outside in:
+//! Every layer can be outside or inside of this one, with a different effect. We recommend, from the
+//! outside in:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -309,12 +309,12 @@
 //! | `RateLimit` | inside, under a `Buffer` | it counts resends, as Klavi does |
 //!
 //! * A request id, `TraceLayer` or `Timeout` inside applies to each attempt. The token is marked
-//!   sensitive, so traces never show it. A fetch continues when its caller times out.
+//!   sensitive, so traces never show it. A fetch continues if its caller times out.
 //! * `Retry` inside repeats the same token. Tries cost no token calls on either side: while the
 //!   token endpoint fails, they get the cached error.
-//! * `FollowRedirect` outside never sends the token to another origin, and a 401 from there starts
-//!   nothing. Inside, a policy without `FilterCredentials` (tower-http's `Standard` has it) sends
-//!   the token anywhere, and takes a 401 from there for the API's.
+//! * `FollowRedirect` outside never sends the token to another origin, and a 401 from there does not
+//!   reject it. Inside, a policy without `FilterCredentials` (tower-http's `Standard` has it) sends
+//!   the token anywhere, and a 401 from there rejects the token.
 //! * `ConcurrencyLimit` outside counts waiters. Inside, a waiter holds no permit, so the token
 //!   calls may share the limit. `LoadShed` and `Buffer` see the same: waiters take no capacity.
 //! * `RateLimit` is not [`Clone`]; a `Buffer` around it is.
@@ -336,10 +336,10 @@
 //! * Make one layer per base URL, product and access key, and clone it. Separate layers fetch
 //!   separately.
 //! * Call [`TokenCache::warm_up`] at start-up, and [`TokenCache::snapshot`] in a health check.
-//! * Put a timeout around the layer. A server that responds 401 from the headers alone may keep the
-//!   connection open and read no more; the client then waits for it.
-//! * Such a server may also close an HTTP/1.1 connection during the upload, which can destroy its
-//!   response. The caller then gets the transport's error, as without the layer.
+//! * Put a timeout around the layer. A server may respond 401 before it reads the body, then read no
+//!   more and keep the connection open. The client then waits for the server.
+//! * Such a server may also close an HTTP/1.1 connection during the upload, and the client may lose
+//!   the response. The caller then gets the transport's error, as without the layer.
 //! * A 401 is held with its body unread during the fetch. With HTTP/1.1 it occupies its connection.
 //! * Expiry uses a monotonic clock. If it stops while the host sleeps, the first request afterwards
 //!   may get a 401, and is resent: see [`docs::clocks`].
@@ -378,11 +378,11 @@
 //! * `metrics`: counters and a histogram through the `metrics` facade.
 #![cfg_attr(
     feature = "sandbox",
-    doc = "* [`sandbox`]: a look-alike of Klavi for your tests."
+    doc = "* [`sandbox`]: a simulated Klavi for your tests."
 )]
 #![cfg_attr(
     not(feature = "sandbox"),
-    doc = "* `sandbox`: a look-alike of Klavi for your tests."
+    doc = "* `sandbox`: a simulated Klavi for your tests."
 )]
 //!
 //! [`allow_origin`]: KlaviAuthLayer::allow_origin
