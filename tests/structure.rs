@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-/// The wings, lowest line first. A wing imports from lower lines only.
+/// The folders of `src`, lowest line first. A folder imports from lower lines only.
 const LINES: [&[&str]; 6] = [
     &["error"],
     &["events", "origin", "replay", "token"],
@@ -16,7 +16,7 @@ const LINES: [&[&str]; 6] = [
     &["clients"],
 ];
 
-/// What the sandbox knows of the crate: it is a look-alike of Klavi and stands beside it.
+/// What the sandbox knows of the crate: it is a simulated Klavi and stands beside it.
 const SANDBOX_IMPORTS: [&str; 3] = ["klavi/api.rs", "klavi/credentials.rs", "klavi/product.rs"];
 
 /// The source of each file of `src` without comments and tests, by its path.
@@ -155,12 +155,12 @@ fn imports() -> (BTreeMap<String, BTreeSet<String>>, Vec<String>) {
     (imports, from_root)
 }
 
-fn wing(file: &str) -> &str {
+fn folder(file: &str) -> &str {
     file.split(['/', '.']).next().unwrap()
 }
 
-fn line(wing: &str) -> Option<usize> {
-    LINES.iter().position(|line| line.contains(&wing))
+fn line(folder: &str) -> Option<usize> {
+    LINES.iter().position(|line| line.contains(&folder))
 }
 
 #[test]
@@ -169,11 +169,14 @@ fn nothing_is_imported_from_the_root_of_the_crate() {
 }
 
 #[test]
-fn wings_import_from_lower_lines_only() {
+fn folders_import_from_lower_lines_only() {
     let mut upward = Vec::new();
     for (file, targets) in imports().0 {
-        for target in targets.iter().filter(|target| wing(target) != wing(&file)) {
-            let is_downward = match (wing(&file), line(wing(&file)), line(wing(target))) {
+        for target in targets
+            .iter()
+            .filter(|target| folder(target) != folder(&file))
+        {
+            let is_downward = match (folder(&file), line(folder(&file)), line(folder(target))) {
                 ("sandbox", ..) => SANDBOX_IMPORTS.contains(&target.as_str()),
                 (_, Some(here), Some(there)) => there < here,
                 _ => false,
@@ -220,7 +223,10 @@ fn the_architecture_page_names_files_that_exist() {
 fn the_check_sees_nested_imports_and_inline_paths() {
     let code =
         "use crate::a::{B, c::{self, D}};\n#[cfg(x)]\nuse super::e::F;\nfn f(x: crate::G) {}";
-    let paths = paths("wing/file.rs", code);
+    let paths = paths("folder/file.rs", code);
     let paths: Vec<_> = paths.iter().map(|path| path.join("::")).collect();
-    assert_eq!(paths, ["a::B", "a::c::self", "a::c::D", "wing::e::F", "G"]);
+    assert_eq!(
+        paths,
+        ["a::B", "a::c::self", "a::c::D", "folder::e::F", "G"]
+    );
 }
