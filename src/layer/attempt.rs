@@ -102,11 +102,11 @@ pub(crate) fn is_rejection<R>(
 }
 
 /// A rejected first attempt, to be resent once there is another token.
-pub(crate) struct Rejected<A, B> {
+pub(crate) struct Rejected<Res, B> {
     /// The generation of the rejected token.
     pub(crate) generation: u64,
     backup: B,
-    response: A,
+    response: Res,
 }
 
 impl<B> Attempt<B> {
@@ -116,15 +116,15 @@ impl<B> Attempt<B> {
     ///
     /// The response for the caller, if there is no resend.
     #[cold]
-    pub(crate) fn reject<R, Q, A>(
+    pub(crate) fn reject<R, Q, Res>(
         self,
-        mut response: A,
+        mut response: Res,
         layer: &KlaviAuthLayer<R>,
         cache: &TokenCache,
-    ) -> Result<Rejected<A, B>, A>
+    ) -> Result<Rejected<Res, B>, Res>
     where
         R: Replay<Q, Backup = B>,
-        A: HttpResponse,
+        Res: HttpResponse,
     {
         let generation = self.generation;
         let backup = self
@@ -158,9 +158,9 @@ impl<B> Attempt<B> {
     }
 }
 
-impl<A: HttpResponse, B> Rejected<A, B> {
+impl<Res: HttpResponse, B> Rejected<Res, B> {
     /// The response for the caller, since there is no token for the resend.
-    pub(crate) fn without_token(mut self, error: Error, cache: &TokenCache) -> A {
+    pub(crate) fn without_token(mut self, error: Error, cache: &TokenCache) -> Res {
         let (generation, reason) = (self.generation, SkipReason::NoToken);
         cache.emit(&Event::ResendSkipped { generation, reason });
         self.response.extensions_mut().insert(error);
@@ -173,7 +173,7 @@ impl<A: HttpResponse, B> Rejected<A, B> {
     /// # Errors
     ///
     /// The response, if the backup is no longer complete.
-    pub(crate) fn into_request<R, Q>(self, replay: &R, cache: &TokenCache) -> Result<Q, A>
+    pub(crate) fn into_request<R, Q>(self, replay: &R, cache: &TokenCache) -> Result<Q, Res>
     where
         R: Replay<Q, Backup = B>,
     {

@@ -53,9 +53,9 @@ where
 }
 
 /// A request, or a rejected attempt, that waits for a token.
-enum Pending<Q, A, B> {
-    Unsent(Q),
-    Rejected(Rejected<A, B>),
+enum Pending<Q, Res, B> {
+    Request(Q),
+    Rejected(Rejected<Res, B>),
 }
 
 /// The attempt that follows the wait.
@@ -79,12 +79,12 @@ impl Next {
     }
 
     /// Ends the path with an error. Emits an event if this was to be the resend.
-    fn fail<F, A, B>(
+    fn fail<F, Res, B>(
         self,
         error: impl Into<BoxError>,
         reason: SkipReason,
         cache: &TokenCache,
-    ) -> Poll<Outcome<F, A, B>> {
+    ) -> Poll<Outcome<F, Res, B>> {
         if let Some(generation) = self.rejected() {
             cache.emit(&Event::ResendSkipped { generation, reason });
         }
@@ -93,9 +93,9 @@ impl Next {
 }
 
 /// The end of the cold path: a call of the inner service, or a result for the caller.
-pub(super) enum Outcome<F, A, B> {
+pub(super) enum Outcome<F, Res, B> {
     Sent(F, Attempt<B>),
-    Done(Result<A, BoxError>),
+    Done(Result<Res, BoxError>),
 }
 
 impl<S, R, Q> ColdPath<S, R, Q>
@@ -104,20 +104,23 @@ where
     R: Replay<Q>,
 {
     /// The path of a request that has no token yet.
-    pub(super) fn before(
+    pub(super) fn first(
         acquire: Acquire,
         request: Q,
         no_resend: bool,
         call: Call<S, R>,
     ) -> Box<Self> {
-        let pending = Some(Pending::Unsent(request));
+        let pending = Some(Pending::Request(request));
         let state = State::Acquiring { acquire, pending };
         let next = Next::First { no_resend };
         Box::new(Self { state, call, next })
     }
 
     /// The path of a request whose token was rejected.
-    pub(super) fn after(rejected: Rejected<S::Response, R::Backup>, call: Call<S, R>) -> Box<Self> {
+    pub(super) fn resend(
+        rejected: Rejected<S::Response, R::Backup>,
+        call: Call<S, R>,
+    ) -> Box<Self> {
         let next = Next::Resend {
             rejected: rejected.generation,
         };
@@ -156,8 +159,8 @@ where
                 State::Acquiring { acquire, pending } => {
                     let acquired = ready!(Pin::new(acquire).poll(cx));
                     let (request, token) = match (take(pending), acquired) {
-                        (Pending::Unsent(request), Ok(token)) => (request, token),
-                        (Pending::Unsent(_), Err(error)) => {
+                        (Pending::Request(request), Ok(token)) => (request, token),
+                        (Pending::Request(_), Err(error)) => {
                             return next.fail(error, SkipReason::NoToken, cache);
                         }
                         (Pending::Rejected(attempt), Err(error)) => {
@@ -215,7 +218,7 @@ where
                         }
                         Lookup::Wait(acquire) => State::Acquiring {
                             acquire,
-                            pending: Some(Pending::Unsent(request)),
+                            pending: Some(Pending::Request(request)),
                         },
                         Lookup::Failed(error) => {
                             return next.fail(error, SkipReason::NoToken, cache);
@@ -230,7 +233,7 @@ where
     }
 }
 
-fn done<F, A, B>(result: Result<A, BoxError>) -> Poll<Outcome<F, A, B>> {
+fn done<F, Res, B>(result: Result<Res, BoxError>) -> Poll<Outcome<F, Res, B>> {
     Poll::Ready(Outcome::Done(result))
 }
 

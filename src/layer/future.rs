@@ -120,7 +120,7 @@ where
                     let (attempt, call) = take(sent);
                     match attempt.reject(response, call.layer(), call.cache()) {
                         Ok(rejected) => State::Cold {
-                            path: Some(ColdPath::after(rejected, call)),
+                            path: Some(ColdPath::resend(rejected, call)),
                         },
                         Err(response) => return Poll::Ready(Ok(response)),
                     }

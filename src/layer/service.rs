@@ -241,7 +241,7 @@ impl<S: Clone, R> KlaviAuth<S, R> {
             Lookup::Wait(acquire) => {
                 self.release_inner();
                 let call = Call { context, own_cache };
-                ResponseFuture::cold(ColdPath::before(acquire, request, no_resend, call))
+                ResponseFuture::cold(ColdPath::first(acquire, request, no_resend, call))
             }
             Lookup::Failed(error) => self.fail(error),
         }
