@@ -1,16 +1,17 @@
 //! The context of a thread: a copy of the token for each thread, so that requests on different
 //! cores seldom write to the same memory.
 //!
-//! The requests of a thread share one [`Context`]. A service finds it in [`Contexts`], and stores
-//! it from the second call on, until the token changes. Clients clone the service once per task or
-//! once per request: a clone starts without a context, and one that is called once stores none.
+//! The requests of a thread share one [`ThreadContext`]. A service finds it in [`Contexts`], and
+//! stores it from the second call on, until the token changes. Clients clone the service once per
+//! task or once per request: a clone starts without a context, and stores none if it is called
+//! once.
 //!
 //! Which context a request uses affects its speed only. Two threads may share one, and a service
 //! that moves to another thread continues to use the one that it has stored.
 
 use std::{
     sync::Arc,
-    task::{Context as TaskContext, Poll},
+    task::{Context, Poll},
 };
 
 use tokio::time::Instant;
@@ -27,13 +28,13 @@ struct Shared<S, R> {
 }
 
 /// The context of one thread.
-pub(super) struct Context<S, R> {
+pub(super) struct ThreadContext<S, R> {
     shared: Arc<Shared<S, R>>,
     /// A deep copy of the layer's token.
     token: Option<ValidToken>,
 }
 
-impl<S, R> Context<S, R> {
+impl<S, R> ThreadContext<S, R> {
     pub(super) fn layer(&self) -> &KlaviAuthLayer<R> {
         &self.shared.layer
     }
@@ -55,17 +56,17 @@ impl<S, R> Context<S, R> {
     }
 }
 
-impl<S: Clone, R> Context<S, R> {
+impl<S: Clone, R> ThreadContext<S, R> {
     /// A clone of the inner service that is not ready: see [`Template::poll_clone`].
-    pub(super) fn poll_not_ready_inner(&self, cx: &mut TaskContext<'_>) -> Poll<S> {
+    pub(super) fn poll_not_ready_inner(&self, cx: &mut Context<'_>) -> Poll<S> {
         self.shared.template.poll_clone(cx)
     }
 }
 
-/// A [`Context`] for each thread.
+/// A [`ThreadContext`] for each thread.
 pub(super) struct Contexts<S, R> {
     shared: Arc<Shared<S, R>>,
-    by_thread: Sharded<Context<S, R>>,
+    by_thread: Sharded<ThreadContext<S, R>>,
 }
 
 impl<S, R> Contexts<S, R> {
@@ -83,13 +84,13 @@ impl<S, R> Contexts<S, R> {
     }
 
     /// This thread's context. Its copy may be stale.
-    pub(super) fn get(&self) -> Arc<Context<S, R>> {
+    pub(super) fn get(&self) -> Arc<ThreadContext<S, R>> {
         self.by_thread.get().unwrap_or_else(|| self.set(None))
     }
 
     /// This thread's context, and the token for a request at `now`. Copies a new token into the
     /// context.
-    pub(super) fn lookup(&self, now: Instant) -> (Arc<Context<S, R>>, Lookup<Acquire>) {
+    pub(super) fn lookup(&self, now: Instant) -> (Arc<ThreadContext<S, R>>, Lookup<Acquire>) {
         let context = self.get();
         if let Some(token) = context.fresh_token(now) {
             let token = token.clone();
@@ -103,9 +104,9 @@ impl<S, R> Contexts<S, R> {
         }
     }
 
-    fn set(&self, token: Option<ValidToken>) -> Arc<Context<S, R>> {
+    fn set(&self, token: Option<ValidToken>) -> Arc<ThreadContext<S, R>> {
         let shared = Arc::clone(&self.shared);
-        let context = Arc::new(Context { shared, token });
+        let context = Arc::new(ThreadContext { shared, token });
         self.by_thread.set(Arc::clone(&context));
         context
     }
@@ -113,14 +114,14 @@ impl<S, R> Contexts<S, R> {
 
 impl<S: Clone, R> Contexts<S, R> {
     /// A clone of the inner service that is not ready: see [`Template::poll_clone`].
-    pub(super) fn poll_not_ready_inner(&self, cx: &mut TaskContext<'_>) -> Poll<S> {
+    pub(super) fn poll_not_ready_inner(&self, cx: &mut Context<'_>) -> Poll<S> {
         self.shared.template.poll_clone(cx)
     }
 }
 
 /// The context and the cache that a request uses from its lookup to its response.
 pub(super) struct Call<S, R> {
-    pub(super) context: Arc<Context<S, R>>,
+    pub(super) context: Arc<ThreadContext<S, R>>,
     /// The cache from the extensions of the request, used instead of the layer's.
     pub(super) own_cache: Option<TokenCache>,
 }
@@ -170,7 +171,7 @@ mod tests {
         }
     }
 
-    fn is_fresh(context: &Context<(), SendOnce>) -> bool {
+    fn is_fresh(context: &ThreadContext<(), SendOnce>) -> bool {
         context.fresh_token(Instant::now()).is_some()
     }
 
@@ -197,7 +198,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_copy_of_an_earlier_token_becomes_fresh_again() {
         let (cache, contexts) = warm().await;
-        let mut copies: Vec<Arc<Context<_, _>>> = Vec::new();
+        let mut copies: Vec<Arc<ThreadContext<_, _>>> = Vec::new();
         let reject = |token: &AccessToken| cache.reject(token.generation()).unwrap();
         let invalidate = |token: &AccessToken| cache.invalidate(token);
         for withdraw in [

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::Arc,
-    task::{Context as TaskContext, Poll, ready},
+    task::{Context, Poll, ready},
 };
 
 use futures_util::future::{self, Either};
@@ -16,7 +16,7 @@ use tower_service::Service;
 use super::{
     attempt,
     cold_path::ColdPath,
-    context::{Call, Context, Contexts},
+    context::{Call, Contexts, ThreadContext},
     future::ResponseFuture,
     layer::KlaviAuthLayer,
 };
@@ -64,7 +64,7 @@ pub struct KlaviAuth<S, R = CloneBody> {
     contexts: Arc<Contexts<S, R>>,
     /// The context that this instance used last. Stored from the second call on: a clone for a
     /// single request has no use for it.
-    context: Option<Arc<Context<S, R>>>,
+    context: Option<Arc<ThreadContext<S, R>>>,
     /// Whether this instance has been called before.
     is_called: bool,
 }
@@ -248,7 +248,10 @@ impl<S: Clone, R> KlaviAuth<S, R> {
     }
 
     /// A context, and the token for a request or the wait for one.
-    fn lookup(&mut self, own_cache: Option<&TokenCache>) -> (Arc<Context<S, R>>, Lookup<Acquire>) {
+    fn lookup(
+        &mut self,
+        own_cache: Option<&TokenCache>,
+    ) -> (Arc<ThreadContext<S, R>>, Lookup<Acquire>) {
         let now = Instant::now();
         if let Some(cache) = own_cache {
             let context = self.context.get_or_insert_with(|| self.contexts.get());
@@ -300,7 +303,7 @@ where
     type Error = BoxError;
     type Future = ResponseFuture<S, R, Q>;
 
-    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         if self.is_placeholder {
             self.inner = ready!(self.contexts.poll_not_ready_inner(cx));
             self.is_placeholder = false;
