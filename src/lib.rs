@@ -71,8 +71,8 @@
 //! | an origin added with [`allow_origin`] | all |
 //! | no authority (`/monitor/v1/monitors`): the inner service's | as for the API |
 //!
-//! Other requests are sent without the token, and a 401 to them does not reject it. So the layers of
-//! several products stack in any order:
+//! Other requests are sent without the token, and a 401 to them does not reject it. So the layers
+//! of several products stack in any order:
 //!
 //! ```
 //! # use klavi_auth::{ConfigError, Credentials, KlaviApi, KlaviAuthLayer, Product};
@@ -152,8 +152,9 @@
 //! | any | [`send_once`](KlaviAuthLayer::send_once) | the caller gets the 401 |
 //!
 //! [`replay_with`] records up to 64 KiB while the body is sent. The resend replays the recording
-//! and reads the rest. If more than the limit has been read, the caller gets the 401. [`NoResend`] in the
-//! extensions opts a single request out. The request type of the inner service stays the same.
+//! and reads the rest. If more than the limit has been read, the caller gets the 401. [`NoResend`]
+//! in the extensions opts a single request out. The request type of the inner service stays the
+//! same.
 //!
 //! A body that cannot be cloned does not compile without one of the two:
 //!
@@ -237,8 +238,8 @@
 //!
 //! # Order of layers
 //!
-//! Every layer can be outside or inside of this one, with a different effect. We recommend, from the
-//! outside in:
+//! Every layer can be outside or inside of this one, with a different effect. We recommend, from
+//! the outside in:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -312,9 +313,9 @@
 //!   sensitive, so traces never show it. A fetch continues if its caller times out.
 //! * `Retry` inside repeats the same token. Tries cost no token calls on either side: while the
 //!   token endpoint fails, they get the cached error.
-//! * `FollowRedirect` outside never sends the token to another origin, and a 401 from there does not
-//!   reject it. Inside, a policy without `FilterCredentials` (tower-http's `Standard` has it) sends
-//!   the token anywhere, and a 401 from there rejects the token.
+//! * `FollowRedirect` outside never sends the token to another origin, and a 401 from there does
+//!   not reject it. Inside, a policy without `FilterCredentials` (tower-http's `Standard` has it)
+//!   sends the token anywhere, and a 401 from there rejects the token.
 //! * `ConcurrencyLimit` outside counts waiters. Inside, a waiter holds no permit, so the token
 //!   calls may share the limit. `LoadShed` and `Buffer` see the same: waiters take no capacity.
 //! * `RateLimit` is not [`Clone`]; a `Buffer` around it is.
@@ -336,8 +337,8 @@
 //! * Make one layer per base URL, product and access key, and clone it. Separate layers fetch
 //!   separately.
 //! * Call [`TokenCache::warm_up`] at start-up, and [`TokenCache::snapshot`] in a health check.
-//! * Put a timeout around the layer. A server may respond 401 before it reads the body, then read no
-//!   more and keep the connection open. The client then waits for the server.
+//! * Put a timeout around the layer. A server may respond 401 before it reads the body, then read
+//!   no more and keep the connection open. The client then waits for the server.
 //! * Such a server may also close an HTTP/1.1 connection during the upload, and the client may lose
 //!   the response. The caller then gets the transport's error, as without the layer.
 //! * A 401 is held with its body unread during the fetch. With HTTP/1.1 it occupies its connection.

@@ -1,8 +1,8 @@
 //! The background refresh: keeps the token fresh without traffic. Off by default.
 //!
 //! One task, the refresh task, does what a caller would do at the moment when a fetch is due. It
-//! runs on the runtime of the caller whose fetch started it. If that runtime is dropped or does
-//! not run, the next caller that starts a fetch starts another refresh task, on its own runtime.
+//! runs on the runtime of the caller whose fetch started it. If that runtime is dropped or does not
+//! run, the next caller that starts a fetch starts another refresh task, on its own runtime.
 
 use std::{
     pin::pin,

@@ -28,11 +28,11 @@
 //! 5. Every launch becomes a [`Flight`] at once, before anything that can fail. The task is its
 //!    only owner, so `run` and `drop` cannot overlap. Whatever tokio does with the task, the flight
 //!    is dropped exactly once, on any thread, and its drop is the transition of rule 2.
-//! 6. tokio must poll a spawned future when it is woken, or drop it. If it does neither, the
-//!    flight stalls, and the next lookup removes the entry. If the flight runs again later, rule 2
+//! 6. tokio must poll a spawned future when it is woken, or drop it. If it does neither, the flight
+//!    stalls, and the next lookup removes the entry. If the flight runs again later, rule 2
 //!    applies. Nothing depends on the `JoinHandle` or on the order of tasks and wake-ups.
-//! 7. A flight holds no lock across an await, and the source runs under no lock. A stalled
-//!    flight delays its waiters and nobody else.
+//! 7. A flight holds no lock across an await, and the source runs under no lock. A stalled flight
+//!    delays its waiters and nobody else.
 
 use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc};
 

@@ -95,8 +95,8 @@ impl State {
     /// Removes a flight that is lost.
     ///
     /// If the source was called and there is a valid token, the loss counts as a failure, and the
-    /// backoff delays the next flight. Without this rule, a program that makes a runtime for each call
-    /// would start a fetch with each call.
+    /// backoff delays the next flight. Without this rule, a program that makes a runtime for each
+    /// call would start a fetch with each call.
     fn remove_flight(&mut self, now: Instant, is_lost: impl FnOnce(&FlightEntry) -> bool) {
         let Some(flight) = self.flight.take_if(|flight| is_lost(flight)) else {
             return;

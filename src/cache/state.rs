@@ -176,8 +176,8 @@ impl State {
         Some(until).filter(|&until| until < now + self.config.flight_timeout)
     }
 
-    /// The mode of the next fetch. A suspect is replaced in the foreground mode: no caller waits, but
-    /// every request that is sent with the suspect may fail.
+    /// The mode of the next fetch. A suspect is replaced in the foreground mode: no caller waits,
+    /// but every request that is sent with the suspect may fail.
     pub(super) fn fetch_mode(&self, now: Instant) -> FetchMode {
         match self.is_live(now) && !self.is_expiring(now) {
             true => FetchMode::Background,

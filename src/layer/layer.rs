@@ -35,7 +35,8 @@ impl KlaviAuthLayer {
     /// A layer for `api` without a cache of its own. Put the customer's [`TokenCache`] into the
     /// extensions of every request. See [`TokenCaches`](crate::TokenCaches).
     ///
-    /// A request without a cache fails with an error for which [`Error::is_customer_missing`] holds.
+    /// A request without a cache fails with an error for which [`Error::is_customer_missing`]
+    /// holds.
     pub fn without_cache(api: &KlaviApi) -> Self {
         Self::new(
             api,

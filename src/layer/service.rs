@@ -49,9 +49,9 @@ use crate::{
 /// The inner service's error or an [`Error`](crate::Error), boxed. Downcast to tell them apart.
 ///
 /// A 401 is not an error. If the fetch for the resend fails, the 401 carries the
-/// [`Error`](crate::Error) in its extensions. The resend drops the 401 before the inner service is ready. If
-/// the new token expires or is rejected in that time, and no other can be fetched, the caller gets
-/// the error instead.
+/// [`Error`](crate::Error) in its extensions. The resend drops the 401 before the inner service is
+/// ready. If the new token expires or is rejected in that time, and no other can be fetched, the
+/// caller gets the error instead.
 ///
 /// # Cancel safety
 ///

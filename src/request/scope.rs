@@ -79,8 +79,7 @@ impl Scope {
         })
     }
 
-    /// The destination of a request. A fast path recognizes the usual spelling of the API's
-    /// origin.
+    /// The destination of a request. A fast path recognizes the usual spelling of the API's origin.
     #[inline]
     pub(crate) fn destination<'a>(&self, uri: &'a Uri) -> Destination<'a> {
         if self.api.matches_spelling(uri) {
