@@ -444,7 +444,7 @@ pub use layer::{
 };
 pub use replay::{CloneBody, Replay, SendOnce, body::ReplayBody, record::RecordBody};
 pub use request::{
-    http_types::{HttpRequest, HttpResponse, IntoRequest},
+    http_traits::{HttpRequest, HttpResponse, IntoRequest},
     options::NoResend,
 };
 pub use token::{

@@ -6,11 +6,11 @@ pub(crate) mod backoff;
 pub(crate) mod budget;
 pub(crate) mod builder;
 mod core;
+mod core_lookup;
 pub(crate) mod current;
 pub(crate) mod customers;
 mod flight;
 mod flight_entry;
-mod launch;
 mod lookup;
 #[cfg(test)]
 mod loom;

@@ -13,7 +13,7 @@ use crate::{
         record::{BodyBackup, RecordBody},
     },
     request::{
-        http_types::{HttpRequest, HttpResponse, IntoRequest, sealed::Sealed},
+        http_traits::{HttpRequest, HttpResponse, IntoRequest, sealed::Sealed},
         options::RequestOptions,
         scope::{Decision, Destination, Scope},
     },

@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::Uri;
 
-use super::{env::var, environment::Environment, product::Product, product_path::ProductPath};
+use super::{env_var::var, environment::Environment, product::Product, product_path::ProductPath};
 use crate::{
     error::config::ConfigError,
     events::trace,

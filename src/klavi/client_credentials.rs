@@ -16,7 +16,7 @@ use super::{
     form,
     keys::key,
     response_format::ResponseFormat,
-    status,
+    status_error,
     transport::{self, Transport},
 };
 use crate::{
@@ -263,7 +263,7 @@ impl ClientCredentials {
             secrets: &[old, id, secret, &authorization],
         };
         let outcome = self.client.send(request, call).await;
-        outcome.map_err(status::keys_error)
+        outcome.map_err(status_error::keys_error)
     }
 }
 

@@ -7,7 +7,7 @@ use secrecy::zeroize::Zeroizing;
 use tokio::time::Instant;
 
 use super::{
-    env::var,
+    env_var::var,
     key_files::KeyFiles,
     keys::{Keys, key},
 };

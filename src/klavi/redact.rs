@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use secrecy::zeroize::Zeroizing;
 
-use super::escape::{Decode, Decoded, backslash, percent};
+use super::unescape::{Decode, Decoded, backslash, percent};
 
 /// A piece of a secret with this many characters is masked. A shorter piece stays.
 const MASKED_PIECE: usize = 9;

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http::Response;
 
 use super::{
-    message::message,
+    error_message::message,
     response_format::{Fields, ResponseFormat},
-    status,
+    status_error,
     wiped::json_string,
 };
 use crate::{error::Error, token::NewToken};
@@ -21,11 +21,11 @@ pub(super) fn token(
 ) -> Result<NewToken, Error> {
     let fields = Fields::parse(response.body());
     let outcome = match &fields {
-        _ if !status::is_success(response.status()) => {
-            let error = status::error(response.status(), response.headers(), format);
+        _ if !status_error::is_success(response.status()) => {
+            let error = status_error::error(response.status(), response.headers(), format);
             Err(match (format, &fields) {
                 (ResponseFormat::OAuth2 { .. }, Some(fields)) => {
-                    status::oauth2_error(error, fields)
+                    status_error::oauth2_error(error, fields)
                 }
                 _ => error,
             })

@@ -22,7 +22,7 @@ use super::{
     credentials::{Credentials, Secrets},
     keys::Keys,
     response_format::ResponseFormat,
-    status,
+    status_error,
     transport::{self, Transport},
 };
 use crate::{
@@ -261,7 +261,7 @@ impl KlaviSource {
             secrets: &[old.map_or("", AccessToken::expose), access, secret],
         };
         let outcome = self.client.send(request, call).await;
-        outcome.map_err(status::keys_error)
+        outcome.map_err(status_error::keys_error)
     }
 }
 

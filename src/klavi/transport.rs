@@ -19,7 +19,7 @@ use tower::{
 };
 use tower_service::Service;
 
-use super::{status::is_success, wiped::WipedBuffer};
+use super::{status_error::is_success, wiped::WipedBuffer};
 use crate::error::{
     BoxError, Error,
     cause::{chain, prints},

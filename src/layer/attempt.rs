@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     events::event::{Event, SkipReason},
     replay::Replay,
-    request::http_types::{HttpRequest, HttpResponse},
+    request::http_traits::{HttpRequest, HttpResponse},
     token::AccessToken,
 };
 

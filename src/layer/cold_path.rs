@@ -13,14 +13,14 @@ use tower_service::Service;
 
 use super::{
     attempt::{self, Attempt, Rejected},
-    context::Call,
+    thread_context::Call,
 };
 use crate::{
     cache::{acquire::Acquire, current::ValidToken, state::Lookup, token_cache::TokenCache},
     error::BoxError,
     events::event::{Event, SkipReason},
     replay::Replay,
-    request::http_types::{HttpRequest, HttpResponse},
+    request::http_traits::{HttpRequest, HttpResponse},
 };
 
 /// The state machine of a request that waits for a token, before the first attempt or the resend.

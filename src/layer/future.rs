@@ -13,12 +13,12 @@ use tower_service::Service;
 use super::{
     attempt::{Attempt, is_rejection},
     cold_path::{ColdPath, Outcome},
-    context::Call,
+    thread_context::Call,
 };
 use crate::{
     error::BoxError,
     replay::Replay,
-    request::http_types::{HttpRequest, HttpResponse},
+    request::http_traits::{HttpRequest, HttpResponse},
 };
 
 pin_project! {

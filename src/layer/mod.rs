@@ -3,8 +3,8 @@
 pub(crate) mod attempt;
 pub(crate) mod builder;
 mod cold_path;
-mod context;
 pub(crate) mod future;
+mod inner_template;
 #[expect(
     clippy::module_inception,
     reason = "the file of the layer itself, as in tower-http"
@@ -12,5 +12,5 @@ pub(crate) mod future;
 pub(crate) mod layer;
 pub(crate) mod service;
 pub(crate) mod settings;
-mod shard;
-mod template;
+mod sharded;
+mod thread_context;

@@ -16,16 +16,16 @@ use tower_service::Service;
 use super::{
     attempt,
     cold_path::ColdPath,
-    context::{Call, Contexts, ThreadContext},
     future::ResponseFuture,
     layer::KlaviAuthLayer,
+    thread_context::{Call, Contexts, ThreadContext},
 };
 use crate::{
     cache::{acquire::Acquire, current::ValidToken, state::Lookup, token_cache::TokenCache},
     error::BoxError,
     replay::{CloneBody, Replay},
     request::{
-        http_types::{HttpRequest, HttpResponse, IntoRequest},
+        http_traits::{HttpRequest, HttpResponse, IntoRequest},
         options::RequestOptions,
         scope::Decision,
     },

@@ -22,7 +22,7 @@ use super::{
     response,
     route::{Route, Target},
     state::{Received, Server},
-    token,
+    token_endpoint,
     tokens::Owner,
 };
 
@@ -38,7 +38,7 @@ pub(super) async fn respond(
     let (product, target) = match &received.route {
         Route::Product(product, target) => (product, target),
         Route::Token if parts.method == Method::POST => {
-            return token::respond(server, received.number, parts, body).await;
+            return token_endpoint::respond(server, received.number, parts, body).await;
         }
         Route::Token => return not_allowed("POST"),
         Route::NotFound => return not_found(),

@@ -82,7 +82,7 @@ mod response;
 mod route;
 mod serve;
 mod state;
-mod token;
+mod token_endpoint;
 mod tokens;
 
 pub use builder::SandboxBuilder;

@@ -16,7 +16,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{layer::KlaviAuthLayer, shard::Sharded, template::Template};
+use super::{inner_template::Template, layer::KlaviAuthLayer, sharded::Sharded};
 use crate::cache::{acquire::Acquire, current::ValidToken, state::Lookup, token_cache::TokenCache};
 
 /// The layer and the template, shared by all clones of a service.
