@@ -373,8 +373,8 @@ mod tests {
         }
     }
 
-    // The characters of secrets, and those between their pieces. No escape consists of both: a secret
-    // may end with a backslash, so no `n` and no `r` may follow.
+    // The characters of secrets, and those between their pieces. No escape consists of both: a
+    // secret may end with a backslash, so no `n` and no `r` may follow.
     const SECRET: &str = "[a-jA-J\"\\\\/=+&% é€😀]{9,40}";
     const BETWEEN: &str = "[klmopqsvwyz.,:;()<>αβγ]{1,12}";
 
