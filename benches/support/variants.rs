@@ -181,14 +181,6 @@ pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
             post,
         ),
         variant(
-            "klavi-auth, resend off",
-            Post,
-            Ours,
-            Token,
-            ours().send_once().layer(api),
-            post,
-        ),
-        variant(
             "klavi-auth, resendable GET",
             Get,
             Ours,
