@@ -96,7 +96,7 @@ async fn without_a_certificate_the_token_call_fails_and_says_so() {
             .build()
             .unwrap(),
     ] {
-        let error = layer.tokens().get().await.unwrap_err();
+        let error = layer.cache().get().await.unwrap_err();
         assert!(error.is_transport() && error.is_transient(), "{error:?}");
         let chain = chain(&error);
         assert_eq!(
