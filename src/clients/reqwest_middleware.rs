@@ -77,7 +77,7 @@ where
         let cache = own_cache.unwrap_or(&settings.cache);
 
         let token = cache.get().await.map_err(Error::middleware)?;
-        let mut attempt = attempt::first(&mut request, &token, options.no_resend, layer)
+        let mut attempt = attempt::first(&mut request, token, options.no_resend, layer)
             .map_err(Error::middleware)?;
         loop {
             let response = next.clone().run(request, extensions).await?;
@@ -96,7 +96,7 @@ where
                 Ok(request) => request,
                 Err(response) => return Ok(response),
             };
-            attempt = attempt::resend(&mut request, &token, cache).map_err(Error::middleware)?;
+            attempt = attempt::resend(&mut request, token, cache).map_err(Error::middleware)?;
         }
     }
 }

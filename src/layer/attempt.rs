@@ -1,6 +1,6 @@
 //! One attempt to send a request: attach the token, back up the request, judge the response.
 
-use http::{HeaderMap, HeaderValue, Uri, header::AUTHORIZATION};
+use http::{Uri, header::AUTHORIZATION};
 
 use super::layer::KlaviAuthLayer;
 use crate::{
@@ -29,7 +29,7 @@ pub(crate) struct Attempt<B> {
 #[inline]
 pub(crate) fn first<R, Q>(
     request: &mut Q,
-    token: &AccessToken,
+    token: AccessToken,
     no_resend: bool,
     layer: &KlaviAuthLayer<R>,
 ) -> Result<Attempt<R::Backup>, Error>
@@ -37,16 +37,14 @@ where
     R: Replay<Q>,
     Q: HttpRequest,
 {
+    let generation = token.generation();
     attach(request, token)?;
     let backup = if R::IS_ENABLED && !no_resend {
         layer.replay().back_up(request).ok_or(SkipReason::NoBackup)
     } else {
         Err(SkipReason::Disabled)
     };
-    Ok(Attempt {
-        generation: token.generation(),
-        backup,
-    })
+    Ok(Attempt { generation, backup })
 }
 
 /// Prepares the resend, which is the last attempt.
@@ -56,11 +54,11 @@ where
 /// As [`first`].
 pub(crate) fn resend<Q: HttpRequest, B>(
     request: &mut Q,
-    token: &AccessToken,
+    token: AccessToken,
     cache: &TokenCache,
 ) -> Result<Attempt<B>, Error> {
-    attach(request, token)?;
     let generation = token.generation();
+    attach(request, token)?;
     cache.emit(&Event::Resent { generation });
     Ok(Attempt {
         generation,
@@ -68,20 +66,16 @@ pub(crate) fn resend<Q: HttpRequest, B>(
     })
 }
 
+/// Consumes the token: a clone would count two references more on every request.
 #[inline]
-fn attach(request: &mut impl HttpRequest, token: &AccessToken) -> Result<(), Error> {
-    let (headers, value) = (request.headers_mut(), token.header_value());
-    match headers.try_insert(AUTHORIZATION, value.clone()) {
-        Ok(_) => Ok(()),
-        Err(_) => attach_to_full(headers, value),
+fn attach(request: &mut impl HttpRequest, token: AccessToken) -> Result<(), Error> {
+    // `http` allows 24,576 headers. On a full map `try_insert` fails even if the name is in it.
+    const NEARLY_FULL: usize = 24_000;
+    let headers = request.headers_mut();
+    if headers.len() > NEARLY_FULL {
+        headers.remove(AUTHORIZATION);
     }
-}
-
-/// Replaces the value in a full map. `try_insert` fails on a full map even if the name is in it.
-#[cold]
-fn attach_to_full(headers: &mut HeaderMap, value: &HeaderValue) -> Result<(), Error> {
-    headers.remove(AUTHORIZATION);
-    let inserted = headers.try_insert(AUTHORIZATION, value.clone());
+    let inserted = headers.try_insert(AUTHORIZATION, token.into_header_value());
     inserted.map(drop).map_err(|_| Error::too_many_headers())
 }
 

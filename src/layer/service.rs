@@ -230,7 +230,7 @@ impl<S: Clone, R> KlaviAuth<S, R> {
         let (context, lookup) = self.lookup(own_cache.as_ref());
         match lookup {
             Lookup::Token(ValidToken { token, .. }) => {
-                match attempt::first(&mut request, &token, no_resend, context.layer()) {
+                match attempt::first(&mut request, token, no_resend, context.layer()) {
                     Ok(attempt) => {
                         let call = Call { context, own_cache };
                         ResponseFuture::calling(self.inner.call(request), attempt, call)
