@@ -73,7 +73,7 @@ impl State {
         flight.attempt_started = now;
         let failures = self.failures(now);
         let request = TokenRequest::new(self.predecessor(now))
-            .after(failures.count, failures.last_error().cloned());
+            .with_failures(failures.count, failures.last_error().cloned());
         Some((request, awaited_until))
     }
 

@@ -80,7 +80,9 @@ impl TokenClient {
         let response = transport::exchange(&self.transport, request, self.timeout).await;
         match response.and_then(|response| response::token(&response, call.format, call.secrets)) {
             // The lifetime began, at the earliest, before the request left.
-            Ok(token) => Ok(token.aged(sent_at.elapsed()).given_by(call.endpoint)),
+            Ok(token) => Ok(token
+                .with_age(sent_at.elapsed())
+                .with_endpoint(call.endpoint)),
             // The text of an error is the transport's own, and may repeat the request.
             Err(error) => Err(error
                 .masked(&|text| call.redact(text))

@@ -169,7 +169,7 @@ impl KlaviSource {
         match request.predecessor() {
             // The bearer may have expired before the first request.
             Predecessor::None if since.elapsed() >= bearer.lifetime() => Err(no_keys()),
-            Predecessor::None => Ok(bearer.clone().aged(since.elapsed())),
+            Predecessor::None => Ok(bearer.clone().with_age(since.elapsed())),
             Predecessor::Live(bearer) => self.refresh(bearer, "refresh").await.map_err(keys_needed),
             // `/refresh` has rejected this bearer before.
             Predecessor::Rejected(_) if request.last_error().is_some_and(Error::is_keys_needed) => {

@@ -28,7 +28,7 @@ pub(crate) fn values() {
     book::show("a bearer", &Credentials::bearer(BEARER, LIFETIME).unwrap());
     let new = token(TOKENS[0]).unwrap();
     book::show("new", &new);
-    book::show("aged", &new.aged(secs(1)));
+    book::show("aged", &new.with_age(secs(1)));
     let api = KlaviApi::at(
         "https://api.klavi.ai/base",
         Product::other("payments").unwrap(),
@@ -157,7 +157,10 @@ async fn requested(
     book::show(state, &predecessor);
     let request = TokenRequest::new(predecessor.clone());
     book::show(state, &request);
-    book::show(state, &request.after(2, Some(Error::transient("not now"))));
+    book::show(
+        state,
+        &request.with_failures(2, Some(Error::transient("not now"))),
+    );
     fetch.respond(answer);
     settle().await;
     predecessor

@@ -57,7 +57,9 @@ async fn case_61_a_cache_prints_its_state() {
 
 #[test]
 fn case_61_a_new_token_prints_its_lifetime() {
-    let new = NewToken::new("a-secret", secs(60)).unwrap().aged(secs(5));
+    let new = NewToken::new("a-secret", secs(60))
+        .unwrap()
+        .with_age(secs(5));
     assert_eq!(
         format!("{new:?}"),
         "NewToken { lifetime: 60s, age: Some(5s), .. }"

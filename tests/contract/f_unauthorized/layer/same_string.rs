@@ -58,7 +58,7 @@ async fn case_45_the_same_string_is_resent_once_unnoticed() {
 async fn case_45_a_spurious_401_with_idempotent_auth_fails_nothing() {
     let start = Instant::now();
     // The token of the endpoint lives on, whatever the API responds.
-    let source = LoggedSource::new(move |_| token("t1").map(|new| new.aged(start.elapsed())));
+    let source = LoggedSource::new(move |_| token("t1").map(|new| new.with_age(start.elapsed())));
     let inner = rejecting_once();
     let layer = layer_of(frugal(1, source.clone()));
     let service = layer.layer(inner.clone());
