@@ -18,7 +18,7 @@ use tower::{Layer, ServiceExt};
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let server = Sandbox::builder()
-        .key("my-client", "my-secret")
+        .customer("my-client", "my-secret")
         .start()
         .await?;
     let url = |path: &str| format!("{}{path}", server.base_url());

@@ -363,7 +363,7 @@ fn print_private(state: &str, value: &dyn Debug) {
 }
 
 pub(crate) async fn sandbox() {
-    let builder = Sandbox::builder().key(ACCESS, SECRET);
+    let builder = Sandbox::builder().customer(ACCESS, SECRET);
     book::show("with a customer", &builder);
     let sandbox = builder.start().await.unwrap();
     let api = sandbox.api(Product::Monitor);
@@ -383,7 +383,7 @@ pub(crate) async fn sandbox() {
         Fault::status(StatusCode::BAD_GATEWAY),
         Fault::reset(),
         Fault::truncated(),
-        Fault::never(),
+        Fault::hang(),
     ] {
         book::show("of other kinds", &fault.retry_after(Duration::from_secs(1)));
     }

@@ -31,7 +31,7 @@ pub const SOURCES: &[New] = &[
 
 pub async fn sandbox() -> Sandbox {
     Sandbox::builder()
-        .key(CLIENT.0, CLIENT.1)
+        .customer(CLIENT.0, CLIENT.1)
         .start()
         .await
         .unwrap()
