@@ -80,8 +80,8 @@ impl Error {
         Self::new(Kind::TooManyHeaders, Recovery::Permanent)
     }
 
-    pub(crate) fn customer_missing() -> Self {
-        Self::new(Kind::CustomerMissing, Recovery::Permanent)
+    pub(crate) fn cache_missing() -> Self {
+        Self::new(Kind::CacheMissing, Recovery::Permanent)
     }
 
     pub(crate) fn with_source(self, source: impl Into<BoxError>) -> Self {

@@ -74,7 +74,7 @@ impl Kind {
             }
             Self::InsecureUri => "the request would carry the access token over plain http",
             Self::TooManyHeaders => "the request has too many headers to add the access token",
-            Self::CustomerMissing => {
+            Self::CacheMissing => {
                 "the request brings no token cache, and the layer has none of its own"
             }
             Self::Source => "the token source failed",
@@ -96,7 +96,7 @@ impl Kind {
             Self::OverBudget => "over_budget",
             Self::InsecureUri => "insecure_uri",
             Self::TooManyHeaders => "too_many_headers",
-            Self::CustomerMissing => "customer_missing",
+            Self::CacheMissing => "cache_missing",
             Self::Source => "source",
         }
     }
@@ -119,7 +119,7 @@ impl Error {
     /// | `over_budget` | [`is_over_budget`](Self::is_over_budget) |
     /// | `insecure_uri` | [`is_insecure_uri`](Self::is_insecure_uri) |
     /// | `too_many_headers` | [`is_too_many_headers`](Self::is_too_many_headers) |
-    /// | `customer_missing` | [`is_customer_missing`](Self::is_customer_missing) |
+    /// | `cache_missing` | [`is_cache_missing`](Self::is_cache_missing) |
     /// | `source` | [`is_source`](Self::is_source) |
     ///
     /// For [`is_no_token`](Self::is_no_token) it is the label of the cause, or `no_token` if the

@@ -98,7 +98,7 @@ pub(crate) enum Kind {
     OverBudget,
     InsecureUri,
     TooManyHeaders,
-    CustomerMissing,
+    CacheMissing,
     Source,
 }
 
@@ -190,8 +190,8 @@ impl Error {
 
     /// The layer has no token cache of its own, and the request has no
     /// [`TokenCache`](crate::TokenCache) in its extensions.
-    pub fn is_customer_missing(&self) -> bool {
-        self.has_kind(Kind::CustomerMissing)
+    pub fn is_cache_missing(&self) -> bool {
+        self.has_kind(Kind::CacheMissing)
     }
 
     /// A [`TokenSource`](crate::TokenSource) failed with [`Error::transient`] or
@@ -317,7 +317,7 @@ mod tests {
             ("over_budget", Error::is_over_budget),
             ("insecure_uri", Error::is_insecure_uri),
             ("too_many_headers", Error::is_too_many_headers),
-            ("customer_missing", Error::is_customer_missing),
+            ("cache_missing", Error::is_cache_missing),
             ("source", Error::is_source),
         ];
         let kinds = [
@@ -334,7 +334,7 @@ mod tests {
             Kind::OverBudget,
             Kind::InsecureUri,
             Kind::TooManyHeaders,
-            Kind::CustomerMissing,
+            Kind::CacheMissing,
             Kind::Source,
         ];
         for (number, kind) in kinds.into_iter().enumerate() {

@@ -132,7 +132,7 @@ async fn a_request_of_reqwests_brings_the_tokens_of_its_customer() {
     let error = soon(klavi.send(http.get(uri(&stack, "echo"))))
         .await
         .unwrap_err();
-    assert!(error.downcast_ref::<Error>().unwrap().is_customer_missing());
+    assert!(error.downcast_ref::<Error>().unwrap().is_cache_missing());
     let customers: [TokenCache; 2] = [(); 2].map(|()| stack.layer().cache().clone());
     for customer in [0, 1, 0, 1] {
         let sent = klavi.send_with(http.get(uri(&stack, "echo")), customers[customer].clone());
