@@ -73,7 +73,7 @@ async fn axums_body_over_hyper_gets_the_token_and_is_resent() {
 #[tokio::test]
 async fn tonics_body_over_a_channel_gets_the_token_and_is_resent() {
     let server = Server::start(Rejects::AfterTheBody).await;
-    let klavi = grpc::layer(&server).layer(server.channel());
+    let klavi = grpc::grpc_layer(&server).layer(server.channel());
     server.reject(1);
     let uri = format!("{}/grpc.health.v1.Health/Check", server.url());
     let request = Request::post(uri).header("content-type", "application/grpc");

@@ -41,7 +41,7 @@ pub fn source(new: New, sandbox: &Sandbox) -> ClientCredentials {
     new(&format!("{}/token", sandbox.base_url()), CLIENT.0, CLIENT.1).unwrap()
 }
 
-pub fn layer(source: ClientCredentials, sandbox: &Sandbox) -> KlaviAuthLayer {
+pub fn origin_layer(source: ClientCredentials, sandbox: &Sandbox) -> KlaviAuthLayer {
     let cache = TokenCache::builder(source)
         .backoff(
             klavi_auth::Backoff::default()

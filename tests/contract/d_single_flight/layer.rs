@@ -13,14 +13,14 @@ use tower::{Layer, Service, ServiceExt};
 use crate::support::{
     ManualSource, ScriptedSource,
     api::{Api, ApiResult, BAD, Body, GOOD, gated, get, only, picky},
-    error_of, layer, layer_of, poll_once, settle, token, without_deadlock,
+    error_of, layer_of, monitor_layer, poll_once, settle, token, without_deadlock,
 };
 
 #[tokio::test(start_paused = true)]
 async fn case_26_a_caller_dropped_after_its_401_leaves_others_alone() {
     let source = ManualSource::default();
     let (inner, open) = gated("Bearer t2");
-    let service = layer(source.clone()).layer(inner.clone());
+    let service = monitor_layer(source.clone()).layer(inner.clone());
     let first = tokio::spawn(service.clone().oneshot(get("/monitor/x")));
     let second = tokio::spawn(service.clone().oneshot(get("/monitor/x")));
     source.respond(token("t1")).await;
@@ -221,7 +221,7 @@ fn case_30_44a_awaited_outside_a_runtime_a_401_makes_a_suspect() {
 #[tokio::test(start_paused = true)]
 async fn case_26_a_dropped_call_leaves_its_fetch_to_others() {
     let (source, api) = (ManualSource::default(), only("Bearer a"));
-    let klavi = layer(source.clone()).layer(api.clone());
+    let klavi = monitor_layer(source.clone()).layer(api.clone());
     let mut first = Box::pin(klavi.send(get(GOOD)));
     while source.fetches() == 0 {
         assert!(poll_once(&mut first).is_pending());
