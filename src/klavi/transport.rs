@@ -13,10 +13,7 @@ use http::{Request, Response, uri::Scheme};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout};
-use tower::{
-    ServiceExt, service_fn,
-    util::{BoxCloneSyncService, Oneshot},
-};
+use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_service::Service;
 
 use super::{status_error::is_success, wiped::WipedBuffer};
@@ -47,29 +44,17 @@ where
 {
     BoxCloneSyncService::new(service_fn(move |request: Request<Bytes>| {
         let is_https = request.uri().scheme() == Some(&Scheme::HTTPS);
-        call(service.clone().oneshot(request.map(B::from)), is_https)
+        let response = service.clone().oneshot(request.map(B::from));
+        async move {
+            match response.await.map_err(Into::into) {
+                Ok(response) => Ok(response.map(|body| Box::pin(read(body)) as ReadBody)),
+                Err(error) if is_https && is_without_tls(&*error) => {
+                    Err(Error::transport(NoTls(error)))
+                }
+                Err(error) => Err(Error::transport(error)),
+            }
+        }
     }))
-}
-
-async fn call<T, B, A>(
-    call: Oneshot<T, Request<B>>,
-    is_https: bool,
-) -> Result<Response<ReadBody>, Error>
-where
-    T: Service<Request<B>, Response = Response<A>>,
-    T::Error: Into<BoxError>,
-    A: Body + Send + 'static,
-    A::Data: Send,
-    A::Error: Into<BoxError>,
-{
-    let response = call.await.map_err(|error| {
-        let error = error.into();
-        Error::transport(match is_https && is_without_tls(&*error) {
-            true => Box::new(NoTls(error)),
-            false => error,
-        })
-    })?;
-    Ok(response.map(|body| Box::pin(read(body)) as ReadBody))
 }
 
 /// Whether the client has no TLS. Those of hyper-util and reqwest report only a wrong scheme.
