@@ -8,13 +8,13 @@ use http::{
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use http_body::Body;
-use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+use secrecy::zeroize::Zeroizing;
 use tower_service::Service;
 
 use super::{
     call::{TokenCall, TokenClient, reason},
     form,
-    keys::key,
+    keys::{Keys, key},
     response_format::ResponseFormat,
     status_error,
     transport::{self, Transport},
@@ -25,7 +25,7 @@ use crate::{
     token::{
         AccessToken, NewToken,
         skip_auth::SkipAuth,
-        source::{FetchFuture, TokenRequest, TokenSource},
+        source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
     },
 };
 
@@ -76,8 +76,8 @@ const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlen
 /// [RFC 6749, section 4.4]: https://www.rfc-editor.org/rfc/rfc6749#section-4.4
 pub struct ClientCredentials {
     token_url: Uri,
-    client_id: SecretString,
-    client_secret: SecretString,
+    /// The client's id and secret.
+    keys: Keys,
     client: TokenClient,
     is_basic: bool,
     scope: Option<Box<str>>,
@@ -151,16 +151,12 @@ impl ClientCredentials {
         // First, so that both are wiped on every error.
         let (client_id, client_secret) = (Zeroizing::new(client_id), Zeroizing::new(client_secret));
         let (origin, uri) = configured_url::parse_secure(token_url, Purpose::TokenUrl)?;
-        let token_url = Uri::builder()
-            .scheme(origin.scheme())
-            .authority(origin.authority())
-            .path_and_query(uri.path())
-            .build()
-            .expect("an origin and a path make a URI");
         Ok(Self {
-            token_url,
-            client_id: key(&client_id, "client id")?,
-            client_secret: key(&client_secret, "client secret")?,
+            token_url: origin.uri(uri.path()).expect("the path of a URI is valid"),
+            keys: Keys {
+                access: key(&client_id, "client id")?,
+                secret: key(&client_secret, "client secret")?,
+            },
             client: TokenClient::new(transport),
             is_basic: false,
             scope: None,
@@ -224,21 +220,14 @@ impl ClientCredentials {
         self
     }
 
-    async fn request_token(
-        &self,
-        old: Option<&AccessToken>,
-        reason: &'static str,
-    ) -> Result<NewToken, Error> {
-        let (id, secret) = (
-            self.client_id.expose_secret(),
-            self.client_secret.expose_secret(),
-        );
+    async fn request_token(&self, predecessor: &Predecessor) -> Result<NewToken, Error> {
+        let (id, secret) = self.keys.expose();
         let form = form::encode(&[
             ("grant_type", Some("client_credentials")),
             ("scope", self.scope.as_deref()),
             ("audience", self.audience.as_deref()),
-            ("client_id", Some(id).filter(|_| !self.is_basic)),
-            ("client_secret", Some(secret).filter(|_| !self.is_basic)),
+            ("client_id", (!self.is_basic).then_some(id)),
+            ("client_secret", (!self.is_basic).then_some(secret)),
         ]);
         let mut request = self.client.request(Method::POST, &self.token_url, form);
         request.headers_mut().insert(CONTENT_TYPE, FORM);
@@ -252,11 +241,11 @@ impl ClientCredentials {
             value.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, value);
         }
-        // The old token is not sent, but the server may know and repeat it.
-        let old = old.map_or("", AccessToken::expose);
+        // Not sent, but the server may know and repeat it.
+        let old = predecessor.token().map_or("", AccessToken::expose);
         let call = TokenCall {
             endpoint: TokenEndpoint::Token,
-            reason,
+            reason: reason(predecessor),
             format: ResponseFormat::OAuth2 {
                 default_lifetime: self.default_lifetime,
             },
@@ -269,11 +258,7 @@ impl ClientCredentials {
 
 impl TokenSource for ClientCredentials {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
-        Box::pin(async move {
-            let predecessor = request.predecessor();
-            self.request_token(predecessor.token(), reason(predecessor))
-                .await
-        })
+        Box::pin(async move { self.request_token(request.predecessor()).await })
     }
 }
 
