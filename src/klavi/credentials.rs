@@ -7,7 +7,7 @@ use secrecy::zeroize::Zeroizing;
 use tokio::time::Instant;
 
 use super::{
-    env_var::var,
+    env_var::parse_var,
     key_files::KeyFiles,
     keys::{Keys, key},
 };
@@ -75,8 +75,7 @@ impl Credentials {
     /// [`ConfigError::MissingEnv`] or [`ConfigError::InvalidEnv`], with the name of the variable.
     pub fn from_env() -> Result<Self, ConfigError> {
         let read = |name, which| {
-            let text = Zeroizing::new(var(name)?.ok_or(ConfigError::MissingEnv(name))?);
-            key(&text, which).map_err(|error| error.of_env(name))
+            parse_var(name, |text| key(text, which))?.ok_or(ConfigError::MissingEnv(name))
         };
         let access = read("KLAVI_ACCESS_KEY", "access key")?;
         Ok(Self(Secrets::Keys(Keys {
