@@ -77,10 +77,16 @@ pub struct KlaviSource {
     api: KlaviApi,
     credentials: Credentials,
     client: TokenClient,
+    memory: Mutex<Memory>,
+}
+
+/// What a source remembers between two fetches.
+#[derive(Default)]
+struct Memory {
     /// Until when `/refresh` counts as missing, after a 404.
-    refresh_missing_until: Mutex<Option<Instant>>,
+    refresh_missing_until: Option<Instant>,
     /// The keys that were read last, to be masked in errors.
-    last_keys: Mutex<Option<Keys>>,
+    last_keys: Option<Keys>,
 }
 
 impl KlaviSource {
@@ -100,16 +106,15 @@ impl KlaviSource {
     }
 
     pub(crate) fn over(api: KlaviApi, credentials: Credentials, transport: Transport) -> Self {
-        let last_keys = match &credentials.0 {
-            Secrets::Keys(keys) => Some(keys.clone()),
-            _ => None,
-        };
+        let mut memory = Memory::default();
+        if let Secrets::Keys(keys) = &credentials.0 {
+            memory.last_keys = Some(keys.clone());
+        }
         Self {
             api,
             credentials,
             client: TokenClient::new(transport),
-            refresh_missing_until: Mutex::default(),
-            last_keys: Mutex::new(last_keys),
+            memory: Mutex::new(memory),
         }
     }
 
@@ -149,7 +154,8 @@ impl KlaviSource {
             Predecessor::Live(bearer) => match self.refresh(bearer, "refresh").await {
                 Err(error) if rejects_bearer(&error) => {
                     if error.status() == Some(StatusCode::NOT_FOUND) {
-                        *self.refresh_missing_until() = Some(Instant::now() + REFRESH_MISSING_FOR);
+                        let until = Instant::now() + REFRESH_MISSING_FOR;
+                        self.memory().refresh_missing_until = Some(until);
                     }
                     "refresh denied"
                 }
@@ -175,23 +181,21 @@ impl KlaviSource {
             Predecessor::Rejected(_) if request.last_error().is_some_and(Error::is_keys_needed) => {
                 Err(no_keys())
             }
-            Predecessor::Rejected(bearer) => self
-                .refresh(bearer, "last resort")
-                .await
-                .map_err(keys_needed),
+            Predecessor::Rejected(bearer) => {
+                let outcome = self.refresh(bearer, "last resort").await;
+                outcome.map_err(keys_needed)
+            }
             Predecessor::Expired(_) => Err(no_keys()),
         }
     }
 
-    fn refresh_missing_until(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.refresh_missing_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_refresh_missing(&self) -> bool {
-        self.refresh_missing_until()
-            .is_some_and(|until| Instant::now() < until)
+        let until = self.memory().refresh_missing_until;
+        until.is_some_and(|until| Instant::now() < until)
     }
 
     async fn refresh(&self, bearer: &AccessToken, reason: &'static str) -> Result<NewToken, Error> {
@@ -200,7 +204,7 @@ impl KlaviSource {
         let header = bearer.header_value().clone();
         request.headers_mut().insert(AUTHORIZATION, header);
         // The keys are not sent, but the server may know them and repeat them in its response.
-        let keys = self.last_keys().clone();
+        let keys = self.memory().last_keys.clone();
         let (access, secret) = keys.as_ref().map_or(("", ""), Keys::expose);
         let call = TokenCall {
             endpoint: TokenEndpoint::Refresh,
@@ -221,10 +225,11 @@ impl KlaviSource {
         let is_rejected = outcome.as_ref().is_err_and(Error::is_keys_rejected);
         if is_rejected && self.credentials.may_change() {
             // The keys may have changed between the read and the call.
-            if let Ok(newer) = self.read_keys().await {
-                if newer.expose() != keys.expose() {
+            match self.read_keys().await {
+                Ok(newer) if newer.expose() != keys.expose() => {
                     return self.authenticate_with(&newer, old, "keys changed").await;
                 }
+                _ => {}
             }
         }
         outcome
@@ -232,14 +237,8 @@ impl KlaviSource {
 
     async fn read_keys(&self) -> Result<Keys, Error> {
         let keys = self.credentials.read_keys().await?;
-        *self.last_keys() = Some(keys.clone());
+        self.memory().last_keys = Some(keys.clone());
         Ok(keys)
-    }
-
-    fn last_keys(&self) -> MutexGuard<'_, Option<Keys>> {
-        self.last_keys
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `old` is the bearer to be replaced. It is not sent, but the server may repeat it in its
