@@ -114,10 +114,6 @@ impl Replay<Request> for CloneBody {
         request.try_clone()
     }
 
-    fn is_complete(&self, _: &Request) -> bool {
-        true
-    }
-
     fn restore(&self, backup: Request) -> Option<Request> {
         Some(backup)
     }
