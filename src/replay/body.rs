@@ -48,12 +48,7 @@ impl<B> ReplayBody<B> {
         B: Body,
     {
         let recording = Recording::new(body, limit);
-        Self {
-            recording: Some(Arc::new(Mutex::new(recording))),
-            is_replay: false,
-            next: 0,
-            sent: None,
-        }
+        Self::new(Some(Arc::new(Mutex::new(recording))), false)
     }
 
     /// The second handle. Call it at most once.
@@ -61,19 +56,18 @@ impl<B> ReplayBody<B> {
         if let Some(mut recording) = self.recording() {
             recording.has_replay = true;
         }
-        Self {
-            recording: self.recording.clone(),
-            is_replay: true,
-            next: 0,
-            sent: None,
-        }
+        Self::new(self.recording.clone(), true)
     }
 
     /// An empty body.
     pub(super) fn empty() -> Self {
+        Self::new(None, false)
+    }
+
+    fn new(recording: Option<Arc<Mutex<Recording<B>>>>, is_replay: bool) -> Self {
         Self {
-            recording: None,
-            is_replay: false,
+            recording,
+            is_replay,
             next: 0,
             sent: None,
         }
@@ -168,14 +162,11 @@ where
             return false;
         }
         if self.is_replay && self.sent.is_none() {
-            return recording.announced.is_end_stream;
+            return recording.announced_end;
         }
         let is_replayed = !self.is_replay || self.next >= recording.frames.len();
-        is_replayed
-            && recording
-                .original
-                .as_ref()
-                .is_none_or(|original| original.is_end_stream())
+        let original = recording.original.as_ref();
+        is_replayed && original.is_none_or(|body| body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -186,13 +177,10 @@ where
             return SizeHint::default();
         }
         if !self.is_replay {
-            let hint = recording
-                .original
-                .as_ref()
-                .map(|original| original.size_hint());
-            return hint.unwrap_or_else(|| SizeHint::with_exact(0));
+            let original = recording.original.as_ref();
+            return original.map_or_else(|| SizeHint::with_exact(0), |body| body.size_hint());
         }
-        let (announced, sent) = (&recording.announced.size_hint, self.sent.unwrap_or(0));
+        let (announced, sent) = (&recording.announced_size, self.sent.unwrap_or(0));
         let mut hint = SizeHint::new();
         hint.set_lower(announced.lower().saturating_sub(sent));
         if let Some(upper) = announced.upper() {

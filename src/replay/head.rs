@@ -62,11 +62,8 @@ impl SavedHead {
 
     /// The request with `body`. `None` if the saved head does not parse.
     pub(super) fn restore<B>(self, body: B) -> Option<Request<B>> {
-        let Rare {
-            extensions,
-            sensitive,
-        } = self.rare.map_or_else(Rare::default, |rare| *rare);
-        let mut sensitive = sensitive.into_iter();
+        let rare = *self.rare.unwrap_or_default();
+        let mut sensitive = rare.sensitive.into_iter();
         let mut reader = Reader(&self.parts);
         let mut request = Request::new(body);
 
@@ -85,7 +82,7 @@ impl SavedHead {
             };
             request.headers_mut().try_append(name, value).ok()?;
         }
-        *request.extensions_mut() = extensions;
+        *request.extensions_mut() = rare.extensions;
         Some(request)
     }
 }

@@ -31,8 +31,11 @@ const MAX_FRAMES: usize = 4096;
 pub(super) struct Recording<B> {
     /// `None` after its end or its error.
     pub(super) original: Option<Pin<Box<B>>>,
-    /// The original's size and end, before it was read.
-    pub(super) announced: Announced,
+    /// The original's size before it was read.
+    pub(super) announced_size: SizeHint,
+    /// Whether the original was at its end before it was read. A client derives the framing from
+    /// both.
+    pub(super) announced_end: bool,
     pub(super) frames: Vec<Recorded>,
     /// The size of `frames` in bytes.
     pub(super) recorded: usize,
@@ -45,12 +48,6 @@ pub(super) struct Recording<B> {
     /// Wakes the task of the first handle when the second takes over, since the original then
     /// wakes another task.
     pub(super) waker: Option<Waker>,
-}
-
-/// The size and end of a body, from which a client derives the framing.
-pub(super) struct Announced {
-    pub(super) size_hint: SizeHint,
-    pub(super) is_end_stream: bool,
 }
 
 /// A recorded frame.
@@ -66,10 +63,8 @@ impl<B> Recording<B> {
         B: Body,
     {
         Self {
-            announced: Announced {
-                size_hint: original.size_hint(),
-                is_end_stream: original.is_end_stream(),
-            },
+            announced_size: original.size_hint(),
+            announced_end: original.is_end_stream(),
             original: Some(Box::pin(original)),
             frames: Vec::new(),
             recorded: 0,
