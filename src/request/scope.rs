@@ -36,13 +36,10 @@ impl Scope {
         let token_paths = [api.auth_uri(), api.refresh_uri()]
             .map(|uri| uri.path().into())
             .into();
-        let product = Some(api.product_path().clone());
         Self {
-            api: api.origin().clone(),
-            product,
-            added_origins: Vec::new(),
+            product: Some(api.product_path().clone()),
             token_paths,
-            overwrite: false,
+            ..Self::of_origin(api.origin().clone())
         }
     }
 
@@ -108,11 +105,9 @@ impl Scope {
             // Token calls pass through. Otherwise a token call that is sent through this layer
             // would wait for itself.
             Destination::Api | Destination::At(_) => {
-                let authenticate = is_in_scope() && !self.is_token_call(path);
-                return if authenticate {
-                    Decision::Authenticate
-                } else {
-                    Decision::PassThrough
+                return match is_in_scope() && !self.is_token_call(path) {
+                    true => Decision::Authenticate,
+                    false => Decision::PassThrough,
                 };
             }
         };
