@@ -133,26 +133,18 @@ impl Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner {
-            kind,
-            recovery,
-            endpoint,
-            host,
-            status,
-            message,
-            retry_after,
-            source,
-        } = &*self.0;
+        let inner = &*self.0;
         let optional = [
-            ("endpoint", debug(endpoint)),
-            ("host", debug(host)),
-            ("status", debug(status)),
-            ("message", debug(message)),
-            ("retry_after", debug(retry_after)),
-            ("source", debug(source)),
+            ("endpoint", debug(&inner.endpoint)),
+            ("host", debug(&inner.host)),
+            ("status", debug(&inner.status)),
+            ("message", debug(&inner.message)),
+            ("retry_after", debug(&inner.retry_after)),
+            ("source", debug(&inner.source)),
         ];
         let mut out = f.debug_struct("Error");
-        out.field("kind", kind).field("recovery", recovery);
+        out.field("kind", &inner.kind);
+        out.field("recovery", &inner.recovery);
         for (name, value) in optional {
             if let Some(value) = value {
                 out.field(name, value);
