@@ -5,7 +5,8 @@ use std::fmt;
 use http::Uri;
 
 use super::{
-    env_var::parse_var, environment::Environment, product::Product, product_path::ProductPath,
+    base_path::normalised_path, env_var::parse_var, environment::Environment, product::Product,
+    product_path::ProductPath,
 };
 use crate::{
     error::config::ConfigError,
@@ -173,31 +174,6 @@ impl KlaviApi {
             product,
         })
     }
-}
-
-/// Normalises a path as the `url` crate does: without dot segments, and percent-encoded where `Uri`
-/// does not require it. Removes slashes at the end.
-fn normalised_path(path: &str) -> String {
-    let mut segments = Vec::new();
-    for segment in path.split(['/', '\\']).skip(1) {
-        match &*segment.to_ascii_lowercase().replace("%2e", ".") {
-            "." => {}
-            ".." => drop(segments.pop()),
-            _ => segments.push(segment),
-        }
-    }
-    let mut normalised = String::new();
-    for byte in segments
-        .iter()
-        .flat_map(|segment| "/".bytes().chain(segment.bytes()))
-    {
-        match byte {
-            b'"' | b'{' | b'}' | 0x80.. => normalised.push_str(&format!("%{byte:02X}")),
-            _ => normalised.push(byte.into()),
-        }
-    }
-    normalised.truncate(normalised.trim_end_matches('/').len());
-    normalised
 }
 
 impl fmt::Debug for KlaviApi {

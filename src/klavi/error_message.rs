@@ -4,7 +4,8 @@ use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 
 use super::{
-    redact::{is_printable, redact},
+    normalized::is_printable,
+    redact::redact,
     response_format::{Fields, ResponseFormat},
     wiped::{format, json_string},
 };
