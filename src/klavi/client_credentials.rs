@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use super::{
     call::{TokenCall, TokenClient, reason},
-    form,
+    encode,
     keys::{Keys, key},
     response_format::ResponseFormat,
     status_error,
@@ -222,7 +222,7 @@ impl ClientCredentials {
 
     async fn request_token(&self, predecessor: &Predecessor) -> Result<NewToken, Error> {
         let (id, secret) = self.keys.expose();
-        let form = form::encode(&[
+        let form = encode::form(&[
             ("grant_type", Some("client_credentials")),
             ("scope", self.scope.as_deref()),
             ("audience", self.audience.as_deref()),
@@ -234,7 +234,7 @@ impl ClientCredentials {
         request.extensions_mut().insert(SkipAuth);
         let mut authorization = Zeroizing::default();
         if self.is_basic {
-            authorization = form::basic(id, secret);
+            authorization = encode::basic(id, secret);
             let value = Zeroizing::new(authorization.as_bytes().to_vec());
             let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
                 .map_err(Error::permanent)?;

@@ -12,7 +12,6 @@ use http::{
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use http_body::Body;
-use secrecy::zeroize::Zeroizing;
 use tokio::time::Instant;
 use tower_service::Service;
 
@@ -20,6 +19,7 @@ use super::{
     api::KlaviApi,
     call::{JSON, TokenCall, TokenClient, reason},
     credentials::{Credentials, Secrets},
+    encode,
     keys::Keys,
     response_format::ResponseFormat,
     status_error,
@@ -250,7 +250,7 @@ impl KlaviSource {
         reason: &'static str,
     ) -> Result<NewToken, Error> {
         let (access, secret) = keys.expose();
-        let body = auth_body(access, secret)?;
+        let body = encode::keys(access, secret)?;
         let mut request = self.client.request(Method::POST, self.api.auth_uri(), body);
         request.headers_mut().insert(CONTENT_TYPE, JSON);
         let call = TokenCall {
@@ -285,15 +285,6 @@ impl fmt::Debug for KlaviSource {
             .field("request_timeout", &self.client.timeout)
             .finish_non_exhaustive()
     }
-}
-
-/// `{"accessKey": …, "secretKey": …}`, in a buffer that is wiped when the transport drops it.
-fn auth_body(access: &str, secret: &str) -> Result<Bytes, Error> {
-    let fields = std::collections::BTreeMap::from([("accessKey", access), ("secretKey", secret)]);
-    // With room for every character to be escaped: a buffer that grows leaves a copy behind.
-    let mut body = Zeroizing::new(Vec::with_capacity(64 + 6 * (access.len() + secret.len())));
-    serde_json::to_writer(&mut *body, &fields).map_err(Error::permanent)?;
-    Ok(Bytes::from_owner(body))
 }
 
 /// Whether `/refresh` rejects this bearer or does not exist, so that only `/auth` can help.

@@ -1,10 +1,22 @@
-//! Forms and `Basic` authentication, encoded in buffers that are wiped when they are dropped.
+//! What a token call sends: JSON, forms and `Basic` authentication, in buffers that are wiped when
+//! they are dropped.
 
 use bytes::Bytes;
 use secrecy::zeroize::Zeroizing;
 
+use crate::error::Error;
+
+/// `{"accessKey": …, "secretKey": …}`, the body of `/auth`.
+pub(super) fn keys(access: &str, secret: &str) -> Result<Bytes, Error> {
+    let fields = std::collections::BTreeMap::from([("accessKey", access), ("secretKey", secret)]);
+    // With room for every character to be escaped: a buffer that grows leaves a copy behind.
+    let mut body = Zeroizing::new(Vec::with_capacity(64 + 6 * (access.len() + secret.len())));
+    serde_json::to_writer(&mut *body, &fields).map_err(Error::permanent)?;
+    Ok(Bytes::from_owner(body))
+}
+
 /// Encodes the fields that have a value as `application/x-www-form-urlencoded`.
-pub(super) fn encode(fields: &[(&str, Option<&str>)]) -> Bytes {
+pub(super) fn form(fields: &[(&str, Option<&str>)]) -> Bytes {
     // With room for every byte to be escaped: a buffer that grows leaves a copy behind.
     let room =
         |(name, value): &(&str, Option<&str>)| name.len() + 2 + 3 * value.map_or(0, str::len);
