@@ -66,6 +66,7 @@ impl IntoRequest for Request {
     type Request = Self;
 
     fn into_request(mut self, extensions: Extensions) -> Result<Self, BoxError> {
+        // The conversion copies the head, and most calls add no extension.
         if !extensions.is_empty() {
             with_extensions(&mut self, |own| own.extend(extensions))?;
         }
@@ -140,6 +141,7 @@ impl Replay<Request> for RecordBody<Body> {
         let mut body = request.body_mut().take()?;
         let head = request.try_clone();
         let backup = self.back_up_body(&mut body);
+        // Without a backup too, since the first attempt needs it.
         *request.body_mut() = Some(body);
         Some(RequestBackup {
             request: head?,

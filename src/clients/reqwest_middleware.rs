@@ -65,6 +65,7 @@ where
     ) -> Result<Response> {
         let layer = &self.layer;
         let own = read_options(&mut request)?;
+        // An extension of this call wins over one that the `http::Request` brought along.
         let options = RequestOptions::of(extensions).or(own);
         let (settings, url) = (layer.settings(), request.url());
         let (scope, destination) = (&settings.options.scope, destination(url));
@@ -79,6 +80,7 @@ where
         let token = cache.get().await.map_err(Error::middleware)?;
         let mut attempt = attempt::first(&mut request, token, options.no_resend, layer)
             .map_err(Error::middleware)?;
+        // Not the future of the layer: `Next` is no service, and its future is boxed anyway.
         loop {
             let response = next.clone().run(request, extensions).await?;
             if !is_rejection(&response, layer, own_cache) {

@@ -64,11 +64,13 @@ impl Error {
     }
 
     pub(crate) fn interrupted(message: &'static str) -> Self {
+        // The endpoint is not at fault, so a pause would gain nothing.
         Self::new(Kind::Interrupted(message), Recovery::Immediate)
     }
 
     /// The fetch was lost with its runtime.
     pub(crate) fn lost(message: &'static str) -> Self {
+        // A program with a runtime for each call would otherwise fetch with each call.
         Self::new(Kind::Interrupted(message), Recovery::BackOff)
     }
 
@@ -113,6 +115,7 @@ impl Error {
 
     /// Changes this error and none of its clones.
     pub(super) fn rebuild(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        // Waiters share the error, and one of them may add to its own copy.
         change(Arc::make_mut(&mut self.0));
         self
     }

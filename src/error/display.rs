@@ -14,6 +14,7 @@ impl fmt::Display for Error {
         if let Some(endpoint) = inner.endpoint {
             write!(f, "{endpoint}: ")?;
         }
+        // Without the source, which would be printed twice where the chain is printed.
         f.write_str(inner.kind.message(inner.endpoint))?;
         if inner.kind == Kind::Transport {
             inner.fmt_connection(f)?;
@@ -145,6 +146,7 @@ impl fmt::Debug for Error {
         let mut out = f.debug_struct("Error");
         out.field("kind", &inner.kind);
         out.field("recovery", &inner.recovery);
+        // An error has two or three of them, so the absent ones are left out.
         for (name, value) in optional {
             if let Some(value) = value {
                 out.field(name, value);

@@ -43,6 +43,7 @@ pub(crate) fn has_secret(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> b
     chain(cause)
         .filter(|link| !is_system_error(*link))
         .any(|link| {
+            // Each format may show more than the others: `{:#}` of anyhow prints all causes.
             [
                 format_args!("{link}"),
                 format_args!("{link:?}"),
@@ -57,6 +58,7 @@ pub(crate) fn has_secret(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> b
 /// A copy of a cause and its sources, with secrets masked.
 pub(crate) fn masked(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> Cause {
     if let Some(error) = cause.downcast_ref::<Error>() {
+        // Stays an `Error`, so that the predicates see through it.
         return Arc::new(error.clone().masked(mask));
     }
     // A text that is not masked has no secret, so its copy need not be wiped.

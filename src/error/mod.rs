@@ -58,6 +58,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// replaced by a copy that has `***` instead and cannot be downcast. Causes of other token sources
 /// are not searched.
 #[derive(Clone)]
+// A pointer keeps small what may carry an error: results, futures, the state of the cache.
 pub struct Error(Arc<Inner>);
 
 #[derive(Clone)]
@@ -131,6 +132,7 @@ impl Error {
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         let mut kinds = chain(self).filter_map(io_kind);
         let first = kinds.next()?;
+        // An error that wraps another often has the kind `Other`, and the wrapped one says more.
         let is_specific = |kind: &io::ErrorKind| *kind != io::ErrorKind::Other;
         Some(first)
             .filter(is_specific)
@@ -176,6 +178,7 @@ impl Error {
 
     /// This error and the `Error`s that caused it.
     fn chain(&self) -> impl Iterator<Item = &Self> {
+        // Ends at the first foreign error: an `Error` below that is not about this fetch.
         std::iter::successors(Some(self), |e| {
             e.0.source.as_deref()?.downcast_ref::<Self>()
         })

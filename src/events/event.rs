@@ -28,6 +28,7 @@ use crate::error::{Error, token_endpoint::TokenEndpoint};
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
+// Variants with fields are `non_exhaustive` too, since later versions may add fields.
 pub enum Event<'a> {
     /// A fetch succeeded while there was no valid token.
     Fetched(FetchedToken),

@@ -83,6 +83,7 @@ pub(super) fn count(cache: &str, event: &Event<'_>) {
             with(RESENDS_SKIPPED, &[("reason", reason.as_str())])
         }
     }
+    // Failures too: without them an endpoint that times out would look fast.
     let (why, outcome, latency) = match *event {
         Event::Fetched(token) | Event::Refreshed(token) => (token.reason, "ok", token.latency),
         Event::Failed {
@@ -98,6 +99,7 @@ pub(super) fn count(cache: &str, event: &Event<'_>) {
 }
 
 fn with_cache(cache: &str, labels: &[Pair]) -> Vec<Label> {
+    // The generation is no label: each value would be a new time series, without end.
     let cache = Label::new("cache", cache.to_owned());
     labels.iter().map(Label::from).chain([cache]).collect()
 }

@@ -37,6 +37,7 @@ pub(crate) fn token_fetch(cache: &str, reason: FetchReason) -> Span {
         "token_fetch",
         cache,
         reason = reason.as_str(),
+        // Fields that are not declared here cannot be recorded at the end.
         endpoint = Empty,
         outcome = Empty,
         attempt = Empty,
@@ -189,6 +190,7 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
 }
 
 fn millis(duration: Duration) -> u64 {
+    // Some subscribers do not record `u128`.
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -161,6 +161,7 @@ impl KlaviApi {
         let path = format!("{base_path}/{}", product.as_str());
         let endpoint = |name| {
             let uri = origin.uri(&format!("{path}/v1/{name}"));
+            // All parts are checked. Only the length is left, which `Uri` limits to 64 KiB.
             uri.map_err(|_| ConfigError::InvalidUrl("the base URL is too long".into()))
         };
         let (auth, refresh) = (endpoint("auth")?, endpoint("refresh")?);

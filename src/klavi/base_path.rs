@@ -11,6 +11,7 @@ pub(super) fn normalised_path(path: &str) -> String {
             _ => segments.push(segment),
         }
     }
+    // reqwest sends this spelling, and paths are compared literally.
     let mut normalised = String::new();
     for byte in segments
         .iter()
@@ -21,6 +22,7 @@ pub(super) fn normalised_path(path: &str) -> String {
             _ => normalised.push(byte.into()),
         }
     }
+    // Paths that start with a slash are appended.
     normalised.truncate(normalised.trim_end_matches('/').len());
     normalised
 }

@@ -60,6 +60,7 @@ impl TokenClient {
         *request.method_mut() = method;
         *request.uri_mut() = uri.clone();
         let headers = request.headers_mut();
+        // The user's headers come first, since only the user agent may be replaced.
         headers.clone_from(&self.headers);
         headers.entry(USER_AGENT).or_insert(AGENT);
         headers.insert(ACCEPT, JSON);

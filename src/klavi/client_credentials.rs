@@ -231,7 +231,9 @@ impl ClientCredentials {
         ]);
         let mut request = self.client.request(Method::POST, &self.token_url, form);
         request.headers_mut().insert(CONTENT_TYPE, FORM);
+        // The transport may have the layer in it, and a token call must not wait for a token.
         request.extensions_mut().insert(SkipAuth);
+        // Kept until the call has ended: an error may repeat it.
         let mut authorization = Zeroizing::default();
         if self.is_basic {
             authorization = encode::basic(id, secret);

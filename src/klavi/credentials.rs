@@ -158,6 +158,7 @@ impl Credentials {
             .map_err(|error| ConfigError::cannot_be_used("bearer", &error))?;
         Ok(Self(Secrets::Bearer {
             token,
+            // The lifetime runs from here, whenever the first request comes.
             since: Instant::now(),
         }))
     }

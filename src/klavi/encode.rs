@@ -53,6 +53,7 @@ fn push_encoded(text: &str, mut push: impl FnMut(u8)) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in text.bytes() {
         match byte {
+            // Those that the URL standard leaves as they are in a form.
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'*' | b'-' | b'.' | b'_' => push(byte),
             b' ' => push(b'+'),
             _ => {
@@ -66,6 +67,7 @@ fn push_encoded(text: &str, mut push: impl FnMut(u8)) {
 
 /// Encodes up to three bytes as four characters.
 fn base64(bytes: &[u8]) -> [char; 4] {
+    // By hand: a library's encoder may leave a part of the secret in its own buffer.
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let byte = |at: usize| bytes.get(at).copied().map_or(0, usize::from);
     let bits = byte(0) << 16 | byte(1) << 8 | byte(2);

@@ -36,6 +36,7 @@ impl KeyFiles {
         });
         match read.await {
             Ok(keys) => keys.map_err(|error: KeyFileError| Error::transient(error)),
+            // `read_key` does not panic, so the task was cancelled.
             Err(_) => Err(Error::interrupted("the runtime of the fetch shuts down")),
         }
     }

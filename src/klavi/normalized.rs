@@ -45,6 +45,7 @@ impl Normalized {
     }
 
     fn push(&mut self, c: char, origin: Range<usize>) {
+        // A printer that wraps and indents would otherwise split a secret.
         if matches!(c, '\n' | '\r') {
             self.at_line_start = true;
         }

@@ -15,6 +15,7 @@ const MASKED_PIECE: usize = 9;
 const MASK: &str = "***";
 
 /// How many layers of escapes are decoded.
+// Each form may have two decoded forms, so four rounds search 31 texts at most.
 const MAX_DECODE_ROUNDS: usize = 4;
 
 /// Replaces each piece of a secret that is longer than 8 characters by `***`, in any case, escaped
@@ -99,6 +100,7 @@ impl Secret {
     /// The length of the piece at this place.
     fn piece_at(&self, text: &Normalized, at: usize) -> Option<usize> {
         let rest = &text.bytes[at..];
+        // A response of 64 KiB may meet a token of 16 KiB, so no linear search.
         let piece = self.pieces.binary_search_by(|piece| {
             self.bytes[piece.clone()].cmp(&rest[..rest.len().min(piece.len())])
         });

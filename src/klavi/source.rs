@@ -108,6 +108,7 @@ impl KlaviSource {
     pub(crate) fn over(api: KlaviApi, credentials: Credentials, transport: Transport) -> Self {
         let mut memory = Memory::default();
         if let Secrets::Keys(keys) = &credentials.0 {
+            // `/refresh` may repeat them before they are read for `/auth`.
             memory.last_keys = Some(keys.clone());
         }
         Self {
@@ -182,6 +183,7 @@ impl KlaviSource {
                 Err(no_keys())
             }
             Predecessor::Rejected(bearer) => {
+                // The API may be wrong about it, and without keys there is nothing else to try.
                 let outcome = self.refresh(bearer, "last resort").await;
                 outcome.map_err(keys_needed)
             }

@@ -89,6 +89,7 @@ pub(super) async fn exchange(
     request: Request<Bytes>,
     limit: Duration,
 ) -> Result<Response<Bytes>, Error> {
+    // One limit for head and body: a server that trickles must not get two.
     let sent_at = Instant::now();
     let response = timeout(limit, transport.clone().oneshot(request)).await;
     let (head, read_body) = response.map_err(|_| Error::timeout())??.into_parts();
@@ -110,6 +111,7 @@ async fn read(body: impl Body<Error: Into<BoxError>>) -> Result<Bytes, Error> {
             continue;
         };
         if buffer.len().saturating_add(data.remaining()) > MAX_BODY {
+            // A token has at most 16 KiB, so this is no response with a token.
             return Err(Error::invalid_response(
                 "the response is longer than 64 KiB",
             ));

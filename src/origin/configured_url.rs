@@ -104,6 +104,7 @@ fn problem_with(url: &str, purpose: Purpose) -> String {
     }
     let tail = &rest[full_authority.len()..];
     let has_path = !matches!(tail, "" | "/");
+    // The fragment comes before the query, since a `?` after `#` is part of it.
     let problem = if !user.is_empty() {
         "has user information: leave it out"
     } else if tail.contains('#') {
@@ -124,6 +125,7 @@ fn problem_with(url: &str, purpose: Purpose) -> String {
 
 /// Everything before the path, query and fragment.
 fn authority(rest: &str) -> &str {
+    // Browsers take a backslash for a slash, and what follows it may be a secret.
     rest.split(['/', '\\', '?', '#']).next().unwrap_or_default()
 }
 
@@ -136,6 +138,7 @@ fn host(authority: &str) -> &str {
 
 fn is_printable(authority: &str) -> bool {
     let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    // A name in DNS has at most 253 characters.
     !authority.is_empty() && authority.len() <= 253 && authority.bytes().all(is_legal)
 }
 
@@ -148,6 +151,7 @@ fn is_clearly_a_host(authority: &str) -> bool {
         let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         (1..=63).contains(&label.len()) && label.bytes().all(is_legal)
     };
+    // A JWT has dots too. Its last part is longer than a top-level domain, or has digits.
     let has_top_level = name.rsplit_once('.').is_some_and(|(_, last)| {
         last.len() <= 24 && last.bytes().all(|byte| byte.is_ascii_alphabetic())
     });

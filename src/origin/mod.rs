@@ -149,6 +149,7 @@ fn default_port(secure: bool) -> u16 {
 /// The explicit port: `Some(None)` if there is none, `None` if it is invalid. `Authority::port`
 /// cannot tell these cases apart: it returns `None` for `host:99999` too.
 fn explicit_port(authority: &Authority) -> Option<Option<u16>> {
+    // User information may have a colon, so it is cut off first.
     let after_user = authority.as_str().rsplit('@').next()?;
     match after_user.strip_prefix(authority.host())? {
         "" => Some(None),

@@ -85,6 +85,7 @@ impl<B> ReplayBody<B> {
             return true;
         };
         recording.taken_over |= !recording.overflowed;
+        // Woken without the lock: a waker may poll the first handle at once.
         let (taken_over, waker) = (recording.taken_over, recording.waker.take());
         drop(recording);
         if let Some(waker) = waker {
@@ -180,6 +181,7 @@ where
             let original = recording.original.as_ref();
             return original.map_or_else(|| SizeHint::with_exact(0), |body| body.size_hint());
         }
+        // Not from what is left: both attempts must have the same framing.
         let (announced, sent) = (&recording.announced_size, self.sent.unwrap_or(0));
         let mut hint = SizeHint::new();
         hint.set_lower(announced.lower().saturating_sub(sent));

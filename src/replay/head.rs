@@ -80,6 +80,7 @@ impl SavedHead {
                 Some(value) => HeaderValue::from_bytes(value).ok()?,
                 None => sensitive.next()?,
             };
+            // `append` panics when the map is full.
             request.headers_mut().try_append(name, value).ok()?;
         }
         *request.extensions_mut() = rare.extensions;
@@ -93,6 +94,7 @@ fn put(parts: &mut Vec<u8>, part: &[u8]) -> Option<()> {
     let length = u32::try_from(part.len())
         .ok()
         .filter(|length| *length != SENSITIVE)?;
+    // Read by this process only, so the byte order does not matter.
     parts.extend_from_slice(&length.to_ne_bytes());
     parts.extend_from_slice(part);
     Some(())

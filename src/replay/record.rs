@@ -38,13 +38,16 @@ impl<B> RecordBody<B> {
         B: Body,
         B::Error: Into<BoxError>,
     {
+        // Most requests are GETs: an empty body needs no recording and no allocation.
         let hint = body.size_hint();
         if body.is_end_stream() && hint.exact() == Some(0) {
             return Some(BodyBackup::Empty);
         }
+        // It cannot fit, so its first part need not take memory.
         if hint.lower() > self.limit as u64 {
             return None;
         }
+        // There is no other value of `B` to put in its place.
         let original = mem::replace(body, (self.construct)(ReplayBody::empty()));
         let first = ReplayBody::record(original, self.limit);
         let second = first.replay();
@@ -106,6 +109,7 @@ where
     }
 }
 
+// Derived, it would require `B: Clone`.
 impl<B> Clone for RecordBody<B> {
     fn clone(&self) -> Self {
         *self

@@ -107,6 +107,7 @@ where
             return Poll::Ready(None);
         };
         let frame = match ready!(original.as_mut().poll_frame(cx)) {
+            // A body may panic when it is polled after its end.
             None => {
                 self.original = None;
                 return Poll::Ready(None);
@@ -116,6 +117,7 @@ where
                 self.discard();
                 return Poll::Ready(Some(Err(error.into())));
             }
+            // Copies nothing if the data is `Bytes`.
             Some(Ok(frame)) => frame.map_data(|mut data| data.copy_to_bytes(data.remaining())),
         };
         self.record(&frame);

@@ -15,6 +15,7 @@ pub trait HttpRequest: sealed::Sealed {
 
     /// The decision about the request, and its options. An error destroys the request.
     #[doc(hidden)]
+    // `&mut`: reqwest shows the extensions of a request only while it is converted.
     fn decide(&mut self, scope: &Scope) -> Result<(Decision, RequestOptions), BoxError>;
 }
 

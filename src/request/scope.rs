@@ -62,6 +62,7 @@ impl Scope {
     /// Adds all paths of another origin.
     pub(crate) fn allow_origin(&mut self, origin: Origin) {
         if origin == self.api {
+            // The rule of the API comes first, so as an added origin it would change nothing.
             return self.allow_whole_origin();
         }
         self.added_origins.push(origin);
@@ -98,6 +99,7 @@ impl Scope {
         if options.skip_auth || (!self.overwrite && headers.contains_key(AUTHORIZATION)) {
             return Decision::PassThrough;
         }
+        // A closure: other origins do not pay for the search in the path.
         let is_in_scope = || options.own_cache.is_some() || self.allows_path(path);
         let target = match destination {
             Destination::Elsewhere => return Decision::PassThrough,
@@ -114,6 +116,7 @@ impl Scope {
         if self.is_added(target) {
             return Decision::Authenticate;
         }
+        // Passed through, the request would expose its content, and a 401 would hide why.
         let is_downgrade =
             |origin: &Origin| !target.secure && origin.is_secure() && origin.same_host(target);
         if (is_downgrade(&self.api) && is_in_scope()) || self.added_origins.iter().any(is_downgrade)

@@ -106,6 +106,7 @@ impl SandboxBuilder {
             socket: socket.clone(),
             stop: stop.shared(),
         };
+        // Aborted when the last handle is dropped: `axum::serve` does not end by itself.
         let accept = tokio::spawn(axum::serve(listener, app).into_future()).abort_handle();
         let base_url = format!("http://{addr}");
         Ok(Sandbox(Arc::new(Inner {

@@ -126,6 +126,7 @@ impl Fault {
     fn with(mut self, name: HeaderName, value: &str) -> Self {
         match HeaderValue::try_from(value) {
             Ok(value) => self.headers.insert(name, value),
+            // Without the value, which may be a secret.
             Err(_) => panic!("this cannot be the value of the header {name}"),
         };
         self

@@ -126,6 +126,7 @@ impl fmt::Debug for RecordedRequest {
             .field("headers", self.headers())
             .field("token", &self.token());
         match self.endpoint() {
+            // Both have keys in their bodies.
             Some(Endpoint::Auth | Endpoint::Token) => out.field("body", &"[redacted]"),
             _ => out.field("body", &Bytes::copy_from_slice(&self.body)),
         };
@@ -156,6 +157,7 @@ impl Log {
 
     pub(super) fn record_body(&mut self, number: u64, chunk: &[u8]) {
         if let Some(entry) = self.entry(number) {
+            // Longer bodies are counted in full and kept in part.
             let room = MAX_BODY - entry.body.len();
             entry
                 .body
@@ -181,6 +183,7 @@ impl Log {
     }
 
     pub(super) fn clear(&mut self) {
+        // Requests in progress keep their numbers, and must not find a later entry.
         self.evicted += self.entries.len() as u64;
         self.entries.clear();
     }

@@ -104,6 +104,7 @@ fn error(status: StatusCode, error: &str, description: &str) -> Response {
     )
         .into_response();
     if status == StatusCode::UNAUTHORIZED {
+        // RFC 6749, section 5.2, requires it after a header that was rejected.
         response
             .headers_mut()
             .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
@@ -120,6 +121,7 @@ fn form(body: &[u8]) -> Option<HashMap<String, String>> {
     {
         let (name, value) = split(field, b'=').unwrap_or((field, b""));
         let before = fields.insert(decode(name)?, decode(value)?);
+        // RFC 6749, section 3.2: no parameter more than once.
         before.is_none().then_some(())?;
     }
     Some(fields)
@@ -133,6 +135,7 @@ fn basic(value: &HeaderValue) -> Option<(String, String)> {
     }
     let pair = base64(encoded)?;
     let (id, secret) = split(&pair, b':')?;
+    // Encoded as in a form before base64: RFC 6749, section 2.3.1.
     decode(id).zip(decode(secret))
 }
 
