@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Calls `f` with the extensions of a request. reqwest shows them only in an [`http::Request`], so
-/// this converts the request there and back. An error destroys the request.
+/// this converts the request there and back. The request is lost on an error.
 fn with_extensions<T>(
     request: &mut Request,
     f: impl FnOnce(&mut Extensions) -> T,

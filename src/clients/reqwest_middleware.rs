@@ -36,8 +36,8 @@ use crate::{
 /// # let _ = open;
 /// ```
 ///
-/// Add a middleware that retries before this one ("outside"), so that each try gets the current
-/// token. Either order works: the token is shared, so a retry costs no token call.
+/// Add a middleware that retries before this one ("outside"): each try then gets the current token.
+/// Added after this one, its tries repeat the same token. Neither order costs token calls.
 #[derive(Clone, Debug)]
 pub struct KlaviAuthMiddleware<R = CloneBody> {
     layer: KlaviAuthLayer<R>,

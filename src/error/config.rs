@@ -66,7 +66,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// The same error as that of the value of an environment variable.
+    /// Attributes the error to an environment variable.
     pub(crate) fn of_env(self, name: &'static str) -> Self {
         Self::InvalidEnv(name, self.to_string().into())
     }

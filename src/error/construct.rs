@@ -26,8 +26,7 @@ impl Error {
         Self::new(Kind::Source, Recovery::Permanent).with_source(cause)
     }
 
-    /// Holds back the next call of the source for at least `wait`. Values above five minutes count
-    /// as five minutes.
+    /// Delays the next call of the source by at least `wait`, which is capped at five minutes.
     #[must_use]
     pub fn with_retry_after(self, wait: Duration) -> Self {
         self.rebuild(|inner| inner.retry_after = Some(wait))

@@ -107,14 +107,14 @@ pub(crate) enum Kind {
 /// What a failed attempt means for the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recovery {
-    /// May succeed if tried again: retried within the flight, then backed off from.
+    /// Another attempt may succeed. Retried within the flight, then subject to the backoff.
     Transient,
-    /// Not worth an immediate retry: backed off from.
+    /// An immediate retry is pointless. Subject to the backoff.
     BackOff,
-    /// Persists until somebody fixes it: remembered for a fixed time.
+    /// Persists until somebody fixes it. Cached for a fixed time.
     Permanent,
     /// Says nothing about the token endpoint, so the next caller may fetch at once. Repeated
-    /// failures are backed off from.
+    /// failures are subject to the backoff.
     Immediate,
 }
 
@@ -162,7 +162,7 @@ impl Error {
         self.chain().find_map(|e| e.0.message.as_deref())
     }
 
-    /// The time, since the error occurred, after which the token endpoint or the budget allows
+    /// How long to wait, counted from this error, until the token endpoint or the budget allows
     /// another call.
     pub fn retry_after(&self) -> Option<Duration> {
         self.chain().find_map(|e| e.0.retry_after)

@@ -67,7 +67,7 @@ pub enum Event<'a> {
         /// The generation of the token.
         generation: u64,
     },
-    /// The API answered 401 to a token, within the budget.
+    /// The API responded with 401 to a token, within the budget.
     #[non_exhaustive]
     Rejected {
         /// The generation of the token.
@@ -76,13 +76,13 @@ pub enum Event<'a> {
         /// replaced.
         first: bool,
     },
-    /// The API answered 401 to a token, and the budget for replacing rejected tokens is used up:
-    /// nothing is fetched.
+    /// The API responded with 401 to a token, and the budget for replacing rejected tokens is used
+    /// up: nothing is fetched.
     #[non_exhaustive]
     OverBudget {
         /// The generation of the token, which stays in use.
         generation: u64,
-        /// Whether it is the first since a 401 was within the budget.
+        /// Whether this is the first such 401 since the last one within the budget.
         first: bool,
     },
     /// [`TokenCache::invalidate`](crate::TokenCache::invalidate) invalidated a token.
@@ -138,7 +138,7 @@ pub enum FetchReason {
     Refresh,
     /// The current token has expired.
     Expired,
-    /// The API answered 401 to the current token.
+    /// The API responded with 401 to the current token.
     Rejected,
     /// The current token was invalidated.
     Invalidated,

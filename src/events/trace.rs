@@ -156,7 +156,7 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             "access token rejected by the API{}",
             if first { "" } else { " again" }
         ),
-        // An API that answers 401 to everything causes one warning, not one for each request.
+        // An API that responds with 401 to everything causes one warning, not one for each request.
         Event::OverBudget { generation, first } => emit!(
             warn if first, "over_budget", cache, generation, first,
             "too many access tokens rejected: this one stays in use, and its 401s go to the callers"

@@ -36,7 +36,7 @@ pub(super) struct TokenClient {
     pub(super) headers: HeaderMap,
 }
 
-/// One call to a token endpoint, besides its request.
+/// What a token call has besides its request.
 pub(super) struct TokenCall<'a> {
     pub(super) endpoint: TokenEndpoint,
     pub(super) reason: &'static str,

@@ -54,9 +54,9 @@ const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlen
 /// # Ok(()) }
 /// ```
 ///
-/// The transport must not follow redirects: it would send the secret to wherever one leads. This
-/// source does not follow them. The token call carries [`SkipAuth`], so the transport may be a
-/// service with the layer in it.
+/// The transport must not follow redirects: it would send the secret to the target of a redirect.
+/// This source follows none. The token call carries [`SkipAuth`], so the transport may be a service
+/// with the layer in it.
 ///
 /// Every fetch requests a new token, since this grant has no refresh tokens. Discovery and client
 /// assertions are not supported.
@@ -121,7 +121,7 @@ impl ClientCredentials {
     /// As [`new`](Self::new), over a client of reqwest.
     ///
     /// Build the client with [`reqwest::redirect::Policy::none`]: otherwise it sends the secret to
-    /// wherever a redirect leads.
+    /// the target of a redirect.
     ///
     /// # Errors
     ///

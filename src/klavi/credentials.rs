@@ -115,8 +115,8 @@ impl Credentials {
     /// The keys that `read` returns, called again for every `/auth`. Use it with a vault.
     ///
     /// Return the result of [`Credentials::new`], or an error without a key in it. An error counts
-    /// as transient unless it is an [`Error`] that is not, such as [`Error::permanent`]. As with
-    /// [`from_files`](Self::from_files), rejected keys are read once more.
+    /// as transient, except for an [`Error`] that says otherwise, such as [`Error::permanent`]. As
+    /// with [`from_files`](Self::from_files), rejected keys are read once more.
     ///
     /// ```
     /// use klavi_auth::Credentials;
@@ -186,7 +186,7 @@ impl Credentials {
     }
 }
 
-/// The error of a user's function, transient unless it is an [`Error`] that is not.
+/// The error of a user's function: transient, unless it is an [`Error`] that says otherwise.
 fn from_user(error: BoxError) -> Error {
     error
         .downcast::<Error>()

@@ -18,8 +18,8 @@ const MASK: &str = "***";
 // Each form may have two decoded forms, so four rounds search 31 texts at most.
 const MAX_DECODE_ROUNDS: usize = 4;
 
-/// Replaces each piece of a secret that is longer than 8 characters by `***`, in any case, escaped
-/// or not. `None` if there is no such piece.
+/// Replaces each piece of a secret that is longer than 8 characters by `***`, regardless of its
+/// case, escaped or not. `None` if there is no such piece.
 ///
 /// A secret of 8 characters or fewer has no such piece. It is masked as a whole, where it stands as
 /// a word. If it may be an ordinary word or number ([`is_ordinary`]), it is masked only between

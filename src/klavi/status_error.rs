@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use super::response_format::{Fields, ResponseFormat};
 use crate::error::{Error, Kind, Recovery};
 
-/// Whether a token may come with this status. A `POST` may be answered with 201.
+/// Whether a token may come with this status. The response to a `POST` may be 201.
 pub(super) fn is_success(status: StatusCode) -> bool {
     matches!(status, StatusCode::OK | StatusCode::CREATED)
 }

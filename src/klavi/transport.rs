@@ -57,7 +57,7 @@ where
     }))
 }
 
-/// Whether the client has no TLS. Those of hyper-util and reqwest report only a wrong scheme.
+/// Whether the client lacks TLS, which hyper-util and reqwest report as a wrong scheme.
 fn is_without_tls(error: &(dyn StdError + 'static)) -> bool {
     let root = chain(error).last();
     root.is_some_and(|root| prints(root, "invalid URL, scheme is not http"))

@@ -75,8 +75,8 @@ impl Origin {
         self.secure == target.secure && self.port == target.port && self.same_host(target)
     }
 
-    /// Whether the URI spells this origin in the usual way. The fast path: `contains` is true
-    /// too whenever this is.
+    /// Whether the URI has this origin in its usual spelling. A fast path: `contains` then holds
+    /// too.
     #[inline]
     pub(crate) fn matches_spelling(&self, uri: &Uri) -> bool {
         uri.scheme() == Some(&self.scheme())

@@ -29,7 +29,8 @@ use crate::error::BoxError;
 ///
 /// # Errors
 ///
-/// The original's error, and one of its own if it is read after the resend took over.
+/// It fails with the original's error, or with one of its own if it is read after the resend took
+/// over.
 pub struct ReplayBody<B> {
     /// `None` for an empty body.
     recording: Option<Arc<Mutex<Recording<B>>>>,

@@ -49,7 +49,7 @@ pub trait Replay<Q>: sealed::Sealed + Clone {
 
 /// Clones the body before it is sent. For bodies that are [`Clone`]: `Full`, `Empty`, `String`, …
 ///
-/// Record a body whose clones share a position in a stream instead.
+/// It is wrong for a body whose clones share a position in a stream. Record such a body.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneBody;
 

@@ -8,9 +8,8 @@
 //!    dropped at once.
 //! 3. One handle reads the original: the first, until the second takes over.
 //!
-//! The original is polled under the lock. This cannot deadlock: only the two handles take the lock,
-//! and the original can reach them only through a waker that polls its task at once. Wakers of
-//! executors queue the task.
+//! The original is polled under the lock, which only the two handles take. A deadlock would need a
+//! waker that polls its task inside of `wake`. Wakers of executors queue the task instead.
 
 use std::{
     pin::Pin,

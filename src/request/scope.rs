@@ -150,8 +150,8 @@ impl Scope {
 /// The destination of a request.
 #[derive(Debug)]
 pub(crate) enum Destination<'a> {
-    /// The API. The URI has the usual spelling of its origin, or no authority (origin-form,
-    /// `/path`): the inner service is then bound to the API.
+    /// The API: the URI has its origin in the usual spelling, or has no authority (`/path`),
+    /// because the inner service is bound to the API.
     Api,
     /// A scheme, host and port.
     At(Target<'a>),
