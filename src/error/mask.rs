@@ -14,18 +14,10 @@ impl Error {
     /// The same error with secrets masked in its message and its causes. A cause without secrets is
     /// not replaced.
     pub(crate) fn masked(self, mask: &Mask<'_>) -> Self {
-        let message = self
-            .0
-            .message
-            .as_deref()
-            .and_then(|message| mask(format_args!("{message}")));
-        let source = self
-            .0
-            .source
-            .as_deref()
-            .map(|source| source as &(dyn StdError + 'static))
-            .filter(|source| has_secret(*source, mask))
-            .map(|source| masked(source, mask));
+        let message = self.0.message.as_deref();
+        let message = message.and_then(|message| mask(format_args!("{message}")));
+        let source = StdError::source(&self).filter(|source| has_secret(*source, mask));
+        let source = source.map(|source| masked(source, mask));
         if message.is_none() && source.is_none() {
             return self;
         }

@@ -3,6 +3,7 @@
 pub(crate) mod cause;
 pub(crate) mod config;
 mod construct;
+pub(crate) mod context;
 mod display;
 pub(crate) mod mask;
 mod predicates;

@@ -2,7 +2,6 @@
 
 use std::{
     error::Error as StdError,
-    fmt,
     future::Future,
     pin::{Pin, pin},
     time::Duration,
@@ -20,6 +19,7 @@ use super::{status_error::is_success, wiped::WipedBuffer};
 use crate::error::{
     BoxError, Error,
     cause::{chain, prints},
+    context::Context,
 };
 
 /// The longest response body that is read, in bytes.
@@ -49,7 +49,7 @@ where
             match response.await.map_err(Into::into) {
                 Ok(response) => Ok(response.map(|body| Box::pin(read(body)) as ReadBody)),
                 Err(error) if is_https && is_without_tls(&*error) => {
-                    Err(Error::transport(NoTls(error)))
+                    Err(Error::transport(without_tls(error)))
                 }
                 Err(error) => Err(Error::transport(error)),
             }
@@ -63,24 +63,14 @@ fn is_without_tls(error: &(dyn StdError + 'static)) -> bool {
     root.is_some_and(|root| prints(root, "invalid URL, scheme is not http"))
 }
 
-#[derive(Debug)]
-struct NoTls(BoxError);
-
-impl fmt::Display for NoTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the HTTP client has no TLS, which `https` needs: ")?;
+fn without_tls(cause: BoxError) -> Context {
+    let advice = match () {
         #[cfg(feature = "reqwest")]
-        if self.0.is::<::reqwest::Error>() {
-            return f.write_str("turn on one of reqwest's TLS features");
-        }
-        f.write_str("build it with a TLS connector, such as hyper-rustls")
-    }
-}
-
-impl StdError for NoTls {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&*self.0)
-    }
+        () if cause.is::<::reqwest::Error>() => "turn on one of reqwest's TLS features",
+        () => "build it with a TLS connector, such as hyper-rustls",
+    };
+    let problem = "the HTTP client has no TLS, which `https` needs";
+    Context::new(format!("{problem}: {advice}"), cause)
 }
 
 /// Sends a request and reads the whole response within `limit`.
