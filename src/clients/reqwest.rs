@@ -8,10 +8,7 @@ use http::{Extensions, HeaderMap, StatusCode, Uri};
 use crate::{
     error::BoxError,
     origin::Target,
-    replay::{
-        CloneBody, Replay,
-        record::{BodyBackup, RecordBody},
-    },
+    replay::{CloneBody, Replay, body::ReplayBody, record::RecordBody},
     request::{
         http_traits::{HttpRequest, HttpResponse, IntoRequest, sealed::Sealed},
         options::RequestOptions,
@@ -123,7 +120,7 @@ impl Replay<Request> for CloneBody {
 /// The backup of a request: its body was cloned with it, or is recorded.
 pub struct RequestBackup {
     request: Request,
-    body: Option<BodyBackup<Body>>,
+    body: Option<ReplayBody<Body>>,
 }
 
 #[diagnostic::do_not_recommend]
@@ -150,7 +147,7 @@ impl Replay<Request> for RecordBody<Body> {
     }
 
     fn is_complete(&self, backup: &RequestBackup) -> bool {
-        backup.body.as_ref().is_none_or(BodyBackup::is_complete)
+        backup.body.as_ref().is_none_or(ReplayBody::is_complete)
     }
 
     fn restore(&self, backup: RequestBackup) -> Option<Request> {

@@ -75,7 +75,7 @@ impl<B> ReplayBody<B> {
     }
 
     /// Whether the recording has all that was read.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.recording()
             .is_none_or(|recording| !recording.overflowed)
     }
