@@ -59,8 +59,8 @@ pub struct KlaviApi {
 impl KlaviApi {
     /// A product in an environment of Klavi.
     pub fn new(environment: Environment, product: Product) -> Self {
-        Self::with_path(Origin::https(environment.host()), "", product)
-            .expect("a constant host and a checked path make a URI")
+        Self::at(&format!("https://{}", environment.host()), product)
+            .expect("a constant host and a checked path make a URL")
     }
 
     /// Klavi's sandbox, `https://api-sandbox.klavi.ai`.

@@ -22,16 +22,6 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// `https` on the default port of a lower-case host.
-    pub(crate) fn https(host: &'static str) -> Self {
-        Self {
-            secure: true,
-            host: Host::Name(host.into()),
-            port: 443,
-            authority: host.into(),
-        }
-    }
-
     /// The origin of a configured URL, which may have a path. `None` for a URL without an origin.
     pub(crate) fn of_base(base: &Uri) -> Option<Self> {
         let target = Target::of(base)?;
