@@ -110,12 +110,8 @@ impl ClientCredentials {
         A::Data: Send,
         A::Error: Into<BoxError>,
     {
-        Self::over(
-            token_url,
-            client_id.into(),
-            client_secret.into(),
-            transport::erase(transport),
-        )
+        let transport = transport::erase(transport);
+        Self::over(token_url, client_id, client_secret, transport)
     }
 
     /// As [`new`](Self::new), over a client of reqwest.
@@ -134,22 +130,19 @@ impl ClientCredentials {
         client_secret: impl Into<String>,
         client: reqwest::Client,
     ) -> Result<Self, ConfigError> {
-        Self::over(
-            token_url,
-            client_id.into(),
-            client_secret.into(),
-            super::reqwest::over_reqwest(client),
-        )
+        let transport = super::reqwest::over_reqwest(client);
+        Self::over(token_url, client_id, client_secret, transport)
     }
 
     fn over(
         token_url: &str,
-        client_id: String,
-        client_secret: String,
+        client_id: impl Into<String>,
+        client_secret: impl Into<String>,
         transport: Transport,
     ) -> Result<Self, ConfigError> {
         // First, so that both are wiped on every error.
-        let (client_id, client_secret) = (Zeroizing::new(client_id), Zeroizing::new(client_secret));
+        let client_id = Zeroizing::new(client_id.into());
+        let client_secret = Zeroizing::new(client_secret.into());
         let (origin, uri) = configured_url::parse_secure(token_url, Purpose::TokenUrl)?;
         Ok(Self {
             token_url: origin.uri(uri.path()).expect("the path of a URI is valid"),

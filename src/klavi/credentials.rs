@@ -1,8 +1,8 @@
 //! The credentials of a Klavi customer.
 
-use std::{fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
 use secrecy::zeroize::Zeroizing;
 use tokio::time::Instant;
 
@@ -42,9 +42,8 @@ pub(crate) enum Secrets {
     Function(Arc<ReadCredentials>),
 }
 
-pub(crate) type ReadCredentials = dyn Fn() -> ReadFuture + Send + Sync;
-
-type ReadFuture = Pin<Box<dyn Future<Output = Result<Credentials, BoxError>> + Send>>;
+pub(crate) type ReadCredentials =
+    dyn Fn() -> BoxFuture<'static, Result<Credentials, BoxError>> + Send + Sync;
 
 impl Credentials {
     /// An access key and a secret key, as issued by Klavi.
@@ -58,10 +57,8 @@ impl Credentials {
         secret_key: impl Into<String>,
     ) -> Result<Self, ConfigError> {
         // First, so that both are wiped on every error.
-        let (access, secret) = (
-            Zeroizing::new(access_key.into()),
-            Zeroizing::new(secret_key.into()),
-        );
+        let access = Zeroizing::new(access_key.into());
+        let secret = Zeroizing::new(secret_key.into());
         Ok(Self(Secrets::Keys(Keys {
             access: key(&access, "access key")?,
             secret: key(&secret, "secret key")?,
