@@ -13,7 +13,7 @@ use crate::error::{Error, cause::chain, token_endpoint::TokenEndpoint};
 
 /// Emits an event. `level if condition` is DEBUG where the condition does not hold.
 macro_rules! emit {
-    ($level:ident, $name:literal, $($fields:tt)+) => {
+    ($level:ident, name: $name:literal, $($fields:tt)+) => {
         tracing::$level!(name: $name, target: "klavi_auth", $($fields)+)
     };
     // A callsite has a constant level, so a level that depends on the event takes two callsites.
@@ -66,10 +66,7 @@ pub(crate) fn finished(
 /// `KlaviApi::from_env` read the environment variables.
 pub(crate) fn api_from_env(base_url: &str, from: &'static str) {
     emit!(
-        info,
-        "klavi_api_from_env",
-        base_url,
-        from,
+        info, name: "klavi_api_from_env", base_url, from,
         "Klavi's base URL taken from the environment"
     );
 }
@@ -78,10 +75,7 @@ pub(crate) fn api_from_env(base_url: &str, from: &'static str) {
 pub(crate) fn token_call(endpoint: TokenEndpoint, reason: &'static str) {
     let endpoint = endpoint.as_str();
     emit!(
-        debug,
-        "token_call",
-        endpoint,
-        reason,
+        debug, name: "token_call", endpoint, reason,
         "calling the token endpoint"
     );
 }
@@ -89,9 +83,7 @@ pub(crate) fn token_call(endpoint: TokenEndpoint, reason: &'static str) {
 pub(super) fn event(cache: &str, event: &Event<'_>) {
     match *event {
         Event::Fetched(token) => emit!(
-            info,
-            "token_fetched",
-            cache,
+            info, name: "token_fetched", cache,
             generation = token.generation,
             reason = token.reason.as_str(),
             endpoint = token.endpoint.map(TokenEndpoint::as_str),
@@ -103,7 +95,7 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
         ),
         // Nobody waited for it, so it is worth a line only after a warning.
         Event::Refreshed(token) => emit!(
-            info if token.recovered, "token_refreshed", cache,
+            info if token.recovered, name: "token_refreshed", cache,
             generation = token.generation,
             endpoint = token.endpoint.map(TokenEndpoint::as_str),
             attempts = token.attempts,
@@ -118,7 +110,7 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             attempt,
             wait,
         } => emit!(
-            debug, "token_fetch_retrying", cache,
+            debug, name: "token_fetch_retrying", cache,
             error = %Chain(error),
             attempt,
             wait_ms = millis(wait),
@@ -132,7 +124,7 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             serving,
             retry_in,
         } => emit!(
-            warn, "token_fetch_failed", cache,
+            warn, name: "token_fetch_failed", cache,
             error = %Chain(error),
             reason = reason.as_str(),
             attempts,
@@ -144,45 +136,32 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
         ),
         // One for each request, so DEBUG: the warning was `token_fetch_failed`.
         Event::ServedWhileFailing { generation } => emit!(
-            debug,
-            "token_served_while_failing",
-            cache,
-            generation,
+            debug, name: "token_served_while_failing", cache, generation,
             "served with the current token, whose refresh has failed"
         ),
         // Further 401s only tell how many requests were in flight with the token.
         Event::Rejected { generation, first } => emit!(
-            info if first, "token_rejected", cache, generation, first,
+            info if first, name: "token_rejected", cache, generation, first,
             "access token rejected by the API{}",
             if first { "" } else { " again" }
         ),
         // An API that responds with 401 to everything causes one warning, not one for each request.
         Event::OverBudget { generation, first } => emit!(
-            warn if first, "over_budget", cache, generation, first,
+            warn if first, name: "over_budget", cache, generation, first,
             "too many access tokens rejected: this one stays in use, and its 401s go to the callers"
         ),
         Event::Invalidated { generation } => emit!(
-            info,
-            "token_invalidated",
-            cache,
-            generation,
+            info, name: "token_invalidated", cache, generation,
             "access token invalidated"
         ),
         Event::Resent { generation } => emit!(
-            debug,
-            "request_resent",
-            cache,
-            generation,
+            debug, name: "request_resent", cache, generation,
             "request resent with a new token"
         ),
         Event::ResendSkipped { generation, reason } => {
             let reason = reason.as_str();
             emit!(
-                debug,
-                "resend_skipped",
-                cache,
-                generation,
-                reason,
+                debug, name: "resend_skipped", cache, generation, reason,
                 "request not resent"
             );
         }
