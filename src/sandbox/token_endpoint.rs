@@ -29,27 +29,16 @@ pub(super) async fn respond(server: &Server, number: u64, parts: &Parts, body: B
     };
     let fields = form(&body).filter(|_| is_of_type(parts, "application/x-www-form-urlencoded"));
     let Some(mut fields) = fields else {
-        return error(
-            StatusCode::BAD_REQUEST,
+        return bad_request(
             "invalid_request",
             "A form is expected, with each field once",
         );
     };
     match fields.get("grant_type").map(String::as_str) {
         Some("client_credentials") => {}
-        None => {
-            return error(
-                StatusCode::BAD_REQUEST,
-                "invalid_request",
-                "grant_type is missing",
-            );
-        }
+        None => return bad_request("invalid_request", "grant_type is missing"),
         Some(_) => {
-            return error(
-                StatusCode::BAD_REQUEST,
-                "unsupported_grant_type",
-                "Only client_credentials is known",
-            );
+            return bad_request("unsupported_grant_type", "Only client_credentials is known");
         }
     }
     let in_form = fields
@@ -60,11 +49,7 @@ pub(super) async fn respond(server: &Server, number: u64, parts: &Parts, body: B
         (Some(client), None) | (None, Some(Some(client))) => Some(client),
         (None, None | Some(None)) => None,
         (Some(_), Some(_)) => {
-            return error(
-                StatusCode::BAD_REQUEST,
-                "invalid_request",
-                "The client authenticates twice",
-            );
+            return bad_request("invalid_request", "The client authenticates twice");
         }
     };
     let scope = fields.get("scope").map_or(DEFAULT_SCOPE, String::as_str);
@@ -77,11 +62,7 @@ pub(super) async fn respond(server: &Server, number: u64, parts: &Parts, body: B
         );
     };
     if scope.is_empty() || scope.contains([' ', '/']) {
-        return error(
-            StatusCode::BAD_REQUEST,
-            "invalid_scope",
-            "A scope is the name of one product",
-        );
+        return bad_request("invalid_scope", "A scope is the name of one product");
     }
     let (token, expires_in) = state.issue(id.into(), scope.into());
     let expires_in = match expires_in.as_str() {
@@ -94,6 +75,10 @@ pub(super) async fn respond(server: &Server, number: u64, parts: &Parts, body: B
         body,
     )
         .into_response()
+}
+
+fn bad_request(code: &str, description: &str) -> Response {
+    error(StatusCode::BAD_REQUEST, code, description)
 }
 
 /// An error response of RFC 6749, section 5.2.
