@@ -168,12 +168,11 @@ impl State {
     }
 
     /// Until when callers that have a live token wait for its successor. After that they send the
-    /// live token, before it expires. `None` if the flight times out earlier.
+    /// live token, before it expires. `None` if no token is live.
     pub(super) fn awaited_until(&self, now: Instant) -> Option<Instant> {
         let live = self.current.as_ref().filter(|_| self.is_live(now))?;
         let left = live.schedule.expires_at - now.max(live.schedule.expiring_at);
-        let until = live.schedule.expires_at - left / 8;
-        Some(until).filter(|&until| until < now + self.config.flight_timeout)
+        Some(live.schedule.expires_at - left / 8)
     }
 
     /// The mode of the next fetch. A suspect is replaced in the foreground mode: no caller waits,
