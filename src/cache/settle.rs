@@ -141,8 +141,7 @@ impl State {
         let (lifetime, endpoint) = (new.lifetime(), new.endpoint());
         let expires_at = new.expires_at(flight.attempt_started);
         let schedule = self.config.policy.schedule(now, lifetime, expires_at, draw);
-        let (previous, next) = (self.current.as_ref(), self.last_generation + 1);
-        let current = Current::replacing(previous, new, schedule, next, now)?;
+        let current = Current::replacing(self.current.as_ref(), new, schedule, now)?;
         let refreshed = self.is_live(now);
         let fetched = FetchedToken {
             generation: current.token.generation(),
@@ -153,7 +152,6 @@ impl State {
             latency: now.saturating_duration_since(flight.launch.started),
             recovered: self.backoffs.refresh.count + self.backoffs.fetch.count > 0,
         };
-        self.last_generation = self.last_generation.max(fetched.generation);
         self.epoch += 1;
         // ## any => Good
         self.current = Some(current);

@@ -47,7 +47,6 @@ pub(super) struct Config {
 pub(super) struct State {
     pub(super) config: Config,
     pub(super) current: Option<Current>,
-    pub(super) last_generation: u64,
     /// Counts the changes of `current`, so that a copy can tell whether it is still current.
     pub(super) epoch: u64,
     pub(super) flight: Option<FlightEntry>,
@@ -79,7 +78,6 @@ impl State {
         Self {
             config,
             current: None,
-            last_generation: 0,
             epoch: 0,
             flight: None,
             last_flight: 0,
