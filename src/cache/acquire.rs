@@ -48,7 +48,11 @@ impl Acquire {
     }
 
     /// A token that can be sent now, or the wait for one. Starts a flight if one is needed.
-    pub(super) fn lookup(core: &Arc<Core>, now: Instant, rejected: Option<u64>) -> Lookup<Self> {
+    pub(crate) fn lookup(
+        core: &Arc<Core>,
+        now: Instant,
+        rejected: Option<u64>,
+    ) -> Lookup<ValidToken, Self> {
         match core.lookup(now, rejected) {
             Lookup::Token(valid) => {
                 core.report_served(&valid);

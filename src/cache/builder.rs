@@ -151,8 +151,7 @@ impl TokenSettings {
             state: SharedState::new(State::new(config, Bucket::new(budget))),
             refresh_signal: Arc::default(),
         };
-        let core = Arc::new(core);
-        Ok(TokenCache { core })
+        Ok(TokenCache::of(Arc::new(core)))
     }
 }
 

@@ -5,10 +5,11 @@ use std::{
     sync::{Arc, MutexGuard},
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
-use super::{current::ValidToken, shared_state::SharedState, state::State};
+use super::{budget::OverBudget, current::ValidToken, shared_state::SharedState, state::State};
 use crate::{
+    error::Error,
     events::{Events, event::Event},
     token::source::TokenSource,
 };
@@ -30,7 +31,9 @@ impl Core {
         self.state.lock()
     }
 
-    pub(super) fn epoch(&self) -> u64 {
+    /// The epoch, which tells whether a copy of the token is still current.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
         self.state.epoch()
     }
 
@@ -42,12 +45,35 @@ impl Core {
     }
 
     /// Reports that a caller gets this token, if its replacement is failing.
+    #[inline]
     pub(super) fn report_served(&self, valid: &ValidToken) {
         if valid.is_failing {
-            self.events.emit(&Event::ServedWhileFailing {
-                generation: valid.token.generation(),
-            });
+            let generation = valid.token.generation();
+            self.emit(&Event::ServedWhileFailing { generation });
         }
+    }
+
+    /// Handles a 401 to a first attempt. `generation` is that of the token that was sent.
+    ///
+    /// # Errors
+    ///
+    /// The budget is used up. The token stays in use.
+    pub(crate) fn reject(&self, generation: u64) -> Result<(), Error> {
+        let draw = self.draw();
+        let reject = |state: &mut State| state.reject(generation, Instant::now(), draw);
+        let (event, result) = match self.state.change(reject) {
+            Ok(first) => (Event::Rejected { generation, first }, Ok(())),
+            Err(OverBudget { error, first }) => {
+                (Event::OverBudget { generation, first }, Err(error))
+            }
+        };
+        self.emit(&event);
+        result
+    }
+
+    /// Emits an event while no lock is held.
+    pub(crate) fn emit(&self, event: &Event<'_>) {
+        self.events.emit(event);
     }
 }
 

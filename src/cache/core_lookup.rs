@@ -4,12 +4,18 @@ use std::sync::Arc;
 
 use tokio::{runtime::Handle, time::Instant};
 
-use super::{background_refresh, core::Core, flight, state::Lookup, waiters::Waiter};
+use super::{
+    background_refresh, core::Core, current::ValidToken, flight, state::Lookup, waiters::Waiter,
+};
 
 impl Core {
     /// The token for a request that is sent now, or the flight to wait for. Starts a flight if one
     /// is needed.
-    pub(super) fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Lookup<Waiter> {
+    pub(super) fn lookup(
+        self: &Arc<Self>,
+        now: Instant,
+        rejected: Option<u64>,
+    ) -> Lookup<ValidToken, Waiter> {
         let runtime = Handle::try_current().ok();
         let id = runtime.as_ref().map(Handle::id);
         let (lookup, launch) = self.state.change(|state| state.lookup(now, rejected, id));

@@ -39,14 +39,15 @@ pub(crate) struct ValidToken {
     /// Until then a copy is as good as a lookup, provided that the epoch has not changed.
     pub(super) fresh_until: Instant,
     pub(super) expires_at: Instant,
-    pub(crate) epoch: u64,
+    pub(super) epoch: u64,
     /// Its replacement is due and failed.
     pub(super) is_failing: bool,
 }
 
 impl ValidToken {
-    /// Whether it can be sent now and no refresh is due, so that no lookup is needed.
-    pub(crate) fn is_fresh(&self, epoch: u64, now: Instant) -> bool {
+    /// Whether it can be sent now and no lookup is needed.
+    #[inline]
+    pub(super) fn is_fresh(&self, epoch: u64, now: Instant) -> bool {
         self.epoch == epoch && now < self.fresh_until
     }
 
@@ -56,7 +57,7 @@ impl ValidToken {
     }
 
     /// A copy with its own bytes.
-    pub(crate) fn copy(&self) -> Self {
+    pub(super) fn copy(&self) -> Self {
         Self {
             token: self.token.copy(),
             ..*self

@@ -177,12 +177,20 @@ fn evict<K: Eq + Hash>(
         let Some((key, Entry { cache, .. })) = entries.pop_lru() else {
             break;
         };
-        // `try_unwrap` is atomic, because the refresh task may wake up now. Either the task finds
-        // the cache gone, or the cache stays, with the flight that the task starts.
-        match Arc::try_unwrap(cache.core) {
-            Ok(core) => evicted.push((key, core)),
-            Err(core) => drop(entries.put(key, Entry::new(TokenCache { core }, now))),
-        }
+        // Unwraps first what the handles share, then what requests in flight hold too. Each step is
+        // atomic, because the refresh task may wake up now. Either the task finds the cache gone,
+        // or the cache stays, with the flight that the task starts.
+        let used = match Arc::try_unwrap(cache.shared) {
+            Ok(shared) => match Arc::try_unwrap(shared.into_core()) {
+                Ok(core) => {
+                    evicted.push((key, core));
+                    continue;
+                }
+                Err(core) => TokenCache::of(core),
+            },
+            Err(shared) => TokenCache { shared },
+        };
+        drop(entries.put(key, Entry::new(used, now)));
     }
     evicted
 }

@@ -22,7 +22,7 @@ impl State {
         now: Instant,
         rejected: Option<u64>,
         runtime: Option<Id>,
-    ) -> (Lookup<Waiter>, Option<Launch>) {
+    ) -> (Lookup<ValidToken, Waiter>, Option<Launch>) {
         self.remove_flight(now, |flight| now >= flight.waiter.stalled_at());
         if self.flight.is_none() && (self.is_fetch_paused(now) || runtime.is_none()) {
             // No flight can start now, so a rejected token cannot be replaced.
@@ -56,13 +56,11 @@ impl State {
         now: Instant,
         runtime: Option<Id>,
     ) -> Option<Launch> {
+        // Fresh until the backoff ends, if the refresh is due and failed.
         if now < token.fresh_until || self.flight.is_some() {
             return None;
         }
-        let mode = self.fetch_mode(now);
-        let is_paused = self.failures(now).blocking_error(now, mode).is_some();
-        let runtime = runtime.filter(|_| !is_paused)?;
-        Some(self.register_flight(now, runtime).0)
+        Some(self.register_flight(now, runtime?).0)
     }
 
     /// The runtime of a flight that callers wait for.
@@ -101,6 +99,8 @@ impl State {
         let Some(flight) = self.flight.take_if(|flight| is_lost(flight)) else {
             return;
         };
+        // From now on a lookup may start a flight.
+        self.epoch += 1;
         if flight.attempts > 0 && self.valid_token(now, None).is_some() {
             let error = Error::lost("the runtime of the fetch is gone or stands still");
             // The full pause: the random number for a part of it comes from a user's code.

@@ -5,7 +5,8 @@ mod background_refresh;
 pub(crate) mod backoff;
 pub(crate) mod budget;
 pub(crate) mod builder;
-mod core;
+pub(crate) mod copies;
+pub(crate) mod core;
 mod core_lookup;
 pub(crate) mod current;
 pub(crate) mod customers;
@@ -21,5 +22,8 @@ mod shared_state;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 mod sync;
+#[cfg(test)]
+mod tests;
+pub(crate) mod threads;
 pub(crate) mod token_cache;
 mod waiters;

@@ -104,6 +104,8 @@ impl State {
             self.displaced.extend(error);
             return None;
         };
+        // Also after a failure: copies of the token do not know of it.
+        self.epoch += 1;
         let end = match result {
             Ok(new) if self.is_outdated(&new, &flight, now) => Ok(End::Outdated),
             Ok(new) => self.install(new, &flight, now, draw),
@@ -152,7 +154,6 @@ impl State {
             latency: now.saturating_duration_since(flight.launch.started),
             recovered: self.backoffs.refresh.count + self.backoffs.fetch.count > 0,
         };
-        self.epoch += 1;
         // ## any => Good
         self.current = Some(current);
         self.displaced.push(Box::new(mem::take(&mut self.backoffs)));

@@ -1,8 +1,8 @@
 //! The state behind its lock, and its epoch beside the lock.
 //!
 //! A clone of a shared token writes to its reference count, which is slow when several cores do so
-//! at once. Therefore each thread of the layer keeps its own copy of the token, and compares the
-//! epoch, one atomic read, instead of taking the lock.
+//! at once. Therefore threads have copies of the token (see `copies`), and compare the epoch, one
+//! atomic read, instead of taking the lock.
 
 use std::{mem, sync::PoisonError};
 
@@ -52,6 +52,7 @@ impl SharedState {
         result
     }
 
+    #[inline]
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }

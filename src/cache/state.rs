@@ -21,7 +21,7 @@ use std::{any::Any, time::Duration};
 
 use tokio::time::Instant;
 
-use super::policy::{Freshness, RefreshPolicy};
+use super::policy::{Freshness, RefreshPolicy, Schedule};
 use super::{
     backoff::{Backoff, Backoffs, Failures, FetchMode},
     budget::Bucket,
@@ -47,7 +47,8 @@ pub(super) struct Config {
 pub(super) struct State {
     pub(super) config: Config,
     pub(super) current: Option<Current>,
-    /// Counts the changes of `current`, so that a copy can tell whether it is still current.
+    /// Counts the events after which a lookup may end differently, so that a copy of the token can
+    /// tell whether it is as good as a lookup: `current` changes, or a flight ends.
     pub(super) epoch: u64,
     pub(super) flight: Option<FlightEntry>,
     pub(super) last_flight: u64,
@@ -67,10 +68,20 @@ pub(super) struct RefreshTaskEntry {
 
 /// The result of a lookup: a token, something to wait for, or an error.
 #[derive(Debug)]
-pub(crate) enum Lookup<W> {
-    Token(ValidToken),
+pub(crate) enum Lookup<T, W> {
+    Token(T),
     Wait(W),
     Failed(Error),
+}
+
+impl<T, W> Lookup<T, W> {
+    pub(super) fn map<U>(self, map: impl FnOnce(T) -> U) -> Lookup<U, W> {
+        match self {
+            Self::Token(token) => Lookup::Token(map(token)),
+            Self::Wait(wait) => Lookup::Wait(wait),
+            Self::Failed(error) => Lookup::Failed(error),
+        }
+    }
 }
 
 impl State {
@@ -111,19 +122,41 @@ impl State {
         if !current.is_valid(now) || rejected == Some(current.token.generation()) {
             return None;
         }
+        let Schedule {
+            refresh_at,
+            expires_at,
+            ..
+        } = current.schedule;
         let is_suspect = current.status == Status::Suspect;
-        let fresh_until = match is_suspect {
-            true => now,
-            false => current.schedule.refresh_at,
-        };
-        let is_refresh_failing =
-            || now >= fresh_until && self.backoffs.refresh.last_error().is_some();
+        let is_due = is_suspect || now >= refresh_at;
+        let is_refresh_failing = || self.backoffs.refresh.last_error().is_some();
         Some(ValidToken {
             token: current.token.clone(),
-            fresh_until,
-            expires_at: current.schedule.expires_at,
+            fresh_until: match is_due {
+                true => self.next_lookup_at(current, now),
+                false => refresh_at,
+            },
+            expires_at,
             epoch: self.epoch,
-            is_failing: is_suspect || is_refresh_failing(),
+            is_failing: is_suspect || is_due && is_refresh_failing(),
+        })
+    }
+
+    /// When a lookup does more than return the current token, whose refresh is due: it starts a
+    /// flight, removes a stalled one, or waits.
+    fn next_lookup_at(&self, current: &Current, now: Instant) -> Instant {
+        let Schedule {
+            expiring_at,
+            expires_at,
+            ..
+        } = current.schedule;
+        let flight_at = match &self.flight {
+            Some(flight) => flight.waiter.stalled_at(),
+            None => self.retry_at(now, self.fetch_mode(now)),
+        };
+        flight_at.min(match now < expiring_at {
+            true => expiring_at,
+            false => expires_at,
         })
     }
 

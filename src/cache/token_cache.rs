@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::{
     acquire::Acquire,
-    budget::OverBudget,
+    copies::{Copies, LocalCopy},
     core::Core,
     snapshot::Snapshot,
-    state::{Lookup, State},
+    state::Lookup,
 };
 use crate::{error::Error, events::event::Event, token::AccessToken};
 
@@ -63,10 +63,30 @@ use crate::{error::Error, events::event::Event, token::AccessToken};
 /// All methods are cancel safe: a fetch that was started continues, and its result is cached.
 #[derive(Clone)]
 pub struct TokenCache {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What the handles share. Requests in flight share the core only.
+pub(super) struct Shared {
     pub(super) core: Arc<Core>,
+    copies: Copies,
+}
+
+impl Shared {
+    /// The core, without the copies.
+    pub(super) fn into_core(self) -> Arc<Core> {
+        self.core
+    }
 }
 
 impl TokenCache {
+    pub(super) fn of(core: Arc<Core>) -> Self {
+        let copies = Copies::default();
+        Self {
+            shared: Arc::new(Shared { core, copies }),
+        }
+    }
+
     /// Returns a token that can be sent now. Fetches it if necessary.
     ///
     /// # Errors
@@ -110,8 +130,8 @@ impl TokenCache {
     /// The call itself fetches nothing. It does nothing if the cache already has a newer token, or
     /// if this token has already been invalidated.
     pub fn invalidate(&self, token: &AccessToken) {
-        if self.core.state.change(|state| state.invalidate(token)) {
-            self.emit(&Event::Invalidated {
+        if self.core().state.change(|state| state.invalidate(token)) {
+            self.core().emit(&Event::Invalidated {
                 generation: token.generation(),
             });
         }
@@ -119,52 +139,34 @@ impl TokenCache {
 
     /// Returns the current state of the cache. Never fetches or waits.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(&self.core.lock(), Instant::now())
+        Snapshot::of(&self.core().lock(), Instant::now())
     }
 
-    /// Handles a 401 to a first attempt. `generation` is that of the token that was sent.
-    ///
-    /// # Errors
-    ///
-    /// The budget is used up. The token stays in use.
-    pub(crate) fn reject(&self, generation: u64) -> Result<(), Error> {
-        let draw = self.core.draw();
-        let reject = |state: &mut State| state.reject(generation, Instant::now(), draw);
-        let (event, result) = match self.core.state.change(reject) {
-            Ok(first) => (Event::Rejected { generation, first }, Ok(())),
-            Err(OverBudget { error, first }) => {
-                (Event::OverBudget { generation, first }, Err(error))
-            }
-        };
-        self.emit(&event);
-        result
+    /// The token for a request at `now`, or the wait for one. The request holds the copy until its
+    /// response, so that the cache stays.
+    #[inline]
+    pub(crate) fn lookup(&self, now: Instant) -> (Arc<LocalCopy>, Lookup<AccessToken, Acquire>) {
+        self.shared.copies.lookup(&self.shared.core, now)
     }
 
-    /// Emits an event while no lock is held.
-    pub(crate) fn emit(&self, event: &Event<'_>) {
-        self.core.events.emit(event);
+    /// Gives each thread its own copy of the token, before two of them meet.
+    pub(crate) fn spread(&self) {
+        self.shared.copies.spread();
     }
 
-    /// The epoch, which tells whether a copy of the token is still current.
-    pub(crate) fn epoch(&self) -> u64 {
-        self.core.epoch()
+    #[cfg(test)]
+    pub(super) fn copies(&self) -> &Copies {
+        &self.shared.copies
     }
 
-    /// The token for a request that is sent now, or the wait for one. `rejected` is the generation
-    /// of the token that the API rejected for this request.
-    pub(crate) fn lookup(&self, now: Instant, rejected: Option<u64>) -> Lookup<Acquire> {
-        Acquire::lookup(&self.core, now, rejected)
-    }
-
-    /// The wait for a token whose generation is not `rejected`.
-    pub(crate) fn acquire(&self, rejected: Option<u64>) -> Acquire {
-        Acquire::new(&self.core, rejected)
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.shared.core
     }
 
     /// Waits for a token whose generation is not `rejected`.
     pub(crate) async fn token(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
-        let valid = self.acquire(rejected).await?;
-        self.core.report_served(&valid);
+        let valid = Acquire::new(self.core(), rejected).await?;
+        self.core().report_served(&valid);
         Ok(valid.token)
     }
 }

@@ -1,6 +1,6 @@
 //! The layer around `reqwest::Client`, a tower service of reqwest's own types.
 
-use std::{fmt, mem};
+use std::{borrow::Cow, fmt, mem};
 
 use ::reqwest::{Body, Method, Request, RequestBuilder, Response, Url};
 use http::{Extensions, HeaderMap, StatusCode, Uri};
@@ -36,8 +36,18 @@ fn with_extensions<T>(
     Ok(output)
 }
 
-pub(crate) fn read_options(request: &mut Request) -> Result<RequestOptions, ::reqwest::Error> {
-    with_extensions(request, |extensions| RequestOptions::of(extensions))
+pub(crate) fn read_options(
+    request: &mut Request,
+) -> Result<RequestOptions<'static>, ::reqwest::Error> {
+    with_extensions(request, |extensions| {
+        let options = RequestOptions::of(extensions);
+        RequestOptions {
+            own_cache: options
+                .own_cache
+                .map(|cache| Cow::Owned(cache.into_owned())),
+            ..options
+        }
+    })
 }
 
 pub(crate) fn destination(url: &Url) -> Destination<'_> {
@@ -51,7 +61,7 @@ impl HttpRequest for Request {
         self.headers_mut()
     }
 
-    fn decide(&mut self, scope: &Scope) -> Result<(Decision, RequestOptions), BoxError> {
+    fn decide(&mut self, scope: &Scope) -> Result<(Decision, RequestOptions<'_>), BoxError> {
         let options = read_options(self)?;
         let url = self.url();
         let decision = scope.decision(&destination(url), url.path(), self.headers(), &options);

@@ -1,5 +1,7 @@
 //! The layer as a middleware of reqwest-middleware.
 
+use std::borrow::Cow;
+
 use ::reqwest::{Request, Response};
 use http::Extensions;
 use reqwest_middleware::{Error, Middleware, Next, Result};
@@ -74,8 +76,9 @@ where
             Decision::PassThrough => return next.run(request, extensions).await,
             Decision::Reject(error) => return Err(Error::middleware(error)),
         }
-        let own_cache = options.own_cache.as_ref();
-        let cache = own_cache.unwrap_or(&settings.cache);
+        let own_cache = options.own_cache.map(Cow::into_owned);
+        let cache = own_cache.as_ref().unwrap_or(&settings.cache);
+        let core = cache.core();
 
         let token = cache.get().await.map_err(Error::middleware)?;
         let mut attempt = attempt::first(&mut request, token, options.no_resend, layer)
@@ -83,22 +86,22 @@ where
         // Not the future of the layer: `Next` is no service, and its future is boxed anyway.
         loop {
             let response = next.clone().run(request, extensions).await?;
-            if !is_rejection(&response, layer, own_cache) {
+            if !is_rejection(&response, layer, own_cache.is_some()) {
                 return Ok(response);
             }
-            let rejected = match attempt.reject(response, layer, cache) {
+            let rejected = match attempt.reject(response, layer, core) {
                 Ok(rejected) => rejected,
                 Err(response) => return Ok(response),
             };
             let token = match cache.token(Some(rejected.generation)).await {
                 Ok(token) => token,
-                Err(error) => return Ok(rejected.without_token(error, cache)),
+                Err(error) => return Ok(rejected.without_token(error, core)),
             };
-            request = match rejected.into_request(layer.replay(), cache) {
+            request = match rejected.into_request(layer.replay(), core) {
                 Ok(request) => request,
                 Err(response) => return Ok(response),
             };
-            attempt = attempt::resend(&mut request, token, cache).map_err(Error::middleware)?;
+            attempt = attempt::resend(&mut request, token, core).map_err(Error::middleware)?;
         }
     }
 }

@@ -4,7 +4,7 @@ use http::{Uri, header::AUTHORIZATION};
 
 use super::layer::KlaviAuthLayer;
 use crate::{
-    cache::token_cache::TokenCache,
+    cache::core::Core,
     error::Error,
     events::event::{Event, SkipReason},
     replay::Replay,
@@ -55,7 +55,7 @@ where
 pub(crate) fn resend<Q: HttpRequest, B>(
     request: &mut Q,
     token: AccessToken,
-    cache: &TokenCache,
+    cache: &Core,
 ) -> Result<Attempt<B>, Error> {
     let generation = token.generation();
     attach(request, token)?;
@@ -87,10 +87,10 @@ fn attach(request: &mut impl HttpRequest, token: AccessToken) -> Result<(), Erro
 pub(crate) fn is_rejection<R>(
     response: &impl HttpResponse,
     layer: &KlaviAuthLayer<R>,
-    own_cache: Option<&TokenCache>,
+    has_own_cache: bool,
 ) -> bool {
     let options = &layer.settings().options;
-    let in_scope = |uri: &Uri| options.scope.contains(uri, own_cache.is_some());
+    let in_scope = |uri: &Uri| options.scope.contains(uri, has_own_cache);
     options.is_rejection(response.status(), response.headers())
         && response.responder().is_none_or(|uri| in_scope(&uri))
 }
@@ -114,7 +114,7 @@ impl<B> Attempt<B> {
         self,
         mut response: Res,
         layer: &KlaviAuthLayer<R>,
-        cache: &TokenCache,
+        cache: &Core,
     ) -> Result<Rejected<Res, B>, Res>
     where
         R: Replay<Q, Backup = B>,
@@ -154,7 +154,7 @@ impl<B> Attempt<B> {
 
 impl<Res: HttpResponse, B> Rejected<Res, B> {
     /// The response for the caller, since there is no token for the resend.
-    pub(crate) fn without_token(mut self, error: Error, cache: &TokenCache) -> Res {
+    pub(crate) fn without_token(mut self, error: Error, cache: &Core) -> Res {
         let (generation, reason) = (self.generation, SkipReason::NoToken);
         cache.emit(&Event::ResendSkipped { generation, reason });
         self.response.extensions_mut().insert(error);
@@ -167,7 +167,7 @@ impl<Res: HttpResponse, B> Rejected<Res, B> {
     /// # Errors
     ///
     /// The response, if the backup is no longer complete.
-    pub(crate) fn into_request<R, Q>(self, replay: &R, cache: &TokenCache) -> Result<Q, Res>
+    pub(crate) fn into_request<R, Q>(self, replay: &R, cache: &Core) -> Result<Q, Res>
     where
         R: Replay<Q, Backup = B>,
     {

@@ -16,7 +16,7 @@ use super::{
     thread_context::Call,
 };
 use crate::{
-    cache::{acquire::Acquire, current::ValidToken, state::Lookup, token_cache::TokenCache},
+    cache::{acquire::Acquire, core::Core, current::ValidToken, state::Lookup},
     error::BoxError,
     events::event::{Event, SkipReason},
     replay::Replay,
@@ -83,8 +83,8 @@ impl Next {
         self,
         error: impl Into<BoxError>,
         reason: SkipReason,
-        cache: &TokenCache,
-    ) -> Poll<Outcome<F, Res, B>> {
+        cache: &Core,
+    ) -> Poll<Exit<F, Res, B>> {
         if let Some(generation) = self.rejected() {
             cache.emit(&Event::ResendSkipped { generation, reason });
         }
@@ -92,8 +92,8 @@ impl Next {
     }
 }
 
-/// The end of the cold path: a call of the inner service, or a result for the caller.
-pub(super) enum Outcome<F, Res, B> {
+/// How a request leaves the cold path: a call of the inner service, or a result for the caller.
+pub(super) enum Exit<F, Res, B> {
     Sent(F, Attempt<B>),
     Done(Result<Res, BoxError>),
 }
@@ -124,7 +124,7 @@ where
         let next = Next::Resend {
             rejected: rejected.generation,
         };
-        let acquire = call.cache().acquire(next.rejected());
+        let acquire = Acquire::new(call.core(), next.rejected());
         let pending = Some(Pending::Rejected(rejected));
         let state = State::Acquiring { acquire, pending };
         Box::new(Self { state, call, next })
@@ -144,7 +144,7 @@ where
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Outcome<S::Future, S::Response, R::Backup>>
+    ) -> Poll<Exit<S::Future, S::Response, R::Backup>>
     where
         S: Clone,
         S::Response: HttpResponse,
@@ -152,7 +152,7 @@ where
         Q: HttpRequest,
     {
         let Self { state, call, next } = self;
-        let cache = call.cache();
+        let cache = call.core();
         loop {
             let next_state = match state {
                 // ## Acquiring => Readying | done (the 401 to the first attempt, or an error)
@@ -188,7 +188,7 @@ where
                 } => {
                     let service = match service {
                         Some(service) => service,
-                        None => service.insert(ready!(call.context.poll_not_ready_inner(cx))),
+                        None => service.insert(ready!(call.shared().poll_not_ready_inner(cx))),
                     };
                     let readiness = ready!(service.poll_ready(cx));
                     let mut request = take(request);
@@ -200,7 +200,7 @@ where
                     let lookup = if token.is_valid(cache.epoch(), now) {
                         Lookup::Token(token.clone())
                     } else {
-                        cache.lookup(now, next.rejected())
+                        Acquire::lookup(cache, now, next.rejected())
                     };
                     match lookup {
                         Lookup::Token(ValidToken { token, .. }) => {
@@ -212,8 +212,8 @@ where
                                 Next::Resend { .. } => attempt::resend(&mut request, token, cache),
                             };
                             return Poll::Ready(match attempt {
-                                Ok(attempt) => Outcome::Sent(service.call(request), attempt),
-                                Err(error) => Outcome::Done(Err(error.into())),
+                                Ok(attempt) => Exit::Sent(service.call(request), attempt),
+                                Err(error) => Exit::Done(Err(error.into())),
                             });
                         }
                         Lookup::Wait(acquire) => State::Acquiring {
@@ -233,8 +233,8 @@ where
     }
 }
 
-fn done<F, Res, B>(result: Result<Res, BoxError>) -> Poll<Outcome<F, Res, B>> {
-    Poll::Ready(Outcome::Done(result))
+fn done<F, Res, B>(result: Result<Res, BoxError>) -> Poll<Exit<F, Res, B>> {
+    Poll::Ready(Exit::Done(result))
 }
 
 fn take<T>(slot: &mut Option<T>) -> T {

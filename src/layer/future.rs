@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use super::{
     attempt::{Attempt, is_rejection},
-    cold_path::{ColdPath, Outcome},
+    cold_path::{ColdPath, Exit},
     thread_context::Call,
 };
 use crate::{
@@ -114,11 +114,11 @@ where
                 StateProj::Calling { response, sent } => {
                     let response = ready!(response.poll(cx)).map_err(Into::into)?;
                     let (_, call) = sent.as_ref().expect(COMPLETED);
-                    if !is_rejection(&response, call.layer(), call.own_cache.as_ref()) {
+                    if !is_rejection(&response, call.layer(), call.own_cache.is_some()) {
                         return Poll::Ready(Ok(response));
                     }
                     let (attempt, call) = take(sent);
-                    match attempt.reject(response, call.layer(), call.cache()) {
+                    match attempt.reject(response, call.layer(), call.core()) {
                         Ok(rejected) => State::Cold {
                             path: Some(ColdPath::resend(rejected, call)),
                         },
@@ -131,11 +131,11 @@ where
                     let outcome = ready!(path.as_mut().expect(COMPLETED).poll(cx));
                     let call = take(path).into_call();
                     match outcome {
-                        Outcome::Sent(response, attempt) => State::Calling {
+                        Exit::Sent(response, attempt) => State::Calling {
                             response,
                             sent: Some((attempt, call)),
                         },
-                        Outcome::Done(result) => return Poll::Ready(result),
+                        Exit::Done(result) => return Poll::Ready(result),
                     }
                 }
 

@@ -14,21 +14,18 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    attempt,
-    cold_path::ColdPath,
-    future::ResponseFuture,
-    layer::KlaviAuthLayer,
-    thread_context::{Call, Contexts, ThreadContext},
+    attempt, cold_path::ColdPath, future::ResponseFuture, layer::KlaviAuthLayer,
+    thread_context::Contexts,
 };
 use crate::{
-    cache::{acquire::Acquire, current::ValidToken, state::Lookup, token_cache::TokenCache},
+    cache::{acquire::Acquire, copies::LocalCopy, state::Lookup},
     error::BoxError,
     replay::{CloneBody, Replay},
     request::{
         http_traits::{HttpRequest, HttpResponse, IntoRequest},
-        options::RequestOptions,
         scope::Decision,
     },
+    token::AccessToken,
 };
 
 /// A service that keeps requests to Klavi authenticated. Made by [`KlaviAuthLayer`].
@@ -62,28 +59,30 @@ pub struct KlaviAuth<S, R = CloneBody> {
     /// replaces.
     is_placeholder: bool,
     contexts: Arc<Contexts<S, R>>,
-    /// The context that this instance used last. Stored from the second call on: a clone for a
-    /// single request has no use for it.
-    context: Option<Arc<ThreadContext<S, R>>>,
+    /// The copy of the layer's token that this instance used last. Stored from the second call on:
+    /// a clone for a single request has no use for it.
+    copy: Option<Arc<LocalCopy>>,
     /// Whether this instance has been called before.
     is_called: bool,
 }
 
 impl<S: Clone, R> KlaviAuth<S, R> {
     pub(crate) fn new(inner: S, layer: KlaviAuthLayer<R>) -> Self {
+        // Instances on different threads store their copies, so they would not meet at the first.
+        layer.cache().spread();
         let contexts = Arc::new(Contexts::new(layer, inner.clone()));
         Self {
             inner,
             is_placeholder: false,
             contexts,
-            context: None,
+            copy: None,
             is_called: false,
         }
     }
 
     /// The layer that made this service.
     pub fn layer(&self) -> &KlaviAuthLayer<R> {
-        self.contexts.layer()
+        &self.contexts.shared.layer
     }
 
     /// The inner service.
@@ -211,65 +210,21 @@ impl<S, R> KlaviAuth<S, R> {
 }
 
 impl<S: Clone, R> KlaviAuth<S, R> {
-    /// Sends the request with a token: at once if a token is valid, on the cold path otherwise.
-    fn authenticate<Q>(
-        &mut self,
-        mut request: Q,
-        options: RequestOptions,
-    ) -> ResponseFuture<S, R, Q>
-    where
-        S: Service<Q>,
-        R: Replay<Q>,
-        Q: HttpRequest,
-    {
-        let RequestOptions {
-            no_resend,
-            own_cache,
-            ..
-        } = options;
-        let (context, lookup) = self.lookup(own_cache.as_ref());
-        match lookup {
-            Lookup::Token(ValidToken { token, .. }) => {
-                match attempt::first(&mut request, token, no_resend, context.layer()) {
-                    Ok(attempt) => {
-                        let call = Call { context, own_cache };
-                        ResponseFuture::calling(self.inner.call(request), attempt, call)
-                    }
-                    Err(error) => self.fail(error),
-                }
-            }
-            Lookup::Wait(acquire) => {
-                self.release_inner();
-                let call = Call { context, own_cache };
-                ResponseFuture::cold(ColdPath::first(acquire, request, no_resend, call))
-            }
-            Lookup::Failed(error) => self.fail(error),
+    /// The layer's token for a request at `now`, or the wait for one.
+    #[inline]
+    fn lookup(&mut self, now: Instant) -> Lookup<AccessToken, Acquire> {
+        if let Some(token) = self.copy.as_ref().and_then(|copy| copy.token(now)) {
+            return Lookup::Token(token);
         }
-    }
-
-    /// A context, and the token for a request or the wait for one.
-    fn lookup(
-        &mut self,
-        own_cache: Option<&TokenCache>,
-    ) -> (Arc<ThreadContext<S, R>>, Lookup<Acquire>) {
-        let now = Instant::now();
-        if let Some(cache) = own_cache {
-            let context = self.context.get_or_insert_with(|| self.contexts.get());
-            return (Arc::clone(context), cache.lookup(now, None));
-        }
-        if let Some(context) = &self.context {
-            if let Some(token) = context.fresh_token(now) {
-                return (Arc::clone(context), Lookup::Token(token.clone()));
-            }
-        }
-        let (context, lookup) = self.contexts.lookup(now);
+        let (copy, lookup) = self.layer().cache().lookup(now);
         if self.is_called {
-            self.context = Some(Arc::clone(&context));
+            self.copy = Some(copy);
         }
         self.is_called = true;
-        (context, lookup)
+        lookup
     }
 
+    #[cold]
     fn fail<Q>(&mut self, error: impl Into<BoxError>) -> ResponseFuture<S, R, Q>
     where
         S: Service<Q>,
@@ -305,20 +260,47 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         if self.is_placeholder {
-            self.inner = ready!(self.contexts.poll_not_ready_inner(cx));
+            self.inner = ready!(self.contexts.shared.poll_not_ready_inner(cx));
             self.is_placeholder = false;
         }
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
+    #[inline]
     fn call(&mut self, mut request: Q) -> Self::Future {
-        match request.decide(&self.layer().settings().options.scope) {
-            Ok((Decision::Authenticate, options)) => self.authenticate(request, options),
+        let options = match request.decide(&self.layer().settings().options.scope) {
+            Ok((Decision::Authenticate, options)) => options,
             Ok((Decision::PassThrough, _)) => {
-                ResponseFuture::passing_through(self.inner.call(request))
+                return ResponseFuture::passing_through(self.inner.call(request));
             }
-            Ok((Decision::Reject(error), _)) => self.fail(error),
-            Err(error) => self.fail(error),
+            Ok((Decision::Reject(error), _)) => return self.fail(error),
+            Err(error) => return self.fail(error),
+        };
+        let (now, no_resend) = (Instant::now(), options.no_resend);
+        let (own_cache, lookup) = match options.own_cache {
+            None => (None, self.lookup(now)),
+            Some(cache) => {
+                let (copy, lookup) = cache.lookup(now);
+                (Some(copy), lookup)
+            }
+        };
+        // Sends the request at once if there is a token, and on the cold path otherwise.
+        match lookup {
+            Lookup::Token(token) => {
+                match attempt::first(&mut request, token, no_resend, self.layer()) {
+                    Ok(attempt) => {
+                        let call = self.contexts.call(own_cache);
+                        ResponseFuture::calling(self.inner.call(request), attempt, call)
+                    }
+                    Err(error) => self.fail(error),
+                }
+            }
+            Lookup::Wait(acquire) => {
+                self.release_inner();
+                let call = self.contexts.call(own_cache);
+                ResponseFuture::cold(ColdPath::first(acquire, request, no_resend, call))
+            }
+            Lookup::Failed(error) => self.fail(error),
         }
     }
 }
@@ -337,7 +319,7 @@ impl<S: Clone, R> Clone for KlaviAuth<S, R> {
             inner: self.inner.clone(),
             is_placeholder: self.is_placeholder,
             contexts: Arc::clone(&self.contexts),
-            context: None,
+            copy: None,
             is_called: false,
         }
     }
@@ -347,7 +329,7 @@ impl<S: fmt::Debug, R: fmt::Debug> fmt::Debug for KlaviAuth<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KlaviAuth")
             .field("inner", &self.inner)
-            .field("layer", self.contexts.layer())
+            .field("layer", &self.contexts.shared.layer)
             .finish_non_exhaustive()
     }
 }

@@ -54,6 +54,7 @@ impl Options {
     }
 
     /// Whether a response rejects the token.
+    #[inline]
     pub(crate) fn is_rejection(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         match &self.rejected_when {
             None => status == StatusCode::UNAUTHORIZED,

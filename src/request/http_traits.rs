@@ -16,7 +16,7 @@ pub trait HttpRequest: sealed::Sealed {
     /// The decision about the request, and its options. The request is lost on an error.
     #[doc(hidden)]
     // `&mut`: reqwest shows the extensions of a request only while it is converted.
-    fn decide(&mut self, scope: &Scope) -> Result<(Decision, RequestOptions), BoxError>;
+    fn decide(&mut self, scope: &Scope) -> Result<(Decision, RequestOptions<'_>), BoxError>;
 }
 
 /// An argument of [`KlaviAuth::send`](crate::KlaviAuth::send). Sealed.
@@ -61,8 +61,11 @@ impl<B> HttpRequest for Request<B> {
     }
 
     #[inline]
-    fn decide(&mut self, scope: &Scope) -> Result<(Decision, RequestOptions), BoxError> {
+    fn decide(&mut self, scope: &Scope) -> Result<(Decision, RequestOptions<'_>), BoxError> {
         let (uri, options) = (self.uri(), RequestOptions::of(self.extensions()));
+        if options.skip_auth {
+            return Ok((Decision::PassThrough, options));
+        }
         let destination = scope.destination(uri);
         let decision = scope.decision(&destination, uri.path(), self.headers(), &options);
         Ok((decision, options))

@@ -1,5 +1,7 @@
 //! The options in the extensions of a request.
 
+use std::borrow::Cow;
+
 use http::Extensions;
 
 use crate::{cache::token_cache::TokenCache, token::skip_auth::SkipAuth};
@@ -11,23 +13,36 @@ pub struct NoResend;
 
 /// The options of a request: [`SkipAuth`], [`NoResend`] and a [`TokenCache`].
 #[derive(Clone, Debug, Default)]
-pub struct RequestOptions {
+pub struct RequestOptions<'a> {
     pub(crate) skip_auth: bool,
     pub(crate) no_resend: bool,
-    pub(crate) own_cache: Option<TokenCache>,
+    // Borrowed if possible: a clone writes to a reference count that other threads write to.
+    pub(crate) own_cache: Option<Cow<'a, TokenCache>>,
 }
 
-impl RequestOptions {
+impl<'a> RequestOptions<'a> {
     #[inline]
-    pub(crate) fn of(extensions: &Extensions) -> Self {
+    pub(crate) fn of(extensions: &'a Extensions) -> Self {
         // Most requests have none, and this saves them three lookups.
         if extensions.is_empty() {
             return Self::default();
         }
+        Self::read(extensions)
+    }
+
+    #[inline]
+    fn read(extensions: &'a Extensions) -> Self {
+        // The other options are for requests that get a token.
+        if extensions.get::<SkipAuth>().is_some() {
+            return Self {
+                skip_auth: true,
+                ..Self::default()
+            };
+        }
         Self {
-            skip_auth: extensions.get::<SkipAuth>().is_some(),
+            skip_auth: false,
             no_resend: extensions.get::<NoResend>().is_some(),
-            own_cache: extensions.get::<TokenCache>().cloned(),
+            own_cache: extensions.get::<TokenCache>().map(Cow::Borrowed),
         }
     }
 

@@ -94,7 +94,7 @@ impl Scope {
         destination: &Destination<'_>,
         path: &str,
         headers: &HeaderMap,
-        options: &RequestOptions,
+        options: &RequestOptions<'_>,
     ) -> Decision {
         if options.skip_auth || (!self.overwrite && headers.contains_key(AUTHORIZATION)) {
             return Decision::PassThrough;

@@ -32,6 +32,8 @@ mod sync {
 
 #[path = "../acquire.rs"]
 mod acquire;
+#[path = "../copies.rs"]
+mod copies;
 #[path = "../flight_entry.rs"]
 mod flight_entry;
 #[path = "../lookup.rs"]
@@ -55,4 +57,4 @@ use self::acquire::Acquire;
 // The files under test import `Core` from `core`.
 use self::model as core;
 // Pure functions, which need no second copy.
-use super::{backoff, budget, current, policy};
+use super::{backoff, budget, current, policy, threads};

@@ -94,7 +94,11 @@ impl Core {
         true
     }
 
-    pub(super) fn lookup(self: &Arc<Self>, now: Instant, rejected: Option<u64>) -> Lookup<Waiter> {
+    pub(super) fn lookup(
+        self: &Arc<Self>,
+        now: Instant,
+        rejected: Option<u64>,
+    ) -> Lookup<ValidToken, Waiter> {
         let runtime = Some(runtime());
         let (lookup, launch) = self
             .state

@@ -8,31 +8,23 @@ use std::sync::{
 use loom::{sync::atomic as shown, thread};
 use tokio::time::Instant;
 
-use super::current::ValidToken;
 use super::{
     Acquire,
+    copies::Copies,
     model::{AGING, CountingWaker, Fetch, STALLED_AFTER, TokenCache, block_on, bounded},
     state::Lookup,
 };
 use crate::token::AccessToken;
 
-/// A thread's copy of the token, as in the layer.
-#[derive(Default)]
-struct CachedCopy(Option<ValidToken>);
+/// A thread's copy of the token.
+#[derive(Clone, Default)]
+struct CachedCopy(Arc<Copies>);
 
 impl CachedCopy {
     /// The generation of the token that a request would carry now. `None` if it would wait.
     fn generation(&mut self, cache: &TokenCache) -> Option<u64> {
-        let now = Instant::now();
-        let fresh = self.0.as_ref();
-        if let Some(copy) = fresh.filter(|copy| copy.is_fresh(cache.core.epoch(), now)) {
-            return Some(copy.token.generation());
-        }
-        match Acquire::lookup(&cache.core, now, None) {
-            Lookup::Token(valid) => {
-                self.0 = Some(valid.copy());
-                Some(valid.token.generation())
-            }
+        match self.0.lookup(&cache.core, Instant::now()).1 {
+            Lookup::Token(token) => Some(token.generation()),
             Lookup::Wait(_) => None,
             Lookup::Failed(error) => panic!("{error}"),
         }
@@ -191,6 +183,24 @@ fn case_45_a_copy_is_not_used_after_a_rejection() {
 #[test]
 fn case_45_a_copy_taken_during_a_rejection_is_not_used_later() {
     rejection_of_a_copy(false);
+}
+
+#[test]
+fn case_45_threads_that_meet_at_a_copy_use_no_old_one() {
+    bounded(|| {
+        let cache = warm(TokenCache::of_tokens());
+        let mut copy = CachedCopy::default();
+        let mut shared = copy.clone();
+        let other = spawn(&cache, move |cache| {
+            let seen = shared.generation(cache);
+            cache.reject(1);
+            assert_ne!(shared.generation(cache), Some(1), "an old copy was used");
+            seen
+        });
+        let _ = copy.generation(&cache);
+        let _ = other.join().unwrap();
+        assert_ne!(copy.generation(&cache), Some(1), "an old copy was used");
+    });
 }
 
 #[test]

@@ -1,0 +1,165 @@
+//! Copies of the token for threads, so that requests on different cores seldom write to the same
+//! memory.
+//!
+//! A clone of a shared token writes to its reference count, and a lookup takes the lock of the
+//! state. Both are slow when several cores do so at once. A copy is checked with one atomic read
+//! (the epoch) and a comparison with the clock, and only the thread that made it writes to it.
+//!
+//! A platform has a cache for each of its customers, and most of them are idle. So a cache starts
+//! with one copy, which shares the bytes of the token. A thread that finds the copy locked by
+//! another one gives each thread a copy with bytes of its own. Two threads seldom meet at a cache
+//! that is not busy, so the memory is spent on busy caches only.
+
+use std::{
+    array,
+    sync::{Arc, OnceLock, PoisonError},
+};
+
+use tokio::time::Instant;
+
+use super::{
+    acquire::Acquire,
+    core::Core,
+    current::ValidToken,
+    state::Lookup,
+    sync::{Mutex, MutexGuard},
+    threads::{THREADS, place_of_thread},
+};
+use crate::token::AccessToken;
+
+/// What the requests of a thread share: the cache, and a copy of its token.
+///
+/// A request that waits for its response holds it. So the cache stays, and no reference count is
+/// written by two threads.
+pub(crate) struct LocalCopy {
+    core: Arc<Core>,
+    token: Option<ValidToken>,
+}
+
+impl LocalCopy {
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// The token for a request at `now`. `None` if the request must look it up in the cache.
+    #[inline]
+    pub(crate) fn token(&self, now: Instant) -> Option<AccessToken> {
+        let epoch = self.core.epoch();
+        let valid = self.token.as_ref()?;
+        if !valid.is_fresh(epoch, now) {
+            return None;
+        }
+        self.core.report_served(valid);
+        Some(valid.token.clone())
+    }
+}
+
+/// The copies of a cache that is busy.
+///
+/// A thread locks its own shard only. No other core writes to that cache line, so the lock is never
+/// contended.
+struct Sharded([Shard; THREADS]);
+
+/// Aligned so that no two shards lie in the same cache line, or in the pair of lines that a
+/// processor prefetches together.
+#[derive(Default)]
+#[repr(align(128))]
+struct Shard(Mutex<Option<Arc<LocalCopy>>>);
+
+/// The copies of a cache.
+#[derive(Default)]
+pub(crate) struct Copies {
+    /// The copy for all threads, until two of them meet at it.
+    single: Mutex<Option<Arc<LocalCopy>>>,
+    /// Then there is one for each thread.
+    by_thread: OnceLock<Box<Sharded>>,
+}
+
+impl Copies {
+    /// The token for a request at `now`, or the wait for one. Replaces a copy that is stale.
+    #[inline]
+    pub(crate) fn lookup(
+        &self,
+        core: &Arc<Core>,
+        now: Instant,
+    ) -> (Arc<LocalCopy>, Lookup<AccessToken, Acquire>) {
+        let copy = self.get(core);
+        match copy.token(now) {
+            Some(token) => (copy, Lookup::Token(token)),
+            None => self.lookup_shared(copy, now),
+        }
+    }
+
+    #[cold]
+    fn lookup_shared(
+        &self,
+        stale: Arc<LocalCopy>,
+        now: Instant,
+    ) -> (Arc<LocalCopy>, Lookup<AccessToken, Acquire>) {
+        match Acquire::lookup(&stale.core, now, None) {
+            Lookup::Token(valid) if valid.is_fresh(valid.epoch, now) => {
+                let token = valid.token.clone();
+                (self.set(&stale.core, valid), Lookup::Token(token))
+            }
+            lookup => (stale, lookup.map(|valid| valid.token)),
+        }
+    }
+
+    /// Gives each thread a copy of its own.
+    pub(crate) fn spread(&self) {
+        self.shards();
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_spread(&self) -> bool {
+        self.by_thread.get().is_some()
+    }
+
+    #[cold]
+    fn shards(&self) -> &Sharded {
+        let shards = || Box::new(Sharded(array::from_fn(|_| Shard::default())));
+        let shards = self.by_thread.get_or_init(shards);
+        // A thread that takes this lock later finds the shards.
+        let single = lock(&self.single).take();
+        drop(single);
+        shards
+    }
+
+    fn get(&self, core: &Arc<Core>) -> Arc<LocalCopy> {
+        let none = || {
+            let (core, token) = (Arc::clone(core), None);
+            Arc::new(LocalCopy { core, token })
+        };
+        Arc::clone(self.lock().get_or_insert_with(none))
+    }
+
+    fn set(&self, core: &Arc<Core>, valid: ValidToken) -> Arc<LocalCopy> {
+        let token = Some(match self.by_thread.get() {
+            Some(_) => valid.copy(),
+            None => valid,
+        });
+        let core = Arc::clone(core);
+        let copy = Arc::new(LocalCopy { core, token });
+        let replaced = self.lock().replace(Arc::clone(&copy));
+        drop(replaced);
+        copy
+    }
+
+    /// The place of this thread's copy.
+    #[inline]
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Arc<LocalCopy>>> {
+        let shards = match self.by_thread.get() {
+            Some(shards) => shards,
+            None => match self.single.try_lock() {
+                // Once there are shards, no thread would find a copy here and drop it.
+                Ok(single) if self.by_thread.get().is_none() => return single,
+                _ => self.shards(),
+            },
+        };
+        lock(&shards.0[place_of_thread()].0)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,3 @@
+//! Tests of files that loom compiles a second time, where they cannot have tests of their own.
+
+mod copies;
