@@ -30,6 +30,7 @@ use support::{
 };
 use tokio::{sync::Notify, time::Instant};
 use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_http::auth::AddAuthorizationLayer;
 
 const CALLERS: usize = 100_000;
 
@@ -51,7 +52,8 @@ fn main() {
             .build()
             .expect("a runtime");
         // In turns, in both orders, so that noise of the machine hits all of them.
-        let (mut bare, mut ours, mut requests) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut bare, mut ours) = (Vec::new(), Vec::new());
+        let (mut constant, mut requests) = (Vec::new(), Vec::new());
         for round in 0..rounds {
             let mut measured = [
                 (
@@ -59,6 +61,7 @@ fn main() {
                     &(|| runtime.block_on(notify(callers))) as &dyn Fn() -> f64,
                 ),
                 (&mut ours, &|| runtime.block_on(token_herd(callers))),
+                (&mut constant, &|| runtime.block_on(constant_herd(callers))),
                 (&mut requests, &|| runtime.block_on(request_herd(callers))),
             ];
             if round % 2 == 1 {
@@ -68,18 +71,30 @@ fn main() {
                 times.push(measure());
             }
         }
-        let mut add = |name: &str, of: &[f64]| {
+        let mut add = |name: &str, of: &[f64], than: &str, to: &[f64]| {
             let mut add =
                 |what: &str, value| tables.add(TABLE, name, &format!("{what}, {threads}T"), value);
             add(
                 "released after, ms",
                 format!("{:.1}", median(of.iter().copied()) * 1e3),
             );
-            add("÷ Notify", format!("{:.2}", ratio(of, &bare)));
+            add(than, format!("{:.2}", ratio(of, to)));
         };
-        add("bare Notify::notify_waiters", &bare);
-        add("TokenCache::get", &ours);
-        add("request through the layer", &requests);
+        let with_request = "÷ Notify and AddAuthorization";
+        add("bare Notify::notify_waiters", &bare, "÷ Notify", &bare);
+        add("TokenCache::get", &ours, "÷ Notify", &bare);
+        add(
+            "Notify, then a request through AddAuthorization",
+            &constant,
+            with_request,
+            &constant,
+        );
+        add(
+            "request through the layer",
+            &requests,
+            with_request,
+            &constant,
+        );
     }
     let bytes = "bytes per caller beyond its future and request";
     tables.add(
@@ -155,11 +170,27 @@ async fn request_herd(callers: usize) -> f64 {
 
 /// The inner service checks that every request has its token.
 fn service(cache: TokenCache) -> impl Call {
-    let layer = KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache);
-    layer.layer(service_fn(|request: Request<Full<Bytes>>| {
+    KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache).layer(api())
+}
+
+fn api() -> impl Call {
+    service_fn(|request: Request<Full<Bytes>>| {
         assert_eq!(request.headers()[AUTHORIZATION], "Bearer token");
         ready(Ok::<_, BoxError>(Response::new(())))
-    }))
+    })
+}
+
+/// The baseline: each caller waits for the `Notify`, then sends its request with a constant.
+async fn constant_herd(callers: usize) -> f64 {
+    let service = AddAuthorizationLayer::bearer("token").layer(api());
+    notified(callers, |waiters| {
+        let (service, request) = (service.clone(), request());
+        async move {
+            waiters.notified_owned().await;
+            drop(service.oneshot(request).await.expect("an answer"));
+        }
+    })
+    .await
 }
 
 /// The service that a layer makes.
@@ -187,6 +218,13 @@ fn request() -> Request<Full<Bytes>> {
 }
 
 async fn notify(callers: usize) -> f64 {
+    notified(callers, Notify::notified_owned).await
+}
+
+async fn notified<F>(callers: usize, caller: impl Fn(Arc<Notify>) -> F) -> f64
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let (gate, waiters) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     tokio::spawn({
         let (gate, waiters) = (gate.clone(), waiters.clone());
@@ -197,7 +235,7 @@ async fn notify(callers: usize) -> f64 {
     });
     herd(
         callers,
-        move || waiters.clone().notified_owned(),
+        move || caller(waiters.clone()),
         || gate.notify_one(),
     )
     .await

@@ -101,7 +101,7 @@ pub struct Recycler<B> {
     payload: Bytes,
     body: fn(Bytes) -> B,
     /// Extensions for the first request. Later requests inherit them.
-    mark: fn(&mut Request<B>),
+    mark: Box<dyn Fn(&mut Request<B>)>,
 }
 
 /// The names of the seven headers of every request.
@@ -143,12 +143,12 @@ impl<B> Recycler<B> {
             uri,
             payload,
             body,
-            mark: |_| {},
+            mark: Box::new(|_| {}),
         }
     }
 
-    pub fn marked(mut self, mark: fn(&mut Request<B>)) -> Self {
-        self.mark = mark;
+    pub fn marked(mut self, mark: impl Fn(&mut Request<B>) + 'static) -> Self {
+        self.mark = Box::new(mark);
         self
     }
 

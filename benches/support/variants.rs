@@ -16,8 +16,8 @@ use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use klavi_auth::{
-    BoxError, KlaviApi, KlaviAuthLayer, NewToken, Product, ReplayBody, SkipAuth, TokenCache,
-    source_fn,
+    BoxError, Error, KlaviApi, KlaviAuthLayer, NewToken, Predecessor, Product, RefreshPolicy,
+    ReplayBody, SkipAuth, TokenCache, TokenRequest, source_fn,
 };
 use tokio::runtime::Runtime;
 use tower::{Layer, Service, filter::AsyncFilterLayer, retry::RetryLayer};
@@ -116,14 +116,21 @@ pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
             .layer(api)
     };
     let header = SetRequestHeaderLayer::overriding(AUTHORIZATION, bearer(1, length));
-    let ours = || {
+    let layer = |cache| KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache);
+    let warm = || {
         let cache = cache(length);
         runtime.block_on(cache.warm_up()).expect("a token");
-        KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache)
+        cache
     };
+    let ours = || layer(warm());
     let post = || Recycler::post(Full::new as fn(Bytes) -> _);
     let get = || Recycler::get(Full::new as fn(Bytes) -> _);
     let stream = || Recycler::post(Payload::new as fn(Bytes) -> _);
+    let customer = warm();
+    let of_customer = move || {
+        let customer = customer.clone();
+        post().marked(move |request| drop(request.extensions_mut().insert(customer.clone())))
+    };
     let skipped = || Recycler::post(Full::new as fn(Bytes) -> _).marked(skip);
 
     let retry = RetryLayer::new(RetryOnce { retried: false });
@@ -179,6 +186,22 @@ pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
             Token,
             ours().send_once().layer(api),
             post,
+        ),
+        variant(
+            "klavi-auth, refresh failing, send once",
+            Post,
+            Ours,
+            Token,
+            layer(failing(length, runtime)).send_once().layer(api),
+            post,
+        ),
+        variant(
+            "klavi-auth, own cache, send once",
+            Post,
+            Ours,
+            Token,
+            ours().send_once().layer(api),
+            of_customer,
         ),
         variant(
             "klavi-auth, resendable GET",
@@ -274,6 +297,31 @@ pub fn cache(length: usize) -> TokenCache {
         let number = count.fetch_add(1, Ordering::Relaxed) + 1;
         async move { NewToken::new(&token(number, length), DAY) }
     }))
+}
+
+/// A cache whose token is due for a refresh, which failed and is not tried again for minutes.
+fn failing(length: usize, runtime: &Runtime) -> TokenCache {
+    let source = source_fn(move |request: TokenRequest| async move {
+        match request.predecessor() {
+            Predecessor::None => NewToken::new(&token(1, length), DAY),
+            _ => {
+                let error = Error::transient("the endpoint is down");
+                Err(error.with_retry_after(Duration::from_secs(300)))
+            }
+        }
+    });
+    let cache = TokenCache::builder(source)
+        .refresh_policy(RefreshPolicy::default().refresh_after(1e-9).jitter(0.0))
+        .build()
+        .expect("sound values");
+    runtime.block_on(async {
+        cache.warm_up().await.expect("a token");
+        while cache.snapshot().last_error().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            cache.warm_up().await.expect("the same token");
+        }
+    });
+    cache
 }
 
 /// The token with this number, from 1.

@@ -99,31 +99,38 @@ impl Scope {
         if options.skip_auth || (!self.overwrite && headers.contains_key(AUTHORIZATION)) {
             return Decision::PassThrough;
         }
-        // A closure: other origins do not pay for the search in the path.
-        let is_in_scope = || options.own_cache.is_some() || self.allows_path(path);
-        let target = match destination {
-            Destination::Elsewhere => return Decision::PassThrough,
-            Destination::At(target) if !self.api.contains(target) => target,
+        let is_in_scope = options.own_cache.is_some() || self.allows_path(path);
+        match destination {
+            Destination::Elsewhere => Decision::PassThrough,
+            Destination::At(target) if !self.api.contains(target) => {
+                self.foreign_decision(target, is_in_scope)
+            }
             // Token calls pass through. Otherwise a token call that is sent through this layer
             // would wait for itself.
-            Destination::Api | Destination::At(_) => {
-                return match is_in_scope() && !self.is_token_call(path) {
-                    true => Decision::Authenticate,
-                    false => Decision::PassThrough,
-                };
-            }
-        };
+            Destination::Api | Destination::At(_) => match is_in_scope && !self.is_token_call(path)
+            {
+                true => Decision::Authenticate,
+                false => Decision::PassThrough,
+            },
+        }
+    }
+
+    /// The decision about a request to another origin than the API's. Most programs send none
+    /// through the layer.
+    #[cold]
+    fn foreign_decision(&self, target: &Target<'_>, is_in_scope: bool) -> Decision {
         if self.is_added(target) {
             return Decision::Authenticate;
         }
         // Passed through, the request would expose its content, and a 401 would hide why.
         let is_downgrade =
             |origin: &Origin| !target.secure && origin.is_secure() && origin.same_host(target);
-        if (is_downgrade(&self.api) && is_in_scope()) || self.added_origins.iter().any(is_downgrade)
+        match (is_downgrade(&self.api) && is_in_scope)
+            || self.added_origins.iter().any(is_downgrade)
         {
-            return Decision::Reject(Error::insecure_uri());
+            true => Decision::Reject(Error::insecure_uri()),
+            false => Decision::PassThrough,
         }
-        Decision::PassThrough
     }
 
     #[inline]
