@@ -87,10 +87,7 @@ pub struct TokenCacheBuilder {
 
 /// The settings of a cache.
 pub(crate) struct TokenSettings {
-    pub(crate) policy: RefreshPolicy,
-    pub(crate) flight_timeout: Duration,
-    pub(crate) attempts: u32,
-    pub(crate) backoff: Backoff,
+    pub(crate) config: Config,
     pub(crate) budget: Budget,
     pub(crate) background_refresh: bool,
     pub(crate) randomness: Box<dyn Fn() -> f64 + Send + Sync>,
@@ -101,10 +98,12 @@ impl Default for TokenSettings {
     fn default() -> Self {
         let rng = Mutex::new(HasherRng::new());
         Self {
-            policy: RefreshPolicy::default(),
-            flight_timeout: Duration::from_secs(10),
-            attempts: 3,
-            backoff: Backoff::default(),
+            config: Config {
+                policy: RefreshPolicy::default(),
+                flight_timeout: Duration::from_secs(10),
+                attempts: 3,
+                backoff: Backoff::default(),
+            },
             budget: Budget::default(),
             background_refresh: false,
             randomness: Box::new(move || {
@@ -119,36 +118,20 @@ impl Default for TokenSettings {
 
 impl TokenSettings {
     pub(crate) fn build(self, source: Box<dyn TokenSource>) -> Result<TokenCache, ConfigError> {
-        let Self {
-            policy,
-            flight_timeout,
-            attempts,
-            backoff,
-            budget,
-            background_refresh,
-            randomness,
-            events,
-        } = self;
-        policy.check()?;
-        check_timeout("flight_timeout", flight_timeout)?;
-        backoff.check()?;
-        budget.check()?;
-        if attempts == 0 {
+        self.config.policy.check()?;
+        check_timeout("flight_timeout", self.config.flight_timeout)?;
+        self.config.backoff.check()?;
+        self.budget.check()?;
+        if self.config.attempts == 0 {
             return Err(ConfigError::Attempts);
         }
-        events.describe();
-        let config = Config {
-            policy,
-            backoff,
-            flight_timeout,
-            attempts,
-        };
+        self.events.describe();
         let core = Core {
             source,
-            background_refresh,
-            randomness,
-            events,
-            state: SharedState::new(State::new(config, Bucket::new(budget))),
+            background_refresh: self.background_refresh,
+            randomness: self.randomness,
+            events: self.events,
+            state: SharedState::new(State::new(self.config, Bucket::new(self.budget))),
             refresh_signal: Arc::default(),
         };
         Ok(TokenCache::of(Arc::new(core)))
@@ -174,7 +157,7 @@ impl TokenCacheBuilder {
     /// When a token is refreshed, and when callers start to wait for its successor. Default: see
     /// [`RefreshPolicy`].
     pub fn refresh_policy(mut self, policy: RefreshPolicy) -> Self {
-        self.settings.policy = policy;
+        self.settings.config.policy = policy;
         self
     }
 
@@ -184,7 +167,7 @@ impl TokenCacheBuilder {
     /// [`is_timeout`](crate::Error::is_timeout) holds. Choose a value below the callers' own
     /// timeouts, so that they get this error instead of theirs.
     pub fn flight_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.flight_timeout = timeout;
+        self.settings.config.flight_timeout = timeout;
         self
     }
 
@@ -194,13 +177,13 @@ impl TokenCacheBuilder {
     /// [transient](crate::Error::is_transient), after a pause by the [`backoff`](Self::backoff). A
     /// refresh in the background has one attempt.
     pub fn attempts(mut self, attempts: u32) -> Self {
-        self.settings.attempts = attempts;
+        self.settings.config.attempts = attempts;
         self
     }
 
     /// How long the cache waits after a failed fetch. Default: see [`Backoff`].
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.settings.backoff = backoff;
+        self.settings.config.backoff = backoff;
         self
     }
 
@@ -257,10 +240,7 @@ impl TokenCacheBuilder {
 impl fmt::Debug for TokenSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenSettings")
-            .field("refresh_policy", &self.policy)
-            .field("flight_timeout", &self.flight_timeout)
-            .field("attempts", &self.attempts)
-            .field("backoff", &self.backoff)
+            .field("config", &self.config)
             .field("budget", &self.budget)
             .field("background_refresh", &self.background_refresh)
             .field("events", &self.events)

@@ -51,13 +51,9 @@ use super::{core::Core, token_cache::TokenCache};
 /// call it. A key's `Drop` may.
 #[derive(Clone)]
 pub struct TokenCaches<K> {
-    shared: Arc<Shared<K>>,
-}
-
-struct Shared<K> {
     capacity: usize,
     idle: Duration,
-    entries: Mutex<Entries<K>>,
+    entries: Arc<Mutex<Entries<K>>>,
 }
 
 type Entries<K> = LruCache<K, Entry>;
@@ -67,23 +63,14 @@ struct Entry {
     used_at: Instant,
 }
 
-impl Entry {
-    fn new(cache: TokenCache, used_at: Instant) -> Self {
-        Self { cache, used_at }
-    }
-}
-
 impl<K: Eq + Hash> TokenCaches<K> {
     /// A registry with room for `capacity` caches (at least one), which evicts a cache that was not
     /// used for `idle`.
     pub fn new(capacity: usize, idle: Duration) -> Self {
-        let shared = Shared {
+        Self {
             capacity: capacity.max(1),
             idle,
-            entries: Mutex::new(LruCache::unbounded()),
-        };
-        Self {
-            shared: Arc::new(shared),
+            entries: Arc::new(Mutex::new(LruCache::unbounded())),
         }
     }
 
@@ -103,7 +90,7 @@ impl<K: Eq + Hash> TokenCaches<K> {
         }
         // `make` runs without the lock. If another thread was faster, its cache is used instead.
         let cache = make();
-        let capacity = self.shared.capacity;
+        let capacity = self.capacity;
         // Declared before the guard, so that it is dropped after the lock is released.
         let _evicted;
         let mut entries = self.lock();
@@ -114,13 +101,14 @@ impl<K: Eq + Hash> TokenCaches<K> {
         if entries.len() >= capacity {
             return Err(TokenCachesFull { capacity });
         }
-        entries.put(key, Entry::new(cache.clone(), now));
-        Ok(cache)
+        let (inserted, used_at) = (cache.clone(), now);
+        entries.put(key, Entry { cache, used_at });
+        Ok(inserted)
     }
 
     /// The cache of this key, after all idle ones were evicted.
     fn get(&self, key: &K, now: Instant) -> Option<TokenCache> {
-        let is_idle = |_, oldest: &Entry| now.duration_since(oldest.used_at) >= self.shared.idle;
+        let is_idle = |_, oldest: &Entry| now.duration_since(oldest.used_at) >= self.idle;
         let mut entries = self.lock();
         let idle = evict(&mut entries, now, is_idle);
         let cache = find(&mut entries, key, now);
@@ -147,10 +135,7 @@ impl<K: Eq + Hash> TokenCaches<K> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries<K>> {
-        self.shared
-            .entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -190,7 +175,8 @@ fn evict<K: Eq + Hash>(
             },
             Err(shared) => TokenCache { shared },
         };
-        drop(entries.put(key, Entry::new(used, now)));
+        let (cache, used_at) = (used, now);
+        drop(entries.put(key, Entry { cache, used_at }));
     }
     evicted
 }
@@ -198,8 +184,8 @@ fn evict<K: Eq + Hash>(
 impl<K> fmt::Debug for TokenCaches<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCaches")
-            .field("capacity", &self.shared.capacity)
-            .field("idle", &self.shared.idle)
+            .field("capacity", &self.capacity)
+            .field("idle", &self.idle)
             .finish_non_exhaustive()
     }
 }

@@ -49,20 +49,10 @@ struct TokenTimes {
 
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
-        let values = |snapshot: &Self| {
-            let &Self {
-                token,
-                is_ready,
-                fetching,
-                retry_in,
-                last_error: _,
-            } = snapshot;
-            (token, is_ready, fetching, retry_in)
-        };
+        let values = |of: &Self| (of.token, of.is_ready, of.fetching, of.retry_in);
         let has_same_error = match (&self.last_error, &other.last_error) {
             (Some(error), Some(other)) => error.is_clone_of(other),
-            (None, None) => true,
-            _ => false,
+            (error, other) => error.is_none() && other.is_none(),
         };
         has_same_error && values(self) == values(other)
     }

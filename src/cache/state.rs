@@ -35,12 +35,12 @@ use crate::{
 };
 
 #[derive(Debug)]
-pub(super) struct Config {
-    pub(super) policy: RefreshPolicy,
-    pub(super) backoff: Backoff,
-    pub(super) flight_timeout: Duration,
+pub(crate) struct Config {
+    pub(crate) policy: RefreshPolicy,
+    pub(crate) backoff: Backoff,
+    pub(crate) flight_timeout: Duration,
     /// How often a flight calls the source while callers wait.
-    pub(super) attempts: u32,
+    pub(crate) attempts: u32,
 }
 
 #[derive(Debug)]

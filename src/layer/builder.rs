@@ -180,25 +180,25 @@ impl KlaviAuthLayerBuilder {
 impl KlaviAuthLayerBuilder {
     /// See [`TokenCacheBuilder::refresh_policy`](crate::TokenCacheBuilder::refresh_policy).
     pub fn refresh_policy(mut self, policy: RefreshPolicy) -> Self {
-        self.tokens.policy = policy;
+        self.tokens.config.policy = policy;
         self
     }
 
     /// See [`TokenCacheBuilder::flight_timeout`](crate::TokenCacheBuilder::flight_timeout).
     pub fn flight_timeout(mut self, timeout: Duration) -> Self {
-        self.tokens.flight_timeout = timeout;
+        self.tokens.config.flight_timeout = timeout;
         self
     }
 
     /// See [`TokenCacheBuilder::attempts`](crate::TokenCacheBuilder::attempts).
     pub fn attempts(mut self, attempts: u32) -> Self {
-        self.tokens.attempts = attempts;
+        self.tokens.config.attempts = attempts;
         self
     }
 
     /// See [`TokenCacheBuilder::backoff`](crate::TokenCacheBuilder::backoff).
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.tokens.backoff = backoff;
+        self.tokens.config.backoff = backoff;
         self
     }
 
