@@ -2,14 +2,16 @@
 
 mod support;
 
-use std::{future::Future, pin::pin, task::Poll};
+use std::{future::Future, pin::pin, task::Poll, time::Duration};
 
 use allocation_counter::measure;
 use bytes::Bytes;
 use futures_util::task::noop_waker_ref;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::Full;
-use klavi_auth::{BoxError, KlaviApi, KlaviAuthLayer, Product, SkipAuth, TokenCache};
+use klavi_auth::{
+    BoxError, KlaviApi, KlaviAuthLayer, NewToken, Product, SkipAuth, TokenCache, source_fn,
+};
 use support::{ManualSource, ScriptedSource, api::Body, poll_once, token};
 use tower::{Layer, Service, ServiceExt};
 
@@ -140,6 +142,36 @@ async fn a_request_of_a_customer_allocates_no_more_than_others() {
         measure(|| call(&mut service.clone(), request)).count_total,
         0
     );
+}
+
+/// A token of 32 bytes. Klavi's are longer: the difference comes on top.
+#[test]
+fn an_idle_cache_of_a_customer_takes_at_most_1_kib() {
+    const CACHES: u64 = 100;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let layer = KlaviAuthLayer::without_cache(&KlaviApi::production(Product::Monitor)).send_once();
+    let service = layer.layer(tower::service_fn(respond));
+    let mut caches = Vec::with_capacity(CACHES as usize);
+    let warm = || {
+        let source = source_fn(async |_| NewToken::new(&"x".repeat(32), Duration::from_secs(60)));
+        let cache = TokenCache::new(source);
+        let mut request = request(7);
+        request.extensions_mut().insert(cache.clone());
+        // The request fetches the token, and the second one makes a copy of it.
+        runtime.block_on(service.clone().oneshot(request)).unwrap();
+        let mut request = self::request(7);
+        request.extensions_mut().insert(cache.clone());
+        runtime.block_on(service.clone().oneshot(request)).unwrap();
+        cache
+    };
+    // What is allocated once.
+    drop(warm());
+    let held = measure(|| caches.extend((0..CACHES).map(|_| warm())));
+    let each = held.bytes_current / CACHES as i64;
+    assert!((512..=1024).contains(&each), "{each} bytes");
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Acquire {
     ) -> Lookup<ValidToken, Self> {
         match core.lookup(now, rejected) {
             Lookup::Token(valid) => {
-                core.report_served(&valid);
+                core.report_served(&valid.token, valid.is_failing);
                 Lookup::Token(valid)
             }
             Lookup::Wait(waiter) => Lookup::Wait(Self {

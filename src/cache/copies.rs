@@ -44,13 +44,17 @@ impl LocalCopy {
     /// The token for a request at `now`. `None` if the request must look it up in the cache.
     #[inline]
     pub(crate) fn token(&self, now: Instant) -> Option<AccessToken> {
-        let epoch = self.core.epoch();
-        let valid = self.token.as_ref()?;
-        if !valid.is_fresh(epoch, now) {
-            return None;
-        }
-        self.core.report_served(valid);
+        let valid = self.fresh(now)?;
+        self.core.report_served(&valid.token, valid.is_failing);
         Some(valid.token.clone())
+    }
+
+    #[inline]
+    fn fresh(&self, now: Instant) -> Option<&ValidToken> {
+        let epoch = self.core.epoch();
+        self.token
+            .as_ref()
+            .filter(|valid| valid.is_fresh(epoch, now))
     }
 }
 
@@ -88,6 +92,18 @@ impl Copies {
             Some(token) => (copy, Lookup::Token(token)),
             None => self.lookup_shared(copy, now),
         }
+    }
+
+    /// The token for a request that does not hold the copy. `None` if it must be looked up.
+    #[inline]
+    pub(crate) fn token(&self, core: &Core, now: Instant) -> Option<AccessToken> {
+        let copy = self.lock();
+        let valid = copy.as_ref()?.fresh(now)?;
+        let (token, is_failing) = (valid.token.clone(), valid.is_failing);
+        // The observer is user code, which must not find the lock taken.
+        drop(copy);
+        core.report_served(&token, is_failing);
+        Some(token)
     }
 
     #[cold]

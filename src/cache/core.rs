@@ -7,11 +7,11 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::{budget::OverBudget, current::ValidToken, shared_state::SharedState, state::State};
+use super::{budget::OverBudget, shared_state::SharedState, state::State};
 use crate::{
     error::Error,
     events::{Events, event::Event},
-    token::source::TokenSource,
+    token::{AccessToken, source::TokenSource},
 };
 
 pub(crate) struct Core {
@@ -46,9 +46,9 @@ impl Core {
 
     /// Reports that a caller gets this token, if its replacement is failing.
     #[inline]
-    pub(super) fn report_served(&self, valid: &ValidToken) {
-        if valid.is_failing {
-            let generation = valid.token.generation();
+    pub(super) fn report_served(&self, token: &AccessToken, is_failing: bool) {
+        if is_failing {
+            let generation = token.generation();
             self.emit(&Event::ServedWhileFailing { generation });
         }
     }

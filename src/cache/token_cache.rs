@@ -149,6 +149,12 @@ impl TokenCache {
         self.shared.copies.lookup(&self.shared.core, now)
     }
 
+    /// The token for a request that does not hold the copy. `None` if it must be looked up.
+    #[inline]
+    pub(crate) fn copied_token(&self, now: Instant) -> Option<AccessToken> {
+        self.shared.copies.token(self.core(), now)
+    }
+
     /// Gives each thread its own copy of the token, before two of them meet.
     pub(crate) fn spread(&self) {
         self.shared.copies.spread();
@@ -166,7 +172,7 @@ impl TokenCache {
     /// Waits for a token whose generation is not `rejected`.
     pub(crate) async fn token(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
         let valid = Acquire::new(self.core(), rejected).await?;
-        self.core().report_served(&valid);
+        self.core().report_served(&valid.token, valid.is_failing);
         Ok(valid.token)
     }
 }

@@ -216,11 +216,17 @@ impl<S: Clone, R> KlaviAuth<S, R> {
         if let Some(token) = self.copy.as_ref().and_then(|copy| copy.token(now)) {
             return Lookup::Token(token);
         }
-        let (copy, lookup) = self.layer().cache().lookup(now);
-        if self.is_called {
-            self.copy = Some(copy);
+        let cache = self.contexts.shared.layer.cache();
+        if !self.is_called {
+            self.is_called = true;
+            // A clone of the copy would count two references that this instance has no use for.
+            if let Some(token) = cache.copied_token(now) {
+                return Lookup::Token(token);
+            }
+            return cache.lookup(now).1;
         }
-        self.is_called = true;
+        let (copy, lookup) = cache.lookup(now);
+        self.copy = Some(copy);
         lookup
     }
 

@@ -110,7 +110,7 @@ impl Core {
         lookup
     }
 
-    pub(super) fn report_served(&self, _: &ValidToken) {}
+    pub(super) fn report_served(&self, _: &AccessToken, _: bool) {}
 
     /// The counterpart of `Flight::run` and `Flight::drop`.
     fn run_flight(&self, Launch { number, .. }: Launch) {
