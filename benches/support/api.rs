@@ -101,8 +101,10 @@ pub struct Recycler<B> {
     payload: Bytes,
     body: fn(Bytes) -> B,
     /// Extensions for the first request. Later requests inherit them.
-    mark: Box<dyn Fn(&mut Request<B>)>,
+    mark: Mark<B>,
 }
+
+type Mark<B> = Box<dyn Fn(&mut Request<B>)>;
 
 /// The names of the seven headers of every request.
 pub const HEADERS: [(HeaderName, &str); 7] = [

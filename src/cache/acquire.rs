@@ -110,6 +110,7 @@ impl Future for Acquire {
             match self.core.lookup(Instant::now(), self.rejected) {
                 Lookup::Token(token) => return Poll::Ready(Ok(token)),
                 Lookup::Failed(error) => return Poll::Ready(Err(error)),
+                // If every token is rejected as soon as it arrives, the caller would wait for good.
                 Lookup::Wait(_) if self.flights == MAX_FLIGHTS => {
                     return Poll::Ready(Err(self.too_many_flights()));
                 }

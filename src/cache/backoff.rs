@@ -154,6 +154,7 @@ impl Failures {
             Recovery::Permanent => self.permanent.saturating_add(1),
             _ => 0,
         };
+        // An error that allows another attempt at once adds nothing to the pause.
         let failures = self.count - u32::from(error.recovery() == Recovery::Immediate);
         let pause = |longest| match self.permanent {
             0 => backoff.pause(failures, draw, longest),

@@ -113,6 +113,7 @@ impl Copies {
         now: Instant,
     ) -> (Arc<LocalCopy>, Lookup<AccessToken, Acquire>) {
         match Acquire::lookup(&stale.core, now, None) {
+            // If it is not fresh, the next request must look it up too: a copy is of no use.
             Lookup::Token(valid) if valid.is_fresh(valid.epoch, now) => {
                 let token = valid.token.clone();
                 (self.set(&stale.core, valid), Lookup::Token(token))
@@ -150,6 +151,7 @@ impl Copies {
     }
 
     fn set(&self, core: &Arc<Core>, valid: ValidToken) -> Arc<LocalCopy> {
+        // Without shards, a deep copy would double the memory of an idle cache.
         let token = Some(match self.by_thread.get() {
             Some(_) => valid.copy(),
             None => valid,

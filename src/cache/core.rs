@@ -79,6 +79,7 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
+        // The refresh task sleeps until the next refresh, and would hold its runtime's timer so long.
         self.refresh_signal.notify_one();
     }
 }

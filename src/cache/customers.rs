@@ -154,6 +154,7 @@ fn evict<K: Eq + Hash>(
     should_evict: impl Fn(usize, &Entry) -> bool,
 ) -> Vec<(K, Core)> {
     let mut evicted = Vec::new();
+    // Each cache is looked at once at most, since those in use are put back.
     for _ in 0..entries.len() {
         let oldest = entries.peek_lru();
         if !oldest.is_some_and(|(_, oldest)| should_evict(entries.len(), oldest)) {

@@ -94,6 +94,7 @@ impl Flight {
             let number = self.launch.number;
             let attempt = self.core.lock().begin_attempt(number, Instant::now());
             let Some((request, awaited_until)) = attempt else {
+                // It stalled, and was removed.
                 return;
             };
             self.attempts += 1;
@@ -111,6 +112,7 @@ impl Flight {
                     sleep_until(retry_at).await;
                 }
                 Some(Step::End(end, sender, outcome)) => {
+                    // Before the waiters run, so that the log has the fetch before their requests.
                     self.report(end, now);
                     return sender.send(outcome);
                 }
@@ -191,6 +193,7 @@ async fn fetch(
     request: TokenRequest,
     deadline: Instant,
 ) -> Result<NewToken, Error> {
+    // Called in a block, because `fetch` may panic before it returns its future.
     let fetch = AssertUnwindSafe(async { source.fetch(request).await }).catch_unwind();
     match timeout_at(deadline, fetch).await {
         Ok(Ok(result)) => result,

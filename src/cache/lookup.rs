@@ -44,6 +44,7 @@ impl State {
                 (Lookup::Wait(waiter), Some(launch))
             }
             Err(error) => {
+                // A token that expires soon is better than an error.
                 let failed = || Lookup::Failed(self.without_token(now, error));
                 (fallback.map_or_else(failed, Lookup::Token), None)
             }

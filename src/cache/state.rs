@@ -203,6 +203,7 @@ impl State {
     pub(super) fn awaited_until(&self, now: Instant) -> Option<Instant> {
         let live = self.current.as_ref().filter(|_| self.is_live(now))?;
         let left = live.schedule.expires_at - now.max(live.schedule.expiring_at);
+        // The rest is for the request itself: it must arrive before the token expires.
         Some(live.schedule.expires_at - left / 8)
     }
 

@@ -138,6 +138,7 @@ impl Future for Waiter {
         if list.is_registered(*index, cx.waker()) {
             return Poll::Pending;
         }
+        // The clone of a waker is user code.
         drop(list);
         let waker = cx.waker().clone();
         let mut list = waiters.lock();
@@ -166,6 +167,7 @@ impl Drop for Waiter {
         let Some(index) = self.index else { return };
         let mut list = self.waiters.lock();
         let waker = list.wakers.get_mut(index).and_then(Option::take);
+        // Without a waker the flight has ended, and all indices are gone with its list.
         if waker.is_some() {
             list.free.push(index);
         }

@@ -113,6 +113,7 @@ where
                 // ## Calling => done | Cold
                 StateProj::Calling { response, sent } => {
                     let response = ready!(response.poll(cx)).map_err(Into::into)?;
+                    // Judged in place: to move the response costs more than to look at its status.
                     let (_, call) = sent.as_ref().expect(COMPLETED);
                     if !is_rejection(&response, call.layer(), call.own_cache.is_some()) {
                         return Poll::Ready(Ok(response));

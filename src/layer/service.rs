@@ -154,7 +154,7 @@ impl<S, R> KlaviAuth<S, R> {
     }
 
     /// As [`send`](Self::send), with a [`SkipAuth`](crate::SkipAuth), a
-    /// [`NoResend`](crate::NoResend) or a [`TokenCache`] in the extensions of the request.
+    /// [`NoResend`](crate::NoResend) or a [`TokenCache`](crate::TokenCache) in the extensions of the request.
     ///
     /// An [`http::Request`] can carry these itself. A `reqwest::RequestBuilder` cannot.
     ///
@@ -282,6 +282,7 @@ where
             Ok((Decision::Reject(error), _)) => return self.fail(error),
             Err(error) => return self.fail(error),
         };
+        // One clock read for everything: it costs as much as six atomic writes.
         let (now, no_resend) = (Instant::now(), options.no_resend);
         let (own_cache, lookup) = match options.own_cache {
             None => (None, self.lookup(now)),
@@ -325,6 +326,7 @@ impl<S: Clone, R> Clone for KlaviAuth<S, R> {
             inner: self.inner.clone(),
             is_placeholder: self.is_placeholder,
             contexts: Arc::clone(&self.contexts),
+            // The clone probably goes to another thread, which has a copy of its own.
             copy: None,
             is_called: false,
         }

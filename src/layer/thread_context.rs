@@ -40,6 +40,7 @@ struct ThreadContext<S, R>(Arc<Shared<S, R>>);
 /// A context for each thread.
 pub(super) struct Contexts<S, R> {
     pub(super) shared: Arc<Shared<S, R>>,
+    // Written once each, so that they need no cache lines of their own.
     by_thread: [OnceLock<Arc<ThreadContext<S, R>>>; THREADS],
 }
 
