@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::{budget::OverBudget, shared_state::SharedState, state::State};
+use super::{budget::OverBudget, current::ValidToken, shared_state::SharedState, state::State};
 use crate::{
     error::Error,
     events::{Events, event::Event},
@@ -33,7 +33,7 @@ impl Core {
 
     /// The epoch, which tells whether a copy of the token is still current.
     #[inline]
-    pub(crate) fn epoch(&self) -> u64 {
+    pub(super) fn epoch(&self) -> u64 {
         self.state.epoch()
     }
 
@@ -42,6 +42,17 @@ impl Core {
         let draw = catch_unwind(AssertUnwindSafe(|| (self.randomness)())).unwrap_or(1.0);
         // `max` turns NaN into zero.
         draw.max(0.0).clamp(0.0, 1.0)
+    }
+
+    /// Whether a token that was looked up earlier can be sent now, without another lookup.
+    pub(crate) fn is_still_valid(&self, earlier: &ValidToken, now: Instant) -> bool {
+        if earlier.is_valid(self.epoch(), now) {
+            return true;
+        }
+        // The epoch also moves on when a refresh fails, which says nothing about a live token.
+        let state = self.lock();
+        let current = state.current.as_ref().filter(|_| state.is_live(now));
+        current.is_some_and(|live| live.token.generation() == earlier.token.generation())
     }
 
     /// Reports that a caller gets this token, if its replacement is failing.

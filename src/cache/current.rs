@@ -52,7 +52,7 @@ impl ValidToken {
     }
 
     /// Whether it can be sent now. Decided without the lock.
-    pub(crate) fn is_valid(&self, epoch: u64, now: Instant) -> bool {
+    pub(super) fn is_valid(&self, epoch: u64, now: Instant) -> bool {
         self.epoch == epoch && now < self.expires_at
     }
 

@@ -197,7 +197,7 @@ where
                     }
                     // While the service got ready, the token may have expired or been rejected.
                     let now = Instant::now();
-                    let lookup = if token.is_valid(cache.epoch(), now) {
+                    let lookup = if cache.is_still_valid(token, now) {
                         Lookup::Token(token.clone())
                     } else {
                         Acquire::lookup(cache, now, next.rejected())
