@@ -402,6 +402,8 @@ mod clients;
 pub mod docs;
 mod error;
 mod events;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod klavi;
 mod layer;
 mod origin;
@@ -430,6 +432,12 @@ pub use error::{
     token_endpoint::TokenEndpoint,
 };
 pub use events::event::{Event, FetchReason, FetchedToken, Observer, SkipReason};
+#[cfg(feature = "fleet")]
+#[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
+pub use fleet::{
+    memory::MemoryStore,
+    store::{FleetStore, StoreFuture, Stored},
+};
 pub use klavi::{
     api::KlaviApi,
     client_credentials::ClientCredentials,
