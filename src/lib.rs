@@ -432,6 +432,9 @@ pub use error::{
     token_endpoint::TokenEndpoint,
 };
 pub use events::event::{Event, FetchReason, FetchedToken, Observer, SkipReason};
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use fleet::redis::{connection::RedisConnection, store::RedisStore};
 #[cfg(feature = "fleet")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
 pub use fleet::{

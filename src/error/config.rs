@@ -37,7 +37,8 @@ pub enum ConfigError {
     /// There is no environment of this name.
     InvalidEnvironment,
     /// A base URL or an added origin is not an absolute `http` or `https` URL, or has user
-    /// information, a query or a fragment, or an added origin has a path.
+    /// information, a query or a fragment, or an added origin has a path. Or a Redis URL is
+    /// malformed, or needs TLS.
     InvalidUrl(Problem),
     /// A base URL or an added origin is plain `http` and its host is not loopback.
     InsecureUrl(Problem),
