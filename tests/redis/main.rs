@@ -1,0 +1,10 @@
+//! Fleets of real processes that share a token through a real redis-server.
+//!
+//! Each test starts its own server on a free loopback port. Without redis-server on the machine the
+//! tests say so and show nothing, or fail if `KLAVI_REQUIRE_REDIS` is set.
+#![cfg(all(feature = "redis", feature = "sandbox"))]
+
+mod postgres;
+mod proxy;
+mod server;
+mod store;
