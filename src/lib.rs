@@ -436,6 +436,7 @@ pub use events::event::{Event, FetchReason, FetchedToken, Observer, SkipReason};
 #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
 pub use fleet::{
     memory::MemoryStore,
+    seal::SealingKey,
     store::{FleetStore, StoreFuture, Stored},
 };
 pub use klavi::{
