@@ -439,6 +439,7 @@ pub use fleet::redis::{connection::RedisConnection, store::RedisStore};
 #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
 pub use fleet::{
     memory::MemoryStore,
+    seal::SealingKey,
     store::{FleetStore, StoreFuture, Stored},
 };
 pub use klavi::{

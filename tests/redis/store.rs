@@ -158,7 +158,8 @@ async fn every_error_says_what_is_wrong_with_redis() {
     assert_eq!(errors(&locked).await, [asks, asks]);
     drop(server);
     let refused = "redis refused the connection";
-    assert_eq!(errors(&locked).await, [refused, refused]);
+    let closed = "redis closed the connection";
+    assert_eq!(errors(&store).await, [closed, refused]);
 }
 
 #[tokio::test]

@@ -105,7 +105,11 @@ impl Drop for Lease<'_> {
 
 impl ConnectionLike for RedisConnection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
-        Box::pin(self.run(async |connection| connection.req_packed_command(cmd).await))
+        // A server's error comes as a value.
+        let command = async |connection: &mut MultiplexedConnection| {
+            connection.req_packed_command(cmd).await?.extract_error()
+        };
+        Box::pin(self.run(command))
     }
 
     fn req_packed_commands<'a>(

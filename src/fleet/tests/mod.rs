@@ -1,0 +1,4 @@
+//! The protocol, explored: see `model`.
+
+mod explore;
+mod model;
