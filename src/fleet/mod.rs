@@ -2,9 +2,9 @@
 
 mod codec;
 pub(crate) mod memory;
+mod record;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
-mod record;
 pub(crate) mod seal;
 mod steps;
 pub(crate) mod store;

@@ -4,7 +4,10 @@
 //! tests say so and show nothing, or fail if `KLAVI_REQUIRE_REDIS` is set.
 #![cfg(all(feature = "redis", feature = "sandbox"))]
 
+mod fleet;
 mod postgres;
+mod processes;
 mod proxy;
 mod server;
 mod store;
+mod worker;

