@@ -420,7 +420,7 @@ pub use cache::{
     builder::TokenCacheBuilder,
     customers::{TokenCaches, TokenCachesFull},
     policy::{Freshness, RefreshPolicy},
-    snapshot::Snapshot,
+    snapshot::{Sharing, Snapshot},
     token_cache::TokenCache,
 };
 #[cfg(feature = "reqwest-middleware")]
@@ -431,13 +431,17 @@ pub use error::{
     config::{ConfigError, TransportError},
     token_endpoint::TokenEndpoint,
 };
-pub use events::event::{Event, FetchReason, FetchedToken, Observer, SkipReason};
+pub use events::{
+    event::{Event, FetchReason, FetchedToken, Observer, SkipReason},
+    fleet::{AloneReason, DenyReason, FleetEvent},
+};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use fleet::redis::{connection::RedisConnection, store::RedisStore};
 #[cfg(feature = "fleet")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
 pub use fleet::{
+    fleet::Fleet,
     memory::MemoryStore,
     seal::SealingKey,
     store::{FleetStore, StoreFuture, Stored},
@@ -461,6 +465,7 @@ pub use request::{
 };
 pub use token::{
     AccessToken, NewToken,
+    identity::{Identity, IdentityFuture},
     skip_auth::SkipAuth,
     source::{FetchFuture, Predecessor, SourceFn, TokenRequest, TokenSource, source_fn},
 };

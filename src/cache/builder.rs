@@ -20,7 +20,7 @@ use super::{
 use crate::{
     error::config::ConfigError,
     events::{Events, event::Observer},
-    token::{fixed::Fixed, source::TokenSource},
+    token::{fixed::Fixed, shared::SharedSource, source::TokenSource},
 };
 
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -82,7 +82,7 @@ impl TokenCache {
 #[must_use]
 pub struct TokenCacheBuilder {
     source: Box<dyn TokenSource>,
-    settings: TokenSettings,
+    pub(crate) settings: TokenSettings,
 }
 
 /// The settings of a cache.
@@ -95,6 +95,18 @@ pub(crate) struct TokenSettings {
     pub(crate) background_refresh: bool,
     pub(crate) randomness: Box<dyn Fn() -> f64 + Send + Sync>,
     pub(crate) events: Events,
+    pub(crate) share: Option<Share>,
+}
+
+/// Wraps the source in one whose tokens other processes share.
+pub(crate) type Share =
+    Box<dyn FnOnce(Shareable) -> Result<Arc<dyn SharedSource>, ConfigError> + Send + Sync>;
+
+/// What a shared source needs.
+pub(crate) struct Shareable {
+    pub(crate) source: Box<dyn TokenSource>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) budget: Budget,
 }
 
 impl Default for TokenSettings {
@@ -113,6 +125,7 @@ impl Default for TokenSettings {
                     .next_f64()
             }),
             events: Events::default(),
+            share: None,
         }
     }
 }
@@ -128,6 +141,7 @@ impl TokenSettings {
             background_refresh,
             randomness,
             events,
+            share,
         } = self;
         policy.check()?;
         check_timeout("flight_timeout", flight_timeout)?;
@@ -143,12 +157,27 @@ impl TokenSettings {
             flight_timeout,
             attempts,
         };
+        let events = Arc::new(events);
+        let (source, shared) = match share {
+            None => (source, None),
+            Some(share) => {
+                let shared = share(Shareable {
+                    source,
+                    events: Arc::clone(&events),
+                    budget,
+                })?;
+                (Box::new(Arc::clone(&shared)) as _, Some(shared))
+            }
+        };
+        let mut state = State::new(config, Bucket::new(budget));
+        state.looks.is_enabled = shared.is_some();
         let core = Core {
             source,
+            shared,
             background_refresh,
             randomness,
             events,
-            state: SharedState::new(State::new(config, Bucket::new(budget))),
+            state: SharedState::new(state),
             refresh_signal: Arc::default(),
         };
         let core = Arc::new(core);

@@ -10,15 +10,17 @@ use tokio::sync::Notify;
 use super::{current::ValidToken, shared_state::SharedState, state::State};
 use crate::{
     events::{Events, event::Event},
-    token::source::TokenSource,
+    token::{shared::SharedSource, source::TokenSource},
 };
 
 pub(crate) struct Core {
     pub(super) source: Box<dyn TokenSource>,
+    /// The same source, if several processes share its tokens.
+    pub(super) shared: Option<Arc<dyn SharedSource>>,
     pub(super) background_refresh: bool,
     /// Random numbers from 0 to 1.
     pub(super) randomness: Box<dyn Fn() -> f64 + Send + Sync>,
-    pub(super) events: Events,
+    pub(super) events: Arc<Events>,
     pub(super) state: SharedState,
     /// Wakes the refresh task when a flight has ended or the last handle is dropped. That task
     /// holds a weak reference only, so that it does not keep the cache alive.

@@ -87,10 +87,14 @@ impl Current {
             Some(live) => live.generation_of(&new, &schedule, next)?,
             None => next,
         };
+        let status = match new.is_suspect() {
+            true => Status::Suspect,
+            false => Status::Good,
+        };
         Ok(Self {
             token: AccessToken::new(new.into_header(), generation),
             schedule,
-            status: Status::Good,
+            status,
         })
     }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     backoff::FetchMode,
-    current::Current,
+    current::{Current, Status},
     flight_entry::FlightEntry,
     state::State,
     waiters::{Outcome, Sender},
@@ -71,9 +71,11 @@ impl State {
         flight.attempts += 1;
         flight.attempt_reason = reason;
         flight.attempt_started = now;
+        let deadline = flight.launch.deadline;
         let failures = self.failures(now);
         let request = TokenRequest::new(self.predecessor(now))
-            .after(failures.count, failures.last_error().cloned());
+            .after(failures.count, failures.last_error().cloned())
+            .until(deadline);
         Some((request, awaited_until))
     }
 
@@ -155,9 +157,13 @@ impl State {
         };
         self.last_generation = self.last_generation.max(fetched.generation);
         self.epoch += 1;
-        // ## any => Good
+        let is_suspect = current.status == Status::Suspect;
+        // ## any => (Good | Suspect)
         self.current = Some(current);
-        self.displaced.push(Box::new(mem::take(&mut self.backoffs)));
+        // A suspect is no success: its replacement still fails.
+        if !is_suspect {
+            self.displaced.push(Box::new(mem::take(&mut self.backoffs)));
+        }
         Ok(End::Installed { fetched, refreshed })
     }
 

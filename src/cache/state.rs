@@ -1,10 +1,10 @@
 //! The state of a cache: the current token, the flight in progress and the failures so far.
 //!
 //! Every transition is a method that runs under one lock and takes the time as an argument. The
-//! transitions are in three files: `lookup` (a caller looks up the token, a flight is lost),
-//! `rejection` (a 401, `invalidate`) and `settle` (an attempt of a flight starts or ends). The
-//! schedule of the refresh task is in `background_refresh`. This file has the queries that they
-//! share.
+//! transitions are in four files: `lookup` (a caller looks up the token, a flight is lost),
+//! `rejection` (a 401, `invalidate`), `settle` (an attempt of a flight starts or ends) and `look`
+//! (a look for another process's token). The schedule of the refresh task is in
+//! `background_refresh`. This file has the queries that they share.
 //!
 //! Invariants between any two calls:
 //!
@@ -27,6 +27,7 @@ use super::{
     budget::Bucket,
     current::{Current, Status, ValidToken},
     flight_entry::FlightEntry,
+    look::Looks,
     waiters::Waiter,
 };
 use crate::{
@@ -54,6 +55,7 @@ pub(super) struct State {
     pub(super) last_flight: u64,
     pub(super) backoffs: Backoffs,
     pub(super) budget: Bucket,
+    pub(super) looks: Looks,
     pub(super) refresh_task: Option<RefreshTaskEntry>,
     /// Dropped after the lock is released.
     pub(super) displaced: Vec<Box<dyn Any + Send>>,
@@ -85,6 +87,10 @@ impl State {
             last_flight: 0,
             backoffs: Backoffs::default(),
             budget,
+            looks: Looks {
+                is_enabled: false,
+                last: None,
+            },
             refresh_task: None,
             displaced: Vec::new(),
         }

@@ -12,7 +12,11 @@ use super::{
     snapshot::Snapshot,
     state::{Lookup, State},
 };
-use crate::{error::Error, events::event::Event, token::AccessToken};
+use crate::{
+    error::Error,
+    events::event::Event,
+    token::{AccessToken, shared::SharedSource},
+};
 
 /// A cache of one access token, which it fetches from a [`TokenSource`](crate::TokenSource) and
 /// refreshes before it expires.
@@ -85,7 +89,7 @@ impl TokenCache {
     /// outside of `block_on`), the fetch stalls: after twice the flight's timeout a waiting or a
     /// new caller starts another.
     pub async fn get(&self) -> Result<AccessToken, Error> {
-        self.token(None).await
+        self.acquired(self.acquire(None)).await
     }
 
     /// Fetches the token before the first request, for start-up and readiness probes.
@@ -119,7 +123,9 @@ impl TokenCache {
 
     /// Returns the current state of the cache. Never fetches or waits.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(&self.core.lock(), Instant::now())
+        let shared = self.core.shared.as_deref();
+        let is_alone = shared.map(SharedSource::is_alone);
+        Snapshot::of(&self.core.lock(), Instant::now(), is_alone)
     }
 
     /// Handles a 401 to a first attempt. `generation` is that of the token that was sent.
@@ -131,13 +137,26 @@ impl TokenCache {
         let draw = self.core.draw();
         let reject = |state: &mut State| state.reject(generation, Instant::now(), draw);
         let (event, result) = match self.core.state.change(reject) {
-            Ok(first) => (Event::Rejected { generation, first }, Ok(())),
+            Ok(age) => {
+                let first = age.is_some();
+                let rejected = Event::Rejected {
+                    generation,
+                    first,
+                    age,
+                };
+                (rejected, Ok(()))
+            }
             Err(OverBudget { error, first }) => {
                 (Event::OverBudget { generation, first }, Err(error))
             }
         };
         self.emit(&event);
         result
+    }
+
+    /// Whether another process may have a token while this one may not fetch.
+    pub(crate) fn can_look(&self) -> bool {
+        self.core.shared.is_some()
     }
 
     /// Emits an event while no lock is held.
@@ -161,9 +180,9 @@ impl TokenCache {
         Acquire::new(&self.core, rejected)
     }
 
-    /// Waits for a token whose generation is not `rejected`.
-    pub(crate) async fn token(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
-        let valid = self.acquire(rejected).await?;
+    /// Waits for the token of `acquire`.
+    pub(crate) async fn acquired(&self, acquire: Acquire) -> Result<AccessToken, Error> {
+        let valid = acquire.await?;
         self.core.report_served(&valid);
         Ok(valid.token)
     }

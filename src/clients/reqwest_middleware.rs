@@ -84,11 +84,11 @@ where
             if !is_rejection(&response, layer, own_cache) {
                 return Ok(response);
             }
-            let rejected = match attempt.reject(response, layer, cache) {
+            let mut rejected = match attempt.reject(response, layer, cache) {
                 Ok(rejected) => rejected,
                 Err(response) => return Ok(response),
             };
-            let token = match cache.token(Some(rejected.generation)).await {
+            let token = match cache.acquired(rejected.acquire(cache)).await {
                 Ok(token) => token,
                 Err(error) => return Ok(rejected.without_token(error, cache)),
             };

@@ -9,7 +9,7 @@ use std::{error::Error as StdError, fmt, time::Duration};
 use tracing::{Span, field::Empty};
 
 use super::event::{Event, FetchReason};
-use crate::error::{Error, token_endpoint::TokenEndpoint};
+use crate::error::token_endpoint::TokenEndpoint;
 
 /// Emits an event, at the given level if the condition holds and at DEBUG otherwise.
 // A callsite has a constant level, so a level that depends on the event takes two callsites.
@@ -22,6 +22,8 @@ macro_rules! event_if {
         }
     };
 }
+
+pub(super) use event_if;
 
 /// The span of one fetch with all its attempts.
 ///
@@ -151,12 +153,17 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             "served with the current token, whose refresh has failed"
         ),
         // Further 401s only tell how many requests were in flight with the token.
-        Event::Rejected { generation, first } => event_if!(
+        Event::Rejected {
+            generation,
+            first,
+            age,
+        } => event_if!(
             first => info,
             name: "token_rejected",
             cache,
             generation,
             first,
+            age_s = age.map(|age| age.as_secs()),
             "access token rejected by the API{}",
             if first { "" } else { " again" }
         ),
@@ -191,15 +198,17 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             reason = reason.as_str(),
             "request not resent"
         ),
+        // In `trace_fleet`.
+        Event::Fleet(_) => {}
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Displays an error with its causes, on one line.
-struct Chain<'a>(&'a Error);
+pub(super) struct Chain<'a>(pub(super) &'a (dyn StdError + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,7 +7,7 @@ use secrecy::zeroize::Zeroizing;
 use sha2::{Digest, Sha256};
 
 use super::{codec, record::Record};
-use crate::error::config::ConfigError;
+use crate::error::{BoxError, config::ConfigError};
 
 /// The first bytes of every value.
 const MAGIC: [u8; 4] = *b"kfl1";
@@ -108,33 +108,38 @@ pub(super) enum Opened {
 }
 
 impl Seal {
-    /// The value for the store. `random` is fresh for every value.
+    /// The value for the store. `draw` makes plain values differ; sealing takes its nonces from the
+    /// operating system.
+    ///
+    /// # Errors
+    ///
+    /// The operating system has no random numbers.
     pub(super) fn close(
         &self,
         record: &Record,
         name: &str,
-        random: &[u8; NONCE],
-    ) -> Option<Zeroizing<Vec<u8>>> {
-        let (head, _) = random.split_first_chunk::<8>()?;
-        let mut body = codec::encode(record, u64::from_be_bytes(*head));
+        draw: &dyn Fn() -> u64,
+    ) -> Result<Zeroizing<Vec<u8>>, BoxError> {
+        let mut body = codec::encode(record, draw());
         let key = self.keys.first();
         let header = header(FORMAT, key.map_or(PLAIN, |key| key.id));
-        // Reserved, so that sealing does not move the plain record and leave a copy behind.
+        let mut nonce = [0; NONCE];
         if let Some(key) = key {
+            getrandom::fill(&mut nonce).map_err(|error| error.to_string())?;
+            // Reserved, so that sealing does not move the plain record and leave a copy behind.
             body.reserve_exact(16);
-            let sealed = key.cipher().encrypt_in_place(
-                &XNonce::from(*random),
-                &associated(&header, name),
-                &mut *body,
-            );
-            sealed.ok()?;
+            let aad = associated(&header, name);
+            let sealed = key
+                .cipher()
+                .encrypt_in_place(&XNonce::from(nonce), &aad, &mut *body);
+            sealed.map_err(|_| "the record cannot be sealed")?;
         }
-        let nonce: &[u8] = if key.is_some() { random } else { &[] };
+        let nonce = &nonce[..if key.is_some() { NONCE } else { 0 }];
         let mut value = Zeroizing::new(Vec::with_capacity(HEADER + NONCE + body.len()));
         value.extend_from_slice(&header);
         value.extend_from_slice(nonce);
         value.extend_from_slice(&body);
-        Some(value)
+        Ok(value)
     }
 
     pub(super) fn open(&self, value: &[u8], name: &str) -> Opened {
@@ -190,8 +195,6 @@ mod tests {
     use super::*;
     use crate::fleet::record::{Limits, Publication};
 
-    const RANDOM: [u8; NONCE] = [9; NONCE];
-
     fn seal(keys: &[u8]) -> Seal {
         let keys = keys
             .iter()
@@ -220,7 +223,7 @@ mod tests {
     }
 
     fn closed(seal: &Seal, name: &str) -> Vec<u8> {
-        seal.close(&record(), name, &RANDOM).unwrap().to_vec()
+        seal.close(&record(), name, &|| 9).unwrap().to_vec()
     }
 
     fn has_secret(value: &[u8]) -> bool {

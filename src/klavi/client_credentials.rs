@@ -24,6 +24,7 @@ use crate::{
     origin::configured_url::{self, Purpose},
     token::{
         AccessToken, NewToken,
+        identity::{Identity, IdentityFuture},
         skip_auth::SkipAuth,
         source::{FetchFuture, TokenRequest, TokenSource},
     },
@@ -274,6 +275,16 @@ impl TokenSource for ClientCredentials {
             self.request_token(predecessor.token(), reason(predecessor))
                 .await
         })
+    }
+
+    fn identity(&self) -> Option<IdentityFuture<'_>> {
+        let identity = Identity::new("oauth2")
+            .with(&self.token_url.to_string())
+            .with(self.client_id.expose_secret())
+            .with(self.client_secret.expose_secret())
+            .with(self.scope.as_deref().unwrap_or_default())
+            .with(self.audience.as_deref().unwrap_or_default());
+        Some(Box::pin(std::future::ready(Ok(identity))))
     }
 }
 
