@@ -4,7 +4,7 @@ use std::{
     env,
     io::{BufRead, BufReader, Write},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use klavi_auth::sandbox::Sandbox;
@@ -42,7 +42,7 @@ impl Fleet {
             &Setup {
                 klavi: klavi.base_url().to_owned(),
                 redis: redis.into(),
-                lifetime: None,
+                ..Setup::default()
             },
         )
     }
@@ -139,5 +139,14 @@ impl Drop for Process {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+/// Waits for something that another process does.
+pub(crate) fn until(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it does not happen");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -4,10 +4,12 @@
 //! tests say so and show nothing, or fail if `KLAVI_REQUIRE_REDIS` is set.
 #![cfg(all(feature = "redis", feature = "sandbox"))]
 
+mod faults;
 mod fleet;
 mod postgres;
 mod processes;
 mod proxy;
 mod server;
 mod store;
+mod table;
 mod worker;

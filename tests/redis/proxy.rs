@@ -39,8 +39,10 @@ pub(crate) struct Proxy {
 }
 
 struct Shared {
+    target: Mutex<u16>,
     mode: Mutex<Mode>,
-    changed: watch::Sender<u64>,
+    /// How often all connections were closed.
+    cuts: watch::Sender<u64>,
     responses: AtomicU64,
     connections: AtomicU64,
 }
@@ -50,8 +52,9 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
+            target: Mutex::new(target),
             mode: Mutex::new(Mode::Pass),
-            changed: watch::channel(0).0,
+            cuts: watch::channel(0).0,
             responses: AtomicU64::new(0),
             connections: AtomicU64::new(0),
         });
@@ -59,7 +62,7 @@ impl Proxy {
         let accept = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 serving.connections.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(serve(Arc::clone(&serving), client, target));
+                tokio::spawn(serve(Arc::clone(&serving), client));
             }
         });
         let accept = accept.abort_handle();
@@ -76,7 +79,16 @@ impl Proxy {
 
     pub(crate) fn set(&self, mode: Mode) {
         *self.shared.mode.lock().unwrap() = mode;
-        self.shared.changed.send_modify(|number| *number += 1);
+        if mode == Mode::Cut {
+            self.shared.cuts.send_modify(|number| *number += 1);
+        }
+    }
+
+    /// Closes all connections, and leads new ones to another server.
+    pub(crate) fn fail_over(&self, target: u16) {
+        *self.shared.target.lock().unwrap() = target;
+        self.set(Mode::Cut);
+        self.set(Mode::Pass);
     }
 
     /// How many connections there were.
@@ -92,17 +104,20 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(shared: Arc<Shared>, client: TcpStream, target: u16) {
-    let mut changed = shared.changed.subscribe();
+async fn serve(shared: Arc<Shared>, client: TcpStream) {
+    let mut changed = shared.cuts.subscribe();
+    let cuts = *changed.borrow_and_update();
     if shared.mode() == Mode::Cut {
         return;
     }
+    let target = *shared.target.lock().unwrap();
     let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else {
         return;
     };
     let ((from_client, to_client), (from_server, to_server)) =
         (client.into_split(), server.into_split());
-    let cut = async { while shared.mode() != Mode::Cut && changed.changed().await.is_ok() {} };
+    let cut =
+        async { while *changed.borrow_and_update() == cuts && changed.changed().await.is_ok() {} };
     tokio::select! {
         () = requests(&shared, from_client, to_server) => {}
         () = responses(&shared, from_server, to_client) => {}

@@ -18,8 +18,8 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use klavi_auth::{
-    Credentials, Error, KlaviApi, KlaviAuth, KlaviAuthLayer, KlaviSource, NewToken, Product,
-    RedisStore, TokenCache, TokenSource, source_fn,
+    Credentials, Error, Fleet, Identity, KlaviApi, KlaviAuth, KlaviAuthLayer, NewToken, Product,
+    RedisStore, SealingKey, TokenCache, TokenSource, source_fn,
 };
 use tokio::time::{interval, timeout};
 use tower::{Layer, ServiceExt};
@@ -35,11 +35,14 @@ pub(crate) struct Setup {
     pub(crate) redis: Option<String>,
     /// Takes this for the lifetime of a token, whatever `/auth` says.
     pub(crate) lifetime: Option<Duration>,
+    /// Seals the record with a key of such bytes.
+    pub(crate) seal: Option<u8>,
 }
 
 const KLAVI: &str = "KLAVI_FLEET_API";
 const REDIS: &str = "KLAVI_FLEET_REDIS";
 const LIFETIME: &str = "KLAVI_FLEET_LIFETIME_MS";
+const SEAL: &str = "KLAVI_FLEET_SEAL";
 
 impl Setup {
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
@@ -50,6 +53,7 @@ impl Setup {
             Some((KLAVI, self.klavi.clone())),
             self.redis.clone().map(|url| (REDIS, url)),
             lifetime.map(|lifetime| (LIFETIME, lifetime)),
+            self.seal.map(|seal| (SEAL, seal.to_string())),
         ]
         .into_iter()
         .flatten()
@@ -58,10 +62,12 @@ impl Setup {
 
     fn from_environment() -> Self {
         let lifetime = env::var(LIFETIME).ok().map(|text| text.parse().unwrap());
+        let seal = env::var(SEAL).ok().map(|text| text.parse().unwrap());
         Self {
             klavi: env::var(KLAVI).unwrap(),
             redis: env::var(REDIS).ok(),
             lifetime: lifetime.map(Duration::from_millis),
+            seal,
         }
     }
 }
@@ -263,20 +269,25 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 fn layer(api: &KlaviApi, http: Http, setup: &Setup) -> KlaviAuthLayer {
+    let fleet = setup.redis.as_ref().map(|url| {
+        let fleet = Fleet::new(RedisStore::from_url(url).unwrap());
+        match setup.seal {
+            None => fleet,
+            Some(seal) => fleet.seal_with(SealingKey::new([seal; 32])),
+        }
+    });
+    if let Some(lifetime) = setup.lifetime {
+        let source = short_lived(api.auth_uri().to_string(), http, lifetime);
+        let fleet = fleet.unwrap().identity(Identity::new("short-lived"));
+        let cache = TokenCache::builder(source).fleet(fleet).build().unwrap();
+        return KlaviAuthLayer::new(api, cache);
+    }
     let keys = Credentials::new(ACCESS_KEY, SECRET_KEY).unwrap();
-    let inner: Box<dyn TokenSource> = match setup.lifetime {
-        None => Box::new(KlaviSource::new(api.clone(), keys, http)),
-        Some(lifetime) => Box::new(short_lived(api.auth_uri().to_string(), http, lifetime)),
-    };
-    let cache = match &setup.redis {
-        None => TokenCache::new(inner),
-        Some(url) => TokenCache::new(shared(api, inner, RedisStore::from_url(url).unwrap())),
-    };
-    KlaviAuthLayer::new(api, cache)
-}
-
-fn shared(_: &KlaviApi, inner: Box<dyn TokenSource>, _: RedisStore) -> impl TokenSource {
-    inner
+    let builder = KlaviAuthLayer::builder(api.clone(), keys).transport(http);
+    match fleet {
+        None => builder.build().unwrap(),
+        Some(fleet) => builder.fleet(fleet).build().unwrap(),
+    }
 }
 
 /// `/auth` with a lifetime that Klavi cannot name: a fraction of seconds.
