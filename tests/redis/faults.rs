@@ -6,6 +6,7 @@ use futures_util::future::{BoxFuture, FutureExt, join_all};
 use klavi_auth::sandbox::Sandbox;
 
 use crate::{
+    faults_under_load,
     fleet::{self, Fleet, token_calls},
     proxy::{Mode, Proxy},
     server::{self, RedisServer},
@@ -17,17 +18,17 @@ const SECOND: Duration = Duration::from_secs(1);
 const PROCESSES: usize = 5;
 
 /// After a failure a process does not use the store for this long.
-const BREAK: Duration = Duration::from_millis(5300);
+pub(crate) const BREAK: Duration = Duration::from_millis(5300);
 
 /// A server, a proxy in front of it, and Klavi.
-struct World {
-    klavi: Sandbox,
-    server: RedisServer,
-    proxy: Proxy,
+pub(crate) struct World {
+    pub(crate) klavi: Sandbox,
+    pub(crate) server: RedisServer,
+    pub(crate) proxy: Proxy,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let server = RedisServer::start();
         Self {
             klavi: fleet::klavi().await,
@@ -36,7 +37,7 @@ impl World {
         }
     }
 
-    fn setup(&self, seal: Option<u8>) -> Setup {
+    pub(crate) fn setup(&self, seal: Option<u8>) -> Setup {
         Setup {
             klavi: self.klavi.base_url().to_owned(),
             redis: Some(self.proxy.url()),
@@ -112,6 +113,11 @@ fn faults_of_redis() -> Vec<Fault> {
     let pass: fn(&World) = |world| world.proxy.set(Mode::Pass);
     vec![
         Fault::new("none", |_| {}, |_| {}),
+        Fault::new(
+            "down",
+            |world| world.server.kill(),
+            |world| world.server.restart(),
+        ),
         Fault::new(
             "closes every connection",
             |world| world.proxy.set(Mode::Cut),
@@ -220,7 +226,7 @@ fn faults_of_the_record() -> Vec<Fault> {
 const FORMAT_AT: usize = 12;
 
 /// New processes with two requests each meet the fault. Once it has ended, all tokens are revoked
-/// and all processes send two requests again.
+/// and all processes send two requests again, those that met the fault before the first.
 async fn row(fault: &Fault) -> Vec<Cell> {
     let world = World::new().await;
     let seal = fault.newcomers_seal.or(fault.seal);
@@ -242,13 +248,13 @@ async fn row(fault: &Fault) -> Vec<Cell> {
 
     world.klavi.revoke_all();
     let before = token_calls(&world.klavi);
-    let mut all = newcomers;
-    if fault.newcomers_seal.is_none() {
-        all.processes
-            .extend(first.into_iter().flat_map(|first| first.processes));
+    newcomers.send("get 2");
+    let mut after = receive(&mut newcomers).await;
+    if let Some(first) = first.as_mut().filter(|_| fault.newcomers_seal.is_none()) {
+        // Its token may be another one, which the fleet has lost.
+        first.send("get 2");
+        after.add(&receive(first).await);
     }
-    all.send("get 2");
-    let after = receive(&mut all).await;
     println!("{}: {seen:?}, {calls} calls; {after:?}", fault.name);
     assert_eq!(after.lost(), 0, "{}: {after:?}", fault.name);
     vec![
@@ -262,7 +268,7 @@ async fn row(fault: &Fault) -> Vec<Cell> {
 }
 
 /// Lets the other rows go on.
-async fn receive(fleet: &mut Fleet) -> Outcome {
+pub(crate) async fn receive(fleet: &mut Fleet) -> Outcome {
     tokio::task::block_in_place(|| fleet.receive())
 }
 
@@ -284,6 +290,19 @@ async fn every_fault_is_seen_as_the_table_says() {
     }
     let redis = rows(faults_of_redis()).await;
     let record = rows(faults_of_the_record()).await;
-    let tables = BTreeMap::from([(1, (HEADER, redis)), (2, (HEADER, record))]);
+    let load = faults_under_load::rows(false).await;
+    let load_where_old_tokens_end = faults_under_load::rows(true).await;
+    let tables = BTreeMap::from([
+        (1, (HEADER, redis)),
+        (2, (HEADER, record)),
+        (3, (faults_under_load::HEADER, load)),
+        (
+            4,
+            (
+                faults_under_load::HEADER_KILLS_OLD,
+                load_where_old_tokens_end,
+            ),
+        ),
+    ]);
     table::check(&tables);
 }

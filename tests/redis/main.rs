@@ -5,6 +5,7 @@
 #![cfg(all(feature = "redis", feature = "sandbox"))]
 
 mod faults;
+mod faults_under_load;
 mod fleet;
 mod postgres;
 mod processes;

@@ -169,9 +169,9 @@ async fn a_fetch_that_outlives_its_lease_is_not_repeated() {
     if server::is_missing() {
         return;
     }
-    let (klavi, _server, mut fleet) = with_a_holder(5 * SECOND, true).await;
+    let (klavi, _server, mut fleet) = with_a_holder(9 * SECOND / 2, true).await;
     let outcome = fleet.receive();
-    println!("fetch of 5 s: {outcome:?}");
+    println!("fetch of 4.5 s: {outcome:?}");
     assert_eq!((outcome.ok, outcome.lost()), (20, 0));
     assert_eq!(klavi.counts().auth, 1);
 }

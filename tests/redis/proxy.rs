@@ -149,13 +149,14 @@ async fn responses(shared: &Shared, mut from: OwnedReadHalf, mut to: OwnedWriteH
         match shared.mode() {
             Mode::Swallow => continue,
             Mode::Delay(delay) => sleep(delay).await,
-            Mode::Lose(every) => {
+            // Those to scripts: a new connection begins with others.
+            Mode::Lose(every) if !buffer.starts_with(b"+OK") => {
                 let number = shared.responses.fetch_add(1, Ordering::Relaxed) + 1;
                 if number % every == 0 {
                     return;
                 }
             }
-            Mode::Pass | Mode::Cut => {}
+            Mode::Pass | Mode::Cut | Mode::Lose(_) => {}
         }
         if to.write_all(&buffer[..length]).await.is_err() {
             return;

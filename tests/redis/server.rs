@@ -5,7 +5,10 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -53,7 +56,7 @@ impl Drop for Folder {
 pub(crate) struct RedisServer {
     port: u16,
     options: Vec<&'static str>,
-    child: Child,
+    child: Mutex<Child>,
     folder: Folder,
 }
 
@@ -74,7 +77,7 @@ impl RedisServer {
                 return Self {
                     port,
                     options,
-                    child,
+                    child: Mutex::new(child),
                     folder,
                 };
             }
@@ -92,20 +95,24 @@ impl RedisServer {
     }
 
     /// Kills it. Its data is lost.
-    pub(crate) fn kill(&mut self) {
-        stop(&mut self.child);
+    pub(crate) fn kill(&self) {
+        stop(&mut self.child.lock().unwrap());
     }
 
     /// Starts it again, on the same port and without data.
-    pub(crate) fn restart(&mut self) {
+    pub(crate) fn restart(&self) {
         self.kill();
-        self.child = spawn(self.port, &self.options, self.folder.path());
-        assert!(is_up(self.port, &mut self.child), "the port is free");
+        let mut child = spawn(self.port, &self.options, self.folder.path());
+        assert!(is_up(self.port, &mut child), "the port is free");
+        *self.child.lock().unwrap() = child;
     }
 
     /// Stops it without closing its connections, or lets it go on.
     pub(crate) fn freeze(&self, frozen: bool) {
-        signal(self.child.id(), if frozen { "STOP" } else { "CONT" });
+        signal(
+            self.child.lock().unwrap().id(),
+            if frozen { "STOP" } else { "CONT" },
+        );
     }
 
     /// Runs one command.
@@ -129,7 +136,7 @@ impl RedisServer {
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        stop(&mut self.child);
+        self.kill();
     }
 }
 

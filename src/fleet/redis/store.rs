@@ -18,14 +18,14 @@ const PREFIX: usize = size_of::<u64>();
 /// Both scripts see the same beginning of a value that is too long to be ours, so that it can be
 /// replaced without moving all of it. Two bytes more than 64 KiB are enough to see that.
 const LOAD: &str = "
-local value = redis.call('GET', KEYS[1])
-if not value then return false end
-return {string.sub(value, 1, 65546), redis.call('PTTL', KEYS[1])}";
+local left = redis.call('PTTL', KEYS[1])
+if left == -2 then return false end
+return {redis.call('GETRANGE', KEYS[1], 0, 65545), left}";
 
 const SWAP: &str = "
-local value = redis.call('GET', KEYS[1])
 local expected = ARGV[1] == 'some' and ARGV[2]
-if (value and string.sub(value, 9, 65546)) ~= expected then return false end
+local exists = redis.call('EXISTS', KEYS[1]) == 1
+if (exists and redis.call('GETRANGE', KEYS[1], 8, 65545)) ~= expected then return false end
 redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
 return true";
 
@@ -68,9 +68,9 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 ///
 /// # What Redis needs
 ///
-/// Version 5 or newer, and the permission to run `EVALSHA`, `SCRIPT LOAD`, `GET`, `PTTL` and `SET`
-/// on the keys `klavi-auth:*`. No persistence and no replica: the fleet fetches a token if the
-/// value is lost.
+/// Version 5 or newer, and the permission to run `EVALSHA`, `SCRIPT LOAD`, `EXISTS`, `GETRANGE`,
+/// `PTTL` and `SET` on the keys `klavi-auth:*`. Neither persistence nor replicas: the fleet fetches
+/// a token if the value is lost.
 ///
 /// # Errors
 ///
