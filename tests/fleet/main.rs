@@ -1,0 +1,11 @@
+//! A fleet of caches in one process: what each of them does, with the store in memory.
+#![cfg(feature = "fleet")]
+
+mod alone;
+mod identity;
+mod issuer;
+mod sharing;
+mod stores;
+#[path = "../support/mod.rs"]
+mod support;
+mod values;
