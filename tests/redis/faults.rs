@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use futures_util::future::{BoxFuture, FutureExt, join_all};
+use futures_util::future::join_all;
 use klavi_auth::sandbox::Sandbox;
 
 use crate::{
@@ -227,23 +227,24 @@ const FORMAT_AT: usize = 12;
 
 /// New processes with two requests each meet the fault. Once it has ended, all tokens are revoked
 /// and all processes send two requests again, those that met the fault before the first.
-async fn row(fault: &Fault) -> Vec<Cell> {
-    let world = World::new().await;
-    let seal = fault.newcomers_seal.or(fault.seal);
-    let mut newcomers = Fleet::with(PROCESSES, &world.setup(seal));
-    let mut first = fault.has_first.then(|| world.first(fault.seal));
+async fn row(
+    fault: &Fault,
+    world: &World,
+    mut first: Option<Fleet>,
+    mut newcomers: Fleet,
+) -> Vec<Cell> {
     if fault.is_rollback {
         let stale = world.value();
         world.klavi.revoke_all();
         assert_eq!(first.as_mut().unwrap().get(1).lost(), 0);
         world.replace(&stale);
     }
-    (fault.set)(&world);
+    (fault.set)(world);
     let before = token_calls(&world.klavi);
     newcomers.send("get 2");
     let seen = receive(&mut newcomers).await;
     let calls = token_calls(&world.klavi) - before;
-    (fault.end)(&world);
+    (fault.end)(world);
     tokio::time::sleep(BREAK).await;
 
     world.klavi.revoke_all();
@@ -276,11 +277,16 @@ const HEADER: &str =
     "| fault | 200 | 401 | no response | token calls | after it, all revoked | *slowest* |";
 
 async fn rows(faults: Vec<Fault>) -> Rows {
-    let rows = faults.iter().map(|fault| {
-        let row: BoxFuture<'_, _> = async move { (fault.name, row(fault).await) }.boxed();
-        row
-    });
-    join_all(rows).await
+    // All processes run before the first row begins, so that starting them disturbs none.
+    let mut prepared = Vec::new();
+    for fault in &faults {
+        let world = World::new().await;
+        let first = fault.has_first.then(|| world.first(fault.seal));
+        let seal = fault.newcomers_seal.or(fault.seal);
+        let newcomers = Fleet::with(PROCESSES, &world.setup(seal));
+        prepared.push(async move { (fault.name, row(fault, &world, first, newcomers).await) });
+    }
+    join_all(prepared).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
