@@ -302,13 +302,7 @@ async fn every_fault_is_seen_as_the_table_says() {
         (1, (HEADER, redis)),
         (2, (HEADER, record)),
         (3, (faults_under_load::HEADER, load)),
-        (
-            4,
-            (
-                faults_under_load::HEADER_KILLS_OLD,
-                load_where_old_tokens_end,
-            ),
-        ),
+        (4, (faults_under_load::HEADER, load_where_old_tokens_end)),
     ]);
     table::check(&tables);
 }
