@@ -1,5 +1,5 @@
 //! Pages that belong to no single item: client certificates, the life of a token, clocks, days of
-//! outages, faults, signals, security, and how all of it is tested. They are only in the
+//! outages, faults, fleets, signals, security, and how all of it is tested. They are only in the
 //! documentation.
 
 // In files of their own: `tests/mtls` compiles and runs them.
@@ -32,6 +32,9 @@ pub mod days {}
 
 #[doc = include_str!("faults.md")]
 pub mod faults {}
+
+#[doc = include_str!("fleet.md")]
+pub mod fleet {}
 
 #[doc = include_str!("signals.md")]
 pub mod signals {}

@@ -52,6 +52,7 @@ pub(super) fn encode(record: &Record, nonce: u64) -> Zeroizing<Vec<u8>> {
         put(token.rejected.unwrap_or_default());
         put(nanos(token.lifetime));
         put(nanos(token.left));
+        put(nanos(token.since));
         out.extend_from_slice(&token.id);
         out.extend_from_slice(token.text.as_bytes());
     }
@@ -139,6 +140,7 @@ impl Reader<'_> {
     fn token(&mut self, flags: u8) -> Option<Publication> {
         let (seq, rejected) = (self.number()?, self.number()?);
         let (lifetime, left) = (self.duration()?, self.duration()?);
+        let since = self.duration()?;
         let id = self.take()?;
         let text = std::str::from_utf8(std::mem::take(&mut self.0)).ok()?;
         let is_token = (1..=MAX_TOKEN).contains(&text.len())
@@ -150,6 +152,7 @@ impl Reader<'_> {
             text: Zeroizing::new(text.to_owned()),
             lifetime,
             left: left.min(lifetime),
+            since,
             rejected: (flags & IS_REJECTED != 0).then_some(rejected),
             is_suspect: flags & IS_SUSPECT != 0,
         })
@@ -174,6 +177,7 @@ mod tests {
                 text: Zeroizing::new("abc.def".to_owned()),
                 lifetime: seconds(1800),
                 left: seconds(1700),
+                since: seconds(90),
                 rejected: Some(9),
                 is_suspect: true,
             }),

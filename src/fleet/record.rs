@@ -10,6 +10,10 @@ pub(super) const LEASE: Duration = Duration::from_secs(3);
 /// The longest pause that a `Retry-After` can impose.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
 
+/// How long a new publication of the same string vouches for it: a 401 that arrives in that time may
+/// be older.
+const VOUCHED: Duration = Duration::from_secs(5);
+
 /// How much longer than its content a record lives in the store.
 const RETENTION: Duration = Duration::from_secs(300);
 
@@ -41,6 +45,8 @@ pub(super) struct Publication {
     pub(super) text: Zeroizing<String>,
     pub(super) lifetime: Duration,
     pub(super) left: Duration,
+    /// The time since it was published.
+    pub(super) since: Duration,
     /// The number of the last lease when the API rejected it. A fetch under a lease up to that
     /// number was asked before the rejection.
     pub(super) rejected: Option<u64>,
@@ -99,6 +105,7 @@ impl Record {
     pub(super) fn aged(mut self, by: Duration, limits: Limits) -> Self {
         if let Some(token) = &mut self.token {
             token.left = token.left.saturating_sub(by);
+            token.since = token.since.saturating_add(by);
         }
         self.lease = self.lease.and_then(|lease| {
             let left = lease.left.checked_sub(by)?;
@@ -130,6 +137,11 @@ impl Publication {
     pub(super) fn is_usable(&self) -> bool {
         let margin = (self.lifetime / 16).min(Duration::from_secs(5));
         self.left > margin
+    }
+
+    /// Whether the issuer has just vouched for it.
+    pub(super) fn is_vouched(&self) -> bool {
+        self.since <= VOUCHED
     }
 
     pub(super) fn is_marked(&self) -> bool {

@@ -216,6 +216,7 @@ mod tests {
             text: Zeroizing::new("the-secret-token".to_owned()),
             lifetime: Duration::from_secs(60),
             left: Duration::from_secs(50),
+            since: Duration::ZERO,
             rejected: None,
             is_suspect: false,
         });

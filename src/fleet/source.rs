@@ -331,6 +331,7 @@ pub(super) fn publication(new: &NewToken, left: Duration) -> Publication {
         text: new.text().to_owned().into(),
         lifetime: new.lifetime(),
         left,
+        since: Duration::ZERO,
         rejected: None,
         is_suspect: false,
     }

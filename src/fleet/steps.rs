@@ -73,22 +73,33 @@ pub(super) enum Published {
 
 impl Record {
     /// Whether the token of the record is the publication that the caller holds. The same string
-    /// under another number is another publication.
+    /// under another number is another publication: its issuer vouched for it again. It does so for
+    /// a few seconds only, because a later 401 is news.
     fn is_same(&self, token: &Publication, held: Option<Held>) -> bool {
         held.is_some_and(|held| {
             token.id == held.id
-                && held
-                    .publication
-                    .is_none_or(|(epoch, seq)| epoch != self.epoch || seq == token.seq)
+                && held.publication.is_none_or(|(epoch, seq)| {
+                    epoch != self.epoch || seq == token.seq || !token.is_vouched()
+                })
         })
     }
 
-    /// A token that the caller could use instead of its own.
+    /// A token that the caller could use instead of its own. It must not end before a held token
+    /// that lives; the same string must live longer by a tenth.
     fn other(&self, held: Option<Held>) -> Option<&Publication> {
-        let left = held.and_then(|held| held.left).unwrap_or_default();
-        self.token
-            .as_ref()
-            .filter(|token| token.is_usable() && token.left >= left && !self.is_same(token, held))
+        let is_better = |token: &&Publication| {
+            let Some((held, left)) = held.and_then(|held| Some((held, held.left?))) else {
+                return true;
+            };
+            let extension = match held.id == token.id {
+                true => token.lifetime / 10,
+                false => Duration::ZERO,
+            };
+            token.left >= left + extension
+        };
+        let token = self.token.as_ref()?;
+        let is_other = token.is_usable() && !self.is_same(token, held);
+        Some(token).filter(|_| is_other).filter(is_better)
     }
 
     /// Rules 2 and 3.
@@ -117,7 +128,8 @@ impl Record {
         }
         let is_marked = self.token.as_ref().is_some_and(Publication::is_marked);
         // With an empty record nothing is known against the held token.
-        let is_current = self.token.is_none() || (same && !is_marked);
+        let has_id = |token: &Publication| held.is_some_and(|held| held.id == token.id);
+        let is_current = self.token.as_ref().is_none_or(has_id) && !is_marked;
         let may_refresh = is_current && held.is_some_and(|held| held.left.is_some());
         // 4: an answer of the store was lost.
         if let Some(lease) = self.lease {

@@ -34,6 +34,8 @@ mod sync {
 mod acquire;
 #[path = "../flight_entry.rs"]
 mod flight_entry;
+#[path = "../look.rs"]
+mod look;
 #[path = "../lookup.rs"]
 mod lookup;
 #[path = "../rejection.rs"]

@@ -3,7 +3,10 @@
 use std::{
     collections::{HashSet, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
 };
+
+use crate::fleet::record::{Publication, Record};
 
 use super::model::{Checked, Faults, Model, Phase, Status, Without, World};
 
@@ -175,6 +178,18 @@ fn moves(model: &Model, mut found: impl FnMut(Model, Checked)) {
             })
         });
     }
+    let is_fresh = |record: &Record| record.token.as_ref().is_some_and(Publication::is_vouched);
+    if record.as_ref().is_some_and(is_fresh) {
+        // The publication is no longer new.
+        try_move(&mut |next| {
+            next.pass_time(|record| {
+                if let Some(token) = &mut record.token {
+                    token.since = Duration::from_secs(60);
+                }
+            });
+            done()
+        });
+    }
     if record.is_some_and(|record| record.pauses != Default::default()) {
         try_move(&mut |next| {
             next.pass_time(|record| record.pauses = Default::default());
@@ -193,7 +208,7 @@ fn fingerprint(model: &Model) -> u64 {
 
 /// Explores a setting. Returns how many states it has.
 fn explore(start: Model) -> Result<usize, (&'static str, Box<Model>)> {
-    let faults = count(start.faults);
+    let faults = fetches_for(start.faults);
     let mut seen = HashSet::from([fingerprint(&start)]);
     let mut queue = VecDeque::from([start]);
     while let Some(model) = queue.pop_front() {
@@ -202,7 +217,7 @@ fn explore(start: Model) -> Result<usize, (&'static str, Box<Model>)> {
         }
         // Who fetches alone kills the fleet's token in one of the worlds.
         let is_excused = model.is_excused;
-        let used = faults - count(model.faults);
+        let used = faults - fetches_for(model.faults);
         if let Err(broken) = model.check_counts(used, is_excused) {
             return Err((broken, Box::new(model)));
         }
@@ -252,8 +267,10 @@ fn settings(faults: usize) -> Vec<Faults> {
     settings.into_iter().map(|(_, faults)| faults).collect()
 }
 
-fn count(mut faults: Faults) -> u8 {
-    FAULTS.iter().map(|fault| *fault(&mut faults)).sum()
+/// How many fetches so many faults explain. A refresh that a rejection overtakes is asked for again.
+fn fetches_for(mut faults: Faults) -> u8 {
+    let each: u8 = FAULTS.iter().map(|fault| *fault(&mut faults)).sum();
+    each + faults.refreshes
 }
 
 /// How many faults and processes a setting has: `KLAVI_FLEET_MODEL=3,3` for example.

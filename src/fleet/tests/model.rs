@@ -292,6 +292,7 @@ impl Model {
             text: Zeroizing::new(format!("t{token}")),
             lifetime: LIFE,
             left: LIFE,
+            since: Duration::ZERO,
             rejected: None,
             is_suspect: false,
         };
