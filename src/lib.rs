@@ -335,7 +335,7 @@
 //! # Deployment
 //!
 //! * Make one layer per base URL, product and access key, and clone it. Separate layers fetch
-//!   separately.
+//!   separately. Several processes with the same keys can share a token: see the feature `fleet`.
 //! * Call [`TokenCache::warm_up`] at start-up, and [`TokenCache::snapshot`] in a health check.
 //! * Put a timeout around the layer. A server may respond 401 before it reads the body, then read
 //!   no more and keep the connection open. The client then waits for the server.
@@ -376,6 +376,7 @@
     not(feature = "reqwest-middleware"),
     doc = "* `reqwest-middleware`: `KlaviAuthMiddleware`, with the tokens of a layer."
 )]
+//! * `fleet`: one token for all processes with the same keys, through a store that they share.
 //! * `metrics`: counters and a histogram through the `metrics` facade.
 #![cfg_attr(
     feature = "sandbox",

@@ -170,7 +170,7 @@ impl TokenSettings {
             }
         };
         let mut state = State::new(config, Bucket::new(budget));
-        state.looks.is_enabled = shared.is_some();
+        state.can_look = shared.is_some();
         let core = Core {
             source,
             shared,

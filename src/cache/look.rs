@@ -18,14 +18,6 @@ use crate::error::Error;
 /// The time between two looks of one cache.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// When the cache may look.
-#[derive(Debug)]
-pub(super) struct Looks {
-    /// The source is shared, so a look can find something.
-    pub(super) is_enabled: bool,
-    pub(super) last: Option<Instant>,
-}
-
 impl State {
     /// Registers a look, if one is due.
     pub(super) fn look_if_due(
@@ -33,9 +25,9 @@ impl State {
         now: Instant,
         runtime: Option<Id>,
     ) -> Option<(Launch, Waiter)> {
-        let is_due = self.looks.last.is_none_or(|last| now >= last + INTERVAL);
-        let runtime = runtime.filter(|_| self.looks.is_enabled && is_due)?;
-        self.looks.last = Some(now);
+        let is_due = self.last_look.is_none_or(|last| now >= last + INTERVAL);
+        let runtime = runtime.filter(|_| self.can_look && is_due)?;
+        self.last_look = Some(now);
         Some(self.register_flight(now, runtime, true))
     }
 

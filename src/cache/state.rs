@@ -27,7 +27,6 @@ use super::{
     budget::Bucket,
     current::{Current, Status, ValidToken},
     flight_entry::FlightEntry,
-    look::Looks,
     waiters::Waiter,
 };
 use crate::{
@@ -55,7 +54,9 @@ pub(super) struct State {
     pub(super) last_flight: u64,
     pub(super) backoffs: Backoffs,
     pub(super) budget: Bucket,
-    pub(super) looks: Looks,
+    /// The source is shared, so a look can find a token of another process.
+    pub(super) can_look: bool,
+    pub(super) last_look: Option<Instant>,
     pub(super) refresh_task: Option<RefreshTaskEntry>,
     /// Dropped after the lock is released.
     pub(super) displaced: Vec<Box<dyn Any + Send>>,
@@ -87,10 +88,8 @@ impl State {
             last_flight: 0,
             backoffs: Backoffs::default(),
             budget,
-            looks: Looks {
-                is_enabled: false,
-                last: None,
-            },
+            can_look: false,
+            last_look: None,
             refresh_task: None,
             displaced: Vec::new(),
         }

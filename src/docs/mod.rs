@@ -33,6 +33,7 @@ pub mod days {}
 #[doc = include_str!("faults.md")]
 pub mod faults {}
 
+#[cfg(feature = "fleet")]
 #[doc = include_str!("fleet.md")]
 pub mod fleet {}
 

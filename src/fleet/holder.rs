@@ -12,8 +12,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{
     access::Access,
     record::Record,
-    source::{FleetSource, aged, id, publication},
+    source::FleetSource,
     steps::{Caller, Permit, Published},
+    token::{aged, id, publication},
 };
 use crate::{
     error::{Error, token_endpoint::TokenEndpoint},
@@ -72,16 +73,9 @@ impl FleetSource {
         let extend = |record: &mut Record, _| {
             record.epoch == permit.epoch && record.extend(caller.me, permit.seq)
         };
-        let mut is_mine = true;
         loop {
             sleep(HEARTBEAT).await;
-            let Ok(Some(done)) = access.attempt(&extend).await else {
-                continue;
-            };
-            if is_mine && !done.outcome {
-                self.emit(FleetEvent::LeaseLapsed {});
-            }
-            is_mine = done.outcome;
+            let _ = access.attempt(&extend).await;
         }
     }
 
@@ -102,7 +96,7 @@ impl FleetSource {
             Ok(done) => done,
             Err(trouble) => {
                 self.report_alone(&trouble);
-                self.remember(id, None, expires_at);
+                self.held.remember(id, None, expires_at);
                 return Some(Ok(aged(new, started)));
             }
         };
@@ -112,19 +106,23 @@ impl FleetSource {
         match done.outcome {
             Published::AskAgain => return None,
             Published::Adopt if is_own => {}
-            Published::Accepted { .. } => {}
+            Published::Accepted { lapsed } => {
+                if lapsed {
+                    self.emit(FleetEvent::LeaseLapsed {});
+                }
+            }
             Published::Adopt => {
                 self.emit(FleetEvent::PublicationLost {});
                 return Some(self.adopt(&done, false));
             }
             Published::Lost => {
                 self.emit(FleetEvent::PublicationLost {});
-                self.remember(id, None, expires_at);
+                self.held.remember(id, None, expires_at);
                 return Some(Ok(aged(new, started)));
             }
         }
         let number = current.map(|token| (done.record.epoch, token.seq));
-        self.remember(id, number, expires_at);
+        self.held.remember(id, number, expires_at);
         self.emit(FleetEvent::Published {
             remaining: expires_at.saturating_duration_since(Instant::now()),
         });

@@ -4,6 +4,7 @@ mod access;
 mod codec;
 #[allow(clippy::module_inception)]
 pub(crate) mod fleet;
+mod held;
 mod holder;
 mod member;
 pub(crate) mod memory;
@@ -16,4 +17,5 @@ mod steps;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
+mod token;
 mod wait;

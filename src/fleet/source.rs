@@ -6,20 +6,21 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout};
 
 use super::{
     access::{Access, Done, Trouble},
+    held::HeldToken,
     member::Member,
-    record::{Limits, Publication, TokenId},
-    steps::{Asked, Caller, Held, Looked},
+    record::Limits,
+    steps::{Asked, Caller, Looked},
+    token::{aged, id, without_refresh},
     wait::Wait,
 };
 use crate::{
@@ -47,23 +48,10 @@ pub(super) struct FleetSource {
     limits: Limits,
     /// The name of this process in leases.
     me: u64,
-    memory: Mutex<Memory>,
+    /// The name of the record, by the identity that was read last.
+    name: Mutex<Option<Arc<str>>>,
+    pub(super) held: HeldToken,
     is_alone: AtomicBool,
-}
-
-#[derive(Default)]
-struct Memory {
-    /// The name of the record, from the identity that was read last.
-    name: Option<Arc<str>>,
-    /// The token that was handed out last.
-    last: Option<Last>,
-}
-
-#[derive(Clone, Copy)]
-struct Last {
-    id: TokenId,
-    publication: Option<(u64, u64)>,
-    expires_at: Instant,
 }
 
 impl FleetSource {
@@ -80,7 +68,8 @@ impl FleetSource {
             member,
             events,
             limits: Limits { burst, interval },
-            memory: Mutex::default(),
+            name: Mutex::default(),
+            held: HeldToken::default(),
             is_alone: AtomicBool::new(false),
         }
     }
@@ -173,7 +162,8 @@ impl FleetSource {
         self.report_alone(trouble);
         let started = Instant::now();
         let new = self.inner.fetch(request).await?;
-        self.remember(id(new.text()), None, new.expires_at(started));
+        self.held
+            .remember(id(new.text()), None, new.expires_at(started));
         Ok(aged(new, started))
     }
 
@@ -210,7 +200,8 @@ impl FleetSource {
         let remaining = token.lifetime.saturating_sub(age);
         let new = NewToken::new(&token.text, token.lifetime)?;
         let publication = Some((done.record.epoch, token.seq));
-        self.remember(token.id, publication, Instant::now() + remaining);
+        self.held
+            .remember(token.id, publication, Instant::now() + remaining);
         self.emit(FleetEvent::Adopted {
             as_suspect,
             remaining,
@@ -228,54 +219,28 @@ impl FleetSource {
     }
 
     fn caller(&self, request: &TokenRequest) -> Caller {
-        let predecessor = request.predecessor();
-        let held = predecessor.token().map(|token| {
-            let id = id(token.expose());
-            let last = self.memory().last.filter(|last| last.id == id);
-            let left = last.map(|last| last.expires_at.saturating_duration_since(Instant::now()));
-            let is_live = matches!(predecessor, Predecessor::Live(_));
-            Held {
-                id,
-                publication: last.and_then(|last| last.publication),
-                left: is_live.then(|| left.unwrap_or_default()),
-            }
-        });
         Caller {
             me: self.me,
-            held,
-            is_rejected: matches!(predecessor, Predecessor::Rejected(_)),
+            held: self.held.of(request.predecessor()),
+            is_rejected: matches!(request.predecessor(), Predecessor::Rejected(_)),
             limits: self.limits,
         }
-    }
-
-    pub(super) fn remember(
-        &self,
-        id: TokenId,
-        publication: Option<(u64, u64)>,
-        expires_at: Instant,
-    ) {
-        self.memory().last = Some(Last {
-            id,
-            publication,
-            expires_at,
-        });
     }
 
     /// The name of the record. If the identity cannot be read now, that of the last one.
     async fn name(&self) -> Option<Arc<str>> {
         let identity = match self.inner.identity() {
-            Some(identity) => timeout(IDENTITY_TIMEOUT, identity).await.ok()?.ok(),
+            Some(identity) => timeout(IDENTITY_TIMEOUT, identity)
+                .await
+                .ok()
+                .and_then(Result::ok),
             None => self.member.identity.clone(),
         };
-        let mut memory = self.memory();
+        let mut name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(identity) = identity {
-            memory.name = Some(self.member.name(&identity).into());
+            *name = Some(self.member.name(&identity).into());
         }
-        memory.name.clone()
-    }
-
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        name.clone()
     }
 }
 
@@ -292,47 +257,5 @@ impl SharedSource for FleetSource {
 
     fn is_alone(&self) -> bool {
         self.is_alone.load(Ordering::Relaxed)
-    }
-}
-
-pub(super) fn id(text: &str) -> TokenId {
-    let hash = Sha256::digest(text.as_bytes());
-    let mut id = TokenId::default();
-    id.copy_from_slice(&hash[..size_of::<TokenId>()]);
-    id
-}
-
-/// The token with its age now. The cache would count its lifetime from the start of the whole
-/// fetch, with the time in which the store was asked.
-pub(super) fn aged(new: NewToken, started: Instant) -> NewToken {
-    let left = new
-        .expires_at(started)
-        .saturating_duration_since(Instant::now());
-    let age = new.lifetime().saturating_sub(left);
-    new.aged(age)
-}
-
-/// The held token is not the fleet's, so `/refresh` must not be called with it.
-fn without_refresh(request: TokenRequest) -> TokenRequest {
-    match request.predecessor() {
-        Predecessor::Live(token) => {
-            let predecessor = Predecessor::Expired(token.clone());
-            request.replacing(predecessor)
-        }
-        _ => request,
-    }
-}
-
-/// A token of the inner source as a publication, whose number is not known yet.
-pub(super) fn publication(new: &NewToken, left: Duration) -> Publication {
-    Publication {
-        id: id(new.text()),
-        seq: 0,
-        text: new.text().to_owned().into(),
-        lifetime: new.lifetime(),
-        left,
-        since: Duration::ZERO,
-        rejected: None,
-        is_suspect: false,
     }
 }
