@@ -37,6 +37,19 @@ pub mod faults {}
 #[doc = include_str!("fleet.md")]
 pub mod fleet {}
 
+#[cfg(feature = "fleet")]
+#[doc = include_str!("fleet_faults.md")]
+pub mod fleet_faults {}
+
+// In a file of its own: `tests/redis` compiles and runs it.
+#[cfg(feature = "fleet")]
+#[doc = include_str!("fleet_stores.md")]
+///
+/// ```ignore
+#[doc = include_str!("fleet_postgres.rs")]
+/// ```
+pub mod fleet_stores {}
+
 #[doc = include_str!("signals.md")]
 pub mod signals {}
 
