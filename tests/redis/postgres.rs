@@ -34,7 +34,7 @@ impl Postgres {
             let hint = "PostgreSQL is not installed (Debian, Ubuntu: apt-get install postgresql)";
             let is_required = env::var_os("KLAVI_REQUIRE_POSTGRES").is_some();
             assert!(!is_required, "{hint}, and KLAVI_REQUIRE_POSTGRES is set");
-            eprintln!("\n*** SKIPPED: {hint}. This test has shown nothing. ***\n");
+            crate::server::say_skipped(hint);
             return None;
         };
         let folder = Folder::new();
