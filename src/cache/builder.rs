@@ -103,6 +103,7 @@ pub(crate) type Share =
     Box<dyn FnOnce(Shareable) -> Result<Arc<dyn SharedSource>, ConfigError> + Send + Sync>;
 
 /// What a shared source needs.
+#[cfg_attr(not(feature = "fleet"), allow(dead_code))]
 pub(crate) struct Shareable {
     pub(crate) source: Box<dyn TokenSource>,
     pub(crate) events: Arc<Events>,

@@ -144,7 +144,7 @@ impl FleetSource {
             .step(|record, _| record.failed(caller, Some(permit), pause))
             .await
         {
-            Ok(done) => self.adopt_or(done, error),
+            Ok(done) => self.adopt_or(&done, error),
             Err(_) => Err(error),
         }
     }

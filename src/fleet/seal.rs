@@ -99,7 +99,7 @@ pub(super) struct Seal {
 /// What a value of the store is to this process.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Opened {
-    Record(Record),
+    Record(Box<Record>),
     /// Malformed or tampered with: to be replaced.
     Garbage,
     /// Of another format or sealed with another key: never to be replaced, because the processes
@@ -164,7 +164,7 @@ impl Seal {
                 unseal(key, header, rest, name)
             }
         };
-        record.map_or(Opened::Garbage, Opened::Record)
+        record.map_or(Opened::Garbage, |record| Opened::Record(Box::new(record)))
     }
 }
 
@@ -235,7 +235,10 @@ mod tests {
     fn a_sealed_record_opens_with_its_key_and_shows_no_token() {
         let value = closed(&seal(&[1]), "name");
         assert!(!has_secret(&value));
-        assert_eq!(seal(&[1]).open(&value, "name"), Opened::Record(record()));
+        assert_eq!(
+            seal(&[1]).open(&value, "name"),
+            Opened::Record(Box::new(record()))
+        );
         assert!(has_secret(&closed(&seal(&[]), "name")));
     }
 
@@ -243,9 +246,12 @@ mod tests {
     fn keys_rotate_the_first_seals_and_all_open() {
         let old = closed(&seal(&[1]), "name");
         let both = seal(&[2, 1]);
-        assert_eq!(both.open(&old, "name"), Opened::Record(record()));
+        assert_eq!(both.open(&old, "name"), Opened::Record(Box::new(record())));
         let new = closed(&both, "name");
-        assert_eq!(seal(&[2]).open(&new, "name"), Opened::Record(record()));
+        assert_eq!(
+            seal(&[2]).open(&new, "name"),
+            Opened::Record(Box::new(record()))
+        );
         assert!(matches!(seal(&[1]).open(&new, "name"), Opened::Foreign(_)));
     }
 

@@ -136,7 +136,7 @@ impl FleetSource {
             .step(|record, _| record.failed(caller, None, None))
             .await
         {
-            Ok(done) => self.adopt_or(done, Error::timeout()),
+            Ok(done) => self.adopt_or(&done, Error::timeout()),
             Err(_) => Err(Error::timeout()),
         }
     }
@@ -180,11 +180,11 @@ impl FleetSource {
     /// Uses the token of the record if it can be adopted, or fails with `error`.
     pub(super) fn adopt_or(
         &self,
-        done: Done<Option<bool>>,
+        done: &Done<Option<bool>>,
         error: Error,
     ) -> Result<NewToken, Error> {
         match done.outcome {
-            Some(as_suspect) => self.adopt(&done, as_suspect),
+            Some(as_suspect) => self.adopt(done, as_suspect),
             None => Err(error),
         }
     }

@@ -77,6 +77,7 @@ pub struct TokenRequest {
     predecessor: Predecessor,
     failures: u32,
     last_error: Option<Error>,
+    #[cfg_attr(not(feature = "fleet"), allow(dead_code))]
     deadline: Option<Instant>,
 }
 

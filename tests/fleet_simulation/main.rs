@@ -4,6 +4,7 @@
 //! `KLAVI_FLEET_SEEDS=1000` runs more seeds, `KLAVI_FLEET_SEEDS=56..56` one, and `KLAVI_FLEET_LOG=1`
 //! prints every event.
 #![cfg(feature = "fleet")]
+#![allow(clippy::print_stdout, reason = "what was simulated, and the events")]
 
 mod chance;
 mod check;

@@ -120,7 +120,11 @@ fn moves(model: &Model, mut found: impl FnMut(Model, Checked)) {
         // ## With a fault of this process
         match process.phase {
             Phase::Served if process.status == Status::Good => {
-                try_move(&mut |next| take(&mut next.faults.spurious).then(|| Ok(next.reject(at))));
+                try_move(&mut |next| {
+                    take(&mut next.faults.spurious)
+                        .then(|| next.reject(at))
+                        .map(Ok)
+                });
                 try_move(&mut |next| {
                     take(&mut next.faults.refreshes).then(|| {
                         next.processes[at].phase = Phase::Asking;
@@ -164,7 +168,11 @@ fn moves(model: &Model, mut found: impl FnMut(Model, Checked)) {
             }),
             _ => {}
         }
-        try_move(&mut |next| take(&mut next.faults.crashes).then(|| Ok(next.crash(at))));
+        try_move(&mut |next| {
+            take(&mut next.faults.crashes)
+                .then(|| next.crash(at))
+                .map(Ok)
+        });
     }
     // ## Of the store and of the issuer
     let record = model.record();
@@ -196,8 +204,16 @@ fn moves(model: &Model, mut found: impl FnMut(Model, Checked)) {
             done()
         });
     }
-    try_move(&mut |next| take(&mut next.faults.data_losses).then(|| Ok(next.lose_data())));
-    try_move(&mut |next| take(&mut next.faults.revocations).then(|| Ok(next.revoke())));
+    try_move(&mut |next| {
+        take(&mut next.faults.data_losses)
+            .then(|| next.lose_data())
+            .map(Ok)
+    });
+    try_move(&mut |next| {
+        take(&mut next.faults.revocations)
+            .then(|| next.revoke())
+            .map(Ok)
+    });
 }
 
 fn fingerprint(model: &Model) -> u64 {
@@ -283,6 +299,10 @@ fn sizes() -> (usize, u8) {
 }
 
 #[test]
+#[allow(
+    clippy::print_stdout,
+    reason = "the number of states, with `--nocapture`"
+)]
 fn every_order_of_steps_keeps_the_invariants() {
     let ((faults, processes), mut states) = (sizes(), 0);
     for world in WORLDS {
