@@ -4,12 +4,12 @@ use std::{
     fmt::Write,
     io::{IsTerminal, stdout},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use http::StatusCode;
 use klavi_auth::sandbox::{Endpoint, Recorded, Sandbox};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::worker::PROCESS;
 

@@ -3,9 +3,15 @@
 //! Each test starts its own server on a free loopback port. Without redis-server on the machine the
 //! tests say so and show nothing, or fail if `KLAVI_REQUIRE_REDIS` is set.
 #![cfg(all(feature = "redis", feature = "sandbox"))]
+#![allow(clippy::disallowed_types, reason = "the processes live in real time")]
+#![allow(
+    clippy::print_stdout,
+    reason = "lines for the parent, and what was counted"
+)]
 
 mod faults;
 mod faults_under_load;
+mod figures;
 mod fleet;
 mod postgres;
 mod processes;
