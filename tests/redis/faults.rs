@@ -259,12 +259,12 @@ async fn row(
     println!("{}: {seen:?}, {calls} calls; {after:?}", fault.name);
     assert_eq!(after.lost(), 0, "{}: {after:?}", fault.name);
     vec![
-        same(seen.ok),
-        same(seen.unauthorized),
-        same(seen.failed),
-        same(calls),
-        same(token_calls(&world.klavi) - before),
-        measured(format!("{} ms", seen.slowest.as_millis())),
+        same(&seen.ok),
+        same(&seen.unauthorized),
+        same(&seen.failed),
+        same(&calls),
+        same(&(token_calls(&world.klavi) - before)),
+        measured(&format!("{} ms", seen.slowest.as_millis())),
     ]
 }
 

@@ -107,12 +107,12 @@ async fn row(
         }
     }
     vec![
-        measured(seen.ok),
-        measured(seen.unauthorized),
-        same(seen.failed),
-        measured(calls),
-        measured(rejected_afterwards),
-        measured(format!("{} ms", seen.slowest.as_millis())),
+        measured(&seen.ok),
+        measured(&seen.unauthorized),
+        same(&seen.failed),
+        measured(&calls),
+        measured(&rejected_afterwards),
+        measured(&format!("{} ms", seen.slowest.as_millis())),
     ]
 }
 

@@ -12,11 +12,11 @@ pub(crate) enum Cell {
     Measured(String),
 }
 
-pub(crate) fn same(value: impl ToString) -> Cell {
+pub(crate) fn same(value: &impl ToString) -> Cell {
     Cell::Same(value.to_string())
 }
 
-pub(crate) fn measured(value: impl ToString) -> Cell {
+pub(crate) fn measured(value: &impl ToString) -> Cell {
     Cell::Measured(value.to_string())
 }
 
