@@ -103,6 +103,24 @@ fn skipped() -> Request<Body> {
     request
 }
 
+#[cfg(feature = "fleet")]
+#[tokio::test]
+async fn a_fleet_costs_the_fresh_path_nothing() {
+    use klavi_auth::{Fleet, Identity, MemoryStore};
+
+    let fleet = Fleet::new(MemoryStore::new()).identity(Identity::new("test"));
+    let cache = TokenCache::builder(ScriptedSource::tokens()).fleet(fleet);
+    let layer = KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Monitor),
+        cache.build().unwrap(),
+    );
+    layer.cache().warm_up().await.unwrap();
+    let cloning = &mut layer.layer(tower::service_fn(respond));
+    let once = &mut layer.clone().send_once().layer(tower::service_fn(respond));
+    assert_eq!(allocations(once, || request(7)), 0);
+    assert_eq!(allocations(cloning, || request(7)), 1);
+}
+
 #[tokio::test]
 async fn a_clone_for_every_request_allocates_no_more_than_one_for_all() {
     let layer = KlaviAuthLayer::new(
