@@ -10,7 +10,7 @@ use futures_util::task::noop_waker_ref;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::Full;
 use klavi_auth::{BoxError, KlaviApi, KlaviAuthLayer, Product, SkipAuth, TokenCache};
-use support::{ScriptedSource, api::Body};
+use support::{ManualSource, ScriptedSource, api::Body, poll_once, token};
 use tower::{Layer, Service, ServiceExt};
 
 const NAMES: [HeaderName; 7] = [
@@ -198,4 +198,17 @@ async fn handing_out_a_token_allocates_nothing() {
     let count =
         measure(|| assert!(matches!(pin!(cache.get()).poll(cx), Poll::Ready(Ok(_))))).count_total;
     assert_eq!(count, 0);
+}
+
+#[tokio::test]
+async fn callers_that_come_and_go_take_the_place_of_others() {
+    let source = ManualSource::default();
+    let cache = TokenCache::new(source.clone());
+    let come_and_go = || drop(poll_once(&mut pin!(cache.get())));
+    // The first ones start the flight, and make room for its wakers.
+    (0..2).for_each(|_| come_and_go());
+    let cost = measure(|| (0..1_000).for_each(|_| come_and_go()));
+    assert_eq!(cost.bytes_current, 0);
+    source.respond(token("t1")).await;
+    assert_eq!(cache.get().await.unwrap().expose(), "t1");
 }

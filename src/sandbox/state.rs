@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode, header::AUTHORIZATION, request::Parts};
 
 use super::{
     Counts, Endpoint, Fault,
-    record::{Log, Recorded},
+    record::{Log, RecordedRequest},
     route::Route,
     tokens::{Owner, Tokens},
 };
@@ -32,7 +32,7 @@ impl Server {
 
 pub(super) struct State {
     pub(super) tokens: Tokens,
-    pub(super) refresh_kills_old: bool,
+    pub(super) refresh_revokes_old: bool,
     /// The JSON of `expireIn`, if it is not the true value.
     pub(super) expire_in: Option<String>,
     pub(super) counts: Counts,
@@ -85,7 +85,7 @@ impl State {
     pub(super) fn new() -> Self {
         Self {
             tokens: Tokens::new(),
-            refresh_kills_old: false,
+            refresh_revokes_old: false,
             expire_in: None,
             counts: Counts::default(),
             log: Log::default(),
@@ -130,7 +130,7 @@ impl State {
                 (controls.next_fault(), controls.latency)
             }
         };
-        let number = self.log.push(Recorded::new(parts, endpoint, number));
+        let number = self.log.push(RecordedRequest::new(parts, endpoint, number));
         Received {
             number,
             route,
@@ -168,7 +168,7 @@ impl State {
             access_key,
             product,
         } = self.tokens.owner(old)?.clone();
-        if self.refresh_kills_old {
+        if self.refresh_revokes_old {
             self.tokens.revoke(old);
         }
         Some(self.issue(access_key, product))
