@@ -58,8 +58,8 @@ fn main() {
                     &mut bare,
                     &(|| runtime.block_on(notify(callers))) as &dyn Fn() -> f64,
                 ),
-                (&mut ours, &|| runtime.block_on(cache(callers))),
-                (&mut requests, &|| runtime.block_on(layer(callers))),
+                (&mut ours, &|| runtime.block_on(token_herd(callers))),
+                (&mut requests, &|| runtime.block_on(request_herd(callers))),
             ];
             if round % 2 == 1 {
                 measured.reverse();
@@ -117,7 +117,7 @@ fn gated() -> (TokenCache, Arc<Notify>, Arc<AtomicUsize>) {
 }
 
 /// Seconds from the end of one fetch until the last caller has its token.
-async fn cache(callers: usize) -> f64 {
+async fn token_herd(callers: usize) -> f64 {
     let (cache, gate, fetches) = gated();
     let release = herd(
         callers,
@@ -135,7 +135,7 @@ async fn cache(callers: usize) -> f64 {
 }
 
 /// The same for requests, each sent by a clone of the service.
-async fn layer(callers: usize) -> f64 {
+async fn request_herd(callers: usize) -> f64 {
     let (cache, gate, fetches) = gated();
     let service = service(cache);
     let release = herd(

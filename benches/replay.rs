@@ -70,7 +70,7 @@ fn report(
     let inner = || reader.clone();
     let body = &Frames(frames.iter());
     let constant = AddAuthorizationLayer::bearer(&"x".repeat(TOKEN)).layer(inner());
-    let once = layer(runtime).send_once().layer(inner());
+    let once = warm_layer(runtime).send_once().layer(inner());
     let variants = [
         variant("not recorded: AddAuthorization", constant, body),
         variant("not recorded: klavi-auth, send once", once, body),
@@ -143,7 +143,7 @@ fn check(frames: &'static [Bytes], runtime: &Runtime) {
     );
 }
 
-fn layer(runtime: &Runtime) -> KlaviAuthLayer {
+fn warm_layer(runtime: &Runtime) -> KlaviAuthLayer {
     let cache = cache(TOKEN);
     runtime.block_on(cache.warm_up()).expect("a token");
     KlaviAuthLayer::new(&KlaviApi::production(Product::Monitor), cache)
@@ -154,7 +154,7 @@ fn recording<S: Clone>(
     inner: S,
     runtime: &Runtime,
 ) -> KlaviAuth<S, RecordBody<Boxed>> {
-    layer(runtime)
+    warm_layer(runtime)
         .replay_with(Boxed::new)
         .replay_limit(limit)
         .layer(inner)

@@ -4,7 +4,7 @@
 //! cargo run --example axum_state --features sandbox
 //! ```
 //!
-//! Offline: the example starts a look-alike of Klavi and the application, and calls the latter.
+//! Offline: the example starts a simulated Klavi and the application, and calls the latter.
 #![allow(clippy::print_stdout, reason = "it tells its story on the terminal")]
 
 use std::sync::Arc;

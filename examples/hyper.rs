@@ -5,7 +5,7 @@
 //! cargo run --example hyper --features sandbox
 //! ```
 //!
-//! Offline, against a look-alike of Klavi in this process.
+//! Offline, against a simulated Klavi in this process.
 #![allow(clippy::print_stdout, reason = "it tells its story on the terminal")]
 
 use std::{convert::Infallible, future::ready};

@@ -5,7 +5,7 @@
 //! cargo run --example oauth2 --features sandbox
 //! ```
 //!
-//! Offline, against a look-alike of Klavi in this process.
+//! Offline, against a simulated Klavi in this process.
 #![allow(clippy::print_stdout, reason = "it tells its story on the terminal")]
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use tower::{Layer, ServiceExt};
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let server = Sandbox::builder()
-        .key("my-client", "my-secret")
+        .customer("my-client", "my-secret")
         .start()
         .await?;
     let url = |path: &str| format!("{}{path}", server.base_url());

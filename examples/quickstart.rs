@@ -4,7 +4,7 @@
 //! cargo run --example quickstart --features sandbox
 //! ```
 //!
-//! Offline, against a look-alike of Klavi in this process, with tokens that live 4 seconds.
+//! Offline, against a simulated Klavi in this process, with tokens that live 4 seconds.
 //!
 //! Set `KLAVI_ACCESS_KEY` and `KLAVI_SECRET_KEY` to call Klavi's sandbox instead, or another
 //! environment with `KLAVI_ENV` or `KLAVI_API_URL`. Set `RUST_LOG=klavi_auth=debug` to see the
@@ -71,7 +71,7 @@ fn http_client() -> HttpClient {
 async fn against_the_sandbox() -> Result<(), BoxError> {
     let sandbox = Sandbox::builder().token_lifetime(LIFETIME).start().await?;
     println!(
-        "A look-alike of Klavi listens on {}. Its tokens live {LIFETIME:?}.\n",
+        "A simulated Klavi listens on {}. Its tokens live {LIFETIME:?}.\n",
         sandbox.base_url()
     );
 

@@ -4,7 +4,7 @@
 //! cargo run --example reqwest --features reqwest,sandbox
 //! ```
 //!
-//! Offline, against a look-alike of Klavi in this process.
+//! Offline, against a simulated Klavi in this process.
 #![allow(clippy::print_stdout, reason = "it tells its story on the terminal")]
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use tower::Layer;
 async fn main() -> Result<(), BoxError> {
     let sandbox = Sandbox::start().await?;
     let url = |path: &str| format!("{}/monitor/v1/{path}", sandbox.base_url());
-    println!("A look-alike of Klavi listens on {}\n", sandbox.base_url());
+    println!("A simulated Klavi listens on {}\n", sandbox.base_url());
 
     // Without `.transport(…)` the token calls go over a reqwest client of the layer's own.
     // `replay_with` is for streams. Without it they are sent once, and the rest works the same.

@@ -4,7 +4,7 @@
 //! cargo run --example reqwest_middleware --features reqwest-middleware,sandbox
 //! ```
 //!
-//! Offline, against a look-alike of Klavi in this process.
+//! Offline, against a simulated Klavi in this process.
 #![allow(clippy::print_stdout, reason = "it tells its story on the terminal")]
 
 use std::time::Duration;
@@ -22,7 +22,7 @@ use tower::{Service, ServiceBuilder};
 async fn main() -> Result<(), BoxError> {
     let sandbox = Sandbox::start().await?;
     let url = format!("{}/monitor/v1/monitors", sandbox.base_url());
-    println!("A look-alike of Klavi listens on {}\n", sandbox.base_url());
+    println!("A simulated Klavi listens on {}\n", sandbox.base_url());
 
     let auth =
         KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials()).build()?;

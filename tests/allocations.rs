@@ -10,7 +10,7 @@ use futures_util::task::noop_waker_ref;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::Full;
 use klavi_auth::{BoxError, KlaviApi, KlaviAuthLayer, Product, SkipAuth, TokenCache};
-use support::{ScriptedSource, api::Body};
+use support::{ManualSource, ScriptedSource, api::Body, poll_once, token};
 use tower::{Layer, Service, ServiceExt};
 
 const NAMES: [HeaderName; 7] = [
@@ -103,6 +103,24 @@ fn skipped() -> Request<Body> {
     request
 }
 
+#[cfg(feature = "fleet")]
+#[tokio::test]
+async fn a_fleet_costs_the_fresh_path_nothing() {
+    use klavi_auth::{Fleet, Identity, MemoryStore};
+
+    let fleet = Fleet::new(MemoryStore::new()).identity(Identity::new("test"));
+    let cache = TokenCache::builder(ScriptedSource::tokens()).fleet(fleet);
+    let layer = KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Monitor),
+        cache.build().unwrap(),
+    );
+    layer.cache().warm_up().await.unwrap();
+    let cloning = &mut layer.layer(tower::service_fn(respond));
+    let once = &mut layer.clone().send_once().layer(tower::service_fn(respond));
+    assert_eq!(allocations(once, || request(7)), 0);
+    assert_eq!(allocations(cloning, || request(7)), 1);
+}
+
 #[tokio::test]
 async fn a_clone_for_every_request_allocates_no_more_than_one_for_all() {
     let layer = KlaviAuthLayer::new(
@@ -180,6 +198,19 @@ async fn handing_out_a_token_allocates_nothing() {
     let count =
         measure(|| assert!(matches!(pin!(cache.get()).poll(cx), Poll::Ready(Ok(_))))).count_total;
     assert_eq!(count, 0);
+}
+
+#[tokio::test]
+async fn callers_that_come_and_go_take_the_place_of_others() {
+    let source = ManualSource::default();
+    let cache = TokenCache::new(source.clone());
+    let come_and_go = || drop(poll_once(&mut pin!(cache.get())));
+    // The first ones start the flight, and make room for its wakers.
+    (0..2).for_each(|_| come_and_go());
+    let cost = measure(|| (0..1_000).for_each(|_| come_and_go()));
+    assert_eq!(cost.bytes_current, 0);
+    source.respond(token("t1")).await;
+    assert_eq!(cache.get().await.unwrap().expose(), "t1");
 }
 
 /// With a fleet, the store is asked for the first token and by no request with a fresh one.

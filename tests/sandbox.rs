@@ -15,7 +15,7 @@ use hyper_util::{
 };
 use klavi_auth::{
     Product,
-    sandbox::{Counts, Endpoint, Fault, Recorded, Sandbox},
+    sandbox::{Counts, Endpoint, Fault, RecordedRequest, Sandbox},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -101,8 +101,8 @@ struct SandboxClient {
 impl SandboxClient {
     async fn new() -> Self {
         let builder = Sandbox::builder()
-            .key(KEYS.0, KEYS.1)
-            .key(OTHER_KEYS.0, OTHER_KEYS.1);
+            .customer(KEYS.0, KEYS.1)
+            .customer(OTHER_KEYS.0, OTHER_KEYS.1);
         Self {
             sandbox: builder.start().await.unwrap(),
             http: http1(),
@@ -338,7 +338,7 @@ async fn refresh_issues_a_new_token_and_keeps_the_old_one() {
 #[tokio::test]
 async fn refresh_revokes_the_old_token_if_configured() {
     let client = SandboxClient::new().await;
-    client.sandbox.set_refresh_kills_old(true);
+    client.sandbox.set_refresh_revokes_old(true);
     let old = client.token(KEYS, "monitor").await;
     let (_, answer) = client.get("/monitor/v1/refresh", &old).await;
     let new = answer["accessToken"].as_str().unwrap();
@@ -357,7 +357,7 @@ async fn refresh_revokes_the_old_token_if_configured() {
     assert_eq!(client.sandbox.live_tokens(), 1);
 
     let sandbox = Sandbox::builder()
-        .refresh_kills_old(true)
+        .refresh_revokes_old(true)
         .start()
         .await
         .unwrap();
@@ -380,7 +380,7 @@ async fn refresh_revokes_the_old_token_if_configured() {
 async fn a_new_token_revokes_those_of_its_owner_if_configured() {
     let sandbox = Sandbox::builder()
         .key(KEYS.0, KEYS.1)
-        .new_token_kills_old(true);
+        .new_token_revokes_old(true);
     let client = SandboxClient {
         sandbox: sandbox.start().await.unwrap(),
         http: http1(),
@@ -403,7 +403,7 @@ async fn a_new_token_revokes_those_of_its_owner_if_configured() {
         client.get("/data/v1/echo", &foreign).await.0,
         StatusCode::OK
     );
-    client.sandbox.set_new_token_kills_old(false);
+    client.sandbox.set_new_token_revokes_old(false);
     client.token(KEYS, "monitor").await;
     assert_eq!(client.sandbox.live_tokens(), 3);
 }
@@ -493,7 +493,11 @@ async fn token_for(
 #[tokio::test]
 async fn token_exchanges_client_credentials_for_a_token() {
     let client = SandboxClient {
-        sandbox: Sandbox::builder().key("a b", "s/t").start().await.unwrap(),
+        sandbox: Sandbox::builder()
+            .customer("a b", "s/t")
+            .start()
+            .await
+            .unwrap(),
         http: http1(),
     };
     let basic = [("authorization", "Basic YStiOnMlMkZ0")];
@@ -539,7 +543,7 @@ async fn token_exchanges_client_credentials_for_a_token() {
 #[tokio::test]
 async fn token_errors_are_those_of_the_rfc() {
     let client = SandboxClient {
-        sandbox: Sandbox::builder().key("a", "b").start().await.unwrap(),
+        sandbox: Sandbox::builder().customer("a", "b").start().await.unwrap(),
         http: http1(),
     };
     let basic = [("authorization", "Basic YTpi")];
@@ -954,7 +958,7 @@ async fn never_takes_the_body_in_and_gives_nothing_back() {
         };
         client
             .sandbox
-            .fail_next(Endpoint::Resource, 1, Fault::never());
+            .fail_next(Endpoint::Resource, 1, Fault::hang());
         let (tx, body) = channel();
         let mut request = Box::pin(client.send(Method::POST, "/monitor/v1/echo", &[], body));
         tx.send("some").unwrap();
@@ -1025,7 +1029,7 @@ async fn the_log_has_what_came_and_prints_no_secret() {
         .await;
     client.get("/monitor/v1/refresh", "not-ours").await;
     let log = client.sandbox.log();
-    let seen = |entry: &Recorded| {
+    let seen = |entry: &RecordedRequest| {
         let path = entry.path().to_owned();
         (
             entry.method().clone(),
@@ -1092,7 +1096,7 @@ async fn the_log_has_what_came_and_prints_no_secret() {
     );
 }
 
-fn bearers(entry: &Recorded) -> Vec<String> {
+fn bearers(entry: &RecordedRequest) -> Vec<String> {
     let headers: &HeaderMap = entry.headers();
     headers
         .get_all(AUTHORIZATION)
@@ -1151,7 +1155,7 @@ async fn dropped_it_leaves_nothing_behind() {
     );
     let token = sandbox.issue_token(&Product::Monitor);
     sandbox.set_latency(Endpoint::Auth, Duration::from_secs(600));
-    sandbox.fail_next(Endpoint::Refresh, 1, Fault::never());
+    sandbox.fail_next(Endpoint::Refresh, 1, Fault::hang());
     sandbox.fail_next(Endpoint::Auth, 1, Fault::status(StatusCode::BAD_GATEWAY));
     let mut open = Vec::new();
     for request in [
@@ -1216,7 +1220,7 @@ fn handles_can_be_shared() {
     fn check<T: Clone + Send + Sync + 'static + std::fmt::Debug>() {}
     check::<Sandbox>();
     check::<Fault>();
-    check::<Recorded>();
+    check::<RecordedRequest>();
     fn send<T: Send>(_: T) {}
     send(Sandbox::start());
 }

@@ -48,7 +48,7 @@ async fn main() -> Result<(), BoxError> {
     let klavi = Sandbox::builder()
         .key(ACCESS_KEY, SECRET_KEY)
         .token_lifetime(LIFETIME)
-        .new_token_kills_old(true)
+        .new_token_revokes_old(true)
         .start()
         .await?;
     match Redis::start() {

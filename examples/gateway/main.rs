@@ -6,7 +6,7 @@
 //! curl -i http://127.0.0.1:8484/monitor/v1/monitors
 //! ```
 //!
-//! Offline, in front of a look-alike of Klavi in this process.
+//! Offline, in front of a simulated Klavi in this process.
 //!
 //! Set `KLAVI_ACCESS_KEY` and `KLAVI_SECRET_KEY` for Klavi's sandbox, and `KLAVI_ENV` or
 //! `KLAVI_API_URL` for another environment. `KLAVI_PRODUCT` (default: `monitor`) is the product of

@@ -71,7 +71,7 @@ impl Backoff {
     /// The pause after this many consecutive failures, for a `draw` from 0 to 1.
     fn pause(&self, failures: u32, draw: f64, longest: Duration) -> Duration {
         let cap = doubled(self.first, failures).min(self.longest).min(longest);
-        cap.mul_f64(draw.clamp(0.0, 1.0))
+        cap.mul_f64(draw)
     }
 }
 

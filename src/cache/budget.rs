@@ -139,7 +139,7 @@ impl Bucket {
     ///
     /// The bucket is empty.
     pub(crate) fn withdraw(&mut self, now: Instant, draw: f64) -> Result<(), OverBudget> {
-        let interval = self.interval.mul_f64(0.9 + 0.1 * draw.clamp(0.0, 1.0));
+        let interval = self.interval.mul_f64(0.9 + 0.1 * draw);
         let interval = interval.max(NANOSECOND);
         self.refill(now, interval);
         if self.left > 0 {

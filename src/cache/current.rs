@@ -65,8 +65,8 @@ impl ValidToken {
 }
 
 impl Current {
-    /// The token that replaces `previous`. It gets the generation `next`, or keeps the previous
-    /// one if the same token was extended.
+    /// The token that replaces `previous`. It gets the next generation, or keeps the previous one if
+    /// the same token was extended.
     ///
     /// # Errors
     ///
@@ -75,7 +75,6 @@ impl Current {
         previous: Option<&Self>,
         new: NewToken,
         schedule: Schedule,
-        next: u64,
         now: Instant,
     ) -> Result<Self, Error> {
         if schedule.freshness(now) == Freshness::Expired {
@@ -83,9 +82,10 @@ impl Current {
                 "the new access token has already expired",
             ));
         }
-        let generation = match previous.filter(|previous| previous.is_live(now)) {
-            Some(live) => live.generation_of(&new, &schedule, next)?,
-            None => next,
+        let generation = match previous {
+            Some(live) if live.is_live(now) => live.next_generation(&new, &schedule)?,
+            Some(previous) => previous.token.generation() + 1,
+            None => 1,
         };
         let status = match new.is_suspect() {
             true => Status::Suspect,
@@ -98,7 +98,7 @@ impl Current {
         })
     }
 
-    fn generation_of(&self, new: &NewToken, schedule: &Schedule, next: u64) -> Result<u64, Error> {
+    fn next_generation(&self, new: &NewToken, schedule: &Schedule) -> Result<u64, Error> {
         let expires_at = self.schedule.expires_at;
         if schedule.expires_at < expires_at {
             return Err(Error::invalid_response(
@@ -106,7 +106,7 @@ impl Current {
             ));
         }
         if !self.has_same_string(new) {
-            return Ok(next);
+            return Ok(self.token.generation() + 1);
         }
         if schedule.expires_at - expires_at < new.lifetime() / EXTENSION {
             return Err(Error::invalid_response(

@@ -74,7 +74,7 @@ impl State {
         let deadline = flight.launch.deadline;
         let failures = self.failures(now);
         let request = TokenRequest::new(self.predecessor(now))
-            .after(failures.count, failures.last_error().cloned())
+            .with_failures(failures.count, failures.last_error().cloned())
             .until(deadline);
         Some((request, awaited_until))
     }
@@ -143,8 +143,7 @@ impl State {
         let (lifetime, endpoint) = (new.lifetime(), new.endpoint());
         let expires_at = new.expires_at(flight.attempt_started);
         let schedule = self.config.policy.schedule(now, lifetime, expires_at, draw);
-        let (previous, next) = (self.current.as_ref(), self.last_generation + 1);
-        let current = Current::replacing(previous, new, schedule, next, now)?;
+        let current = Current::replacing(self.current.as_ref(), new, schedule, now)?;
         let refreshed = self.is_live(now);
         let fetched = FetchedToken {
             generation: current.token.generation(),
@@ -155,7 +154,6 @@ impl State {
             latency: now.saturating_duration_since(flight.launch.started),
             recovered: self.backoffs.refresh.count + self.backoffs.fetch.count > 0,
         };
-        self.last_generation = self.last_generation.max(fetched.generation);
         self.epoch += 1;
         let is_suspect = current.status == Status::Suspect;
         // ## any => (Good | Suspect)

@@ -47,7 +47,6 @@ pub(super) struct Config {
 pub(super) struct State {
     pub(super) config: Config,
     pub(super) current: Option<Current>,
-    pub(super) last_generation: u64,
     /// Counts the changes of `current`, so that a copy can tell whether it is still current.
     pub(super) epoch: u64,
     pub(super) flight: Option<FlightEntry>,
@@ -82,7 +81,6 @@ impl State {
         Self {
             config,
             current: None,
-            last_generation: 0,
             epoch: 0,
             flight: None,
             last_flight: 0,
@@ -173,12 +171,11 @@ impl State {
     }
 
     /// Until when callers that have a live token wait for its successor. After that they send the
-    /// live token, before it expires. `None` if the flight times out earlier.
+    /// live token, before it expires. `None` if no token is live.
     pub(super) fn awaited_until(&self, now: Instant) -> Option<Instant> {
         let live = self.current.as_ref().filter(|_| self.is_live(now))?;
         let left = live.schedule.expires_at - now.max(live.schedule.expiring_at);
-        let until = live.schedule.expires_at - left / 8;
-        Some(until).filter(|&until| until < now + self.config.flight_timeout)
+        Some(live.schedule.expires_at - left / 8)
     }
 
     /// The mode of the next fetch. A suspect is replaced in the foreground mode: no caller waits,

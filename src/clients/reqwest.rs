@@ -8,10 +8,7 @@ use http::{Extensions, HeaderMap, StatusCode, Uri};
 use crate::{
     error::BoxError,
     origin::Target,
-    replay::{
-        CloneBody, Replay,
-        record::{BodyBackup, RecordBody},
-    },
+    replay::{CloneBody, Replay, body::ReplayBody, record::RecordBody},
     request::{
         http_traits::{HttpRequest, HttpResponse, IntoRequest, sealed::Sealed},
         options::RequestOptions,
@@ -20,7 +17,7 @@ use crate::{
 };
 
 /// Calls `f` with the extensions of a request. reqwest shows them only in an [`http::Request`], so
-/// this converts the request there and back. An error destroys the request.
+/// this converts the request there and back. The request is lost on an error.
 fn with_extensions<T>(
     request: &mut Request,
     f: impl FnOnce(&mut Extensions) -> T,
@@ -66,6 +63,7 @@ impl IntoRequest for Request {
     type Request = Self;
 
     fn into_request(mut self, extensions: Extensions) -> Result<Self, BoxError> {
+        // The conversion copies the head, and most calls add no extension.
         if !extensions.is_empty() {
             with_extensions(&mut self, |own| own.extend(extensions))?;
         }
@@ -114,10 +112,6 @@ impl Replay<Request> for CloneBody {
         request.try_clone()
     }
 
-    fn is_complete(&self, _: &Request) -> bool {
-        true
-    }
-
     fn restore(&self, backup: Request) -> Option<Request> {
         Some(backup)
     }
@@ -126,7 +120,7 @@ impl Replay<Request> for CloneBody {
 /// The backup of a request: its body was cloned with it, or is recorded.
 pub struct RequestBackup {
     request: Request,
-    body: Option<BodyBackup<Body>>,
+    body: Option<ReplayBody<Body>>,
 }
 
 #[diagnostic::do_not_recommend]
@@ -144,6 +138,7 @@ impl Replay<Request> for RecordBody<Body> {
         let mut body = request.body_mut().take()?;
         let head = request.try_clone();
         let backup = self.back_up_body(&mut body);
+        // Without a backup too, since the first attempt needs it.
         *request.body_mut() = Some(body);
         Some(RequestBackup {
             request: head?,
@@ -152,7 +147,7 @@ impl Replay<Request> for RecordBody<Body> {
     }
 
     fn is_complete(&self, backup: &RequestBackup) -> bool {
-        backup.body.as_ref().is_none_or(BodyBackup::is_complete)
+        backup.body.as_ref().is_none_or(ReplayBody::is_complete)
     }
 
     fn restore(&self, backup: RequestBackup) -> Option<Request> {

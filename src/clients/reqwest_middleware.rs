@@ -36,8 +36,8 @@ use crate::{
 /// # let _ = open;
 /// ```
 ///
-/// Add a middleware that retries before this one ("outside"), so that each try gets the current
-/// token. Either order works: the token is shared, so a retry costs no token call.
+/// Add a middleware that retries before this one ("outside"): each try then gets the current token.
+/// Added after this one, its tries repeat the same token. Neither order costs token calls.
 #[derive(Clone, Debug)]
 pub struct KlaviAuthMiddleware<R = CloneBody> {
     layer: KlaviAuthLayer<R>,
@@ -65,6 +65,7 @@ where
     ) -> Result<Response> {
         let layer = &self.layer;
         let own = read_options(&mut request)?;
+        // An extension of this call wins over one that the `http::Request` brought along.
         let options = RequestOptions::of(extensions).or(own);
         let (settings, url) = (layer.settings(), request.url());
         let (scope, destination) = (&settings.options.scope, destination(url));
@@ -79,6 +80,7 @@ where
         let token = cache.get().await.map_err(Error::middleware)?;
         let mut attempt = attempt::first(&mut request, token, options.no_resend, layer)
             .map_err(Error::middleware)?;
+        // Not the future of the layer: `Next` is no service, and its future is boxed anyway.
         loop {
             let response = next.clone().run(request, extensions).await?;
             if !is_rejection(&response, layer, own_cache) {

@@ -37,6 +37,7 @@ pub(crate) fn is_connect(link: &(dyn StdError + 'static)) -> bool {
     if let Some(masked) = link.downcast_ref::<Masked>() {
         return masked.is_connect;
     }
+    // `ConnectionReset` is not among them: it may come after the request was sent.
     let is_connect = matches!(
         io_kind(link),
         Some(

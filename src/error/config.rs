@@ -70,7 +70,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// The same error as that of the value of an environment variable.
+    /// Attributes the error to an environment variable.
     pub(crate) fn of_env(self, name: &'static str) -> Self {
         Self::InvalidEnv(name, self.to_string().into())
     }
@@ -106,6 +106,7 @@ impl ConfigError {
 impl fmt::Debug for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_tuple(self.variant());
+        // A `main` that returns the error prints `Debug`, so the advice must be in it.
         out.field(&format_args!("{self}"));
         if let Self::Transport(cause) = self {
             out.field(cause);
@@ -188,6 +189,7 @@ impl TransportError {
     }
 }
 
+// Causes cannot be compared, but tests compare configuration errors.
 impl PartialEq for TransportError {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -26,8 +26,7 @@ impl Error {
         Self::new(Kind::Source, Recovery::Permanent).with_source(cause)
     }
 
-    /// Holds back the next call of the source for at least `wait`. Values above five minutes count
-    /// as five minutes.
+    /// Delays the next call of the source by at least `wait`, which is capped at five minutes.
     #[must_use]
     pub fn with_retry_after(self, wait: Duration) -> Self {
         self.rebuild(|inner| inner.retry_after = Some(wait))
@@ -64,11 +63,13 @@ impl Error {
     }
 
     pub(crate) fn interrupted(message: &'static str) -> Self {
+        // The endpoint is not at fault, so a pause would gain nothing.
         Self::new(Kind::Interrupted(message), Recovery::Immediate)
     }
 
     /// The fetch was lost with its runtime.
     pub(crate) fn lost(message: &'static str) -> Self {
+        // A program with a runtime for each call would otherwise fetch with each call.
         Self::new(Kind::Interrupted(message), Recovery::BackOff)
     }
 
@@ -95,8 +96,8 @@ impl Error {
         Self::new(Kind::TooManyHeaders, Recovery::Permanent)
     }
 
-    pub(crate) fn customer_missing() -> Self {
-        Self::new(Kind::CustomerMissing, Recovery::Permanent)
+    pub(crate) fn cache_missing() -> Self {
+        Self::new(Kind::CacheMissing, Recovery::Permanent)
     }
 
     pub(crate) fn with_source(self, source: impl Into<BoxError>) -> Self {
@@ -128,6 +129,7 @@ impl Error {
 
     /// Changes this error and none of its clones.
     pub(super) fn rebuild(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        // Waiters share the error, and one of them may add to its own copy.
         change(Arc::make_mut(&mut self.0));
         self
     }

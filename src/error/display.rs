@@ -14,6 +14,7 @@ impl fmt::Display for Error {
         if let Some(endpoint) = inner.endpoint {
             write!(f, "{endpoint}: ")?;
         }
+        // Without the source, which would be printed twice where the chain is printed.
         f.write_str(inner.kind.message(inner.endpoint))?;
         if inner.kind == Kind::Transport {
             inner.fmt_connection(f)?;
@@ -74,7 +75,7 @@ impl Kind {
             }
             Self::InsecureUri => "the request would carry the access token over plain http",
             Self::TooManyHeaders => "the request has too many headers to add the access token",
-            Self::CustomerMissing => {
+            Self::CacheMissing => {
                 "the request brings no token cache, and the layer has none of its own"
             }
             Self::Source => "the token source failed",
@@ -96,7 +97,7 @@ impl Kind {
             Self::OverBudget => "over_budget",
             Self::InsecureUri => "insecure_uri",
             Self::TooManyHeaders => "too_many_headers",
-            Self::CustomerMissing => "customer_missing",
+            Self::CacheMissing => "cache_missing",
             Self::Source => "source",
         }
     }
@@ -119,7 +120,7 @@ impl Error {
     /// | `over_budget` | [`is_over_budget`](Self::is_over_budget) |
     /// | `insecure_uri` | [`is_insecure_uri`](Self::is_insecure_uri) |
     /// | `too_many_headers` | [`is_too_many_headers`](Self::is_too_many_headers) |
-    /// | `customer_missing` | [`is_customer_missing`](Self::is_customer_missing) |
+    /// | `cache_missing` | [`is_cache_missing`](Self::is_cache_missing) |
     /// | `source` | [`is_source`](Self::is_source) |
     ///
     /// For [`is_no_token`](Self::is_no_token) it is the label of the cause, or `no_token` if the
@@ -133,26 +134,19 @@ impl Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner {
-            kind,
-            recovery,
-            endpoint,
-            host,
-            status,
-            message,
-            retry_after,
-            source,
-        } = &*self.0;
+        let inner = &*self.0;
         let optional = [
-            ("endpoint", debug(endpoint)),
-            ("host", debug(host)),
-            ("status", debug(status)),
-            ("message", debug(message)),
-            ("retry_after", debug(retry_after)),
-            ("source", debug(source)),
+            ("endpoint", debug(&inner.endpoint)),
+            ("host", debug(&inner.host)),
+            ("status", debug(&inner.status)),
+            ("message", debug(&inner.message)),
+            ("retry_after", debug(&inner.retry_after)),
+            ("source", debug(&inner.source)),
         ];
         let mut out = f.debug_struct("Error");
-        out.field("kind", kind).field("recovery", recovery);
+        out.field("kind", &inner.kind);
+        out.field("recovery", &inner.recovery);
+        // An error has two or three of them, so the absent ones are left out.
         for (name, value) in optional {
             if let Some(value) = value {
                 out.field(name, value);

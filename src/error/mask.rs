@@ -14,18 +14,10 @@ impl Error {
     /// The same error with secrets masked in its message and its causes. A cause without secrets is
     /// not replaced.
     pub(crate) fn masked(self, mask: &Mask<'_>) -> Self {
-        let message = self
-            .0
-            .message
-            .as_deref()
-            .and_then(|message| mask(format_args!("{message}")));
-        let source = self
-            .0
-            .source
-            .as_deref()
-            .map(|source| source as &(dyn StdError + 'static))
-            .filter(|source| has_secret(*source, mask))
-            .map(|source| masked(source, mask));
+        let message = self.0.message.as_deref();
+        let message = message.and_then(|message| mask(format_args!("{message}")));
+        let source = StdError::source(&self).filter(|source| has_secret(*source, mask));
+        let source = source.map(|source| masked(source, mask));
         if message.is_none() && source.is_none() {
             return self;
         }
@@ -43,6 +35,7 @@ pub(crate) fn has_secret(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> b
     chain(cause)
         .filter(|link| !is_system_error(*link))
         .any(|link| {
+            // Each format may show more than the others: `{:#}` of anyhow prints all causes.
             [
                 format_args!("{link}"),
                 format_args!("{link:?}"),
@@ -57,6 +50,7 @@ pub(crate) fn has_secret(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> b
 /// A copy of a cause and its sources, with secrets masked.
 pub(crate) fn masked(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> Cause {
     if let Some(error) = cause.downcast_ref::<Error>() {
+        // Stays an `Error`, so that the predicates see through it.
         return Arc::new(error.clone().masked(mask));
     }
     // A text that is not masked has no secret, so its copy need not be wiped.

@@ -3,8 +3,10 @@
 pub(crate) mod cause;
 pub(crate) mod config;
 mod construct;
+pub(crate) mod context;
 mod display;
 pub(crate) mod mask;
+mod predicates;
 pub(crate) mod token_endpoint;
 
 use std::{io, sync::Arc, time::Duration};
@@ -57,6 +59,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// replaced by a copy that has `***` instead and cannot be downcast. Causes of other token sources
 /// are not searched.
 #[derive(Clone)]
+// A pointer keeps small what may carry an error: results, futures, the state of the cache.
 pub struct Error(Arc<Inner>);
 
 #[derive(Clone)]
@@ -98,117 +101,25 @@ pub(crate) enum Kind {
     OverBudget,
     InsecureUri,
     TooManyHeaders,
-    CustomerMissing,
+    CacheMissing,
     Source,
 }
 
 /// What a failed attempt means for the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recovery {
-    /// May succeed if tried again: retried within the flight, then backed off from.
+    /// Another attempt may succeed. Retried within the flight, then subject to the backoff.
     Transient,
-    /// Not worth an immediate retry: backed off from.
+    /// An immediate retry is pointless. Subject to the backoff.
     BackOff,
-    /// Persists until somebody fixes it: remembered for a fixed time.
+    /// Persists until somebody fixes it. Cached for a fixed time.
     Permanent,
     /// Says nothing about the token endpoint, so the next caller may fetch at once. Repeated
-    /// failures are backed off from.
+    /// failures are subject to the backoff.
     Immediate,
 }
 
 impl Error {
-    /// There is no valid token and none could be fetched. The
-    /// [`source`](std::error::Error::source) says why.
-    pub fn is_no_token(&self) -> bool {
-        self.any(|kind| matches!(kind, Kind::NoToken(_)))
-    }
-
-    /// Klavi rejected the access key and secret key, or an OAuth2 server rejected the client.
-    pub fn is_keys_rejected(&self) -> bool {
-        self.has_kind(Kind::KeysRejected)
-    }
-
-    /// Only a bearer was configured, and it can no longer be refreshed: keys are needed.
-    pub fn is_keys_needed(&self) -> bool {
-        self.has_kind(Kind::KeysNeeded)
-    }
-
-    /// Klavi, or a proxy in front of it, rejected the token call as a bad request (400), for
-    /// example because a client certificate is missing. It says nothing about the keys.
-    pub fn is_bad_request(&self) -> bool {
-        self.has_kind(Kind::BadRequest)
-    }
-
-    /// The token endpoint limits the rate of calls (429, or 503 with `Retry-After`). See
-    /// [`retry_after`](Self::retry_after).
-    pub fn is_throttled(&self) -> bool {
-        self.has_kind(Kind::Throttled)
-    }
-
-    /// The token endpoint responded with a server error (408 or 5xx).
-    pub fn is_server_error(&self) -> bool {
-        self.has_kind(Kind::ServerError)
-    }
-
-    /// The token call or the whole fetch timed out.
-    pub fn is_timeout(&self) -> bool {
-        self.has_kind(Kind::Timeout)
-    }
-
-    /// The token endpoint's response is invalid: its status is unexpected, it is not JSON, or it
-    /// has no token or one that cannot be used.
-    pub fn is_invalid_response(&self) -> bool {
-        self.any(|kind| matches!(kind, Kind::InvalidResponse(_)))
-    }
-
-    /// The token endpoint could not be reached, or the connection broke.
-    pub fn is_transport(&self) -> bool {
-        self.has_kind(Kind::Transport)
-    }
-
-    /// The fetch ended without a result: the source panicked, or there is no tokio runtime.
-    pub fn is_interrupted(&self) -> bool {
-        self.any(|kind| matches!(kind, Kind::Interrupted(_)))
-    }
-
-    /// Too many tokens were rejected in a short time, so the 401 went to the caller and no token
-    /// was fetched. See [`Budget`](crate::Budget).
-    pub fn is_over_budget(&self) -> bool {
-        self.has_kind(Kind::OverBudget)
-    }
-
-    /// The request would have carried the token over plain `http`. Nothing was sent.
-    pub fn is_insecure_uri(&self) -> bool {
-        self.has_kind(Kind::InsecureUri)
-    }
-
-    /// The request has as many headers as the `http` crate allows (24,576), so the token could not
-    /// be added. Nothing was sent.
-    pub fn is_too_many_headers(&self) -> bool {
-        self.has_kind(Kind::TooManyHeaders)
-    }
-
-    /// The layer has no token cache of its own, and the request has no
-    /// [`TokenCache`](crate::TokenCache) in its extensions.
-    pub fn is_customer_missing(&self) -> bool {
-        self.has_kind(Kind::CustomerMissing)
-    }
-
-    /// A [`TokenSource`](crate::TokenSource) failed with [`Error::transient`] or
-    /// [`Error::permanent`]. The [`source`](std::error::Error::source) says why.
-    pub fn is_source(&self) -> bool {
-        self.has_kind(Kind::Source)
-    }
-
-    /// Another attempt may succeed: after a timeout, a transport error, a 408, 429 or 5xx of the
-    /// token endpoint, or an error that a source called [`transient`](Self::transient).
-    ///
-    /// The cache has already retried, as far as the flight's timeout allowed, and fetches again for
-    /// the next request. See [`retry_after`](Self::retry_after).
-    pub fn is_transient(&self) -> bool {
-        self.0.recovery == Recovery::Transient
-    }
-
     /// No connection to the token endpoint could be made: the connection was refused, the host has
     /// no address or cannot be reached, or the TLS handshake failed. Nothing was sent.
     ///
@@ -222,6 +133,7 @@ impl Error {
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         let mut kinds = chain(self).filter_map(io_kind);
         let first = kinds.next()?;
+        // An error that wraps another often has the kind `Other`, and the wrapped one says more.
         let is_specific = |kind: &io::ErrorKind| *kind != io::ErrorKind::Other;
         Some(first)
             .filter(is_specific)
@@ -251,7 +163,7 @@ impl Error {
         self.chain().find_map(|e| e.0.message.as_deref())
     }
 
-    /// The time, since the error occurred, after which the token endpoint or the budget allows
+    /// How long to wait, counted from this error, until the token endpoint or the budget allows
     /// another call.
     pub fn retry_after(&self) -> Option<Duration> {
         self.chain().find_map(|e| e.0.retry_after)
@@ -265,16 +177,9 @@ impl Error {
         self.0.recovery
     }
 
-    fn has_kind(&self, kind: Kind) -> bool {
-        self.any(|other| other == kind)
-    }
-
-    fn any(&self, is_match: impl Fn(Kind) -> bool) -> bool {
-        self.chain().any(|error| is_match(error.0.kind))
-    }
-
     /// This error and the `Error`s that caused it.
     fn chain(&self) -> impl Iterator<Item = &Self> {
+        // Ends at the first foreign error: an `Error` below that is not about this fetch.
         std::iter::successors(Some(self), |e| {
             e.0.source.as_deref()?.downcast_ref::<Self>()
         })
@@ -317,7 +222,7 @@ mod tests {
             ("over_budget", Error::is_over_budget),
             ("insecure_uri", Error::is_insecure_uri),
             ("too_many_headers", Error::is_too_many_headers),
-            ("customer_missing", Error::is_customer_missing),
+            ("cache_missing", Error::is_cache_missing),
             ("source", Error::is_source),
         ];
         let kinds = [
@@ -334,7 +239,7 @@ mod tests {
             Kind::OverBudget,
             Kind::InsecureUri,
             Kind::TooManyHeaders,
-            Kind::CustomerMissing,
+            Kind::CacheMissing,
             Kind::Source,
         ];
         for (number, kind) in kinds.into_iter().enumerate() {

@@ -29,6 +29,7 @@ use crate::error::{Error, token_endpoint::TokenEndpoint};
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
+// Variants with fields are `non_exhaustive` too, since later versions may add fields.
 pub enum Event<'a> {
     /// A fetch succeeded while there was no valid token.
     Fetched(FetchedToken),
@@ -67,7 +68,7 @@ pub enum Event<'a> {
         /// The generation of the token.
         generation: u64,
     },
-    /// The API answered 401 to a token, within the budget.
+    /// The API responded with 401 to a token, within the budget.
     #[non_exhaustive]
     Rejected {
         /// The generation of the token.
@@ -81,13 +82,13 @@ pub enum Event<'a> {
         /// else uses the same keys, and that each new token kills the other's.
         age: Option<Duration>,
     },
-    /// The API answered 401 to a token, and the budget for replacing rejected tokens is used up:
-    /// nothing is fetched.
+    /// The API responded with 401 to a token, and the budget for replacing rejected tokens is used
+    /// up: nothing is fetched.
     #[non_exhaustive]
     OverBudget {
         /// The generation of the token, which stays in use.
         generation: u64,
-        /// Whether it is the first since a 401 was within the budget.
+        /// Whether this is the first such 401 since the last one within the budget.
         first: bool,
     },
     /// [`TokenCache::invalidate`](crate::TokenCache::invalidate) invalidated a token.
@@ -145,7 +146,7 @@ pub enum FetchReason {
     Refresh,
     /// The current token has expired.
     Expired,
-    /// The API answered 401 to the current token.
+    /// The API responded with 401 to the current token.
     Rejected,
     /// The current token was invalidated.
     Invalidated,

@@ -4,7 +4,7 @@
 use ::metrics::{Label, Unit, counter, describe_counter, describe_histogram, histogram};
 
 use super::{
-    event::{Event, FetchedToken},
+    event::{Event, FetchReason, FetchedToken},
     fleet::FleetEvent,
 };
 use crate::error::token_endpoint::TokenEndpoint;
@@ -86,40 +86,30 @@ pub(super) fn describe() {
     );
 }
 
+type Pair = (&'static str, &'static str);
+
 pub(super) fn count(cache: &str, event: &Event<'_>) {
-    let with = |name, labels: &[_]| counter!(name, with_cache(cache, labels)).increment(1);
+    let with = |name, labels: &[Pair]| counter!(name, with_cache(cache, labels)).increment(1);
     match *event {
-        Event::Fetched(FetchedToken {
-            reason, endpoint, ..
-        }) => {
-            with(
-                FETCHED,
-                &[("reason", reason.as_str()), ("endpoint", label(endpoint))],
-            );
-        }
-        Event::Refreshed(FetchedToken { endpoint, .. }) => {
-            with(REFRESHED, &[("endpoint", label(endpoint))])
-        }
+        Event::Fetched(token) => with(FETCHED, &[reason(token.reason), endpoint(token)]),
+        Event::Refreshed(token) => with(REFRESHED, &[endpoint(token)]),
         Event::Retrying { error, .. } => with(RETRIED, &[("error", error.label())]),
         Event::Failed {
             error,
-            reason,
+            reason: why,
             serving,
             ..
         } => {
-            let serving = if serving { "true" } else { "false" };
-            with(
-                FAILED,
-                &[
-                    ("reason", reason.as_str()),
-                    ("error", error.label()),
-                    ("serving", serving),
-                ],
-            );
+            let labels = [
+                reason(why),
+                ("error", error.label()),
+                flag("serving", serving),
+            ];
+            with(FAILED, &labels);
         }
         Event::ServedWhileFailing { .. } => with(SERVED, &[]),
         Event::Rejected { first, age, .. } => {
-            with(REJECTED, &[("first", if first { "true" } else { "false" })]);
+            with(REJECTED, &[flag("first", first)]);
             if let Some(age) = age {
                 histogram!(REJECTED_AGE, with_cache(cache, &[])).record(age);
             }
@@ -132,7 +122,8 @@ pub(super) fn count(cache: &str, event: &Event<'_>) {
             with(RESENDS_SKIPPED, &[("reason", reason.as_str())])
         }
     }
-    let (reason, outcome, latency) = match *event {
+    // Failures too: without them an endpoint that times out would look fast.
+    let (why, outcome, latency) = match *event {
         Event::Fetched(token) | Event::Refreshed(token) => (token.reason, "ok", token.latency),
         Event::Failed {
             error,
@@ -142,16 +133,15 @@ pub(super) fn count(cache: &str, event: &Event<'_>) {
         } => (reason, error.label(), latency),
         _ => return,
     };
-    let labels = [("reason", reason.as_str()), ("outcome", outcome)];
+    let labels = [reason(why), ("outcome", outcome)];
     histogram!(DURATION, with_cache(cache, &labels)).record(latency);
 }
 
 fn count_fleet(cache: &str, event: &FleetEvent<'_>) {
-    let with = |name, labels: &[_]| counter!(name, with_cache(cache, labels)).increment(1);
+    let with = |name, labels: &[Pair]| counter!(name, with_cache(cache, labels)).increment(1);
     match *event {
         FleetEvent::Adopted { as_suspect, .. } => {
-            let as_suspect = if as_suspect { "true" } else { "false" };
-            with(ADOPTED, &[("as_suspect", as_suspect)]);
+            with(ADOPTED, &[flag("as_suspect", as_suspect)]);
         }
         FleetEvent::Published { .. } => with(PUBLISHED, &[]),
         FleetEvent::Waited { wait } => histogram!(WAITED, with_cache(cache, &[])).record(wait),
@@ -162,11 +152,23 @@ fn count_fleet(cache: &str, event: &FleetEvent<'_>) {
     }
 }
 
-fn with_cache(cache: &str, labels: &[(&'static str, &'static str)]) -> Vec<Label> {
+fn with_cache(cache: &str, labels: &[Pair]) -> Vec<Label> {
+    // The generation is no label: each value would be a new time series, without end.
     let cache = Label::new("cache", cache.to_owned());
     labels.iter().map(Label::from).chain([cache]).collect()
 }
 
-fn label(endpoint: Option<TokenEndpoint>) -> &'static str {
-    endpoint.map_or("none", TokenEndpoint::as_str)
+fn reason(reason: FetchReason) -> Pair {
+    ("reason", reason.as_str())
+}
+
+fn endpoint(token: FetchedToken) -> Pair {
+    (
+        "endpoint",
+        token.endpoint.map_or("none", TokenEndpoint::as_str),
+    )
+}
+
+fn flag(name: &'static str, is_set: bool) -> Pair {
+    (name, if is_set { "true" } else { "false" })
 }

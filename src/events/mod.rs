@@ -27,6 +27,7 @@ impl Events {
         }
         #[cfg(feature = "metrics")]
         metrics::count(self.name(), event);
+        // Last, since it is user code: a panic in it must not cost the operator a signal.
         if let Some(observer) = &self.observer {
             observer.on_event(event);
         }

@@ -9,21 +9,24 @@ use std::{error::Error as StdError, fmt, time::Duration};
 use tracing::{Span, field::Empty};
 
 use super::event::{Event, FetchReason};
-use crate::error::token_endpoint::TokenEndpoint;
+use crate::error::{cause::chain, token_endpoint::TokenEndpoint};
 
-/// Emits an event, at the given level if the condition holds and at DEBUG otherwise.
-// A callsite has a constant level, so a level that depends on the event takes two callsites.
-macro_rules! event_if {
-    ($condition:expr => $level:ident, name: $name:literal, $($fields:tt)+) => {
+/// Emits an event. `level if condition` is DEBUG where the condition does not hold.
+macro_rules! emit {
+    ($level:ident, name: $name:literal, $($fields:tt)+) => {
+        tracing::$level!(name: $name, target: "klavi_auth", $($fields)+)
+    };
+    // A callsite has a constant level, so a level that depends on the event takes two callsites.
+    ($level:ident if $condition:expr, $($event:tt)+) => {
         if $condition {
-            tracing::$level!(name: $name, target: "klavi_auth", $($fields)+);
+            emit!($level, $($event)+);
         } else {
-            tracing::debug!(name: $name, target: "klavi_auth", $($fields)+);
+            emit!(debug, $($event)+);
         }
     };
 }
 
-pub(super) use event_if;
+pub(super) use emit;
 
 /// The span of one fetch with all its attempts.
 ///
@@ -36,6 +39,7 @@ pub(crate) fn token_fetch(cache: &str, reason: FetchReason) -> Span {
         "token_fetch",
         cache,
         reason = reason.as_str(),
+        // Fields that are not declared here cannot be recorded at the end.
         endpoint = Empty,
         outcome = Empty,
         attempt = Empty,
@@ -63,32 +67,25 @@ pub(crate) fn finished(
 
 /// `KlaviApi::from_env` read the environment variables.
 pub(crate) fn api_from_env(base_url: &str, from: &'static str) {
-    tracing::info!(
-        name: "klavi_api_from_env",
-        target: "klavi_auth",
-        base_url,
-        from,
+    emit!(
+        info, name: "klavi_api_from_env", base_url, from,
         "Klavi's base URL taken from the environment"
     );
 }
 
 /// A token endpoint is about to be called.
 pub(crate) fn token_call(endpoint: TokenEndpoint, reason: &'static str) {
-    tracing::debug!(
-        name: "token_call",
-        target: "klavi_auth",
-        endpoint = endpoint.as_str(),
-        reason,
+    let endpoint = endpoint.as_str();
+    emit!(
+        debug, name: "token_call", endpoint, reason,
         "calling the token endpoint"
     );
 }
 
 pub(super) fn event(cache: &str, event: &Event<'_>) {
     match *event {
-        Event::Fetched(token) => tracing::info!(
-            name: "token_fetched",
-            target: "klavi_auth",
-            cache,
+        Event::Fetched(token) => emit!(
+            info, name: "token_fetched", cache,
             generation = token.generation,
             reason = token.reason.as_str(),
             endpoint = token.endpoint.map(TokenEndpoint::as_str),
@@ -99,10 +96,8 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             "access token fetched"
         ),
         // Nobody waited for it, so it is worth a line only after a warning.
-        Event::Refreshed(token) => event_if!(
-            token.recovered => info,
-            name: "token_refreshed",
-            cache,
+        Event::Refreshed(token) => emit!(
+            info if token.recovered, name: "token_refreshed", cache,
             generation = token.generation,
             endpoint = token.endpoint.map(TokenEndpoint::as_str),
             attempts = token.attempts,
@@ -116,10 +111,8 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             error,
             attempt,
             wait,
-        } => tracing::debug!(
-            name: "token_fetch_retrying",
-            target: "klavi_auth",
-            cache,
+        } => emit!(
+            debug, name: "token_fetch_retrying", cache,
             error = %Chain(error),
             attempt,
             wait_ms = millis(wait),
@@ -132,10 +125,8 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             latency,
             serving,
             retry_in,
-        } => tracing::warn!(
-            name: "token_fetch_failed",
-            target: "klavi_auth",
-            cache,
+        } => emit!(
+            warn, name: "token_fetch_failed", cache,
             error = %Chain(error),
             reason = reason.as_str(),
             attempts,
@@ -145,11 +136,9 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             "token fetch failed, {}",
             if serving { "serving the current token" } else { "there is no token" }
         ),
-        Event::ServedWhileFailing { generation } => tracing::debug!(
-            name: "token_served_while_failing",
-            target: "klavi_auth",
-            cache,
-            generation,
+        // One for each request, so DEBUG: the warning was `token_fetch_failed`.
+        Event::ServedWhileFailing { generation } => emit!(
+            debug, name: "token_served_while_failing", cache, generation,
             "served with the current token, whose refresh has failed"
         ),
         // Further 401s only tell how many requests were in flight with the token.
@@ -157,53 +146,39 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             generation,
             first,
             age,
-        } => event_if!(
-            first => info,
-            name: "token_rejected",
-            cache,
-            generation,
-            first,
+        } => emit!(
+            info if first, name: "token_rejected", cache, generation, first,
             age_s = age.map(|age| age.as_secs()),
             "access token rejected by the API{}",
             if first { "" } else { " again" }
         ),
-        // An API that answers 401 to everything causes one warning, not one for each request.
-        Event::OverBudget { generation, first } => event_if!(
-            first => warn,
-            name: "over_budget",
-            cache,
-            generation,
-            first,
+        // An API that responds with 401 to everything causes one warning, not one for each request.
+        Event::OverBudget { generation, first } => emit!(
+            warn if first, name: "over_budget", cache, generation, first,
             "too many access tokens rejected: this one stays in use, and its 401s go to the callers"
         ),
-        Event::Invalidated { generation } => tracing::info!(
-            name: "token_invalidated",
-            target: "klavi_auth",
-            cache,
-            generation,
+        Event::Invalidated { generation } => emit!(
+            info, name: "token_invalidated", cache, generation,
             "access token invalidated"
         ),
-        Event::Resent { generation } => tracing::debug!(
-            name: "request_resent",
-            target: "klavi_auth",
-            cache,
-            generation,
+        Event::Resent { generation } => emit!(
+            debug, name: "request_resent", cache, generation,
             "request resent with a new token"
         ),
-        Event::ResendSkipped { generation, reason } => tracing::debug!(
-            name: "resend_skipped",
-            target: "klavi_auth",
-            cache,
-            generation,
-            reason = reason.as_str(),
-            "request not resent"
-        ),
+        Event::ResendSkipped { generation, reason } => {
+            let reason = reason.as_str();
+            emit!(
+                debug, name: "resend_skipped", cache, generation, reason,
+                "request not resent"
+            );
+        }
         // In `trace_fleet`.
         Event::Fleet(_) => {}
     }
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {
+    // Some subscribers do not record `u128`.
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -213,11 +188,8 @@ pub(super) struct Chain<'a>(pub(super) &'a (dyn StdError + 'static));
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
+        chain(self.0)
+            .skip(1)
+            .try_for_each(|cause| write!(f, ": {cause}"))
     }
 }

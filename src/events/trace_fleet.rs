@@ -4,7 +4,7 @@
 
 use super::{
     fleet::FleetEvent,
-    trace::{Chain, event_if, millis},
+    trace::{Chain, emit, millis},
 };
 
 pub(super) fn event(cache: &str, event: &FleetEvent<'_>) {
@@ -12,31 +12,27 @@ pub(super) fn event(cache: &str, event: &FleetEvent<'_>) {
         FleetEvent::Adopted {
             as_suspect,
             remaining,
-        } => tracing::debug!(
-            name: "fleet_token_adopted",
-            target: "klavi_auth",
+        } => emit!(
+            debug, name: "fleet_token_adopted",
             cache,
             as_suspect,
             remaining_s = remaining.as_secs(),
             "access token of another process adopted"
         ),
-        FleetEvent::Published { remaining } => tracing::debug!(
-            name: "fleet_token_published",
-            target: "klavi_auth",
+        FleetEvent::Published { remaining } => emit!(
+            debug, name: "fleet_token_published",
             cache,
             remaining_s = remaining.as_secs(),
             "access token fetched for the fleet"
         ),
-        FleetEvent::Waited { wait } => tracing::debug!(
-            name: "fleet_waited",
-            target: "klavi_auth",
+        FleetEvent::Waited { wait } => emit!(
+            debug, name: "fleet_waited",
             cache,
             wait_ms = millis(wait),
             "waited for the fetch of another process"
         ),
-        FleetEvent::Denied { reason, retry_in } => tracing::debug!(
-            name: "fleet_denied",
-            target: "klavi_auth",
+        FleetEvent::Denied { reason, retry_in } => emit!(
+            debug, name: "fleet_denied",
             cache,
             reason = reason.as_str(),
             retry_in_ms = millis(retry_in),
@@ -47,24 +43,21 @@ pub(super) fn event(cache: &str, event: &FleetEvent<'_>) {
             reason,
             first,
             error,
-        } => event_if!(
-            first => warn,
-            name: "fleet_alone",
+        } => emit!(
+            warn if first, name: "fleet_alone",
             cache,
             reason = reason.as_str(),
             first,
             error = error.map(Chain).map(tracing::field::display),
             "the token is not shared with the fleet"
         ),
-        FleetEvent::PublicationLost {} => tracing::info!(
-            name: "fleet_publication_lost",
-            target: "klavi_auth",
+        FleetEvent::PublicationLost {} => emit!(
+            info, name: "fleet_publication_lost",
             cache,
             "another process published a token first"
         ),
-        FleetEvent::LeaseLapsed {} => tracing::info!(
-            name: "fleet_lease_lapsed",
-            target: "klavi_auth",
+        FleetEvent::LeaseLapsed {} => emit!(
+            info, name: "fleet_lease_lapsed",
             cache,
             "the lease ended before the fetch"
         ),

@@ -206,7 +206,7 @@ impl FleetSource {
             as_suspect,
             remaining,
         });
-        Ok(new.aged(age).suspect(as_suspect))
+        Ok(new.with_age(age).suspect(as_suspect))
     }
 
     fn denied(&self, reason: DenyReason, retry_in: Duration, error: Error) -> Error {

@@ -25,7 +25,7 @@ pub(super) fn aged(new: NewToken, started: Instant) -> NewToken {
         .expires_at(started)
         .saturating_duration_since(Instant::now());
     let age = new.lifetime().saturating_sub(left);
-    new.aged(age)
+    new.with_age(age)
 }
 
 /// The held token is not the fleet's, so `/refresh` must not be called with it.

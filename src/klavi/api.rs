@@ -4,7 +4,10 @@ use std::fmt;
 
 use http::Uri;
 
-use super::{env_var::var, environment::Environment, product::Product, product_path::ProductPath};
+use super::{
+    base_path::normalised_path, env_var::parse_var, environment::Environment, product::Product,
+    product_path::ProductPath,
+};
 use crate::{
     error::config::ConfigError,
     events::trace,
@@ -56,8 +59,8 @@ pub struct KlaviApi {
 impl KlaviApi {
     /// A product in an environment of Klavi.
     pub fn new(environment: Environment, product: Product) -> Self {
-        Self::with_path(Origin::https(environment.host()), "", product)
-            .expect("a constant host and a checked path make a URI")
+        Self::at(&format!("https://{}", environment.host()), product)
+            .expect("a constant host and a checked path make a URL")
     }
 
     /// Klavi's sandbox, `https://api-sandbox.klavi.ai`.
@@ -107,21 +110,22 @@ impl KlaviApi {
     ///
     /// [`ConfigError::InvalidEnv`], with the name of the variable and the problem with its value.
     pub fn from_env(product: Product) -> Result<Self, ConfigError> {
-        let (api, from) = if let Some(url) = var("KLAVI_API_URL")? {
-            (
-                Self::at(&url, product).map_err(|error| error.of_env("KLAVI_API_URL"))?,
-                "KLAVI_API_URL",
-            )
-        } else if let Some(name) = var("KLAVI_ENV")? {
-            let environment = name
-                .parse()
-                .map_err(|error: ConfigError| error.of_env("KLAVI_ENV"))?;
-            (Self::new(environment, product), "KLAVI_ENV")
-        } else {
-            (Self::sandbox(product), "default")
-        };
+        let (api, from) = Self::read_env(product)?;
         trace::api_from_env(api.base_url(), from);
         Ok(api)
+    }
+
+    /// The API, and the variable that it comes from.
+    fn read_env(product: Product) -> Result<(Self, &'static str), ConfigError> {
+        let (url, env) = ("KLAVI_API_URL", "KLAVI_ENV");
+        if let Some(api) = parse_var(url, |text| Self::at(text, product.clone()))? {
+            return Ok((api, url));
+        }
+        // Read second, so that it may be anything beside a URL.
+        Ok(match parse_var(env, str::parse)? {
+            Some(environment) => (Self::new(environment, product), env),
+            None => (Self::sandbox(product), "default"),
+        })
     }
 
     /// The product.
@@ -156,12 +160,9 @@ impl KlaviApi {
     fn with_path(origin: Origin, base_path: &str, product: Product) -> Result<Self, ConfigError> {
         let path = format!("{base_path}/{}", product.as_str());
         let endpoint = |name| {
-            Uri::builder()
-                .scheme(origin.scheme())
-                .authority(origin.authority())
-                .path_and_query(format!("{path}/v1/{name}"))
-                .build()
-                .map_err(|_| ConfigError::InvalidUrl("the base URL is too long".into()))
+            let uri = origin.uri(&format!("{path}/v1/{name}"));
+            // All parts are checked. Only the length is left, which `Uri` limits to 64 KiB.
+            uri.map_err(|_| ConfigError::InvalidUrl("the base URL is too long".into()))
         };
         let (auth, refresh) = (endpoint("auth")?, endpoint("refresh")?);
         let base_url = format!("{}://{}{base_path}", origin.scheme(), origin.authority()).into();
@@ -174,31 +175,6 @@ impl KlaviApi {
             product,
         })
     }
-}
-
-/// Normalises a path as the `url` crate does: without dot segments, and percent-encoded where `Uri`
-/// does not require it. Removes slashes at the end.
-fn normalised_path(path: &str) -> String {
-    let mut segments = Vec::new();
-    for segment in path.split(['/', '\\']).skip(1) {
-        match &*segment.to_ascii_lowercase().replace("%2e", ".") {
-            "." => {}
-            ".." => drop(segments.pop()),
-            _ => segments.push(segment),
-        }
-    }
-    let mut normalised = String::new();
-    for byte in segments
-        .iter()
-        .flat_map(|segment| "/".bytes().chain(segment.bytes()))
-    {
-        match byte {
-            b'"' | b'{' | b'}' | 0x80.. => normalised.push_str(&format!("%{byte:02X}")),
-            _ => normalised.push(byte.into()),
-        }
-    }
-    normalised.truncate(normalised.trim_end_matches('/').len());
-    normalised
 }
 
 impl fmt::Debug for KlaviApi {

@@ -36,7 +36,7 @@ pub(super) struct TokenClient {
     pub(super) headers: HeaderMap,
 }
 
-/// One call to a token endpoint, besides its request.
+/// What a token call has besides its request.
 pub(super) struct TokenCall<'a> {
     pub(super) endpoint: TokenEndpoint,
     pub(super) reason: &'static str,
@@ -60,6 +60,7 @@ impl TokenClient {
         *request.method_mut() = method;
         *request.uri_mut() = uri.clone();
         let headers = request.headers_mut();
+        // The user's headers come first, since only the user agent may be replaced.
         headers.clone_from(&self.headers);
         headers.entry(USER_AGENT).or_insert(AGENT);
         headers.insert(ACCEPT, JSON);
@@ -80,7 +81,9 @@ impl TokenClient {
         let response = transport::exchange(&self.transport, request, self.timeout).await;
         match response.and_then(|response| response::token(&response, call.format, call.secrets)) {
             // The lifetime began, at the earliest, before the request left.
-            Ok(token) => Ok(token.aged(sent_at.elapsed()).given_by(call.endpoint)),
+            Ok(token) => Ok(token
+                .with_age(sent_at.elapsed())
+                .with_endpoint(call.endpoint)),
             // The text of an error is the transport's own, and may repeat the request.
             Err(error) => Err(error
                 .masked(&|text| call.redact(text))

@@ -8,13 +8,13 @@ use http::{
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use http_body::Body;
-use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+use secrecy::zeroize::Zeroizing;
 use tower_service::Service;
 
 use super::{
     call::{TokenCall, TokenClient, reason},
-    form,
-    keys::key,
+    encode,
+    keys::{Keys, key},
     response_format::ResponseFormat,
     status_error,
     transport::{self, Transport},
@@ -26,7 +26,7 @@ use crate::{
         AccessToken, NewToken,
         identity::{Identity, IdentityFuture},
         skip_auth::SkipAuth,
-        source::{FetchFuture, TokenRequest, TokenSource},
+        source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
     },
 };
 
@@ -55,9 +55,9 @@ const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlen
 /// # Ok(()) }
 /// ```
 ///
-/// The transport must not follow redirects: it would send the secret to wherever one leads. This
-/// source does not follow them. The token call carries [`SkipAuth`], so the transport may be a
-/// service with the layer in it.
+/// The transport must not follow redirects: it would send the secret to the target of a redirect.
+/// This source follows none. The token call carries [`SkipAuth`], so the transport may be a service
+/// with the layer in it.
 ///
 /// Every fetch requests a new token, since this grant has no refresh tokens. Discovery and client
 /// assertions are not supported.
@@ -77,8 +77,8 @@ const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlen
 /// [RFC 6749, section 4.4]: https://www.rfc-editor.org/rfc/rfc6749#section-4.4
 pub struct ClientCredentials {
     token_url: Uri,
-    client_id: SecretString,
-    client_secret: SecretString,
+    /// The client's id and secret.
+    keys: Keys,
     client: TokenClient,
     is_basic: bool,
     scope: Option<Box<str>>,
@@ -111,18 +111,14 @@ impl ClientCredentials {
         A::Data: Send,
         A::Error: Into<BoxError>,
     {
-        Self::over(
-            token_url,
-            client_id.into(),
-            client_secret.into(),
-            transport::erase(transport),
-        )
+        let transport = transport::erase(transport);
+        Self::over(token_url, client_id, client_secret, transport)
     }
 
     /// As [`new`](Self::new), over a client of reqwest.
     ///
     /// Build the client with [`reqwest::redirect::Policy::none`]: otherwise it sends the secret to
-    /// wherever a redirect leads.
+    /// the target of a redirect.
     ///
     /// # Errors
     ///
@@ -135,33 +131,26 @@ impl ClientCredentials {
         client_secret: impl Into<String>,
         client: reqwest::Client,
     ) -> Result<Self, ConfigError> {
-        Self::over(
-            token_url,
-            client_id.into(),
-            client_secret.into(),
-            super::reqwest::over_reqwest(client),
-        )
+        let transport = super::reqwest::over_reqwest(client);
+        Self::over(token_url, client_id, client_secret, transport)
     }
 
     fn over(
         token_url: &str,
-        client_id: String,
-        client_secret: String,
+        client_id: impl Into<String>,
+        client_secret: impl Into<String>,
         transport: Transport,
     ) -> Result<Self, ConfigError> {
         // First, so that both are wiped on every error.
-        let (client_id, client_secret) = (Zeroizing::new(client_id), Zeroizing::new(client_secret));
+        let client_id = Zeroizing::new(client_id.into());
+        let client_secret = Zeroizing::new(client_secret.into());
         let (origin, uri) = configured_url::parse_secure(token_url, Purpose::TokenUrl)?;
-        let token_url = Uri::builder()
-            .scheme(origin.scheme())
-            .authority(origin.authority())
-            .path_and_query(uri.path())
-            .build()
-            .expect("an origin and a path make a URI");
         Ok(Self {
-            token_url,
-            client_id: key(&client_id, "client id")?,
-            client_secret: key(&client_secret, "client secret")?,
+            token_url: origin.uri(uri.path()).expect("the path of a URI is valid"),
+            keys: Keys {
+                access: key(&client_id, "client id")?,
+                secret: key(&client_secret, "client secret")?,
+            },
             client: TokenClient::new(transport),
             is_basic: false,
             scope: None,
@@ -225,39 +214,34 @@ impl ClientCredentials {
         self
     }
 
-    async fn request_token(
-        &self,
-        old: Option<&AccessToken>,
-        reason: &'static str,
-    ) -> Result<NewToken, Error> {
-        let (id, secret) = (
-            self.client_id.expose_secret(),
-            self.client_secret.expose_secret(),
-        );
-        let form = form::encode(&[
+    async fn request_token(&self, predecessor: &Predecessor) -> Result<NewToken, Error> {
+        let (id, secret) = self.keys.expose();
+        let form = encode::form(&[
             ("grant_type", Some("client_credentials")),
             ("scope", self.scope.as_deref()),
             ("audience", self.audience.as_deref()),
-            ("client_id", Some(id).filter(|_| !self.is_basic)),
-            ("client_secret", Some(secret).filter(|_| !self.is_basic)),
+            ("client_id", (!self.is_basic).then_some(id)),
+            ("client_secret", (!self.is_basic).then_some(secret)),
         ]);
         let mut request = self.client.request(Method::POST, &self.token_url, form);
         request.headers_mut().insert(CONTENT_TYPE, FORM);
+        // The transport may have the layer in it, and a token call must not wait for a token.
         request.extensions_mut().insert(SkipAuth);
+        // Kept until the call has ended: an error may repeat it.
         let mut authorization = Zeroizing::default();
         if self.is_basic {
-            authorization = form::basic(id, secret);
+            authorization = encode::basic(id, secret);
             let value = Zeroizing::new(authorization.as_bytes().to_vec());
             let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
                 .map_err(Error::permanent)?;
             value.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, value);
         }
-        // The old token is not sent, but the server may know and repeat it.
-        let old = old.map_or("", AccessToken::expose);
+        // Not sent, but the server may know and repeat it.
+        let old = predecessor.token().map_or("", AccessToken::expose);
         let call = TokenCall {
             endpoint: TokenEndpoint::Token,
-            reason,
+            reason: reason(predecessor),
             format: ResponseFormat::OAuth2 {
                 default_lifetime: self.default_lifetime,
             },
@@ -270,18 +254,15 @@ impl ClientCredentials {
 
 impl TokenSource for ClientCredentials {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
-        Box::pin(async move {
-            let predecessor = request.predecessor();
-            self.request_token(predecessor.token(), reason(predecessor))
-                .await
-        })
+        Box::pin(async move { self.request_token(request.predecessor()).await })
     }
 
     fn identity(&self) -> Option<IdentityFuture<'_>> {
+        let (id, secret) = self.keys.expose();
         let identity = Identity::new("oauth2")
             .with(&self.token_url.to_string())
-            .with(self.client_id.expose_secret())
-            .with(self.client_secret.expose_secret())
+            .with(id)
+            .with(secret)
             .with(self.scope.as_deref().unwrap_or_default())
             .with(self.audience.as_deref().unwrap_or_default());
         Some(Box::pin(std::future::ready(Ok(identity))))

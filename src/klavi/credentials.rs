@@ -1,13 +1,13 @@
 //! The credentials of a Klavi customer.
 
-use std::{fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
 use secrecy::zeroize::Zeroizing;
 use tokio::time::Instant;
 
 use super::{
-    env_var::var,
+    env_var::parse_var,
     key_files::KeyFiles,
     keys::{Keys, key},
 };
@@ -42,9 +42,8 @@ pub(crate) enum Secrets {
     Function(Arc<ReadCredentials>),
 }
 
-pub(crate) type ReadCredentials = dyn Fn() -> ReadFuture + Send + Sync;
-
-type ReadFuture = Pin<Box<dyn Future<Output = Result<Credentials, BoxError>> + Send>>;
+pub(crate) type ReadCredentials =
+    dyn Fn() -> BoxFuture<'static, Result<Credentials, BoxError>> + Send + Sync;
 
 impl Credentials {
     /// An access key and a secret key, as issued by Klavi.
@@ -58,10 +57,8 @@ impl Credentials {
         secret_key: impl Into<String>,
     ) -> Result<Self, ConfigError> {
         // First, so that both are wiped on every error.
-        let (access, secret) = (
-            Zeroizing::new(access_key.into()),
-            Zeroizing::new(secret_key.into()),
-        );
+        let access = Zeroizing::new(access_key.into());
+        let secret = Zeroizing::new(secret_key.into());
         Ok(Self(Secrets::Keys(Keys {
             access: key(&access, "access key")?,
             secret: key(&secret, "secret key")?,
@@ -75,8 +72,7 @@ impl Credentials {
     /// [`ConfigError::MissingEnv`] or [`ConfigError::InvalidEnv`], with the name of the variable.
     pub fn from_env() -> Result<Self, ConfigError> {
         let read = |name, which| {
-            let text = Zeroizing::new(var(name)?.ok_or(ConfigError::MissingEnv(name))?);
-            key(&text, which).map_err(|error| error.of_env(name))
+            parse_var(name, |text| key(text, which))?.ok_or(ConfigError::MissingEnv(name))
         };
         let access = read("KLAVI_ACCESS_KEY", "access key")?;
         Ok(Self(Secrets::Keys(Keys {
@@ -116,8 +112,8 @@ impl Credentials {
     /// The keys that `read` returns, called again for every `/auth`. Use it with a vault.
     ///
     /// Return the result of [`Credentials::new`], or an error without a key in it. An error counts
-    /// as transient unless it is an [`Error`] that is not, such as [`Error::permanent`]. As with
-    /// [`from_files`](Self::from_files), rejected keys are read once more.
+    /// as transient, except for an [`Error`] that says otherwise, such as [`Error::permanent`]. As
+    /// with [`from_files`](Self::from_files), rejected keys are read once more.
     ///
     /// ```
     /// use klavi_auth::Credentials;
@@ -159,6 +155,7 @@ impl Credentials {
             .map_err(|error| ConfigError::cannot_be_used("bearer", &error))?;
         Ok(Self(Secrets::Bearer {
             token,
+            // The lifetime runs from here, whenever the first request comes.
             since: Instant::now(),
         }))
     }
@@ -186,7 +183,7 @@ impl Credentials {
     }
 }
 
-/// The error of a user's function, transient unless it is an [`Error`] that is not.
+/// The error of a user's function: transient, unless it is an [`Error`] that says otherwise.
 fn from_user(error: BoxError) -> Error {
     error
         .downcast::<Error>()

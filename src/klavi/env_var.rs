@@ -2,16 +2,20 @@
 
 use std::env;
 
+use secrecy::zeroize::Zeroizing;
+
 use crate::error::config::ConfigError;
 
-/// The value of an environment variable, `None` if it is not set.
-pub(crate) fn var(name: &'static str) -> Result<Option<String>, ConfigError> {
-    match env::var(name) {
-        Ok(value) if value.is_empty() => Err(ConfigError::InvalidEnv(name, "it is empty".into())),
-        Ok(value) => Ok(Some(value)),
+/// The parsed value of an environment variable, `None` if it is not set. Errors have its name.
+pub(super) fn parse_var<T>(
+    name: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, ConfigError>,
+) -> Result<Option<T>, ConfigError> {
+    let invalid = |problem: &'static str| Err(ConfigError::InvalidEnv(name, problem.into()));
+    match env::var(name).map(Zeroizing::new) {
+        Ok(value) if value.is_empty() => invalid("it is empty"),
+        Ok(value) => parse(&value).map(Some).map_err(|error| error.of_env(name)),
         Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => {
-            Err(ConfigError::InvalidEnv(name, "it is not UTF-8".into()))
-        }
+        Err(env::VarError::NotUnicode(_)) => invalid("it is not UTF-8"),
     }
 }

@@ -57,25 +57,22 @@ impl Environment {
 
     /// The name, as in `KLAVI_ENV`.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sandbox => "sandbox",
-            Self::Production => "production",
-            Self::Testing => "testing",
-            Self::SandboxMtls => "sandbox-mtls",
-            Self::ProductionMtls => "production-mtls",
-            Self::TestingMtls => "testing-mtls",
-        }
+        self.name_and_host().0
     }
 
     /// The host of the API.
     pub fn host(self) -> &'static str {
+        self.name_and_host().1
+    }
+
+    fn name_and_host(self) -> (&'static str, &'static str) {
         match self {
-            Self::Sandbox => "api-sandbox.klavi.ai",
-            Self::Production => "api.klavi.ai",
-            Self::Testing => "api-testing.klavi.ai",
-            Self::SandboxMtls => "mtls-api-sandbox.klavi.ai",
-            Self::ProductionMtls => "mtls-api.klavi.ai",
-            Self::TestingMtls => "mtls-api-testing.klavi.ai",
+            Self::Sandbox => ("sandbox", "api-sandbox.klavi.ai"),
+            Self::Production => ("production", "api.klavi.ai"),
+            Self::Testing => ("testing", "api-testing.klavi.ai"),
+            Self::SandboxMtls => ("sandbox-mtls", "mtls-api-sandbox.klavi.ai"),
+            Self::ProductionMtls => ("production-mtls", "mtls-api.klavi.ai"),
+            Self::TestingMtls => ("testing-mtls", "mtls-api-testing.klavi.ai"),
         }
     }
 }
@@ -87,9 +84,8 @@ impl FromStr for Environment {
     ///
     /// [`ConfigError::InvalidEnvironment`] for any other name.
     fn from_str(name: &str) -> Result<Self, ConfigError> {
-        let named = Self::ALL
-            .into_iter()
-            .find(|environment| environment.as_str() == name);
+        let mut all = Self::ALL.into_iter();
+        let named = all.find(|environment| environment.as_str() == name);
         named.ok_or(ConfigError::InvalidEnvironment)
     }
 }

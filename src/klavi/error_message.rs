@@ -4,7 +4,8 @@ use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 
 use super::{
-    redact::{is_printable, redact},
+    normalized::is_printable,
+    redact::redact,
     response_format::{Fields, ResponseFormat},
     wiped::{format, json_string},
 };
@@ -23,12 +24,14 @@ pub(super) fn message(
         ResponseFormat::Klavi => string_or_list(fields.json(&["message", "error"])?),
         ResponseFormat::OAuth2 { .. } => oauth2(fields),
     }?;
+    // A line break could forge a line of a log.
     message.retain(is_printable);
     let names = format.token_fields().iter();
     let tokens: Vec<_> = names.filter_map(|name| fields.string(&[name])).collect();
     let tokens = tokens.iter().map(|token| token.as_str());
     let secrets: Vec<_> = secrets.iter().copied().chain(tokens).collect();
     let message = redact(&message, &secrets).unwrap_or(message);
+    // Cut last: half of a secret may be too short to be found.
     Some(message.chars().take(MAX_LEN).collect())
 }
 

@@ -1,17 +1,15 @@
 //! Keys in files, read again for every `/auth`.
 
 use std::{
-    error::Error as StdError,
-    fmt,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
 };
 
-use secrecy::zeroize::Zeroizing;
+use secrecy::{SecretString, zeroize::Zeroizing};
 
 use super::keys::{Keys, key};
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Error, context::Context};
 
 /// The longest key file, in bytes.
 const MAX_FILE: usize = 8 * 1024;
@@ -35,17 +33,18 @@ impl KeyFiles {
             })
         });
         match read.await {
-            Ok(keys) => keys.map_err(|error: KeyFileError| Error::transient(error)),
+            Ok(keys) => keys.map_err(|error: Context| Error::transient(error)),
+            // `read_key` does not panic, so the task was cancelled.
             Err(_) => Err(Error::interrupted("the runtime of the fetch shuts down")),
         }
     }
 }
 
-fn read_key(path: &Path, which: &'static str) -> Result<secrecy::SecretString, KeyFileError> {
-    let error = |cause| KeyFileError {
-        which,
-        path: path.into(),
-        cause,
+/// An error names the file and shows nothing of its content.
+fn read_key(path: &Path, which: &'static str) -> Result<SecretString, Context> {
+    let error = |cause: BoxError| {
+        let path = path.display();
+        Context::new(format!("the {which} cannot be read from `{path}`"), cause)
     };
     // One byte larger, to notice a longer file. Of fixed size: a buffer that grows leaves a copy.
     let mut bytes = Zeroizing::new([0; MAX_FILE + 1]);
@@ -70,29 +69,4 @@ fn fill(path: &Path, bytes: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(length)
-}
-
-/// A key file without a valid key. The error names the file and shows nothing of its content.
-#[derive(Debug)]
-struct KeyFileError {
-    which: &'static str,
-    path: PathBuf,
-    cause: BoxError,
-}
-
-impl fmt::Display for KeyFileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the {} cannot be read from `{}`",
-            self.which,
-            self.path.display()
-        )
-    }
-}
-
-impl StdError for KeyFileError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&*self.cause)
-    }
 }

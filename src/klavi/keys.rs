@@ -4,6 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::config::ConfigError;
 
+/// Two keys, or the id and the secret of an OAuth2 client.
 #[derive(Clone)]
 pub(crate) struct Keys {
     pub(crate) access: SecretString,
@@ -11,7 +12,7 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// The access key and the secret key.
+    /// Both, the access key first.
     pub(super) fn expose(&self) -> (&str, &str) {
         (self.access.expose_secret(), self.secret.expose_secret())
     }

@@ -100,6 +100,7 @@ fn problem_with(path: &str) -> Option<String> {
                 "segment {number} of {count} has the character {illegal:?}"
             ));
         }
+        // Servers resolve `.` and `..`, so the path would be another product's.
         let is_dots = segment.bytes().all(|byte| byte == b'.');
         is_dots.then(|| format!("segment {number} of {count} has only dots"))
     })

@@ -1,5 +1,7 @@
 //! The path prefix of a product.
 
+use super::unescape::{Decoded, percent};
+
 /// `{base path}/{product}`, the prefix of all paths of a product.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProductPath(Box<str>);
@@ -84,16 +86,12 @@ impl Iterator for Decode<'_> {
     type Item = u8;
 
     fn next(&mut self) -> Option<u8> {
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        if let [b'%', high, low, rest @ ..] = self.0 {
-            if let (Some(high), Some(low)) = (digit(*high), digit(*low)) {
-                self.0 = rest;
-                return Some((high * 16 + low) as u8);
-            }
-        }
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
+        let (length, byte) = match percent(self.0) {
+            Some((length, Decoded::Byte(byte))) => (length, byte),
+            _ => (1, *self.0.first()?),
+        };
+        self.0 = &self.0[length..];
+        Some(byte)
     }
 }
 

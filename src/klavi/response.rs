@@ -52,7 +52,6 @@ fn new_token(fields: &Fields<'_>, format: ResponseFormat) -> Result<NewToken, Er
     };
     let lifetime = lifetime(fields, format)?;
     let json = fields.json(format.token_fields());
-    let json = json.filter(|json| *json != "null");
     let json = json.ok_or_else(|| Error::invalid_response(no_token))?;
     let token = json_string(json).ok_or_else(|| Error::invalid_response(not_a_string))?;
     if matches!(format, ResponseFormat::OAuth2 { .. }) && !is_bearer(fields) {
@@ -63,20 +62,17 @@ fn new_token(fields: &Fields<'_>, format: ResponseFormat) -> Result<NewToken, Er
 
 /// A missing type counts as bearer, the only type that is supported.
 fn is_bearer(fields: &Fields<'_>) -> bool {
-    match fields.json(&["token_type"]) {
-        None | Some("null") => true,
-        Some(json) => json_string(json).is_some_and(|text| text.eq_ignore_ascii_case("bearer")),
-    }
+    let json = fields.json(&["token_type"]);
+    json.is_none_or(|json| {
+        json_string(json).is_some_and(|text| text.eq_ignore_ascii_case("bearer"))
+    })
 }
 
 fn lifetime(fields: &Fields<'_>, format: ResponseFormat) -> Result<Duration, Error> {
-    let json = match fields.json(format.lifetime_fields()) {
-        None | Some("null") => {
-            return format.default_lifetime().ok_or_else(|| {
-                Error::invalid_response("the response has no expires_in, and there is no default")
-            });
-        }
-        Some(json) => json,
+    let Some(json) = fields.json(format.lifetime_fields()) else {
+        return format.default_lifetime().ok_or_else(|| {
+            Error::invalid_response("the response has no expires_in, and there is no default")
+        });
     };
     // serde_json would copy a string, here or into its error.
     let seconds = match json.starts_with('"') {

@@ -56,10 +56,12 @@ impl<'a> Fields<'a> {
         serde_json::from_slice(body).ok().map(Self)
     }
 
-    /// The JSON of the first of these fields that is present.
+    /// The JSON of the first of these fields that is present. `null` counts as absent.
     pub(super) fn json(&self, names: &[&str]) -> Option<&'a str> {
         let value = names.iter().find_map(|name| self.0.get(*name));
-        value.map(|value| value.get())
+        value
+            .map(|value| value.get())
+            .filter(|json| *json != "null")
     }
 
     /// The string in the first of these fields that is present.

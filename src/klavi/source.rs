@@ -12,7 +12,6 @@ use http::{
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use http_body::Body;
-use secrecy::zeroize::Zeroizing;
 use tokio::time::Instant;
 use tower_service::Service;
 
@@ -20,6 +19,7 @@ use super::{
     api::KlaviApi,
     call::{JSON, TokenCall, TokenClient, reason},
     credentials::{Credentials, Secrets},
+    encode,
     keys::Keys,
     response_format::ResponseFormat,
     status_error,
@@ -78,10 +78,16 @@ pub struct KlaviSource {
     api: KlaviApi,
     credentials: Credentials,
     client: TokenClient,
+    memory: Mutex<Memory>,
+}
+
+/// What a source remembers between two fetches.
+#[derive(Default)]
+struct Memory {
     /// Until when `/refresh` counts as missing, after a 404.
-    refresh_missing_until: Mutex<Option<Instant>>,
+    refresh_missing_until: Option<Instant>,
     /// The keys that were read last, to be masked in errors.
-    last_keys: Mutex<Option<Keys>>,
+    last_keys: Option<Keys>,
 }
 
 impl KlaviSource {
@@ -101,16 +107,16 @@ impl KlaviSource {
     }
 
     pub(crate) fn over(api: KlaviApi, credentials: Credentials, transport: Transport) -> Self {
-        let last_keys = match &credentials.0 {
-            Secrets::Keys(keys) => Some(keys.clone()),
-            _ => None,
-        };
+        let mut memory = Memory::default();
+        if let Secrets::Keys(keys) = &credentials.0 {
+            // `/refresh` may repeat them before they are read for `/auth`.
+            memory.last_keys = Some(keys.clone());
+        }
         Self {
             api,
             credentials,
             client: TokenClient::new(transport),
-            refresh_missing_until: Mutex::default(),
-            last_keys: Mutex::new(last_keys),
+            memory: Mutex::new(memory),
         }
     }
 
@@ -150,7 +156,8 @@ impl KlaviSource {
             Predecessor::Live(bearer) => match self.refresh(bearer, "refresh").await {
                 Err(error) if rejects_bearer(&error) => {
                     if error.status() == Some(StatusCode::NOT_FOUND) {
-                        *self.refresh_missing_until() = Some(Instant::now() + REFRESH_MISSING_FOR);
+                        let until = Instant::now() + REFRESH_MISSING_FOR;
+                        self.memory().refresh_missing_until = Some(until);
                     }
                     "refresh denied"
                 }
@@ -170,29 +177,28 @@ impl KlaviSource {
         match request.predecessor() {
             // The bearer may have expired before the first request.
             Predecessor::None if since.elapsed() >= bearer.lifetime() => Err(no_keys()),
-            Predecessor::None => Ok(bearer.clone().aged(since.elapsed())),
+            Predecessor::None => Ok(bearer.clone().with_age(since.elapsed())),
             Predecessor::Live(bearer) => self.refresh(bearer, "refresh").await.map_err(keys_needed),
             // `/refresh` has rejected this bearer before.
             Predecessor::Rejected(_) if request.last_error().is_some_and(Error::is_keys_needed) => {
                 Err(no_keys())
             }
-            Predecessor::Rejected(bearer) => self
-                .refresh(bearer, "last resort")
-                .await
-                .map_err(keys_needed),
+            Predecessor::Rejected(bearer) => {
+                // The API may be wrong about it, and without keys there is nothing else to try.
+                let outcome = self.refresh(bearer, "last resort").await;
+                outcome.map_err(keys_needed)
+            }
             Predecessor::Expired(_) => Err(no_keys()),
         }
     }
 
-    fn refresh_missing_until(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.refresh_missing_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_refresh_missing(&self) -> bool {
-        self.refresh_missing_until()
-            .is_some_and(|until| Instant::now() < until)
+        let until = self.memory().refresh_missing_until;
+        until.is_some_and(|until| Instant::now() < until)
     }
 
     async fn refresh(&self, bearer: &AccessToken, reason: &'static str) -> Result<NewToken, Error> {
@@ -201,7 +207,7 @@ impl KlaviSource {
         let header = bearer.header_value().clone();
         request.headers_mut().insert(AUTHORIZATION, header);
         // The keys are not sent, but the server may know them and repeat them in its response.
-        let keys = self.last_keys().clone();
+        let keys = self.memory().last_keys.clone();
         let (access, secret) = keys.as_ref().map_or(("", ""), Keys::expose);
         let call = TokenCall {
             endpoint: TokenEndpoint::Refresh,
@@ -222,10 +228,11 @@ impl KlaviSource {
         let is_rejected = outcome.as_ref().is_err_and(Error::is_keys_rejected);
         if is_rejected && self.credentials.may_change() {
             // The keys may have changed between the read and the call.
-            if let Ok(newer) = self.read_keys().await {
-                if newer.expose() != keys.expose() {
+            match self.read_keys().await {
+                Ok(newer) if newer.expose() != keys.expose() => {
                     return self.authenticate_with(&newer, old, "keys changed").await;
                 }
+                _ => {}
             }
         }
         outcome
@@ -233,14 +240,8 @@ impl KlaviSource {
 
     async fn read_keys(&self) -> Result<Keys, Error> {
         let keys = self.credentials.read_keys().await?;
-        *self.last_keys() = Some(keys.clone());
+        self.memory().last_keys = Some(keys.clone());
         Ok(keys)
-    }
-
-    fn last_keys(&self) -> MutexGuard<'_, Option<Keys>> {
-        self.last_keys
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `old` is the bearer to be replaced. It is not sent, but the server may repeat it in its
@@ -252,7 +253,7 @@ impl KlaviSource {
         reason: &'static str,
     ) -> Result<NewToken, Error> {
         let (access, secret) = keys.expose();
-        let body = auth_body(access, secret)?;
+        let body = encode::keys(access, secret)?;
         let mut request = self.client.request(Method::POST, self.api.auth_uri(), body);
         request.headers_mut().insert(CONTENT_TYPE, JSON);
         let call = TokenCall {
@@ -300,15 +301,6 @@ impl fmt::Debug for KlaviSource {
             .field("request_timeout", &self.client.timeout)
             .finish_non_exhaustive()
     }
-}
-
-/// `{"accessKey": …, "secretKey": …}`, in a buffer that is wiped when the transport drops it.
-fn auth_body(access: &str, secret: &str) -> Result<Bytes, Error> {
-    let fields = std::collections::BTreeMap::from([("accessKey", access), ("secretKey", secret)]);
-    // With room for every character to be escaped: a buffer that grows leaves a copy behind.
-    let mut body = Zeroizing::new(Vec::with_capacity(64 + 6 * (access.len() + secret.len())));
-    serde_json::to_writer(&mut *body, &fields).map_err(Error::permanent)?;
-    Ok(Bytes::from_owner(body))
 }
 
 /// Whether `/refresh` rejects this bearer or does not exist, so that only `/auth` can help.

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use super::response_format::{Fields, ResponseFormat};
 use crate::error::{Error, Kind, Recovery};
 
-/// Whether a token may come with this status. A `POST` may be answered with 201.
+/// Whether a token may come with this status. The response to a `POST` may be 201.
 pub(super) fn is_success(status: StatusCode) -> bool {
     matches!(status, StatusCode::OK | StatusCode::CREATED)
 }
@@ -20,6 +20,7 @@ pub(super) fn error(status: StatusCode, headers: &HeaderMap, format: ResponseFor
         StatusCode::SERVICE_UNAVAILABLE if wait.is_some() => {
             Error::new(Kind::Throttled, Recovery::Transient)
         }
+        // The server gave up waiting: nothing is wrong with the call.
         StatusCode::REQUEST_TIMEOUT => Error::new(Kind::ServerError, Recovery::Transient),
         _ if status.is_server_error() => Error::new(Kind::ServerError, Recovery::Transient),
         _ if status.is_redirection() => {
@@ -61,6 +62,7 @@ pub(super) fn oauth2_error(error: Error, fields: &Fields<'_>) -> Error {
 /// Reclassifies the error of a call that sent keys.
 pub(super) fn keys_error(error: Error) -> Error {
     match error.status() {
+        // The body has said more than the status.
         _ if error.is_keys_rejected() || error.is_bad_request() => error,
         Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
             error.reclassified(Kind::KeysRejected, Recovery::Permanent)

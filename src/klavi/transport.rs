@@ -2,7 +2,6 @@
 
 use std::{
     error::Error as StdError,
-    fmt,
     future::Future,
     pin::{Pin, pin},
     time::Duration,
@@ -13,16 +12,14 @@ use http::{Request, Response, uri::Scheme};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout};
-use tower::{
-    ServiceExt, service_fn,
-    util::{BoxCloneSyncService, Oneshot},
-};
+use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_service::Service;
 
 use super::{status_error::is_success, wiped::WipedBuffer};
 use crate::error::{
     BoxError, Error,
     cause::{chain, prints},
+    context::Context,
 };
 
 /// The longest response body that is read, in bytes.
@@ -47,55 +44,33 @@ where
 {
     BoxCloneSyncService::new(service_fn(move |request: Request<Bytes>| {
         let is_https = request.uri().scheme() == Some(&Scheme::HTTPS);
-        call(service.clone().oneshot(request.map(B::from)), is_https)
+        let response = service.clone().oneshot(request.map(B::from));
+        async move {
+            match response.await.map_err(Into::into) {
+                Ok(response) => Ok(response.map(|body| Box::pin(read(body)) as ReadBody)),
+                Err(error) if is_https && is_without_tls(&*error) => {
+                    Err(Error::transport(without_tls(error)))
+                }
+                Err(error) => Err(Error::transport(error)),
+            }
+        }
     }))
 }
 
-async fn call<T, B, A>(
-    call: Oneshot<T, Request<B>>,
-    is_https: bool,
-) -> Result<Response<ReadBody>, Error>
-where
-    T: Service<Request<B>, Response = Response<A>>,
-    T::Error: Into<BoxError>,
-    A: Body + Send + 'static,
-    A::Data: Send,
-    A::Error: Into<BoxError>,
-{
-    let response = call.await.map_err(|error| {
-        let error = error.into();
-        Error::transport(match is_https && is_without_tls(&*error) {
-            true => Box::new(NoTls(error)),
-            false => error,
-        })
-    })?;
-    Ok(response.map(|body| Box::pin(read(body)) as ReadBody))
-}
-
-/// Whether the client has no TLS. Those of hyper-util and reqwest report only a wrong scheme.
+/// Whether the client lacks TLS, which hyper-util and reqwest report as a wrong scheme.
 fn is_without_tls(error: &(dyn StdError + 'static)) -> bool {
     let root = chain(error).last();
     root.is_some_and(|root| prints(root, "invalid URL, scheme is not http"))
 }
 
-#[derive(Debug)]
-struct NoTls(BoxError);
-
-impl fmt::Display for NoTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the HTTP client has no TLS, which `https` needs: ")?;
+fn without_tls(cause: BoxError) -> Context {
+    let advice = match () {
         #[cfg(feature = "reqwest")]
-        if self.0.is::<::reqwest::Error>() {
-            return f.write_str("turn on one of reqwest's TLS features");
-        }
-        f.write_str("build it with a TLS connector, such as hyper-rustls")
-    }
-}
-
-impl StdError for NoTls {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&*self.0)
-    }
+        () if cause.is::<::reqwest::Error>() => "turn on one of reqwest's TLS features",
+        () => "build it with a TLS connector, such as hyper-rustls",
+    };
+    let problem = "the HTTP client has no TLS, which `https` needs";
+    Context::new(format!("{problem}: {advice}"), cause)
 }
 
 /// Sends a request and reads the whole response within `limit`.
@@ -104,6 +79,7 @@ pub(super) async fn exchange(
     request: Request<Bytes>,
     limit: Duration,
 ) -> Result<Response<Bytes>, Error> {
+    // One limit for head and body: a server that trickles must not get two.
     let sent_at = Instant::now();
     let response = timeout(limit, transport.clone().oneshot(request)).await;
     let (head, read_body) = response.map_err(|_| Error::timeout())??.into_parts();
@@ -125,6 +101,7 @@ async fn read(body: impl Body<Error: Into<BoxError>>) -> Result<Bytes, Error> {
             continue;
         };
         if buffer.len().saturating_add(data.remaining()) > MAX_BODY {
+            // A token has at most 16 KiB, so this is no response with a token.
             return Err(Error::invalid_response(
                 "the response is longer than 64 KiB",
             ));

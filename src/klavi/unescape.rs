@@ -24,6 +24,7 @@ pub(super) fn backslash(text: &[u8]) -> Option<(usize, Decoded)> {
             return Some((4, Decoded::Byte(byte)));
         }
         [b'u', b'{', rest @ ..] => {
+            // Six digits at most, then the brace.
             let length = rest.iter().take(7).position(|&byte| byte == b'}')?;
             let c = char::from_u32(hex(&rest[..length])?)?;
             return Some((length + 4, Decoded::Char(c)));

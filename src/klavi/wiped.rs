@@ -39,7 +39,7 @@ impl Write for WipedBuffer {
     }
 }
 
-/// As `format!`. Text ends where a `Display` of the arguments fails.
+/// As `format!`, but the text ends where a `Display` of the arguments fails.
 pub(super) fn format(text: fmt::Arguments<'_>) -> Zeroizing<String> {
     let mut buffer = WipedBuffer::default();
     // What was written before an error is kept.

@@ -35,12 +35,12 @@ impl KlaviAuthLayer {
     /// A layer for `api` without a cache of its own. Put the customer's [`TokenCache`] into the
     /// extensions of every request. See [`TokenCaches`](crate::TokenCaches).
     ///
-    /// A request without a cache fails with an error for which [`Error::is_customer_missing`]
+    /// A request without a cache fails with an error for which [`Error::is_cache_missing`]
     /// holds.
     pub fn without_cache(api: &KlaviApi) -> Self {
         Self::new(
             api,
-            TokenCache::new(source_fn(async |_| Err(Error::customer_missing()))),
+            TokenCache::new(source_fn(async |_| Err(Error::cache_missing()))),
         )
     }
 

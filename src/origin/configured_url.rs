@@ -2,7 +2,7 @@
 
 use http::Uri;
 
-use super::{Origin, host::Host};
+use super::{Origin, host::Host, is_https};
 use crate::error::config::ConfigError;
 
 /// The purpose of a configured URL.
@@ -21,9 +21,7 @@ pub(crate) enum Purpose {
 /// [`ConfigError::InvalidUrl`].
 pub(crate) fn parse(url: &str, purpose: Purpose) -> Result<(Origin, Uri), ConfigError> {
     let parsed = url.parse::<Uri>().ok().and_then(|uri| {
-        let userinfo = uri
-            .authority()
-            .is_some_and(|authority| authority.as_str().contains('@'));
+        let userinfo = uri.authority().is_some_and(|it| it.as_str().contains('@'));
         let has_path = uri.path() != "/" && purpose.is_origin();
         // `Uri` drops a fragment silently. Here it can only be a mistake.
         let has_more = userinfo || has_path || uri.query().is_some() || url.contains('#');
@@ -46,7 +44,7 @@ pub(crate) fn parse_secure(url: &str, purpose: Purpose) -> Result<(Origin, Uri),
             Purpose::BaseUrl => {
                 ", or use `KlaviApi::at_insecure` if something else encrypts the connection"
             }
-            Purpose::TokenUrl | Purpose::Origin | Purpose::AddedOrigin => "",
+            _ => "",
         };
         let problem = format!(
             "{name} `http://{authority}` would carry secrets in the clear: \
@@ -86,53 +84,48 @@ fn problem_with(url: &str, purpose: Purpose) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         let authority = authority(url);
         // Without a scheme it may be anything, such as a key.
-        return match is_clearly_a_host(authority) {
-            true if Host::parse(host(authority)).is_some_and(|host| host.is_loopback()) => {
-                format!("{name} `{authority}` has no scheme: write `http://{authority}`")
-            }
-            true => format!("{name} `{authority}` has no scheme: write `https://{authority}`"),
-            false => format!("the {name} has no scheme: it must begin with `https://`"),
-        };
+        if !is_clearly_a_host(authority) {
+            return format!("the {name} has no scheme: it must begin with `https://`");
+        }
+        let is_loopback = Host::parse(host(authority)).is_some_and(|host| host.is_loopback());
+        let scheme = if is_loopback { "http" } else { "https" };
+        return format!("{name} `{authority}` has no scheme: write `{scheme}://{authority}`");
     };
     let full_authority = authority(rest);
     let (user, authority) = full_authority
         .rsplit_once('@')
         .map_or(("", full_authority), |(_, rest)| ("***@", rest));
-    let authority = if is_printable(authority) {
-        authority
-    } else {
-        "…"
-    };
-    if !["https", "http"]
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(scheme))
-    {
+    let authority = Some(authority).filter(|it| is_printable(it)).unwrap_or("…");
+    if is_https(scheme).is_none() {
         return format!(
             "the scheme of {name} `…://{authority}` is neither https nor http: \
              write `https://{authority}`"
         );
     }
     let tail = &rest[full_authority.len()..];
+    let has_path = !matches!(tail, "" | "/");
+    // The fragment comes before the query, since a `?` after `#` is part of it.
     let problem = if !user.is_empty() {
         "has user information: leave it out"
     } else if tail.contains('#') {
         "has a fragment: leave it out"
     } else if tail.contains('?') {
         "has a query: leave it out"
-    } else if purpose.is_origin() && !matches!(tail, "" | "/") {
+    } else if purpose.is_origin() && has_path {
         "has a path: leave it out, since the token goes to all paths of an origin"
     } else {
         "has a host, a port or a path that is not valid"
     };
-    let more = if matches!(tail, "" | "/") { "" } else { "/…" };
-    format!(
-        "{name} `{}://{user}{authority}{more}` {problem}",
-        scheme.to_ascii_lowercase()
-    )
+    let (scheme, more) = (
+        scheme.to_ascii_lowercase(),
+        if has_path { "/…" } else { "" },
+    );
+    format!("{name} `{scheme}://{user}{authority}{more}` {problem}")
 }
 
 /// Everything before the path, query and fragment.
 fn authority(rest: &str) -> &str {
+    // Browsers take a backslash for a slash, and what follows it may be a secret.
     rest.split(['/', '\\', '?', '#']).next().unwrap_or_default()
 }
 
@@ -145,6 +138,7 @@ fn host(authority: &str) -> &str {
 
 fn is_printable(authority: &str) -> bool {
     let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    // A name in DNS has at most 253 characters.
     !authority.is_empty() && authority.len() <= 253 && authority.bytes().all(is_legal)
 }
 
@@ -152,19 +146,17 @@ fn is_printable(authority: &str) -> bool {
 /// letters.
 fn is_clearly_a_host(authority: &str) -> bool {
     let host = host(authority);
-    let labels = || host.strip_suffix('.').unwrap_or(host).split('.');
+    let name = host.strip_suffix('.').unwrap_or(host);
     let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        (1..=63).contains(&label.len()) && label.bytes().all(is_legal)
     };
-    let has_top_level = labels().count() > 1
-        && labels()
-            .next_back()
-            .is_some_and(|last| last.len() <= 24 && last.bytes().all(|b| b.is_ascii_alphabetic()));
+    // A JWT has dots too. Its last part is longer than a top-level domain, or has digits.
+    let has_top_level = name.rsplit_once('.').is_some_and(|(_, last)| {
+        last.len() <= 24 && last.bytes().all(|byte| byte.is_ascii_alphabetic())
+    });
     let is_name = has_top_level || host.eq_ignore_ascii_case("localhost");
-    is_name && labels().all(is_label)
+    is_name && name.split('.').all(is_label)
         || matches!(Host::parse(host), Some(Host::V4(_) | Host::V6(_)))
 }
 

@@ -37,6 +37,7 @@ impl Host {
 
     pub(crate) fn is_loopback(&self) -> bool {
         match self {
+            // No other name: resolvers may ask the network for `localhost.` or `a.localhost`.
             Self::Name(name) => &**name == "localhost",
             Self::V4(ip) => ip.is_loopback(),
             Self::V6(ip) => ip.is_loopback(),
@@ -93,6 +94,7 @@ fn ipv4(host: &str) -> Option<Ipv4Addr> {
 fn number(text: &str) -> Option<u64> {
     let (digits, radix) = match text.as_bytes() {
         [] => return None,
+        // Without digits it is zero, as in the URL standard.
         [b'0', b'x' | b'X', ..] => (&text[2..], 16),
         [b'0', _, ..] => (&text[1..], 8),
         _ => (text, 10),

@@ -22,23 +22,12 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// `https` on the default port of a lower-case host.
-    pub(crate) fn https(host: &'static str) -> Self {
-        Self {
-            secure: true,
-            host: Host::Name(host.into()),
-            port: 443,
-            authority: host.into(),
-        }
-    }
-
     /// The origin of a configured URL, which may have a path. `None` for a URL without an origin.
     pub(crate) fn of_base(base: &Uri) -> Option<Self> {
         let target = Target::of(base)?;
         let host = Host::parse(target.host)?;
-        let default_port = if target.secure { 443 } else { 80 };
         let authority = match target.port {
-            port if port == default_port => host.to_string(),
+            port if port == default_port(target.secure) => host.to_string(),
             port => format!("{host}:{port}"),
         };
         Some(Self {
@@ -57,6 +46,15 @@ impl Origin {
         }
     }
 
+    /// The URI of a path of this origin.
+    pub(crate) fn uri(&self, path: &str) -> Result<Uri, http::Error> {
+        Uri::builder()
+            .scheme(self.scheme())
+            .authority(self.authority())
+            .path_and_query(path)
+            .build()
+    }
+
     /// Host and port, normalised.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
@@ -67,8 +65,8 @@ impl Origin {
         self.secure == target.secure && self.port == target.port && self.same_host(target)
     }
 
-    /// Whether the URI spells this origin in the usual way. The fast path: `contains` is true
-    /// too whenever this is.
+    /// Whether the URI has this origin in its usual spelling. A fast path: `contains` then holds
+    /// too.
     #[inline]
     pub(crate) fn matches_spelling(&self, uri: &Uri) -> bool {
         uri.scheme() == Some(&self.scheme())
@@ -102,24 +100,12 @@ pub(crate) struct Target<'a> {
 impl<'a> Target<'a> {
     /// `None` for anything but an absolute `http` or `https` URI with a valid port.
     pub(crate) fn of(uri: &'a Uri) -> Option<Self> {
-        let scheme = uri.scheme_str()?;
+        let secure = is_https(uri.scheme_str()?)?;
         let authority = uri.authority()?;
-        let secure = if scheme.eq_ignore_ascii_case("https") {
-            true
-        } else if scheme.eq_ignore_ascii_case("http") {
-            false
-        } else {
-            return None;
-        };
-        let port = match explicit_port(authority)? {
-            Some(port) => port,
-            None if secure => 443,
-            None => 80,
-        };
         Some(Self {
             secure,
             host: authority.host(),
-            port,
+            port: explicit_port(authority)?.unwrap_or_else(|| default_port(secure)),
         })
     }
 }
@@ -128,22 +114,32 @@ impl<'a> Target<'a> {
 impl<'a> Target<'a> {
     /// As [`of`](Self::of).
     pub(crate) fn of_url(url: &'a reqwest::Url) -> Option<Self> {
-        let secure = match url.scheme() {
-            "https" => true,
-            "http" => false,
-            _ => return None,
-        };
         Some(Self {
-            secure,
+            secure: is_https(url.scheme())?,
             host: url.host_str()?,
             port: url.port_or_known_default()?,
         })
     }
 }
 
+/// `None` for a scheme that is neither `https` nor `http`.
+fn is_https(scheme: &str) -> Option<bool> {
+    let is = |name: &str| scheme.eq_ignore_ascii_case(name);
+    match scheme {
+        _ if is("https") => Some(true),
+        _ if is("http") => Some(false),
+        _ => None,
+    }
+}
+
+fn default_port(secure: bool) -> u16 {
+    if secure { 443 } else { 80 }
+}
+
 /// The explicit port: `Some(None)` if there is none, `None` if it is invalid. `Authority::port`
 /// cannot tell these cases apart: it returns `None` for `host:99999` too.
 fn explicit_port(authority: &Authority) -> Option<Option<u16>> {
+    // User information may have a colon, so it is cut off first.
     let after_user = authority.as_str().rsplit('@').next()?;
     match after_user.strip_prefix(authority.host())? {
         "" => Some(None),

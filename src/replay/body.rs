@@ -29,7 +29,8 @@ use crate::error::BoxError;
 ///
 /// # Errors
 ///
-/// The original's error, and one of its own if it is read after the resend took over.
+/// It fails with the original's error, or with one of its own if it is read after the resend took
+/// over.
 pub struct ReplayBody<B> {
     /// `None` for an empty body.
     recording: Option<Arc<Mutex<Recording<B>>>>,
@@ -48,12 +49,7 @@ impl<B> ReplayBody<B> {
         B: Body,
     {
         let recording = Recording::new(body, limit);
-        Self {
-            recording: Some(Arc::new(Mutex::new(recording))),
-            is_replay: false,
-            next: 0,
-            sent: None,
-        }
+        Self::new(Some(Arc::new(Mutex::new(recording))), false)
     }
 
     /// The second handle. Call it at most once.
@@ -61,26 +57,25 @@ impl<B> ReplayBody<B> {
         if let Some(mut recording) = self.recording() {
             recording.has_replay = true;
         }
-        Self {
-            recording: self.recording.clone(),
-            is_replay: true,
-            next: 0,
-            sent: None,
-        }
+        Self::new(self.recording.clone(), true)
     }
 
     /// An empty body.
     pub(super) fn empty() -> Self {
+        Self::new(None, false)
+    }
+
+    fn new(recording: Option<Arc<Mutex<Recording<B>>>>, is_replay: bool) -> Self {
         Self {
-            recording: None,
-            is_replay: false,
+            recording,
+            is_replay,
             next: 0,
             sent: None,
         }
     }
 
     /// Whether the recording has all that was read.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.recording()
             .is_none_or(|recording| !recording.overflowed)
     }
@@ -91,6 +86,7 @@ impl<B> ReplayBody<B> {
             return true;
         };
         recording.taken_over |= !recording.overflowed;
+        // Woken without the lock: a waker may poll the first handle at once.
         let (taken_over, waker) = (recording.taken_over, recording.waker.take());
         drop(recording);
         if let Some(waker) = waker {
@@ -168,14 +164,11 @@ where
             return false;
         }
         if self.is_replay && self.sent.is_none() {
-            return recording.announced.is_end_stream;
+            return recording.announced_end;
         }
         let is_replayed = !self.is_replay || self.next >= recording.frames.len();
-        is_replayed
-            && recording
-                .original
-                .as_ref()
-                .is_none_or(|original| original.is_end_stream())
+        let original = recording.original.as_ref();
+        is_replayed && original.is_none_or(|body| body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -186,13 +179,11 @@ where
             return SizeHint::default();
         }
         if !self.is_replay {
-            let hint = recording
-                .original
-                .as_ref()
-                .map(|original| original.size_hint());
-            return hint.unwrap_or_else(|| SizeHint::with_exact(0));
+            let original = recording.original.as_ref();
+            return original.map_or_else(|| SizeHint::with_exact(0), |body| body.size_hint());
         }
-        let (announced, sent) = (&recording.announced.size_hint, self.sent.unwrap_or(0));
+        // Not from what is left: both attempts must have the same framing.
+        let (announced, sent) = (&recording.announced_size, self.sent.unwrap_or(0));
         let mut hint = SizeHint::new();
         hint.set_lower(announced.lower().saturating_sub(sent));
         if let Some(upper) = announced.upper() {

@@ -62,11 +62,8 @@ impl SavedHead {
 
     /// The request with `body`. `None` if the saved head does not parse.
     pub(super) fn restore<B>(self, body: B) -> Option<Request<B>> {
-        let Rare {
-            extensions,
-            sensitive,
-        } = self.rare.map_or_else(Rare::default, |rare| *rare);
-        let mut sensitive = sensitive.into_iter();
+        let rare = *self.rare.unwrap_or_default();
+        let mut sensitive = rare.sensitive.into_iter();
         let mut reader = Reader(&self.parts);
         let mut request = Request::new(body);
 
@@ -83,9 +80,10 @@ impl SavedHead {
                 Some(value) => HeaderValue::from_bytes(value).ok()?,
                 None => sensitive.next()?,
             };
+            // `append` panics when the map is full.
             request.headers_mut().try_append(name, value).ok()?;
         }
-        *request.extensions_mut() = extensions;
+        *request.extensions_mut() = rare.extensions;
         Some(request)
     }
 }
@@ -96,6 +94,7 @@ fn put(parts: &mut Vec<u8>, part: &[u8]) -> Option<()> {
     let length = u32::try_from(part.len())
         .ok()
         .filter(|length| *length != SENSITIVE)?;
+    // Read by this process only, so the byte order does not matter.
     parts.extend_from_slice(&length.to_ne_bytes());
     parts.extend_from_slice(part);
     Some(())

@@ -38,7 +38,9 @@ pub trait Replay<Q>: sealed::Sealed + Clone {
 
     /// Whether the request can still be resent. Once false, it stays false.
     #[doc(hidden)]
-    fn is_complete(&self, backup: &Self::Backup) -> bool;
+    fn is_complete(&self, _backup: &Self::Backup) -> bool {
+        true
+    }
 
     /// The request to resend. The first attempt may lose the rest of its body.
     #[doc(hidden)]
@@ -47,7 +49,7 @@ pub trait Replay<Q>: sealed::Sealed + Clone {
 
 /// Clones the body before it is sent. For bodies that are [`Clone`]: `Full`, `Empty`, `String`, …
 ///
-/// Record a body whose clones share a position in a stream instead.
+/// It is wrong for a body whose clones share a position in a stream. Record such a body.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneBody;
 
@@ -62,10 +64,6 @@ impl<B: Clone> Replay<Request<B>> for CloneBody {
             head,
             body: request.body().clone(),
         })
-    }
-
-    fn is_complete(&self, _: &Backup<B>) -> bool {
-        true
     }
 
     fn restore(&self, backup: Backup<B>) -> Option<Request<B>> {
@@ -85,10 +83,6 @@ impl<Q> Replay<Q> for SendOnce {
 
     fn back_up(&self, _: &mut Q) -> Option<Infallible> {
         None
-    }
-
-    fn is_complete(&self, backup: &Infallible) -> bool {
-        match *backup {}
     }
 
     fn restore(&self, backup: Infallible) -> Option<Q> {

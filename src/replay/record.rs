@@ -33,49 +33,31 @@ impl<B> RecordBody<B> {
     }
 
     /// Replaces a body with one that is recorded. `None` if it is known to exceed the limit.
-    pub(crate) fn back_up_body(&self, body: &mut B) -> Option<BodyBackup<B>>
+    pub(crate) fn back_up_body(&self, body: &mut B) -> Option<ReplayBody<B>>
     where
         B: Body,
         B::Error: Into<BoxError>,
     {
+        // Most requests are GETs: an empty body needs no recording and no allocation.
         let hint = body.size_hint();
         if body.is_end_stream() && hint.exact() == Some(0) {
-            return Some(BodyBackup::Empty);
+            return Some(ReplayBody::empty());
         }
+        // It cannot fit, so its first part need not take memory.
         if hint.lower() > self.limit as u64 {
             return None;
         }
+        // There is no other value of `B` to put in its place.
         let original = mem::replace(body, (self.construct)(ReplayBody::empty()));
         let first = ReplayBody::record(original, self.limit);
         let second = first.replay();
         *body = (self.construct)(first);
-        Some(BodyBackup::Recorded(second))
+        Some(second)
     }
 
     /// The body to resend. Takes over the original from the first handle.
-    pub(crate) fn restore_body(&self, backup: BodyBackup<B>) -> Option<B> {
-        match backup {
-            BodyBackup::Empty => Some((self.construct)(ReplayBody::empty())),
-            BodyBackup::Recorded(body) => body.take_over().then(|| (self.construct)(body)),
-        }
-    }
-}
-
-/// The backup of a body.
-#[derive(Debug)]
-pub enum BodyBackup<B> {
-    /// The body is empty. Nothing is recorded.
-    Empty,
-    /// The second handle of a recording.
-    Recorded(ReplayBody<B>),
-}
-
-impl<B> BodyBackup<B> {
-    pub(crate) fn is_complete(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Recorded(body) => body.is_complete(),
-        }
+    pub(crate) fn restore_body(&self, backup: ReplayBody<B>) -> Option<B> {
+        backup.take_over().then(|| (self.construct)(backup))
     }
 }
 
@@ -87,7 +69,7 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    type Backup = Backup<BodyBackup<B>>;
+    type Backup = Backup<ReplayBody<B>>;
 
     fn back_up(&self, request: &mut Request<B>) -> Option<Self::Backup> {
         let head = SavedHead::of(request)?;
@@ -106,6 +88,7 @@ where
     }
 }
 
+// Derived, it would require `B: Clone`.
 impl<B> Clone for RecordBody<B> {
     fn clone(&self) -> Self {
         *self

@@ -8,9 +8,8 @@
 //!    dropped at once.
 //! 3. One handle reads the original: the first, until the second takes over.
 //!
-//! The original is polled under the lock. This cannot deadlock: only the two handles take the lock,
-//! and the original can reach them only through a waker that polls its task at once. Wakers of
-//! executors queue the task.
+//! The original is polled under the lock, which only the two handles take. A deadlock would need a
+//! waker that polls its task inside of `wake`. Wakers of executors queue the task instead.
 
 use std::{
     pin::Pin,
@@ -31,8 +30,11 @@ const MAX_FRAMES: usize = 4096;
 pub(super) struct Recording<B> {
     /// `None` after its end or its error.
     pub(super) original: Option<Pin<Box<B>>>,
-    /// The original's size and end, before it was read.
-    pub(super) announced: Announced,
+    /// The original's size before it was read.
+    pub(super) announced_size: SizeHint,
+    /// Whether the original was at its end before it was read. A client derives the framing from
+    /// both.
+    pub(super) announced_end: bool,
     pub(super) frames: Vec<Recorded>,
     /// The size of `frames` in bytes.
     pub(super) recorded: usize,
@@ -45,12 +47,6 @@ pub(super) struct Recording<B> {
     /// Wakes the task of the first handle when the second takes over, since the original then
     /// wakes another task.
     pub(super) waker: Option<Waker>,
-}
-
-/// The size and end of a body, from which a client derives the framing.
-pub(super) struct Announced {
-    pub(super) size_hint: SizeHint,
-    pub(super) is_end_stream: bool,
 }
 
 /// A recorded frame.
@@ -66,10 +62,8 @@ impl<B> Recording<B> {
         B: Body,
     {
         Self {
-            announced: Announced {
-                size_hint: original.size_hint(),
-                is_end_stream: original.is_end_stream(),
-            },
+            announced_size: original.size_hint(),
+            announced_end: original.is_end_stream(),
             original: Some(Box::pin(original)),
             frames: Vec::new(),
             recorded: 0,
@@ -112,6 +106,7 @@ where
             return Poll::Ready(None);
         };
         let frame = match ready!(original.as_mut().poll_frame(cx)) {
+            // A body may panic when it is polled after its end.
             None => {
                 self.original = None;
                 return Poll::Ready(None);
@@ -121,6 +116,7 @@ where
                 self.discard();
                 return Poll::Ready(Some(Err(error.into())));
             }
+            // Copies nothing if the data is `Bytes`.
             Some(Ok(frame)) => frame.map_data(|mut data| data.copy_to_bytes(data.remaining())),
         };
         self.record(&frame);

@@ -13,8 +13,9 @@ pub trait HttpRequest: sealed::Sealed {
     #[doc(hidden)]
     fn headers_mut(&mut self) -> &mut HeaderMap;
 
-    /// The decision about the request, and its options. An error destroys the request.
+    /// The decision about the request, and its options. The request is lost on an error.
     #[doc(hidden)]
+    // `&mut`: reqwest shows the extensions of a request only while it is converted.
     fn decide(&mut self, scope: &Scope) -> Result<(Decision, RequestOptions), BoxError>;
 }
 

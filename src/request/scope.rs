@@ -36,13 +36,10 @@ impl Scope {
         let token_paths = [api.auth_uri(), api.refresh_uri()]
             .map(|uri| uri.path().into())
             .into();
-        let product = Some(api.product_path().clone());
         Self {
-            api: api.origin().clone(),
-            product,
-            added_origins: Vec::new(),
+            product: Some(api.product_path().clone()),
             token_paths,
-            overwrite: false,
+            ..Self::of_origin(api.origin().clone())
         }
     }
 
@@ -65,6 +62,7 @@ impl Scope {
     /// Adds all paths of another origin.
     pub(crate) fn allow_origin(&mut self, origin: Origin) {
         if origin == self.api {
+            // The rule of the API comes first, so as an added origin it would change nothing.
             return self.allow_whole_origin();
         }
         self.added_origins.push(origin);
@@ -101,6 +99,7 @@ impl Scope {
         if options.skip_auth || (!self.overwrite && headers.contains_key(AUTHORIZATION)) {
             return Decision::PassThrough;
         }
+        // A closure: other origins do not pay for the search in the path.
         let is_in_scope = || options.own_cache.is_some() || self.allows_path(path);
         let target = match destination {
             Destination::Elsewhere => return Decision::PassThrough,
@@ -108,17 +107,16 @@ impl Scope {
             // Token calls pass through. Otherwise a token call that is sent through this layer
             // would wait for itself.
             Destination::Api | Destination::At(_) => {
-                let authenticate = is_in_scope() && !self.is_token_call(path);
-                return if authenticate {
-                    Decision::Authenticate
-                } else {
-                    Decision::PassThrough
+                return match is_in_scope() && !self.is_token_call(path) {
+                    true => Decision::Authenticate,
+                    false => Decision::PassThrough,
                 };
             }
         };
         if self.is_added(target) {
             return Decision::Authenticate;
         }
+        // Passed through, the request would expose its content, and a 401 would hide why.
         let is_downgrade =
             |origin: &Origin| !target.secure && origin.is_secure() && origin.same_host(target);
         if (is_downgrade(&self.api) && is_in_scope()) || self.added_origins.iter().any(is_downgrade)
@@ -152,8 +150,8 @@ impl Scope {
 /// The destination of a request.
 #[derive(Debug)]
 pub(crate) enum Destination<'a> {
-    /// The API. The URI has the usual spelling of its origin, or no authority (origin-form,
-    /// `/path`): the inner service is then bound to the API.
+    /// The API: the URI has its origin in the usual spelling, or has no authority (`/path`),
+    /// because the inner service is bound to the API.
     Api,
     /// A scheme, host and port.
     At(Target<'a>),

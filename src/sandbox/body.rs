@@ -32,6 +32,7 @@ pub(super) async fn read(
         let Ok(chunk) = frame.map_err(broken)?.into_data() else {
             continue;
         };
+        // Not kept, so the limit does not apply.
         if record == BodyRecord::Length {
             server.lock().log.count_body(number, chunk.len());
             continue;

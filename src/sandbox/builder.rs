@@ -43,8 +43,8 @@ impl Sandbox {
 /// # async fn main() -> std::io::Result<()> {
 /// let sandbox = Sandbox::builder()
 ///     .token_lifetime(Duration::from_secs(60))
-///     .refresh_kills_old(true)
-///     .key("another-customer", "with-another-secret")
+///     .refresh_revokes_old(true)
+///     .customer("another-customer", "with-another-secret")
 ///     .start()
 ///     .await?;
 /// assert!(sandbox.base_url().starts_with("http://127.0.0.1:"));
@@ -60,7 +60,7 @@ impl SandboxBuilder {
         Self {
             state: State::new(),
         }
-        .key(ACCESS_KEY, SECRET_KEY)
+        .customer(ACCESS_KEY, SECRET_KEY)
     }
 
     /// Sets the lifetime of tokens, see [`Sandbox::set_token_lifetime`]. Default: 1800 s.
@@ -70,15 +70,15 @@ impl SandboxBuilder {
     }
 
     /// Sets whether `/refresh` revokes the old token. Default: it does not.
-    pub fn refresh_kills_old(mut self, kills: bool) -> Self {
-        self.state.refresh_kills_old = kills;
+    pub fn refresh_revokes_old(mut self, revokes: bool) -> Self {
+        self.state.refresh_revokes_old = revokes;
         self
     }
 
     /// Sets whether each new token revokes the older tokens of its customer and product, see
-    /// [`Sandbox::set_new_token_kills_old`]. Default: it does not.
-    pub fn new_token_kills_old(mut self, kills: bool) -> Self {
-        self.state.new_token_kills_old = kills;
+    /// [`Sandbox::set_new_token_revokes_old`]. Default: it does not.
+    pub fn new_token_revokes_old(mut self, kills: bool) -> Self {
+        self.state.new_token_revokes_old = kills;
         self
     }
 
@@ -90,7 +90,11 @@ impl SandboxBuilder {
     }
 
     /// Adds a customer with these keys, beside the built-in customer.
-    pub fn key(mut self, access_key: impl Into<String>, secret_key: impl Into<String>) -> Self {
+    pub fn customer(
+        mut self,
+        access_key: impl Into<String>,
+        secret_key: impl Into<String>,
+    ) -> Self {
         self.state
             .add_customer(access_key.into(), secret_key.into());
         self
@@ -116,6 +120,7 @@ impl SandboxBuilder {
             socket: socket.clone(),
             stop: stop.shared(),
         };
+        // Aborted when the last handle is dropped: `axum::serve` does not end by itself.
         let accept = tokio::spawn(axum::serve(listener, app).into_future()).abort_handle();
         let base_url = format!("http://{addr}");
         Ok(Sandbox(Arc::new(Inner {
@@ -133,8 +138,8 @@ impl fmt::Debug for SandboxBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SandboxBuilder")
             .field("token_lifetime", &self.state.tokens.lifetime())
-            .field("refresh_kills_old", &self.state.refresh_kills_old)
-            .field("new_token_kills_old", &self.state.new_token_kills_old)
+            .field("refresh_revokes_old", &self.state.refresh_revokes_old)
+            .field("new_token_revokes_old", &self.state.new_token_revokes_old)
             .field("auth_repeats_token", &self.state.auth_repeats_token)
             .finish_non_exhaustive()
     }

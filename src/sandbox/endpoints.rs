@@ -43,6 +43,7 @@ pub(super) async fn respond(
         Route::Token => return not_allowed("POST"),
         Route::NotFound => return not_found(),
     };
+    // The one endpoint that needs no token.
     if *target == Target::Auth {
         return match parts.method {
             Method::POST => auth(server, received.number, product.clone(), parts, body).await,
@@ -98,6 +99,7 @@ async fn auth(
             );
         }
     };
+    // Locked after the body is read: a slow upload must not stop the others.
     let mut state = server.lock();
     if !state.authenticates(&keys.access_key, &keys.secret_key) {
         return response::error(StatusCode::UNAUTHORIZED, "Invalid accessKey or secretKey");
@@ -134,6 +136,7 @@ async fn echo(server: &Server, number: u64, token: u64, parts: &Parts, body: Bod
         .headers
         .iter()
         .map(|(name, value)| match *name {
+            // A test prints what it gets, so the echo has the number of the token, not the token.
             AUTHORIZATION => (name.as_str(), format!("token-{token}")),
             _ => (
                 name.as_str(),

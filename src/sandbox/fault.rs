@@ -18,7 +18,7 @@ use super::{io::Connection, response};
 /// A failure, for [`Sandbox::fail_next`](super::Sandbox::fail_next).
 ///
 /// A fault replaces the whole response: no key is checked, no token is issued or revoked, and the
-/// body of the request is not read (except by [`never`](Self::never)).
+/// body of the request is not read (except by [`hang`](Self::hang)).
 ///
 /// ```
 /// use std::time::Duration;
@@ -44,7 +44,7 @@ enum Kind {
     Body(StatusCode, Bytes),
     Reset,
     Truncated,
-    Never,
+    Hang,
 }
 
 impl Fault {
@@ -87,8 +87,8 @@ impl Fault {
 
     /// No response: the body of the request is read, and nothing is sent until the client
     /// disconnects or the sandbox is dropped.
-    pub fn never() -> Self {
-        Self::new(Kind::Never)
+    pub fn hang() -> Self {
+        Self::new(Kind::Hang)
     }
 
     /// Adds `Retry-After`, in seconds, rounded up. For a date, use [`header`](Self::header).
@@ -101,7 +101,7 @@ impl Fault {
         self
     }
 
-    /// Sets a header. It has no effect on [`reset`](Self::reset) and [`never`](Self::never).
+    /// Sets a header. It has no effect on [`reset`](Self::reset) and [`hang`](Self::hang).
     ///
     /// # Panics
     ///
@@ -126,13 +126,14 @@ impl Fault {
     fn with(mut self, name: HeaderName, value: &str) -> Self {
         match HeaderValue::try_from(value) {
             Ok(value) => self.headers.insert(name, value),
+            // Without the value, which may be a secret.
             Err(_) => panic!("this cannot be the value of the header {name}"),
         };
         self
     }
 
-    pub(super) fn is_never(&self) -> bool {
-        matches!(self.kind, Kind::Never)
+    pub(super) fn hangs(&self) -> bool {
+        matches!(self.kind, Kind::Hang)
     }
 
     /// The response, `None` if the connection must be reset instead.
@@ -141,7 +142,7 @@ impl Fault {
             Kind::Status(status) => response::error(status, "The sandbox was told to fail"),
             Kind::Body(status, body) => (status, Body::from(body)).into_response(),
             Kind::Truncated => truncated(connection),
-            Kind::Reset | Kind::Never => return None,
+            Kind::Reset | Kind::Hang => return None,
         };
         response.headers_mut().extend(self.headers);
         Some(response)
@@ -156,7 +157,7 @@ impl fmt::Debug for Fault {
             Kind::Body(status, body) => out.field("status", status).field("body_len", &body.len()),
             Kind::Reset => out.field("kind", &"reset"),
             Kind::Truncated => out.field("kind", &"truncated"),
-            Kind::Never => out.field("kind", &"never"),
+            Kind::Hang => out.field("kind", &"hang"),
         };
         out.field("headers", &self.headers.keys().collect::<Vec<_>>())
             .finish()

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, task::AbortHandle};
 
-use super::{Counts, Endpoint, fault::Fault, io::Socket, record::Recorded, state::Server};
+use super::{Counts, Endpoint, fault::Fault, io::Socket, record::RecordedRequest, state::Server};
 use crate::klavi::{api::KlaviApi, credentials::Credentials, product::Product};
 
 /// The keys of the built-in customer. No five characters of them occur in a word of an error
@@ -88,7 +88,7 @@ impl Sandbox {
 
     /// Adds a customer with these keys, or replaces the secret key of a customer with this access
     /// key.
-    pub fn add_key(&self, access_key: impl Into<String>, secret_key: impl Into<String>) {
+    pub fn add_customer(&self, access_key: impl Into<String>, secret_key: impl Into<String>) {
         self.0
             .server
             .lock()
@@ -96,7 +96,7 @@ impl Sandbox {
     }
 
     /// Removes a customer: its keys are rejected. Tokens issued for them stay valid.
-    pub fn remove_key(&self, access_key: &str) {
+    pub fn remove_customer(&self, access_key: &str) {
         self.0.server.lock().remove_customer(access_key);
     }
 
@@ -123,14 +123,14 @@ impl Sandbox {
     }
 
     /// Sets whether `/refresh` revokes the old token.
-    pub fn set_refresh_kills_old(&self, kills: bool) {
-        self.0.server.lock().refresh_kills_old = kills;
+    pub fn set_refresh_revokes_old(&self, revokes: bool) {
+        self.0.server.lock().refresh_revokes_old = revokes;
     }
 
     /// Sets whether each new token, of `/auth` and of `/refresh`, revokes the older tokens of its
     /// customer and product. Klavi does not say which of the two it does, so test with both.
-    pub fn set_new_token_kills_old(&self, kills: bool) {
-        self.0.server.lock().new_token_kills_old = kills;
+    pub fn set_new_token_revokes_old(&self, kills: bool) {
+        self.0.server.lock().new_token_revokes_old = kills;
     }
 
     /// Sets whether `/auth` and `/token` return the customer's last token again while it is live,
@@ -170,7 +170,7 @@ impl Sandbox {
     }
 
     /// The latest 10,000 requests, in the order of arrival.
-    pub fn log(&self) -> Vec<Recorded> {
+    pub fn log(&self) -> Vec<RecordedRequest> {
         self.0.server.lock().log.to_vec()
     }
 

@@ -56,6 +56,7 @@ impl Socket {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
         match &*self.lock() {
             Some(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| stream),
+            // Closed: `accept` is aborted with the sandbox.
             None => Poll::Pending,
         }
     }
@@ -174,6 +175,7 @@ impl AsyncWrite for Io {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
         }
         let linger = this.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        // A client that never stops sending is cut off by the linger time.
         let mut scrap = [0; 4096];
         while linger.as_mut().poll(cx).is_pending() {
             let mut buf = ReadBuf::new(&mut scrap);
@@ -188,6 +190,7 @@ impl AsyncWrite for Io {
 
 impl Drop for Io {
     fn drop(&mut self) {
+        // The task that serves the connection drops the stream after its write failed.
         if self.connection.is_reset() {
             // Deprecated because a linger time above zero blocks the thread on drop; zero does not.
             // The replacement does not exist in the oldest supported tokio.

@@ -88,7 +88,7 @@ mod tokens;
 pub use builder::SandboxBuilder;
 pub use fault::Fault;
 pub use handle::Sandbox;
-pub use record::Recorded;
+pub use record::RecordedRequest;
 
 /// A group of paths with its own count, latency and faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -23,7 +23,7 @@ const MAX_BODY: usize = 64 * 1024;
 /// `Proxy-Authorization`, `Cookie` and those that HTTP/2 marks as sensitive. The accessors return
 /// everything as it was received.
 #[derive(Clone)]
-pub struct Recorded {
+pub struct RecordedRequest {
     head: Arc<Head>,
     body: Vec<u8>,
     body_len: u64,
@@ -39,7 +39,7 @@ struct Head {
     token: Option<u64>,
 }
 
-impl Recorded {
+impl RecordedRequest {
     pub(super) fn new(parts: &Parts, endpoint: Option<Endpoint>, token: Option<u64>) -> Self {
         let mut headers = parts.headers.clone();
         for (name, value) in &mut headers {
@@ -117,15 +117,16 @@ impl Recorded {
     }
 }
 
-impl fmt::Debug for Recorded {
+impl fmt::Debug for RecordedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = f.debug_struct("Recorded");
+        let mut out = f.debug_struct("RecordedRequest");
         out.field("method", self.method())
             .field("uri", &self.head.uri)
             .field("version", &self.version())
             .field("headers", self.headers())
             .field("token", &self.token());
         match self.endpoint() {
+            // Both have keys in their bodies.
             Some(Endpoint::Auth | Endpoint::Token) => out.field("body", &"[redacted]"),
             _ => out.field("body", &Bytes::copy_from_slice(&self.body)),
         };
@@ -138,14 +139,14 @@ impl fmt::Debug for Recorded {
 /// The latest requests, in order of received.
 #[derive(Default)]
 pub(super) struct Log {
-    entries: VecDeque<Recorded>,
+    entries: VecDeque<RecordedRequest>,
     /// The number of entries removed from the front, which is the number of the first entry left.
     evicted: u64,
 }
 
 impl Log {
     /// Adds an entry and returns its number. Numbers do not change when entries are removed.
-    pub(super) fn push(&mut self, entry: Recorded) -> u64 {
+    pub(super) fn push(&mut self, entry: RecordedRequest) -> u64 {
         if self.entries.len() == MAX_REQUESTS {
             self.entries.pop_front();
             self.evicted += 1;
@@ -156,6 +157,7 @@ impl Log {
 
     pub(super) fn record_body(&mut self, number: u64, chunk: &[u8]) {
         if let Some(entry) = self.entry(number) {
+            // Longer bodies are counted in full and kept in part.
             let room = MAX_BODY - entry.body.len();
             entry
                 .body
@@ -176,17 +178,18 @@ impl Log {
         }
     }
 
-    pub(super) fn to_vec(&self) -> Vec<Recorded> {
+    pub(super) fn to_vec(&self) -> Vec<RecordedRequest> {
         self.entries.iter().cloned().collect()
     }
 
     pub(super) fn clear(&mut self) {
+        // Requests in progress keep their numbers, and must not find a later entry.
         self.evicted += self.entries.len() as u64;
         self.entries.clear();
     }
 
     /// `None` if the entry was removed since.
-    fn entry(&mut self, number: u64) -> Option<&mut Recorded> {
+    fn entry(&mut self, number: u64) -> Option<&mut RecordedRequest> {
         self.entries
             .get_mut(usize::try_from(number.checked_sub(self.evicted)?).ok()?)
     }
@@ -196,9 +199,9 @@ impl Log {
 mod tests {
     use super::*;
 
-    fn entry(path: &str) -> Recorded {
+    fn entry(path: &str) -> RecordedRequest {
         let (parts, ()) = http::Request::get(path).body(()).unwrap().into_parts();
-        Recorded::new(&parts, None, None)
+        RecordedRequest::new(&parts, None, None)
     }
 
     #[test]

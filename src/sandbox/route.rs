@@ -38,6 +38,7 @@ impl Route {
         let Some((product, rest)) = split else {
             return Self::NotFound;
         };
+        // By the layer's own rules, so that a product that it rejects is not served either.
         if product.parse::<Product>().is_err() {
             return Self::NotFound;
         }

@@ -26,10 +26,11 @@ async fn handle(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
+    // At arrival, so that a delay does not change what the request meets.
     let mut received = server.lock().receive(&parts);
     let response = match received.fault.take() {
         None => Some(endpoints::respond(&server, &received, &parts, body).await),
-        Some(fault) if fault.is_never() => {
+        Some(fault) if fault.hangs() => {
             // Only a read notices that the client has disconnected, and only once: the body that
             // breaks off here.
             match read(
@@ -156,7 +157,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_token_revoked_by_its_refresh_is_not_refreshed_again() {
         let server = server();
-        server.lock().refresh_kills_old = true;
+        server.lock().refresh_revokes_old = true;
         server.lock().issue("a".into(), "monitor".into());
         assert!(server.lock().refresh(1).is_some());
         assert!(server.lock().refresh(1).is_none());

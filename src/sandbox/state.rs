@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode, header::AUTHORIZATION, request::Parts};
 
 use super::{
     Counts, Endpoint, Fault,
-    record::{Log, Recorded},
+    record::{Log, RecordedRequest},
     route::Route,
     tokens::{Owner, Tokens},
 };
@@ -32,8 +32,8 @@ impl Server {
 
 pub(super) struct State {
     pub(super) tokens: Tokens,
-    pub(super) refresh_kills_old: bool,
-    pub(super) new_token_kills_old: bool,
+    pub(super) refresh_revokes_old: bool,
+    pub(super) new_token_revokes_old: bool,
     pub(super) auth_repeats_token: bool,
     /// The JSON of `expireIn`, if it is not the true value.
     pub(super) expire_in: Option<String>,
@@ -87,8 +87,8 @@ impl State {
     pub(super) fn new() -> Self {
         Self {
             tokens: Tokens::new(),
-            refresh_kills_old: false,
-            new_token_kills_old: false,
+            refresh_revokes_old: false,
+            new_token_revokes_old: false,
             auth_repeats_token: false,
             expire_in: None,
             counts: Counts::default(),
@@ -134,7 +134,7 @@ impl State {
                 (controls.next_fault(), controls.latency)
             }
         };
-        let number = self.log.push(Recorded::new(parts, endpoint, number));
+        let number = self.log.push(RecordedRequest::new(parts, endpoint, number));
         Received {
             number,
             route,
@@ -174,7 +174,7 @@ impl State {
             access_key,
             product,
         };
-        if self.new_token_kills_old {
+        if self.new_token_revokes_old {
             self.tokens.revoke_all_of(&owner);
         }
         let token = self.tokens.issue(owner);
@@ -194,7 +194,7 @@ impl State {
             access_key,
             product,
         } = self.tokens.owner(old)?.clone();
-        if self.refresh_kills_old {
+        if self.refresh_revokes_old {
             self.tokens.revoke(old);
         }
         Some(self.issue(access_key, product))

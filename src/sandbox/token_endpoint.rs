@@ -29,27 +29,16 @@ pub(super) async fn respond(server: &Server, number: u64, parts: &Parts, body: B
     };
     let fields = form(&body).filter(|_| is_of_type(parts, "application/x-www-form-urlencoded"));
     let Some(mut fields) = fields else {
-        return error(
-            StatusCode::BAD_REQUEST,
+        return bad_request(
             "invalid_request",
             "A form is expected, with each field once",
         );
     };
     match fields.get("grant_type").map(String::as_str) {
         Some("client_credentials") => {}
-        None => {
-            return error(
-                StatusCode::BAD_REQUEST,
-                "invalid_request",
-                "grant_type is missing",
-            );
-        }
+        None => return bad_request("invalid_request", "grant_type is missing"),
         Some(_) => {
-            return error(
-                StatusCode::BAD_REQUEST,
-                "unsupported_grant_type",
-                "Only client_credentials is known",
-            );
+            return bad_request("unsupported_grant_type", "Only client_credentials is known");
         }
     }
     let in_form = fields
@@ -60,11 +49,7 @@ pub(super) async fn respond(server: &Server, number: u64, parts: &Parts, body: B
         (Some(client), None) | (None, Some(Some(client))) => Some(client),
         (None, None | Some(None)) => None,
         (Some(_), Some(_)) => {
-            return error(
-                StatusCode::BAD_REQUEST,
-                "invalid_request",
-                "The client authenticates twice",
-            );
+            return bad_request("invalid_request", "The client authenticates twice");
         }
     };
     let scope = fields.get("scope").map_or(DEFAULT_SCOPE, String::as_str);
@@ -77,11 +62,7 @@ pub(super) async fn respond(server: &Server, number: u64, parts: &Parts, body: B
         );
     };
     if scope.is_empty() || scope.contains([' ', '/']) {
-        return error(
-            StatusCode::BAD_REQUEST,
-            "invalid_scope",
-            "A scope is the name of one product",
-        );
+        return bad_request("invalid_scope", "A scope is the name of one product");
     }
     let (token, expires_in) = state.grant(id.into(), scope.into());
     let expires_in = match expires_in.as_str() {
@@ -96,6 +77,10 @@ pub(super) async fn respond(server: &Server, number: u64, parts: &Parts, body: B
         .into_response()
 }
 
+fn bad_request(code: &str, description: &str) -> Response {
+    error(StatusCode::BAD_REQUEST, code, description)
+}
+
 /// An error response of RFC 6749, section 5.2.
 fn error(status: StatusCode, error: &str, description: &str) -> Response {
     let mut response = (
@@ -104,6 +89,7 @@ fn error(status: StatusCode, error: &str, description: &str) -> Response {
     )
         .into_response();
     if status == StatusCode::UNAUTHORIZED {
+        // RFC 6749, section 5.2, requires it after a header that was rejected.
         response
             .headers_mut()
             .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
@@ -120,6 +106,7 @@ fn form(body: &[u8]) -> Option<HashMap<String, String>> {
     {
         let (name, value) = split(field, b'=').unwrap_or((field, b""));
         let before = fields.insert(decode(name)?, decode(value)?);
+        // RFC 6749, section 3.2: no parameter more than once.
         before.is_none().then_some(())?;
     }
     Some(fields)
@@ -133,6 +120,7 @@ fn basic(value: &HeaderValue) -> Option<(String, String)> {
     }
     let pair = base64(encoded)?;
     let (id, secret) = split(&pair, b':')?;
+    // Encoded as in a form before base64: RFC 6749, section 2.3.1.
     decode(id).zip(decode(secret))
 }
 

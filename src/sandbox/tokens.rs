@@ -17,6 +17,7 @@ pub(super) struct Tokens {
     /// Token number n has index n - 1.
     issued: Vec<Token>,
     numbers: HashMap<String, u64>,
+    // Seeded by std, so the sandbox needs no crate for random numbers.
     random: RandomState,
 }
 

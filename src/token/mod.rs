@@ -160,13 +160,13 @@ impl NewToken {
     /// Use it if the lifetime did not begin when the source was called, for example because the
     /// source tried another endpoint first or takes the token from a shared store.
     #[must_use]
-    pub fn aged(mut self, age: Duration) -> Self {
+    pub fn with_age(mut self, age: Duration) -> Self {
         self.aged = Some((age, Instant::now()));
         self
     }
 
     /// Sets the endpoint that events name.
-    pub(crate) fn given_by(mut self, endpoint: TokenEndpoint) -> Self {
+    pub(crate) fn with_endpoint(mut self, endpoint: TokenEndpoint) -> Self {
         self.endpoint = Some(endpoint);
         self
     }

@@ -92,7 +92,7 @@ impl TokenRequest {
 
     /// The same request after this many consecutive failures, the last with `last_error`.
     #[must_use]
-    pub fn after(self, failures: u32, last_error: Option<Error>) -> Self {
+    pub fn with_failures(self, failures: u32, last_error: Option<Error>) -> Self {
         Self {
             failures,
             last_error,

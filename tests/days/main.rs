@@ -1,10 +1,10 @@
-//! Days of 10 requests a second against a look-alike of Klavi whose endpoints fail by a script, in
+//! Days of 10 requests a second against a simulated Klavi whose endpoints fail by a script, in
 //! paused time. For every request that failed, an oracle decides whether it could have succeeded.
-//! `src/docs/days.md` is made of it:
+//! It writes `src/docs/days.md`: first the short days that every run checks, then the whole days.
 //!
 //! ```sh
-//! DAYS=write cargo test --release --all-features --test days # the short days that every run checks
-//! DAYS=write DAYS_SECONDS=86400 cargo test --release --all-features --test days # the whole days
+//! DAYS=write cargo test --release --all-features --test days
+//! DAYS=write DAYS_SECONDS=86400 cargo test --release --all-features --test days
 //! ```
 
 mod days;

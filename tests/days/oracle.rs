@@ -1,4 +1,4 @@
-//! Could a request that failed have succeeded? Decided from what the look-alike knows and the
+//! Could a request that failed have succeeded? Decided from what the simulation knows and the
 //! client does not.
 
 use std::time::Duration;

@@ -27,7 +27,7 @@ fn faults() -> Vec<(&'static str, Fault)> {
     vec![
         ("the connection is reset", Fault::reset()),
         ("the response is incomplete", Fault::truncated()),
-        (SILENCE, Fault::never()),
+        (SILENCE, Fault::hang()),
         ("a redirect", Fault::redirect("/monitor/v1/elsewhere")),
         ("400", Fault::status(StatusCode::BAD_REQUEST)),
         ("500", Fault::status(StatusCode::INTERNAL_SERVER_ERROR)),

@@ -1,12 +1,17 @@
 //! What callers see while the store fails.
 
-use klavi_auth::Sharing;
-use tokio::time::Instant;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use klavi_auth::{Event, Fleet, FleetEvent, MemoryStore, Sharing};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     issuer::Issuer,
     stores::{Fault, FaultyStore},
-    support::{millis, pass, secs},
+    support::{call, millis, pass, secs},
 };
 
 #[tokio::test(start_paused = true)]
@@ -72,6 +77,37 @@ async fn a_store_that_dies_during_the_fetch_costs_no_request() {
     store.set(Fault::Hangs);
     assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
     assert_eq!(cache.snapshot().sharing(), Some(Sharing::Alone));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_comes_after_its_lease_is_published() {
+    let (slow, inner) = (Issuer::new(), Arc::new(MemoryStore::new()));
+    slow.state().latency = secs(5);
+    let store = FaultyStore::of(&inner);
+    let lapsed = Arc::new(AtomicUsize::new(0));
+    let heard = Arc::clone(&lapsed);
+    let observer = move |event: &Event<'_>| {
+        let is_lapse = matches!(event, Event::Fleet(FleetEvent::LeaseLapsed { .. }));
+        heard.fetch_add(usize::from(is_lapse), Ordering::SeqCst);
+    };
+    let fleet = Fleet::new(Arc::clone(&store));
+    let holder = slow.builder(fleet).observer(observer).build().unwrap();
+    let first = call(&holder);
+    sleep(millis(500)).await;
+    // Its heartbeats fail, and another process takes the lease and is no faster.
+    store.set(Fault::Hangs);
+    let other = slow.cache(&inner);
+    let second = call(&other);
+    sleep(millis(4300)).await;
+    store.set(Fault::None);
+    assert_eq!(slow.fetches(), 2);
+    assert_eq!(first.await.unwrap().unwrap().expose(), "t1");
+    assert_eq!(lapsed.load(Ordering::SeqCst), 1);
+    // A third one need not wait for the second.
+    let started = Instant::now();
+    assert_eq!(slow.cache(&inner).get().await.unwrap().expose(), "t1");
+    assert!(started.elapsed() < millis(100));
+    assert_eq!(second.await.unwrap().unwrap().expose(), "t2");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 mod alone;
 mod identity;
 mod issuer;
+mod looks;
 mod sharing;
 mod stores;
 #[path = "../support/mod.rs"]

@@ -26,15 +26,20 @@ pub(crate) enum Fault {
 }
 
 pub(crate) struct FaultyStore {
-    pub(crate) inner: MemoryStore,
+    pub(crate) inner: Arc<MemoryStore>,
     fault: Mutex<Fault>,
     calls: AtomicUsize,
 }
 
 impl FaultyStore {
     pub(crate) fn new() -> Arc<Self> {
+        Self::of(&Arc::default())
+    }
+
+    /// One process's way to a store.
+    pub(crate) fn of(inner: &Arc<MemoryStore>) -> Arc<Self> {
         Arc::new(Self {
-            inner: MemoryStore::new(),
+            inner: Arc::clone(inner),
             fault: Mutex::new(Fault::None),
             calls: AtomicUsize::new(0),
         })

@@ -22,7 +22,7 @@ use self::{
 };
 
 /// Seeds that failed once. They run first.
-const KNOWN: &[u64] = &[];
+const KNOWN: &[u64] = &[7, 56];
 
 /// The seeds of this run, and those that failed once.
 fn seeds(default: u64) -> Vec<u64> {
@@ -65,7 +65,7 @@ fn all(seeds: impl IntoIterator<Item = u64>, schedule: impl Fn(u64) -> Schedule)
 
 #[test]
 fn twenty_processes_survive_every_kind_of_fault() {
-    all(seeds(60), |seed| Schedule::random(seed, 20, 3));
+    all(seeds(30), |seed| Schedule::random(seed, 20, 3));
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub(crate) fn run(data: &[u8]) {
     let Some((api, home)) = base_url(base) else {
         return;
     };
-    let (layer, more) = added(layer(&api), extra);
+    let (layer, more) = added(fuzzed_layer(&api), extra);
     let allowed: Vec<_> = [home].into_iter().chain(more).collect();
     let Ok(uri) = target.parse::<Uri>() else {
         return;
@@ -340,7 +340,7 @@ fn judge(allowed: &[Place], leads: &Leads, path: AtHome) -> Outcome {
     }
 }
 
-fn layer(api: &KlaviApi) -> KlaviAuthLayer {
+fn fuzzed_layer(api: &KlaviApi) -> KlaviAuthLayer {
     KlaviAuthLayer::new(api, tokens())
 }
 

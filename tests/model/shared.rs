@@ -380,7 +380,7 @@ impl Shared {
 fn new_token(number: u32, life: Ns, age: Option<Ns>) -> Result<NewToken, Error> {
     let token = NewToken::new(&text(number), Duration::from_nanos(life))?;
     Ok(match age {
-        Some(age) => token.aged(Duration::from_nanos(age)),
+        Some(age) => token.with_age(Duration::from_nanos(age)),
         None => token,
     })
 }

@@ -21,7 +21,7 @@ fn aged_tokens() -> (TokenCacheBuilder, Arc<AtomicUsize>) {
         let number = counted.fetch_add(1, Ordering::SeqCst);
         async move {
             sleep(Duration::from_millis(1)).await;
-            Ok(NewToken::new(&format!("t{number}"), secs(1800))?.aged(secs(1750)))
+            Ok(NewToken::new(&format!("t{number}"), secs(1800))?.with_age(secs(1750)))
         }
     });
     (TokenCache::builder(source), fetches)

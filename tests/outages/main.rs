@@ -26,7 +26,7 @@ fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// A look-alike of Klavi and a cache over it whose jitter and backoff are all of `draw`.
+/// A simulated Klavi and a cache over it whose jitter and backoff are all of `draw`.
 fn klavi_and_cache(script: Script, draw: f64) -> (Klavi, TokenCache) {
     let klavi = Klavi::new(script);
     let cache = klavi.tokens().randomness(move || draw).build().unwrap();

@@ -50,7 +50,7 @@ pub(crate) async fn rows(kills_old: bool) -> Rows {
     let mut prepared = Vec::new();
     for (trouble, name) in TROUBLES {
         let (world, replica) = (World::new().await, RedisServer::start());
-        world.klavi.set_new_token_kills_old(kills_old);
+        world.klavi.set_new_token_revokes_old(kills_old);
         let fleet = Fleet::with(PROCESSES, &world.setup(None));
         prepared
             .push(async move { (name, row(trouble, &world, &replica, fleet, kills_old).await) });

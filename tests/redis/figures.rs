@@ -287,8 +287,8 @@ fn page(rows: &[[Figures; 4]; 4], served: &[(usize, (Duration, u64)); 4]) -> Str
 
 /// Bars on a logarithmic scale, in a picture that is 400 pixels wide.
 fn chart(rows: &[[Figures; 4]; 4]) -> String {
-    const LEFT: f64 = 62.0;
-    let x = |calls: u64| LEFT + 48.0 * (calls.max(1) as f64).log10();
+    const LEFT: f64 = 68.0;
+    let x = |calls: u64| LEFT + 47.0 * (calls.max(1) as f64).log10();
     let mut svg = String::from(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 400 356\" role=\"img\">\
          <title>Token calls in an hour</title>\n<style>\n\

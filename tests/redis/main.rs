@@ -9,6 +9,7 @@
     reason = "lines for the parent, and what was counted"
 )]
 
+mod expiry;
 mod faults;
 mod faults_under_load;
 mod figures;

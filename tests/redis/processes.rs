@@ -7,7 +7,6 @@ use klavi_auth::sandbox::{Endpoint, Sandbox};
 use crate::{
     fleet::{self, Fleet, token_calls, until},
     server::{self, RedisServer},
-    worker::Setup,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -41,7 +40,7 @@ async fn revoke(processes: usize, requests: usize, kills_old: bool) {
         return;
     }
     let (klavi, server) = (fleet::klavi().await, RedisServer::start());
-    klavi.set_new_token_kills_old(kills_old);
+    klavi.set_new_token_revokes_old(kills_old);
     let mut fleet = Fleet::start(processes, &klavi, server.url());
     assert_eq!(fleet.get(1).lost(), 0);
     klavi.revoke_all();
@@ -70,7 +69,7 @@ async fn revocations_under_load_fail_no_request() {
     }
     for kills_old in [false, true] {
         let (klavi, server) = (fleet::klavi().await, RedisServer::start());
-        klavi.set_new_token_kills_old(kills_old);
+        klavi.set_new_token_revokes_old(kills_old);
         let mut fleet = Fleet::start(40, &klavi, server.url());
         fleet.start_load(SECOND / 10, 5 * SECOND);
         for _ in 0..3 {
@@ -84,35 +83,10 @@ async fn revocations_under_load_fail_no_request() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_of_1500_ms_are_fetched_once_per_lifetime() {
-    if server::is_missing() {
-        return;
-    }
-    let (klavi, server) = (fleet::klavi().await, RedisServer::start());
-    let mut fleet = Fleet::with(
-        10,
-        &Setup {
-            klavi: klavi.base_url().to_owned(),
-            redis: Some(server.url()),
-            lifetime: Some(3 * SECOND / 2),
-            ..Setup::default()
-        },
-    );
-    fleet.start_load(SECOND / 10, 30 * SECOND);
-    let outcome = fleet.receive();
-    let calls = klavi.counts().auth;
-    println!("tokens of 1.5 s for 30 s: {calls} calls, {outcome:?}");
-    assert_eq!(outcome.lost(), 0);
-    // A refresh is due at 65 to 75 % of the lifetime, so there are at most 30 s / 975 ms of them.
-    // Where each process fetched for itself there would be ten times as many.
-    assert!((20..=31).contains(&calls), "{calls}");
-}
-
 /// Lets the first process fetch, and the others wait for it, while `/auth` takes this long.
 async fn with_a_holder(latency: Duration, kills_old: bool) -> (Sandbox, RedisServer, Fleet) {
     let (klavi, server) = (fleet::klavi().await, RedisServer::start());
-    klavi.set_new_token_kills_old(kills_old);
+    klavi.set_new_token_revokes_old(kills_old);
     klavi.set_latency(Endpoint::Auth, latency);
     let mut fleet = Fleet::start(20, &klavi, server.url());
     fleet.processes[0].send("get 1");

@@ -203,7 +203,7 @@ pub(crate) fn sources() {
         }));
         book::error("a token that is none", &cache.get().await.unwrap_err());
         let cache = TokenCache::new(source_fn(async |_| {
-            NewToken::new(TOKENS[0], secs(1)).map(|it| it.aged(secs(2)))
+            NewToken::new(TOKENS[0], secs(1)).map(|it| it.with_age(secs(2)))
         }));
         book::error("a token that is over", &cache.get().await.unwrap_err());
         book::error(

@@ -28,7 +28,7 @@ pub(crate) fn values() {
     book::show("a bearer", &Credentials::bearer(BEARER, LIFETIME).unwrap());
     let new = token(TOKENS[0]).unwrap();
     book::show("new", &new);
-    book::show("aged", &new.aged(secs(1)));
+    book::show("aged", &new.with_age(secs(1)));
     let api = KlaviApi::at(
         "https://api.klavi.ai/base",
         Product::other("payments").unwrap(),
@@ -157,7 +157,10 @@ async fn requested(
     book::show(state, &predecessor);
     let request = TokenRequest::new(predecessor.clone());
     book::show(state, &request);
-    book::show(state, &request.after(2, Some(Error::transient("not now"))));
+    book::show(
+        state,
+        &request.with_failures(2, Some(Error::transient("not now"))),
+    );
     fetch.respond(answer);
     settle().await;
     predecessor
@@ -360,7 +363,7 @@ fn print_private(state: &str, value: &dyn Debug) {
 }
 
 pub(crate) async fn sandbox() {
-    let builder = Sandbox::builder().key(ACCESS, SECRET);
+    let builder = Sandbox::builder().customer(ACCESS, SECRET);
     book::show("with a customer", &builder);
     let sandbox = builder.start().await.unwrap();
     let api = sandbox.api(Product::Monitor);
@@ -380,7 +383,7 @@ pub(crate) async fn sandbox() {
         Fault::status(StatusCode::BAD_GATEWAY),
         Fault::reset(),
         Fault::truncated(),
-        Fault::never(),
+        Fault::hang(),
     ] {
         book::show("of other kinds", &fault.retry_after(Duration::from_secs(1)));
     }

@@ -39,7 +39,7 @@ impl Chaos {
             self.sandbox.set_latency(endpoint, Duration::ZERO);
         }
         self.sandbox.set_expire_in(None);
-        self.sandbox.set_refresh_kills_old(false);
+        self.sandbox.set_refresh_revokes_old(false);
     }
 
     async fn happen(&mut self) {
@@ -63,7 +63,8 @@ impl Chaos {
             15 => self.outage().await,
             16 => {
                 self.count("an old token dies when it is refreshed, or no longer", 1);
-                self.sandbox.set_refresh_kills_old(self.chance.percent(50));
+                self.sandbox
+                    .set_refresh_revokes_old(self.chance.percent(50));
             }
             17 => {
                 let lies = [
@@ -130,7 +131,7 @@ impl Chaos {
                 "garbage".into(),
                 Fault::body(StatusCode::OK, "text/html", "<h1>1t w0rks</h1>"),
             ),
-            (_, 6) => ("silence".into(), Fault::never()),
+            (_, 6) => ("silence".into(), Fault::hang()),
             (_, 7) => ("redirect".into(), Fault::redirect("https://evil.example/")),
             (_, 8) => status(400),
             _ => status(403),

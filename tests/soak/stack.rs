@@ -105,7 +105,7 @@ impl SoakStack {
     pub(crate) async fn start(tally: Arc<Tally>) -> Self {
         let mut builder = Sandbox::builder().token_lifetime(Duration::from_secs(2));
         for (access, secret) in (0..CUSTOMERS).map(keys) {
-            builder = builder.key(access, secret);
+            builder = builder.customer(access, secret);
         }
         let sandbox = builder.start().await.unwrap();
         let api = sandbox.api(Product::Monitor);

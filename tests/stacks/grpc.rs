@@ -223,7 +223,7 @@ impl Health for Server {
 }
 
 /// A layer that takes both kinds of rejection for one.
-pub(crate) fn layer(server: &Server) -> KlaviAuthLayer<RecordBody<tonic::body::Body>> {
+pub(crate) fn grpc_layer(server: &Server) -> KlaviAuthLayer<RecordBody<tonic::body::Body>> {
     let layer = KlaviAuthLayer::new(&server.api(), server.tokens());
     // gRPC's paths begin with the name of a service, not with a product's.
     layer

@@ -156,7 +156,7 @@ async fn a_request_brings_the_tokens_of_its_customer() {
     let error = soon(service.clone().oneshot(get(&stack, "echo")))
         .await
         .unwrap_err();
-    assert!(error.downcast_ref::<Error>().unwrap().is_customer_missing());
+    assert!(error.downcast_ref::<Error>().unwrap().is_cache_missing());
     let customers: [TokenCache; 2] = [stack.layer().cache().clone(), stack.layer().cache().clone()];
     for customer in [0, 1, 0, 1] {
         assert_eq!(

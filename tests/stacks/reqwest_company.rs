@@ -246,7 +246,7 @@ async fn a_timeout_of_the_request_bounds_the_resend_too() {
         .fail_next(Endpoint::Resource, 1, Fault::status(UNAUTHORIZED));
     stack
         .sandbox
-        .fail_next(Endpoint::Resource, 1, Fault::never());
+        .fail_next(Endpoint::Resource, 1, Fault::hang());
     let mut request = get(&stack, "echo");
     *request.timeout_mut() = Some(Duration::from_millis(500));
     let error = soon(service.oneshot(request)).await.unwrap_err();

@@ -145,7 +145,7 @@ async fn a_request_brings_the_tokens_of_its_customer() {
         &stack.sandbox.api(Product::Monitor),
     ));
     let error = soon(echo(&client, &stack).send()).await.unwrap_err();
-    assert!(own(&error).is_customer_missing());
+    assert!(own(&error).is_cache_missing());
     let customers: [TokenCache; 2] = [stack.layer().cache().clone(), stack.layer().cache().clone()];
     for customer in [0, 1, 0, 1] {
         assert_eq!(

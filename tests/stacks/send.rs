@@ -73,7 +73,7 @@ async fn axums_body_over_hyper_gets_the_token_and_is_resent() {
 #[tokio::test]
 async fn tonics_body_over_a_channel_gets_the_token_and_is_resent() {
     let server = Server::start(Rejects::AfterTheBody).await;
-    let klavi = grpc::layer(&server).layer(server.channel());
+    let klavi = grpc::grpc_layer(&server).layer(server.channel());
     server.reject(1);
     let uri = format!("{}/grpc.health.v1.Health/Check", server.url());
     let request = Request::post(uri).header("content-type", "application/grpc");
@@ -132,7 +132,7 @@ async fn a_request_of_reqwests_brings_the_tokens_of_its_customer() {
     let error = soon(klavi.send(http.get(uri(&stack, "echo"))))
         .await
         .unwrap_err();
-    assert!(error.downcast_ref::<Error>().unwrap().is_customer_missing());
+    assert!(error.downcast_ref::<Error>().unwrap().is_cache_missing());
     let customers: [TokenCache; 2] = [(); 2].map(|()| stack.layer().cache().clone());
     for customer in [0, 1, 0, 1] {
         let sent = klavi.send_with(http.get(uri(&stack, "echo")), customers[customer].clone());

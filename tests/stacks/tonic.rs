@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::grpc::{Rejects, Seen, Server, layer, message, rejects_status_16, request};
+use crate::grpc::{Rejects, Seen, Server, grpc_layer, message, rejects_status_16, request};
 use crate::revoking::{CALLS, a_hundred_calls, all_of_them, kibibyte};
 use futures_util::StreamExt;
 use klavi_auth::{
@@ -39,7 +39,7 @@ fn twice(kind: Rejects, service: &str) -> Vec<Seen> {
 #[tokio::test]
 async fn case_1_calls_carry_one_token_with_and_without_an_origin() {
     let server = Server::start(Rejects::FromTheHead).await;
-    let layer = layer(&server);
+    let layer = grpc_layer(&server);
     let with_origin =
         HealthClient::with_origin(layer.layer(server.channel()), server.url().parse().unwrap());
     for mut client in [client(&server, &layer), with_origin] {
@@ -66,7 +66,8 @@ async fn case_1_calls_carry_one_token_with_and_without_an_origin() {
 async fn case_57_a_call_to_a_foreign_origin_gets_no_token() {
     let server = Server::start(Rejects::FromTheHead).await;
     let elsewhere = "http://elsewhere.example".parse().unwrap();
-    let mut client = HealthClient::with_origin(layer(&server).layer(server.channel()), elsewhere);
+    let mut client =
+        HealthClient::with_origin(grpc_layer(&server).layer(server.channel()), elsewhere);
     assert_eq!(
         client.check(request("a")).await.unwrap_err().code(),
         Code::Unauthenticated
@@ -80,7 +81,7 @@ async fn case_4_a_call_opts_out_by_an_extension() {
     let server = Server::start(Rejects::FromTheHead).await;
     let mut request = request("a");
     request.extensions_mut().insert(SkipAuth);
-    let status = client(&server, &layer(&server))
+    let status = client(&server, &grpc_layer(&server))
         .check(request)
         .await
         .unwrap_err();
@@ -95,7 +96,7 @@ async fn case_4_a_call_opts_out_by_an_extension() {
 async fn case_40_46_53_a_unary_call_is_resent_on_401_and_status_16() {
     for kind in KINDS {
         let server = Server::start(kind).await;
-        let mut client = client(&server, &layer(&server));
+        let mut client = client(&server, &grpc_layer(&server));
         server.reject(1);
         assert_eq!(
             client
@@ -118,7 +119,7 @@ async fn case_40_46_53_a_unary_call_is_resent_on_401_and_status_16() {
 async fn case_40_46_53_a_streaming_call_is_resent_whole_and_streams() {
     for kind in KINDS {
         let server = Server::start(kind).await;
-        let mut client = client(&server, &layer(&server));
+        let mut client = client(&server, &grpc_layer(&server));
         server.reject(1);
         let watched = client
             .watch(request("a service"))
@@ -168,7 +169,7 @@ async fn case_41_a_second_rejection_is_returned_after_1_fetch() {
     for kind in KINDS {
         let server = Server::start(kind).await;
         server.reject(2);
-        let status = client(&server, &layer(&server))
+        let status = client(&server, &grpc_layer(&server))
             .check(request("a"))
             .await
             .unwrap_err();
@@ -210,7 +211,7 @@ async fn case_8_without_a_token_the_status_carries_the_error() {
 #[tokio::test]
 async fn case_54_a_message_over_the_limit_is_sent_once() {
     let server = Server::start(Rejects::AfterTheBody).await;
-    let mut client = client(&server, &layer(&server).replay_limit(1024));
+    let mut client = client(&server, &grpc_layer(&server).replay_limit(1024));
     let long = "x".repeat(2000);
     server.reject(1);
     assert_eq!(

@@ -5,7 +5,7 @@ use std::{task::Poll, time::Duration};
 use crate::support::{
     ManualSource, ScriptedSource,
     api::{Api, Body, get, ok, status},
-    layer, poll_once, secs, settle, token,
+    monitor_layer, poll_once, secs, settle, token,
 };
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
@@ -38,7 +38,7 @@ async fn case_49_a_buffer_of_one_on_either_side_lets_resends_through() {
     let (api, source) = (second(), ScriptedSource::tokens());
     let around = ServiceBuilder::new()
         .buffer(1)
-        .layer(layer(source.clone()))
+        .layer(monitor_layer(source.clone()))
         .service(api.clone());
     assert_eq!(statuses(&around, 10).await, [200; 10]);
     assert_eq!(source.fetches(), 2);
@@ -51,7 +51,7 @@ async fn case_49_a_buffer_of_one_on_either_side_lets_resends_through() {
     );
 
     let (api, source) = (second(), ScriptedSource::tokens());
-    let inside = layer(source.clone()).layer(Buffer::new(api.clone(), 1));
+    let inside = monitor_layer(source.clone()).layer(Buffer::new(api.clone(), 1));
     assert_eq!(statuses(&inside, 10).await, [200; 10]);
     assert_eq!(source.fetches(), 2);
     assert_eq!(
@@ -68,14 +68,14 @@ async fn case_49_a_limit_of_one_on_either_side_lets_resends_through() {
     let (api, source) = (second(), ScriptedSource::tokens());
     let around = ServiceBuilder::new()
         .concurrency_limit(1)
-        .layer(layer(source.clone()))
+        .layer(monitor_layer(source.clone()))
         .service(api.clone());
     assert_eq!(statuses(&around, 10).await, [200; 10]);
     assert_eq!((source.fetches(), api.calls()), (2, 11));
 
     let (api, source) = (second(), ScriptedSource::tokens());
     let inside = ServiceBuilder::new()
-        .layer(layer(source.clone()))
+        .layer(monitor_layer(source.clone()))
         .concurrency_limit(1)
         .service(api.clone());
     assert_eq!(statuses(&inside, 10).await, [200; 10]);
@@ -96,7 +96,7 @@ fn always_ready(
 async fn case_49_load_shed_on_either_side_sheds_no_resend() {
     for around in [true, false] {
         let (api, source) = (second(), ManualSource::default());
-        let (auth, builder) = (layer(source.clone()), ServiceBuilder::new());
+        let (auth, builder) = (monitor_layer(source.clone()), ServiceBuilder::new());
         let inner = always_ready(&api);
         let service = match around {
             true => BoxCloneSyncService::new(
@@ -134,7 +134,7 @@ async fn load_shed_around_the_layer_sees_the_limit_inside() {
     });
     let builder = ServiceBuilder::new()
         .load_shed()
-        .layer(layer(ScriptedSource::tokens()))
+        .layer(monitor_layer(ScriptedSource::tokens()))
         .concurrency_limit(1);
     let service = builder.service(always_ready(&slow));
     assert_eq!(statuses(&service, 1).await, [200]);
@@ -150,7 +150,7 @@ async fn load_shed_around_the_layer_sees_the_limit_inside() {
 #[tokio::test(start_paused = true)]
 async fn a_rate_limit_inside_counts_the_resend() {
     let (api, started) = (second(), Instant::now());
-    let auth = layer(ScriptedSource::tokens());
+    let auth = monitor_layer(ScriptedSource::tokens());
     let service = ServiceBuilder::new()
         .layer(auth)
         .buffer(8)
@@ -166,7 +166,7 @@ async fn case_29_a_timeout_around_the_layer_does_not_end_the_fetch() {
     let (api, source) = (Api::accepting(|_| true), ManualSource::default());
     let service = ServiceBuilder::new()
         .timeout(secs(1))
-        .layer(layer(source.clone()))
+        .layer(monitor_layer(source.clone()))
         .service(api.clone());
     let error = service
         .clone()
@@ -198,7 +198,7 @@ async fn a_timeout_inside_the_layer_bounds_each_attempt_only() {
         }
     });
     let service = ServiceBuilder::new()
-        .layer(layer(source.clone()))
+        .layer(monitor_layer(source.clone()))
         .timeout(secs(1))
         .service(slow.clone());
     let call = tokio::spawn(service.clone().oneshot(get("/monitor/x")));
@@ -214,7 +214,7 @@ async fn a_timeout_inside_the_layer_bounds_each_attempt_only() {
 async fn a_box_fits_around_the_layer_and_inside_of_it() {
     let (api, source) = (second(), ScriptedSource::tokens());
     let inner = BoxCloneSyncService::new(api.clone());
-    let service = BoxCloneSyncService::new(layer(source.clone()).layer(inner));
+    let service = BoxCloneSyncService::new(monitor_layer(source.clone()).layer(inner));
     assert_eq!(statuses(&service, 10).await, [200; 10]);
     assert_eq!((source.fetches(), api.calls()), (2, 11));
 }
@@ -222,7 +222,7 @@ async fn a_box_fits_around_the_layer_and_inside_of_it() {
 #[tokio::test(start_paused = true)]
 async fn readiness_is_the_inner_services() {
     let full = ServiceBuilder::new()
-        .layer(layer(ScriptedSource::tokens()))
+        .layer(monitor_layer(ScriptedSource::tokens()))
         .concurrency_limit(1)
         .service(second());
     let (mut one, mut two) = (full.clone(), full);

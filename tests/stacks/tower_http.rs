@@ -5,7 +5,7 @@ use std::future::ready;
 use crate::support::{
     MONITORS, ScriptedSource,
     api::{Api, ApiResult, Seen, get, status},
-    layer,
+    monitor_layer,
 };
 use bytes::Bytes;
 use http::{
@@ -60,7 +60,7 @@ async fn case_60_redirects_carry_the_token_within_the_api_only() {
         let (api, source) = (redirecting(location, |_| 200), ScriptedSource::tokens());
         let stack = ServiceBuilder::new()
             .layer(FollowRedirectLayer::new())
-            .layer(layer(source.clone()));
+            .layer(monitor_layer(source.clone()));
         assert_eq!(
             stack
                 .service(api.clone())
@@ -84,7 +84,7 @@ async fn case_57_60_only_401s_from_the_api_count_after_a_redirect() {
     let (api, source) = (redirecting(ABROAD, |_| 401), ScriptedSource::tokens());
     let stack = ServiceBuilder::new()
         .layer(FollowRedirectLayer::new())
-        .layer(layer(source.clone()));
+        .layer(monitor_layer(source.clone()));
     assert_eq!(
         stack
             .service(api.clone())
@@ -106,7 +106,7 @@ async fn case_57_60_only_401s_from_the_api_count_after_a_redirect() {
     let (api, source) = (redirecting(WITHIN, rest), ScriptedSource::tokens());
     let stack = ServiceBuilder::new()
         .layer(FollowRedirectLayer::new())
-        .layer(layer(source.clone()));
+        .layer(monitor_layer(source.clone()));
     assert_eq!(
         stack
             .service(api.clone())
@@ -129,7 +129,7 @@ async fn case_60_inside_the_layer_the_standard_policy_drops_the_token() {
     for (location, bearer) in [(WITHIN, "Bearer t1"), (ABROAD, "")] {
         let api = redirecting(location, |_| 200);
         let stack = ServiceBuilder::new()
-            .layer(layer(ScriptedSource::tokens()))
+            .layer(monitor_layer(ScriptedSource::tokens()))
             .layer(FollowRedirectLayer::new());
         assert_eq!(
             stack
@@ -153,7 +153,7 @@ async fn case_60_inside_the_layer_a_custom_policy_leaks_the_token() {
     let api = redirecting(ABROAD, |_| 200);
     let bare = FollowRedirectLayer::with_policy(Limited::new(5));
     let stack = ServiceBuilder::new()
-        .layer(layer(ScriptedSource::tokens()))
+        .layer(monitor_layer(ScriptedSource::tokens()))
         .layer(bare);
     assert_eq!(
         stack
@@ -171,7 +171,7 @@ async fn case_60_inside_the_layer_a_custom_policy_leaks_the_token() {
 
     let (api, source) = (redirecting(ABROAD, |_| 401), ScriptedSource::tokens());
     let stack = ServiceBuilder::new()
-        .layer(layer(source.clone()))
+        .layer(monitor_layer(source.clone()))
         .layer(FollowRedirectLayer::new());
     assert_eq!(
         stack
@@ -203,7 +203,7 @@ async fn case_52_a_request_id_is_the_same_on_the_resend() {
         .layer(set())
         .layer(PropagateRequestIdLayer::x_request_id());
     let response = stack
-        .layer(layer(ScriptedSource::tokens()))
+        .layer(monitor_layer(ScriptedSource::tokens()))
         .service(api.clone())
         .oneshot(get(MONITORS))
         .await;
@@ -217,7 +217,7 @@ async fn case_52_a_request_id_is_the_same_on_the_resend() {
 
     // Inside, every send gets one of its own.
     let stack = ServiceBuilder::new()
-        .layer(layer(ScriptedSource::tokens()))
+        .layer(monitor_layer(ScriptedSource::tokens()))
         .layer(set());
     assert_eq!(
         stack
@@ -252,10 +252,10 @@ async fn decompression_on_either_side_reads_the_resends_response() {
     });
     let around = ServiceBuilder::new()
         .layer(DecompressionLayer::new())
-        .layer(layer(ScriptedSource::tokens()))
+        .layer(monitor_layer(ScriptedSource::tokens()))
         .service(api.clone());
     let inside = ServiceBuilder::new()
-        .layer(layer(ScriptedSource::tokens()))
+        .layer(monitor_layer(ScriptedSource::tokens()))
         .layer(DecompressionLayer::new())
         .service(api.clone());
     for response in [

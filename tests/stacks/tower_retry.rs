@@ -8,7 +8,7 @@ use std::{
 use crate::support::{
     ScriptedSource,
     api::{Api, Body, get, status},
-    cache_drawing, layer, layer_of, rejected, reset,
+    cache_drawing, layer_of, monitor_layer, rejected, reset,
 };
 use http::{Request, Response};
 use klavi_auth::{BoxError, Error, TokenCache};
@@ -56,7 +56,7 @@ async fn retries_on_either_side_cost_no_token_calls() {
     let (api, source) = (scripted(STATUSES), ScriptedSource::tokens());
     let around = ServiceBuilder::new()
         .retry(Again(3))
-        .layer(layer(source.clone()))
+        .layer(monitor_layer(source.clone()))
         .service(api.clone());
     assert_eq!(
         around.oneshot(get("/monitor/x")).await.unwrap().status(),
@@ -70,7 +70,7 @@ async fn retries_on_either_side_cost_no_token_calls() {
 
     let (api, source) = (scripted(STATUSES), ScriptedSource::tokens());
     let inside = ServiceBuilder::new()
-        .layer(layer(source.clone()))
+        .layer(monitor_layer(source.clone()))
         .retry(Again(3))
         .service(api.clone());
     assert_eq!(

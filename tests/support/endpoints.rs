@@ -191,7 +191,7 @@ pub async fn some_token() -> AccessToken {
 pub async fn ask(source: &KlaviSource, predecessor: Predecessor, failures: u32) {
     drop(
         source
-            .fetch(TokenRequest::new(predecessor).after(failures, None))
+            .fetch(TokenRequest::new(predecessor).with_failures(failures, None))
             .await,
     );
 }

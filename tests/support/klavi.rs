@@ -1,4 +1,4 @@
-//! A look-alike of Klavi in memory: `/auth`, `/refresh` and an API as tower services that fail by a
+//! A simulated Klavi in memory: `/auth`, `/refresh` and an API as tower services that fail by a
 //! script. Paused time.
 #![allow(
     dead_code,
@@ -201,7 +201,7 @@ impl Klavi {
         &self.0.script
     }
 
-    /// A cache over a [`KlaviSource`] that asks this look-alike.
+    /// A cache over a [`KlaviSource`] that asks this simulation.
     pub fn tokens(&self) -> TokenCacheBuilder {
         let klavi = self.clone();
         let transport = service_fn(move |request| klavi.clone().token_call(request));

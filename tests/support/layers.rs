@@ -19,7 +19,7 @@ pub fn layer_of(cache: TokenCache) -> KlaviAuthLayer {
     KlaviAuthLayer::new(&monitor_api(), cache)
 }
 
-pub fn layer(source: impl TokenSource) -> KlaviAuthLayer {
+pub fn monitor_layer(source: impl TokenSource) -> KlaviAuthLayer {
     layer_of(TokenCache::new(source))
 }
 

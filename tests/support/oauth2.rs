@@ -31,7 +31,7 @@ pub const SOURCES: &[New] = &[
 
 pub async fn sandbox() -> Sandbox {
     Sandbox::builder()
-        .key(CLIENT.0, CLIENT.1)
+        .customer(CLIENT.0, CLIENT.1)
         .start()
         .await
         .unwrap()
@@ -41,7 +41,7 @@ pub fn source(new: New, sandbox: &Sandbox) -> ClientCredentials {
     new(&format!("{}/token", sandbox.base_url()), CLIENT.0, CLIENT.1).unwrap()
 }
 
-pub fn layer(source: ClientCredentials, sandbox: &Sandbox) -> KlaviAuthLayer {
+pub fn origin_layer(source: ClientCredentials, sandbox: &Sandbox) -> KlaviAuthLayer {
     let cache = TokenCache::builder(source)
         .backoff(
             klavi_auth::Backoff::default()

@@ -19,7 +19,7 @@ use hyper_util::{
 use klavi_auth::{
     AccessToken, Backoff, BoxError, Credentials, Error, KlaviAuth, KlaviAuthLayer,
     KlaviAuthLayerBuilder, Product,
-    sandbox::{Endpoint, Fault, Recorded, Sandbox},
+    sandbox::{Endpoint, Fault, RecordedRequest, Sandbox},
 };
 use tower::{Layer, Service, ServiceExt};
 
@@ -149,7 +149,7 @@ impl TestStack {
         ]
     }
 
-    pub fn log_of(&self, endpoint: Endpoint) -> Vec<Recorded> {
+    pub fn log_of(&self, endpoint: Endpoint) -> Vec<RecordedRequest> {
         let log = self.sandbox.log();
         log.into_iter()
             .filter(|entry| entry.endpoint() == Some(endpoint))

@@ -113,7 +113,7 @@ async fn case_9_an_oauth2_lifetime_is_a_number_a_string_or_missing() {
     ] {
         let sandbox = oauth2::sandbox().await;
         sandbox.set_expire_in(expires_in);
-        let layer = oauth2::layer(
+        let layer = oauth2::origin_layer(
             oauth2::source(oauth2::SOURCES[0], &sandbox).default_lifetime(secs(300)),
             &sandbox,
         );
@@ -126,7 +126,7 @@ async fn case_9_an_oauth2_lifetime_is_a_number_a_string_or_missing() {
     }
     let sandbox = oauth2::sandbox().await;
     sandbox.set_expire_in(Some(""));
-    let error = oauth2::layer(oauth2::source(oauth2::SOURCES[0], &sandbox), &sandbox)
+    let error = oauth2::origin_layer(oauth2::source(oauth2::SOURCES[0], &sandbox), &sandbox)
         .cache()
         .warm_up()
         .await

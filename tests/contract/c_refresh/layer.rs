@@ -6,7 +6,7 @@ use tower::{Layer, Service, ServiceExt};
 use crate::support::{
     LIFETIME, MONITORS, ManualSource,
     api::{Api, get},
-    layer, secs, settle,
+    monitor_layer, secs, settle,
     silent::silent_bodies,
     token,
 };
@@ -15,7 +15,7 @@ use crate::support::{
 async fn case_16_an_aging_token_is_sent_and_refreshed_in_background() {
     let source = ManualSource::default();
     let inner = Api::fine();
-    let mut service = layer(source.clone()).layer(inner.clone());
+    let mut service = monitor_layer(source.clone()).layer(inner.clone());
     let (first, ()) = tokio::join!(
         service.ready().await.unwrap().call(get(MONITORS)),
         source.respond(token("t1"))

@@ -1,5 +1,5 @@
-//! Cases 26 and 30 at the layer: a caller that leaves, and requests that are called or awaited
-//! where there is no tokio runtime.
+//! Cases 24, 26 and 30 at the layer: a caller that is polled late or leaves, and requests that are
+//! called or awaited where there is no tokio runtime.
 
 use std::task::{Context, Poll};
 
@@ -13,14 +13,15 @@ use tower::{Layer, Service, ServiceExt};
 use crate::support::{
     ManualSource, ScriptedSource,
     api::{Api, ApiResult, BAD, Body, GOOD, gated, get, only, picky},
-    error_of, layer, layer_of, poll_once, settle, token, without_deadlock,
+    cache_drawing, chain, error_of, got, layer_of, monitor_layer, poll_once, reset, settle, token,
+    without_deadlock,
 };
 
 #[tokio::test(start_paused = true)]
 async fn case_26_a_caller_dropped_after_its_401_leaves_others_alone() {
     let source = ManualSource::default();
     let (inner, open) = gated("Bearer t2");
-    let service = layer(source.clone()).layer(inner.clone());
+    let service = monitor_layer(source.clone()).layer(inner.clone());
     let first = tokio::spawn(service.clone().oneshot(get("/monitor/x")));
     let second = tokio::spawn(service.clone().oneshot(get("/monitor/x")));
     source.respond(token("t1")).await;
@@ -32,6 +33,23 @@ async fn case_26_a_caller_dropped_after_its_401_leaves_others_alone() {
     refresh.respond(token("t2"));
     assert_eq!(second.await.unwrap().unwrap().status(), 200);
     assert_eq!((source.fetches(), inner.calls()), (2, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_24_a_call_polled_after_the_flight_gets_its_error() {
+    let (source, inner) = (ManualSource::default(), Api::fine());
+    let layer = layer_of(cache_drawing(0.0, source.clone()));
+    let mut service = layer.layer(inner.clone());
+    let response = service.ready().await.unwrap().call(get(GOOD));
+    for _ in 0..3 {
+        source.respond(reset()).await;
+    }
+    settle().await;
+    // There is no pause, so a lookup would start another flight.
+    let error = got(Box::pin(response)).unwrap_err();
+    let error = error.downcast_ref::<Error>().unwrap();
+    assert_eq!(chain(error).last().unwrap(), "connection reset");
+    assert_eq!((source.fetches(), inner.calls()), (3, 0));
 }
 
 /// A runtime with the clock of the outside.
@@ -221,7 +239,7 @@ fn case_30_44a_awaited_outside_a_runtime_a_401_makes_a_suspect() {
 #[tokio::test(start_paused = true)]
 async fn case_26_a_dropped_call_leaves_its_fetch_to_others() {
     let (source, api) = (ManualSource::default(), only("Bearer a"));
-    let klavi = layer(source.clone()).layer(api.clone());
+    let klavi = monitor_layer(source.clone()).layer(api.clone());
     let mut first = Box::pin(klavi.send(get(GOOD)));
     while source.fetches() == 0 {
         assert!(poll_once(&mut first).is_pending());

@@ -6,13 +6,13 @@ use tower::{Layer, Service, ServiceExt};
 use crate::support::{
     ScriptedSource,
     api::{Api, GOOD, get},
-    layer, rejected, secs,
+    monitor_layer, rejected, secs,
     silent::{failure, silent_bodies},
 };
 
 #[tokio::test(start_paused = true)]
 async fn case_34_during_the_backoff_a_request_fails_without_waiting() {
-    let layer = layer(ScriptedSource::new([rejected()]));
+    let layer = monitor_layer(ScriptedSource::new([rejected()]));
     let mut service = layer.layer(Api::fine());
     for state in ["acquiring", "failed"] {
         let future = service.ready().await.unwrap().call(get(GOOD));

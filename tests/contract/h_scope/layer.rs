@@ -8,14 +8,14 @@ use tower_http::follow_redirect::FollowRedirectLayer;
 use crate::support::{
     MONITORS, ScriptedSource,
     api::{Api, Body, get, ok},
-    layer,
+    monitor_layer,
 };
 
 #[tokio::test(start_paused = true)]
 async fn case_57_a_foreign_origin_gets_no_token() {
     let source = ScriptedSource::tokens();
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
-    let service = layer(source.clone()).layer(inner.clone());
+    let service = monitor_layer(source.clone()).layer(inner.clone());
     for host in [
         "https://api.klavi.ai.evil.com",
         "https://evil-klavi.ai",
@@ -45,7 +45,7 @@ async fn case_57_a_foreign_origin_gets_no_token() {
 async fn case_57_another_products_path_gets_no_token() {
     let source = ScriptedSource::tokens();
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
-    let service = layer(source.clone())
+    let service = monitor_layer(source.clone())
         .overwrite_authorization(true)
         .layer(inner.clone());
     for path in [
@@ -74,7 +74,9 @@ async fn case_57_another_products_path_gets_no_token() {
 async fn case_57_whole_origin_opens_all_paths_of_the_api() {
     let source = ScriptedSource::tokens();
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
-    let service = layer(source.clone()).whole_origin().layer(inner.clone());
+    let service = monitor_layer(source.clone())
+        .whole_origin()
+        .layer(inner.clone());
     for uri in [
         "/data/v1/links",
         "https://api.klavi.ai",
@@ -107,7 +109,7 @@ async fn case_57_whole_origin_opens_all_paths_of_the_api() {
 #[tokio::test(start_paused = true)]
 async fn case_57_origin_form_and_added_origins_get_the_token() {
     let inner = Api::fine();
-    let layer = layer(ScriptedSource::tokens())
+    let layer = monitor_layer(ScriptedSource::tokens())
         .allow_origin("https://files.klavi.ai")
         .unwrap();
     for uri in ["/monitor/v1/monitors", "https://files.klavi.ai/a", MONITORS] {
@@ -120,7 +122,7 @@ async fn case_57_origin_form_and_added_origins_get_the_token() {
 async fn case_58_plain_http_to_the_api_is_an_error() {
     let source = ScriptedSource::tokens();
     let inner = Api::fine();
-    let service = layer(source.clone()).layer(inner.clone());
+    let service = monitor_layer(source.clone()).layer(inner.clone());
     let error = service
         .oneshot(get("http://api.klavi.ai/monitor/v1/monitors"))
         .await
@@ -133,7 +135,7 @@ async fn case_58_plain_http_to_the_api_is_an_error() {
 async fn case_58_plain_http_without_the_token_passes_through() {
     let source = ScriptedSource::tokens();
     let inner = Api::fine();
-    layer(source.clone())
+    monitor_layer(source.clone())
         .layer(inner.clone())
         .oneshot(get("http://api.klavi.ai/health"))
         .await
@@ -167,7 +169,8 @@ async fn case_60_a_redirect_to_another_origin_takes_no_token() {
         _ => ok("fine"),
     });
     let source = ScriptedSource::tokens();
-    let service = FollowRedirectLayer::new().layer(layer(source.clone()).layer(inner.clone()));
+    let service =
+        FollowRedirectLayer::new().layer(monitor_layer(source.clone()).layer(inner.clone()));
     let response = service.oneshot(get(MONITORS)).await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(inner.bearers(), ["Bearer t1", ""]);

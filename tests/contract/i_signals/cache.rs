@@ -84,6 +84,25 @@ async fn case_64_randomness_that_panics_counts_as_a_full_draw() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn case_64_randomness_out_of_range_is_clamped() {
+    // `refresh_at` is 1350 s without jitter and 1170 s with all of it.
+    for (draw, refresh_in, pause) in [
+        (1.5, 1170, Some(secs(1))),
+        (f64::INFINITY, 1170, Some(secs(1))),
+        (-0.5, 1350, None),
+        (f64::NAN, 1350, None),
+    ] {
+        let source = LoggedSource::new(|n| if n == 1 { token("t1") } else { reset() });
+        let cache = cache_drawing(draw, source.clone());
+        assert_eq!(in_no_time(&cache).await.unwrap().expose(), "t1");
+        assert_eq!(cache.snapshot().refresh_in(), Some(secs(refresh_in)));
+        pass(secs(refresh_in)).await;
+        assert_eq!(in_no_time(&cache).await.unwrap().expose(), "t1");
+        assert_eq!((source.fetches(), cache.snapshot().retry_in()), (2, pause));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn case_64_with_full_draws_callers_still_get_the_token() {
     let source = LoggedSource::new(|n| if n <= 2 { reset() } else { token("t1") });
     let (cache, _) = panicking(source.clone());

@@ -23,7 +23,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use crate::support::{
     MONITORS, ManualSource, ScriptedSource,
     api::{Api, BAD, Body, Tag, get, only},
-    data_api, error_of, layer, layer_of, poll_once, rejected, secs, settle, token,
+    data_api, error_of, layer_of, monitor_layer, poll_once, rejected, secs, settle, token,
 };
 
 /// It begins with its type's name, and says all of this.
@@ -57,7 +57,9 @@ async fn case_61_a_cache_prints_its_state() {
 
 #[test]
 fn case_61_a_new_token_prints_its_lifetime() {
-    let new = NewToken::new("a-secret", secs(60)).unwrap().aged(secs(5));
+    let new = NewToken::new("a-secret", secs(60))
+        .unwrap()
+        .with_age(secs(5));
     assert_eq!(
         format!("{new:?}"),
         "NewToken { lifetime: 60s, age: Some(5s), .. }"
@@ -281,7 +283,7 @@ impl Service<Request<Body>> for Fragile {
 async fn case_64_a_panic_in_the_inner_clone_costs_its_own_call() {
     let source = ManualSource::default();
     let (inner, panics) = (Api::fine(), Arc::new(AtomicBool::new(false)));
-    let service = layer(source.clone()).layer(Fragile(inner.clone(), panics.clone()));
+    let service = monitor_layer(source.clone()).layer(Fragile(inner.clone(), panics.clone()));
     let [first, second] = [(); 2].map(|()| tokio::spawn(service.clone().oneshot(get(MONITORS))));
     settle().await;
     panics.store(true, Ordering::SeqCst);
@@ -316,7 +318,7 @@ fn case_63_everything_public_is_clone_send_sync_and_debug() {
     check::<klavi_auth::RefreshPolicy>();
     check::<(Error, klavi_auth::ConfigError, SkipAuth, NoResend, Tag)>();
     future(|| {
-        layer(ScriptedSource::tokens())
+        monitor_layer(ScriptedSource::tokens())
             .layer(tower::util::BoxCloneSyncService::new(Api::fine()))
             .call(get(MONITORS))
     });

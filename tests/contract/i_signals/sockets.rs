@@ -15,7 +15,7 @@ async fn case_61_a_message_that_repeats_the_access_key_is_masked() {
         let key = "access-4711";
         let credentials = klavi_auth::Credentials::new(key, "secret-0815").unwrap();
         let sandbox = Sandbox::builder()
-            .key(key, "secret-0815")
+            .customer(key, "secret-0815")
             .start()
             .await
             .unwrap();

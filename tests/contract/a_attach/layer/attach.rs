@@ -13,14 +13,14 @@ use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit};
 use crate::support::{
     MONITORS, ManualSource, ScriptedSource,
     api::{Api, Body, GOOD, get},
-    layer, monitor_api, pass, secs, settle, token, token_for,
+    monitor_api, monitor_layer, pass, secs, settle, token, token_for,
 };
 
 #[tokio::test(start_paused = true)]
 async fn case_1_the_first_request_fetches_and_later_ones_reuse() {
     let source = ScriptedSource::tokens();
     let inner = Api::fine();
-    let service = layer(source.clone()).layer(inner.clone());
+    let service = monitor_layer(source.clone()).layer(inner.clone());
     for _ in 0..3 {
         let response = service.clone().oneshot(get(MONITORS)).await.unwrap();
         assert_eq!(response.status(), 200);
@@ -33,7 +33,7 @@ async fn case_1_the_first_request_fetches_and_later_ones_reuse() {
 async fn case_2_clones_and_services_share_one_token_and_one_flight() {
     let source = ManualSource::default();
     let inner = Api::fine();
-    let layer = layer(source.clone());
+    let layer = monitor_layer(source.clone());
     let other =
         KlaviAuthLayer::new(&monitor_api(), layer.cache().clone()).overwrite_authorization(true);
     let services = [
@@ -59,7 +59,7 @@ async fn case_2_two_caches_share_nothing() {
         ScriptedSource::new([token("one")]),
         ScriptedSource::new([token("two")]),
     );
-    let (first, second) = (layer(one.clone()), layer(two.clone()));
+    let (first, second) = (monitor_layer(one.clone()), monitor_layer(two.clone()));
     first
         .layer(inner.clone())
         .oneshot(get(MONITORS))
@@ -93,7 +93,7 @@ async fn case_3_a_request_with_authorization_passes_through() {
     request
         .headers_mut()
         .append(AUTHORIZATION, "Basic twice".parse().unwrap());
-    let response = layer(source.clone())
+    let response = monitor_layer(source.clone())
         .layer(inner.clone())
         .oneshot(request)
         .await
@@ -117,7 +117,7 @@ async fn case_3_overwriting_is_opt_in_and_sends_exactly_one_header() {
     request
         .headers_mut()
         .append(AUTHORIZATION, "Bearer staler".parse().unwrap());
-    let layer = layer(source.clone()).overwrite_authorization(true);
+    let layer = monitor_layer(source.clone()).overwrite_authorization(true);
     let response = layer.layer(inner.clone()).oneshot(request).await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t2"]);
@@ -129,7 +129,7 @@ async fn case_4_a_request_that_opts_out_goes_out_as_it_is() {
     let inner = Api::accepting(|_| false);
     let mut request = get(MONITORS);
     request.extensions_mut().insert(SkipAuth);
-    let response = layer(source.clone())
+    let response = monitor_layer(source.clone())
         .layer(inner.clone())
         .oneshot(request)
         .await
@@ -144,7 +144,7 @@ async fn case_5_a_source_that_calls_through_the_layer_never_deadlocks() {
     let inner = Api::fine();
     let slot = Arc::new(OnceLock::<KlaviAuthLayer>::new());
     let (own, transport) = (slot.clone(), inner.clone());
-    let layer = layer(source_fn(move |_| {
+    let layer = monitor_layer(source_fn(move |_| {
         let call = own.get().expect("set below").layer(transport.clone());
         let request = get(&monitor_api().auth_uri().to_string());
         async move {
@@ -170,7 +170,7 @@ async fn case_5_a_source_that_calls_through_the_layer_never_deadlocks() {
 #[tokio::test(start_paused = true)]
 async fn case_6_the_header_that_leaves_is_marked_sensitive_every_time() {
     let inner = Api::accepting(|bearer| bearer != "Bearer t2");
-    let service = layer(ScriptedSource::tokens()).layer(inner.clone());
+    let service = monitor_layer(ScriptedSource::tokens()).layer(inner.clone());
     let send = async |request| {
         assert_eq!(
             service.clone().oneshot(request).await.unwrap().status(),
@@ -224,7 +224,7 @@ async fn case_6_the_header_that_leaves_is_marked_sensitive_every_time() {
 async fn case_7_a_token_that_cannot_be_a_header_is_not_cached() {
     let source = ScriptedSource::new([NewToken::new("bro\r\nken", secs(60)), token("t2")]);
     let inner = Api::fine();
-    let layer = layer(source.clone());
+    let layer = monitor_layer(source.clone());
     let error = layer
         .layer(inner.clone())
         .oneshot(get(MONITORS))
@@ -245,7 +245,7 @@ async fn case_8_without_a_token_the_inner_service_is_not_called() {
         count.fetch_add(1, Ordering::SeqCst);
         std::future::ready(Ok::<_, BoxError>(http::Response::new(())))
     });
-    let service = layer(ScriptedSource::new([Err(Error::permanent("down"))])).layer(inner);
+    let service = monitor_layer(ScriptedSource::new([Err(Error::permanent("down"))])).layer(inner);
     let request = Request::get(MONITORS).body(body.clone()).unwrap();
     let error = service.oneshot(request).await.unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_no_token());
@@ -261,7 +261,7 @@ async fn case_8_a_token_that_expires_during_readiness_is_not_sent() {
     let inner = Api::fine();
     let limit = ConcurrencyLimit::new(inner.clone(), 1);
     let mut blocker = limit.clone();
-    let service = layer(source.clone()).layer(limit);
+    let service = monitor_layer(source.clone()).layer(limit);
     let call = tokio::spawn(service.oneshot(get(GOOD)));
     settle().await;
     blocker.ready().await.unwrap();
@@ -279,7 +279,7 @@ async fn case_8_a_token_that_expires_during_readiness_is_not_sent() {
 #[tokio::test(start_paused = true)]
 async fn the_inner_service_can_be_borrowed_and_unwrapped() {
     let inner = Api::fine();
-    let service = layer(ScriptedSource::tokens()).layer(inner.clone());
+    let service = monitor_layer(ScriptedSource::tokens()).layer(inner.clone());
     assert_eq!(
         service
             .clone()
@@ -311,7 +311,7 @@ fn with_headers(count: usize) -> Request<Body> {
 async fn case_8_a_request_without_room_for_the_header_is_not_sent() {
     let source = ManualSource::default();
     let inner = Api::fine();
-    let service = layer(source.clone()).layer(inner.clone());
+    let service = monitor_layer(source.clone()).layer(inner.clone());
     let full = || service.clone().oneshot(with_headers(MOST_HEADERS));
     // It waits for the token first, then there is one.
     let (waited, ()) = tokio::join!(full(), source.respond(token("t1")));
@@ -334,7 +334,7 @@ async fn case_8_a_request_without_room_for_the_header_is_not_sent() {
 #[tokio::test(start_paused = true)]
 async fn case_8_a_request_with_just_enough_room_is_sent_and_resent() {
     let inner = Api::accepting(|bearer| bearer == "Bearer t2");
-    let service = layer(ScriptedSource::tokens())
+    let service = monitor_layer(ScriptedSource::tokens())
         .overwrite_authorization(true)
         .layer(inner.clone());
     let mut overwritten = with_headers(MOST_HEADERS - 1);

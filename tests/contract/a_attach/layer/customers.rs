@@ -173,7 +173,7 @@ async fn case_2_44_a_401_waits_for_the_customers_flight() {
     forced.respond(Err(Error::permanent("keys revoked")));
     let response = call.await.unwrap().unwrap();
     let error = response.extensions().get::<Error>().expect("the reason");
-    assert!(error.is_no_token() && !error.is_customer_missing());
+    assert!(error.is_no_token() && !error.is_cache_missing());
     assert_eq!(response.status(), 401);
     assert_eq!((own.fetches(), bakery.fetches(), inner.calls()), (0, 2, 1));
 }
@@ -214,9 +214,7 @@ async fn case_8_without_any_cache_a_request_fails_unsent() {
     // The second one meets an error that is remembered; it is the same.
     for _ in 0..2 {
         let error = service.clone().oneshot(get("/data/x")).await.unwrap_err();
-        assert!(
-            error_of_layer(&error).is_customer_missing() && error_of_layer(&error).is_no_token()
-        );
+        assert!(error_of_layer(&error).is_cache_missing() && error_of_layer(&error).is_no_token());
     }
     assert_eq!((inner.calls(), inner.held()), (0, 0));
     // Neither disturbs a customer, nor what needs no token.
@@ -246,7 +244,7 @@ async fn case_8_a_customers_failure_never_falls_back_to_the_layer() {
         .oneshot(for_customer(&TokenCache::new(source)))
         .await
         .unwrap_err();
-    assert!(error_of_layer(&error).is_no_token() && !error_of_layer(&error).is_customer_missing());
+    assert!(error_of_layer(&error).is_no_token() && !error_of_layer(&error).is_cache_missing());
     assert_eq!(inner.calls(), 0);
 }
 

@@ -6,13 +6,13 @@ use tower::{Layer, Service, ServiceExt};
 use crate::support::{
     ScriptedSource,
     api::{GOOD, get, only},
-    layer, rejected, settle,
+    monitor_layer, rejected, settle,
 };
 
 #[tokio::test(start_paused = true)]
 async fn nothing_happens_before_the_future_is_polled() {
     let (source, api) = (ScriptedSource::tokens(), only("Bearer t1"));
-    let klavi = layer(source.clone()).layer(api.clone());
+    let klavi = monitor_layer(source.clone()).layer(api.clone());
     let sent = klavi.send(get(GOOD));
     settle().await;
     assert_eq!((source.fetches(), api.readied(), api.calls()), (0, 0, 0));
@@ -23,7 +23,7 @@ async fn nothing_happens_before_the_future_is_polled() {
 #[tokio::test(start_paused = true)]
 async fn the_future_can_be_spawned_and_outlives_the_service() {
     let api = only("Bearer t1");
-    let klavi = layer(ScriptedSource::tokens()).layer(api.clone());
+    let klavi = monitor_layer(ScriptedSource::tokens()).layer(api.clone());
     let calls = [(); 3].map(|()| tokio::spawn(klavi.send(get(GOOD))));
     drop(klavi);
     for call in calls {
@@ -35,7 +35,7 @@ async fn the_future_can_be_spawned_and_outlives_the_service() {
 #[tokio::test(start_paused = true)]
 async fn send_leaves_the_readiness_of_the_service_alone() {
     let api = only("Bearer t1");
-    let mut klavi = layer(ScriptedSource::tokens()).layer(api.clone());
+    let mut klavi = monitor_layer(ScriptedSource::tokens()).layer(api.clone());
     klavi.ready().await.unwrap();
     assert_eq!((api.readied(), api.held()), (1, 1));
     assert_eq!(klavi.send(get(GOOD)).await.unwrap().status(), 200);
@@ -48,7 +48,7 @@ async fn send_leaves_the_readiness_of_the_service_alone() {
 #[tokio::test(start_paused = true)]
 async fn case_8_send_without_a_token_returns_the_fetch_error() {
     let api = only("Bearer t1");
-    let klavi = layer(ScriptedSource::new([rejected()])).layer(api.clone());
+    let klavi = monitor_layer(ScriptedSource::new([rejected()])).layer(api.clone());
     let error = klavi.send(get(GOOD)).await.unwrap_err();
     assert!(error.downcast_ref::<Error>().is_some(), "{error}");
     assert_eq!((api.calls(), api.held()), (0, 0));

@@ -50,7 +50,7 @@ async fn case_1_the_keys_are_sent_unchanged() {
     let keys = ("a \"quoted\" key \\ with / ü", "s\u{1f511}ecret");
     for &transport in Transport::ALL {
         let sandbox = Sandbox::builder()
-            .key(keys.0, keys.1)
+            .customer(keys.0, keys.1)
             .start()
             .await
             .unwrap();
@@ -84,7 +84,7 @@ async fn case_2_products_keys_and_base_urls_share_nothing() {
     for &transport in Transport::ALL {
         let start = || {
             Sandbox::builder()
-                .key("another-access-key", "another-secret-key")
+                .customer("another-access-key", "another-secret-key")
                 .start()
         };
         let worlds = [start().await.unwrap(), start().await.unwrap()]

@@ -15,7 +15,7 @@ use crate::support::{
 async fn case_1_a_token_is_fetched_shared_refreshed_and_replaced() {
     for new in oauth2::SOURCES {
         let sandbox = oauth2::sandbox().await;
-        let layer = oauth2::layer(oauth2::source(*new, &sandbox), &sandbox);
+        let layer = oauth2::origin_layer(oauth2::source(*new, &sandbox), &sandbox);
         let client = client(&layer);
         assert_eq!(
             client.status(oauth2::get(&sandbox, "/klaas/v1/echo")).await,
@@ -66,7 +66,7 @@ async fn case_1_a_token_is_fetched_shared_refreshed_and_replaced() {
 async fn case_1_the_scope_limits_what_the_token_opens() {
     for new in oauth2::SOURCES {
         let sandbox = oauth2::sandbox().await;
-        let client = client(&oauth2::layer(
+        let client = client(&oauth2::origin_layer(
             oauth2::source(*new, &sandbox).scope("data"),
             &sandbox,
         ));
@@ -100,7 +100,7 @@ async fn case_5_a_transport_inside_the_layer_never_deadlocks() {
     let url = format!("{}/token", sandbox.base_url());
     let source =
         ClientCredentials::new(&url, oauth2::CLIENT.0, oauth2::CLIENT.1, transport).unwrap();
-    let layer = oauth2::layer(source, &sandbox);
+    let layer = oauth2::origin_layer(source, &sandbox);
     assert!(inside.set(layer.clone()).is_ok());
     assert_eq!(
         soon(client(&layer).exchange(oauth2::get(&sandbox, "/klaas/v1/echo")))

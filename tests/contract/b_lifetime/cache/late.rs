@@ -13,7 +13,9 @@ use crate::support::{
 
 /// Tokens `t1`, `t2`, … of 1800 s, of which so much remains when they arrive.
 fn late(remaining: Duration) -> LoggedSource {
-    LoggedSource::new(move |n| token(&format!("t{n}")).map(|new| new.aged(LIFETIME - remaining)))
+    LoggedSource::new(move |n| {
+        token(&format!("t{n}")).map(|new| new.with_age(LIFETIME - remaining))
+    })
 }
 
 const REMAINING: [Duration; 4] = [secs(60), secs(10), secs(2), Duration::from_millis(400)];
@@ -78,7 +80,7 @@ async fn refreshed_with(name: &str, life: u64, age: Duration) -> TokenCache {
     pass(secs(1170)).await;
     at_once(&cache).unwrap();
     let fetch = source.next().await;
-    fetch.respond(token_for(name, life).map(|new| new.aged(age)));
+    fetch.respond(token_for(name, life).map(|new| new.with_age(age)));
     settle().await;
     assert_eq!(source.fetches(), 2);
     cache
@@ -131,7 +133,7 @@ async fn case_14_15_a_repeated_token_must_expire_a_tenth_later() {
 async fn case_14_an_endpoint_that_repeats_itself_is_backed_off_from() {
     let start = Instant::now();
     // As a store does that gives out what it has, until it has expired.
-    let source = LoggedSource::new(move |_| token("t1").map(|new| new.aged(start.elapsed())));
+    let source = LoggedSource::new(move |_| token("t1").map(|new| new.with_age(start.elapsed())));
     let cache = cache_drawing(1.0, source.clone());
     cache.get().await.unwrap();
     pass(secs(1170)).await;

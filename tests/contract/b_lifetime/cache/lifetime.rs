@@ -61,7 +61,7 @@ async fn case_10_an_age_of_the_source_counts_from_its_response() {
     let caller = call(&cache);
     let fetch = source.next().await;
     pass(secs(5)).await;
-    fetch.respond(token("t1").map(|new| new.aged(secs(300))));
+    fetch.respond(token("t1").map(|new| new.with_age(secs(300))));
     caller.await.unwrap().unwrap();
     assert_eq!(cache.snapshot().age(), Some(secs(300)));
     assert_eq!(cache.snapshot().expires_in(), Some(secs(1500)));
@@ -70,7 +70,7 @@ async fn case_10_an_age_of_the_source_counts_from_its_response() {
 #[tokio::test(start_paused = true)]
 async fn case_10_time_spent_after_the_age_was_set_counts_too() {
     let cache = TokenCache::new(source_fn(|_| async {
-        let new = token("t1")?.aged(secs(300));
+        let new = token("t1")?.with_age(secs(300));
         // It puts the token into a shared store, say.
         tokio::time::sleep(secs(7)).await;
         Ok(new)

@@ -40,7 +40,7 @@ async fn case_14_a_token_that_arrives_expired_is_backed_off_from() {
 #[tokio::test(start_paused = true)]
 async fn case_14_a_token_older_than_its_lifetime_is_a_failure() {
     for age in [LIFETIME, LIFETIME + NS, Duration::MAX] {
-        let source = ScriptedSource::new([token("t1").map(|new| new.aged(age))]);
+        let source = ScriptedSource::new([token("t1").map(|new| new.with_age(age))]);
         let cache = cache_drawing(1.0, source.clone());
         assert!(
             cache.get().await.unwrap_err().is_invalid_response(),
@@ -48,7 +48,7 @@ async fn case_14_a_token_older_than_its_lifetime_is_a_failure() {
         );
         assert_eq!(source.fetches(), 1);
     }
-    let just = ScriptedSource::new([token("t1").map(|new| new.aged(LIFETIME - NS))]);
+    let just = ScriptedSource::new([token("t1").map(|new| new.with_age(LIFETIME - NS))]);
     assert_eq!(cache_drawing(1.0, just).get().await.unwrap().expose(), "t1");
 }
 
@@ -87,7 +87,7 @@ async fn case_14_a_successor_that_expires_with_the_token_is_taken() {
 async fn case_14_an_endpoint_that_repeats_itself_makes_no_tight_loop() {
     let start = Instant::now();
     let (cache, source) =
-        refreshed_by(move |_| token("t1").map(|new| new.aged(Instant::now() - start))).await;
+        refreshed_by(move |_| token("t1").map(|new| new.with_age(Instant::now() - start))).await;
     assert_eq!(
         cache.snapshot().expires_in(),
         Some(secs(630)),

@@ -9,7 +9,7 @@ use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit};
 use crate::support::{
     ManualSource, NS, ScriptedSource,
     api::{Api, GOOD, get, only},
-    cache_drawing, call, layer, layer_of, pass, reset, secs, settle, token, token_for,
+    cache_drawing, call, layer_of, monitor_layer, pass, reset, secs, settle, token, token_for,
 };
 
 /// A layer whose token T1 expires in 25 s.
@@ -25,7 +25,7 @@ async fn expiring(draw: f64, source: &ManualSource) -> klavi_auth::KlaviAuthLaye
 #[tokio::test(start_paused = true)]
 async fn case_12_a_used_service_starts_the_refresh_to_the_nanosecond() {
     let source = ScriptedSource::tokens();
-    let mut service = layer(source.clone()).layer(Api::fine());
+    let mut service = monitor_layer(source.clone()).layer(Api::fine());
     let mut fetches_after = async |wait| {
         pass(wait).await;
         let request = service.ready().await.unwrap().call(get(GOOD));
@@ -203,7 +203,7 @@ async fn case_14_after_a_401_a_shorter_lifetime_is_accepted() {
     let source = ScriptedSource::new([token("t1"), token_for("t2", 5)]);
     let inner = only("Bearer t2");
     assert_eq!(
-        layer(source)
+        monitor_layer(source)
             .layer(inner)
             .oneshot(get("/monitor/x"))
             .await

@@ -20,9 +20,7 @@ async fn case_16_no_request_waits_for_a_slow_refresh() {
         let layer = stack.layer();
         let client = client(&layer);
         assert_eq!(client.status(stack.get("echo")).await, 200);
-        stack
-            .sandbox
-            .fail_next(Endpoint::Refresh, 1, Fault::never());
+        stack.sandbox.fail_next(Endpoint::Refresh, 1, Fault::hang());
         pass(TO_REFRESH).await;
         assert_eq!(layer.cache().snapshot().freshness(), Some(Freshness::Aging));
         for _ in 0..10 {

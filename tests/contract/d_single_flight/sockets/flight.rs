@@ -30,7 +30,7 @@ async fn case_29_a_silent_endpoint_is_a_timeout_for_all_callers() {
     through_each(async |stack| {
         let layer = stack.layer();
         let client = client(&layer);
-        stack.sandbox.fail_next(Endpoint::Auth, 2, Fault::never());
+        stack.sandbox.fail_next(Endpoint::Auth, 2, Fault::hang());
         let calls: Vec<_> = (0..20)
             .map(|_| tokio::spawn(client.exchange(stack.get("echo"))))
             .collect();
@@ -66,7 +66,7 @@ async fn case_29_the_flights_timeout_also_ends_a_running_call() {
         let builder = stack.builder().request_timeout(secs(60));
         let layer = builder.flight_timeout(secs(20)).build().unwrap();
         let client = client(&layer);
-        stack.sandbox.fail_next(Endpoint::Auth, 1, Fault::never());
+        stack.sandbox.fail_next(Endpoint::Auth, 1, Fault::hang());
         let call = tokio::spawn(client.exchange(stack.get("echo")));
         until(|| stack.counts()[0] == 1).await;
         pass(secs(20)).await;

@@ -15,7 +15,7 @@ use crate::support::sockets::{
 #[tokio::test]
 async fn case_33_while_refreshes_fail_requests_use_the_current_token() {
     let faults = [
-        ("never", Fault::never()),
+        ("never", Fault::hang()),
         ("reset", Fault::reset()),
         ("truncated", Fault::truncated()),
         ("500", fault(500)),

@@ -104,7 +104,7 @@ async fn case_35_keys_rotated_on_disk_under_load_fail_no_request() {
     };
     let keys = |version| (format!("access-{version}"), format!("secret-{version}"));
     let mounted = Mounted::with(&keys(0).0, &keys(0).1);
-    stack.sandbox.add_key(keys(0).0, keys(0).1);
+    stack.sandbox.add_customer(keys(0).0, keys(0).1);
     let layer = layer_with(&stack, mounted.credentials());
     let done: Arc<[AtomicU64; CLIENTS]> = Arc::default();
     let stop = Arc::new(AtomicBool::new(false));
@@ -144,11 +144,11 @@ async fn case_35_keys_rotated_on_disk_under_load_fail_no_request() {
     };
     for version in 1..=ROTATIONS {
         three_requests_each().await;
-        stack.sandbox.add_key(keys(version).0, keys(version).1);
+        stack.sandbox.add_customer(keys(version).0, keys(version).1);
         // The fetch that this causes reads the keys before, while or after they are replaced.
         stack.sandbox.revoke_all();
         mounted.replace(&keys(version).0, &format!("{}\n", keys(version).1));
-        stack.sandbox.remove_key(&keys(version - 1).0);
+        stack.sandbox.remove_customer(&keys(version - 1).0);
     }
     three_requests_each().await;
     // All of the old keys are gone.
@@ -169,14 +169,14 @@ async fn case_35_keys_rotated_on_disk_under_load_fail_no_request() {
 #[tokio::test]
 async fn case_35_key_files_are_read_for_every_auth_and_trimmed() {
     through_each(async |stack| {
-        stack.sandbox.add_key("access-1", "secret-1");
-        stack.sandbox.add_key("access-2", "secret-2");
+        stack.sandbox.add_customer("access-1", "secret-1");
+        stack.sandbox.add_customer("access-2", "secret-2");
         let mounted = Mounted::with("access-1\n", "secret-1\r\n");
         let layer = layer_with(&stack, mounted.credentials());
         let client = client(&layer);
         assert_eq!(client.status(stack.get("echo")).await, 200);
         mounted.replace("access-2", "secret-2\n\n");
-        stack.sandbox.remove_key("access-1");
+        stack.sandbox.remove_customer("access-1");
         assert_eq!(client.status(stack.get("echo")).await, 200);
         assert_eq!(stack.counts(), [1, 0, 2, 0], "a live token needs no keys");
         stack.sandbox.revoke_all();
@@ -189,7 +189,7 @@ async fn case_35_key_files_are_read_for_every_auth_and_trimmed() {
 #[tokio::test]
 async fn case_35_an_unreadable_key_file_is_a_transient_error() {
     through_each(async |stack| {
-        stack.sandbox.add_key("access-1", "secret-1");
+        stack.sandbox.add_customer("access-1", "secret-1");
         let mounted = Mounted::empty();
         let layer = layer_with(&stack, mounted.credentials());
         let client = client(&layer);
@@ -273,7 +273,7 @@ fn in_turns(keys: &'static [&'static str]) -> (Credentials, Arc<Mutex<usize>>) {
 #[tokio::test]
 async fn case_35_keys_replaced_during_the_call_are_read_once_more() {
     through_each(async |stack| {
-        stack.sandbox.add_key("new", "secret");
+        stack.sandbox.add_customer("new", "secret");
         let (credentials, calls) = in_turns(&["old", "new"]);
         assert_eq!(
             client(&layer_with(&stack, credentials))
@@ -356,7 +356,7 @@ async fn case_35_an_error_of_a_key_function_is_transient_by_default() {
 #[tokio::test]
 async fn case_33_a_key_function_that_fails_costs_no_request() {
     through_each(async |stack| {
-        stack.sandbox.add_key("access", "secret");
+        stack.sandbox.add_customer("access", "secret");
         let sealed = Arc::new(AtomicBool::new(false));
         let is_sealed = Arc::clone(&sealed);
         let credentials = Credentials::from_fn(move || {

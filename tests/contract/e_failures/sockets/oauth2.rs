@@ -16,7 +16,7 @@ async fn case_39_the_error_has_the_description_of_the_server() {
     for new in oauth2::SOURCES {
         let sandbox = oauth2::sandbox().await;
         let url = format!("{}/token", sandbox.base_url());
-        let wrong = oauth2::layer(
+        let wrong = oauth2::origin_layer(
             new(&url, oauth2::CLIENT.0, "another secret").unwrap(),
             &sandbox,
         );
@@ -33,7 +33,8 @@ async fn case_39_the_error_has_the_description_of_the_server() {
             Some("invalid_client: Invalid client_id or client_secret")
         );
 
-        let greedy = oauth2::layer(oauth2::source(*new, &sandbox).scope("data klaas"), &sandbox);
+        let greedy =
+            oauth2::origin_layer(oauth2::source(*new, &sandbox).scope("data klaas"), &sandbox);
         let error = client(&greedy)
             .failure(oauth2::get(&sandbox, "/klaas/v1/echo"))
             .await;
@@ -80,7 +81,7 @@ async fn case_35_36_38_39_failures_are_those_of_any_token_endpoint() {
             (status(400), "bad_request", 1),
         ] {
             let sandbox = oauth2::sandbox().await;
-            let layer = oauth2::layer(oauth2::source(*new, &sandbox), &sandbox);
+            let layer = oauth2::origin_layer(oauth2::source(*new, &sandbox), &sandbox);
             sandbox.fail_next(Endpoint::Token, attempts, fault.clone());
             let error = client(&layer)
                 .failure(oauth2::get(&sandbox, "/klaas/v1/echo"))
@@ -111,7 +112,7 @@ async fn case_35_36_38_39_failures_are_those_of_any_token_endpoint() {
 #[tokio::test]
 async fn case_36_retry_after_holds_for_a_forced_refresh_too() {
     let sandbox = oauth2::sandbox().await;
-    let layer = oauth2::layer(oauth2::source(oauth2::SOURCES[0], &sandbox), &sandbox);
+    let layer = oauth2::origin_layer(oauth2::source(oauth2::SOURCES[0], &sandbox), &sandbox);
     let client = client(&layer);
     assert_eq!(
         client.status(oauth2::get(&sandbox, "/klaas/v1/echo")).await,

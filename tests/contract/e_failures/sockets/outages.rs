@@ -44,7 +44,7 @@ async fn five_lives(stack: &TestStack, name: &str, outage: &Outage) {
         stack.sandbox.clear_faults(Endpoint::Refresh);
         let fault = match outage {
             Outage::As(fault) => fault.clone(),
-            Outage::Silence => Fault::never(),
+            Outage::Silence => Fault::hang(),
             Outage::Repeats(more) => token_response(
                 &token,
                 layer.cache().snapshot().expires_in().unwrap() + *more,

@@ -13,7 +13,7 @@ use tower::{Layer, Service, ServiceExt, buffer::Buffer, limit::ConcurrencyLimit}
 use crate::support::{
     MONITORS, ManualSource, ScriptedSource,
     api::{Api, Body, get, ok, only, status},
-    error_of, frugal, layer, layer_of, secs, settle, token,
+    error_of, frugal, layer_of, monitor_layer, secs, settle, token,
 };
 
 #[tokio::test(start_paused = true)]
@@ -26,7 +26,7 @@ async fn case_48_without_resend_the_next_request_has_the_successor() {
         ScriptedSource::tokens(),
     ];
 
-    let service = layer(sources[0].clone())
+    let service = monitor_layer(sources[0].clone())
         .send_once()
         .layer(per_layer.clone());
     assert_eq!(
@@ -43,7 +43,7 @@ async fn case_48_without_resend_the_next_request_has_the_successor() {
         200
     );
 
-    let service = layer(sources[1].clone()).layer(per_request.clone());
+    let service = monitor_layer(sources[1].clone()).layer(per_request.clone());
     let mut once = get("/monitor/x");
     once.extensions_mut().insert(NoResend);
     assert_eq!(service.clone().oneshot(once).await.unwrap().status(), 401);
@@ -52,7 +52,7 @@ async fn case_48_without_resend_the_next_request_has_the_successor() {
         200
     );
 
-    let service = layer(sources[2].clone())
+    let service = monitor_layer(sources[2].clone())
         .send_once()
         .layer(send_once.clone());
     assert_eq!(
@@ -115,7 +115,7 @@ async fn case_48_a_401_without_resend_defers_the_fetch() {
 async fn case_49_every_path_calls_the_readied_instance() {
     let source = ManualSource::default();
     let inner = only("Bearer t2");
-    let mut service = layer(source.clone()).layer(inner.clone());
+    let mut service = monitor_layer(source.clone()).layer(inner.clone());
 
     // Waiting for the first token: the place that was taken is given up meanwhile.
     let call = tokio::spawn(service.ready().await.unwrap().call(get("/monitor/x")));
@@ -157,7 +157,7 @@ async fn case_49_every_path_calls_the_readied_instance() {
 async fn case_49_an_inner_limit_of_one_does_not_deadlock() {
     let source = ScriptedSource::tokens();
     let inner = only("Bearer t2");
-    let service = layer(source.clone()).layer(ConcurrencyLimit::new(inner.clone(), 1));
+    let service = monitor_layer(source.clone()).layer(ConcurrencyLimit::new(inner.clone(), 1));
     let calls = join_all((0..10).map(|_| service.clone().oneshot(get("/monitor/x"))));
     let responses = tokio::time::timeout(secs(60), calls)
         .await
@@ -190,7 +190,7 @@ async fn case_49_a_limit_shared_with_the_transport_does_not_deadlock() {
                 .and_then(|_| token(&format!("t{number}")))
         }
     });
-    let service = layer(source).layer(limited);
+    let service = monitor_layer(source).layer(limited);
     let calls = join_all((0..5).map(|_| service.clone().oneshot(get("/monitor/x"))));
     let responses = tokio::time::timeout(secs(60), calls)
         .await
@@ -207,7 +207,7 @@ async fn case_49_a_limit_shared_with_the_transport_does_not_deadlock() {
 async fn case_49_an_inner_buffer_of_one_does_not_deadlock() {
     let source = ScriptedSource::tokens();
     let inner = only("Bearer t2");
-    let service = layer(source.clone()).layer(Buffer::new(inner.clone(), 1));
+    let service = monitor_layer(source.clone()).layer(Buffer::new(inner.clone(), 1));
     let calls = join_all((0..10).map(|_| service.clone().oneshot(get("/monitor/x"))));
     let responses = tokio::time::timeout(secs(60), calls)
         .await
@@ -258,7 +258,7 @@ impl Service<Request<Body>> for Steered {
 
 #[tokio::test(start_paused = true)]
 async fn case_49_the_resend_never_clones_a_readied_instance() {
-    let mut service = layer(ScriptedSource::tokens()).layer(Steered::default());
+    let mut service = monitor_layer(ScriptedSource::tokens()).layer(Steered::default());
     for _ in 0..2 {
         // There is no token yet: it is sent by an instance that is readied when there is one.
         let first = service.ready().await.unwrap().call(get(MONITORS));

@@ -11,7 +11,7 @@ use tower::{Layer, ServiceExt};
 use crate::support::{
     LIFETIME, LoggedSource, ManualSource, ScriptedSource,
     api::{Api, ApiResult, BAD, GOOD, gated, get, ok, only, status},
-    error_of, frugal, layer, layer_of, pass, secs, settle, token, token_for,
+    error_of, frugal, layer_of, monitor_layer, pass, secs, settle, token, token_for,
 };
 
 /// Responds with 401 to the first request to [`BAD`], and 200 to all others.
@@ -58,7 +58,7 @@ async fn case_45_the_same_string_is_resent_once_unnoticed() {
 async fn case_45_a_spurious_401_with_idempotent_auth_fails_nothing() {
     let start = Instant::now();
     // The token of the endpoint lives on, whatever the API responds.
-    let source = LoggedSource::new(move |_| token("t1").map(|new| new.aged(start.elapsed())));
+    let source = LoggedSource::new(move |_| token("t1").map(|new| new.with_age(start.elapsed())));
     let inner = rejecting_once();
     let layer = layer_of(frugal(1, source.clone()));
     let service = layer.layer(inner.clone());
@@ -150,7 +150,7 @@ async fn case_45_a_late_401_of_an_older_generation_changes_nothing() {
 async fn case_45_a_late_401_counts_for_no_later_generation() {
     let source = ScriptedSource::new([token("t1"), token("t2"), token("t1"), token("t3")]);
     let (inner, open) = gated("Bearer t3");
-    let layer = layer(source.clone());
+    let layer = monitor_layer(source.clone());
     let late = tokio::spawn(layer.layer(inner.clone()).oneshot(get(LATE)));
     settle().await;
     for generation in [2, 3] {
@@ -175,7 +175,7 @@ async fn case_45_a_late_401_counts_for_no_later_generation() {
 async fn case_45_a_string_rejected_before_its_successor_is_good_again() {
     let source = ScriptedSource::new([token("t1"), token("t2"), token("t1"), token("t3")]);
     let inner = only("nobody");
-    let service = layer(source.clone()).layer(inner.clone());
+    let service = monitor_layer(source.clone()).layer(inner.clone());
     for fetches in [2, 3, 4] {
         let response = service.clone().oneshot(get(BAD)).await.unwrap();
         assert!(response.status() == 401 && error_of(&response).is_none());
@@ -189,7 +189,7 @@ async fn case_45_a_string_rejected_before_its_successor_is_good_again() {
 async fn case_45_a_late_401_does_not_reject_the_successors_string() {
     let source = ScriptedSource::new([token("t1"), token("t2"), token("t1")]);
     let (inner, open) = with_a_late_401();
-    let layer = layer(source.clone());
+    let layer = monitor_layer(source.clone());
     let late = tokio::spawn(layer.layer(inner.clone()).oneshot(get(LATE)));
     settle().await;
     pass(secs(1400)).await;
@@ -219,7 +219,7 @@ async fn case_45_a_late_401_does_not_reject_the_successors_string() {
 async fn case_45_a_late_401_does_not_reject_an_expired_string() {
     let source = ManualSource::default();
     let (inner, open) = gated("Bearer t2");
-    let layer = layer(source.clone());
+    let layer = monitor_layer(source.clone());
     let tokens = layer.cache().clone();
     let first = tokio::spawn(layer.layer(inner.clone()).oneshot(get("/monitor/first")));
     source.respond(token("t1")).await;
@@ -250,7 +250,7 @@ async fn rejected_during_a_refresh(
     source: &ManualSource,
 ) -> (KlaviAuthLayer, Api, JoinHandle<ApiResult>) {
     let inner = only("Bearer t2");
-    let layer = layer(source.clone());
+    let layer = monitor_layer(source.clone());
     let first = tokio::spawn({
         let tokens = layer.cache().clone();
         async move { tokens.get().await }

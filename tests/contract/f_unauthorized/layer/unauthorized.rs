@@ -13,14 +13,15 @@ use tower::{Layer, ServiceExt};
 use crate::support::{
     LoggedSource, ManualSource, ScriptedSource,
     api::{Api, BAD, GOOD, gated, get, ok, only, picky, status, text},
-    cache_drawing, chain, error_of, frugal, layer, layer_of, pass, reset, secs, settle, token,
+    cache_drawing, chain, error_of, frugal, layer_of, monitor_layer, pass, reset, secs, settle,
+    token,
 };
 
 #[tokio::test(start_paused = true)]
 async fn case_40_one_fetch_one_resend_and_the_second_response() {
     let source = ScriptedSource::tokens();
     let inner = only("Bearer t2");
-    let response = layer(source.clone())
+    let response = monitor_layer(source.clone())
         .layer(inner.clone())
         .oneshot(get("/monitor/x"))
         .await
@@ -70,7 +71,7 @@ async fn case_41_a_second_401_is_returned_intact_after_1_fetch() {
         let body = ["first", "second"][count.fetch_add(1, Ordering::SeqCst)];
         std::future::ready(status(401, body))
     });
-    let response = layer(source.clone())
+    let response = monitor_layer(source.clone())
         .layer(inner.clone())
         .oneshot(get("/monitor/x"))
         .await
@@ -127,7 +128,7 @@ async fn case_42_a_late_401_is_resent_with_the_newer_token() {
             }
         }
     });
-    let service = layer(source.clone()).layer(inner.clone());
+    let service = monitor_layer(source.clone()).layer(inner.clone());
     let late = tokio::spawn(service.clone().oneshot(get("/monitor/late")));
     settle().await;
     // Another request's 401 brings T2 while the first one is still under way.
@@ -153,7 +154,7 @@ async fn case_42_a_late_401_is_resent_with_the_newer_token() {
 async fn case_43_rejected_requests_share_one_fetch() {
     let source = ManualSource::default();
     let (inner, open) = gated("Bearer t2");
-    let service = layer(source.clone()).layer(inner.clone());
+    let service = monitor_layer(source.clone()).layer(inner.clone());
     let calls: Vec<_> = (0..50)
         .map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x"))))
         .collect();
@@ -199,7 +200,7 @@ async fn case_43_rejected_requests_share_one_fetch() {
 async fn case_44_if_the_fetch_fails_each_gets_its_401_with_the_error() {
     let source = ManualSource::default();
     let (inner, open) = gated("nobody");
-    let service = layer(source.clone()).layer(inner.clone());
+    let service = monitor_layer(source.clone()).layer(inner.clone());
     let calls: Vec<_> = (0..4)
         .map(|_| tokio::spawn(service.clone().oneshot(get("/monitor/x"))))
         .collect();
@@ -234,7 +235,7 @@ async fn case_46_every_other_response_is_returned_untouched() {
     ] {
         let source = ScriptedSource::tokens();
         let inner = Api::new(move |_| std::future::ready(status(code, "body")));
-        let response = layer(source.clone())
+        let response = monitor_layer(source.clone())
             .layer(inner.clone())
             .oneshot(get("/monitor/x"))
             .await
@@ -249,7 +250,7 @@ async fn case_46_every_other_response_is_returned_untouched() {
 async fn case_46_transport_errors_are_returned_untouched() {
     let source = ScriptedSource::tokens();
     let inner = Api::new(async |_| Err("connection reset".into()));
-    let error = layer(source.clone())
+    let error = monitor_layer(source.clone())
         .layer(inner.clone())
         .oneshot(get("/monitor/x"))
         .await
@@ -268,7 +269,7 @@ async fn case_46_a_predicate_decides_which_responses_reject() {
         }
         Ok(response)
     });
-    let layer = layer(source.clone()).rejected_when(|_, headers| {
+    let layer = monitor_layer(source.clone()).rejected_when(|_, headers| {
         headers
             .get("grpc-status")
             .is_some_and(|status| status == "16")
@@ -301,7 +302,7 @@ async fn case_50_the_caller_gets_the_outcome_of_the_resend() {
         ["Bearer t1"] => status(401, "no"),
         _ => Err("connection reset".into()),
     });
-    let error = layer(ScriptedSource::tokens())
+    let error = monitor_layer(ScriptedSource::tokens())
         .layer(inner.clone())
         .oneshot(get("/monitor/x"))
         .await
@@ -315,7 +316,7 @@ async fn case_50_the_caller_gets_the_outcome_of_the_resend() {
         ["Bearer t1"] => status(401, "no"),
         _ => status(500, "oops"),
     });
-    let response = layer(ScriptedSource::tokens())
+    let response = monitor_layer(ScriptedSource::tokens())
         .layer(inner.clone())
         .oneshot(get("/monitor/x"))
         .await

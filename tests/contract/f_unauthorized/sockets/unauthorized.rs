@@ -101,7 +101,7 @@ async fn case_42_a_late_401_is_resent_with_the_newer_token() {
 #[tokio::test]
 async fn case_42_a_refresh_that_revokes_the_bearer_costs_resends_only() {
     through_each(async |stack| {
-        stack.sandbox.set_refresh_kills_old(true);
+        stack.sandbox.set_refresh_revokes_old(true);
         let layer = stack.layer();
         let (gate, http) = (Arc::new(Semaphore::new(1)), http1());
         let behind = Arc::clone(&gate);

@@ -19,7 +19,7 @@ use tower::{Layer, Service, ServiceExt};
 use crate::support::{
     ScriptedSource,
     api::{Api, Body, Tag, get},
-    layer,
+    monitor_layer,
 };
 
 #[test]
@@ -32,7 +32,9 @@ fn case_51_a_stack_of_one_request_type_stays_one() {
     {
         service
     }
-    let _ = unchanged::<_, Body>(layer(ScriptedSource::tokens()).layer(Api::accepting(|_| true)));
+    let _ = unchanged::<_, Body>(
+        monitor_layer(ScriptedSource::tokens()).layer(Api::accepting(|_| true)),
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -49,7 +51,7 @@ async fn case_52_the_resend_is_identical_but_for_the_token() {
         .body(Full::from("payload"))
         .unwrap();
     let mut original = request.headers().clone();
-    let response = layer(ScriptedSource::tokens())
+    let response = monitor_layer(ScriptedSource::tokens())
         .layer(inner.clone())
         .oneshot(request)
         .await
@@ -100,7 +102,7 @@ async fn case_54_send_once_sends_any_body_whole_and_once() {
     let unwrap = inner
         .clone()
         .map_request(|request: Request<Unclonable>| request.map(|body| body.0));
-    let service = layer(source.clone()).send_once().layer(unwrap);
+    let service = monitor_layer(source.clone()).send_once().layer(unwrap);
     for expected in [401, 200] {
         let request = Request::post("/monitor/x")
             .body(Unclonable(Full::from("payload")))
@@ -133,7 +135,7 @@ async fn case_55_size_hint_and_end_of_stream_are_the_bodys_own() {
             .push((body.size_hint().exact(), body.is_end_stream()));
         request
     });
-    let service = layer(ScriptedSource::tokens()).layer(spy);
+    let service = monitor_layer(ScriptedSource::tokens()).layer(spy);
     let post = Request::post("/monitor/x")
         .body(Full::from("payload"))
         .unwrap();
@@ -167,7 +169,7 @@ async fn case_55_a_replays_size_includes_what_was_read_before() {
             )
         }
     });
-    let service = layer(ScriptedSource::tokens())
+    let service = monitor_layer(ScriptedSource::tokens())
         .replay_with(Boxed::new)
         .layer(inner);
     let body = Boxed::new(Full::from("payload").map_err(Into::into));
@@ -217,7 +219,7 @@ async fn case_56_an_endless_401_is_dropped_before_the_resend() {
             .body(endless);
         std::future::ready(response.map_err(BoxError::from))
     });
-    let response = layer(ScriptedSource::tokens())
+    let response = monitor_layer(ScriptedSource::tokens())
         .layer(inner)
         .oneshot(get("/monitor/x"))
         .await

@@ -1,10 +1,22 @@
-//! Forms and `Basic` authentication, encoded in buffers that are wiped when they are dropped.
+//! What a token call sends: JSON, forms and `Basic` authentication, in buffers that are wiped when
+//! they are dropped.
 
 use bytes::Bytes;
 use secrecy::zeroize::Zeroizing;
 
+use crate::error::Error;
+
+/// `{"accessKey": …, "secretKey": …}`, the body of `/auth`.
+pub(super) fn keys(access: &str, secret: &str) -> Result<Bytes, Error> {
+    let fields = std::collections::BTreeMap::from([("accessKey", access), ("secretKey", secret)]);
+    // With room for every character to be escaped: a buffer that grows leaves a copy behind.
+    let mut body = Zeroizing::new(Vec::with_capacity(64 + 6 * (access.len() + secret.len())));
+    serde_json::to_writer(&mut *body, &fields).map_err(Error::permanent)?;
+    Ok(Bytes::from_owner(body))
+}
+
 /// Encodes the fields that have a value as `application/x-www-form-urlencoded`.
-pub(super) fn encode(fields: &[(&str, Option<&str>)]) -> Bytes {
+pub(super) fn form(fields: &[(&str, Option<&str>)]) -> Bytes {
     // With room for every byte to be escaped: a buffer that grows leaves a copy behind.
     let room =
         |(name, value): &(&str, Option<&str>)| name.len() + 2 + 3 * value.map_or(0, str::len);
@@ -41,6 +53,7 @@ fn push_encoded(text: &str, mut push: impl FnMut(u8)) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in text.bytes() {
         match byte {
+            // Those that the URL standard leaves as they are in a form.
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'*' | b'-' | b'.' | b'_' => push(byte),
             b' ' => push(b'+'),
             _ => {
@@ -54,6 +67,7 @@ fn push_encoded(text: &str, mut push: impl FnMut(u8)) {
 
 /// Encodes up to three bytes as four characters.
 fn base64(bytes: &[u8]) -> [char; 4] {
+    // By hand: a library's encoder may leave a part of the secret in its own buffer.
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let byte = |at: usize| bytes.get(at).copied().map_or(0, usize::from);
     let bits = byte(0) << 16 | byte(1) << 8 | byte(2);

@@ -1,0 +1,105 @@
+//! The predicates: why there is no token.
+
+use super::{Error, Kind, Recovery};
+
+impl Error {
+    /// There is no valid token and none could be fetched. The
+    /// [`source`](std::error::Error::source) says why.
+    pub fn is_no_token(&self) -> bool {
+        self.any(|kind| matches!(kind, Kind::NoToken(_)))
+    }
+
+    /// Klavi rejected the access key and secret key, or an OAuth2 server rejected the client.
+    pub fn is_keys_rejected(&self) -> bool {
+        self.has_kind(Kind::KeysRejected)
+    }
+
+    /// Only a bearer was configured, and it can no longer be refreshed: keys are needed.
+    pub fn is_keys_needed(&self) -> bool {
+        self.has_kind(Kind::KeysNeeded)
+    }
+
+    /// Klavi, or a proxy in front of it, rejected the token call as a bad request (400), for
+    /// example because a client certificate is missing. It says nothing about the keys.
+    pub fn is_bad_request(&self) -> bool {
+        self.has_kind(Kind::BadRequest)
+    }
+
+    /// The token endpoint limits the rate of calls (429, or 503 with `Retry-After`). See
+    /// [`retry_after`](Self::retry_after).
+    pub fn is_throttled(&self) -> bool {
+        self.has_kind(Kind::Throttled)
+    }
+
+    /// The token endpoint responded with a server error (408 or 5xx).
+    pub fn is_server_error(&self) -> bool {
+        self.has_kind(Kind::ServerError)
+    }
+
+    /// The token call or the whole fetch timed out.
+    pub fn is_timeout(&self) -> bool {
+        self.has_kind(Kind::Timeout)
+    }
+
+    /// The token endpoint's response is invalid: its status is unexpected, it is not JSON, or it
+    /// has no token or one that cannot be used.
+    pub fn is_invalid_response(&self) -> bool {
+        self.any(|kind| matches!(kind, Kind::InvalidResponse(_)))
+    }
+
+    /// The token endpoint could not be reached, or the connection broke.
+    pub fn is_transport(&self) -> bool {
+        self.has_kind(Kind::Transport)
+    }
+
+    /// The fetch ended without a result: the source panicked, or there is no tokio runtime.
+    pub fn is_interrupted(&self) -> bool {
+        self.any(|kind| matches!(kind, Kind::Interrupted(_)))
+    }
+
+    /// Too many tokens were rejected in a short time, so the 401 went to the caller and no token
+    /// was fetched. See [`Budget`](crate::Budget).
+    pub fn is_over_budget(&self) -> bool {
+        self.has_kind(Kind::OverBudget)
+    }
+
+    /// The request would have carried the token over plain `http`. Nothing was sent.
+    pub fn is_insecure_uri(&self) -> bool {
+        self.has_kind(Kind::InsecureUri)
+    }
+
+    /// The request has as many headers as the `http` crate allows (24,576), so the token could not
+    /// be added. Nothing was sent.
+    pub fn is_too_many_headers(&self) -> bool {
+        self.has_kind(Kind::TooManyHeaders)
+    }
+
+    /// The layer has no token cache of its own, and the request has no
+    /// [`TokenCache`](crate::TokenCache) in its extensions.
+    pub fn is_cache_missing(&self) -> bool {
+        self.has_kind(Kind::CacheMissing)
+    }
+
+    /// A [`TokenSource`](crate::TokenSource) failed with [`Error::transient`] or
+    /// [`Error::permanent`]. The [`source`](std::error::Error::source) says why.
+    pub fn is_source(&self) -> bool {
+        self.has_kind(Kind::Source)
+    }
+
+    /// Another attempt may succeed: after a timeout, a transport error, a 408, 429 or 5xx of the
+    /// token endpoint, or an error that a source called [`transient`](Self::transient).
+    ///
+    /// The cache has already retried, as far as the flight's timeout allowed, and fetches again for
+    /// the next request. See [`retry_after`](Self::retry_after).
+    pub fn is_transient(&self) -> bool {
+        self.0.recovery == Recovery::Transient
+    }
+
+    fn has_kind(&self, kind: Kind) -> bool {
+        self.any(|other| other == kind)
+    }
+
+    fn any(&self, is_match: impl Fn(Kind) -> bool) -> bool {
+        self.chain().any(|error| is_match(error.0.kind))
+    }
+}
