@@ -379,7 +379,7 @@ async fn refresh_revokes_the_old_token_if_configured() {
 #[tokio::test]
 async fn a_new_token_revokes_those_of_its_owner_if_configured() {
     let sandbox = Sandbox::builder()
-        .key(KEYS.0, KEYS.1)
+        .customer(KEYS.0, KEYS.1)
         .new_token_revokes_old(true);
     let client = SandboxClient {
         sandbox: sandbox.start().await.unwrap(),
@@ -411,7 +411,7 @@ async fn a_new_token_revokes_those_of_its_owner_if_configured() {
 #[tokio::test]
 async fn auth_repeats_a_live_token_if_configured() {
     let sandbox = Sandbox::builder()
-        .key(KEYS.0, KEYS.1)
+        .customer(KEYS.0, KEYS.1)
         .auth_repeats_token(true);
     let client = SandboxClient {
         sandbox: sandbox.start().await.unwrap(),

@@ -46,7 +46,7 @@ async fn main() -> Result<(), BoxError> {
         return worker::run(number.parse()?, klavi, fleet, |text| println!("{text}")).await;
     }
     let klavi = Sandbox::builder()
-        .key(ACCESS_KEY, SECRET_KEY)
+        .customer(ACCESS_KEY, SECRET_KEY)
         .token_lifetime(LIFETIME)
         .new_token_revokes_old(true)
         .start()

@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::StatusCode;
-use klavi_auth::sandbox::{Endpoint, Recorded, Sandbox};
+use klavi_auth::sandbox::{Endpoint, RecordedRequest, Sandbox};
 use tokio::time::{Instant, sleep};
 
 use crate::worker::PROCESS;
@@ -156,6 +156,6 @@ fn set(state: &State, text: &str) {
     text.clone_into(&mut state.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
-fn process(request: &Recorded) -> Option<usize> {
+fn process(request: &RecordedRequest) -> Option<usize> {
     request.headers().get(PROCESS)?.to_str().ok()?.parse().ok()
 }

@@ -77,8 +77,8 @@ impl SandboxBuilder {
 
     /// Sets whether each new token revokes the older tokens of its customer and product, see
     /// [`Sandbox::set_new_token_revokes_old`]. Default: it does not.
-    pub fn new_token_revokes_old(mut self, kills: bool) -> Self {
-        self.state.new_token_revokes_old = kills;
+    pub fn new_token_revokes_old(mut self, revokes: bool) -> Self {
+        self.state.new_token_revokes_old = revokes;
         self
     }
 

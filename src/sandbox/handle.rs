@@ -129,8 +129,8 @@ impl Sandbox {
 
     /// Sets whether each new token, of `/auth` and of `/refresh`, revokes the older tokens of its
     /// customer and product. Klavi does not say which of the two it does, so test with both.
-    pub fn set_new_token_revokes_old(&self, kills: bool) {
-        self.0.server.lock().new_token_revokes_old = kills;
+    pub fn set_new_token_revokes_old(&self, revokes: bool) {
+        self.0.server.lock().new_token_revokes_old = revokes;
     }
 
     /// Sets whether `/auth` and `/token` return the customer's last token again while it is live,

@@ -16,7 +16,7 @@ use crate::{
 
 /// Klavi with the keys of the fleet.
 pub(crate) async fn klavi() -> Sandbox {
-    let sandbox = Sandbox::builder().key(ACCESS_KEY, SECRET_KEY);
+    let sandbox = Sandbox::builder().customer(ACCESS_KEY, SECRET_KEY);
     sandbox.start().await.unwrap()
 }
 
