@@ -101,8 +101,7 @@ async fn row(
     match trouble {
         Trouble::None => assert_eq!((seen.unauthorized, calls), (0, 4)),
         Trouble::FailOver => assert!(seen.unauthorized <= PROCESSES as u64),
-        Trouble::Flush => assert_eq!(seen.unauthorized, 0),
-        Trouble::Restart | Trouble::Freeze | Trouble::Lose => {
+        Trouble::Flush | Trouble::Restart | Trouble::Freeze | Trouble::Lose => {
             assert!(kills_old || seen.unauthorized == 0);
         }
     }
