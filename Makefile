@@ -1,12 +1,12 @@
 # The commands of this project by name. `make` lists them. What must pass before a change lands is `.ci/run`; it does
 # not use this file.
 
-FEATURES = "" metrics reqwest reqwest-middleware sandbox
-EXAMPLES = hyper axum_state oauth2 reqwest reqwest_middleware tonic
+FEATURES = "" fleet metrics redis reqwest reqwest-middleware sandbox
+EXAMPLES = hyper axum_state oauth2 reqwest reqwest_middleware tonic fleet
 MTLS = --manifest-path tests/mtls/Cargo.toml
 
 .PHONY: help ci fmt lint doc minimal-versions test test-default mtls quickstart examples \
-	structure loom model days faults soak fuzz bench mutants
+	structure loom model days faults fleet-faults soak fuzz bench mutants
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s%s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,9 @@ days: ## write both tables of src/docs/days.md
 
 faults: ## write src/docs/faults.md
 	FAULTS=write cargo test --all-features --test faults
+
+fleet-faults: ## write src/docs/fleet_faults.md; needs redis-server
+	KLAVI_REQUIRE_REDIS=1 FLEET_FAULTS=write cargo test --all-features --test redis faults
 
 soak: ## five minutes of load and failures on one thread, and five on four
 	SOAK_SECONDS=300 cargo test --all-features --test soak -- --nocapture

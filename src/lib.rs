@@ -335,7 +335,7 @@
 //! # Deployment
 //!
 //! * Make one layer per base URL, product and access key, and clone it. Separate layers fetch
-//!   separately.
+//!   separately. Several processes with the same keys can share a token: see the feature `fleet`.
 //! * Call [`TokenCache::warm_up`] at start-up, and [`TokenCache::snapshot`] in a health check.
 //! * Put a timeout around the layer. A server may respond 401 before it reads the body, then read
 //!   no more and keep the connection open. The client then waits for the server.
@@ -376,6 +376,7 @@
     not(feature = "reqwest-middleware"),
     doc = "* `reqwest-middleware`: `KlaviAuthMiddleware`, with the tokens of a layer."
 )]
+//! * `fleet`: one token for all processes with the same keys, through a store that they share.
 //! * `metrics`: counters and a histogram through the `metrics` facade.
 #![cfg_attr(
     feature = "sandbox",
@@ -402,6 +403,8 @@ mod clients;
 pub mod docs;
 mod error;
 mod events;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod klavi;
 mod layer;
 mod origin;
@@ -418,7 +421,7 @@ pub use cache::{
     builder::TokenCacheBuilder,
     customers::{TokenCaches, TokenCachesFull},
     policy::{Freshness, RefreshPolicy},
-    snapshot::Snapshot,
+    snapshot::{Sharing, Snapshot},
     token_cache::TokenCache,
 };
 #[cfg(feature = "reqwest-middleware")]
@@ -429,7 +432,21 @@ pub use error::{
     config::{ConfigError, TransportError},
     token_endpoint::TokenEndpoint,
 };
-pub use events::event::{Event, FetchReason, FetchedToken, Observer, SkipReason};
+pub use events::{
+    event::{Event, FetchReason, FetchedToken, Observer, SkipReason},
+    fleet::{AloneReason, DenyReason, FleetEvent},
+};
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use fleet::redis::{connection::RedisConnection, store::RedisStore};
+#[cfg(feature = "fleet")]
+#[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
+pub use fleet::{
+    fleet::Fleet,
+    memory::MemoryStore,
+    seal::SealingKey,
+    store::{FleetStore, StoreFuture, Stored},
+};
 pub use klavi::{
     api::KlaviApi,
     client_credentials::ClientCredentials,
@@ -449,6 +466,7 @@ pub use request::{
 };
 pub use token::{
     AccessToken, NewToken,
+    identity::{Identity, IdentityFuture},
     skip_auth::SkipAuth,
     source::{FetchFuture, Predecessor, SourceFn, TokenRequest, TokenSource, source_fn},
 };

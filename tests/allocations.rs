@@ -105,6 +105,24 @@ fn skipped() -> Request<Body> {
     request
 }
 
+#[cfg(feature = "fleet")]
+#[tokio::test]
+async fn a_fleet_costs_the_fresh_path_nothing() {
+    use klavi_auth::{Fleet, Identity, MemoryStore};
+
+    let fleet = Fleet::new(MemoryStore::new()).identity(Identity::new("test"));
+    let cache = TokenCache::builder(ScriptedSource::tokens()).fleet(fleet);
+    let layer = KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Monitor),
+        cache.build().unwrap(),
+    );
+    layer.cache().warm_up().await.unwrap();
+    let cloning = &mut layer.layer(tower::service_fn(respond));
+    let once = &mut layer.clone().send_once().layer(tower::service_fn(respond));
+    assert_eq!(allocations(once, || request(7)), 0);
+    assert_eq!(allocations(cloning, || request(7)), 1);
+}
+
 #[tokio::test]
 async fn a_clone_for_every_request_allocates_no_more_than_one_for_all() {
     let layer = KlaviAuthLayer::new(
@@ -225,4 +243,58 @@ async fn callers_that_come_and_go_take_the_place_of_others() {
     assert_eq!(cost.bytes_current, 0);
     source.respond(token("t1")).await;
     assert_eq!(cache.get().await.unwrap().expose(), "t1");
+}
+
+/// With a fleet, the store is asked for the first token and by no request with a fresh one.
+#[cfg(feature = "fleet")]
+#[tokio::test]
+async fn a_fleet_costs_a_request_with_a_fresh_token_nothing() {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use klavi_auth::{Fleet, FleetStore, Identity, MemoryStore, StoreFuture, Stored};
+
+    #[derive(Default)]
+    struct Counted {
+        store: MemoryStore,
+        calls: Arc<AtomicUsize>,
+    }
+
+    impl FleetStore for Counted {
+        fn load<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Stored>> {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            self.store.load(key)
+        }
+
+        fn swap<'a>(
+            &'a self,
+            key: &'a str,
+            expected: Option<&'a [u8]>,
+            new: &'a [u8],
+            time_to_live: std::time::Duration,
+        ) -> StoreFuture<'a, bool> {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            self.store.swap(key, expected, new, time_to_live)
+        }
+    }
+
+    let store = Counted::default();
+    let calls = Arc::clone(&store.calls);
+    let fleet = Fleet::new(store).identity(Identity::new("scripted"));
+    let cache = TokenCache::builder(ScriptedSource::tokens()).fleet(fleet);
+    let layer = KlaviAuthLayer::new(
+        &KlaviApi::production(Product::Monitor),
+        cache.build().unwrap(),
+    );
+    layer.cache().warm_up().await.unwrap();
+    // One load and one swap to take the lease, and as many to publish.
+    assert_eq!(calls.load(Ordering::Relaxed), 4);
+
+    let cloning = &mut layer.layer(tower::service_fn(respond));
+    let once = &mut layer.clone().send_once().layer(tower::service_fn(respond));
+    assert_eq!(allocations(once, || request(7)), 0);
+    assert_eq!(allocations(cloning, || request(7)), 1);
+    assert_eq!(calls.load(Ordering::Relaxed), 4);
 }

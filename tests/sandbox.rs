@@ -377,6 +377,57 @@ async fn refresh_revokes_the_old_token_if_configured() {
 }
 
 #[tokio::test]
+async fn a_new_token_revokes_those_of_its_owner_if_configured() {
+    let sandbox = Sandbox::builder()
+        .customer(KEYS.0, KEYS.1)
+        .new_token_revokes_old(true);
+    let client = SandboxClient {
+        sandbox: sandbox.start().await.unwrap(),
+        http: http1(),
+    };
+    let (first, foreign) = (
+        client.token(KEYS, "monitor").await,
+        client.token(KEYS, "data").await,
+    );
+    let second = client.token(KEYS, "monitor").await;
+    let get = async |token: &str| client.get("/monitor/v1/monitors", token).await.0;
+    assert_eq!(get(&first).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(get(&second).await, StatusCode::OK);
+    let (_, answer) = client.get("/monitor/v1/refresh", &second).await;
+    assert_eq!(get(&second).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        get(answer["accessToken"].as_str().unwrap()).await,
+        StatusCode::OK
+    );
+    assert_eq!(
+        client.get("/data/v1/echo", &foreign).await.0,
+        StatusCode::OK
+    );
+    client.sandbox.set_new_token_revokes_old(false);
+    client.token(KEYS, "monitor").await;
+    assert_eq!(client.sandbox.live_tokens(), 3);
+}
+
+#[tokio::test]
+async fn auth_repeats_a_live_token_if_configured() {
+    let sandbox = Sandbox::builder()
+        .customer(KEYS.0, KEYS.1)
+        .auth_repeats_token(true);
+    let client = SandboxClient {
+        sandbox: sandbox.start().await.unwrap(),
+        http: http1(),
+    };
+    let first = client.token(KEYS, "monitor").await;
+    assert_eq!(client.token(KEYS, "monitor").await, first);
+    assert_ne!(client.token(KEYS, "data").await, first);
+    client.sandbox.revoke_all();
+    let second = client.token(KEYS, "monitor").await;
+    assert_ne!(second, first);
+    client.sandbox.set_auth_repeats_token(false);
+    assert_ne!(client.token(KEYS, "monitor").await, second);
+}
+
+#[tokio::test]
 async fn refresh_and_resources_want_a_live_token_of_that_product() {
     let client = SandboxClient::new().await;
     let token = client.token(KEYS, "monitor").await;

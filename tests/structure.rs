@@ -7,10 +7,11 @@ use std::{
 };
 
 /// The folders of `src`, lowest line first. A folder imports from lower lines only.
-const LINES: [&[&str]; 6] = [
+const LINES: [&[&str]; 7] = [
     &["error"],
     &["events", "origin", "replay", "token"],
     &["cache", "klavi"],
+    &["fleet"],
     &["request"],
     &["layer"],
     &["clients"],

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{core::Core, current::ValidToken, state::Lookup, waiters::Waiter};
-use crate::error::Error;
+use crate::{error::Error, token::AccessToken};
 
 /// How many flights one caller waits for. Usually it is one. More follow if a flight is lost with
 /// its runtime, or if a token is rejected or expires before the caller gets it.
@@ -31,6 +31,8 @@ pub(crate) struct Acquire {
     core: Arc<Core>,
     /// The generation of the token that the API rejected for this caller.
     rejected: Option<u64>,
+    /// The budget does not allow a fetch for this caller, who only looks for another token.
+    over_budget: Option<Error>,
     waiter: Option<Waiter>,
     timer: Option<StallTimer>,
     flights: u8,
@@ -41,10 +43,27 @@ impl Acquire {
         Self {
             core: Arc::clone(core),
             rejected,
+            over_budget: None,
             waiter: None,
             timer: None,
             flights: 0,
         }
+    }
+
+    /// Looks for another token and fetches none, because the budget is used up.
+    pub(crate) fn over_budget(self, over_budget: Option<Error>) -> Self {
+        Self {
+            over_budget,
+            ..self
+        }
+    }
+
+    /// Waits for the token, and reports that the caller gets it.
+    pub(crate) async fn token(self) -> Result<AccessToken, Error> {
+        let core = Arc::clone(&self.core);
+        let valid = self.await?;
+        core.report_served(&valid.token, valid.is_failing);
+        Ok(valid.token)
     }
 
     /// A token that can be sent now, or the wait for one. Starts a flight if one is needed.
@@ -76,7 +95,7 @@ impl Acquire {
         let outcome = match waiter.poll_unpin(cx) {
             // The lookup removes the flight, which wakes its waiters, this one included.
             Poll::Pending if has_stalled(waiter, &mut self.timer, cx) => {
-                drop(self.core.lookup(Instant::now(), self.rejected));
+                drop(lookup(&self.core, self.rejected, self.over_budget.as_ref()));
                 ready!(waiter.poll_unpin(cx))
             }
             poll => ready!(poll),
@@ -90,7 +109,9 @@ impl Acquire {
             .state
             .lock()
             .valid_token(Instant::now(), self.rejected);
-        Poll::Ready(valid.map(Ok).or_else(|| outcome.err().map(Err)))
+        // A look that finds nothing does not change the error of this caller.
+        let failed = outcome.err().filter(|_| self.over_budget.is_none());
+        Poll::Ready(valid.map(Ok).or_else(|| failed.map(Err)))
     }
 
     fn too_many_flights(&self) -> Error {
@@ -107,7 +128,7 @@ impl Future for Acquire {
             if let Some(result) = ready!(self.poll_flight(cx)) {
                 return Poll::Ready(result);
             }
-            match self.core.lookup(Instant::now(), self.rejected) {
+            match lookup(&self.core, self.rejected, self.over_budget.as_ref()) {
                 Lookup::Token(token) => return Poll::Ready(Ok(token)),
                 Lookup::Failed(error) => return Poll::Ready(Err(error)),
                 // If every token is rejected as soon as it arrives, the caller would wait for good.
@@ -117,6 +138,18 @@ impl Future for Acquire {
                 Lookup::Wait(waiter) => self.waiter = Some(waiter),
             }
         }
+    }
+}
+
+/// Looks up the token. A caller that is over budget only looks for another process's.
+fn lookup(
+    core: &Arc<Core>,
+    rejected: Option<u64>,
+    over_budget: Option<&Error>,
+) -> Lookup<ValidToken, Waiter> {
+    match over_budget {
+        None => core.lookup(Instant::now(), rejected),
+        Some(error) => core.look(Instant::now(), rejected, error),
     }
 }
 

@@ -82,6 +82,13 @@ impl Budget {
         self
     }
 
+    /// The bucket's size, and the time between two refills.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn limits(self) -> (u32, Duration) {
+        let interval = self.full_refill / self.burst.max(1);
+        (self.burst, interval.max(NANOSECOND))
+    }
+
     pub(crate) fn check(self) -> Result<(), ConfigError> {
         match self.full_refill.is_zero() {
             true => Err(ConfigError::Budget),

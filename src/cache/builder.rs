@@ -20,7 +20,7 @@ use super::{
 use crate::{
     error::config::ConfigError,
     events::{Events, event::Observer},
-    token::{fixed::Fixed, source::TokenSource},
+    token::{fixed::Fixed, shared::SharedSource, source::TokenSource},
 };
 
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -82,7 +82,7 @@ impl TokenCache {
 #[must_use]
 pub struct TokenCacheBuilder {
     source: Box<dyn TokenSource>,
-    settings: TokenSettings,
+    pub(crate) settings: TokenSettings,
 }
 
 /// The settings of a cache.
@@ -92,6 +92,19 @@ pub(crate) struct TokenSettings {
     pub(crate) background_refresh: bool,
     pub(crate) randomness: Box<dyn Fn() -> f64 + Send + Sync>,
     pub(crate) events: Events,
+    pub(crate) share: Option<Share>,
+}
+
+/// Wraps the source in one whose tokens other processes share.
+pub(crate) type Share =
+    Box<dyn FnOnce(Shareable) -> Result<Arc<dyn SharedSource>, ConfigError> + Send + Sync>;
+
+/// What a shared source needs.
+#[cfg_attr(not(feature = "fleet"), allow(dead_code))]
+pub(crate) struct Shareable {
+    pub(crate) source: Box<dyn TokenSource>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) budget: Budget,
 }
 
 impl Default for TokenSettings {
@@ -112,6 +125,7 @@ impl Default for TokenSettings {
                     .next_f64()
             }),
             events: Events::default(),
+            share: None,
         }
     }
 }
@@ -126,12 +140,27 @@ impl TokenSettings {
             return Err(ConfigError::Attempts);
         }
         self.events.describe();
+        let events = Arc::new(self.events);
+        let (source, shared) = match self.share {
+            None => (source, None),
+            Some(share) => {
+                let shared = share(Shareable {
+                    source,
+                    events: Arc::clone(&events),
+                    budget: self.budget,
+                })?;
+                (Box::new(Arc::clone(&shared)) as _, Some(shared))
+            }
+        };
+        let mut state = State::new(self.config, Bucket::new(self.budget));
+        state.can_look = shared.is_some();
         let core = Core {
             source,
+            shared,
             background_refresh: self.background_refresh,
             randomness: self.randomness,
-            events: self.events,
-            state: SharedState::new(State::new(self.config, Bucket::new(self.budget))),
+            events,
+            state: SharedState::new(state),
             refresh_signal: Arc::default(),
         };
         Ok(TokenCache::of(Arc::new(core)))

@@ -11,15 +11,17 @@ use super::{budget::OverBudget, current::ValidToken, shared_state::SharedState, 
 use crate::{
     error::Error,
     events::{Events, event::Event},
-    token::{AccessToken, source::TokenSource},
+    token::{AccessToken, shared::SharedSource, source::TokenSource},
 };
 
 pub(crate) struct Core {
     pub(super) source: Box<dyn TokenSource>,
+    /// The same source, if several processes share its tokens.
+    pub(super) shared: Option<Arc<dyn SharedSource>>,
     pub(super) background_refresh: bool,
     /// Random numbers from 0 to 1.
     pub(super) randomness: Box<dyn Fn() -> f64 + Send + Sync>,
-    pub(super) events: Events,
+    pub(super) events: Arc<Events>,
     pub(super) state: SharedState,
     /// Wakes the refresh task when a flight has ended or the last handle is dropped. That task
     /// holds a weak reference only, so that it does not keep the cache alive.
@@ -73,13 +75,26 @@ impl Core {
         let draw = self.draw();
         let reject = |state: &mut State| state.reject(generation, Instant::now(), draw);
         let (event, result) = match self.state.change(reject) {
-            Ok(first) => (Event::Rejected { generation, first }, Ok(())),
+            Ok(age) => {
+                let first = age.is_some();
+                let rejected = Event::Rejected {
+                    generation,
+                    first,
+                    age,
+                };
+                (rejected, Ok(()))
+            }
             Err(OverBudget { error, first }) => {
                 (Event::OverBudget { generation, first }, Err(error))
             }
         };
         self.emit(&event);
         result
+    }
+
+    /// Whether another process may have a token while this one may not fetch.
+    pub(crate) fn can_look(&self) -> bool {
+        self.shared.is_some()
     }
 
     /// Emits an event while no lock is held.

@@ -2,11 +2,21 @@
 
 use std::sync::Arc;
 
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{
+    runtime::{Handle, Id},
+    time::Instant,
+};
 
 use super::{
-    background_refresh, core::Core, current::ValidToken, flight, state::Lookup, waiters::Waiter,
+    background_refresh,
+    core::Core,
+    current::ValidToken,
+    flight,
+    flight_entry::Launch,
+    state::{Lookup, State},
+    waiters::Waiter,
 };
+use crate::error::Error;
 
 impl Core {
     /// The token for a request that is sent now, or the flight to wait for. Starts a flight if one
@@ -16,9 +26,27 @@ impl Core {
         now: Instant,
         rejected: Option<u64>,
     ) -> Lookup<ValidToken, Waiter> {
+        self.started(|state, runtime| state.lookup(now, rejected, runtime))
+    }
+
+    /// The lookup of a caller whose token was rejected while the budget was used up.
+    pub(super) fn look(
+        self: &Arc<Self>,
+        now: Instant,
+        rejected: Option<u64>,
+        over_budget: &Error,
+    ) -> Lookup<ValidToken, Waiter> {
+        self.started(|state, runtime| state.look(now, rejected, over_budget, runtime))
+    }
+
+    /// Runs a lookup, and starts the flight that it registers.
+    fn started(
+        self: &Arc<Self>,
+        lookup: impl FnOnce(&mut State, Option<Id>) -> (Lookup<ValidToken, Waiter>, Option<Launch>),
+    ) -> Lookup<ValidToken, Waiter> {
         let runtime = Handle::try_current().ok();
         let id = runtime.as_ref().map(Handle::id);
-        let (lookup, launch) = self.state.change(|state| state.lookup(now, rejected, id));
+        let (lookup, launch) = self.state.change(|state| lookup(state, id));
         if let Some((launch, runtime)) = launch.zip(runtime) {
             flight::start(self, launch, &runtime);
             background_refresh::ensure_running(self, launch.number, &runtime);

@@ -88,10 +88,14 @@ impl Current {
             Some(previous) => previous.token.generation() + 1,
             None => 1,
         };
+        let status = match new.is_suspect() {
+            true => Status::Suspect,
+            false => Status::Good,
+        };
         Ok(Self {
             token: AccessToken::new(new.into_header(), generation),
             schedule,
-            status: Status::Good,
+            status,
         })
     }
 

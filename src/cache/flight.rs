@@ -68,7 +68,9 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
         finished: false,
     };
     // Created after the flight, whose drop removes the entry if the user's subscriber panics.
-    flight.span = trace::token_fetch(core.events.name(), launch.reason);
+    if !launch.is_look {
+        flight.span = trace::token_fetch(core.events.name(), launch.reason);
+    }
     let span = flight.span.clone();
     // Detached: the waiters wait for the outcome, not for the task.
     drop(runtime.spawn(flight.run().instrument(span)));
@@ -98,7 +100,13 @@ impl Flight {
                 return;
             };
             self.attempts += 1;
-            let result = self.fetch(request, awaited_until).await;
+            let result = match self.launch.is_look {
+                false => self.fetch(request, awaited_until).await,
+                true => match self.look(request).await {
+                    Some(new) => Ok(new),
+                    None => return self.end_look(),
+                },
+            };
             let (now, draw) = (Instant::now(), self.core.draw());
             let settle = |state: &mut State| state.settle(number, result, now, draw);
             match self.core.state.change(settle) {
@@ -137,6 +145,22 @@ impl Flight {
             drop(sender);
         }
         fetch.await
+    }
+
+    /// Looks for a token that another process fetched.
+    async fn look(&self, request: TokenRequest) -> Option<NewToken> {
+        let shared = self.core.shared.as_deref()?;
+        let look = AssertUnwindSafe(async { shared.look(request).await }).catch_unwind();
+        timeout_at(self.launch.deadline, look).await.ok()?.ok()?
+    }
+
+    fn end_look(&mut self) {
+        self.finished = true;
+        let (number, now) = (self.launch.number, Instant::now());
+        if let Some((sender, outcome)) = self.core.state.change(|state| state.end_look(number, now))
+        {
+            sender.send(outcome);
+        }
     }
 
     fn report(&mut self, end: End, now: Instant) {

@@ -29,6 +29,8 @@ pub(super) struct Launch {
     pub(super) reason: FetchReason,
     pub(super) started: Instant,
     pub(super) deadline: Instant,
+    /// Looks for a token that another process fetched, and fetches none.
+    pub(super) is_look: bool,
 }
 
 impl FlightEntry {
@@ -38,6 +40,7 @@ impl FlightEntry {
         now: Instant,
         timeout: Duration,
         runtime: Id,
+        is_look: bool,
     ) -> Self {
         let deadline = now + timeout;
         // A flight ends at its timeout. Twice the timeout leaves room for a busy runtime.
@@ -48,13 +51,14 @@ impl FlightEntry {
                 reason,
                 started: now,
                 deadline,
+                is_look,
             },
             waiter,
             sender,
             attempts: 0,
             attempt_reason: reason,
             attempt_started: now,
-            is_awaited: true,
+            is_awaited: !is_look,
         }
     }
 

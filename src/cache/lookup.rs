@@ -40,11 +40,18 @@ impl State {
         }
         match self.foreground_runtime(now, runtime) {
             Ok(runtime) => {
-                let (launch, waiter) = self.register_flight(now, runtime);
+                let (launch, waiter) = self.register_flight(now, runtime, false);
                 (Lookup::Wait(waiter), Some(launch))
             }
             Err(error) => {
-                // A token that expires soon is better than an error.
+                let look = match fallback {
+                    None => self.look_if_due(now, runtime),
+                    // A token that expires soon is better than an error.
+                    Some(_) => None,
+                };
+                if let Some((launch, waiter)) = look {
+                    return (Lookup::Wait(waiter), Some(launch));
+                }
                 let failed = || Lookup::Failed(self.without_token(now, error));
                 (fallback.map_or_else(failed, Lookup::Token), None)
             }
@@ -61,7 +68,13 @@ impl State {
         if now < token.fresh_until || self.flight.is_some() {
             return None;
         }
-        Some(self.register_flight(now, runtime?).0)
+        let mode = self.fetch_mode(now);
+        if self.failures(now).blocking_error(now, mode).is_some() {
+            // A look may find a better token than a suspect.
+            let runtime = runtime.filter(|_| !self.is_live(now));
+            return self.look_if_due(now, runtime).map(|(launch, _)| launch);
+        }
+        Some(self.register_flight(now, runtime?, false).0)
     }
 
     /// The runtime of a flight that callers wait for.
@@ -78,10 +91,15 @@ impl State {
         runtime.ok_or_else(|| Error::interrupted(message))
     }
 
-    fn register_flight(&mut self, now: Instant, runtime: Id) -> (Launch, Waiter) {
+    pub(super) fn register_flight(
+        &mut self,
+        now: Instant,
+        runtime: Id,
+        is_look: bool,
+    ) -> (Launch, Waiter) {
         self.last_flight += 1;
         let (reason, timeout) = (self.reason(now), self.config.flight_timeout);
-        let flight = FlightEntry::new(self.last_flight, reason, now, timeout, runtime);
+        let flight = FlightEntry::new(self.last_flight, reason, now, timeout, runtime, is_look);
         let flight = self.flight.insert(flight);
         (flight.launch, flight.waiter.clone())
     }
@@ -102,7 +120,7 @@ impl State {
         };
         // From now on a lookup may start a flight.
         self.epoch += 1;
-        if flight.attempts > 0 && self.valid_token(now, None).is_some() {
+        if flight.attempts > 0 && !flight.launch.is_look && self.valid_token(now, None).is_some() {
             let error = Error::lost("the runtime of the fetch is gone or stands still");
             // The full pause: the random number for a part of it comes from a user's code.
             self.record_failure(self.is_live(now), &error, now, 1.0);

@@ -12,6 +12,7 @@ pub(crate) mod current;
 pub(crate) mod customers;
 mod flight;
 mod flight_entry;
+mod look;
 mod lookup;
 #[cfg(test)]
 mod loom;

@@ -1,5 +1,7 @@
 //! How the API and the program take the current token out of use.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{
@@ -10,8 +12,9 @@ use super::{
 use crate::token::AccessToken;
 
 impl State {
-    /// Handles a 401 to the token of this generation, if it is still the current token. Returns
-    /// whether this is the first 401 to a token in use. Others withdraw nothing from the budget.
+    /// Handles a 401 to the token of this generation, if it is still the current token. Returns the
+    /// age of the token if this is the first 401 to a token in use. Others withdraw nothing from the
+    /// budget.
     ///
     /// # Errors
     ///
@@ -21,13 +24,13 @@ impl State {
         generation: u64,
         now: Instant,
         draw: f64,
-    ) -> Result<bool, OverBudget> {
+    ) -> Result<Option<Duration>, OverBudget> {
         let is_paused = self.is_fetch_paused(now);
         let is_affected = |current: &&mut Current| {
             current.token.generation() == generation && current.status == Status::Good
         };
         let Some(current) = self.current.as_mut().filter(is_affected) else {
-            return Ok(false);
+            return Ok(None);
         };
         let was_in_use = !current.is_expired(now);
         if was_in_use && !is_paused {
@@ -40,8 +43,9 @@ impl State {
             true => Status::Suspect,
             false => Status::Rejected,
         };
+        let age = current.schedule.age(now);
         self.epoch += 1;
-        Ok(was_in_use)
+        Ok(was_in_use.then_some(age))
     }
 
     /// Takes a token out of use because the program called `invalidate`. Returns whether that

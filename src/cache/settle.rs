@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     backoff::FetchMode,
-    current::Current,
+    current::{Current, Status},
     flight_entry::FlightEntry,
     state::State,
     waiters::{Outcome, Sender},
@@ -71,9 +71,11 @@ impl State {
         flight.attempts += 1;
         flight.attempt_reason = reason;
         flight.attempt_started = now;
+        let deadline = flight.launch.deadline;
         let failures = self.failures(now);
         let request = TokenRequest::new(self.predecessor(now))
-            .with_failures(failures.count, failures.last_error().cloned());
+            .with_failures(failures.count, failures.last_error().cloned())
+            .until(deadline);
         Some((request, awaited_until))
     }
 
@@ -154,9 +156,13 @@ impl State {
             latency: now.saturating_duration_since(flight.launch.started),
             recovered: self.backoffs.refresh.count + self.backoffs.fetch.count > 0,
         };
-        // ## any => Good
+        let is_suspect = current.status == Status::Suspect;
+        // ## any => (Good | Suspect)
         self.current = Some(current);
-        self.displaced.push(Box::new(mem::take(&mut self.backoffs)));
+        // A suspect is no success: its replacement still fails.
+        if !is_suspect {
+            self.displaced.push(Box::new(mem::take(&mut self.backoffs)));
+        }
         Ok(End::Installed { fetched, refreshed })
     }
 

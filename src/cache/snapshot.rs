@@ -35,6 +35,17 @@ pub struct Snapshot {
     fetching: bool,
     last_error: Option<Error>,
     retry_in: Option<Duration>,
+    sharing: Option<Sharing>,
+}
+
+/// Whether a process with a fleet shares its token. See [`Snapshot::sharing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Sharing {
+    /// The last fetch went through the store of the fleet, or there was none yet.
+    Shared,
+    /// The last fetch was for this process alone, because the store could not be used.
+    Alone,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,7 +60,7 @@ struct TokenTimes {
 
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
-        let values = |of: &Self| (of.token, of.is_ready, of.fetching, of.retry_in);
+        let values = |of: &Self| (of.token, of.is_ready, of.fetching, of.retry_in, of.sharing);
         let has_same_error = match (&self.last_error, &other.last_error) {
             (Some(error), Some(other)) => error.is_clone_of(other),
             (error, other) => error.is_none() && other.is_none(),
@@ -59,7 +70,8 @@ impl PartialEq for Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn of(state: &State, now: Instant) -> Self {
+    /// `is_alone`: `None` without a fleet.
+    pub(super) fn of(state: &State, now: Instant, is_alone: Option<bool>) -> Self {
         let token = state.current.as_ref().map(|current| TokenTimes {
             generation: current.token.generation(),
             status: current.status,
@@ -80,6 +92,10 @@ impl Snapshot {
             fetching: state.waiter().is_some(),
             last_error: last_error.cloned(),
             retry_in: retry_in.filter(|wait| !wait.is_zero()),
+            sharing: is_alone.map(|is_alone| match is_alone {
+                true => Sharing::Alone,
+                false => Sharing::Shared,
+            }),
         }
     }
 
@@ -134,6 +150,11 @@ impl Snapshot {
     /// The error of the last fetch. `None` if it succeeded.
     pub fn last_error(&self) -> Option<&Error> {
         self.last_error.as_ref()
+    }
+
+    /// Whether this process shares its token with its fleet. `None` without a fleet.
+    pub fn sharing(&self) -> Option<Sharing> {
+        self.sharing
     }
 
     /// The time until the backoff after a failed fetch ends. `None` if there is no backoff.

@@ -1,10 +1,10 @@
 //! The state of a cache: the current token, the flight in progress and the failures so far.
 //!
 //! Every transition is a method that runs under one lock and takes the time as an argument. The
-//! transitions are in three files: `lookup` (a caller looks up the token, a flight is lost),
-//! `rejection` (a 401, `invalidate`) and `settle` (an attempt of a flight starts or ends). The
-//! schedule of the refresh task is in `background_refresh`. This file has the queries that they
-//! share.
+//! transitions are in four files: `lookup` (a caller looks up the token, a flight is lost),
+//! `rejection` (a 401, `invalidate`), `settle` (an attempt of a flight starts or ends) and `look`
+//! (a look for another process's token). The schedule of the refresh task is in
+//! `background_refresh`. This file has the queries that they share.
 //!
 //! Invariants between any two calls:
 //!
@@ -54,6 +54,9 @@ pub(super) struct State {
     pub(super) last_flight: u64,
     pub(super) backoffs: Backoffs,
     pub(super) budget: Bucket,
+    /// The source is shared, so a look can find a token of another process.
+    pub(super) can_look: bool,
+    pub(super) last_look: Option<Instant>,
     pub(super) refresh_task: Option<RefreshTaskEntry>,
     /// Dropped after the lock is released.
     pub(super) displaced: Vec<Box<dyn Any + Send>>,
@@ -94,6 +97,8 @@ impl State {
             last_flight: 0,
             backoffs: Backoffs::default(),
             budget,
+            can_look: false,
+            last_look: None,
             refresh_task: None,
             displaced: Vec::new(),
         }
@@ -152,12 +157,19 @@ impl State {
         } = current.schedule;
         let flight_at = match &self.flight {
             Some(flight) => flight.waiter.stalled_at(),
-            None => self.retry_at(now, self.fetch_mode(now)),
+            None => self.next_flight_at(now),
         };
         flight_at.min(match now < expiring_at {
             true => expiring_at,
             false => expires_at,
         })
+    }
+
+    fn next_flight_at(&self, now: Instant) -> Instant {
+        let retry_at = self.retry_at(now, self.fetch_mode(now));
+        // A look may find a better token than a suspect.
+        let look_at = self.look_at(now).filter(|_| !self.is_live(now));
+        look_at.map_or(retry_at, |look_at| look_at.min(retry_at))
     }
 
     /// Why a fetch that starts now is needed.

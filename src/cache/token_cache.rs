@@ -12,7 +12,11 @@ use super::{
     snapshot::Snapshot,
     state::Lookup,
 };
-use crate::{error::Error, events::event::Event, token::AccessToken};
+use crate::{
+    error::Error,
+    events::event::Event,
+    token::{AccessToken, shared::SharedSource},
+};
 
 /// A cache of one access token, which it fetches from a [`TokenSource`](crate::TokenSource) and
 /// refreshes before it expires.
@@ -105,7 +109,7 @@ impl TokenCache {
     /// outside of `block_on`), the fetch stalls: after twice the flight's timeout a waiting or a
     /// new caller starts another.
     pub async fn get(&self) -> Result<AccessToken, Error> {
-        self.token(None).await
+        Acquire::new(self.core(), None).token().await
     }
 
     /// Fetches the token before the first request, for start-up and readiness probes.
@@ -139,7 +143,9 @@ impl TokenCache {
 
     /// Returns the current state of the cache. Never fetches or waits.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(&self.core().lock(), Instant::now())
+        let core = self.core();
+        let is_alone = core.shared.as_deref().map(SharedSource::is_alone);
+        Snapshot::of(&core.lock(), Instant::now(), is_alone)
     }
 
     /// The token for a request at `now`, or the wait for one. The request holds the copy until its
@@ -167,13 +173,6 @@ impl TokenCache {
 
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.shared.core
-    }
-
-    /// Waits for a token whose generation is not `rejected`.
-    pub(crate) async fn token(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
-        let valid = Acquire::new(self.core(), rejected).await?;
-        self.core().report_served(&valid.token, valid.is_failing);
-        Ok(valid.token)
     }
 }
 

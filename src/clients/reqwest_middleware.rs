@@ -89,11 +89,11 @@ where
             if !is_rejection(&response, layer, own_cache.is_some()) {
                 return Ok(response);
             }
-            let rejected = match attempt.reject(response, layer, core) {
+            let mut rejected = match attempt.reject(response, layer, core) {
                 Ok(rejected) => rejected,
                 Err(response) => return Ok(response),
             };
-            let token = match cache.token(Some(rejected.generation)).await {
+            let token = match rejected.acquire(core).token().await {
                 Ok(token) => token,
                 Err(error) => return Ok(rejected.without_token(error, core)),
             };

@@ -1,5 +1,5 @@
 //! Pages that belong to no single item: client certificates, the life of a token, clocks, days of
-//! outages, faults, signals, security, and how all of it is tested. They are only in the
+//! outages, faults, fleets, signals, security, and how all of it is tested. They are only in the
 //! documentation.
 
 // In files of their own: `tests/mtls` compiles and runs them.
@@ -32,6 +32,23 @@ pub mod days {}
 
 #[doc = include_str!("faults.md")]
 pub mod faults {}
+
+#[cfg(feature = "fleet")]
+#[doc = include_str!("fleet.md")]
+pub mod fleet {}
+
+#[cfg(feature = "fleet")]
+#[doc = include_str!("fleet_faults.md")]
+pub mod fleet_faults {}
+
+// In a file of its own: `tests/redis` compiles and runs it.
+#[cfg(feature = "fleet")]
+#[doc = include_str!("fleet_stores.md")]
+///
+/// ```ignore
+#[doc = include_str!("fleet_postgres.rs")]
+/// ```
+pub mod fleet_stores {}
 
 #[doc = include_str!("signals.md")]
 pub mod signals {}

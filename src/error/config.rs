@@ -37,7 +37,8 @@ pub enum ConfigError {
     /// There is no environment of this name.
     InvalidEnvironment,
     /// A base URL or an added origin is not an absolute `http` or `https` URL, or has user
-    /// information, a query or a fragment, or an added origin has a path.
+    /// information, a query or a fragment, or an added origin has a path. Or a Redis URL is
+    /// malformed, or needs TLS.
     InvalidUrl(Problem),
     /// A base URL or an added origin is plain `http` and its host is not loopback.
     InsecureUrl(Problem),
@@ -59,6 +60,9 @@ pub enum ConfigError {
     Backoff,
     /// [`Budget::full_refill`](crate::Budget::full_refill) is zero.
     Budget,
+    /// A cache has a [fleet](crate::docs) but its source has no identity, and none was given: see
+    /// [`TokenSource::identity`](crate::TokenSource::identity).
+    FleetIdentity,
     /// There is no transport for the token calls: none was given, and the feature `reqwest` is off.
     MissingTransport,
     /// The default transport could not be built. The source has the cause.
@@ -92,6 +96,7 @@ impl ConfigError {
             Self::Attempts => "Attempts",
             Self::Backoff => "Backoff",
             Self::Budget => "Budget",
+            Self::FleetIdentity => "FleetIdentity",
             Self::MissingTransport => "MissingTransport",
             Self::Transport(_) => "Transport",
         }
@@ -148,6 +153,10 @@ impl fmt::Display for ConfigError {
                  most five minutes",
             ),
             Self::Budget => f.write_str("`Budget::full_refill` must be longer than zero"),
+            Self::FleetIdentity => f.write_str(
+                "the token source has no identity that a fleet could share: give it one with \
+                 `Fleet::identity`",
+            ),
             Self::MissingTransport => f.write_str(
                 "no transport for the token calls: pass one to `transport`, or turn on the feature \
                  `reqwest`",

@@ -73,6 +73,21 @@ impl Error {
         Self::new(Kind::Interrupted(message), Recovery::BackOff)
     }
 
+    /// The token endpoint named a `Retry-After` to another process of the fleet.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn paused(left: Duration, is_refresh: bool) -> Self {
+        let endpoint = is_refresh.then_some(TokenEndpoint::Refresh);
+        Self::new(Kind::Throttled, Recovery::Transient)
+            .with_retry_after(left)
+            .rebuild(|inner| inner.endpoint = endpoint)
+    }
+
+    /// Too many tokens of the fleet were rejected in a short time.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn over_budget(left: Duration) -> Self {
+        Self::new(Kind::OverBudget, Recovery::BackOff).with_retry_after(left)
+    }
+
     pub(crate) fn insecure_uri() -> Self {
         Self::new(Kind::InsecureUri, Recovery::Permanent)
     }

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use super::fleet::FleetEvent;
 use crate::error::{Error, token_endpoint::TokenEndpoint};
 
 /// Something that happened to a token or a request.
@@ -75,6 +76,11 @@ pub enum Event<'a> {
         /// Whether this 401 rejected the token. Otherwise the token was already rejected or
         /// replaced.
         first: bool,
+        /// The age of the token that this 401 rejected. `None` if not `first`.
+        ///
+        /// Tokens that are rejected seconds after their issue, again and again, mean that somebody
+        /// else uses the same keys, and that each new token kills the other's.
+        age: Option<Duration>,
     },
     /// The API responded with 401 to a token, and the budget for replacing rejected tokens is used
     /// up: nothing is fetched.
@@ -106,6 +112,8 @@ pub enum Event<'a> {
         /// Why the request is not resent.
         reason: SkipReason,
     },
+    /// Something happened between the cache and the store that its fleet shares.
+    Fleet(FleetEvent<'a>),
 }
 
 /// A token that a fetch returned.

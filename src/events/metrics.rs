@@ -3,7 +3,10 @@
 
 use ::metrics::{Label, Unit, counter, describe_counter, describe_histogram, histogram};
 
-use super::event::{Event, FetchReason, FetchedToken};
+use super::{
+    event::{Event, FetchReason, FetchedToken},
+    fleet::FleetEvent,
+};
 use crate::error::token_endpoint::TokenEndpoint;
 
 const FETCHED: &str = "klavi_auth_tokens_fetched_total";
@@ -17,6 +20,14 @@ const OVER_BUDGET: &str = "klavi_auth_over_budget_total";
 const INVALIDATED: &str = "klavi_auth_tokens_invalidated_total";
 const RESENT: &str = "klavi_auth_requests_resent_total";
 const RESENDS_SKIPPED: &str = "klavi_auth_resends_skipped_total";
+const REJECTED_AGE: &str = "klavi_auth_rejected_token_age_seconds";
+const ADOPTED: &str = "klavi_auth_fleet_tokens_adopted_total";
+const PUBLISHED: &str = "klavi_auth_fleet_tokens_published_total";
+const WAITED: &str = "klavi_auth_fleet_wait_seconds";
+const DENIED: &str = "klavi_auth_fleet_denied_total";
+const ALONE: &str = "klavi_auth_fleet_alone_total";
+const PUBLICATIONS_LOST: &str = "klavi_auth_fleet_publications_lost_total";
+const LEASES_LAPSED: &str = "klavi_auth_fleet_leases_lapsed_total";
 
 pub(super) fn describe() {
     let counters = [
@@ -42,6 +53,18 @@ pub(super) fn describe() {
         (INVALIDATED, "Tokens invalidated by the program"),
         (RESENT, "Requests resent"),
         (RESENDS_SKIPPED, "401s that were not followed by a resend"),
+        (ADOPTED, "Tokens of other processes that were adopted"),
+        (PUBLISHED, "Tokens fetched for the whole fleet"),
+        (DENIED, "Fetches that the fleet did not allow"),
+        (
+            ALONE,
+            "Fetches for this process alone, although it has a fleet",
+        ),
+        (
+            PUBLICATIONS_LOST,
+            "Tokens fetched while another process published one",
+        ),
+        (LEASES_LAPSED, "Fetches that outlived their lease"),
     ];
     for (name, what) in counters {
         describe_counter!(name, Unit::Count, what);
@@ -50,6 +73,16 @@ pub(super) fn describe() {
         DURATION,
         Unit::Seconds,
         "How long a token fetch took, with all attempts"
+    );
+    describe_histogram!(
+        REJECTED_AGE,
+        Unit::Seconds,
+        "How old a token was when the API rejected it"
+    );
+    describe_histogram!(
+        WAITED,
+        Unit::Seconds,
+        "How long a fetch waited for that of another process"
     );
 }
 
@@ -75,7 +108,13 @@ pub(super) fn count(cache: &str, event: &Event<'_>) {
             with(FAILED, &labels);
         }
         Event::ServedWhileFailing { .. } => with(SERVED, &[]),
-        Event::Rejected { first, .. } => with(REJECTED, &[flag("first", first)]),
+        Event::Rejected { first, age, .. } => {
+            with(REJECTED, &[flag("first", first)]);
+            if let Some(age) = age {
+                histogram!(REJECTED_AGE, with_cache(cache, &[])).record(age);
+            }
+        }
+        Event::Fleet(event) => count_fleet(cache, &event),
         Event::OverBudget { .. } => with(OVER_BUDGET, &[]),
         Event::Invalidated { .. } => with(INVALIDATED, &[]),
         Event::Resent { .. } => with(RESENT, &[]),
@@ -96,6 +135,21 @@ pub(super) fn count(cache: &str, event: &Event<'_>) {
     };
     let labels = [reason(why), ("outcome", outcome)];
     histogram!(DURATION, with_cache(cache, &labels)).record(latency);
+}
+
+fn count_fleet(cache: &str, event: &FleetEvent<'_>) {
+    let with = |name, labels: &[Pair]| counter!(name, with_cache(cache, labels)).increment(1);
+    match *event {
+        FleetEvent::Adopted { as_suspect, .. } => {
+            with(ADOPTED, &[flag("as_suspect", as_suspect)]);
+        }
+        FleetEvent::Published { .. } => with(PUBLISHED, &[]),
+        FleetEvent::Waited { wait } => histogram!(WAITED, with_cache(cache, &[])).record(wait),
+        FleetEvent::Denied { reason, .. } => with(DENIED, &[("reason", reason.as_str())]),
+        FleetEvent::Alone { reason, .. } => with(ALONE, &[("reason", reason.as_str())]),
+        FleetEvent::PublicationLost {} => with(PUBLICATIONS_LOST, &[]),
+        FleetEvent::LeaseLapsed {} => with(LEASES_LAPSED, &[]),
+    }
 }
 
 fn with_cache(cache: &str, labels: &[Pair]) -> Vec<Label> {

@@ -1,9 +1,11 @@
 //! What operators see: each event as a `tracing` event, as metrics, and in the observer.
 
 pub(crate) mod event;
+pub(crate) mod fleet;
 #[cfg(feature = "metrics")]
 mod metrics;
 pub(crate) mod trace;
+mod trace_fleet;
 
 use std::fmt;
 
@@ -19,7 +21,10 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn emit(&self, event: &Event<'_>) {
-        trace::event(self.name(), event);
+        match event {
+            Event::Fleet(event) => trace_fleet::event(self.name(), event),
+            event => trace::event(self.name(), event),
+        }
         #[cfg(feature = "metrics")]
         metrics::count(self.name(), event);
         // Last, since it is user code: a panic in it must not cost the operator a signal.

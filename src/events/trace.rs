@@ -4,12 +4,12 @@
 //! WARN means that fetches fail or that a 401 exceeds the budget: an operator should look.
 //! Everything else is DEBUG.
 
-use std::{fmt, time::Duration};
+use std::{error::Error as StdError, fmt, time::Duration};
 
 use tracing::{Span, field::Empty};
 
 use super::event::{Event, FetchReason};
-use crate::error::{Error, cause::chain, token_endpoint::TokenEndpoint};
+use crate::error::{cause::chain, token_endpoint::TokenEndpoint};
 
 /// Emits an event. `level if condition` is DEBUG where the condition does not hold.
 macro_rules! emit {
@@ -25,6 +25,8 @@ macro_rules! emit {
         }
     };
 }
+
+pub(super) use emit;
 
 /// The span of one fetch with all its attempts.
 ///
@@ -140,8 +142,13 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             "served with the current token, whose refresh has failed"
         ),
         // Further 401s only tell how many requests were in flight with the token.
-        Event::Rejected { generation, first } => emit!(
+        Event::Rejected {
+            generation,
+            first,
+            age,
+        } => emit!(
             info if first, name: "token_rejected", cache, generation, first,
+            age_s = age.map(|age| age.as_secs()),
             "access token rejected by the API{}",
             if first { "" } else { " again" }
         ),
@@ -165,16 +172,18 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
                 "request not resent"
             );
         }
+        // In `trace_fleet`.
+        Event::Fleet(_) => {}
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     // Some subscribers do not record `u128`.
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Displays an error with its causes, on one line.
-struct Chain<'a>(&'a Error);
+pub(super) struct Chain<'a>(pub(super) &'a (dyn StdError + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -24,6 +24,7 @@ use crate::{
     origin::configured_url::{self, Purpose},
     token::{
         AccessToken, NewToken,
+        identity::{Identity, IdentityFuture},
         skip_auth::SkipAuth,
         source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
     },
@@ -254,6 +255,17 @@ impl ClientCredentials {
 impl TokenSource for ClientCredentials {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
         Box::pin(async move { self.request_token(request.predecessor()).await })
+    }
+
+    fn identity(&self) -> Option<IdentityFuture<'_>> {
+        let (id, secret) = self.keys.expose();
+        let identity = Identity::new("oauth2")
+            .with(&self.token_url.to_string())
+            .with(id)
+            .with(secret)
+            .with(self.scope.as_deref().unwrap_or_default())
+            .with(self.audience.as_deref().unwrap_or_default());
+        Some(Box::pin(std::future::ready(Ok(identity))))
     }
 }
 

@@ -29,6 +29,7 @@ use crate::{
     error::{BoxError, Error, Kind, Recovery, token_endpoint::TokenEndpoint},
     token::{
         AccessToken, NewToken,
+        identity::{Identity, IdentityFuture},
         source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
     },
 };
@@ -276,6 +277,19 @@ impl TokenSource for KlaviSource {
                 _ => self.fetch_with_keys(&request).await,
             }
         })
+    }
+
+    fn identity(&self) -> Option<IdentityFuture<'_>> {
+        Some(Box::pin(async move {
+            let identity = Identity::new("klavi").with(&self.api.auth_uri().to_string());
+            if let Secrets::Bearer { token, .. } = &self.credentials.0 {
+                let bearer = AccessToken::new(token.clone().into_header(), 0);
+                return Ok(identity.with("bearer").with(bearer.expose()));
+            }
+            let keys = self.read_keys().await?;
+            let (access, secret) = keys.expose();
+            Ok(identity.with("keys").with(access).with(secret))
+        }))
     }
 }
 

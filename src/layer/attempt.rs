@@ -1,10 +1,12 @@
 //! One attempt to send a request: attach the token, back up the request, judge the response.
 
+use std::sync::Arc;
+
 use http::{Uri, header::AUTHORIZATION};
 
 use super::layer::KlaviAuthLayer;
 use crate::{
-    cache::core::Core,
+    cache::{acquire::Acquire, core::Core},
     error::Error,
     events::event::{Event, SkipReason},
     replay::Replay,
@@ -101,6 +103,8 @@ pub(crate) struct Rejected<Res, B> {
     pub(crate) generation: u64,
     backup: B,
     response: Res,
+    /// The budget is used up: no token is fetched, but another process may have one.
+    over_budget: Option<Error>,
 }
 
 impl<B> Attempt<B> {
@@ -137,6 +141,15 @@ impl<B> Attempt<B> {
                         generation,
                         backup,
                         response,
+                        over_budget: None,
+                    });
+                }
+                (Err(error), Ok(backup)) if cache.can_look() => {
+                    return Ok(Rejected {
+                        generation,
+                        backup,
+                        response,
+                        over_budget: Some(error),
                     });
                 }
                 (Ok(()), Err(reason)) => reason,
@@ -153,9 +166,19 @@ impl<B> Attempt<B> {
 }
 
 impl<Res: HttpResponse, B> Rejected<Res, B> {
+    /// The wait for another token.
+    pub(crate) fn acquire(&mut self, cache: &Arc<Core>) -> Acquire {
+        let acquire = Acquire::new(cache, Some(self.generation));
+        acquire.over_budget(self.over_budget.take())
+    }
+
     /// The response for the caller, since there is no token for the resend.
     pub(crate) fn without_token(mut self, error: Error, cache: &Core) -> Res {
-        let (generation, reason) = (self.generation, SkipReason::NoToken);
+        let reason = match error.is_over_budget() {
+            true => SkipReason::OverBudget,
+            false => SkipReason::NoToken,
+        };
+        let generation = self.generation;
         cache.emit(&Event::ResendSkipped { generation, reason });
         self.response.extensions_mut().insert(error);
         self.response

@@ -8,6 +8,8 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{layer::KlaviAuthLayer, settings::Options};
+#[cfg(feature = "fleet")]
+use crate::fleet::fleet::Fleet;
 #[cfg(feature = "reqwest")]
 use crate::klavi::reqwest::{default_transport, over_reqwest};
 use crate::{
@@ -178,6 +180,15 @@ impl KlaviAuthLayerBuilder {
 
 /// # The token cache
 impl KlaviAuthLayerBuilder {
+    /// Shares the token with all processes that have the same base URL, product and keys, through a
+    /// store. See [`TokenCacheBuilder::fleet`](crate::TokenCacheBuilder::fleet).
+    #[cfg(feature = "fleet")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
+    pub fn fleet(mut self, fleet: Fleet) -> Self {
+        self.tokens.share = Some(fleet.share());
+        self
+    }
+
     /// See [`TokenCacheBuilder::refresh_policy`](crate::TokenCacheBuilder::refresh_policy).
     pub fn refresh_policy(mut self, policy: RefreshPolicy) -> Self {
         self.tokens.config.policy = policy;

@@ -118,13 +118,16 @@ where
 
     /// The path of a request whose token was rejected.
     pub(super) fn resend(
-        rejected: Rejected<S::Response, R::Backup>,
+        mut rejected: Rejected<S::Response, R::Backup>,
         call: Call<S, R>,
-    ) -> Box<Self> {
+    ) -> Box<Self>
+    where
+        S::Response: HttpResponse,
+    {
         let next = Next::Resend {
             rejected: rejected.generation,
         };
-        let acquire = Acquire::new(call.core(), next.rejected());
+        let acquire = rejected.acquire(call.core());
         let pending = Some(Pending::Rejected(rejected));
         let state = State::Acquiring { acquire, pending };
         Box::new(Self { state, call, next })

@@ -75,6 +75,20 @@ impl SandboxBuilder {
         self
     }
 
+    /// Sets whether each new token revokes the older tokens of its customer and product, see
+    /// [`Sandbox::set_new_token_revokes_old`]. Default: it does not.
+    pub fn new_token_revokes_old(mut self, revokes: bool) -> Self {
+        self.state.new_token_revokes_old = revokes;
+        self
+    }
+
+    /// Sets whether `/auth` repeats a live token, see [`Sandbox::set_auth_repeats_token`]. Default:
+    /// each call issues a new one.
+    pub fn auth_repeats_token(mut self, repeats: bool) -> Self {
+        self.state.auth_repeats_token = repeats;
+        self
+    }
+
     /// Adds a customer with these keys, beside the built-in customer.
     pub fn customer(
         mut self,
@@ -125,6 +139,8 @@ impl fmt::Debug for SandboxBuilder {
         f.debug_struct("SandboxBuilder")
             .field("token_lifetime", &self.state.tokens.lifetime())
             .field("refresh_revokes_old", &self.state.refresh_revokes_old)
+            .field("new_token_revokes_old", &self.state.new_token_revokes_old)
+            .field("auth_repeats_token", &self.state.auth_repeats_token)
             .finish_non_exhaustive()
     }
 }

@@ -104,7 +104,7 @@ async fn auth(
     if !state.authenticates(&keys.access_key, &keys.secret_key) {
         return response::error(StatusCode::UNAUTHORIZED, "Invalid accessKey or secretKey");
     }
-    let (token, expire_in) = state.issue(keys.access_key.into(), product);
+    let (token, expire_in) = state.grant(keys.access_key.into(), product);
     response::token(&token, &expire_in)
 }
 

@@ -127,6 +127,18 @@ impl Sandbox {
         self.0.server.lock().refresh_revokes_old = revokes;
     }
 
+    /// Sets whether each new token, of `/auth` and of `/refresh`, revokes the older tokens of its
+    /// customer and product. Klavi does not say which of the two it does, so test with both.
+    pub fn set_new_token_revokes_old(&self, revokes: bool) {
+        self.0.server.lock().new_token_revokes_old = revokes;
+    }
+
+    /// Sets whether `/auth` and `/token` return the customer's last token again while it is live,
+    /// with the rest of its lifetime.
+    pub fn set_auth_repeats_token(&self, repeats: bool) {
+        self.0.server.lock().auth_repeats_token = repeats;
+    }
+
     /// Sets the latency of the responses of an endpoint, faults included. Tokens are issued,
     /// revoked and checked before the delay.
     pub fn set_latency(&self, endpoint: Endpoint, latency: Duration) {

@@ -33,6 +33,8 @@ impl Server {
 pub(super) struct State {
     pub(super) tokens: Tokens,
     pub(super) refresh_revokes_old: bool,
+    pub(super) new_token_revokes_old: bool,
+    pub(super) auth_repeats_token: bool,
     /// The JSON of `expireIn`, if it is not the true value.
     pub(super) expire_in: Option<String>,
     pub(super) counts: Counts,
@@ -86,6 +88,8 @@ impl State {
         Self {
             tokens: Tokens::new(),
             refresh_revokes_old: false,
+            new_token_revokes_old: false,
+            auth_repeats_token: false,
             expire_in: None,
             counts: Counts::default(),
             log: Log::default(),
@@ -149,17 +153,39 @@ impl State {
         self.log.set_status(received.number, status);
     }
 
-    /// Issues a token. Returns it with the JSON of its `expireIn`.
-    pub(super) fn issue(&mut self, access_key: Arc<str>, product: Arc<str>) -> (String, String) {
-        let token = self.tokens.issue(Owner {
+    /// The token for a customer with its keys: a new one, or the live one again if so configured.
+    /// Returns it with the JSON of its `expireIn`.
+    pub(super) fn grant(&mut self, access_key: Arc<str>, product: Arc<str>) -> (String, String) {
+        let owner = Owner {
             access_key,
             product,
-        });
-        let expire_in = match &self.expire_in {
-            Some(raw) => raw.clone(),
-            None => self.tokens.lifetime().as_secs().to_string(),
         };
-        (token, expire_in)
+        if self.auth_repeats_token {
+            if let Some((token, left)) = self.tokens.last_live(&owner) {
+                return (token, self.expire_in(left));
+            }
+        }
+        self.issue(owner.access_key, owner.product)
+    }
+
+    /// Issues a token. Returns it with the JSON of its `expireIn`.
+    pub(super) fn issue(&mut self, access_key: Arc<str>, product: Arc<str>) -> (String, String) {
+        let owner = Owner {
+            access_key,
+            product,
+        };
+        if self.new_token_revokes_old {
+            self.tokens.revoke_all_of(&owner);
+        }
+        let token = self.tokens.issue(owner);
+        (token, self.expire_in(self.tokens.lifetime()))
+    }
+
+    fn expire_in(&self, left: Duration) -> String {
+        match &self.expire_in {
+            Some(raw) => raw.clone(),
+            None => left.as_secs().to_string(),
+        }
     }
 
     /// Issues a token to the owner of an old one, `None` if that is no longer live.

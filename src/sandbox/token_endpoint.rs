@@ -64,7 +64,7 @@ pub(super) async fn respond(server: &Server, number: u64, parts: &Parts, body: B
     if scope.is_empty() || scope.contains([' ', '/']) {
         return bad_request("invalid_scope", "A scope is the name of one product");
     }
-    let (token, expires_in) = state.issue(id.into(), scope.into());
+    let (token, expires_in) = state.grant(id.into(), scope.into());
     let expires_in = match expires_in.as_str() {
         "" => String::new(),
         json => format!(r#","expires_in":{json}"#),

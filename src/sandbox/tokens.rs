@@ -77,6 +77,25 @@ impl Tokens {
         token.is_live().then_some(&token.owner)
     }
 
+    /// The last token of an owner and the rest of its life, if it is live for a second or more.
+    pub(super) fn last_live(&self, owner: &Owner) -> Option<(String, Duration)> {
+        let is_theirs = |token: &Token| token.owner == *owner && token.is_live();
+        let index = self.issued.iter().rposition(is_theirs)?;
+        let token = &self.issued[index];
+        let left = match token.expires_at {
+            Some(expires_at) => expires_at.saturating_duration_since(Instant::now()),
+            None => self.lifetime,
+        };
+        (left.as_secs() > 0).then(|| (self.jwt_like(index as u64 + 1), left))
+    }
+
+    pub(super) fn revoke_all_of(&mut self, owner: &Owner) {
+        let tokens = self.issued.iter_mut();
+        tokens
+            .filter(|token| token.owner == *owner)
+            .for_each(|token| token.revoked = true);
+    }
+
     pub(super) fn revoke(&mut self, number: u64) {
         if let Some(token) = index(number).and_then(|at| self.issued.get_mut(at)) {
             token.revoked = true;
@@ -185,6 +204,18 @@ mod tests {
         tokio::time::advance(SECOND).await;
         assert!(is_live(&tokens, &long));
         assert!(!is_live(&tokens, &short));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_live_token_has_the_rest_of_its_life() {
+        let mut tokens = Tokens::new();
+        assert_eq!(tokens.last_live(&owner()), None);
+        tokens.issue(owner());
+        let value = tokens.issue(owner());
+        tokio::time::advance(1799 * SECOND).await;
+        assert_eq!(tokens.last_live(&owner()), Some((value, SECOND)));
+        tokio::time::advance(Duration::from_nanos(1)).await;
+        assert_eq!(tokens.last_live(&owner()), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,8 @@
 //! Tokens, as a source returns them and as the cache keeps them.
 
 pub(crate) mod fixed;
+pub(crate) mod identity;
+pub(crate) mod shared;
 pub(crate) mod skip_auth;
 pub(crate) mod source;
 
@@ -121,6 +123,8 @@ pub struct NewToken {
     /// How old it was at an instant.
     aged: Option<(Duration, Instant)>,
     endpoint: Option<TokenEndpoint>,
+    /// The API has rejected it, and there is nothing better.
+    is_suspect: bool,
 }
 
 impl NewToken {
@@ -147,6 +151,7 @@ impl NewToken {
             lifetime: lifetime.min(MAX_LIFETIME),
             aged: None,
             endpoint: None,
+            is_suspect: false,
         })
     }
 
@@ -164,6 +169,17 @@ impl NewToken {
     pub(crate) fn with_endpoint(mut self, endpoint: TokenEndpoint) -> Self {
         self.endpoint = Some(endpoint);
         self
+    }
+
+    /// Marks a token that the API has rejected, and that is used for want of a better one.
+    #[cfg_attr(not(feature = "fleet"), allow(dead_code))]
+    pub(crate) fn suspect(mut self, is_suspect: bool) -> Self {
+        self.is_suspect = is_suspect;
+        self
+    }
+
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.is_suspect
     }
 
     pub(crate) fn endpoint(&self) -> Option<TokenEndpoint> {
@@ -185,6 +201,12 @@ impl NewToken {
 
     pub(crate) fn header(&self) -> &HeaderValue {
         &self.header
+    }
+
+    /// The token without the scheme.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn text(&self) -> &str {
+        bare(&self.header)
     }
 
     pub(crate) fn into_header(self) -> HeaderValue {

@@ -2,7 +2,9 @@
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
-use super::{AccessToken, NewToken};
+use tokio::time::Instant;
+
+use super::{AccessToken, NewToken, identity::IdentityFuture};
 use crate::error::Error;
 
 /// The future that [`TokenSource::fetch`] returns.
@@ -34,17 +36,38 @@ pub trait TokenSource: Send + Sync + 'static {
     /// up to three attempts, then backs off. [`Error::permanent`] if not. The cache remembers it
     /// for five seconds.
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_>;
+
+    /// What tells the tokens of this source from those of other sources. Caches whose sources have
+    /// equal identities can share a token, in one process or in many: see the feature `fleet`.
+    ///
+    /// `None` if the source has no identity, which is the default. Whether it has one must not
+    /// change. A wrapper should forward the call.
+    ///
+    /// # Errors
+    ///
+    /// The future fails if the keys cannot be read now.
+    fn identity(&self) -> Option<IdentityFuture<'_>> {
+        None
+    }
 }
 
 impl<T: TokenSource + ?Sized> TokenSource for Arc<T> {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
         (**self).fetch(request)
     }
+
+    fn identity(&self) -> Option<IdentityFuture<'_>> {
+        (**self).identity()
+    }
 }
 
 impl<T: TokenSource + ?Sized> TokenSource for Box<T> {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
         (**self).fetch(request)
+    }
+
+    fn identity(&self) -> Option<IdentityFuture<'_>> {
+        (**self).identity()
     }
 }
 
@@ -54,6 +77,8 @@ pub struct TokenRequest {
     predecessor: Predecessor,
     failures: u32,
     last_error: Option<Error>,
+    #[cfg_attr(not(feature = "fleet"), allow(dead_code))]
+    deadline: Option<Instant>,
 }
 
 impl TokenRequest {
@@ -73,6 +98,26 @@ impl TokenRequest {
             last_error,
             ..self
         }
+    }
+
+    /// Sets when the cache drops the fetch.
+    pub(crate) fn until(self, deadline: Instant) -> Self {
+        let deadline = Some(deadline);
+        Self { deadline, ..self }
+    }
+
+    /// The same request for a token that replaces another predecessor.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn replacing(self, predecessor: Predecessor) -> Self {
+        Self {
+            predecessor,
+            ..self
+        }
+    }
+
+    #[cfg(feature = "fleet")]
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     /// The token to replace, and whether it is still valid.

@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use klavi_auth::{Error, Event, FetchedToken, TokenCache, TokenCacheBuilder, TokenSource};
+use klavi_auth::{
+    Error, Event, FetchedToken, FleetEvent, TokenCache, TokenCacheBuilder, TokenSource,
+};
 use metrics_util::{
     MetricKind,
     debugging::{DebugValue, DebuggingRecorder},
@@ -154,8 +156,15 @@ fn line(event: &Event<'_>) -> String {
             format!("token_served_while_failing g{generation}")
         }
         Event::Rejected {
-            generation, first, ..
-        } => format!("token_rejected g{generation} {first}"),
+            generation,
+            first,
+            age,
+            ..
+        } => {
+            let age = age.map_or("none".to_owned(), |age| age.as_secs().to_string());
+            format!("token_rejected g{generation} {first} {age}")
+        }
+        Event::Fleet(event) => fleet_line(event),
         Event::OverBudget {
             generation, first, ..
         } => {
@@ -168,6 +177,35 @@ fn line(event: &Event<'_>) -> String {
         } => {
             format!("resend_skipped g{generation} {}", reason.as_str())
         }
+        other => panic!("an event that no test knows: {other:?}"),
+    }
+}
+
+fn fleet_line(event: &FleetEvent<'_>) -> String {
+    match event {
+        FleetEvent::Adopted {
+            as_suspect,
+            remaining,
+            ..
+        } => format!("fleet_token_adopted {as_suspect} {}s", remaining.as_secs()),
+        FleetEvent::Published { remaining, .. } => {
+            format!("fleet_token_published {}s", remaining.as_secs())
+        }
+        FleetEvent::Waited { wait, .. } => format!("fleet_waited {}ms", wait.as_millis()),
+        FleetEvent::Denied {
+            reason, retry_in, ..
+        } => format!("fleet_denied {reason} {}ms", retry_in.as_millis()),
+        FleetEvent::Alone {
+            reason,
+            first,
+            error,
+            ..
+        } => {
+            let error = error.map_or(String::new(), ToString::to_string);
+            format!("fleet_alone {reason} {first} {error}")
+        }
+        FleetEvent::PublicationLost { .. } => "fleet_publication_lost ".to_owned(),
+        FleetEvent::LeaseLapsed { .. } => "fleet_lease_lapsed ".to_owned(),
         other => panic!("an event that no test knows: {other:?}"),
     }
 }
@@ -208,9 +246,21 @@ fn traced_line(told: &Told) -> String {
             of("retry_in_ms"),
             error()
         ),
-        "token_rejected" | "over_budget" => {
-            format!("g{} {}", of("generation"), of("first"))
+        "token_rejected" => {
+            let age = if of("age_s").is_empty() {
+                "none"
+            } else {
+                of("age_s")
+            };
+            format!("g{} {} {age}", of("generation"), of("first"))
         }
+        "over_budget" => format!("g{} {}", of("generation"), of("first")),
+        "fleet_token_adopted" => format!("{} {}s", of("as_suspect"), of("remaining_s")),
+        "fleet_token_published" => format!("{}s", of("remaining_s")),
+        "fleet_waited" => format!("{}ms", of("wait_ms")),
+        "fleet_denied" => format!("{} {}ms", of("reason"), of("retry_in_ms")),
+        "fleet_alone" => format!("{} {} {}", of("reason"), of("first"), of("error")),
+        "fleet_publication_lost" | "fleet_lease_lapsed" => String::new(),
         "resend_skipped" => format!("g{} {}", of("generation"), of("reason")),
         _ => format!("g{}", of("generation")),
     };
@@ -249,7 +299,27 @@ fn counted(line: &str) -> Vec<String> {
         }
         "token_fetch_retrying" => format!("klavi_auth_token_fetches_retried_total error={error}"),
         "token_served_while_failing" => "klavi_auth_served_while_failing_total".to_owned(),
-        "token_rejected" => format!("klavi_auth_tokens_rejected_total first={}", words[2]),
+        "token_rejected" => {
+            let rejected = format!("klavi_auth_tokens_rejected_total first={}", words[2]);
+            let age = "klavi_auth_rejected_token_age_seconds".to_owned();
+            let is_first = words[2] == "true";
+            return [rejected]
+                .into_iter()
+                .chain(is_first.then_some(age))
+                .collect();
+        }
+        "fleet_token_adopted" => {
+            format!(
+                "klavi_auth_fleet_tokens_adopted_total as_suspect={}",
+                words[1]
+            )
+        }
+        "fleet_token_published" => "klavi_auth_fleet_tokens_published_total".to_owned(),
+        "fleet_waited" => "klavi_auth_fleet_wait_seconds".to_owned(),
+        "fleet_denied" => format!("klavi_auth_fleet_denied_total reason={}", words[1]),
+        "fleet_alone" => format!("klavi_auth_fleet_alone_total reason={}", words[1]),
+        "fleet_publication_lost" => "klavi_auth_fleet_publications_lost_total".to_owned(),
+        "fleet_lease_lapsed" => "klavi_auth_fleet_leases_lapsed_total".to_owned(),
         "over_budget" => "klavi_auth_over_budget_total".to_owned(),
         "token_invalidated" => "klavi_auth_tokens_invalidated_total".to_owned(),
         "request_resent" => "klavi_auth_requests_resent_total".to_owned(),
@@ -266,6 +336,7 @@ fn kind(error: &Error) -> &'static str {
     match () {
         () if error.is_timeout() => "timeout",
         () if error.is_interrupted() => "interrupted",
+        () if error.is_over_budget() => "over_budget",
         () if error.is_throttled() => "throttled",
         () if error.is_invalid_response() => "invalid_response",
         () if error.is_keys_rejected() => "keys_rejected",
@@ -281,6 +352,7 @@ fn kind_of_text(chain: &str) -> &'static str {
     let kinds = [
         ("timed out", "timeout"),
         ("panicked", "interrupted"),
+        ("too many tokens were rejected", "over_budget"),
         ("asks for fewer calls", "throttled"),
         ("not a JSON object", "invalid_response"),
         (

@@ -2,6 +2,8 @@
 //! subscriber and a recorder of metrics listening, and all three must have heard the same.
 #![cfg(feature = "metrics")]
 
+#[cfg(feature = "fleet")]
+mod fleet;
 mod heard;
 mod page;
 mod scenarios;

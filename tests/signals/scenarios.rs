@@ -219,7 +219,7 @@ fn case_62_a_401_is_a_rejection_a_fetch_and_a_resend() {
     });
     let expected = [
         "token_fetched first none g1 x1 1800s 0ms false",
-        "token_rejected g1 true",
+        "token_rejected g1 true 0",
         "token_fetched rejected none g2 x1 1800s 0ms false",
         "request_resent g2",
     ];
@@ -254,7 +254,7 @@ fn case_62_only_the_first_401_of_a_token_is_its_rejection() {
             assert_eq!(caller.await.unwrap().unwrap().status(), 200);
         }
     });
-    assert_eq!(lines[1], "token_rejected g1 true");
+    assert_eq!(lines[1], "token_rejected g1 true 0");
     assert_eq!(counts["klavi_auth_tokens_rejected_total first=true"], 1);
     assert_eq!(counts["klavi_auth_tokens_rejected_total first=false"], 9);
     assert_eq!(counts["klavi_auth_requests_resent_total"], 10);

@@ -36,6 +36,8 @@ mod acquire;
 mod copies;
 #[path = "../flight_entry.rs"]
 mod flight_entry;
+#[path = "../look.rs"]
+mod look;
 #[path = "../lookup.rs"]
 mod lookup;
 #[path = "../rejection.rs"]

@@ -110,6 +110,16 @@ impl Core {
         lookup
     }
 
+    /// No source of the model is shared.
+    pub(super) fn look(
+        self: &Arc<Self>,
+        _: Instant,
+        _: Option<u64>,
+        over_budget: &Error,
+    ) -> Lookup<ValidToken, Waiter> {
+        Lookup::Failed(over_budget.clone())
+    }
+
     pub(super) fn report_served(&self, _: &AccessToken, _: bool) {}
 
     /// The counterpart of `Flight::run` and `Flight::drop`.

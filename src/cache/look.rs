@@ -1,0 +1,74 @@
+//! Looking for a token that another process fetched, while the backoff or the budget forbids a
+//! fetch. Only sources that several processes share can do so.
+//!
+//! A look is a flight that calls [`SharedSource::look`](crate::token::shared::SharedSource::look)
+//! instead of `fetch`. If it finds nothing, the state stays as it is.
+
+use std::time::Duration;
+
+use tokio::{runtime::Id, time::Instant};
+
+use super::{
+    current::ValidToken,
+    flight_entry::Launch,
+    state::{Lookup, State},
+    waiters::{Outcome, Sender, Waiter},
+};
+use crate::error::Error;
+
+/// The time between two looks of one cache.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+impl State {
+    /// When the next look may start, if the source is shared.
+    pub(super) fn look_at(&self, now: Instant) -> Option<Instant> {
+        let look_at = self.last_look.map_or(now, |last| last + INTERVAL);
+        self.can_look.then_some(look_at)
+    }
+
+    /// Registers a look, if one is due.
+    pub(super) fn look_if_due(
+        &mut self,
+        now: Instant,
+        runtime: Option<Id>,
+    ) -> Option<(Launch, Waiter)> {
+        let is_due = self.look_at(now).is_some_and(|look_at| now >= look_at);
+        let runtime = runtime.filter(|_| is_due)?;
+        self.last_look = Some(now);
+        Some(self.register_flight(now, runtime, true))
+    }
+
+    /// The lookup of a caller whose token was rejected while the budget was used up: another token,
+    /// a flight to wait for, or `over_budget`.
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        rejected: Option<u64>,
+        over_budget: &Error,
+        runtime: Option<Id>,
+    ) -> (Lookup<ValidToken, Waiter>, Option<Launch>) {
+        if let Some(token) = self.valid_token(now, rejected) {
+            return (Lookup::Token(token), None);
+        }
+        if let Some(waiter) = self.waiter() {
+            return (Lookup::Wait(waiter.clone()), None);
+        }
+        match self.look_if_due(now, runtime) {
+            Some((launch, waiter)) => (Lookup::Wait(waiter), Some(launch)),
+            None => (Lookup::Failed(over_budget.clone()), None),
+        }
+    }
+
+    /// Ends a look that found nothing. `None` if the flight is no longer registered.
+    pub(super) fn end_look(&mut self, number: u64, now: Instant) -> Option<(Sender, Outcome)> {
+        let flight = self
+            .flight
+            .take_if(|flight| flight.launch.number == number)?;
+        // From now on a lookup may start another flight.
+        self.epoch += 1;
+        let failures = self.failures(now);
+        let error = failures.blocking_error(now, self.fetch_mode(now)).cloned();
+        let outcome = error.map_or(Ok(()), |error| Err(self.without_token(now, error)));
+        Some((flight.sender, outcome))
+    }
+}

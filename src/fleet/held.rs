@@ -1,0 +1,51 @@
+//! The token that a process has: what the fleet's source remembers of the one it handed out last.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use super::{record::TokenId, steps::Held, token::id};
+use crate::token::source::Predecessor;
+
+#[derive(Default)]
+pub(super) struct HeldToken(Mutex<Option<Last>>);
+
+#[derive(Clone, Copy)]
+struct Last {
+    id: TokenId,
+    publication: Option<(u64, u64)>,
+    expires_at: Instant,
+}
+
+impl HeldToken {
+    pub(super) fn remember(
+        &self,
+        id: TokenId,
+        publication: Option<(u64, u64)>,
+        expires_at: Instant,
+    ) {
+        *self.lock() = Some(Last {
+            id,
+            publication,
+            expires_at,
+        });
+    }
+
+    /// The token of the cache. Its publication is unknown if it is not the one that was handed out
+    /// last.
+    pub(super) fn of(&self, predecessor: &Predecessor) -> Option<Held> {
+        let id = id(predecessor.token()?.expose());
+        let last = self.lock().filter(|last| last.id == id);
+        let left = last.map(|last| last.expires_at.saturating_duration_since(Instant::now()));
+        let is_live = matches!(predecessor, Predecessor::Live(_));
+        Some(Held {
+            id,
+            publication: last.and_then(|last| last.publication),
+            left: is_live.then(|| left.unwrap_or_default()),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Last>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,151 @@
+//! The process that fetches for all: it keeps its lease while the fetch runs, and publishes the
+//! token.
+//!
+//! Fetch and heartbeat are one future. If it is dropped, both stop, and the lease ends by itself
+//! within three seconds.
+
+use std::{convert::Infallible, pin::pin, time::Duration};
+
+use futures_util::future::{Either, select};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{
+    access::Access,
+    record::Record,
+    source::FleetSource,
+    steps::{Caller, Permit, Published},
+    token::{aged, id, publication},
+};
+use crate::{
+    error::{Error, token_endpoint::TokenEndpoint},
+    events::fleet::FleetEvent,
+    token::{NewToken, source::TokenRequest},
+};
+
+/// How often the holder extends its lease.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+impl FleetSource {
+    /// Fetches under a permit. `None`: ask again.
+    pub(super) async fn fetch_for_all(
+        &self,
+        access: &Access<'_>,
+        caller: &Caller,
+        permit: Permit,
+        request: TokenRequest,
+        until: Instant,
+    ) -> Option<Result<NewToken, Error>> {
+        let started = Instant::now();
+        let fetched = self.fetch_with_heartbeat(access, caller, permit, request, until);
+        match fetched.await {
+            Ok(new) if new.expires_at(started) > Instant::now() => {
+                self.publish(access, caller, permit, new, started).await
+            }
+            Ok(_expired) => {
+                let message = "the new access token has already expired";
+                let error = Error::invalid_response(message);
+                Some(self.fail(access, caller, permit, error).await)
+            }
+            Err(error) => Some(self.fail(access, caller, permit, error).await),
+        }
+    }
+
+    async fn fetch_with_heartbeat(
+        &self,
+        access: &Access<'_>,
+        caller: &Caller,
+        permit: Permit,
+        request: TokenRequest,
+        until: Instant,
+    ) -> Result<NewToken, Error> {
+        let fetch = self.inner.fetch(request);
+        let heartbeat = pin!(self.heartbeat(access, caller, permit));
+        match timeout_at(until, select(fetch, heartbeat)).await {
+            Ok(Either::Left((result, _))) => result,
+            Ok(Either::Right((never, _))) => match never {},
+            Err(_elapsed) => Err(Error::timeout()),
+        }
+    }
+
+    /// Extends the lease every second. A heartbeat that fails is not repeated: the next one comes
+    /// before the lease ends.
+    async fn heartbeat(&self, access: &Access<'_>, caller: &Caller, permit: Permit) -> Infallible {
+        let extend = |record: &mut Record, _| {
+            record.epoch == permit.epoch && record.extend(caller.me, permit.seq)
+        };
+        loop {
+            sleep(HEARTBEAT).await;
+            let _ = access.attempt(&extend).await;
+        }
+    }
+
+    async fn publish(
+        &self,
+        access: &Access<'_>,
+        caller: &Caller,
+        permit: Permit,
+        new: NewToken,
+        started: Instant,
+    ) -> Option<Result<NewToken, Error>> {
+        let (id, expires_at) = (id(new.text()), new.expires_at(started));
+        let published = access.step(|record, is_empty| {
+            let left = expires_at.saturating_duration_since(Instant::now());
+            record.publish(caller, permit, &publication(&new, left), is_empty)
+        });
+        let done = match published.await {
+            Ok(done) => done,
+            Err(trouble) => {
+                self.report_alone(&trouble);
+                self.held.remember(id, None, expires_at);
+                return Some(Ok(aged(new, started)));
+            }
+        };
+        let current = done.record.token.as_ref();
+        // If the answer to the swap was lost, the other publication is this one.
+        let is_own = current.is_some_and(|token| token.id == id);
+        match done.outcome {
+            Published::AskAgain => return None,
+            Published::Adopt if is_own => {}
+            Published::Accepted { lapsed } => {
+                if lapsed {
+                    self.emit(FleetEvent::LeaseLapsed {});
+                }
+            }
+            Published::Adopt => {
+                self.emit(FleetEvent::PublicationLost {});
+                return Some(self.adopt(&done, false));
+            }
+            Published::Lost => {
+                self.emit(FleetEvent::PublicationLost {});
+                self.held.remember(id, None, expires_at);
+                return Some(Ok(aged(new, started)));
+            }
+        }
+        let number = current.map(|token| (done.record.epoch, token.seq));
+        self.held.remember(id, number, expires_at);
+        self.emit(FleetEvent::Published {
+            remaining: expires_at.saturating_duration_since(Instant::now()),
+        });
+        Some(Ok(aged(new, started)))
+    }
+
+    /// Ends a fetch that failed. Shares the `Retry-After` of the issuer, and nothing else: a
+    /// process whose network fails must not stop the others.
+    async fn fail(
+        &self,
+        access: &Access<'_>,
+        caller: &Caller,
+        permit: Permit,
+        error: Error,
+    ) -> Result<NewToken, Error> {
+        let is_refresh = error.endpoint() == Some(TokenEndpoint::Refresh);
+        let pause = error.retry_after().map(|pause| (pause, is_refresh));
+        match access
+            .step(|record, _| record.failed(caller, Some(permit), pause))
+            .await
+        {
+            Ok(done) => self.adopt_or(&done, error),
+            Err(_) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! A token source around a token source: one process of the fleet fetches for all.
+//!
+//! The cache and the layer do not know that there is a fleet. They call `fetch` when the local
+//! token is due for a refresh, has expired or was rejected, and at no other time: a request with a
+//! fresh token never touches the store.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, timeout};
+
+use super::{
+    access::{Access, Done, Trouble},
+    held::HeldToken,
+    member::Member,
+    record::Limits,
+    steps::{Asked, Caller, Looked},
+    token::{aged, id, without_refresh},
+    wait::Wait,
+};
+use crate::{
+    cache::builder::Shareable,
+    error::Error,
+    events::{
+        Events,
+        event::Event,
+        fleet::{AloneReason, DenyReason, FleetEvent},
+    },
+    token::{
+        NewToken,
+        shared::{LookFuture, SharedSource},
+        source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
+    },
+};
+
+/// How long a source may take to read its identity.
+const IDENTITY_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub(super) struct FleetSource {
+    pub(super) inner: Box<dyn TokenSource>,
+    pub(super) member: Member,
+    events: Arc<Events>,
+    limits: Limits,
+    /// The name of this process in leases.
+    me: u64,
+    /// The name of the record, by the identity that was read last.
+    name: Mutex<Option<Arc<str>>>,
+    pub(super) held: HeldToken,
+    is_alone: AtomicBool,
+}
+
+impl FleetSource {
+    pub(super) fn new(member: Member, shareable: Shareable) -> Self {
+        let Shareable {
+            source,
+            events,
+            budget,
+        } = shareable;
+        let (burst, interval) = budget.limits();
+        Self {
+            me: (member.draw)(),
+            inner: source,
+            member,
+            events,
+            limits: Limits { burst, interval },
+            name: Mutex::default(),
+            held: HeldToken::default(),
+            is_alone: AtomicBool::new(false),
+        }
+    }
+
+    async fn fetch_or_adopt(&self, request: TokenRequest) -> Result<NewToken, Error> {
+        let Some(name) = self.name().await else {
+            let trouble = Trouble {
+                reason: AloneReason::Identity,
+                error: None,
+            };
+            return self.go_alone(request, &trouble).await;
+        };
+        let access = self.member.access(&name, self.limits);
+        let caller = self.caller(&request);
+        let mut wait = Wait::until(&request);
+        loop {
+            let done = match access.step(|record, _| record.ask(&caller)).await {
+                Ok(done) => done,
+                Err(trouble) => return self.go_alone(request, &trouble).await,
+            };
+            self.is_alone.store(false, Ordering::Relaxed);
+            if let Asked::Wait(left) = done.outcome {
+                if !wait.is_over() {
+                    wait.pause(left, &access).await;
+                    continue;
+                }
+            }
+            if let Some(wait) = wait.take() {
+                self.emit(FleetEvent::Waited { wait });
+            }
+            match done.outcome {
+                Asked::Adopt { as_suspect } => return self.adopt(&done, as_suspect),
+                Asked::Wait(_) => return self.give_up(&access, &caller).await,
+                Asked::Paused { left, is_refresh } => {
+                    let reason = DenyReason::RetryAfter;
+                    return Err(self.denied(reason, left, Error::paused(left, is_refresh)));
+                }
+                Asked::Denied(left) => {
+                    return Err(self.denied(DenyReason::Budget, left, Error::over_budget(left)));
+                }
+                Asked::Fetch {
+                    permit,
+                    may_refresh,
+                } => {
+                    let request = match may_refresh {
+                        true => request.clone(),
+                        false => without_refresh(request.clone()),
+                    };
+                    let until = wait.gives_up_at;
+                    if let Some(result) = self
+                        .fetch_for_all(&access, &caller, permit, request, until)
+                        .await
+                    {
+                        return result;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends a wait that took too long: with any token that there is.
+    async fn give_up(&self, access: &Access<'_>, caller: &Caller) -> Result<NewToken, Error> {
+        match access
+            .step(|record, _| record.failed(caller, None, None))
+            .await
+        {
+            Ok(done) => self.adopt_or(&done, Error::timeout()),
+            Err(_) => Err(Error::timeout()),
+        }
+    }
+
+    async fn look_for(&self, request: TokenRequest) -> Option<NewToken> {
+        let name = self.name().await?;
+        let access = self.member.access(&name, self.limits);
+        let caller = self.caller(&request);
+        let mut wait = Wait::until(&request);
+        loop {
+            let look = access.step(|record, _| record.look(caller.me, caller.held));
+            let done = look.await.ok()?;
+            match done.outcome {
+                Looked::Adopt { as_suspect } => return self.adopt(&done, as_suspect).ok(),
+                Looked::Wait(left) if !wait.is_over() => wait.pause(left, &access).await,
+                Looked::Wait(_) | Looked::Nothing => return None,
+            }
+        }
+    }
+
+    /// The inner source alone, as without a fleet.
+    async fn go_alone(&self, request: TokenRequest, trouble: &Trouble) -> Result<NewToken, Error> {
+        self.report_alone(trouble);
+        let started = Instant::now();
+        let new = self.inner.fetch(request).await?;
+        self.held
+            .remember(id(new.text()), None, new.expires_at(started));
+        Ok(aged(new, started))
+    }
+
+    pub(super) fn report_alone(&self, trouble: &Trouble) {
+        let first = !self.is_alone.swap(true, Ordering::Relaxed);
+        let error = trouble.error.as_deref();
+        self.emit(FleetEvent::Alone {
+            reason: trouble.reason,
+            first,
+            error: error.map(|error| error as _),
+        });
+    }
+
+    /// Uses the token of the record if it can be adopted, or fails with `error`.
+    pub(super) fn adopt_or(
+        &self,
+        done: &Done<Option<bool>>,
+        error: Error,
+    ) -> Result<NewToken, Error> {
+        match done.outcome {
+            Some(as_suspect) => self.adopt(done, as_suspect),
+            None => Err(error),
+        }
+    }
+
+    /// Uses the token of the record.
+    pub(super) fn adopt<T>(&self, done: &Done<T>, as_suspect: bool) -> Result<NewToken, Error> {
+        // The steps adopt a token only if there is one.
+        let Some(token) = &done.record.token else {
+            return Err(Error::interrupted("the fleet has no token"));
+        };
+        // The store saw its age while it was loaded.
+        let age = token.lifetime.saturating_sub(token.left) + done.loaded_at.elapsed();
+        let remaining = token.lifetime.saturating_sub(age);
+        let new = NewToken::new(&token.text, token.lifetime)?;
+        let publication = Some((done.record.epoch, token.seq));
+        self.held
+            .remember(token.id, publication, Instant::now() + remaining);
+        self.emit(FleetEvent::Adopted {
+            as_suspect,
+            remaining,
+        });
+        Ok(new.with_age(age).suspect(as_suspect))
+    }
+
+    fn denied(&self, reason: DenyReason, retry_in: Duration, error: Error) -> Error {
+        self.emit(FleetEvent::Denied { reason, retry_in });
+        error
+    }
+
+    pub(super) fn emit(&self, event: FleetEvent<'_>) {
+        self.events.emit(&Event::Fleet(event));
+    }
+
+    fn caller(&self, request: &TokenRequest) -> Caller {
+        Caller {
+            me: self.me,
+            held: self.held.of(request.predecessor()),
+            is_rejected: matches!(request.predecessor(), Predecessor::Rejected(_)),
+            limits: self.limits,
+        }
+    }
+
+    /// The name of the record. If the identity cannot be read now, that of the last one.
+    async fn name(&self) -> Option<Arc<str>> {
+        let identity = match self.inner.identity() {
+            Some(identity) => timeout(IDENTITY_TIMEOUT, identity)
+                .await
+                .ok()
+                .and_then(Result::ok),
+            None => self.member.identity.clone(),
+        };
+        let mut name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(identity) = identity {
+            *name = Some(self.member.name(&identity).into());
+        }
+        name.clone()
+    }
+}
+
+impl TokenSource for FleetSource {
+    fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
+        Box::pin(self.fetch_or_adopt(request))
+    }
+}
+
+impl SharedSource for FleetSource {
+    fn look(&self, request: TokenRequest) -> LookFuture<'_> {
+        Box::pin(self.look_for(request))
+    }
+
+    fn is_alone(&self) -> bool {
+        self.is_alone.load(Ordering::Relaxed)
+    }
+}

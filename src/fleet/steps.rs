@@ -1,0 +1,275 @@
+//! The steps of the protocol: pure functions on the record. No I/O, no clock, no randomness.
+//!
+//! A process loads the record, runs one of these functions and swaps the result, if it changed.
+//! If another process was faster, it starts again. The numbers in the comments are those of the
+//! page [on fleets](crate::docs::fleet).
+
+use std::time::Duration;
+
+use super::record::{LEASE, Lease, Limits, Publication, Record, TokenId};
+
+/// Who asks, and what it has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    pub(super) me: u64,
+    pub(super) held: Option<Held>,
+    /// Whether the API rejected the held token.
+    pub(super) is_rejected: bool,
+    pub(super) limits: Limits,
+}
+
+/// The token that a process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) id: TokenId,
+    /// Epoch and number of its publication. `None` if the process fetched it for itself alone.
+    pub(super) publication: Option<(u64, u64)>,
+    /// How long it still lives. `None` if it is expired or rejected.
+    pub(super) left: Option<Duration>,
+}
+
+/// The right to fetch under a number. It outlives the lease: see the fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Permit {
+    pub(super) epoch: u64,
+    pub(super) seq: u64,
+}
+
+/// What a process does after it asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Use the token of the record.
+    Adopt { as_suspect: bool },
+    /// Fetch for all. With `may_refresh`, `/refresh` may be called with the held token.
+    Fetch { permit: Permit, may_refresh: bool },
+    /// Another process fetches: ask again, after this time at the latest.
+    Wait(Duration),
+    /// Klavi named a `Retry-After`.
+    Paused { left: Duration, is_refresh: bool },
+    /// The budget of the fleet is used up until then.
+    Denied(Duration),
+}
+
+/// What a process does after it looked without the right to fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Looked {
+    Adopt { as_suspect: bool },
+    Wait(Duration),
+    Nothing,
+}
+
+/// What a process does with the token that it fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Published {
+    /// It is the fleet's. `lapsed`: the lease had ended before.
+    Accepted { lapsed: bool },
+    /// Another publication is newer: use that one.
+    Adopt,
+    /// Another publication is newer and of no use here: use the fetched token here only.
+    Lost,
+    /// The issuer repeated a rejected token, or one that another process published: ask again.
+    AskAgain,
+}
+
+impl Record {
+    /// Whether the token of the record is the publication that the caller holds. The same string
+    /// under another number is another publication: its issuer vouched for it again. It does so for
+    /// a few seconds only, because a later 401 is news.
+    fn is_same(&self, token: &Publication, held: Option<Held>) -> bool {
+        held.is_some_and(|held| {
+            token.id == held.id
+                && held.publication.is_none_or(|(epoch, seq)| {
+                    epoch != self.epoch || seq == token.seq || !token.is_vouched()
+                })
+        })
+    }
+
+    /// A token that the caller could use instead of its own. It must not end before a held token
+    /// that lives; the same string must live longer by a tenth.
+    fn other(&self, held: Option<Held>) -> Option<&Publication> {
+        let is_better = |token: &&Publication| {
+            let Some((held, left)) = held.and_then(|held| Some((held, held.left?))) else {
+                return true;
+            };
+            let extension = match held.id == token.id {
+                true => token.lifetime / 10,
+                false => Duration::ZERO,
+            };
+            token.left >= left + extension
+        };
+        let token = self.token.as_ref()?;
+        let is_other = token.is_usable() && !self.is_same(token, held);
+        Some(token).filter(|_| is_other).filter(is_better)
+    }
+
+    /// Rules 2 and 3.
+    fn adoptable(&self, held: Option<Held>) -> Option<bool> {
+        let token = self.other(held)?;
+        match token.is_marked() {
+            false => Some(false),
+            true => (token.is_suspect && held.is_none()).then_some(true),
+        }
+    }
+
+    pub(super) fn ask(&mut self, caller: &Caller) -> Asked {
+        let Caller {
+            me, held, limits, ..
+        } = *caller;
+        let is_same = |record: &Self, token: &Publication| record.is_same(token, held);
+        let same = self
+            .token
+            .as_ref()
+            .is_some_and(|token| is_same(self, token));
+        if caller.is_rejected && same {
+            self.reject(limits);
+        }
+        if let Some(as_suspect) = self.adoptable(held) {
+            return Asked::Adopt { as_suspect };
+        }
+        let is_marked = self.token.as_ref().is_some_and(Publication::is_marked);
+        // With an empty record nothing is known against the held token.
+        let has_id = |token: &Publication| held.is_some_and(|held| held.id == token.id);
+        let is_current = self.token.as_ref().is_none_or(has_id) && !is_marked;
+        let may_refresh = is_current && held.is_some_and(|held| held.left.is_some());
+        // 4: an answer of the store was lost.
+        if let Some(lease) = self.lease {
+            return match lease.owner == me {
+                true => self.permitted(lease.seq, may_refresh),
+                false => Asked::Wait(lease.left),
+            };
+        }
+        let pause = self.pauses.of(may_refresh);
+        if !pause.is_zero() {
+            return match self.other(held).is_some() {
+                true => Asked::Adopt { as_suspect: true },
+                false => Asked::Paused {
+                    left: pause,
+                    is_refresh: self.pauses.all.is_zero(),
+                },
+            };
+        }
+        // 7: the budget was empty in 1.
+        let usable = self.token.as_ref().is_some_and(Publication::is_usable);
+        if caller.is_rejected && same && usable && !is_marked {
+            return Asked::Denied(self.forced.refill_in.max(Duration::from_millis(1)));
+        }
+        self.seq += 1;
+        self.lease = Some(Lease {
+            owner: me,
+            seq: self.seq,
+            left: LEASE,
+        });
+        self.permitted(self.seq, may_refresh)
+    }
+
+    fn permitted(&self, seq: u64, may_refresh: bool) -> Asked {
+        let epoch = self.epoch;
+        let permit = Permit { epoch, seq };
+        Asked::Fetch {
+            permit,
+            may_refresh,
+        }
+    }
+
+    /// Rule 1: believes a rejection, if the budget allows it. Also raises the fence: an older lease
+    /// must not bring back a token that was rejected before.
+    fn reject(&mut self, limits: Limits) {
+        let seq = self.seq;
+        let Some(token) = self.token.as_mut().filter(|token| !token.is_marked()) else {
+            return;
+        };
+        if self.forced.spend(limits) {
+            token.rejected = Some(seq);
+            // The fetch that is under way may still publish.
+            let fence = self.lease.map_or(seq, |lease| lease.seq.saturating_sub(1));
+            self.fence = self.fence.max(fence);
+        }
+    }
+
+    /// Looks for a token while the caller may not fetch. Changes nothing.
+    pub(super) fn look(&self, me: u64, held: Option<Held>) -> Looked {
+        if let Some(as_suspect) = self.adoptable(held) {
+            return Looked::Adopt { as_suspect };
+        }
+        let other = self.lease.filter(|lease| lease.owner != me);
+        other.map_or(Looked::Nothing, |lease| Looked::Wait(lease.left))
+    }
+
+    /// Extends the lease while its fetch runs. Returns whether the caller still has it.
+    pub(super) fn extend(&mut self, me: u64, seq: u64) -> bool {
+        let is_mine = self.is_mine(me, seq);
+        if let Some(lease) = self.lease.as_mut().filter(|_| is_mine) {
+            lease.left = LEASE;
+        }
+        is_mine
+    }
+
+    /// Publishes a token that was fetched under `permit`. `is_empty`: the store had no record, and
+    /// this one is new. The number of `new` is set here.
+    pub(super) fn publish(
+        &mut self,
+        caller: &Caller,
+        permit: Permit,
+        new: &Publication,
+        is_empty: bool,
+    ) -> Published {
+        let is_mine = permit.epoch == self.epoch && self.is_mine(caller.me, permit.seq);
+        let current = self.token.as_ref();
+        let asked_before_rejection = |token: &Publication| {
+            token.id == new.id && token.rejected.is_some_and(|seq| permit.seq <= seq)
+        };
+        // 9
+        if permit.epoch == self.epoch && current.is_some_and(asked_before_rejection) {
+            self.lease = self.lease.filter(|_| !is_mine);
+            return Published::AskAgain;
+        }
+        // 10
+        let is_comparable = permit.epoch == self.epoch || is_empty;
+        if is_mine || (is_comparable && permit.seq > self.fence) {
+            let seq = if is_mine { self.seq } else { permit.seq };
+            self.seq = self.seq.max(seq);
+            self.fence = seq;
+            self.token = Some(Publication {
+                seq,
+                rejected: None,
+                is_suspect: false,
+                ..new.clone()
+            });
+            self.lease = self.lease.filter(|_| !is_mine);
+            return Published::Accepted { lapsed: !is_mine };
+        }
+        // 11
+        let is_reported =
+            |token: &Publication| caller.is_rejected && self.is_same(token, caller.held);
+        match current {
+            Some(token) if token.is_usable() && !token.is_marked() && !is_reported(token) => {
+                Published::Adopt
+            }
+            Some(token) if token.id == new.id => Published::AskAgain,
+            _ => Published::Lost,
+        }
+    }
+
+    /// The caller's fetch failed, or its wait timed out: drops its lease, if it has one. `pause`:
+    /// the `Retry-After` that the issuer named, and whether `/refresh` did.
+    ///
+    /// Returns whether a token can be adopted nevertheless, and if so whether as a suspect.
+    pub(super) fn failed(
+        &mut self,
+        caller: &Caller,
+        permit: Option<Permit>,
+        pause: Option<(Duration, bool)>,
+    ) -> Option<bool> {
+        let is_mine = permit.is_some_and(|permit| {
+            permit.epoch == self.epoch && self.is_mine(caller.me, permit.seq)
+        });
+        self.lease = self.lease.filter(|_| !is_mine);
+        if let Some(token) = self.token.as_mut().filter(|_| permit.is_some()) {
+            token.is_suspect = token.is_marked();
+        }
+        if let Some((pause, is_refresh)) = pause {
+            self.pauses.extend(is_refresh, pause);
+        }
+        self.other(caller.held).map(Publication::is_marked)
+    }
+}

@@ -1,0 +1,54 @@
+//! Tokens between the cache, the source and the record.
+
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::record::{Publication, TokenId};
+use crate::token::{
+    NewToken,
+    source::{Predecessor, TokenRequest},
+};
+
+pub(super) fn id(text: &str) -> TokenId {
+    let hash = Sha256::digest(text.as_bytes());
+    let mut id = TokenId::default();
+    id.copy_from_slice(&hash[..size_of::<TokenId>()]);
+    id
+}
+
+/// The token with its age now. The cache would count its lifetime from the start of the whole
+/// fetch, with the time in which the store was asked.
+pub(super) fn aged(new: NewToken, started: Instant) -> NewToken {
+    let left = new
+        .expires_at(started)
+        .saturating_duration_since(Instant::now());
+    let age = new.lifetime().saturating_sub(left);
+    new.with_age(age)
+}
+
+/// The held token is not the fleet's, so `/refresh` must not be called with it.
+pub(super) fn without_refresh(request: TokenRequest) -> TokenRequest {
+    match request.predecessor() {
+        Predecessor::Live(token) => {
+            let predecessor = Predecessor::Expired(token.clone());
+            request.replacing(predecessor)
+        }
+        _ => request,
+    }
+}
+
+/// A token of the inner source as a publication, whose number is not known yet.
+pub(super) fn publication(new: &NewToken, left: Duration) -> Publication {
+    Publication {
+        id: id(new.text()),
+        seq: 0,
+        text: new.text().to_owned().into(),
+        lifetime: new.lifetime(),
+        left,
+        since: Duration::ZERO,
+        rejected: None,
+        is_suspect: false,
+    }
+}

@@ -1,0 +1,58 @@
+//! How long a process waits for the fetch of another.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::access::Access;
+use crate::token::source::TokenRequest;
+
+const SHORTEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_millis(250);
+
+/// The time that is left for the store after a wait or a fetch was given up.
+const RESERVE: Duration = Duration::from_millis(250);
+
+/// The timeout of a fetch that has none.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The pauses between two looks at the record.
+pub(super) struct Wait {
+    started_at: Option<Instant>,
+    next: Duration,
+    /// When to give up, so that the outcome is still known before the cache drops the fetch.
+    pub(super) gives_up_at: Instant,
+}
+
+impl Wait {
+    pub(super) fn until(request: &TokenRequest) -> Self {
+        let now = Instant::now();
+        let deadline = request.deadline().unwrap_or(now + DEFAULT_TIMEOUT);
+        let left = deadline.saturating_duration_since(now);
+        Self {
+            started_at: None,
+            next: SHORTEST,
+            gives_up_at: deadline - RESERVE.min(left / 10),
+        }
+    }
+
+    /// Sleeps for 50 to 250 ms, a little longer each time, and no longer than the lease lasts.
+    pub(super) async fn pause(&mut self, lease: Duration, access: &Access<'_>) {
+        let now = Instant::now();
+        self.started_at.get_or_insert(now);
+        let pause = self.next.mul_f64(0.8) + access.jitter(self.next.mul_f64(0.4));
+        let until_over = self.gives_up_at.saturating_duration_since(now);
+        sleep(pause.min(lease).min(until_over)).await;
+        self.next = self.next.mul_f64(1.5).min(LONGEST);
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.gives_up_at
+    }
+
+    /// How long the process has waited since it was last asked. `None` if it has not.
+    pub(super) fn take(&mut self) -> Option<Duration> {
+        self.next = SHORTEST;
+        self.started_at.take().map(|since| since.elapsed())
+    }
+}

@@ -1,0 +1,130 @@
+//! What callers see while the store fails.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use klavi_auth::{Event, Fleet, FleetEvent, MemoryStore, Sharing};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    issuer::Issuer,
+    stores::{Fault, FaultyStore},
+    support::{call, millis, pass, secs},
+};
+
+#[tokio::test(start_paused = true)]
+async fn without_a_store_each_goes_alone_within_a_second_and_a_half() {
+    for fault in [Fault::Fails, Fault::Hangs, Fault::ReadOnly] {
+        let (issuer, store) = (Issuer::new(), FaultyStore::new());
+        store.set(fault);
+        let (first, second) = (issuer.cache(&store), issuer.cache(&store));
+        let started = Instant::now();
+        first.get().await.unwrap();
+        assert!(
+            started.elapsed() <= millis(1600),
+            "{fault:?}: {:?}",
+            started.elapsed()
+        );
+        second.get().await.unwrap();
+        assert_eq!(issuer.fetches(), 2, "{fault:?}");
+        assert_eq!(first.snapshot().sharing(), Some(Sharing::Alone));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_breaker_skips_a_dead_store_for_five_seconds() {
+    let (issuer, store) = (Issuer::new(), FaultyStore::new());
+    store.set(Fault::Hangs);
+    let cache = issuer.cache(&store);
+    let mut slow = 0;
+    for _ in 0..10 {
+        let started = Instant::now();
+        let token = cache.get().await.unwrap();
+        slow += usize::from(started.elapsed() > millis(110));
+        cache.invalidate(&token);
+        pass(secs(1)).await;
+    }
+    // The first, and one probe of 400 ms.
+    assert_eq!(slow, 2);
+    store.set(Fault::None);
+    pass(secs(5)).await;
+    cache.get().await.unwrap();
+    assert_eq!(cache.snapshot().sharing(), Some(Sharing::Shared));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_sends_nobody_alone() {
+    let (issuer, store) = (Issuer::new(), FaultyStore::new());
+    let cache = issuer.cache(&store);
+    store.set(Fault::LosesAnswers);
+    // The swap that takes the lease is applied, and the next load finds it.
+    assert_eq!(cache.get().await.unwrap().expose(), "t1");
+    assert_eq!(cache.snapshot().sharing(), Some(Sharing::Shared));
+    store.set(Fault::None);
+    assert_eq!(issuer.cache(&store).get().await.unwrap().expose(), "t1");
+    assert_eq!(issuer.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_dies_during_the_fetch_costs_no_request() {
+    let (issuer, store) = (Issuer::new(), FaultyStore::new());
+    issuer.state().latency = secs(2);
+    let cache = issuer.cache(&store);
+    let caller = crate::support::call(&cache);
+    pass(secs(1)).await;
+    store.set(Fault::Hangs);
+    assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
+    assert_eq!(cache.snapshot().sharing(), Some(Sharing::Alone));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_comes_after_its_lease_is_published() {
+    let (slow, inner) = (Issuer::new(), Arc::new(MemoryStore::new()));
+    slow.state().latency = secs(5);
+    let store = FaultyStore::of(&inner);
+    let lapsed = Arc::new(AtomicUsize::new(0));
+    let heard = Arc::clone(&lapsed);
+    let observer = move |event: &Event<'_>| {
+        let is_lapse = matches!(event, Event::Fleet(FleetEvent::LeaseLapsed { .. }));
+        heard.fetch_add(usize::from(is_lapse), Ordering::SeqCst);
+    };
+    let fleet = Fleet::new(Arc::clone(&store));
+    let holder = slow.builder(fleet).observer(observer).build().unwrap();
+    let first = call(&holder);
+    sleep(millis(500)).await;
+    // Its heartbeats fail, and another process takes the lease and is no faster.
+    store.set(Fault::Hangs);
+    let other = slow.cache(&inner);
+    let second = call(&other);
+    sleep(millis(4300)).await;
+    store.set(Fault::None);
+    assert_eq!(slow.fetches(), 2);
+    assert_eq!(first.await.unwrap().unwrap().expose(), "t1");
+    assert_eq!(lapsed.load(Ordering::SeqCst), 1);
+    // A third one need not wait for the second.
+    let started = Instant::now();
+    assert_eq!(slow.cache(&inner).get().await.unwrap().expose(), "t1");
+    assert!(started.elapsed() < millis(100));
+    assert_eq!(second.await.unwrap().unwrap().expose(), "t2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn data_that_is_lost_is_one_more_fetch_when_one_is_due() {
+    let (issuer, store) = (Issuer::new(), FaultyStore::new());
+    let caches: Vec<_> = (0..10).map(|_| issuer.cache(&store)).collect();
+    for cache in &caches {
+        cache.get().await.unwrap();
+    }
+    store.inner.clear();
+    for cache in &caches {
+        assert_eq!(cache.get().await.unwrap().expose(), "t1");
+    }
+    pass(secs(1700)).await;
+    for cache in &caches {
+        cache.get().await.unwrap();
+        pass(millis(200)).await;
+    }
+    assert_eq!(issuer.state().asked, ["none", "live"]);
+}

@@ -1,0 +1,99 @@
+//! Stores that fail.
+
+use std::{
+    future::pending,
+    sync::Mutex,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use klavi_auth::{BoxError, FleetStore, MemoryStore, StoreFuture, Stored};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fault {
+    None,
+    /// Each call fails at once.
+    Fails,
+    /// No call returns.
+    Hangs,
+    /// Loads work and swaps fail, as on a store that is full or read-only.
+    ReadOnly,
+    /// Every swap is applied, and its answer is lost.
+    LosesAnswers,
+}
+
+pub(crate) struct FaultyStore {
+    pub(crate) inner: Arc<MemoryStore>,
+    fault: Mutex<Fault>,
+    calls: AtomicUsize,
+}
+
+impl FaultyStore {
+    pub(crate) fn new() -> Arc<Self> {
+        Self::of(&Arc::default())
+    }
+
+    /// One process's way to a store.
+    pub(crate) fn of(inner: &Arc<MemoryStore>) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Arc::clone(inner),
+            fault: Mutex::new(Fault::None),
+            calls: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn set(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    fn fault(&self) -> Fault {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        *self.fault.lock().unwrap()
+    }
+
+    /// The calls so far.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+}
+
+fn failed<T>() -> Result<T, BoxError> {
+    Err("the store is down".into())
+}
+
+impl FleetStore for FaultyStore {
+    fn load<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Stored>> {
+        let fault = self.fault();
+        Box::pin(async move {
+            match fault {
+                Fault::Fails => failed(),
+                Fault::Hangs => pending().await,
+                _ => self.inner.load(key).await,
+            }
+        })
+    }
+
+    fn swap<'a>(
+        &'a self,
+        key: &'a str,
+        expected: Option<&'a [u8]>,
+        new: &'a [u8],
+        time_to_live: Duration,
+    ) -> StoreFuture<'a, bool> {
+        let fault = self.fault();
+        Box::pin(async move {
+            match fault {
+                Fault::Fails | Fault::ReadOnly => failed(),
+                Fault::Hangs => pending().await,
+                Fault::LosesAnswers => {
+                    self.inner.swap(key, expected, new, time_to_live).await?;
+                    failed()
+                }
+                Fault::None => self.inner.swap(key, expected, new, time_to_live).await,
+            }
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! What fails, and when.
+
+use std::time::Duration;
+
+use crate::chance::Chance;
+
+/// The faults end here at the latest.
+const FAULTS_END: u64 = 50_000;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fault {
+    /// The token endpoint cannot be reached.
+    IssuerDown,
+    /// The token endpoint responds 429 with a `Retry-After` of two seconds.
+    Throttled,
+    /// The token endpoint takes four seconds, longer than a lease.
+    IssuerSlow,
+    /// The API responds 401 to one request in five, whatever the token.
+    Spurious,
+    /// The API responds 401 to everything.
+    RejectsAll,
+    /// All tokens are revoked, once.
+    Revoked,
+    /// The store fails at once.
+    StoreDown,
+    /// The store does not respond.
+    StoreHangs,
+    /// One answer in five is lost after it was applied, and one request in ten before.
+    StoreLossy,
+    /// The store takes up to 300 ms.
+    StoreSlow,
+    /// The store forgets everything, once.
+    DataLost,
+    /// The store goes back to an earlier state, once.
+    RolledBack,
+    /// Half of the processes use another copy of the store.
+    Split,
+    /// One process in four dies at once and is replaced.
+    Crash,
+}
+
+use Fault::*;
+
+impl Fault {
+    const ALL: [Self; 14] = [
+        IssuerDown, Throttled, IssuerSlow, Spurious, RejectsAll, Revoked, StoreDown, StoreHangs,
+        StoreLossy, StoreSlow, DataLost, RolledBack, Split, Crash,
+    ];
+
+    pub(crate) fn is_of_store(self) -> bool {
+        matches!(
+            self,
+            StoreDown | StoreHangs | StoreLossy | StoreSlow | DataLost | RolledBack | Split
+        )
+    }
+
+    pub(crate) fn is_of_issuer(self) -> bool {
+        matches!(self, IssuerDown | Throttled | IssuerSlow)
+    }
+
+    pub(crate) fn is_of_api(self) -> bool {
+        matches!(self, Spurious | RejectsAll)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    pub(crate) fault: Fault,
+    pub(crate) from: Duration,
+    pub(crate) to: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Schedule {
+    pub(crate) seed: u64,
+    pub(crate) processes: usize,
+    /// A new token kills the old one.
+    pub(crate) kills: bool,
+    /// `/auth` repeats a living token.
+    pub(crate) repeats: bool,
+    pub(crate) life: Duration,
+    pub(crate) windows: Vec<Window>,
+    pub(crate) length: Duration,
+}
+
+impl Schedule {
+    pub(crate) fn random(seed: u64, processes: usize, faults: u64) -> Self {
+        let chance = Chance::new(seed);
+        let window = |_| {
+            let fault = Fault::ALL[chance.within(0, 13) as usize];
+            let from = chance.within(1_000, FAULTS_END - 10_000);
+            let longest = if fault == Spurious { 300 } else { 8_000 };
+            let to = from + chance.within(100, longest);
+            Window {
+                fault,
+                from: Duration::from_millis(from),
+                to: Duration::from_millis(to),
+            }
+        };
+        Self {
+            seed,
+            processes,
+            kills: seed % 2 == 0,
+            repeats: seed / 2 % 2 == 0,
+            life: Duration::from_secs(chance.within(15, 60)),
+            windows: (0..faults).map(window).collect(),
+            length: Duration::from_secs(80),
+        }
+    }
+
+    pub(crate) fn is_on(&self, fault: Fault, at: Duration) -> bool {
+        let is_on = |window: &&Window| window.fault == fault && window.from <= at && at < window.to;
+        self.windows.iter().any(|window| is_on(&window))
+    }
+
+    pub(crate) fn has(&self, is_match: impl Fn(Fault) -> bool) -> bool {
+        self.windows.iter().any(|window| is_match(window.fault))
+    }
+}

@@ -1,0 +1,164 @@
+//! A simulated store that delays, fails, loses answers and data, rolls back and splits.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::pending,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use klavi_auth::{BoxError, FleetStore, StoreFuture, Stored};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    chance::Chance,
+    process::Life,
+    schedule::{Fault, Schedule},
+};
+
+type Values = BTreeMap<String, (Vec<u8>, Instant, Duration)>;
+
+pub(crate) struct Server {
+    schedule: Schedule,
+    start: Instant,
+    chance: Chance,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The primary, and the copy that half of the processes use during a split.
+    sides: [Values; 2],
+    was_split: bool,
+    history: VecDeque<(Instant, Values)>,
+    calls: u64,
+}
+
+impl Server {
+    pub(crate) fn new(schedule: &Schedule) -> Arc<Self> {
+        Arc::new(Self {
+            schedule: schedule.clone(),
+            start: Instant::now(),
+            chance: Chance::new(schedule.seed ^ 0x5707),
+            state: Mutex::default(),
+        })
+    }
+
+    fn is_on(&self, fault: Fault) -> bool {
+        self.schedule.is_on(fault, self.start.elapsed())
+    }
+
+    pub(crate) fn calls(&self) -> u64 {
+        self.state.lock().unwrap().calls
+    }
+
+    pub(crate) fn lose_data(&self) {
+        self.state.lock().unwrap().sides = Default::default();
+    }
+
+    /// Goes back to the state of two seconds ago or more.
+    pub(crate) fn roll_back(&self) {
+        let mut state = self.state.lock().unwrap();
+        let before = Instant::now() - Duration::from_secs(2);
+        let earlier = state.history.iter().rev().find(|(at, _)| *at <= before);
+        state.sides[0] = earlier
+            .map(|(_, values)| values.clone())
+            .unwrap_or_default();
+    }
+
+    /// Runs a command on the side that a process sees.
+    fn run<T>(&self, process: usize, command: impl FnOnce(&mut Values) -> T) -> T {
+        let mut state = self.state.lock().unwrap();
+        state.calls += 1;
+        let is_split = self.is_on(Fault::Split);
+        if is_split && !state.was_split {
+            state.sides[1] = state.sides[0].clone();
+        }
+        state.was_split = is_split;
+        let side = if is_split { process % 2 } else { 0 };
+        let result = command(&mut state.sides[side]);
+        let entry = (Instant::now(), state.sides[0].clone());
+        state.history.push_back(entry);
+        if state.history.len() > 200 {
+            state.history.pop_front();
+        }
+        result
+    }
+
+    async fn transfer(&self) -> Result<(), BoxError> {
+        if self.is_on(Fault::StoreHangs) {
+            return pending().await;
+        }
+        if self.is_on(Fault::StoreDown) {
+            return Err("connection refused".into());
+        }
+        let longest = if self.is_on(Fault::StoreSlow) {
+            150_000
+        } else {
+            1_500
+        };
+        sleep(Duration::from_micros(self.chance.within(100, longest))).await;
+        Ok(())
+    }
+
+    fn loses(&self, part: f64) -> bool {
+        self.is_on(Fault::StoreLossy) && self.chance.part() < part
+    }
+
+    async fn call<T>(
+        &self,
+        process: usize,
+        command: impl FnOnce(&mut Values) -> T,
+    ) -> Result<T, BoxError> {
+        self.transfer().await?;
+        if self.loses(0.1) {
+            return Err("the request was lost".into());
+        }
+        let result = self.run(process, command);
+        self.transfer().await?;
+        if self.loses(0.2) {
+            return Err("the answer was lost".into());
+        }
+        Ok(result)
+    }
+}
+
+/// The store, as one process uses it.
+pub(crate) struct Client {
+    pub(crate) server: Arc<Server>,
+    pub(crate) process: usize,
+    pub(crate) life: Life,
+}
+
+fn alive<'a>(values: &'a Values, key: &str) -> Option<(&'a [u8], Duration)> {
+    let (bytes, written_at, time_to_live) = values.get(key)?;
+    let age = written_at.elapsed();
+    (age < *time_to_live).then_some((&bytes[..], age))
+}
+
+impl FleetStore for Client {
+    fn load<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Stored>> {
+        let load = self.server.call(self.process, move |values| {
+            alive(values, key).map(|(bytes, age)| Stored::new(bytes.to_vec(), age))
+        });
+        Box::pin(self.life.of(load))
+    }
+
+    fn swap<'a>(
+        &'a self,
+        key: &'a str,
+        expected: Option<&'a [u8]>,
+        new: &'a [u8],
+        time_to_live: Duration,
+    ) -> StoreFuture<'a, bool> {
+        let swap = self.server.call(self.process, move |values| {
+            let is_expected = alive(values, key).map(|(bytes, _)| bytes) == expected;
+            if is_expected {
+                let value = (new.to_vec(), Instant::now(), time_to_live);
+                values.insert(key.to_owned(), value);
+            }
+            is_expected
+        });
+        Box::pin(self.life.of(swap))
+    }
+}

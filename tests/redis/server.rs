@@ -1,0 +1,196 @@
+//! A redis-server for one test: on a free loopback port, in a temporary folder.
+
+use std::{
+    env, fs,
+    io::Write,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Whether there is a redis-server, which the tests of this binary need. Says so if not, and fails
+/// where it is required.
+pub(crate) fn is_missing() -> bool {
+    let found = Command::new("redis-server").arg("--version").output();
+    if found.is_ok_and(|output| output.status.success()) {
+        return false;
+    }
+    let hint = "redis-server is not installed (Debian, Ubuntu: apt-get install redis-server)";
+    assert!(
+        env::var_os("KLAVI_REQUIRE_REDIS").is_none(),
+        "{hint}, and KLAVI_REQUIRE_REDIS is set"
+    );
+    say_skipped(hint);
+    true
+}
+
+/// Past the test harness, which shows the output of failed tests only.
+pub(crate) fn say_skipped(hint: &str) {
+    let line = format!("\n*** SKIPPED: {hint}. This test has shown nothing. ***\n\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+/// A temporary folder, removed when it is dropped.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("klavi-auth-{}-{number}", std::process::id());
+        let path = env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+pub(crate) struct RedisServer {
+    port: u16,
+    options: Vec<&'static str>,
+    child: Mutex<Child>,
+    folder: Folder,
+}
+
+impl RedisServer {
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With further options of its command line.
+    pub(crate) fn with(options: &[&'static str]) -> Self {
+        // Another process may take the port between the two statements.
+        for _ in 0..10 {
+            let port = free_port();
+            let folder = Folder::new();
+            let mut child = spawn(port, options, folder.path());
+            if is_up(port, &mut child) {
+                let options = options.to_vec();
+                return Self {
+                    port,
+                    options,
+                    child: Mutex::new(child),
+                    folder,
+                };
+            }
+            stop(&mut child);
+        }
+        panic!("redis-server does not start");
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// Kills it. Its data is lost.
+    pub(crate) fn kill(&self) {
+        stop(&mut self.child.lock().unwrap());
+    }
+
+    /// Starts it again, on the same port and without data.
+    pub(crate) fn restart(&self) {
+        self.kill();
+        let mut child = spawn(self.port, &self.options, self.folder.path());
+        assert!(is_up(self.port, &mut child), "the port is free");
+        *self.child.lock().unwrap() = child;
+    }
+
+    /// Stops it without closing its connections, or lets it go on.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        signal(
+            self.child.lock().unwrap().id(),
+            if frozen { "STOP" } else { "CONT" },
+        );
+    }
+
+    /// Runs one command.
+    pub(crate) fn run(&self, command: &[&str]) -> redis::Value {
+        self.try_run(command).unwrap()
+    }
+
+    pub(crate) fn try_run(&self, command: &[&str]) -> redis::RedisResult<redis::Value> {
+        let (name, arguments) = command.split_first().unwrap();
+        let mut connection = redis::Client::open(self.url())?.get_connection()?;
+        redis::cmd(name).arg(arguments).query(&mut connection)
+    }
+
+    /// The one key that a fleet has.
+    pub(crate) fn key(&self) -> String {
+        let keys = redis::from_redis_value::<Vec<String>>(self.run(&["KEYS", "*"])).unwrap();
+        assert_eq!(keys.len(), 1, "{keys:?}");
+        keys[0].clone()
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn(port: u16, options: &[&str], folder: &Path) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args(["--save", "", "--appendonly", "no", "--maxclients", "2000"])
+        .arg("--dir")
+        .arg(folder)
+        .args(options)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Whether the server responds before it ends.
+fn is_up(port: u16, child: &mut Child) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
+    while Instant::now() < deadline && child.try_wait().unwrap().is_none() {
+        let is_ours = client.get_connection().and_then(|mut connection| {
+            let info: String = redis::cmd("INFO").arg("server").query(&mut connection)?;
+            Ok(info.contains(&format!("process_id:{}\r", child.id())))
+        });
+        if let Ok(is_ours) = is_ours {
+            return is_ours;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    false
+}
+
+fn stop(child: &mut Child) {
+    drop(child.kill());
+    drop(child.wait());
+}
+
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+pub(crate) fn signal(process: u32, name: &str) {
+    let status = Command::new("kill")
+        .args([&format!("-{name}"), &process.to_string()])
+        .status();
+    assert!(status.unwrap().success());
+}
