@@ -40,9 +40,6 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
         });
         products.insert(product.name.clone(), report);
     }
-    let is_ready = status == StatusCode::OK;
-    (
-        status,
-        Json(json!({ "ready": is_ready, "products": products })),
-    )
+    let report = json!({ "ready": status == StatusCode::OK, "products": products });
+    (status, Json(report))
 }

@@ -112,12 +112,14 @@ impl Options {
     }
 
     fn keys(&self, product: &Product) -> Result<Credentials, BoxError> {
+        const NAMES: [&str; 2] = ["access-key", "secret-key"];
         let Some(shared) = &self.keys_dir else {
             return Ok(Credentials::from_env()?);
         };
         let own = shared.join(product.as_str());
-        let folder = if own.is_dir() { &own } else { shared };
-        let [access, secret] = ["access-key", "secret-key"].map(|name| folder.join(name));
+        let has_own = NAMES.iter().any(|name| own.join(name).exists());
+        let folder = if has_own { &own } else { shared };
+        let [access, secret] = NAMES.map(|name| folder.join(name));
         for file in [&access, &secret] {
             File::open(file)
                 .map_err(|error| format!("cannot open the key file {}: {error}", file.display()))?;

@@ -55,9 +55,8 @@ async fn forward(State(proxy): State<Proxy>, mut request: Request) -> Response {
     let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
     *request.uri_mut() = format!("{}{path}", proxy.base).parse().unwrap();
     request.headers_mut().remove(http::header::HOST);
-    let response = match proxy.klavi.oneshot(request).await {
-        Ok(response) => response,
-        Err(_) => return StatusCode::BAD_GATEWAY.into_response(),
+    let Ok(response) = proxy.klavi.oneshot(request).await else {
+        return StatusCode::BAD_GATEWAY.into_response();
     };
     // A rejected token that could not be replaced is not the caller's fault.
     if response.extensions().get::<Error>().is_some() {

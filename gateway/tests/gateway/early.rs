@@ -74,16 +74,17 @@ async fn an_upload_over_the_limit_is_a_413_at_its_end() {
 #[tokio::test]
 async fn the_rest_of_an_upload_is_read_for_a_limited_time() {
     let upstream = Upstream::start().await;
-    let front = Front::of(&upstream.url, &["--drain-timeout", "5"]).await;
+    let args = ["--drain-timeout", "500", "--idle-timeout", "86400"];
+    let front = Front::of(&upstream.url, &args).await;
     let mut stream = front.connect().await;
     stream
         .write_all((head("/monitor/v1/early-open", 1000) + "x").as_bytes())
         .await
         .unwrap();
     assert!(response(&mut stream).await.starts_with("HTTP/1.1 413"));
-    pass(Duration::from_secs(4)).await;
+    pass(Duration::from_secs(400)).await;
     stream.write_all(b"y").await.unwrap();
-    pass(Duration::from_millis(1001)).await;
+    pass(Duration::from_millis(100_001)).await;
     assert_eq!(response(&mut stream).await, "", "it is closed");
 }
 

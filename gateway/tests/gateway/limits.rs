@@ -1,4 +1,5 @@
-//! Timeouts and limits. The clock is moved on while the sockets are real.
+//! Timeouts and limits. The clock is moved on while the sockets are real. The timeouts are longer than
+//! a test may take, so that no real time ends them, and shorter than the life of a token.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -19,13 +20,13 @@ const fn secs(n: u64) -> Duration {
 #[tokio::test]
 async fn a_silent_klavi_is_a_504_after_the_upstream_timeout() {
     let upstream = Upstream::start().await;
-    let front = Front::of(&upstream.url, &["--upstream-timeout", "7"]).await;
+    let front = Front::of(&upstream.url, &["--upstream-timeout", "700"]).await;
     let request = front.request("GET", "/monitor/v1/silent").body(full(""));
     let response = tokio::spawn(front.send(request.unwrap()));
     until(|| upstream.requests() == 1).await;
-    pass(secs(6)).await;
+    pass(secs(600)).await;
     assert!(!response.is_finished());
-    pass(secs(1)).await;
+    pass(secs(100)).await;
     let (status, _, message) = told(&soon(response).await.unwrap());
     assert_eq!((status, &*message), (504, "Klavi does not respond"));
 }
@@ -33,29 +34,30 @@ async fn a_silent_klavi_is_a_504_after_the_upstream_timeout() {
 #[tokio::test]
 async fn a_silent_klavi_over_http_2_is_a_504_too() {
     let sandbox = Sandbox::start().await.unwrap();
-    let args = ["--upstream-http2", "--upstream-timeout", "7"];
+    let args = ["--upstream-http2", "--upstream-timeout", "700"];
     let front = Front::of_sandbox(&sandbox, &args).await;
     assert_eq!(front.get("/monitor/v1/echo").await.status(), 200);
     sandbox.fail_next(Endpoint::Resource, 1, Fault::never());
     let request = front.request("GET", "/monitor/v1/echo").body(full(""));
     let response = tokio::spawn(front.send(request.unwrap()));
     until(|| sandbox.counts().resource == 2).await;
-    pass(secs(6)).await;
+    pass(secs(600)).await;
     assert!(!response.is_finished());
-    pass(secs(1)).await;
+    pass(secs(100)).await;
     assert_eq!(told(&soon(response).await.unwrap()).0, 504);
 }
 
 #[tokio::test]
 async fn an_upload_that_progresses_is_not_timed_out() {
     let upstream = Upstream::start().await;
-    let front = Front::of(&upstream.url, &["--upstream-timeout", "7"]).await;
+    let args = ["--upstream-timeout", "700", "--idle-timeout", "86400"];
+    let front = Front::of(&upstream.url, &args).await;
     let (pieces, body) = channel();
     let request = front.request("POST", "/monitor/v1/any").body(body).unwrap();
     let response = tokio::spawn(front.send(request));
     until(|| upstream.requests() == 1).await;
-    for sent in 1..=5 {
-        pass(secs(6)).await;
+    for sent in 1..=2 {
+        pass(secs(600)).await;
         pieces.send("piece").await.unwrap();
         until(|| upstream.seen.lines.load(SeqCst) == 2 * sent).await;
     }
@@ -66,13 +68,13 @@ async fn an_upload_that_progresses_is_not_timed_out() {
 #[tokio::test]
 async fn half_a_head_is_closed_after_the_head_timeout() {
     let upstream = Upstream::start().await;
-    let front = Front::of(&upstream.url, &["--head-timeout", "5"]).await;
+    let front = Front::of(&upstream.url, &["--head-timeout", "300"]).await;
     for bytes in ["", "PRI * HT", "GET /monitor/v1/any HTTP/1.1\r\nhost: loc"] {
         let mut stream = front.connect().await;
         stream.write_all(bytes.as_bytes()).await.unwrap();
         // The connection is accepted: another one, later, has a response.
         assert_eq!(front.get("/livez").await.status(), 200);
-        pass(secs(5) + MS).await;
+        pass(secs(300) + MS).await;
         assert_eq!(read_to_end(&mut stream).await, "", "{bytes}");
     }
     assert_eq!(upstream.requests(), 0);
@@ -81,27 +83,32 @@ async fn half_a_head_is_closed_after_the_head_timeout() {
 #[tokio::test]
 async fn an_upload_without_progress_is_a_408() {
     let upstream = Upstream::start().await;
-    let front = Front::of(&upstream.url, &["--idle-timeout", "5"]).await;
+    let args = ["--idle-timeout", "500", "--upstream-timeout", "86400"];
+    let front = Front::of(&upstream.url, &args).await;
     let (pieces, body) = channel();
     let request = front.request("POST", "/monitor/v1/silent").body(body);
     let response = tokio::spawn(front.send(request.unwrap()));
     pieces.send("piece").await.unwrap();
     until(|| upstream.requests() == 1).await;
-    pass(secs(5) + MS).await;
+    pass(secs(499)).await;
+    assert!(!response.is_finished());
+    pass(secs(1) + MS).await;
     assert_eq!(told(&soon(response).await.unwrap()).0, 408);
 }
 
 #[tokio::test]
 async fn a_response_without_progress_is_cut_off() {
     let upstream = Upstream::start().await;
-    let front = Front::of(&upstream.url, &["--upstream-timeout", "5"]).await;
+    let front = Front::of(&upstream.url, &["--upstream-timeout", "500"]).await;
     let request = front.request("GET", "/monitor/v1/stall").body(full(""));
     let response = soon(front.http.request(request.unwrap())).await.unwrap();
     let mut body = response.into_body();
     let first = soon(body.frame()).await.unwrap().unwrap();
     assert_eq!(first.into_data().unwrap(), "first");
     let rest = tokio::spawn(async move { body.frame().await });
-    pass(secs(5) + MS).await;
+    pass(secs(499)).await;
+    assert!(!rest.is_finished());
+    pass(secs(1) + MS).await;
     assert!(soon(rest).await.unwrap().unwrap().is_err());
 }
 

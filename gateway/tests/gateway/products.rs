@@ -49,13 +49,18 @@ async fn each_product_has_its_own_token_and_keys() {
     folder.write("secret-key", "s1\n");
     folder.write("payment/management/access-key", "a2");
     folder.write("payment/management/secret-key", "s2");
-    let products = "monitor,payment/customer,payment/management";
+    let products = "monitor,payment,payment/customer,payment/management";
     let args = ["--keys-dir", folder.path(), "--product", products];
     let keys = options(&args).products().unwrap();
     let at_sandbox =
         |(api, keys): (klavi_auth::KlaviApi, _)| (sandbox.api(api.product().clone()), keys);
     let front = Front::start(keys.into_iter().map(at_sandbox).collect(), &args).await;
-    for path in ["monitor", "payment/customer", "payment/management"] {
+    for path in [
+        "monitor",
+        "payment",
+        "payment/customer",
+        "payment/management",
+    ] {
         let response = front.get(&format!("/{path}/v1/echo")).await;
         assert_eq!(response.status(), 200, "{path}");
     }
@@ -76,10 +81,11 @@ async fn each_product_has_its_own_token_and_keys() {
         ("/monitor/v1/auth".to_owned(), false),
         ("/payment/customer/v1/auth".to_owned(), false),
         ("/payment/management/v1/auth".to_owned(), true),
+        ("/payment/v1/auth".to_owned(), false),
     ];
     assert_eq!(keys, expected);
     assert!(matches!(
-        options(&args).product[2],
+        options(&args).product[3],
         Product::PaymentManagement
     ));
 }

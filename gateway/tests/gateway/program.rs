@@ -213,15 +213,21 @@ async fn a_shutdown_finishes_requests_and_takes_no_new_ones() {
 #[tokio::test]
 async fn a_shutdown_cuts_off_what_takes_longer() {
     let upstream = Upstream::start().await;
-    let front = Front::of(&upstream.url, &["--grace", "5"]).await;
+    let front = Front::of(
+        &upstream.url,
+        &["--grace", "500", "--upstream-timeout", "86400"],
+    )
+    .await;
     let request = front.request("GET", "/monitor/v1/silent");
     let request = request.body(crate::support::full("")).unwrap();
     let response = tokio::spawn(front.http.request(request));
     until(|| upstream.requests() == 1).await;
     front.stop.send(()).unwrap();
-    pass(Duration::from_secs(4)).await;
+    let address = front.base.trim_start_matches("http://").to_owned();
+    soon(async { while TcpStream::connect(&address).await.is_ok() {} }).await;
+    pass(Duration::from_secs(400)).await;
     assert!(!front.served.is_finished());
-    pass(Duration::from_millis(1001)).await;
+    pass(Duration::from_millis(100_001)).await;
     assert!(soon(front.served).await.unwrap().is_ok());
     assert!(!response.is_finished());
 }
