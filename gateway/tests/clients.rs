@@ -6,7 +6,7 @@
 
 mod support;
 
-use std::{env, process::Stdio};
+use std::{env, io::Write as _, process::Stdio};
 
 use support::{soon, upstream::Upstream};
 use tokio::{
@@ -274,7 +274,9 @@ async fn the_table_of_the_readme_is_what_clients_see() {
         clients.push(is_there);
     }
     if clients.contains(&false) {
-        report("### SKIPPED: curl, node or python3 with requests is missing ###");
+        // Not `println!`, whose output a test that passes hides.
+        let line = "### SKIPPED in part: curl, node or python3 with requests is missing ###\n";
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
     }
     let is_other = env::var_os("KLAVI_GATEWAY_BINARY").is_some();
     let upstream = Upstream::start().await;
