@@ -5,7 +5,7 @@ FEATURES = "" fleet metrics redis reqwest reqwest-middleware sandbox
 EXAMPLES = hyper axum_state oauth2 reqwest reqwest_middleware tonic fleet
 MTLS = --manifest-path tests/mtls/Cargo.toml
 
-.PHONY: help ci fmt lint doc minimal-versions test test-default mtls quickstart examples \
+.PHONY: help ci fmt lint doc minimal-versions test test-default mtls gateway quickstart examples \
 	structure loom model days faults fleet-faults soak fuzz bench mutants
 
 help: ## list the commands
@@ -15,7 +15,7 @@ ci: ## everything that must pass before a change lands
 	.ci/run
 
 fmt: ## check the format
-	cargo fmt --check
+	cargo fmt --check --all
 	cargo fmt --check $(MTLS)
 
 lint: ## clippy without features, with each one, and with all
@@ -40,6 +40,10 @@ test-default: ## the tests that differ without features
 mtls: ## lint and test the recipe for client certificates
 	cargo clippy --locked --all-targets $(MTLS) --target-dir target -- -D warnings
 	cargo test --locked $(MTLS) --target-dir target
+
+gateway: ## lint and test the gateway; with real clients if they are installed
+	cargo clippy -p klavi-auth-gateway --all-targets --all-features -- -D warnings
+	cargo test -p klavi-auth-gateway
 
 quickstart: ## the example of the README
 	cargo run --example quickstart --features sandbox

@@ -3,14 +3,6 @@
 //! 64 MiB, or as many as `UPLOAD_MIB` says:
 //! `UPLOAD_MIB=1024 cargo test --release --all-features --test uploads -- --nocapture`
 
-#[path = "../examples/gateway/proxy.rs"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    reason = "the gateway's `main` uses more of it"
-)]
-mod proxy;
-
 use std::time::Duration;
 
 use allocation_counter::measure;
@@ -21,9 +13,8 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use klavi_auth::{BoxError, KlaviAuthLayer, Product, sandbox::Sandbox};
-use proxy::Gateway;
 use sha2::{Digest, Sha256};
-use tokio::{net::TcpListener, time::timeout};
+use tokio::time::timeout;
 use tower::{Layer, Service, ServiceExt};
 
 const CHUNK: usize = 16 * 1024;
@@ -111,22 +102,5 @@ fn case_54_an_upload_through_hyper_takes_constant_memory() {
         there_and_back(service, uri, mebibytes() * MIB / CHUNK).await;
         let body = sandbox.log().last().unwrap().body_len();
         assert_eq!(body, (mebibytes() * MIB) as u64);
-    });
-}
-
-#[test]
-fn case_54_an_upload_through_the_gateway_takes_constant_memory() {
-    peak("through the gateway", async {
-        let sandbox = Sandbox::start().await.unwrap();
-        let gateway = Gateway::new(&sandbox.api(Product::Monitor), sandbox.credentials()).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let uri = format!(
-            "http://{}/monitor/v1/echo/raw",
-            listener.local_addr().unwrap()
-        );
-        let server = tokio::spawn(axum::serve(listener, gateway.router()).into_future());
-        let client = Client::builder(TokioExecutor::new()).build_http::<Stream>();
-        there_and_back(client, uri, mebibytes() * MIB / CHUNK).await;
-        server.abort();
     });
 }

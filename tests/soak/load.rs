@@ -168,14 +168,14 @@ impl Caller {
         match seen.status {
             StatusCode::OK => self.compared(op, body).map(|()| "right"),
             StatusCode::UNAUTHORIZED if seen.reason.is_some() => Ok("401 with the reason"),
-            StatusCode::UNAUTHORIZED if op.face == Face::Gateway => Ok("401 of the gateway"),
+            StatusCode::UNAUTHORIZED if op.face == Face::Proxy => Ok("401 of the proxy"),
             StatusCode::UNAUTHORIZED if op.is_sent_once() => Ok("401 to what can be sent once"),
             StatusCode::UNAUTHORIZED => Ok("401 twice"),
             StatusCode::INTERNAL_SERVER_ERROR => Ok("500"),
             StatusCode::TOO_MANY_REQUESTS => Ok("429"),
-            StatusCode::SERVICE_UNAVAILABLE if op.face != Face::Gateway => Ok("503"),
-            code if op.face == Face::Gateway && matches!(code.as_u16(), 502..=504) => {
-                Ok("502 to 504 of the gateway")
+            StatusCode::SERVICE_UNAVAILABLE if op.face != Face::Proxy => Ok("503"),
+            code if op.face == Face::Proxy && matches!(code.as_u16(), 502..=504) => {
+                Ok("502 to 504 of the proxy")
             }
             code => Err(format!("{code} {body:?}")),
         }
@@ -238,7 +238,7 @@ const FACES: [Face; 7] = [
     Face::Reqwest,
     Face::ReqwestRecorded,
     Face::Middleware,
-    Face::Gateway,
+    Face::Proxy,
 ];
 
 impl Op {

@@ -10,12 +10,6 @@ mod chance;
 mod chaos;
 mod gauge;
 mod load;
-#[path = "../../examples/gateway/proxy.rs"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    reason = "the gateway's `main` uses more of it"
-)]
 mod proxy;
 mod stack;
 mod tally;
@@ -167,15 +161,15 @@ fn caller(stack: &Arc<SoakStack>, tally: &Arc<Tally>, seed: u64, who: u64) -> Ca
 /// Once the last `Retry-After` and backoff are over, every face works again.
 async fn calm(stack: &Arc<SoakStack>, tally: &Arc<Tally>, seed: u64) {
     sleep(REMEMBERED + Duration::from_secs(1)).await;
-    // The gateway has the default backoff and budget, 30 s both, and is called until it works.
+    // The proxy has the default backoff and budget, 30 s both, and is called until it works.
     let healthy = async {
-        while !stack.gateway_is_well().await {
+        while !stack.proxy_is_well().await {
             sleep(Duration::from_millis(50)).await;
         }
     };
     timeout(PATIENCE * 3, healthy)
         .await
-        .expect("the gateway has a token again");
+        .expect("the proxy has a token again");
     caller(stack, tally, seed, CALLERS + 1).check_calm().await;
 }
 
@@ -194,7 +188,7 @@ fn explained(name: &str, ordered: &Ordered, tally: &Tally, unauthorized: u64) {
     let outcomes = tally.outcomes();
     let count = |what: &str| outcomes.get(what).copied().unwrap_or(0);
     let once = count("401 with the reason")
-        + count("401 of the gateway")
+        + count("401 of the proxy")
         + count("401 to what can be sent once");
     let rejected = once + 2 * count("401 twice");
     assert!(
@@ -227,7 +221,7 @@ fn bounded(name: &str, ordered: &Ordered, tally: &Tally, took: Duration) {
             .sum::<u64>() as f64
     };
     let seconds = took.as_secs_f64();
-    // The common cache and the gateway's all the time, and of the customers' as many as there is
+    // The common cache and the proxy's all the time, and of the customers' as many as there is
     // room for.
     let caches = 2.0 + stack::ROOM as f64;
     // A token of 1 s is refreshed after 650 ms at the earliest.

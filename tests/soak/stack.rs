@@ -23,7 +23,7 @@ use reqwest_middleware::ClientWithMiddleware;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tower::{Layer, ServiceExt};
 
-use crate::{proxy::Gateway, tally::Tally};
+use crate::{proxy::Proxy, tally::Tally};
 
 pub(crate) const CUSTOMERS: usize = 5;
 /// Fewer than there are customers, so that caches are dropped and made again.
@@ -48,7 +48,7 @@ pub(crate) enum Face {
     Reqwest,
     ReqwestRecorded,
     Middleware,
-    Gateway,
+    Proxy,
     Customer(usize),
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct SoakStack {
     tally: Arc<Tally>,
     front: String,
     client: Http<Stream>,
-    gateway: JoinHandle<io::Result<()>>,
+    proxy: JoinHandle<io::Result<()>>,
 }
 
 /// From half of the backoff to all of it, so that it has a least length.
@@ -125,7 +125,7 @@ impl SoakStack {
             .build();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let front = format!("http://{}", listener.local_addr().unwrap());
-        let gateway = Gateway::new(&api, sandbox.credentials()).unwrap();
+        let proxy = Proxy::new(&api, sandbox.credentials()).unwrap();
         Self {
             http1: auth.layer(http(false)),
             http2: auth.layer(http(true)),
@@ -136,7 +136,7 @@ impl SoakStack {
             caches: TokenCaches::new(ROOM, Duration::from_secs(5)),
             front,
             client: http(false),
-            gateway: tokio::spawn(axum::serve(listener, gateway.router()).into_future()),
+            proxy: tokio::spawn(axum::serve(listener, proxy.router()).into_future()),
             auth,
             sandbox,
             tally,
@@ -158,13 +158,13 @@ impl SoakStack {
 
     /// Takes everything down, and says when it is.
     pub(crate) async fn stop(self) {
-        self.gateway.abort();
-        let _ = self.gateway.await;
+        self.proxy.abort();
+        let _ = self.proxy.await;
     }
 
     /// Its token is accepted, and its last fetch was a success: it may have a token that is good
     /// for another second, and a backoff of half a minute; or one whose life was a lie.
-    pub(crate) async fn gateway_is_well(&self) -> bool {
+    pub(crate) async fn proxy_is_well(&self) -> bool {
         let get = async |path| {
             let request = Request::get(format!("{}{path}", self.front))
                 .body(Stream::empty())
@@ -178,14 +178,8 @@ impl SoakStack {
         else {
             return false;
         };
-        let Ok(Seen {
-            body: Ok(report), ..
-        }) = get("/healthz").await
-        else {
-            return false;
-        };
-        serde_json::from_slice::<serde_json::Value>(&report)
-            .is_ok_and(|report| report["lastError"].is_null())
+        let health = get("/healthz").await;
+        health.is_ok_and(|health| health.status == StatusCode::OK)
     }
 
     pub(crate) async fn send(
@@ -197,7 +191,7 @@ impl SoakStack {
         chunks: &[Bytes],
     ) -> Result<Seen, BoxError> {
         let home = self.sandbox.base_url();
-        let base = if face == Face::Gateway {
+        let base = if face == Face::Proxy {
             &self.front
         } else {
             home
@@ -219,7 +213,7 @@ impl SoakStack {
                 )
                 .await
             }
-            Face::Gateway => {
+            Face::Proxy => {
                 seen(
                     self.client
                         .request(request.body(Stream::new(streamed(chunks)))?)

@@ -20,7 +20,7 @@ use crate::{
     grpc::{self, Rejects, Server, message},
     requests::{bodies, default_stack, get, http, unpooled},
     support::{
-        front,
+        axum_client,
         sockets::{TestStack, http1, soon},
     },
 };
@@ -59,7 +59,10 @@ async fn full_over_hyper_gets_the_token_and_is_resent() {
 #[tokio::test]
 async fn axums_body_over_hyper_gets_the_token_and_is_resent() {
     let stack = default_stack().await;
-    let klavi = stack.layer().replay_with(Body::new).layer(front::http());
+    let klavi = stack
+        .layer()
+        .replay_with(Body::new)
+        .layer(axum_client::http());
     for _ in 0..2 {
         let request = Request::post(uri(&stack, MONITORS)).body(Body::from("{}"));
         let response = soon(klavi.send(request.unwrap())).await.unwrap();

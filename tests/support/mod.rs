@@ -10,12 +10,11 @@
 )]
 
 pub mod api;
+pub mod axum_client;
 mod caches;
 #[cfg(feature = "sandbox")]
 pub mod early;
 pub mod endpoints;
-#[cfg(feature = "sandbox")]
-pub mod front;
 mod layers;
 #[cfg(feature = "sandbox")]
 pub mod oauth2;
