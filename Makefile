@@ -22,7 +22,7 @@ lint: ## clippy without features, with each one, and with all
 	set -e; for features in $(FEATURES); do \
 		cargo clippy --all-targets --features "$$features" -- -D warnings; \
 	done
-	cargo clippy --all-targets --all-features -- -D warnings
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
 
 doc: ## build the documentation; a warning is an error
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
@@ -32,7 +32,7 @@ minimal-versions: ## compile with the oldest version of each dependency
 	.ci/minimal-versions
 
 test: ## all tests, with all features
-	cargo test --all-features
+	cargo test --workspace --all-features
 
 test-default: ## the tests that differ without features
 	cargo test --test configuration --test contract --test wiping
@@ -46,10 +46,10 @@ gateway: ## lint and test the gateway; with real clients if they are installed
 	cargo test -p klavi-auth-gateway
 
 quickstart: ## the example of the README
-	cargo run --example quickstart --features sandbox
+	cargo run -p examples --example quickstart
 
 examples: ## run the other examples that end by themselves
-	set -e; for example in $(EXAMPLES); do cargo run --all-features --example $$example; done
+	set -e; for example in $(EXAMPLES); do cargo run -p examples --all-features --example $$example; done
 
 structure: ## check that imports point downwards
 	cargo test --all-features --test structure

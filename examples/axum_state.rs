@@ -1,7 +1,7 @@
 //! The layer as a client in the state of an axum application, with one handler that calls Klavi.
 //!
 //! ```sh
-//! cargo run --example axum_state --features sandbox
+//! cargo run -p examples --example axum_state --features axum
 //! ```
 //!
 //! Offline: the example starts a simulated Klavi and the application, and calls the latter.

@@ -2,7 +2,7 @@
 //! revocation.
 //!
 //! ```sh
-//! cargo run --example hyper --features sandbox
+//! cargo run -p examples --example hyper
 //! ```
 //!
 //! Offline, against a simulated Klavi in this process.

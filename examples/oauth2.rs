@@ -2,7 +2,7 @@
 //! section 4.4).
 //!
 //! ```sh
-//! cargo run --example oauth2 --features sandbox
+//! cargo run -p examples --example oauth2
 //! ```
 //!
 //! Offline, against a simulated Klavi in this process.

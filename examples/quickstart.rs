@@ -1,14 +1,14 @@
 //! The whole job in ten seconds: a first token, many callers, refreshes, a revocation.
 //!
 //! ```sh
-//! cargo run --example quickstart --features sandbox
+//! cargo run -p examples --example quickstart
 //! ```
 //!
 //! Offline, against a simulated Klavi in this process, with tokens that live 4 seconds.
 //!
-//! Set `KLAVI_ACCESS_KEY` and `KLAVI_SECRET_KEY` to call Klavi's sandbox instead, or another
-//! environment with `KLAVI_ENV` or `KLAVI_API_URL`. Set `RUST_LOG=klavi_auth=debug` to see the
-//! events of the layer.
+//! With `--features tls`, and `KLAVI_ACCESS_KEY` and `KLAVI_SECRET_KEY` set, it calls Klavi's
+//! sandbox instead, or another environment with `KLAVI_ENV` or `KLAVI_API_URL`. Set
+//! `RUST_LOG=klavi_auth=debug` to see the events of the layer.
 #![allow(clippy::print_stdout, reason = "it tells its story on the terminal")]
 
 use std::{
@@ -23,49 +23,38 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Request, StatusCode};
 use http_body_util::Full;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{
+        Client,
+        connect::{Connect, HttpConnector},
+    },
     rt::TokioExecutor,
 };
 use klavi_auth::{
-    BoxError, Credentials, KlaviApi, KlaviAuth, KlaviAuthLayer, Product,
+    BoxError, KlaviAuth, KlaviAuthLayer, Product,
     sandbox::{Endpoint, Sandbox},
 };
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 const LIFETIME: Duration = Duration::from_secs(4);
 
-type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type HttpClient<C = HttpConnector> = Client<C, Full<Bytes>>;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let filter = tracing_subscriber::EnvFilter::from_default_env();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
+    let filter: Targets = std::env::var("RUST_LOG").unwrap_or_default().parse()?;
+    tracing_subscriber::registry()
+        .with(tracing_subscriber::fmt::layer().with_target(false))
+        .with(filter)
         .init();
 
     let keys = ["KLAVI_ACCESS_KEY", "KLAVI_SECRET_KEY"];
     if keys.iter().all(|name| std::env::var_os(name).is_none()) {
         return against_the_sandbox().await;
     }
-    against_klavi(
-        KlaviApi::from_env(Product::Monitor)?,
-        Credentials::from_env()?,
-    )
-    .await
-}
-
-/// An ordinary HTTP client, for the API and for the token calls.
-fn http_client() -> HttpClient {
-    let connector = HttpsConnectorBuilder::new()
-        .with_webpki_roots()
-        .https_or_http()
-        .enable_http1()
-        .build();
-    Client::builder(TokioExecutor::new()).build(connector)
+    against_klavi().await
 }
 
 async fn against_the_sandbox() -> Result<(), BoxError> {
@@ -75,7 +64,7 @@ async fn against_the_sandbox() -> Result<(), BoxError> {
         sandbox.base_url()
     );
 
-    let http = http_client();
+    let http: HttpClient = Client::builder(TokioExecutor::new()).build_http();
     let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
         .transport(http.clone())
         .build()?;
@@ -166,11 +155,27 @@ async fn against_the_sandbox() -> Result<(), BoxError> {
     Ok(())
 }
 
+#[cfg(not(feature = "tls"))]
+async fn against_klavi() -> Result<(), BoxError> {
+    Err("to call Klavi itself, add `--features tls`; without the two keys this runs offline".into())
+}
+
 /// Gentle with Klavi: at most two token calls, and six requests.
-async fn against_klavi(klavi: KlaviApi, keys: Credentials) -> Result<(), BoxError> {
+#[cfg(feature = "tls")]
+async fn against_klavi() -> Result<(), BoxError> {
+    use klavi_auth::{Credentials, KlaviApi};
+
+    let (klavi, keys) = (
+        KlaviApi::from_env(Product::Monitor)?,
+        Credentials::from_env()?,
+    );
     let base = klavi.base_url().to_owned();
     println!("Calling {base}\n");
-    let http = http_client();
+    let tls = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_webpki_roots()
+        .https_or_http();
+    let http: HttpClient<_> =
+        Client::builder(TokioExecutor::new()).build(tls.enable_http1().build());
     let auth = KlaviAuthLayer::builder(klavi, keys)
         .transport(http.clone())
         .build()?;
@@ -195,15 +200,15 @@ async fn against_klavi(klavi: KlaviApi, keys: Credentials) -> Result<(), BoxErro
 }
 
 /// The callers, with a count of what they see.
-struct Api {
-    service: KlaviAuth<HttpClient>,
+struct Api<C> {
+    service: KlaviAuth<HttpClient<C>>,
     monitors: String,
     requests: Arc<AtomicU64>,
     unauthorized: Arc<AtomicU64>,
 }
 
-impl Api {
-    fn new(service: KlaviAuth<HttpClient>, base: &str) -> Self {
+impl<C: Connect + Clone + Send + Sync + 'static> Api<C> {
+    fn new(service: KlaviAuth<HttpClient<C>>, base: &str) -> Self {
         let monitors = format!("{base}/monitor/v1/monitors");
         Self {
             service,

@@ -1,7 +1,7 @@
 //! `reqwest::Client` behind the layer: JSON, an opt-out, a revocation, a stream.
 //!
 //! ```sh
-//! cargo run --example reqwest --features reqwest,sandbox
+//! cargo run -p examples --example reqwest --features reqwest
 //! ```
 //!
 //! Offline, against a simulated Klavi in this process.

@@ -1,7 +1,7 @@
 //! The layer as a middleware of reqwest-middleware, with retries around it.
 //!
 //! ```sh
-//! cargo run --example reqwest_middleware --features reqwest-middleware,sandbox
+//! cargo run -p examples --example reqwest_middleware --features reqwest-middleware
 //! ```
 //!
 //! Offline, against a simulated Klavi in this process.

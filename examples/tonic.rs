@@ -1,7 +1,7 @@
 //! A gRPC call over tonic's `Channel`, resent on HTTP 401 and on `grpc-status: 16`.
 //!
 //! ```sh
-//! cargo run --example tonic
+//! cargo run -p examples --example tonic --features tonic
 //! ```
 //!
 //! Offline, against a health service in this process.

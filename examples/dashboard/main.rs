@@ -1,7 +1,7 @@
 //! The layer as operators see it: a page with live charts, and metrics for Prometheus.
 //!
 //! ```sh
-//! cargo run --example dashboard --all-features
+//! cargo run -p examples --example dashboard --features dashboard
 //! ```
 //!
 //! Then open <http://127.0.0.1:8080>. Offline: a bounded load goes to a simulated Klavi in this

@@ -1,7 +1,7 @@
 //! One token for a fleet of processes, in half a minute.
 //!
 //! ```sh
-//! cargo run --example fleet --features redis,sandbox
+//! cargo run -p examples --example fleet --features fleet
 //! ```
 //!
 //! Starts a simulated Klavi, a redis-server and five processes on loopback. A live table shows the
