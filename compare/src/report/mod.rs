@@ -1,0 +1,33 @@
+//! Writes the results.
+
+mod chart;
+mod notes;
+mod table;
+
+use std::{fs, path::Path};
+
+use crate::{peers::Peer, situations::Situation};
+
+/// What one peer did in one situation.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// Requests that failed and need not have.
+    pub needless: usize,
+    /// All that failed.
+    pub failed: usize,
+    pub token_calls: usize,
+    /// Tokens that arrived at another host.
+    pub leaked: usize,
+}
+
+/// `cells` has a row per situation.
+pub fn write(peers: &[Peer], situations: &[Situation], cells: &[Option<Cell>]) -> std::io::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let totals = chart::totals(peers, cells);
+    let text = chart::text(&totals);
+    fs::write(folder.join("RESULTS.md"), table::draw(peers, situations, cells, &text))?;
+    fs::write(folder.join("chart.svg"), chart::svg(&totals))?;
+    fs::write(folder.join("chart.txt"), &text)?;
+    println!("{text}");
+    Ok(())
+}

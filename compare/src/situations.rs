@@ -1,0 +1,145 @@
+//! What users fear: each situation is a script for the world and a list of requests.
+
+use std::time::Duration;
+
+use crate::{
+    load::Call,
+    world::{FORBIDDEN, MONITORS, MOVED, Script},
+};
+
+pub struct Situation {
+    pub name: &'static str,
+    /// What happens, for the notes.
+    pub what: &'static str,
+    pub script: Script,
+    pub calls: Vec<Call>,
+}
+
+impl Situation {
+    pub fn is_redirect(&self) -> bool {
+        self.calls.iter().any(|call| call.path == MOVED)
+    }
+}
+
+/// As long as Klavi's.
+const LIFETIME: u64 = 1_800;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn script() -> Script {
+    Script { lifetime: seconds(LIFETIME), ..Script::default() }
+}
+
+/// `rate` requests a second from `from` to `until`, in seconds.
+fn load(from: u64, until: u64, rate: u32) -> impl Iterator<Item = Call> {
+    let between = Duration::from_secs(1) / rate;
+    let count = (until - from) as u32 * rate;
+    (0..count).map(move |n| call(seconds(from) + between * n))
+}
+
+fn call(at: Duration) -> Call {
+    Call { at, path: MONITORS, hangs_up: None }
+}
+
+fn at_once(at: Duration, count: usize) -> impl Iterator<Item = Call> {
+    std::iter::repeat_n(call(at), count)
+}
+
+fn calls(parts: impl IntoIterator<Item = Call>) -> Vec<Call> {
+    let mut calls: Vec<_> = parts.into_iter().collect();
+    calls.sort_by_key(|call| call.at);
+    calls
+}
+
+pub fn all() -> Vec<Situation> {
+    let around = |middle| load(middle - 10, middle + 10, 20);
+    let hangs_up = Call { hangs_up: Some(Duration::from_millis(20)), ..call(seconds(1)) };
+    let forbidden = (0..20).map(|n| Call { path: FORBIDDEN, ..call(seconds(60 + n * 3)) });
+    vec![
+        Situation {
+            name: "expiry under load",
+            what: "Tokens of 30 minutes, 1 request/s, and 20/s for 20 s around each of two expiries.",
+            script: script(),
+            calls: calls(load(0, 3_620, 1).chain(around(LIFETIME)).chain(around(2 * LIFETIME))),
+        },
+        Situation {
+            name: "herd on a cold cache",
+            what: "100 requests at once, and no token yet.",
+            script: script(),
+            calls: calls(at_once(seconds(1), 100)),
+        },
+        Situation {
+            name: "caller hangs up during the fetch",
+            what: "The first caller leaves after 20 ms, 10 others came 10 ms after it. The fetch takes 50 ms.",
+            script: script(),
+            calls: calls(
+                [hangs_up].into_iter().chain(at_once(seconds(1) + Duration::from_millis(10), 10)),
+            ),
+        },
+        Situation {
+            name: "401 burst: all tokens revoked",
+            what: "20 requests/s for 20 s; after 10 s all tokens are revoked and 80 more come at once.",
+            script: Script { revoked: vec![seconds(70)], ..script() },
+            calls: calls(load(60, 80, 20).chain(at_once(seconds(70), 80))),
+        },
+        Situation {
+            name: "revoked again a minute later",
+            what: "The same, and once more after a minute.",
+            script: Script { revoked: vec![seconds(70), seconds(130)], ..script() },
+            calls: calls(
+                load(60, 80, 20)
+                    .chain(at_once(seconds(70), 80))
+                    .chain(load(120, 140, 20))
+                    .chain(at_once(seconds(130), 80)),
+            ),
+        },
+        Situation {
+            name: "one spurious 401",
+            what: "20 requests/s for 20 s; one gets a 401 although its token lives.",
+            script: Script { spurious: Some(seconds(70)), ..script() },
+            calls: calls(load(60, 80, 20)),
+        },
+        Situation {
+            name: "API rejects one path always",
+            what: "20 requests to a path that always answers 401, 3 s apart, among 10 requests/s to another.",
+            script: script(),
+            calls: calls(load(50, 120, 10).chain(forbidden)),
+        },
+        Situation {
+            name: "token endpoint down, token lives",
+            what: "Down from minute 15 to 20 s before expiry. 2 requests/s from minute 14, 20/s around expiry.",
+            script: Script { issuer_down: Some(seconds(900)..seconds(LIFETIME - 20)), ..script() },
+            calls: calls(at_once(seconds(1), 1).chain(load(840, 1_790, 2)).chain(around(LIFETIME))),
+        },
+        Situation {
+            name: "both down for 30 s, at expiry",
+            what: "Token endpoint and API respond 503 from 15 s before expiry to 15 s after. 10 requests/s.",
+            script: Script {
+                issuer_down: Some(seconds(LIFETIME - 15)..seconds(LIFETIME + 15)),
+                api_down: Some(seconds(LIFETIME - 15)..seconds(LIFETIME + 15)),
+                ..script()
+            },
+            calls: calls(at_once(seconds(1), 1).chain(load(LIFETIME - 20, LIFETIME + 60, 10))),
+        },
+        Situation {
+            name: "provider panics once",
+            what: "The first token call panics in the client. 10 requests wait for it, 5/s follow for 10 s.",
+            script: Script { panics: true, ..script() },
+            calls: calls(at_once(seconds(1), 10).chain(load(2, 12, 5))),
+        },
+        Situation {
+            name: "tokens of 60 s",
+            what: "10 requests/s for 5 minutes.",
+            script: Script { lifetime: seconds(60), ..script() },
+            calls: calls(load(1, 301, 10)),
+        },
+        Situation {
+            name: "redirect to another host",
+            what: "One request is redirected to another host. Counted: tokens that arrive there.",
+            script: script(),
+            calls: vec![call(seconds(1)), Call { path: MOVED, ..call(seconds(2)) }],
+        },
+    ]
+}
