@@ -73,16 +73,16 @@ pub async fn send(world: &World, client: &Client, calls: &[Call]) -> Vec<Sent> {
     sent
 }
 
-/// A peer whose tasks keep waking each other would keep the paused clock from moving for ever. So
-/// so many polls of one request take a millisecond.
-const POLLS: usize = 500;
+/// Tasks that keep waking each other would keep the paused clock from moving. So this many polls of
+/// one request take a millisecond, as many again two, and so on.
+const POLLS: usize = 100;
 
 async fn count<T>(call: impl Future<Output = T>) -> T {
     let (mut call, mut polls) = (pin!(call), 0_usize);
     poll_fn(move |cx| {
         polls += 1;
         if polls.is_multiple_of(POLLS) {
-            tokio::spawn(advance(Duration::from_millis(1)));
+            tokio::spawn(advance(Duration::from_millis((polls / POLLS) as u64)));
         }
         call.as_mut().poll(cx)
     })

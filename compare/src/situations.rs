@@ -60,9 +60,9 @@ pub fn all() -> Vec<Situation> {
     vec![
         Situation {
             name: "expiry under load",
-            what: "Tokens of 30 minutes, 1 request/s, and 20/s for 20 s around each of two expiries.",
+            what: "A token of 30 minutes, 1 request/s, and 20/s from 10 s before it expires to 10 s after.",
             script: script(),
-            calls: calls(load(0, 3_620, 1).chain(around(LIFETIME)).chain(around(2 * LIFETIME))),
+            calls: calls(load(0, LIFETIME - 10, 1).chain(around(LIFETIME))),
         },
         Situation {
             name: "herd on a cold cache",
@@ -86,14 +86,9 @@ pub fn all() -> Vec<Situation> {
         },
         Situation {
             name: "revoked again a minute later",
-            what: "The same, and once more after a minute.",
-            script: Script { revoked: vec![seconds(70), seconds(130)], ..script() },
-            calls: calls(
-                load(60, 80, 20)
-                    .chain(at_once(seconds(70), 80))
-                    .chain(load(120, 140, 20))
-                    .chain(at_once(seconds(130), 80)),
-            ),
+            what: "All tokens are revoked, under 1 request/s, and a minute later as above.",
+            script: Script { revoked: vec![seconds(10), seconds(70)], ..script() },
+            calls: calls(load(0, 60, 1).chain(load(60, 80, 20)).chain(at_once(seconds(70), 80))),
         },
         Situation {
             name: "one spurious 401",
@@ -114,14 +109,16 @@ pub fn all() -> Vec<Situation> {
             calls: calls(at_once(seconds(1), 1).chain(load(840, 1_790, 2)).chain(around(LIFETIME))),
         },
         Situation {
-            name: "both down for 30 s, at expiry",
-            what: "Token endpoint and API respond 503 from 15 s before expiry to 15 s after. 10 requests/s.",
+            name: "both down, token expires",
+            what: "Tokens of 60 s, 10 requests/s for 140 s. Token endpoint and API respond 503 from second 35 \
+                   to 100, until every token has expired.",
             script: Script {
-                issuer_down: Some(seconds(LIFETIME - 15)..seconds(LIFETIME + 15)),
-                api_down: Some(seconds(LIFETIME - 15)..seconds(LIFETIME + 15)),
+                lifetime: seconds(60),
+                issuer_down: Some(seconds(35)..seconds(100)),
+                api_down: Some(seconds(35)..seconds(100)),
                 ..script()
             },
-            calls: calls(at_once(seconds(1), 1).chain(load(LIFETIME - 20, LIFETIME + 60, 10))),
+            calls: calls(load(1, 140, 10)),
         },
         Situation {
             name: "provider panics once",
@@ -131,9 +128,9 @@ pub fn all() -> Vec<Situation> {
         },
         Situation {
             name: "tokens of 60 s",
-            what: "10 requests/s for 5 minutes.",
+            what: "4 requests/s for 150 s.",
             script: Script { lifetime: seconds(60), ..script() },
-            calls: calls(load(1, 301, 10)),
+            calls: calls(load(1, 151, 4)),
         },
         Situation {
             name: "redirect to another host",
