@@ -6,7 +6,7 @@ EXAMPLES = hyper axum_state oauth2 reqwest reqwest_middleware tonic
 MTLS = --manifest-path tests/mtls/Cargo.toml
 
 .PHONY: help ci fmt lint doc minimal-versions test test-default mtls quickstart examples \
-	structure loom model days faults soak fuzz bench mutants
+	structure loom model days faults soak fuzz bench compare mutants
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s%s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,9 @@ fuzz: ## a million inputs made from the corpus
 
 bench: ## run the benches and draw benches/chart.svg
 	benches/run
+
+compare: ## ask the peer crates, and write compare/RESULTS.md and its charts
+	compare/run
 
 mutants: ## mutation testing; needs cargo-mutants
 	cargo mutants --all-features -e 'src/sandbox/*' -e 'src/cache/loom/*'

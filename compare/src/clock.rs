@@ -34,7 +34,11 @@ thread_local! {
 /// `out` points to a `timespec`, as POSIX demands from every caller.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, out: *mut libc::timespec) -> c_int {
-    let base = if clock == libc::CLOCK_REALTIME { WALL } else { MONOTONIC };
+    let base = if clock == libc::CLOCK_REALTIME {
+        WALL
+    } else {
+        MONOTONIC
+    };
     let elapsed = elapsed();
     // SAFETY: the caller's contract. Both values fit: seconds up to 2^35, nanoseconds below 10^9.
     unsafe {

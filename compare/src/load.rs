@@ -52,7 +52,10 @@ pub async fn send(world: &World, client: &Client, calls: &[Call]) -> Vec<Sent> {
         let task = tokio::spawn(async move {
             under_way.add_permits(1);
             let _under_way = UnderWay(under_way);
-            match (timeout(call.hangs_up.unwrap_or(PATIENCE), count(client(call.path))).await, call.hangs_up) {
+            match (
+                timeout(call.hangs_up.unwrap_or(PATIENCE), count(client(call.path))).await,
+                call.hangs_up,
+            ) {
                 (_, Some(_)) => Outcome::HungUp,
                 (Err(_), None) => Outcome::Patience,
                 (Ok(Err(error)), None) => {
@@ -67,7 +70,11 @@ pub async fn send(world: &World, client: &Client, calls: &[Call]) -> Vec<Sent> {
     let mut sent = Vec::new();
     for (start, path, task) in tasks {
         let outcome = task.await.unwrap_or(Outcome::Panic);
-        sent.push(Sent { start, path, outcome });
+        sent.push(Sent {
+            start,
+            path,
+            outcome,
+        });
     }
     stepping.abort();
     sent

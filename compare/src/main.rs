@@ -22,17 +22,28 @@ use tokio::runtime::Builder;
 fn main() -> std::io::Result<()> {
     // google-cloud-auth wants one, although everything here is plain http.
     let provider = rustls::crypto::ring::default_provider();
-    provider.install_default().expect("nothing else installs one");
+    provider
+        .install_default()
+        .expect("nothing else installs one");
     silence_the_simulated_panic();
 
     let (peers, situations) = (peers::all(), situations::all());
     let filters: Vec<_> = env::args().skip(1).collect();
-    let is_chosen = |position: usize, name: &str| filters.get(position).is_none_or(|part| name.contains(part));
+    let is_chosen =
+        |position: usize, name: &str| filters.get(position).is_none_or(|part| name.contains(part));
     let mut cells = Vec::new();
-    for situation in situations.iter().filter(|situation| is_chosen(1, situation.name)) {
+    for situation in situations
+        .iter()
+        .filter(|situation| is_chosen(1, situation.name))
+    {
         for peer in peers.iter().filter(|peer| is_chosen(0, peer.name)) {
             let cell = run(peer, situation);
-            eprintln!("{:<32} {:<18} {}", situation.name, peer.name, cell.as_ref().map_or_else(String::new, |c| format!("{} needless of {} failed, {} token calls, {} leaked", c.needless, c.failed, c.token_calls, c.leaked)));
+            eprintln!(
+                "{:<32} {:<18} {}",
+                situation.name,
+                peer.name,
+                report::line(cell.as_ref())
+            );
             cells.push(cell);
         }
     }
@@ -48,7 +59,10 @@ fn run(peer: &Peer, situation: &Situation) -> Option<Cell> {
         return None;
     }
     // One thread and a paused clock: time passes when all tasks wait.
-    let runtime = Builder::new_current_thread().enable_all().start_paused(true).build();
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build();
     runtime.expect("a runtime").block_on(async {
         let _following = clock::follow();
         let world = world::World::new(situation.script.clone());
@@ -56,10 +70,19 @@ fn run(peer: &Peer, situation: &Situation) -> Option<Cell> {
         let client = (peer.start)(world.clone(), wire).await;
         let sent = load::send(&world, &client, &situation.calls).await;
         let failed = sent.iter().filter(|sent| oracle::failed(sent)).count();
-        let need_not_have = sent.iter().filter(|sent| oracle::need_not_have(&world, sent));
-        let needless = need_not_have.inspect(|sent| verbose(|| format!("{sent:?}"))).count();
+        let need_not_have = sent
+            .iter()
+            .filter(|sent| oracle::need_not_have(&world, sent));
+        let needless = need_not_have
+            .inspect(|sent| verbose(|| format!("{sent:?}")))
+            .count();
         let state = world.state();
-        Some(Cell { needless, failed, token_calls: state.token_calls, leaked: state.leaked })
+        Some(Cell {
+            needless,
+            failed,
+            token_calls: state.token_calls,
+            leaked: state.leaked,
+        })
     })
 }
 

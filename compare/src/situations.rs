@@ -29,7 +29,10 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 fn script() -> Script {
-    Script { lifetime: seconds(LIFETIME), ..Script::default() }
+    Script {
+        lifetime: seconds(LIFETIME),
+        ..Script::default()
+    }
 }
 
 /// `rate` requests a second from `from` to `until`, in seconds.
@@ -40,7 +43,11 @@ fn load(from: u64, until: u64, rate: u32) -> impl Iterator<Item = Call> {
 }
 
 fn call(at: Duration) -> Call {
-    Call { at, path: MONITORS, hangs_up: None }
+    Call {
+        at,
+        path: MONITORS,
+        hangs_up: None,
+    }
 }
 
 fn at_once(at: Duration, count: usize) -> impl Iterator<Item = Call> {
@@ -55,8 +62,14 @@ fn calls(parts: impl IntoIterator<Item = Call>) -> Vec<Call> {
 
 pub fn all() -> Vec<Situation> {
     let around = |middle| load(middle - 10, middle + 10, 20);
-    let hangs_up = Call { hangs_up: Some(Duration::from_millis(20)), ..call(seconds(1)) };
-    let forbidden = (0..20).map(|n| Call { path: FORBIDDEN, ..call(seconds(60 + n * 3)) });
+    let hangs_up = Call {
+        hangs_up: Some(Duration::from_millis(20)),
+        ..call(seconds(1))
+    };
+    let forbidden = (0..20).map(|n| Call {
+        path: FORBIDDEN,
+        ..call(seconds(60 + n * 3))
+    });
     vec![
         Situation {
             name: "expiry under load",
@@ -75,25 +88,40 @@ pub fn all() -> Vec<Situation> {
             what: "The first caller leaves after 20 ms, 10 others came 10 ms after it. The fetch takes 50 ms.",
             script: script(),
             calls: calls(
-                [hangs_up].into_iter().chain(at_once(seconds(1) + Duration::from_millis(10), 10)),
+                [hangs_up]
+                    .into_iter()
+                    .chain(at_once(seconds(1) + Duration::from_millis(10), 10)),
             ),
         },
         Situation {
             name: "401 burst: all tokens revoked",
             what: "20 requests/s for 20 s; after 10 s all tokens are revoked and 80 more come at once.",
-            script: Script { revoked: vec![seconds(70)], ..script() },
+            script: Script {
+                revoked: vec![seconds(70)],
+                ..script()
+            },
             calls: calls(load(60, 80, 20).chain(at_once(seconds(70), 80))),
         },
         Situation {
             name: "revoked again a minute later",
             what: "All tokens are revoked, under 1 request/s, and a minute later as above.",
-            script: Script { revoked: vec![seconds(10), seconds(70)], ..script() },
-            calls: calls(load(0, 60, 1).chain(load(60, 80, 20)).chain(at_once(seconds(70), 80))),
+            script: Script {
+                revoked: vec![seconds(10), seconds(70)],
+                ..script()
+            },
+            calls: calls(
+                load(0, 60, 1)
+                    .chain(load(60, 80, 20))
+                    .chain(at_once(seconds(70), 80)),
+            ),
         },
         Situation {
             name: "one spurious 401",
             what: "20 requests/s for 20 s; one gets a 401 although its token lives.",
-            script: Script { spurious: Some(seconds(70)), ..script() },
+            script: Script {
+                spurious: Some(seconds(70)),
+                ..script()
+            },
             calls: calls(load(60, 80, 20)),
         },
         Situation {
@@ -105,8 +133,15 @@ pub fn all() -> Vec<Situation> {
         Situation {
             name: "token endpoint down, token lives",
             what: "Down from minute 15 to 20 s before expiry. 2 requests/s from minute 14, 20/s around expiry.",
-            script: Script { issuer_down: Some(seconds(900)..seconds(LIFETIME - 20)), ..script() },
-            calls: calls(at_once(seconds(1), 1).chain(load(840, 1_790, 2)).chain(around(LIFETIME))),
+            script: Script {
+                issuer_down: Some(seconds(900)..seconds(LIFETIME - 20)),
+                ..script()
+            },
+            calls: calls(
+                at_once(seconds(1), 1)
+                    .chain(load(840, 1_790, 2))
+                    .chain(around(LIFETIME)),
+            ),
         },
         Situation {
             name: "both down, token expires",
@@ -123,20 +158,32 @@ pub fn all() -> Vec<Situation> {
         Situation {
             name: "provider panics once",
             what: "The first token call panics in the client. 10 requests wait for it, 5/s follow for 10 s.",
-            script: Script { panics: true, ..script() },
+            script: Script {
+                panics: true,
+                ..script()
+            },
             calls: calls(at_once(seconds(1), 10).chain(load(2, 12, 5))),
         },
         Situation {
             name: "tokens of 60 s",
             what: "4 requests/s for 150 s.",
-            script: Script { lifetime: seconds(60), ..script() },
+            script: Script {
+                lifetime: seconds(60),
+                ..script()
+            },
             calls: calls(load(1, 151, 4)),
         },
         Situation {
             name: "redirect to another host",
             what: "One request is redirected to another host. Counted: tokens that arrive there.",
             script: script(),
-            calls: vec![call(seconds(1)), Call { path: MOVED, ..call(seconds(2)) }],
+            calls: vec![
+                call(seconds(1)),
+                Call {
+                    path: MOVED,
+                    ..call(seconds(2))
+                },
+            ],
         },
     ]
 }

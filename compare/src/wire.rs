@@ -38,7 +38,9 @@ impl Wire {
 }
 
 async fn bind() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").await.expect("a free port on loopback")
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port on loopback")
 }
 
 async fn accept(listener: TcpListener, host: Host, other: String, world: World) {

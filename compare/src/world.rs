@@ -69,16 +69,25 @@ pub enum Host {
 
 impl Script {
     pub fn issuer_is_up(&self, at: Duration) -> bool {
-        !self.issuer_down.as_ref().is_some_and(|down| down.contains(&at))
+        !self
+            .issuer_down
+            .as_ref()
+            .is_some_and(|down| down.contains(&at))
     }
 
     pub fn api_is_up(&self, at: Duration) -> bool {
-        !self.api_down.as_ref().is_some_and(|down| down.contains(&at))
+        !self
+            .api_down
+            .as_ref()
+            .is_some_and(|down| down.contains(&at))
     }
 
     /// Does the API accept a token that was issued at `issued`?
     pub fn accepts(&self, issued: Duration, at: Duration) -> bool {
-        let revoked = self.revoked.iter().any(|revoked| (issued..=at).contains(revoked));
+        let revoked = self
+            .revoked
+            .iter()
+            .any(|revoked| (issued..=at).contains(revoked));
         at < issued + self.lifetime && !revoked
     }
 }
@@ -86,7 +95,11 @@ impl Script {
 impl World {
     pub fn new(script: Script) -> Self {
         let state = Mutex::default();
-        Self(Arc::new(Inner { start: Instant::now(), script, state }))
+        Self(Arc::new(Inner {
+            start: Instant::now(),
+            script,
+            state,
+        }))
     }
 
     pub fn now(&self) -> Duration {
@@ -123,7 +136,10 @@ impl World {
         }
         let id = {
             let mut state = self.state();
-            state.tokens.push(Token { issued, delivered: None });
+            state.tokens.push(Token {
+                issued,
+                delivered: None,
+            });
             state.tokens.len() - 1
         };
         sleep(TOKEN_LEG).await;
@@ -132,7 +148,12 @@ impl World {
     }
 
     /// Serves any request: token calls in the two formats, the API, and the other host.
-    pub async fn serve<B>(&self, host: Host, other: &str, request: Request<B>) -> Response<Full<Bytes>> {
+    pub async fn serve<B>(
+        &self,
+        host: Host,
+        other: &str,
+        request: Request<B>,
+    ) -> Response<Full<Bytes>> {
         let bearer = request.headers().get(header::AUTHORIZATION);
         let bearer = bearer.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         if host == Host::Other {
@@ -168,7 +189,12 @@ impl World {
         }
     }
 
-    async fn api_call(&self, path: &str, bearer: Option<&str>, other: &str) -> Response<Full<Bytes>> {
+    async fn api_call(
+        &self,
+        path: &str,
+        bearer: Option<&str>,
+        other: &str,
+    ) -> Response<Full<Bytes>> {
         sleep(API_LEG).await;
         let status = self.judge(path, bearer);
         sleep(API_LEG).await;
@@ -176,7 +202,10 @@ impl World {
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             let challenge = r#"Bearer error="invalid_token""#;
-            headers.insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static(challenge));
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                header::HeaderValue::from_static(challenge),
+            );
         } else if status == StatusCode::FOUND {
             headers.insert(header::LOCATION, other.parse().expect("a URL"));
         }
@@ -196,7 +225,11 @@ impl World {
             state.spurious_sent = true;
             return StatusCode::UNAUTHORIZED;
         }
-        if path == MOVED { StatusCode::FOUND } else { StatusCode::OK }
+        if path == MOVED {
+            StatusCode::FOUND
+        } else {
+            StatusCode::OK
+        }
     }
 
     fn accepts(&self, bearer: Option<&str>) -> bool {

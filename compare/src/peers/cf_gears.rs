@@ -1,8 +1,8 @@
 //! cf-gears-toolkit-auth: `TokenProvider` and the auto-refresh layer in toolkit-http's client.
 //! Follows "Reactive refresh on 401" of its README.
 
-use toolkit_http::HttpClientBuilder;
 use toolkit_auth::{HttpClientBuilderExt, OAuthClientConfig, SecretString, TokenProvider};
+use toolkit_http::HttpClientBuilder;
 
 use super::{Peer, client};
 

@@ -15,7 +15,9 @@ pub fn peer() -> Peer {
         how: "`user_account::Builder::with_token_uri` with its defaults; `Credentials::headers` in \
               front of each request of reqwest 0.12. Docs of both. It gives headers and sees no \
               responses. Loopback.",
-        no_panic: Some("a custom `CredentialsProvider` replaces its cache; no user code runs in it"),
+        no_panic: Some(
+            "a custom `CredentialsProvider` replaces its cache; no user code runs in it",
+        ),
         start: |_, wire| {
             Box::pin(async move {
                 let user = json!({
@@ -37,7 +39,13 @@ pub fn peer() -> Peer {
                             CacheableResource::New { data, .. } => data,
                             CacheableResource::NotModified => return Err("no entity tag".into()),
                         };
-                        Ok(http.get(url).headers(headers).send().await?.status().as_u16())
+                        Ok(http
+                            .get(url)
+                            .headers(headers)
+                            .send()
+                            .await?
+                            .status()
+                            .as_u16())
                     }
                 })
             })

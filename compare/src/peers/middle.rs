@@ -17,10 +17,11 @@ pub fn peer() -> Peer {
         start: |_, wire| {
             Box::pin(async move {
                 let url = wire.token_url().parse().expect("a URL");
-                let authorizer = BasicClientCredentialAuthorizer::basic_builder("id", "secret", url)
-                    .build()
-                    .await
-                    .expect("up at the start");
+                let authorizer =
+                    BasicClientCredentialAuthorizer::basic_builder("id", "secret", url)
+                        .build()
+                        .await
+                        .expect("up at the start");
                 let http = HttpClient::new(authorizer).set_client(reqwest::Client::new());
                 client(move |path| {
                     let (http, url) = (http.clone(), wire.url(path));

@@ -87,6 +87,10 @@ async fn answer<B>(
     request: http::Request<B>,
 ) -> http::Response<http_body_util::Full<bytes::Bytes>> {
     let is_other = request.uri().host() == Some("other.example");
-    let host = if is_other { crate::world::Host::Other } else { crate::world::Host::Api };
+    let host = if is_other {
+        crate::world::Host::Other
+    } else {
+        crate::world::Host::Api
+    };
     world.serve(host, OTHER, request).await
 }

@@ -18,7 +18,10 @@ pub struct Cache {
 
 impl Cache {
     pub fn new(world: World) -> Self {
-        Self { world, token: Arc::default() }
+        Self {
+            world,
+            token: Arc::default(),
+        }
     }
 
     pub async fn token(&self) -> Result<String, BoxError> {
@@ -35,7 +38,10 @@ impl Cache {
 
     /// Forgets `token`, unless it was replaced.
     pub async fn reject(&self, token: &str) {
-        self.token.lock().await.take_if(|(cached, _)| cached == token);
+        self.token
+            .lock()
+            .await
+            .take_if(|(cached, _)| cached == token);
     }
 }
 
@@ -54,7 +60,13 @@ pub fn peer() -> Peer {
                     let (cache, http, url) = (cache.clone(), http.clone(), wire.url(path));
                     async move {
                         let token = cache.token().await?;
-                        Ok(http.get(url).bearer_auth(token).send().await?.status().as_u16())
+                        Ok(http
+                            .get(url)
+                            .bearer_auth(token)
+                            .send()
+                            .await?
+                            .status()
+                            .as_u16())
                     }
                 })
             })

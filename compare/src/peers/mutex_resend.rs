@@ -24,7 +24,13 @@ pub fn peer() -> Peer {
                         }
                         cache.reject(&token).await;
                         let token = cache.token().await?;
-                        Ok(http.get(url).bearer_auth(token).send().await?.status().as_u16())
+                        Ok(http
+                            .get(url)
+                            .bearer_auth(token)
+                            .send()
+                            .await?
+                            .status()
+                            .as_u16())
                     }
                 })
             })

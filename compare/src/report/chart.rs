@@ -41,7 +41,10 @@ pub struct Total {
 pub fn totals(peers: &[Peer], cells: &[Option<Cell>]) -> Vec<Total> {
     let total = |(column, peer): (usize, &Peer)| {
         let own = cells.iter().skip(column).step_by(peers.len()).flatten();
-        Total { name: peer.name, needless: own.map(|cell| cell.needless).sum() }
+        Total {
+            name: peer.name,
+            needless: own.map(|cell| cell.needless).sum(),
+        }
     };
     let mut totals: Vec<_> = peers.iter().enumerate().map(total).collect();
     totals.sort_by_key(|total| total.needless);
@@ -61,8 +64,14 @@ pub fn svg(totals: &[Total]) -> String {
     for (row, total) in totals.iter().enumerate() {
         let y = TOP + ROW * row;
         let baseline = y + 25;
-        let (text, bar) = if total.is_ours() { ("ours", "ours-bar") } else { ("", "bar") };
-        let width = ((WIDTH - LEFT - RIGHT) * total.needless).div_ceil(most).max(2);
+        let (text, bar) = if total.is_ours() {
+            ("ours", "ours-bar")
+        } else {
+            ("", "bar")
+        };
+        let width = ((WIDTH - LEFT - RIGHT) * total.needless)
+            .div_ceil(most)
+            .max(2);
         let (bar_top, end, value) = (y + 6, LEFT + width + 8, total.needless);
         let _ = writeln!(
             svg,
@@ -97,5 +106,10 @@ impl Total {
 }
 
 fn most(totals: &[Total]) -> usize {
-    totals.iter().map(|total| total.needless).max().unwrap_or_default().max(1)
+    totals
+        .iter()
+        .map(|total| total.needless)
+        .max()
+        .unwrap_or_default()
+        .max(1)
 }

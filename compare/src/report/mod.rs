@@ -9,7 +9,6 @@ use std::{fs, path::Path};
 use crate::{peers::Peer, situations::Situation};
 
 /// What one peer did in one situation.
-#[derive(Clone, Debug)]
 pub struct Cell {
     /// Requests that failed and need not have.
     pub needless: usize,
@@ -20,12 +19,33 @@ pub struct Cell {
     pub leaked: usize,
 }
 
+/// A cell in words, to watch the run.
+pub fn line(cell: Option<&Cell>) -> String {
+    let Some(Cell {
+        needless,
+        failed,
+        token_calls,
+        leaked,
+    }) = cell
+    else {
+        return "cannot be asked".to_owned();
+    };
+    format!("{needless} needless of {failed} failed, {token_calls} token calls, {leaked} leaked")
+}
+
 /// `cells` has a row per situation.
-pub fn write(peers: &[Peer], situations: &[Situation], cells: &[Option<Cell>]) -> std::io::Result<()> {
+pub fn write(
+    peers: &[Peer],
+    situations: &[Situation],
+    cells: &[Option<Cell>],
+) -> std::io::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let totals = chart::totals(peers, cells);
     let text = chart::text(&totals);
-    fs::write(folder.join("RESULTS.md"), table::draw(peers, situations, cells, &text))?;
+    fs::write(
+        folder.join("RESULTS.md"),
+        table::draw(peers, situations, cells, &text),
+    )?;
     fs::write(folder.join("chart.svg"), chart::svg(&totals))?;
     fs::write(folder.join("chart.txt"), &text)?;
     println!("{text}");

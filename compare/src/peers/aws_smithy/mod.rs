@@ -71,7 +71,9 @@ fn bearer_auth(identity: Simulated) -> SharedRuntimePlugin {
     let scheme = HTTP_BEARER_AUTH_SCHEME_ID;
     let components = RuntimeComponentsBuilder::new("compare")
         .with_auth_scheme(BearerAuthScheme::new())
-        .with_auth_scheme_option_resolver(Some(StaticAuthSchemeOptionResolver::new(vec![scheme.clone()])))
+        .with_auth_scheme_option_resolver(Some(StaticAuthSchemeOptionResolver::new(vec![
+            scheme.clone(),
+        ])))
         .with_identity_cache(Some(IdentityCache::lazy().build()))
         .with_identity_resolver(scheme, SharedIdentityResolver::new(identity));
     let mut config = Layer::new("compare");

@@ -41,7 +41,10 @@ impl HttpConnector for Simulated {
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x().expect("a valid request");
             let (head, _) = answer(&world, request).await.into_parts();
-            Ok(HttpResponse::new(head.status.as_u16().try_into().expect("a status"), SdkBody::empty()))
+            Ok(HttpResponse::new(
+                head.status.as_u16().try_into().expect("a status"),
+                SdkBody::empty(),
+            ))
         })
     }
 }

@@ -34,7 +34,9 @@ pub fn peer() -> Peer {
                     "tenant",
                     "id".to_owned(),
                     "secret".into(),
-                    Some(ClientSecretCredentialOptions { client_options: options() }),
+                    Some(ClientSecretCredentialOptions {
+                        client_options: options(),
+                    }),
                 );
                 let credential = credential.expect("valid credentials");
                 let auth = BearerTokenAuthorizationPolicy::new(credential, ["scope"]);
@@ -45,8 +47,13 @@ pub fn peer() -> Peer {
                     async move {
                         let url = format!("https://api-sandbox.klavi.ai{path}").parse()?;
                         let mut request = Request::new(url, Method::Get);
-                        let options = PipelineSendOptions { skip_checks: true, ..Default::default() };
-                        let sent = pipeline.send(&Context::new(), &mut request, Some(options)).await;
+                        let options = PipelineSendOptions {
+                            skip_checks: true,
+                            ..Default::default()
+                        };
+                        let sent = pipeline
+                            .send(&Context::new(), &mut request, Some(options))
+                            .await;
                         Ok(u16::from(sent?.status()))
                     }
                 })

@@ -29,6 +29,10 @@ impl HttpClient for Simulated {
             headers.insert(name.to_string(), value.to_str().expect("ASCII").to_owned());
         }
         let body = body.collect().await.expect("in memory").to_bytes();
-        Ok(AsyncRawResponse::from_bytes(head.status.as_u16().into(), headers, body))
+        Ok(AsyncRawResponse::from_bytes(
+            head.status.as_u16().into(),
+            headers,
+            body,
+        ))
     }
 }
