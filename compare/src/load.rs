@@ -82,7 +82,7 @@ pub async fn send(world: &World, client: &Client, calls: &[Call]) -> Vec<Sent> {
 
 /// Tasks that keep waking each other would keep the paused clock from moving. So this many polls of
 /// one request take a millisecond, as many again two, and so on.
-const POLLS: usize = 100;
+const POLLS: usize = 20;
 
 async fn count<T>(call: impl Future<Output = T>) -> T {
     let (mut call, mut polls) = (pin!(call), 0_usize);

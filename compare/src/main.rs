@@ -37,7 +37,8 @@ fn main() -> std::io::Result<()> {
         .filter(|situation| is_chosen(1, situation.name))
     {
         for peer in peers.iter().filter(|peer| is_chosen(0, peer.name)) {
-            let cell = run(peer, situation);
+            let runs: Option<Vec<_>> = (0..situation.runs).map(|_| run(peer, situation)).collect();
+            let cell = runs.map(|runs| report::Cell::mean(&runs));
             eprintln!(
                 "{:<32} {:<18} {}",
                 situation.name,

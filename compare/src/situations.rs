@@ -13,6 +13,8 @@ pub struct Situation {
     pub what: &'static str,
     pub script: Script,
     pub calls: Vec<Call>,
+    /// More than one where the peers' random numbers decide much. The results are averaged.
+    pub runs: usize,
 }
 
 impl Situation {
@@ -73,18 +75,21 @@ pub fn all() -> Vec<Situation> {
     vec![
         Situation {
             name: "expiry under load",
+            runs: 1,
             what: "A token of 30 minutes, 1 request/s, and 20/s from 10 s before it expires to 10 s after.",
             script: script(),
             calls: calls(load(0, LIFETIME - 10, 1).chain(around(LIFETIME))),
         },
         Situation {
             name: "herd on a cold cache",
+            runs: 1,
             what: "100 requests at once, and no token yet.",
             script: script(),
             calls: calls(at_once(seconds(1), 100)),
         },
         Situation {
             name: "caller hangs up during the fetch",
+            runs: 1,
             what: "The first caller leaves after 20 ms, 10 others came 10 ms after it. The fetch takes 50 ms.",
             script: script(),
             calls: calls(
@@ -95,6 +100,7 @@ pub fn all() -> Vec<Situation> {
         },
         Situation {
             name: "401 burst: all tokens revoked",
+            runs: 1,
             what: "20 requests/s for 20 s; after 10 s all tokens are revoked and 80 more come at once.",
             script: Script {
                 revoked: vec![seconds(70)],
@@ -104,6 +110,7 @@ pub fn all() -> Vec<Situation> {
         },
         Situation {
             name: "revoked again a minute later",
+            runs: 1,
             what: "All tokens are revoked, under 1 request/s, and a minute later as above.",
             script: Script {
                 revoked: vec![seconds(10), seconds(70)],
@@ -117,6 +124,7 @@ pub fn all() -> Vec<Situation> {
         },
         Situation {
             name: "one spurious 401",
+            runs: 1,
             what: "20 requests/s for 20 s; one gets a 401 although its token lives.",
             script: Script {
                 spurious: Some(seconds(70)),
@@ -126,12 +134,14 @@ pub fn all() -> Vec<Situation> {
         },
         Situation {
             name: "API rejects one path always",
+            runs: 1,
             what: "20 requests to a path that always answers 401, 3 s apart, among 10 requests/s to another.",
             script: script(),
             calls: calls(load(50, 120, 10).chain(forbidden)),
         },
         Situation {
             name: "token endpoint down, token lives",
+            runs: 1,
             what: "Down from minute 15 to 20 s before expiry. 2 requests/s from minute 14, 20/s around expiry.",
             script: Script {
                 issuer_down: Some(seconds(900)..seconds(LIFETIME - 20)),
@@ -145,6 +155,7 @@ pub fn all() -> Vec<Situation> {
         },
         Situation {
             name: "both down, token expires",
+            runs: 5,
             what: "Tokens of 60 s, 10 requests/s for 140 s. Token endpoint and API respond 503 from second 35 \
                    to 100, until every token has expired.",
             script: Script {
@@ -157,6 +168,7 @@ pub fn all() -> Vec<Situation> {
         },
         Situation {
             name: "provider panics once",
+            runs: 1,
             what: "The first token call panics in the client. 10 requests wait for it, 5/s follow for 10 s.",
             script: Script {
                 panics: true,
@@ -166,6 +178,7 @@ pub fn all() -> Vec<Situation> {
         },
         Situation {
             name: "tokens of 60 s",
+            runs: 1,
             what: "4 requests/s for 150 s.",
             script: Script {
                 lifetime: seconds(60),
@@ -175,6 +188,7 @@ pub fn all() -> Vec<Situation> {
         },
         Situation {
             name: "redirect to another host",
+            runs: 1,
             what: "One request is redirected to another host. Counted: tokens that arrive there.",
             script: script(),
             calls: vec![

@@ -15,16 +15,14 @@ pub fn peer() -> Peer {
         name: "klavi-auth",
         version: "0.1.0",
         resends: true,
-        how: "`KlaviAuthLayer::builder` with its defaults, but every random draw is 0.5, so that the counts \
-              repeat; under `FollowRedirectLayer`. README and \"Order of layers\" in its docs. Token \
-              calls and requests in memory.",
+        how: "`KlaviAuthLayer::builder` with its defaults, under `FollowRedirectLayer`. README and \
+              \"Order of layers\" in its docs. Token calls and requests in memory.",
         no_panic: None,
         start: |world, _| {
             Box::pin(async move {
                 let keys = Credentials::new("key", "secret").expect("valid keys");
                 let auth = KlaviAuthLayer::builder(KlaviApi::sandbox(Product::Monitor), keys)
                     .transport::<_, Full<Bytes>, _>(in_memory(world.clone()))
-                    .randomness(|| 0.5)
                     .build()
                     .expect("a valid configuration");
                 let service = ServiceBuilder::new()

@@ -19,6 +19,20 @@ pub struct Cell {
     pub leaked: usize,
 }
 
+impl Cell {
+    /// Rounded up, so that no failure disappears.
+    pub fn mean(runs: &[Self]) -> Self {
+        let mean =
+            |value: fn(&Self) -> usize| runs.iter().map(value).sum::<usize>().div_ceil(runs.len());
+        Self {
+            needless: mean(|cell| cell.needless),
+            failed: mean(|cell| cell.failed),
+            token_calls: mean(|cell| cell.token_calls),
+            leaked: mean(|cell| cell.leaked),
+        }
+    }
+}
+
 /// A cell in words, to watch the run.
 pub fn line(cell: Option<&Cell>) -> String {
     let Some(Cell {
