@@ -41,6 +41,8 @@ returns the same one again.
 * azure, tokens of 60 s: both of its caches refresh 5 minutes ahead, so each request fetches.
 * middle and the static header have their first token before the first request, so their cache is not \
 cold. middle keeps the error of a failed refresh for 30 s, its tolerance, once the token has expired.
+* cf-gears, revoked again: the 15 minutes between two replacements are its default \
+(`min_invalidation_interval`), and can be set.
 * reqwest-auth adds a header and leaves the rest to a source of the user's; its numbers are the mutex's.
 * cf-gears' client admits 100 requests at a time by default and rejects others. No situation has more.
 * Redirects: azure, aws-smithy and cf-gears do not follow one to another host, so nothing can leak. \

@@ -1,29 +1,23 @@
 //! aws-smithy-runtime: an operation with bearer auth, its lazy identity cache and its standard
 //! retries, as the generated SDK clients set them up.
 
+mod auth;
 mod simulated;
 
 use std::{convert::Infallible, sync::Arc};
 
 use aws_smithy_async::{rt::sleep::TokioSleep, time::SystemTimeSource};
 use aws_smithy_runtime::client::{
-    auth::http::BearerAuthScheme, identity::IdentityCache, orchestrator::operation::Operation,
-    retries::classifiers::HttpStatusCodeClassifier,
+    orchestrator::operation::Operation, retries::classifiers::HttpStatusCodeClassifier,
 };
 use aws_smithy_runtime_api::client::{
-    auth::{
-        AuthSchemeOptionResolverParams, http::HTTP_BEARER_AUTH_SCHEME_ID,
-        static_resolver::StaticAuthSchemeOptionResolver,
-    },
     http::{SharedHttpConnector, http_client_fn},
-    identity::SharedIdentityResolver,
     orchestrator::HttpRequest,
-    runtime_components::RuntimeComponentsBuilder,
-    runtime_plugin::{SharedRuntimePlugin, StaticRuntimePlugin},
 };
-use aws_smithy_types::{body::SdkBody, config_bag::Layer, retry::RetryConfig};
+use aws_smithy_types::{body::SdkBody, retry::RetryConfig};
 
 use super::{Peer, client};
+use auth::bearer_auth;
 use simulated::Simulated;
 
 pub fn peer() -> Peer {
@@ -65,19 +59,4 @@ pub fn peer() -> Peer {
             })
         },
     }
-}
-
-fn bearer_auth(identity: Simulated) -> SharedRuntimePlugin {
-    let scheme = HTTP_BEARER_AUTH_SCHEME_ID;
-    let components = RuntimeComponentsBuilder::new("compare")
-        .with_auth_scheme(BearerAuthScheme::new())
-        .with_auth_scheme_option_resolver(Some(StaticAuthSchemeOptionResolver::new(vec![
-            scheme.clone(),
-        ])))
-        .with_identity_cache(Some(IdentityCache::lazy().build()))
-        .with_identity_resolver(scheme, SharedIdentityResolver::new(identity));
-    let mut config = Layer::new("compare");
-    config.store_put(AuthSchemeOptionResolverParams::new(()));
-    let plugin = StaticRuntimePlugin::new().with_config(config.freeze());
-    SharedRuntimePlugin::new(plugin.with_runtime_components(components))
 }

@@ -21,8 +21,7 @@ pub fn peer() -> Peer {
         resends: false,
         how: "`ClientSecretCredential` in `BearerTokenAuthorizationPolicy` in a `Pipeline` with its \
               default retries, both over an `HttpClient` of ours in memory. Docs of `Pipeline` and of \
-              the policy. It resends on 401 only with an `OnChallenge` of the user's, which Azure's \
-              own crates set for CAE claims.",
+              the policy. It resends on 401 only with an `OnChallenge` of the user's.",
         no_panic: None,
         start: |world, _| {
             Box::pin(async move {
