@@ -70,7 +70,8 @@ patience that were chosen; `src/situations.rs` and `src/load.rs` have them.
 down\", they decide when the first attempt after the outage comes, so this row is the mean of five runs. \
 Between two runs of the whole, some cells still differ: in this row, failures of klavi-auth (single runs: \
 6 to 42), cf-gears (27 to 133) and azure; in \"token endpoint down\" one or two failures of azure; and \
-token calls of klavi-auth, cf-gears and azure in a few rows. All other failures are the same in every run.
+token calls of klavi-auth, cf-gears and azure in a few rows. All other failures \
+are the same in every run. In the chart, klavi-auth and the mutex that resends may change places.
 * Peers with an HTTP client of their own use sockets on loopback, the others none. Both take the same \
 simulated time: 50 ms for a token call, 20 ms for a request.
 * In the sums of the chart, each situation weighs as many requests as it sends.
