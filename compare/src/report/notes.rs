@@ -51,8 +51,7 @@ does not if it is outside.
 ";
 
 pub const ALL_FAILED: &str = "Of the requests above, all that failed, needless or not. azure and \
-aws-smithy retry a 503 of the API by themselves, and cf-gears does; klavi-auth leaves that to \
-`tower::retry`.
+aws-smithy also retry a 503 of the API; in this outage, within the patience, that saves none.
 ";
 
 pub const LEFT_OUT: &str = "
@@ -74,5 +73,6 @@ token calls of klavi-auth, cf-gears and azure in a few rows. All other failures 
 are the same in every run. In the chart, klavi-auth and the mutex that resends may change places.
 * Peers with an HTTP client of their own use sockets on loopback, the others none. Both take the same \
 simulated time: 50 ms for a token call, 20 ms for a request.
-* In the sums of the chart, each situation weighs as many requests as it sends.
+* In the sums of the chart, each situation weighs as many requests as it sends, and one that a peer cannot \
+be asked counts as 0.
 ";
