@@ -5,14 +5,17 @@ FEATURES = "" fleet metrics redis reqwest reqwest-middleware sandbox
 EXAMPLES = hyper axum_state oauth2 reqwest reqwest_middleware tonic fleet
 MTLS = --manifest-path tests/mtls/Cargo.toml
 
-.PHONY: help ci fmt lint doc minimal-versions test test-default mtls gateway quickstart examples \
-	structure loom model days faults fleet-faults soak fuzz bench mutants
+.PHONY: help ci weekly fmt lint doc minimal-versions test test-default mtls gateway quickstart examples \
+	structure loom model days faults fleet-faults soak fuzz bench compare mutants
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s%s\n", $$1, $$2 }' Makefile
 
 ci: ## everything that must pass before a change lands
 	.ci/run
+
+weekly: ## what takes too long for every change: the oldest toolchain, all features, the packed file
+	.ci/weekly
 
 fmt: ## check the format
 	cargo fmt --check --all
@@ -78,6 +81,9 @@ fuzz: ## a million inputs made from the corpus
 
 bench: ## run the benches and draw benches/chart.svg
 	benches/run
+
+compare: ## ask the peer crates, and write compare/RESULTS.md and its charts
+	compare/run
 
 mutants: ## mutation testing; needs cargo-mutants
 	cargo mutants --all-features -e 'src/sandbox/*' -e 'src/cache/loom/*'
