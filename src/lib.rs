@@ -37,7 +37,20 @@
 //! [`send`] readies and calls the service. `ready`, `call` and `oneshot` work as for any tower
 //! service.
 //!
-//! # What happens to a request
+//! # Guides
+//!
+//! * [Getting started](docs::getting_started) with hyper, reqwest, reqwest-middleware, axum or tonic
+//! * [What happens to a request](docs::request_lifecycle): which requests get the token, what they
+//!   wait for, what a 401 does
+//! * [The order of layers](docs::layer_order)
+//! * [Several products, many customers](docs::products_and_customers)
+//! * [Testing your service](docs::testing_your_service), offline
+//! * [Operations](docs::operations): alerts, and what to do about an error
+//! * [Recipes](docs::recipes), and [how to replace a hand-written cache](docs::migration)
+//!
+//! [All pages](docs).
+//!
+//! # What it does
 //!
 //! | token | request | token endpoint |
 //! |---|---|---|
@@ -45,53 +58,10 @@
 //! | due for a refresh | sent at once | called once, in the background |
 //! | about to expire | waits; if the fetch fails, sent | called once for all waiters |
 //! | expired, rejected or none | waits | called once for all waiters |
-//! | expired or none, fetch failed | fails with an [`Error`] | not called during the backoff |
-//! | rejected, fetch failed | sent with the rejected token | called in the background |
 //!
-//! A request that fails never reaches the inner service. A rejected token is sent because only the
-//! API can say whether it is dead. See [the life of a token](docs::token_life).
-//!
-//! | the API responds with | the caller gets |
-//! |---|---|
-//! | 401 | the response to the same request with a new token |
-//! | 401, and the fetch failed | the 401, with the [`Error`] in its extensions |
-//! | 401 again | the second 401 |
-//! | anything else, or an error | the same |
-//!
-//! A request passes through unchanged if it has an `Authorization` header or a [`SkipAuth`]
-//! extension, or goes to a token endpoint or outside of the product.
-//!
-//! # Where the token goes
-//!
-//! | destination | paths |
-//! |---|---|
-//! | scheme, host and port of the API's base URL | `{base path}/{product}` and below |
-//! | the same, with [`whole_origin`] | all |
-//! | the same, for a request with its own [`TokenCache`] | all |
-//! | an origin added with [`allow_origin`] | all |
-//! | no authority (`/monitor/v1/monitors`): the inner service's | as for the API |
-//!
-//! Other requests are sent without the token, and a 401 to them does not reject it. So the layers
-//! of several products stack in any order:
-//!
-//! ```
-//! # use klavi_auth::{ConfigError, Credentials, KlaviApi, KlaviAuthLayer, Product};
-//! # use tower::ServiceBuilder;
-//! # fn demo<S: Clone>(keys: impl Fn() -> Credentials, http: S) -> Result<(), ConfigError> {
-//! let monitor = KlaviAuthLayer::builder(KlaviApi::production(Product::Monitor), keys()).build()?;
-//! let data = KlaviAuthLayer::builder(KlaviApi::production(Product::Data), keys()).build()?;
-//! let klavi = ServiceBuilder::new().layer(monitor).layer(data).service(http);
-//! # let _ = klavi;
-//! # Ok(()) }
-//! ```
-//!
-//! Hosts are compared as the `url` crate normalises them, paths byte by byte (`/Monitor`,
-//! `//monitor` and `/%6donitor` do not match). A path with a `..` segment in any encoding never
-//! matches, since a server may resolve it to another product.
-//!
-//! Plain `http` to a destination that would get the token over `https` is an error, and nothing is
-//! sent. A base URL may be plain `http`: [`KlaviApi::at`] accepts loopback,
-//! [`KlaviApi::at_insecure`] any host. An added origin may be plain `http` on loopback only.
+//! After a 401 the token is replaced and the request is resent, once. A request passes through
+//! unchanged if it has an `Authorization` header or a [`SkipAuth`] extension, or goes outside of the
+//! product's paths.
 //!
 //! # Products and environments
 //!
@@ -194,157 +164,6 @@
 //! For `call`, `ready` or `oneshot` the compiler may say only that the method "exists, but its
 //! trait bounds were not satisfied" (E0599). The fix is the same.
 //!
-//! # reqwest
-//!
-//! With the feature `reqwest` the layer also wraps a `reqwest::Client`:
-//!
-//! | you have | use |
-//! |---|---|
-//! | calls such as `http.post(url).json(&monitor).send()` | [`send`], [`send_with`] |
-//! | other tower layers around the client | the service, with `reqwest::Request` |
-//! | a client of reqwest-middleware | `KlaviAuthMiddleware` (feature `reqwest-middleware`) |
-//!
-#![cfg_attr(all(feature = "reqwest", feature = "sandbox"), doc = "```")]
-#![cfg_attr(not(all(feature = "reqwest", feature = "sandbox")), doc = "```ignore")]
-//! use klavi_auth::{KlaviAuthLayer, Product, SkipAuth, sandbox::Sandbox};
-//! use tower::Layer;
-//!
-//! # use klavi_auth::BoxError;
-//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
-//! let sandbox = Sandbox::start().await?;
-//! let (api, keys) = (sandbox.api(Product::Monitor), sandbox.credentials());
-//! let auth = KlaviAuthLayer::builder(api, keys).build()?;
-//! let http = reqwest::Client::new();
-//! let klavi = auth.layer(http.clone());
-//!
-//! let url = format!("{}/monitor/v1/monitors", sandbox.base_url());
-//! let monitor = serde_json::json!({ "name": "ana" });
-//! let response = klavi.send(http.post(&url).json(&monitor)).await?;
-//! assert_eq!(response.status(), 201);
-//!
-//! let open = klavi.send_with(http.get(&url), SkipAuth).await?;
-//! assert_eq!(open.status(), 401);
-//! # Ok(()) }
-//! ```
-//!
-//! * All three share the layer's token.
-//! * The wrapped client sends the request, whichever client made the builder.
-//! * To set extensions, convert an `http::Request` with `reqwest::Request::try_from`.
-//! * A body that reqwest can clone (bytes, a string, JSON, a form) is backed up. A stream is sent
-//!   once, unless you use `layer.replay_with(reqwest::Body::wrap)`.
-//! * The client must not follow redirects to other hosts with the token. By default reqwest removes
-//!   the header when the host or port changes, but not when only the path does. A 401 from the
-//!   target of a redirect does not reject the token if the token may not go there.
-//!
-//! # Order of layers
-//!
-//! Every layer can be outside or inside of this one, with a different effect. We recommend, from
-//! the outside in:
-//!
-//! ```
-//! # use std::time::Duration;
-//! # use http::{Request, Response, header::AUTHORIZATION};
-//! # use http_body_util::Full;
-//! # use bytes::Bytes;
-//! # use klavi_auth::{
-//! #     BoxError, KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache, source_fn,
-//! # };
-//! use tower::{ServiceBuilder, retry::RetryLayer};
-//! use tower_http::{
-//!     decompression::DecompressionLayer,
-//!     follow_redirect::FollowRedirectLayer,
-//!     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
-//!     sensitive_headers::SetSensitiveRequestHeadersLayer,
-//!     trace::TraceLayer,
-//! };
-//!
-//! # type Body = Full<Bytes>;
-//! # #[derive(Clone)] struct Retries;
-//! # impl<A> tower::retry::Policy<Request<Body>, Response<A>, BoxError> for Retries {
-//! #     type Future = std::future::Ready<()>;
-//! #     fn retry(
-//! #         &mut self,
-//! #         _: &mut Request<Body>,
-//! #         _: &mut Result<Response<A>, BoxError>,
-//! #     ) -> Option<Self::Future> {
-//! #         None
-//! #     }
-//! #     fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
-//! #         Some(request.clone())
-//! #     }
-//! # }
-//! # let source = source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)));
-//! # let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Monitor), TokenCache::new(source));
-//! # let http = tower::service_fn(async |_: Request<Body>| {
-//! #     Ok::<_, BoxError>(Response::new(Body::default()))
-//! # });
-//! let klavi = ServiceBuilder::new()
-//!     .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
-//!     .layer(PropagateRequestIdLayer::x_request_id())
-//!     .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION]))
-//!     .layer(TraceLayer::new_for_http())
-//!     .load_shed()
-//!     .timeout(Duration::from_secs(30))
-//!     .layer(RetryLayer::new(Retries))
-//!     .layer(FollowRedirectLayer::new())
-//!     .layer(auth)
-//!     .layer(DecompressionLayer::new())
-//!     .concurrency_limit(64)
-//!     .service(http);
-//! # fn is_client<S: tower::Service<Request<Body>, Error = BoxError>>(_: S) {}
-//! # is_client(klavi);
-//! ```
-//!
-//! | layer | place | reason |
-//! |---|---|---|
-//! | `SetRequestId`, `PropagateRequestId` | outside | both attempts have the same id |
-//! | `SetSensitiveHeaders` | outside, before traces | for the caller's own `Authorization` |
-//! | `TraceLayer` | outside | one span per request, with its wait for a token |
-//! | `LoadShed`, `Buffer` | outside | they see the readiness of the inner service |
-//! | `Timeout` | outside | it bounds the wait for a token and both attempts |
-//! | `Retry` | outside | each try gets the current token |
-//! | `FollowRedirect` | outside | the layer decides about every hop |
-//! | **`KlaviAuthLayer`** | | |
-//! | `Decompression` | either | a 401 that leads to a resend is not read |
-//! | `ConcurrencyLimit` | inside | it counts attempts, not waiters |
-//! | `RateLimit` | inside, under a `Buffer` | it counts resends, as Klavi does |
-//!
-//! * A request id, `TraceLayer` or `Timeout` inside applies to each attempt. The token is marked
-//!   sensitive, so traces never show it. A fetch continues if its caller times out.
-//! * `Retry` inside repeats the same token. Tries cost no token calls on either side: while the
-//!   token endpoint fails, they get the cached error.
-//! * `FollowRedirect` outside never sends the token to another origin, and a 401 from there does
-//!   not reject it. Inside, a policy without `FilterCredentials` (tower-http's `Standard` has it)
-//!   sends the token anywhere, and a 401 from there rejects the token.
-//! * `ConcurrencyLimit` outside counts waiters. Inside, a waiter holds no permit, so the token
-//!   calls may share the limit. `LoadShed` and `Buffer` see the same: waiters take no capacity.
-//! * `RateLimit` is not [`Clone`]; a `Buffer` around it is.
-//!
-//! To box a stack, use `BoxCloneSyncService::new`: `ServiceBuilder::boxed_clone_sync` needs futures
-//! that are [`Sync`], which most HTTP clients' are not.
-//!
-//! # More than one customer
-//!
-//! Make the layer with [`without_cache`], hold one [`TokenCache`] per customer in [`TokenCaches`]
-//! (bounded, drops idle caches), and put it into the extensions of the request. The request uses
-//! that cache for the token and for the 401, at the API's origin and on the paths of every product.
-//!
-//! A redirect followed outside of the layer loses the extensions. With [`without_cache`] the second
-//! hop then fails; a layer with its own cache would attach its own token.
-//!
-//! # Deployment
-//!
-//! * Make one layer per base URL, product and access key, and clone it. Separate layers fetch
-//!   separately. Several processes with the same keys can share a token: see the feature `fleet`.
-//! * Call [`TokenCache::warm_up`] at start-up, and [`TokenCache::snapshot`] in a health check.
-//! * Put a timeout around the layer. A server may respond 401 before it reads the body, then read
-//!   no more and keep the connection open. The client then waits for the server.
-//! * Such a server may also close an HTTP/1.1 connection during the upload, and the client may lose
-//!   the response. The caller then gets the transport's error, as without the layer.
-//! * A 401 is held with its body unread during the fetch. With HTTP/1.1 it occupies its connection.
-//! * Expiry uses a monotonic clock. If it stops while the host sleeps, the first request afterwards
-//!   may get a 401, and is resent: see [`docs::clocks`].
-//!
 //! # Signals
 //!
 //! Every event goes to `tracing`, to the `metrics` facade (feature `metrics`) and to an
@@ -365,9 +184,9 @@
 //! None is on by default.
 //!
 //! * `reqwest`: the default [`transport`](KlaviAuthLayerBuilder::transport), and the layer around
-//!   `reqwest::Client`: see [reqwest](#reqwest). Turn on one of reqwest's TLS features in your
-//!   application. Without one, calls to `https` URLs fail with an error for which
-//!   [`Error::is_transport`] holds.
+//!   `reqwest::Client`: see [getting started](docs::getting_started#reqwest). Turn on one of
+//!   reqwest's TLS features in your application. Without one, calls to `https` URLs fail with an
+//!   error for which [`Error::is_transport`] holds.
 #![cfg_attr(
     feature = "reqwest-middleware",
     doc = "* `reqwest-middleware`: [`KlaviAuthMiddleware`], with the tokens of a layer."
@@ -387,12 +206,8 @@
     doc = "* `sandbox`: a simulated Klavi for your tests."
 )]
 //!
-//! [`allow_origin`]: KlaviAuthLayer::allow_origin
 //! [`replay_with`]: KlaviAuthLayer::replay_with
 //! [`send`]: KlaviAuth::send
-//! [`send_with`]: KlaviAuth::send_with
-//! [`whole_origin`]: KlaviAuthLayer::whole_origin
-//! [`without_cache`]: KlaviAuthLayer::without_cache
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

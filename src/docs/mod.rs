@@ -1,6 +1,47 @@
-//! Pages that belong to no single item: client certificates, the life of a token, clocks, days of
-//! outages, faults, fleets, signals, security, and how all of it is tested. They are only in the
-//! documentation.
+//! Guides, reference pages and evidence. They are only in the documentation.
+//!
+//! | to start | to run it | to look it up | to check our claims |
+//! |---|---|---|---|
+//! | [getting started](getting_started) | [operations] | [what happens to a request](request_lifecycle) | [how it is tested](testing) |
+//! | [recipes] | [signals] | [the life of a token](token_life) | [faults] |
+//! | [replacing a hand-written cache](migration) | [client certificates](client_certificates) | [the order of layers](layer_order) | [days of outages](days) |
+//! | [testing your service](testing_your_service) | [products and customers](products_and_customers) | [clocks] | [soak] |
+//! | | [security] | fleets (feature `fleet`) | |
+
+#[cfg_attr(
+    all(feature = "reqwest-middleware", feature = "sandbox"),
+    doc = include_str!("getting_started.md")
+)]
+#[cfg_attr(
+    not(all(feature = "reqwest-middleware", feature = "sandbox")),
+    doc = "This page needs the features `reqwest-middleware` and `sandbox`."
+)]
+pub mod getting_started {}
+
+#[doc = include_str!("request_lifecycle.md")]
+pub mod request_lifecycle {}
+
+#[doc = include_str!("layer_order.md")]
+pub mod layer_order {}
+
+#[cfg_attr(feature = "sandbox", doc = include_str!("products_and_customers.md"))]
+#[cfg_attr(not(feature = "sandbox"), doc = "This page needs the feature `sandbox`.")]
+pub mod products_and_customers {}
+
+#[doc = include_str!("operations.md")]
+pub mod operations {}
+
+#[cfg_attr(feature = "sandbox", doc = include_str!("testing_your_service.md"))]
+#[cfg_attr(not(feature = "sandbox"), doc = "This page needs the feature `sandbox`.")]
+pub mod testing_your_service {}
+
+#[cfg_attr(feature = "reqwest", doc = include_str!("migration.md"))]
+#[cfg_attr(not(feature = "reqwest"), doc = "This page needs the feature `reqwest`.")]
+pub mod migration {}
+
+#[cfg_attr(feature = "reqwest", doc = include_str!("recipes.md"))]
+#[cfg_attr(not(feature = "reqwest"), doc = "This page needs the feature `reqwest`.")]
+pub mod recipes {}
 
 // In files of their own: `tests/mtls` compiles and runs them.
 #[doc = include_str!("client_certificates.md")]
@@ -59,10 +100,10 @@ pub mod token_life {}
 #[doc = include_str!("../../SECURITY.md")]
 pub mod security {}
 
-#[cfg(feature = "sandbox")]
-#[doc = include_str!("soak.md")]
+#[cfg_attr(feature = "sandbox", doc = include_str!("soak.md"))]
+#[cfg_attr(not(feature = "sandbox"), doc = "This page needs the feature `sandbox`.")]
 pub mod soak {}
 
-#[cfg(feature = "sandbox")]
-#[doc = include_str!("testing.md")]
+#[cfg_attr(feature = "sandbox", doc = include_str!("testing.md"))]
+#[cfg_attr(not(feature = "sandbox"), doc = "This page needs the feature `sandbox`.")]
 pub mod testing {}

@@ -100,7 +100,7 @@ impl<S, R> KlaviAuth<S, R> {
     /// Sends a request with a clone of this service: readies it, calls it and awaits the response.
     ///
     /// Takes an [`http::Request`] and, with the feature `reqwest`, a `reqwest::Request` or a
-    /// `reqwest::RequestBuilder`: see [reqwest](crate#reqwest).
+    /// `reqwest::RequestBuilder`: see [reqwest](crate::docs::getting_started#reqwest).
     ///
     /// The future borrows nothing and can be spawned. Nothing happens before it is polled.
     ///
