@@ -85,7 +85,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Hosts are compared as the `url` crate normalises them, paths byte by byte (`/Monitor`,
+//! Hosts are compared as the `url` crate normalizes them, paths byte by byte (`/Monitor`,
 //! `//monitor` and `/%6donitor` do not match). A path with a `..` segment in any encoding never
 //! matches, since a server may resolve it to another product.
 //!
@@ -459,7 +459,7 @@ pub use layer::{
     builder::KlaviAuthLayerBuilder, future::ResponseFuture, layer::KlaviAuthLayer,
     service::KlaviAuth,
 };
-pub use replay::{CloneBody, Replay, SendOnce, body::ReplayBody, record::RecordBody};
+pub use replay::{CloneBody, Replay, SendOnce, body::ReplayBody, record_body::RecordBody};
 pub use request::{
     http_traits::{HttpRequest, HttpResponse, IntoRequest},
     options::NoResend,

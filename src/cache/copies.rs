@@ -23,7 +23,7 @@ use super::{
     current::ValidToken,
     state::Lookup,
     sync::{Mutex, MutexGuard},
-    threads::{THREADS, place_of_thread},
+    thread_slot::{THREADS, thread_slot},
 };
 use crate::token::AccessToken;
 
@@ -174,7 +174,7 @@ impl Copies {
                 _ => self.shards(),
             },
         };
-        lock(&shards.0[place_of_thread()].0)
+        lock(&shards.0[thread_slot()].0)
     }
 }
 

@@ -45,7 +45,7 @@ use tracing::{Instrument, Span};
 
 use super::{
     core::Core,
-    flight_entry::Launch,
+    registered_flight::Launch,
     settle::{End, Step},
     state::State,
 };

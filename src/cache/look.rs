@@ -10,7 +10,7 @@ use tokio::{runtime::Id, time::Instant};
 
 use super::{
     current::ValidToken,
-    flight_entry::Launch,
+    registered_flight::Launch,
     state::{Lookup, State},
     waiters::{Outcome, Sender, Waiter},
 };

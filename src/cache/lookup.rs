@@ -6,7 +6,7 @@ use tokio::{runtime::Id, time::Instant};
 use super::{
     backoff::FetchMode,
     current::ValidToken,
-    flight_entry::{FlightEntry, Launch},
+    registered_flight::{Launch, RegisteredFlight},
     state::{Lookup, State},
     waiters::{Sender, Waiter},
 };
@@ -99,7 +99,8 @@ impl State {
     ) -> (Launch, Waiter) {
         self.last_flight += 1;
         let (reason, timeout) = (self.reason(now), self.config.flight_timeout);
-        let flight = FlightEntry::new(self.last_flight, reason, now, timeout, runtime, is_look);
+        let flight =
+            RegisteredFlight::new(self.last_flight, reason, now, timeout, runtime, is_look);
         let flight = self.flight.insert(flight);
         (flight.launch, flight.waiter.clone())
     }
@@ -114,7 +115,7 @@ impl State {
     /// If the source was called and there is a valid token, the loss counts as a failure, and the
     /// backoff delays the next flight. Without this rule, a program that makes a runtime for each
     /// call would start a fetch with each call.
-    fn remove_flight(&mut self, now: Instant, is_lost: impl FnOnce(&FlightEntry) -> bool) {
+    fn remove_flight(&mut self, now: Instant, is_lost: impl FnOnce(&RegisteredFlight) -> bool) {
         let Some(flight) = self.flight.take_if(|flight| is_lost(flight)) else {
             return;
         };

@@ -26,7 +26,7 @@ use super::{
     backoff::{Backoff, Backoffs, Failures, FetchMode},
     budget::Bucket,
     current::{Current, Status, ValidToken},
-    flight_entry::FlightEntry,
+    registered_flight::RegisteredFlight,
     waiters::Waiter,
 };
 use crate::{
@@ -50,7 +50,7 @@ pub(super) struct State {
     /// Counts the events after which a lookup may end differently, so that a copy of the token can
     /// tell whether it is as good as a lookup: `current` changes, or a flight ends.
     pub(super) epoch: u64,
-    pub(super) flight: Option<FlightEntry>,
+    pub(super) flight: Option<RegisteredFlight>,
     pub(super) last_flight: u64,
     pub(super) backoffs: Backoffs,
     pub(super) budget: Bucket,

@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use super::{
     attempt::{self, Attempt, Rejected},
-    thread_context::Call,
+    call_context::CallContext,
 };
 use crate::{
     cache::{acquire::Acquire, core::Core, current::ValidToken, state::Lookup},
@@ -30,7 +30,7 @@ where
     R: Replay<Q>,
 {
     state: State<S, R, Q>,
-    call: Call<S, R>,
+    call: CallContext<S, R>,
     next: Next,
 }
 
@@ -108,7 +108,7 @@ where
         acquire: Acquire,
         request: Q,
         no_resend: bool,
-        call: Call<S, R>,
+        call: CallContext<S, R>,
     ) -> Box<Self> {
         let pending = Some(Pending::Request(request));
         let state = State::Acquiring { acquire, pending };
@@ -119,7 +119,7 @@ where
     /// The path of a request whose token was rejected.
     pub(super) fn resend(
         mut rejected: Rejected<S::Response, R::Backup>,
-        call: Call<S, R>,
+        call: CallContext<S, R>,
     ) -> Box<Self>
     where
         S::Response: HttpResponse,
@@ -133,7 +133,7 @@ where
         Box::new(Self { state, call, next })
     }
 
-    pub(super) fn into_call(self) -> Call<S, R> {
+    pub(super) fn into_call(self) -> CallContext<S, R> {
         self.call
     }
 

@@ -12,8 +12,8 @@ use tower_service::Service;
 
 use super::{
     attempt::{Attempt, is_rejection},
+    call_context::CallContext,
     cold_path::{ColdPath, Exit},
-    thread_context::Call,
 };
 use crate::{
     error::BoxError,
@@ -43,7 +43,7 @@ pin_project! {
         // The inner service has the request, without a token from the layer.
         PassingThrough { #[pin] response: S::Future },
         // The inner service has the request, with a token.
-        Calling { #[pin] response: S::Future, sent: Option<(Attempt<R::Backup>, Call<S, R>)> },
+        Calling { #[pin] response: S::Future, sent: Option<(Attempt<R::Backup>, CallContext<S, R>)> },
         // The request waits for a token, then for the inner service: before the first attempt or
         // before the resend.
         Cold { path: Option<Box<ColdPath<S, R, Q>>> },
@@ -66,7 +66,7 @@ where
     pub(super) fn calling(
         response: S::Future,
         attempt: Attempt<R::Backup>,
-        call: Call<S, R>,
+        call: CallContext<S, R>,
     ) -> Self {
         Self {
             state: State::Calling {

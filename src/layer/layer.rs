@@ -10,7 +10,7 @@ use crate::{
     error::{Error, config::ConfigError},
     klavi::api::KlaviApi,
     origin::configured_url::{self, Purpose},
-    replay::{CloneBody, SendOnce, body::ReplayBody, record::RecordBody},
+    replay::{CloneBody, SendOnce, body::ReplayBody, record_body::RecordBody},
     request::scope::Scope,
     token::source::source_fn,
 };

@@ -14,8 +14,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    attempt, cold_path::ColdPath, future::ResponseFuture, layer::KlaviAuthLayer,
-    thread_context::Contexts,
+    attempt, call_context::Contexts, cold_path::ColdPath, future::ResponseFuture,
+    layer::KlaviAuthLayer,
 };
 use crate::{
     cache::{acquire::Acquire, copies::LocalCopy, state::Lookup},
@@ -297,7 +297,7 @@ where
             Lookup::Token(token) => {
                 match attempt::first(&mut request, token, no_resend, self.layer()) {
                     Ok(attempt) => {
-                        let call = self.contexts.call(own_cache);
+                        let call = self.contexts.for_request(own_cache);
                         ResponseFuture::calling(self.inner.call(request), attempt, call)
                     }
                     Err(error) => self.fail(error),
@@ -305,7 +305,7 @@ where
             }
             Lookup::Wait(acquire) => {
                 self.release_inner();
-                let call = self.contexts.call(own_cache);
+                let call = self.contexts.for_request(own_cache);
                 ResponseFuture::cold(ColdPath::first(acquire, request, no_resend, call))
             }
             Lookup::Failed(error) => self.fail(error),

@@ -5,7 +5,7 @@ use http::{HeaderMap, Uri, header::AUTHORIZATION};
 use super::options::RequestOptions;
 use crate::{
     error::Error,
-    klavi::{api::KlaviApi, product_path::ProductPath},
+    klavi::{api::KlaviApi, path_prefix::PathPrefix},
     origin::{Origin, Target},
 };
 
@@ -14,7 +14,7 @@ use crate::{
 pub struct Scope {
     api: Origin,
     /// The paths of the API that get the token. `None`: all of them.
-    product: Option<ProductPath>,
+    product: Option<PathPrefix>,
     added_origins: Vec<Origin>,
     token_paths: Vec<Box<str>>,
     pub(crate) overwrite: bool,
@@ -37,7 +37,7 @@ impl Scope {
             .map(|uri| uri.path().into())
             .into();
         Self {
-            product: Some(api.product_path().clone()),
+            product: Some(api.path_prefix().clone()),
             token_paths,
             ..Self::of_origin(api.origin().clone())
         }

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Acquire,
-    flight_entry::Launch,
+    registered_flight::Launch,
     settle::Step,
     shared_state::SharedState,
     state::{Config, Lookup, State},

@@ -1,12 +1,12 @@
 //! The path prefix of a product.
 
-use super::unescape::{Decoded, percent};
+use super::decode_escapes::{Decoded, percent};
 
 /// `{base path}/{product}`, the prefix of all paths of a product.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ProductPath(Box<str>);
+pub(crate) struct PathPrefix(Box<str>);
 
-impl ProductPath {
+impl PathPrefix {
     pub(crate) fn new(path: &str) -> Self {
         Self(path.into())
     }
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     fn is_monitors(path: &str) -> bool {
-        ProductPath::new("/proxy/monitor").contains(path)
+        PathPrefix::new("/proxy/monitor").contains(path)
     }
 
     #[test]

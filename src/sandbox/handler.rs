@@ -10,9 +10,9 @@ use axum::{
 use tokio::time::sleep;
 
 use super::{
-    body::{BodyRecord, read},
     endpoints,
-    io::Connection,
+    listener::Connection,
+    read_body::{BodyRecord, read},
     state::Server,
 };
 

@@ -15,7 +15,7 @@ use super::{inner_template::Template, layer::KlaviAuthLayer};
 use crate::cache::{
     copies::LocalCopy,
     core::Core,
-    threads::{THREADS, place_of_thread},
+    thread_slot::{THREADS, thread_slot},
 };
 
 /// The layer and the template, shared by all clones of a service.
@@ -56,10 +56,10 @@ impl<S, R> Contexts<S, R> {
 
     /// A call on this thread.
     #[inline]
-    pub(super) fn call(&self, own_cache: Option<Arc<LocalCopy>>) -> Call<S, R> {
+    pub(super) fn for_request(&self, own_cache: Option<Arc<LocalCopy>>) -> CallContext<S, R> {
         let context = || Arc::new(ThreadContext(Arc::clone(&self.shared)));
-        let context = self.by_thread[place_of_thread()].get_or_init(context);
-        Call {
+        let context = self.by_thread[thread_slot()].get_or_init(context);
+        CallContext {
             context: Arc::clone(context),
             own_cache,
         }
@@ -67,13 +67,13 @@ impl<S, R> Contexts<S, R> {
 }
 
 /// What a request holds from its lookup to its response.
-pub(super) struct Call<S, R> {
+pub(super) struct CallContext<S, R> {
     context: Arc<ThreadContext<S, R>>,
     /// The cache from the extensions of the request, used instead of the layer's.
     pub(super) own_cache: Option<Arc<LocalCopy>>,
 }
 
-impl<S, R> Call<S, R> {
+impl<S, R> CallContext<S, R> {
     pub(super) fn shared(&self) -> &Shared<S, R> {
         &self.context.0
     }

@@ -12,7 +12,7 @@ pub(crate) const THREADS: usize = 64;
 /// The place of this thread in a table for each thread. Threads are counted in the order of their
 /// first calls.
 #[inline]
-pub(crate) fn place_of_thread() -> usize {
+pub(crate) fn thread_slot() -> usize {
     const UNSET: usize = usize::MAX;
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     // Initialized by a constant, so that a read needs no check of its own.
@@ -34,7 +34,7 @@ mod tests {
     #[test]
     fn as_many_threads_as_there_are_places_share_none() {
         let places: HashSet<_> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(place_of_thread)).collect();
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(thread_slot)).collect();
             threads
                 .into_iter()
                 .map(|thread| thread.join().unwrap())

@@ -12,7 +12,7 @@ use super::{
     core::Core,
     current::ValidToken,
     flight,
-    flight_entry::Launch,
+    registered_flight::Launch,
     state::{Lookup, State},
     waiters::Waiter,
 };
