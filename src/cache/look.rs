@@ -10,8 +10,9 @@ use tokio::{runtime::Id, time::Instant};
 
 use super::{
     current::ValidToken,
+    lookup::Lookup,
     registered_flight::Launch,
-    state::{Lookup, State},
+    state::State,
     waiters::{Outcome, Sender, Waiter},
 };
 use crate::error::Error;

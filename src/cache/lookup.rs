@@ -7,10 +7,28 @@ use super::{
     backoff::FetchMode,
     current::ValidToken,
     registered_flight::{Launch, RegisteredFlight},
-    state::{Lookup, State},
+    state::State,
     waiters::{Sender, Waiter},
 };
 use crate::error::Error;
+
+/// The result of a lookup: a token, something to wait for, or an error.
+#[derive(Debug)]
+pub(crate) enum Lookup<T, W> {
+    Token(T),
+    Wait(W),
+    Failed(Error),
+}
+
+impl<T, W> Lookup<T, W> {
+    pub(super) fn map<U>(self, map: impl FnOnce(T) -> U) -> Lookup<U, W> {
+        match self {
+            Self::Token(token) => Lookup::Token(map(token)),
+            Self::Wait(wait) => Lookup::Wait(wait),
+            Self::Failed(error) => Lookup::Failed(error),
+        }
+    }
+}
 
 impl State {
     /// The token for a request that is sent now, or the flight to wait for. `rejected` is the
@@ -64,7 +82,7 @@ impl State {
         now: Instant,
         runtime: Option<Id>,
     ) -> Option<Launch> {
-        // Fresh until the backoff ends, if the refresh is due and failed.
+        // If the refresh is due and has failed, `fresh_until` is the end of the backoff.
         if now < token.fresh_until || self.flight.is_some() {
             return None;
         }
@@ -123,7 +141,8 @@ impl State {
         self.epoch += 1;
         if flight.attempts > 0 && !flight.launch.is_look && self.valid_token(now, None).is_some() {
             let error = Error::lost("the runtime of the fetch is gone or stands still");
-            // The full pause: the random number for a part of it comes from a user's code.
+            // The full pause, without jitter: drawing a random number would run user code under
+            // the lock.
             self.record_failure(self.is_live(now), &error, now, 1.0);
         }
         // The drop of its sender wakes the waiters.

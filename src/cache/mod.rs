@@ -11,7 +11,7 @@ pub(crate) mod current;
 pub(crate) mod customers;
 mod flight;
 mod look;
-mod lookup;
+pub(crate) mod lookup;
 #[cfg(test)]
 mod loom;
 pub(crate) mod policy;

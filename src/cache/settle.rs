@@ -57,7 +57,7 @@ pub(super) enum End {
 
 impl State {
     /// Starts an attempt of the flight with this number. Returns the request for the source, and
-    /// until when callers that have a live token wait for it.
+    /// the instant until which callers that have a live token wait for it.
     ///
     /// `None` if the flight is no longer registered.
     pub(super) fn begin_attempt(
@@ -106,7 +106,7 @@ impl State {
             self.displaced.extend(error);
             return None;
         };
-        // Also after a failure: copies of the token do not know of it.
+        // Incremented after a failure too; otherwise copies would not notice it.
         self.epoch += 1;
         let end = match result {
             Ok(new) if self.is_outdated(&new, &flight, now) => Ok(End::Outdated),

@@ -40,7 +40,7 @@ struct ThreadContext<S, R>(Arc<Shared<S, R>>);
 /// A context for each thread.
 pub(super) struct Contexts<S, R> {
     pub(super) shared: Arc<Shared<S, R>>,
-    // Written once each, so that they need no cache lines of their own.
+    // Each is written once, so padding would gain nothing.
     by_thread: [OnceLock<Arc<ThreadContext<S, R>>>; THREADS],
 }
 
@@ -54,7 +54,7 @@ impl<S, R> Contexts<S, R> {
         }
     }
 
-    /// A call on this thread.
+    /// The context of a request on this thread.
     #[inline]
     pub(super) fn for_request(&self, own_cache: Option<Arc<LocalCopy>>) -> CallContext<S, R> {
         let context = || Arc::new(ThreadContext(Arc::clone(&self.shared)));
@@ -66,7 +66,7 @@ impl<S, R> Contexts<S, R> {
     }
 }
 
-/// What a request holds from its lookup to its response.
+/// What a request on this thread holds until its response.
 pub(super) struct CallContext<S, R> {
     context: Arc<ThreadContext<S, R>>,
     /// The cache from the extensions of the request, used instead of the layer's.

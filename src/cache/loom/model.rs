@@ -18,10 +18,11 @@ use tokio::{
 
 use super::{
     Acquire,
+    lookup::Lookup,
     registered_flight::Launch,
     settle::Step,
     shared_state::SharedState,
-    state::{Config, Lookup, State},
+    state::{Config, State},
     waiters::Waiter,
 };
 use super::{
@@ -94,7 +95,7 @@ impl Core {
         true
     }
 
-    pub(super) fn lookup(
+    pub(super) fn lookup_and_start(
         self: &Arc<Self>,
         now: Instant,
         rejected: Option<u64>,
@@ -111,7 +112,7 @@ impl Core {
     }
 
     /// No source of the model is shared.
-    pub(super) fn look(
+    pub(super) fn look_and_start(
         self: &Arc<Self>,
         _: Instant,
         _: Option<u64>,
