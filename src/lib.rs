@@ -59,7 +59,7 @@
 //! | anything else, or an error | the same |
 //!
 //! A request passes through unchanged if it has an `Authorization` header or a [`SkipAuth`]
-//! extension, or goes to a token endpoint or outside of the product.
+//! extension, or goes to a token endpoint or outside the product.
 //!
 //! # Where the token goes
 //!
@@ -238,8 +238,8 @@
 //!
 //! # Order of layers
 //!
-//! Every layer can be outside or inside of this one, with a different effect. We recommend, from
-//! the outside in:
+//! Every layer can be outside or inside this one, with a different effect. We recommend, from the
+//! outside in:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -329,7 +329,7 @@
 //! (bounded, drops idle caches), and put it into the extensions of the request. The request uses
 //! that cache for the token and for the 401, at the API's origin and on the paths of every product.
 //!
-//! A redirect followed outside of the layer loses the extensions. With [`without_cache`] the second
+//! A redirect followed outside the layer loses the extensions. With [`without_cache`] the second
 //! hop then fails; a layer with its own cache would attach its own token.
 //!
 //! # Deployment

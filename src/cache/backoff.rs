@@ -102,7 +102,7 @@ pub(crate) struct Backoffs {
 
 impl Backoffs {
     /// Records a failure where it holds back the next fetch. Returns the errors that it replaces,
-    /// for the caller to drop outside of any lock.
+    /// for the caller to drop outside any lock.
     pub(crate) fn record(
         &mut self,
         backoff: Backoff,
@@ -140,7 +140,7 @@ struct Pause {
 }
 
 impl Failures {
-    /// Records a failure. Returns the error that it replaces, for the caller to drop outside of any
+    /// Records a failure. Returns the error that it replaces, for the caller to drop outside any
     /// lock.
     pub(crate) fn record(
         &mut self,

@@ -7,8 +7,8 @@
 //!
 //! A platform has a cache for each of its customers, and most of them are idle. So a cache starts
 //! with one copy, which shares the bytes of the token. A thread that finds the copy locked by
-//! another one gives each thread a copy with bytes of its own. Two threads seldom contend
-//! for a cache that is not busy, so the memory is spent on busy caches only.
+//! another one gives each thread a copy with bytes of its own. Two threads seldom contend for a
+//! cache that is not busy, so the memory is spent on busy caches only.
 
 use std::{
     array,
@@ -29,8 +29,8 @@ use crate::token::AccessToken;
 
 /// What the requests of a thread share: the cache, and a copy of its token.
 ///
-/// A request that waits for its response holds it. So the cache stays alive, and no reference count is
-/// written by two threads.
+/// A request that waits for its response holds it. So the cache stays alive, and no reference count
+/// is written by two threads.
 pub(crate) struct LocalCopy {
     core: Arc<Core>,
     token: Option<ValidToken>,
@@ -95,8 +95,8 @@ impl Copies {
         }
     }
 
-    /// The token of this thread's copy, without keeping the copy alive for the request. `None` if it
-    /// must be looked up.
+    /// The token of this thread's copy, without keeping the copy alive for the request. `None` if
+    /// it must be looked up.
     #[inline]
     pub(crate) fn peek_token(&self, core: &Core, now: Instant) -> Option<AccessToken> {
         let copy = self.lock();

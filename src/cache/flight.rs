@@ -14,8 +14,8 @@
 //!
 //! # Rules
 //!
-//! `loom` explores rules 1 to 4 with a thread for each flight. `loom` does not model tokio;
-//! rules 5 and 6 say what is required of tokio.
+//! `loom` explores rules 1 to 4 with a thread for each flight. `loom` does not model tokio; rules 5
+//! and 6 say what is required of tokio.
 //!
 //! 1. A flight is registered and removed under the lock. Only the caller that registers it starts
 //!    it.

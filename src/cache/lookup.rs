@@ -141,8 +141,8 @@ impl State {
         self.epoch += 1;
         if flight.attempts > 0 && !flight.launch.is_look && self.valid_token(now, None).is_some() {
             let error = Error::lost("the runtime of the fetch is gone or stands still");
-            // The full pause, without jitter: drawing a random number would run user code under
-            // the lock.
+            // The full pause, without jitter: drawing a random number would run user code under the
+            // lock.
             self.record_failure(self.is_live(now), &error, now, 1.0);
         }
         // The drop of its sender wakes the waiters.

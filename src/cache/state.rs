@@ -12,8 +12,8 @@
 //! 2. At most one flight is registered, and only the flight with its number changes anything.
 //! 3. Generations only grow. If the source returns the current token again with a later expiry, it
 //!    keeps its generation.
-//! 4. Nothing here runs user code. Errors and wakers may have a `Drop` of the user's, so they
-//!    are moved to `displaced`, which is dropped after the lock is released.
+//! 4. Nothing here runs user code. Errors and wakers may have a `Drop` of the user's, so they are
+//!    moved to `displaced`, which is dropped after the lock is released.
 //! 5. A failed refresh never holds back a fetch that callers wait for: the two count their failures
 //!    separately. `Retry-After` and rejected keys hold back both.
 
@@ -192,8 +192,8 @@ impl State {
         is_awaited && self.is_live(now) && self.current.as_ref().is_some_and(is_expiring)
     }
 
-    /// The instant until which callers that have a live token wait for its successor. After that they
-    /// send the live token, before it expires. `None` if no token is live.
+    /// The instant until which callers that have a live token wait for its successor. After that
+    /// they send the live token, before it expires. `None` if no token is live.
     pub(super) fn awaited_until(&self, now: Instant) -> Option<Instant> {
         let live = self.current.as_ref().filter(|_| self.is_live(now))?;
         let left = live.schedule.expires_at - now.max(live.schedule.expiring_at);

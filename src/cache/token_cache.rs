@@ -106,8 +106,8 @@ impl TokenCache {
     ///
     /// The fetch runs on the runtime of the caller that started it. If that runtime is dropped, the
     /// other callers start another fetch. If it exists but does not run (a current-thread runtime
-    /// outside of `block_on`), the fetch stalls: after twice the flight's timeout a waiting or a
-    /// new caller starts another.
+    /// outside `block_on`), the fetch stalls: after twice the flight's timeout a waiting or a new
+    /// caller starts another.
     pub async fn get(&self) -> Result<AccessToken, Error> {
         Acquire::new(self.core(), None).token().await
     }
@@ -158,8 +158,8 @@ impl TokenCache {
         self.shared.copies.get_or_look_up(&self.shared.core, now)
     }
 
-    /// The token of this thread's copy, without keeping the copy alive for the request. `None` if it
-    /// must be looked up.
+    /// The token of this thread's copy, without keeping the copy alive for the request. `None` if
+    /// it must be looked up.
     #[inline]
     pub(crate) fn peek_token(&self, now: Instant) -> Option<AccessToken> {
         self.shared.copies.peek_token(self.core(), now)

@@ -1,8 +1,8 @@
 //! The waiters of a flight: a channel that sends one outcome to all of them.
 //!
-//! Wakers run a user's code, which may poll or drop another waiter of the same flight. Therefore
-//! they are cloned, woken and dropped while no lock is held (`futures_util`'s `Shared` wakes under
-//! its lock). A waker that panics does not prevent the others from being woken.
+//! Wakers run user code, which may poll or drop another waiter of the same flight. Therefore they
+//! are cloned, woken and dropped while no lock is held (`futures_util`'s `Shared` wakes under its
+//! lock). A waker that panics does not prevent the others from being woken.
 
 use std::{
     future::Future,
@@ -96,7 +96,7 @@ impl Drop for Sender {
 
 impl List {
     /// Registers a waker, or replaces the one at `index`. Returns the replaced waker, for the
-    /// caller to drop outside of the lock.
+    /// caller to drop outside the lock.
     fn register(&mut self, index: &mut Option<usize>, waker: Waker) -> Option<Waker> {
         let index = *index.get_or_insert_with(|| {
             self.free.pop().unwrap_or_else(|| {

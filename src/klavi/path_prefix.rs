@@ -44,8 +44,8 @@ fn has_dot_or_percent(path: &[u8]) -> bool {
     has(chunks.remainder()) | chunks.fold(false, |found, chunk| found | has(chunk))
 }
 
-/// How often a path is decoded, since each server on its way may decode it once. A path with more
-/// layers of encoding counts as one with a `..` segment.
+/// How many times a path is decoded, since each server on its way may decode it once. A path with
+/// more layers of encoding counts as one with a `..` segment.
 const MAX_DECODE_ROUNDS: u32 = 4;
 
 #[cold]

@@ -27,7 +27,7 @@ pub(crate) fn over_reqwest(client: ::reqwest::Client) -> Transport {
 
 /// A new client, which does not follow redirects.
 pub(crate) fn default_transport() -> Result<Transport, ConfigError> {
-    // Without a crypto provider, rustls panics inside of `build`.
+    // Without a crypto provider, rustls panics inside `build`.
     let built = std::panic::catch_unwind(|| {
         ::reqwest::Client::builder()
             .redirect(::reqwest::redirect::Policy::none())

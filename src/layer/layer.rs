@@ -131,7 +131,7 @@ impl<R> KlaviAuthLayer<R> {
     ///
     /// Do not stack such a layer with layers for other products. Each product has its own token.
     /// This layer attaches its token to the requests for the other products too, and the layers
-    /// inside of it pass those requests through, since they already have an `Authorization` header.
+    /// inside it pass those requests through, since they already have an `Authorization` header.
     #[must_use]
     pub fn whole_origin(self) -> Self {
         self.with(|options| options.scope.allow_whole_origin())

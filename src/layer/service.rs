@@ -46,9 +46,9 @@ use crate::{
 /// The inner service's error or an [`Error`](crate::Error), boxed. Downcast to tell them apart.
 ///
 /// A 401 is not an error. If the fetch for the resend fails, the 401 carries the
-/// [`Error`](crate::Error) in its extensions. The 401 is dropped before the inner service is ready. If
-/// the new token expires or is rejected while the service gets ready, and no other can be fetched,
-/// the caller gets the error instead.
+/// [`Error`](crate::Error) in its extensions. The 401 is dropped before the inner service is ready.
+/// If the new token expires or is rejected while the service gets ready, and no other can be
+/// fetched, the caller gets the error instead.
 ///
 /// # Cancel safety
 ///

@@ -10,8 +10,8 @@ use http::{
 
 use self::host::Host;
 
-/// Scheme, host and port of an `http` or `https` URL, normalized as browsers do (and the
-/// `url` crate).
+/// Scheme, host and port of an `http` or `https` URL, normalized as browsers do (and the `url`
+/// crate).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     secure: bool,

@@ -186,7 +186,7 @@ impl TokenCache {
         self.acquire(None)
     }
 
-    /// A token of another generation than the `rejected` one.
+    /// A token of a different generation from the `rejected` one.
     pub(super) fn acquire(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
         block_on(Acquire::new(&self.core, rejected)).map(|valid| valid.token)
     }
@@ -245,7 +245,7 @@ impl Wake for Sleeper {
     }
 }
 
-/// A waker that counts how often it is woken, and may run a function then.
+/// A waker that counts how many times it is woken, and may run a function then.
 #[derive(Default)]
 pub(super) struct CountingWaker {
     count: AtomicUsize,

@@ -1,4 +1,4 @@
-//! Until when a copy of the token is used, and which threads share one.
+//! How long a copy of the token is used, and which threads share one.
 
 use std::{
     sync::{
