@@ -429,7 +429,7 @@ pub use cache::{
 pub use clients::reqwest_middleware::KlaviAuthMiddleware;
 pub use error::{
     BoxError, Error,
-    config::{ConfigError, TransportError},
+    config::{ConfigError, TransportBuildError},
     token_endpoint::TokenEndpoint,
 };
 pub use events::{

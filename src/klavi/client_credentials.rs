@@ -199,7 +199,7 @@ impl ClientCredentials {
     /// The cache limits the whole fetch, see
     /// [`TokenCacheBuilder::flight_timeout`](crate::TokenCacheBuilder::flight_timeout).
     #[must_use]
-    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+    pub fn token_call_timeout(mut self, timeout: Duration) -> Self {
         self.client.timeout = timeout;
         self
     }
@@ -277,7 +277,7 @@ impl fmt::Debug for ClientCredentials {
             .field("scope", &self.scope)
             .field("audience", &self.audience)
             .field("default_lifetime", &self.default_lifetime)
-            .field("request_timeout", &self.client.timeout)
+            .field("token_call_timeout", &self.client.timeout)
             .finish_non_exhaustive()
     }
 }

@@ -125,7 +125,7 @@ impl KlaviSource {
     /// The cache limits the whole fetch, see
     /// [`TokenCacheBuilder::flight_timeout`](crate::TokenCacheBuilder::flight_timeout).
     #[must_use]
-    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+    pub fn token_call_timeout(mut self, timeout: Duration) -> Self {
         self.client.timeout = timeout;
         self
     }
@@ -298,7 +298,7 @@ impl fmt::Debug for KlaviSource {
         f.debug_struct("KlaviSource")
             .field("api", &self.api)
             .field("credentials", &self.credentials)
-            .field("request_timeout", &self.client.timeout)
+            .field("token_call_timeout", &self.client.timeout)
             .finish_non_exhaustive()
     }
 }
