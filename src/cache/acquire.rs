@@ -105,6 +105,7 @@ impl Acquire {
             }
             poll => ready!(poll),
         };
+        // The timer has the deadline of this flight, so the next flight needs another.
         (self.waiter, self.timer) = (None, None);
         self.flights += 1;
         // A token that can be sent takes precedence over an error or another wait. It may be the

@@ -78,6 +78,7 @@ impl Backoff {
 /// Zero after no failure, `first` after one, twice that after two, and so on.
 fn doubled(first: Duration, failures: u32) -> Duration {
     failures.checked_sub(1).map_or(Duration::ZERO, |doublings| {
+        // A shift by 32 would overflow. Every cap is reached long before.
         first.saturating_mul(1 << doublings.min(31))
     })
 }
@@ -181,6 +182,7 @@ impl Failures {
         background: Duration,
         foreground: Duration,
     ) -> Option<Error> {
+        // Capped, since one response must not stop all fetches for hours.
         let retry_after = error.retry_after().unwrap_or_default().min(MAX_PAUSE);
         let pause = Pause {
             error: error.clone(),

@@ -166,6 +166,7 @@ impl Bucket {
         let later = (now - at).as_nanos() / interval.as_nanos();
         let due = u32::try_from(later).unwrap_or(u32::MAX).saturating_add(1);
         self.left = self.left.saturating_add(due).min(self.burst);
+        // From `at` and not from `now`, so that no part of an interval is lost.
         self.next_refill = (self.left < self.burst).then(|| at + interval.saturating_mul(due));
     }
 }

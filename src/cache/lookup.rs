@@ -53,6 +53,7 @@ impl State {
             }
             token => token,
         };
+        // Before the backoff is checked: a flight that pauses between two attempts is joined.
         if let Some(flight) = &self.flight {
             return (Lookup::Wait(flight.waiter.clone()), None);
         }

@@ -45,7 +45,9 @@ impl SharedState {
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
+        // While the lock is held: rule 1.
         self.epoch.store(state.epoch(), Ordering::Release);
+        // The drop of a user's error or waker is user code.
         let displaced = mem::take(&mut state.displaced);
         drop(state);
         drop(displaced);

@@ -42,6 +42,7 @@ impl Core {
         let runtime = Handle::try_current().ok();
         let id = runtime.as_ref().map(Handle::id);
         let (lookup, launch) = self.state.change(|state| lookup(state, id));
+        // Outside the lock: the user's `tracing` subscriber runs here.
         if let Some((launch, runtime)) = launch.zip(runtime) {
             flight::start(self, launch, &runtime);
             background_refresh::ensure_running(self, launch.number, &runtime);

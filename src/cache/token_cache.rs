@@ -135,6 +135,7 @@ impl TokenCache {
     /// if this token has already been invalidated.
     pub fn invalidate(&self, token: &AccessToken) {
         if self.core().state.change(|state| state.invalidate(token)) {
+            // After the lock is released: the observer is user code.
             self.core().emit(&Event::Invalidated {
                 generation: token.generation(),
             });
@@ -144,6 +145,7 @@ impl TokenCache {
     /// Returns the current state of the cache. Never fetches or waits.
     pub fn snapshot(&self) -> Snapshot {
         let core = self.core();
+        // Before the lock: no source runs under it.
         let is_alone = core.shared.as_deref().map(SharedSource::is_alone);
         Snapshot::of(&core.lock(), Instant::now(), is_alone)
     }

@@ -67,6 +67,7 @@ impl Waiters {
 
     fn finish(&self, outcome: Outcome) {
         let mut list = self.lock();
+        // `send` drops the sender, whose drop comes here a second time.
         if list.outcome.is_some() {
             return;
         }

@@ -260,6 +260,7 @@ impl KlaviAuthLayerBuilder {
 
     /// See [`KlaviAuthLayer::allow_origin`]. [`build`](Self::build) returns its error.
     pub fn allow_origin(mut self, origin: &str) -> Self {
+        // Stored, so that a chain of settings needs no `?` before `build`.
         if let Err(error) = self.options.allow_origin(origin) {
             self.error.get_or_insert(error);
         }

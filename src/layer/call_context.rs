@@ -57,6 +57,7 @@ impl<S, R> Contexts<S, R> {
     /// The context of a request on this thread.
     #[inline]
     pub(super) fn for_request(&self, own_cache: Option<Arc<LocalCopy>>) -> CallContext<S, R> {
+        // Made at the first request of a thread, since most services are used by a few threads.
         let context = || Arc::new(ThreadContext(Arc::clone(&self.shared)));
         let context = self.by_thread[thread_slot()].get_or_init(context);
         CallContext {

@@ -178,6 +178,7 @@ where
                         (Pending::Request(_), Err(error)) => {
                             return next.fail(error, SkipReason::NoToken, cache);
                         }
+                        // The API's response says more than the error of a fetch alone.
                         (Pending::Rejected(attempt), Err(error)) => {
                             return done(Ok(attempt.without_token(error, cache)));
                         }

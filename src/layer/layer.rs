@@ -38,6 +38,7 @@ impl KlaviAuthLayer {
     /// A request without a cache fails with an error for which [`Error::is_cache_missing`]
     /// holds.
     pub fn without_cache(api: &KlaviApi) -> Self {
+        // A source that always fails, so that a missing cache needs no path of its own.
         Self::new(
             api,
             TokenCache::new(source_fn(async |_| Err(Error::cache_missing()))),
@@ -177,6 +178,7 @@ impl<R> KlaviAuthLayer<R> {
     }
 
     fn with(mut self, change: impl FnOnce(&mut Options)) -> Self {
+        // Copies the settings if they are shared: clones made earlier keep theirs.
         change(&mut Arc::make_mut(&mut self.settings).options);
         self
     }

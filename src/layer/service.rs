@@ -330,6 +330,7 @@ impl<S: Clone, R> Clone for KlaviAuth<S, R> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
+            // The clone of a placeholder may have copied its readiness too.
             is_placeholder: self.is_placeholder,
             contexts: Arc::clone(&self.contexts),
             // The clone probably goes to another thread, which has a copy of its own.
