@@ -58,7 +58,7 @@ pub(super) fn redact(text: &str, secrets: &[&str]) -> Option<Zeroizing<String>> 
     Some(redacted)
 }
 
-/// A secret, normalized as the texts in which it is searched.
+/// A secret, in the form of the texts in which it is searched.
 struct Secret {
     bytes: Zeroizing<Vec<u8>>,
     /// Its pieces of [`MASKED_PIECE`] characters, in the order of their content. A short secret has
@@ -100,7 +100,7 @@ impl Secret {
     /// The length of the piece at this place.
     fn piece_at(&self, text: &Searchable, at: usize) -> Option<usize> {
         let rest = &text.bytes[at..];
-        // A response of 64 KiB may meet a token of 16 KiB, so no linear search.
+        // A response of 64 KiB may be searched for a token of 16 KiB, so no linear search.
         let piece = self.pieces.binary_search_by(|piece| {
             self.bytes[piece.clone()].cmp(&rest[..rest.len().min(piece.len())])
         });

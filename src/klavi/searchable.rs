@@ -28,11 +28,11 @@ pub(super) struct Searchable {
 
 impl Searchable {
     pub(super) fn new(text: &str) -> Self {
-        let mut normalized = Self::with_capacity(text.len());
+        let mut searchable = Self::with_capacity(text.len());
         for (at, c) in text.char_indices() {
-            normalized.push(c, at..at + c.len_utf8());
+            searchable.push(c, at..at + c.len_utf8());
         }
-        normalized
+        searchable
     }
 
     /// With room for all that is pushed: a buffer that grows leaves a copy behind.
