@@ -244,7 +244,7 @@ pub use cache::{
 pub use clients::reqwest_middleware::KlaviAuthMiddleware;
 pub use error::{
     BoxError, Error,
-    config::{ConfigError, TransportError},
+    config::{ConfigError, TransportBuildError},
     token_endpoint::TokenEndpoint,
 };
 pub use events::{
@@ -274,7 +274,7 @@ pub use layer::{
     builder::KlaviAuthLayerBuilder, future::ResponseFuture, layer::KlaviAuthLayer,
     service::KlaviAuth,
 };
-pub use replay::{CloneBody, Replay, SendOnce, body::ReplayBody, record::RecordBody};
+pub use replay::{CloneBody, Replay, SendOnce, body::ReplayBody, record_body::RecordBody};
 pub use request::{
     http_traits::{HttpRequest, HttpResponse, IntoRequest},
     options::NoResend,

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use klavi_auth::{
     Backoff, BoxError, Budget, ConfigError, Credentials, KlaviApi, KlaviAuthLayer,
-    KlaviAuthLayerBuilder, Product, RefreshPolicy, TransportError,
+    KlaviAuthLayerBuilder, Product, RefreshPolicy, TransportBuildError,
 };
 use support::{api::Api, secs};
 use tower::{Layer, Service, ServiceExt};
@@ -192,8 +192,8 @@ fn the_layers_builder_rejects_values_that_make_no_sense() {
     let error = |builder: KlaviAuthLayerBuilder| builder.transport(inner()).build().unwrap_err();
     let zero = Duration::ZERO;
     assert_eq!(
-        error(builder().request_timeout(zero)),
-        ConfigError::Timeout("request_timeout")
+        error(builder().token_call_timeout(zero)),
+        ConfigError::Timeout("token_call_timeout")
     );
     assert_eq!(
         error(builder().flight_timeout(secs(3601))),
@@ -247,7 +247,7 @@ fn a_layer_without_a_transport_needs_the_feature_reqwest() {
 
 #[test]
 fn the_cause_of_a_transport_that_cannot_be_built_is_its_source() {
-    let cause = TransportError::new("no process-level CryptoProvider available");
+    let cause = TransportBuildError::new("no process-level CryptoProvider available");
     let error = ConfigError::Transport(cause.clone());
     assert_eq!(
         error.source().unwrap().to_string(),
@@ -260,7 +260,7 @@ fn the_cause_of_a_transport_that_cannot_be_built_is_its_source() {
     assert_eq!(error, ConfigError::Transport(cause));
     assert_ne!(
         error,
-        ConfigError::Transport(TransportError::new("another"))
+        ConfigError::Transport(TransportBuildError::new("another"))
     );
 }
 

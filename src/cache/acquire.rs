@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{core::Core, current::ValidToken, state::Lookup, waiters::Waiter};
+use super::{core::Core, current::ValidToken, lookup::Lookup, waiters::Waiter};
 use crate::{error::Error, token::AccessToken};
 
 /// How many flights one caller waits for. Usually it is one. More follow if a flight is lost with
@@ -66,13 +66,14 @@ impl Acquire {
         Ok(valid.token)
     }
 
-    /// A token that can be sent now, or the wait for one. Starts a flight if one is needed.
-    pub(crate) fn lookup(
+    /// A token that can be sent now, or a future that waits for one. Starts a flight if one is
+    /// needed.
+    pub(crate) fn start(
         core: &Arc<Core>,
         now: Instant,
         rejected: Option<u64>,
     ) -> Lookup<ValidToken, Self> {
-        match core.lookup(now, rejected) {
+        match core.lookup_and_start(now, rejected) {
             Lookup::Token(valid) => {
                 core.report_served(&valid.token, valid.is_failing);
                 Lookup::Token(valid)
@@ -95,11 +96,16 @@ impl Acquire {
         let outcome = match waiter.poll_unpin(cx) {
             // The lookup removes the flight, which wakes its waiters, this one included.
             Poll::Pending if has_stalled(waiter, &mut self.timer, cx) => {
-                drop(lookup(&self.core, self.rejected, self.over_budget.as_ref()));
+                drop(lookup_or_look(
+                    &self.core,
+                    self.rejected,
+                    self.over_budget.as_ref(),
+                ));
                 ready!(waiter.poll_unpin(cx))
             }
             poll => ready!(poll),
         };
+        // The timer has the deadline of this flight, so the next flight needs another.
         (self.waiter, self.timer) = (None, None);
         self.flights += 1;
         // A token that can be sent takes precedence over an error or another wait. It may be the
@@ -128,10 +134,10 @@ impl Future for Acquire {
             if let Some(result) = ready!(self.poll_flight(cx)) {
                 return Poll::Ready(result);
             }
-            match lookup(&self.core, self.rejected, self.over_budget.as_ref()) {
+            match lookup_or_look(&self.core, self.rejected, self.over_budget.as_ref()) {
                 Lookup::Token(token) => return Poll::Ready(Ok(token)),
                 Lookup::Failed(error) => return Poll::Ready(Err(error)),
-                // If every token is rejected as soon as it arrives, the caller would wait for good.
+                // If every token is rejected as soon as it arrives, the caller would wait forever.
                 Lookup::Wait(_) if self.flights == MAX_FLIGHTS => {
                     return Poll::Ready(Err(self.too_many_flights()));
                 }
@@ -142,14 +148,14 @@ impl Future for Acquire {
 }
 
 /// Looks up the token. A caller that is over budget only looks for another process's.
-fn lookup(
+fn lookup_or_look(
     core: &Arc<Core>,
     rejected: Option<u64>,
     over_budget: Option<&Error>,
 ) -> Lookup<ValidToken, Waiter> {
     match over_budget {
-        None => core.lookup(Instant::now(), rejected),
-        Some(error) => core.look(Instant::now(), rejected, error),
+        None => core.lookup_and_start(Instant::now(), rejected),
+        Some(error) => core.look_and_start(Instant::now(), rejected, error),
     }
 }
 

@@ -78,6 +78,7 @@ impl Backoff {
 /// Zero after no failure, `first` after one, twice that after two, and so on.
 fn doubled(first: Duration, failures: u32) -> Duration {
     failures.checked_sub(1).map_or(Duration::ZERO, |doublings| {
+        // A shift by 32 would overflow. Every cap is reached long before.
         first.saturating_mul(1 << doublings.min(31))
     })
 }
@@ -102,7 +103,7 @@ pub(crate) struct Backoffs {
 
 impl Backoffs {
     /// Records a failure where it holds back the next fetch. Returns the errors that it replaces,
-    /// for the caller to drop outside of any lock.
+    /// for the caller to drop outside any lock.
     pub(crate) fn record(
         &mut self,
         backoff: Backoff,
@@ -140,7 +141,7 @@ struct Pause {
 }
 
 impl Failures {
-    /// Records a failure. Returns the error that it replaces, for the caller to drop outside of any
+    /// Records a failure. Returns the error that it replaces, for the caller to drop outside any
     /// lock.
     pub(crate) fn record(
         &mut self,
@@ -181,6 +182,7 @@ impl Failures {
         background: Duration,
         foreground: Duration,
     ) -> Option<Error> {
+        // Capped, since one response must not stop all fetches for hours.
         let retry_after = error.retry_after().unwrap_or_default().min(MAX_PAUSE);
         let pause = Pause {
             error: error.clone(),

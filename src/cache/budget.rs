@@ -8,11 +8,12 @@ use crate::error::{Error, Kind, Recovery, config::ConfigError};
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
 
-/// How often 401s may replace the token: a token bucket.
+/// How many times 401s may replace the token: a token bucket.
 ///
-/// The first 401 to a token withdraws one; further 401s to the same token are free. The bucket
-/// starts with [`burst`](Self::burst) and refills one at a time, from empty to full within
-/// [`full_refill`](Self::full_refill). Default: 5, and one more every 6 s (full after 30 s).
+/// The first 401 to a request with a token withdraws one; further 401s to requests with the same
+/// token are free. The bucket starts with [`burst`](Self::burst) and refills one at a time, from
+/// empty to full within [`full_refill`](Self::full_refill). Default: 5, and one more every 6 s
+/// (full after 30 s).
 ///
 /// While the bucket is empty, a 401 goes to its caller, the token stays in use, and the source is
 /// not called. A server that responds 401 to everything thus cannot make a program call `/auth`
@@ -70,7 +71,8 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// How often the token may be replaced in a row. With 0 a 401 never replaces it. Default: 5.
+    /// How many times the token may be replaced in a row. With 0 a 401 never replaces it. Default:
+    /// 5.
     pub fn burst(mut self, times: u32) -> Self {
         self.burst = times;
         self
@@ -164,6 +166,7 @@ impl Bucket {
         let later = (now - at).as_nanos() / interval.as_nanos();
         let due = u32::try_from(later).unwrap_or(u32::MAX).saturating_add(1);
         self.left = self.left.saturating_add(due).min(self.burst);
+        // From `at` and not from `now`, so that no part of an interval is lost.
         self.next_refill = (self.left < self.burst).then(|| at + interval.saturating_mul(due));
     }
 }

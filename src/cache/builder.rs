@@ -216,8 +216,8 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// How often 401s may replace the token. Default: see [`Budget`], which also says what the
-    /// payment products may need.
+    /// How many times 401s may replace the token, and how fast that number recovers. Default: see
+    /// [`Budget`], which also says what the payment products may need.
     pub fn budget(mut self, budget: Budget) -> Self {
         self.settings.budget = budget;
         self
@@ -249,8 +249,7 @@ impl TokenCacheBuilder {
     }
 
     /// The source of random numbers from 0 to 1 for backoff and jitter, for deterministic tests.
-    /// Numbers outside of that range are clamped. Default: a generator seeded by the operating
-    /// system.
+    /// Numbers outside that range are clamped. Default: a generator seeded by the operating system.
     pub fn randomness(mut self, draw: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
         self.settings.randomness = Box::new(draw);
         self

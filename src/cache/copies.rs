@@ -7,8 +7,8 @@
 //!
 //! A platform has a cache for each of its customers, and most of them are idle. So a cache starts
 //! with one copy, which shares the bytes of the token. A thread that finds the copy locked by
-//! another one gives each thread a copy with bytes of its own. Two threads seldom meet at a cache
-//! that is not busy, so the memory is spent on busy caches only.
+//! another one gives each thread a copy with bytes of its own. Two threads seldom contend for a
+//! cache that is not busy, so the memory is spent on busy caches only.
 
 use std::{
     array,
@@ -21,16 +21,16 @@ use super::{
     acquire::Acquire,
     core::Core,
     current::ValidToken,
-    state::Lookup,
+    lookup::Lookup,
     sync::{Mutex, MutexGuard},
-    threads::{THREADS, place_of_thread},
+    thread_slot::{THREADS, thread_slot},
 };
 use crate::token::AccessToken;
 
 /// What the requests of a thread share: the cache, and a copy of its token.
 ///
-/// A request that waits for its response holds it. So the cache stays, and no reference count is
-/// written by two threads.
+/// A request that waits for its response holds it. So the cache stays alive, and no reference count
+/// is written by two threads.
 pub(crate) struct LocalCopy {
     core: Arc<Core>,
     token: Option<ValidToken>,
@@ -43,7 +43,7 @@ impl LocalCopy {
 
     /// The token for a request at `now`. `None` if the request must look it up in the cache.
     #[inline]
-    pub(crate) fn token(&self, now: Instant) -> Option<AccessToken> {
+    pub(crate) fn token_if_fresh(&self, now: Instant) -> Option<AccessToken> {
         let valid = self.fresh(now)?;
         self.core.report_served(&valid.token, valid.is_failing);
         Some(valid.token.clone())
@@ -73,46 +73,48 @@ struct Shard(Mutex<Option<Arc<LocalCopy>>>);
 /// The copies of a cache.
 #[derive(Default)]
 pub(crate) struct Copies {
-    /// The copy for all threads, until two of them meet at it.
+    /// The copy for all threads, until two of them contend for it.
     single: Mutex<Option<Arc<LocalCopy>>>,
     /// Then there is one for each thread.
     by_thread: OnceLock<Box<Sharded>>,
 }
 
 impl Copies {
-    /// The token for a request at `now`, or the wait for one. Replaces a copy that is stale.
+    /// The token for a request at `now`, or a future that waits for one. Replaces a copy that is
+    /// stale.
     #[inline]
-    pub(crate) fn lookup(
+    pub(crate) fn get_or_look_up(
         &self,
         core: &Arc<Core>,
         now: Instant,
     ) -> (Arc<LocalCopy>, Lookup<AccessToken, Acquire>) {
         let copy = self.get(core);
-        match copy.token(now) {
+        match copy.token_if_fresh(now) {
             Some(token) => (copy, Lookup::Token(token)),
-            None => self.lookup_shared(copy, now),
+            None => self.look_up_and_store(copy, now),
         }
     }
 
-    /// The token for a request that does not hold the copy. `None` if it must be looked up.
+    /// The token of this thread's copy, without keeping the copy alive for the request. `None` if
+    /// it must be looked up.
     #[inline]
-    pub(crate) fn token(&self, core: &Core, now: Instant) -> Option<AccessToken> {
+    pub(crate) fn peek_token(&self, core: &Core, now: Instant) -> Option<AccessToken> {
         let copy = self.lock();
         let valid = copy.as_ref()?.fresh(now)?;
         let (token, is_failing) = (valid.token.clone(), valid.is_failing);
-        // The observer is user code, which must not find the lock taken.
+        // The observer is user code, which must not run under the lock.
         drop(copy);
         core.report_served(&token, is_failing);
         Some(token)
     }
 
     #[cold]
-    fn lookup_shared(
+    fn look_up_and_store(
         &self,
         stale: Arc<LocalCopy>,
         now: Instant,
     ) -> (Arc<LocalCopy>, Lookup<AccessToken, Acquire>) {
-        match Acquire::lookup(&stale.core, now, None) {
+        match Acquire::start(&stale.core, now, None) {
             // If it is not fresh, the next request must look it up too: a copy is of no use.
             Lookup::Token(valid) if valid.is_fresh(valid.epoch, now) => {
                 let token = valid.token.clone();
@@ -163,18 +165,19 @@ impl Copies {
         copy
     }
 
-    /// The place of this thread's copy.
+    /// Locks the slot of this thread's copy.
     #[inline]
     pub(super) fn lock(&self) -> MutexGuard<'_, Option<Arc<LocalCopy>>> {
         let shards = match self.by_thread.get() {
             Some(shards) => shards,
             None => match self.single.try_lock() {
-                // Once there are shards, no thread would find a copy here and drop it.
+                // Do not use `single` once the shards exist: nobody looks here again, so a copy put
+                // here would stay until the cache is dropped.
                 Ok(single) if self.by_thread.get().is_none() => return single,
                 _ => self.shards(),
             },
         };
-        lock(&shards.0[place_of_thread()].0)
+        lock(&shards.0[thread_slot()].0)
     }
 }
 

@@ -72,6 +72,7 @@ impl Core {
     ///
     /// The budget is used up. The token stays in use.
     pub(crate) fn reject(&self, generation: u64) -> Result<(), Error> {
+        // Drawn before the lock is taken: the function is the user's.
         let draw = self.draw();
         let reject = |state: &mut State| state.reject(generation, Instant::now(), draw);
         let (event, result) = match self.state.change(reject) {

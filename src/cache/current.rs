@@ -101,6 +101,7 @@ impl Current {
 
     fn next_generation(&self, new: &NewToken, schedule: &Schedule) -> Result<u64, Error> {
         let expires_at = self.schedule.expires_at;
+        // The current token lasts longer, so a replacement would gain nothing.
         if schedule.expires_at < expires_at {
             return Err(Error::invalid_response(
                 "the new access token ends before the current one",
@@ -109,6 +110,7 @@ impl Current {
         if !self.has_same_string(new) {
             return Ok(self.token.generation() + 1);
         }
+        // An error, so that the backoff delays the next refresh, which would be due at once.
         if schedule.expires_at - expires_at < new.lifetime() / EXTENSION {
             return Err(Error::invalid_response(
                 "the new access token is the current one and expires no later",

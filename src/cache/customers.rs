@@ -147,7 +147,7 @@ fn find<K: Eq + Hash>(entries: &mut Entries<K>, key: &K, now: Instant) -> Option
 
 /// Evicts least recently used caches while `should_evict` holds for the number of caches and the
 /// oldest one. Returns them, for the caller to drop after the lock is released: the drop of a key
-/// or a source runs a user's code.
+/// or a source runs user code.
 fn evict<K: Eq + Hash>(
     entries: &mut Entries<K>,
     now: Instant,
@@ -165,7 +165,7 @@ fn evict<K: Eq + Hash>(
         };
         // Unwraps first what the handles share, then what requests in flight hold too. Each step is
         // atomic, because the refresh task may wake up now. Either the task finds the cache gone,
-        // or the cache stays, with the flight that the task starts.
+        // or the cache stays alive, with the flight that the task starts.
         let used = match Arc::try_unwrap(cache.shared) {
             Ok(shared) => match Arc::try_unwrap(shared.into_core()) {
                 Ok(core) => {

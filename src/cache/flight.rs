@@ -14,11 +14,11 @@
 //!
 //! # Rules
 //!
-//! `loom` explores rules 1 to 4 with a thread for each flight. It does not model tokio; rules 5 to
-//! 7 say what is required of it.
+//! `loom` explores rules 1 to 4 with a thread for each flight. `loom` does not model tokio; rules 5
+//! and 6 say what is required of tokio.
 //!
-//! 1. A flight is registered and removed under the lock. The caller that registers it gets its only
-//!    [`Launch`].
+//! 1. A flight is registered and removed under the lock. Only the caller that registers it starts
+//!    it.
 //! 2. A flight that is no longer registered changes nothing: its number is compared under the same
 //!    lock that guards the change.
 //! 3. The sender lives in the entry. However the entry is removed, the waiters are woken: by `send`
@@ -27,7 +27,7 @@
 //!    arrived takes precedence over an error that was sent.
 //! 5. Every launch becomes a [`Flight`] at once, before anything that can fail. The task is its
 //!    only owner, so `run` and `drop` cannot overlap. Whatever tokio does with the task, the flight
-//!    is dropped exactly once, on any thread, and its drop is the transition of rule 2.
+//!    is dropped exactly once, on any thread, and its drop removes the entry, subject to rule 2.
 //! 6. tokio must poll a spawned future when it is woken, or drop it. If it does neither, the flight
 //!    stalls, and the next lookup removes the entry. If the flight runs again later, rule 2
 //!    applies. Nothing depends on the `JoinHandle` or on the order of tasks and wake-ups.
@@ -45,7 +45,7 @@ use tracing::{Instrument, Span};
 
 use super::{
     core::Core,
-    flight_entry::Launch,
+    registered_flight::Launch,
     settle::{End, Step},
     state::State,
 };
@@ -84,7 +84,7 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
 struct Flight {
     core: Arc<Core>,
     launch: Launch,
-    /// How often the source was called.
+    /// How many times the source was called.
     attempts: u32,
     span: Span,
     finished: bool,
@@ -141,7 +141,7 @@ impl Flight {
                 return result;
             }
             let sender = self.core.lock().release_waiters(self.launch.number);
-            // Dropped without the lock: this wakes the waiters.
+            // Dropped outside the lock: this wakes the waiters.
             drop(sender);
         }
         fetch.await
@@ -217,7 +217,7 @@ async fn fetch(
     request: TokenRequest,
     deadline: Instant,
 ) -> Result<NewToken, Error> {
-    // Called in a block, because `fetch` may panic before it returns its future.
+    // Called inside an `async` block, because `fetch` may panic before it returns its future.
     let fetch = AssertUnwindSafe(async { source.fetch(request).await }).catch_unwind();
     match timeout_at(deadline, fetch).await {
         Ok(Ok(result)) => result,

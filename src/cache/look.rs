@@ -10,8 +10,9 @@ use tokio::{runtime::Id, time::Instant};
 
 use super::{
     current::ValidToken,
-    flight_entry::Launch,
-    state::{Lookup, State},
+    lookup::Lookup,
+    registered_flight::Launch,
+    state::State,
     waiters::{Outcome, Sender, Waiter},
 };
 use crate::error::Error;

@@ -6,11 +6,29 @@ use tokio::{runtime::Id, time::Instant};
 use super::{
     backoff::FetchMode,
     current::ValidToken,
-    flight_entry::{FlightEntry, Launch},
-    state::{Lookup, State},
+    registered_flight::{Launch, RegisteredFlight},
+    state::State,
     waiters::{Sender, Waiter},
 };
 use crate::error::Error;
+
+/// The result of a lookup: a token, something to wait for, or an error.
+#[derive(Debug)]
+pub(crate) enum Lookup<T, W> {
+    Token(T),
+    Wait(W),
+    Failed(Error),
+}
+
+impl<T, W> Lookup<T, W> {
+    pub(super) fn map<U>(self, map: impl FnOnce(T) -> U) -> Lookup<U, W> {
+        match self {
+            Self::Token(token) => Lookup::Token(map(token)),
+            Self::Wait(wait) => Lookup::Wait(wait),
+            Self::Failed(error) => Lookup::Failed(error),
+        }
+    }
+}
 
 impl State {
     /// The token for a request that is sent now, or the flight to wait for. `rejected` is the
@@ -35,6 +53,7 @@ impl State {
             }
             token => token,
         };
+        // Before the backoff is checked: a flight that pauses between two attempts is joined.
         if let Some(flight) = &self.flight {
             return (Lookup::Wait(flight.waiter.clone()), None);
         }
@@ -64,7 +83,7 @@ impl State {
         now: Instant,
         runtime: Option<Id>,
     ) -> Option<Launch> {
-        // Fresh until the backoff ends, if the refresh is due and failed.
+        // If the refresh is due and has failed, `fresh_until` is the end of the backoff.
         if now < token.fresh_until || self.flight.is_some() {
             return None;
         }
@@ -99,7 +118,8 @@ impl State {
     ) -> (Launch, Waiter) {
         self.last_flight += 1;
         let (reason, timeout) = (self.reason(now), self.config.flight_timeout);
-        let flight = FlightEntry::new(self.last_flight, reason, now, timeout, runtime, is_look);
+        let flight =
+            RegisteredFlight::new(self.last_flight, reason, now, timeout, runtime, is_look);
         let flight = self.flight.insert(flight);
         (flight.launch, flight.waiter.clone())
     }
@@ -114,7 +134,7 @@ impl State {
     /// If the source was called and there is a valid token, the loss counts as a failure, and the
     /// backoff delays the next flight. Without this rule, a program that makes a runtime for each
     /// call would start a fetch with each call.
-    fn remove_flight(&mut self, now: Instant, is_lost: impl FnOnce(&FlightEntry) -> bool) {
+    fn remove_flight(&mut self, now: Instant, is_lost: impl FnOnce(&RegisteredFlight) -> bool) {
         let Some(flight) = self.flight.take_if(|flight| is_lost(flight)) else {
             return;
         };
@@ -122,7 +142,8 @@ impl State {
         self.epoch += 1;
         if flight.attempts > 0 && !flight.launch.is_look && self.valid_token(now, None).is_some() {
             let error = Error::lost("the runtime of the fetch is gone or stands still");
-            // The full pause: the random number for a part of it comes from a user's code.
+            // The full pause, without jitter: drawing a random number would run user code under the
+            // lock.
             self.record_failure(self.is_live(now), &error, now, 1.0);
         }
         // The drop of its sender wakes the waiters.

@@ -7,24 +7,24 @@ pub(crate) mod budget;
 pub(crate) mod builder;
 pub(crate) mod copies;
 pub(crate) mod core;
-mod core_lookup;
 pub(crate) mod current;
 pub(crate) mod customers;
 mod flight;
-mod flight_entry;
 mod look;
-mod lookup;
+pub(crate) mod lookup;
 #[cfg(test)]
 mod loom;
 pub(crate) mod policy;
+mod registered_flight;
 mod rejection;
 mod settle;
 mod shared_state;
 pub(crate) mod snapshot;
+mod start_flight;
 pub(crate) mod state;
 mod sync;
 #[cfg(test)]
 mod tests;
-pub(crate) mod threads;
+pub(crate) mod thread_slot;
 pub(crate) mod token_cache;
 mod waiters;

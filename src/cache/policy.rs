@@ -104,11 +104,13 @@ impl RefreshPolicy {
         expires_at: Instant,
         draw: f64,
     ) -> Schedule {
+        // A token may arrive late in its life, after a slow token call.
         let remaining = lifetime.min(expires_at.saturating_duration_since(now));
         let window = self.refresh_window(remaining) + remaining.mul_f64(self.jitter * draw);
         let margin = self.expiry_margin.min(self.widest_margin(remaining));
         let expiring_at = before(expires_at, margin);
         Schedule {
+            // If the clock does not reach back, `before` returns the expiry itself.
             refresh_at: before(expires_at, window).min(expiring_at),
             expiring_at,
             expires_at,

@@ -12,9 +12,9 @@ use super::{
 use crate::token::AccessToken;
 
 impl State {
-    /// Handles a 401 to the token of this generation, if it is still the current token. Returns the
-    /// age of the token if this is the first 401 to a token in use. Others withdraw nothing from the
-    /// budget.
+    /// Handles a 401 to a request with the token of this generation, if it is still the current
+    /// token. Returns the age of the token if this is the first 401 while the token is in use.
+    /// Others withdraw nothing from the budget.
     ///
     /// # Errors
     ///

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{
     backoff::FetchMode,
     current::{Current, Status},
-    flight_entry::FlightEntry,
+    registered_flight::RegisteredFlight,
     state::State,
     waiters::{Outcome, Sender},
 };
@@ -57,7 +57,7 @@ pub(super) enum End {
 
 impl State {
     /// Starts an attempt of the flight with this number. Returns the request for the source, and
-    /// until when callers that have a live token wait for it.
+    /// the instant until which callers that have a live token wait for it.
     ///
     /// `None` if the flight is no longer registered.
     pub(super) fn begin_attempt(
@@ -106,7 +106,7 @@ impl State {
             self.displaced.extend(error);
             return None;
         };
-        // Also after a failure: copies of the token do not know of it.
+        // Incremented after a failure too; otherwise copies would not notice it.
         self.epoch += 1;
         let end = match result {
             Ok(new) if self.is_outdated(&new, &flight, now) => Ok(End::Outdated),
@@ -119,7 +119,7 @@ impl State {
         })
     }
 
-    fn is_outdated(&self, new: &NewToken, flight: &FlightEntry, now: Instant) -> bool {
+    fn is_outdated(&self, new: &NewToken, flight: &RegisteredFlight, now: Instant) -> bool {
         let reason = self.reason(now);
         let repeats = |current: &Current| current.has_same_string(new);
         flight.attempt_reason != reason
@@ -138,7 +138,7 @@ impl State {
     fn install(
         &mut self,
         new: NewToken,
-        flight: &FlightEntry,
+        flight: &RegisteredFlight,
         now: Instant,
         draw: f64,
     ) -> Result<End, Error> {
@@ -168,7 +168,7 @@ impl State {
 
     /// Records that an attempt failed. Retries it within the flight if callers wait and the error
     /// is transient.
-    fn fail(&mut self, flight: FlightEntry, error: Error, now: Instant, draw: f64) -> Step {
+    fn fail(&mut self, flight: RegisteredFlight, error: Error, now: Instant, draw: f64) -> Step {
         let is_refresh = flight.attempt_reason == FetchReason::Refresh;
         let serving = self.valid_token(now, None).is_some();
         // While requests are sent with a suspect, no caller waits: the pause has its full length.

@@ -13,8 +13,8 @@ use super::{
 
 /// Two rules make it safe to use a copy of the token that was taken earlier (`loom` explores them):
 ///
-/// 1. The epoch is stored while the lock is held. It never goes back, and a thread that has seen
-///    under the lock that a token is out of use also sees the new epoch.
+/// 1. The epoch is stored while the lock is held. It never decreases. A thread that has seen, under
+///    the lock, that a token is out of use also sees the new epoch afterwards, without the lock.
 /// 2. A copy carries the epoch that was read under the lock together with the token. An epoch that
 ///    is read later might belong to a later token.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl SharedState {
         }
     }
 
-    /// Locks the state. For access that does not change the current token.
+    /// Locks the state. For access that changes neither the epoch nor `displaced`.
     ///
     /// Poisoning is ignored: only this crate's code runs under the lock, and it does not panic
     /// half-way through a change.
@@ -45,7 +45,9 @@ impl SharedState {
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
+        // While the lock is held: rule 1.
         self.epoch.store(state.epoch(), Ordering::Release);
+        // The drop of a user's error or waker is user code.
         let displaced = mem::take(&mut state.displaced);
         drop(state);
         drop(displaced);

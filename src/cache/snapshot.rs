@@ -85,6 +85,7 @@ impl Snapshot {
             .retry_at(state.fetch_mode(now))
             .map(|at| at.saturating_duration_since(now));
         let last_error = failures.last_error();
+        // After expiry, a failed refresh says why there is no new token yet.
         let last_error = last_error.or_else(|| state.backoffs.refresh.last_error());
         Self {
             token,

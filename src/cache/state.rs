@@ -12,8 +12,8 @@
 //! 2. At most one flight is registered, and only the flight with its number changes anything.
 //! 3. Generations only grow. If the source returns the current token again with a later expiry, it
 //!    keeps its generation.
-//! 4. Nothing here runs a user's code. Errors and wakers may have a `Drop` of the user's, so they
-//!    are moved to `displaced`, which is dropped after the lock is released.
+//! 4. Nothing here runs user code. Errors and wakers may have a `Drop` of the user's, so they are
+//!    moved to `displaced`, which is dropped after the lock is released.
 //! 5. A failed refresh never holds back a fetch that callers wait for: the two count their failures
 //!    separately. `Retry-After` and rejected keys hold back both.
 
@@ -26,7 +26,7 @@ use super::{
     backoff::{Backoff, Backoffs, Failures, FetchMode},
     budget::Bucket,
     current::{Current, Status, ValidToken},
-    flight_entry::FlightEntry,
+    registered_flight::RegisteredFlight,
     waiters::Waiter,
 };
 use crate::{
@@ -39,7 +39,7 @@ pub(crate) struct Config {
     pub(crate) policy: RefreshPolicy,
     pub(crate) backoff: Backoff,
     pub(crate) flight_timeout: Duration,
-    /// How often a flight calls the source while callers wait.
+    /// How many times a flight calls the source while callers wait.
     pub(crate) attempts: u32,
 }
 
@@ -47,10 +47,10 @@ pub(crate) struct Config {
 pub(super) struct State {
     pub(super) config: Config,
     pub(super) current: Option<Current>,
-    /// Counts the events after which a lookup may end differently, so that a copy of the token can
-    /// tell whether it is as good as a lookup: `current` changes, or a flight ends.
+    /// Incremented whenever a lookup might give another result: `current` changes or a flight ends.
+    /// A copy of the token is good while the epoch has not changed.
     pub(super) epoch: u64,
-    pub(super) flight: Option<FlightEntry>,
+    pub(super) flight: Option<RegisteredFlight>,
     pub(super) last_flight: u64,
     pub(super) backoffs: Backoffs,
     pub(super) budget: Bucket,
@@ -67,24 +67,6 @@ pub(super) struct State {
 pub(super) struct RefreshTaskEntry {
     pub(super) number: u64,
     pub(super) wakes_at: Instant,
-}
-
-/// The result of a lookup: a token, something to wait for, or an error.
-#[derive(Debug)]
-pub(crate) enum Lookup<T, W> {
-    Token(T),
-    Wait(W),
-    Failed(Error),
-}
-
-impl<T, W> Lookup<T, W> {
-    pub(super) fn map<U>(self, map: impl FnOnce(T) -> U) -> Lookup<U, W> {
-        match self {
-            Self::Token(token) => Lookup::Token(map(token)),
-            Self::Wait(wait) => Lookup::Wait(wait),
-            Self::Failed(error) => Lookup::Failed(error),
-        }
-    }
 }
 
 impl State {
@@ -121,7 +103,7 @@ impl State {
         self.displaced.push(Box::new(replaced));
     }
 
-    /// A token that can be sent now and has another generation than the `rejected` one.
+    /// A token that can be sent now and has a different generation from the `rejected` one.
     pub(super) fn valid_token(&self, now: Instant, rejected: Option<u64>) -> Option<ValidToken> {
         let current = self.current.as_ref()?;
         if !current.is_valid(now) || rejected == Some(current.token.generation()) {
@@ -147,8 +129,8 @@ impl State {
         })
     }
 
-    /// When a lookup does more than return the current token, whose refresh is due: it starts a
-    /// flight, removes a stalled one, or waits.
+    /// The refresh of the current token is due. Until this instant a lookup only returns the token;
+    /// from then on it may start a flight, remove a stalled one, or wait.
     fn next_lookup_at(&self, current: &Current, now: Instant) -> Instant {
         let Schedule {
             expiring_at,
@@ -172,7 +154,7 @@ impl State {
         look_at.map_or(retry_at, |look_at| look_at.min(retry_at))
     }
 
-    /// Why a fetch that starts now is needed.
+    /// Why a fetch would be needed now.
     pub(super) fn reason(&self, now: Instant) -> FetchReason {
         let current = self.current.as_ref();
         current.map_or(FetchReason::First, |current| current.fetch_reason(now))
@@ -210,8 +192,8 @@ impl State {
         is_awaited && self.is_live(now) && self.current.as_ref().is_some_and(is_expiring)
     }
 
-    /// Until when callers that have a live token wait for its successor. After that they send the
-    /// live token, before it expires. `None` if no token is live.
+    /// The instant until which callers that have a live token wait for its successor. After that
+    /// they send the live token, before it expires. `None` if no token is live.
     pub(super) fn awaited_until(&self, now: Instant) -> Option<Instant> {
         let live = self.current.as_ref().filter(|_| self.is_live(now))?;
         let left = live.schedule.expires_at - now.max(live.schedule.expiring_at);

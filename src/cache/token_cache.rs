@@ -9,8 +9,8 @@ use super::{
     acquire::Acquire,
     copies::{Copies, LocalCopy},
     core::Core,
+    lookup::Lookup,
     snapshot::Snapshot,
-    state::Lookup,
 };
 use crate::{
     error::Error,
@@ -51,7 +51,7 @@ use crate::{
 ///   background.
 /// * **Expiring**: within the margin before expiry. The caller waits for the successor, and gets
 ///   the current token if there is none. The source is called once.
-/// * **Expired, rejected or missing.** The caller waits. The source is called once, and up to three
+/// * **Expired, rejected or missing.** The caller waits. The source is called once, or up to three
 ///   times if it fails with a transient error.
 /// * **Expired or missing, and the last fetch failed.** The caller gets that error at once. The
 ///   source is not called until the backoff ends.
@@ -70,7 +70,7 @@ pub struct TokenCache {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What the handles share. Requests in flight share the core only.
+/// What the handles share. Requests that wait for a response hold only the core.
 pub(super) struct Shared {
     pub(super) core: Arc<Core>,
     copies: Copies,
@@ -106,8 +106,8 @@ impl TokenCache {
     ///
     /// The fetch runs on the runtime of the caller that started it. If that runtime is dropped, the
     /// other callers start another fetch. If it exists but does not run (a current-thread runtime
-    /// outside of `block_on`), the fetch stalls: after twice the flight's timeout a waiting or a
-    /// new caller starts another.
+    /// outside `block_on`), the fetch stalls: after twice the flight's timeout a waiting or a new
+    /// caller starts another.
     pub async fn get(&self) -> Result<AccessToken, Error> {
         Acquire::new(self.core(), None).token().await
     }
@@ -135,6 +135,7 @@ impl TokenCache {
     /// if this token has already been invalidated.
     pub fn invalidate(&self, token: &AccessToken) {
         if self.core().state.change(|state| state.invalidate(token)) {
+            // After the lock is released: the observer is user code.
             self.core().emit(&Event::Invalidated {
                 generation: token.generation(),
             });
@@ -144,24 +145,29 @@ impl TokenCache {
     /// Returns the current state of the cache. Never fetches or waits.
     pub fn snapshot(&self) -> Snapshot {
         let core = self.core();
+        // Before the lock: no source runs under it.
         let is_alone = core.shared.as_deref().map(SharedSource::is_alone);
         Snapshot::of(&core.lock(), Instant::now(), is_alone)
     }
 
-    /// The token for a request at `now`, or the wait for one. The request holds the copy until its
-    /// response, so that the cache stays.
+    /// The token for a request at `now`, or a future that waits for one. The request holds the copy
+    /// until its response, so that the cache stays alive.
     #[inline]
-    pub(crate) fn lookup(&self, now: Instant) -> (Arc<LocalCopy>, Lookup<AccessToken, Acquire>) {
-        self.shared.copies.lookup(&self.shared.core, now)
+    pub(crate) fn get_or_look_up(
+        &self,
+        now: Instant,
+    ) -> (Arc<LocalCopy>, Lookup<AccessToken, Acquire>) {
+        self.shared.copies.get_or_look_up(&self.shared.core, now)
     }
 
-    /// The token for a request that does not hold the copy. `None` if it must be looked up.
+    /// The token of this thread's copy, without keeping the copy alive for the request. `None` if
+    /// it must be looked up.
     #[inline]
-    pub(crate) fn copied_token(&self, now: Instant) -> Option<AccessToken> {
-        self.shared.copies.token(self.core(), now)
+    pub(crate) fn peek_token(&self, now: Instant) -> Option<AccessToken> {
+        self.shared.copies.peek_token(self.core(), now)
     }
 
-    /// Gives each thread its own copy of the token, before two of them meet.
+    /// Gives each thread its own copy of the token, before two of them contend.
     pub(crate) fn spread(&self) {
         self.shared.copies.spread();
     }

@@ -1,8 +1,8 @@
 //! The waiters of a flight: a channel that sends one outcome to all of them.
 //!
-//! Wakers run a user's code, which may poll or drop another waiter of the same flight. Therefore
-//! they are cloned, woken and dropped while no lock is held (`futures_util`'s `Shared` wakes under
-//! its lock). A waker that panics does not prevent the others from being woken.
+//! Wakers run user code, which may poll or drop another waiter of the same flight. Therefore they
+//! are cloned, woken and dropped while no lock is held (`futures_util`'s `Shared` wakes under its
+//! lock). A waker that panics does not prevent the others from being woken.
 
 use std::{
     future::Future,
@@ -67,6 +67,7 @@ impl Waiters {
 
     fn finish(&self, outcome: Outcome) {
         let mut list = self.lock();
+        // `send` drops the sender, whose drop comes here a second time.
         if list.outcome.is_some() {
             return;
         }
@@ -96,7 +97,7 @@ impl Drop for Sender {
 
 impl List {
     /// Registers a waker, or replaces the one at `index`. Returns the replaced waker, for the
-    /// caller to drop outside of the lock.
+    /// caller to drop outside the lock.
     fn register(&mut self, index: &mut Option<usize>, waker: Waker) -> Option<Waker> {
         let index = *index.get_or_insert_with(|| {
             self.free.pop().unwrap_or_else(|| {

@@ -8,7 +8,7 @@ use http::{Extensions, HeaderMap, StatusCode, Uri};
 use crate::{
     error::BoxError,
     origin::Target,
-    replay::{CloneBody, Replay, body::ReplayBody, record::RecordBody},
+    replay::{CloneBody, Replay, body::ReplayBody, record_body::RecordBody},
     request::{
         http_traits::{HttpRequest, HttpResponse, IntoRequest, sealed::Sealed},
         options::RequestOptions,

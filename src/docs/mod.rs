@@ -25,22 +25,34 @@ pub mod request_lifecycle {}
 pub mod layer_order {}
 
 #[cfg_attr(feature = "sandbox", doc = include_str!("products_and_customers.md"))]
-#[cfg_attr(not(feature = "sandbox"), doc = "This page needs the feature `sandbox`.")]
+#[cfg_attr(
+    not(feature = "sandbox"),
+    doc = "This page needs the feature `sandbox`."
+)]
 pub mod products_and_customers {}
 
 #[doc = include_str!("operations.md")]
 pub mod operations {}
 
 #[cfg_attr(feature = "sandbox", doc = include_str!("testing_your_service.md"))]
-#[cfg_attr(not(feature = "sandbox"), doc = "This page needs the feature `sandbox`.")]
+#[cfg_attr(
+    not(feature = "sandbox"),
+    doc = "This page needs the feature `sandbox`."
+)]
 pub mod testing_your_service {}
 
 #[cfg_attr(feature = "reqwest", doc = include_str!("migration.md"))]
-#[cfg_attr(not(feature = "reqwest"), doc = "This page needs the feature `reqwest`.")]
+#[cfg_attr(
+    not(feature = "reqwest"),
+    doc = "This page needs the feature `reqwest`."
+)]
 pub mod migration {}
 
 #[cfg_attr(feature = "reqwest", doc = include_str!("recipes.md"))]
-#[cfg_attr(not(feature = "reqwest"), doc = "This page needs the feature `reqwest`.")]
+#[cfg_attr(
+    not(feature = "reqwest"),
+    doc = "This page needs the feature `reqwest`."
+)]
 pub mod recipes {}
 
 // In files of their own: `tests/mtls` compiles and runs them.
@@ -101,9 +113,15 @@ pub mod token_life {}
 pub mod security {}
 
 #[cfg_attr(feature = "sandbox", doc = include_str!("soak.md"))]
-#[cfg_attr(not(feature = "sandbox"), doc = "This page needs the feature `sandbox`.")]
+#[cfg_attr(
+    not(feature = "sandbox"),
+    doc = "This page needs the feature `sandbox`."
+)]
 pub mod soak {}
 
 #[cfg_attr(feature = "sandbox", doc = include_str!("testing.md"))]
-#[cfg_attr(not(feature = "sandbox"), doc = "This page needs the feature `sandbox`.")]
+#[cfg_attr(
+    not(feature = "sandbox"),
+    doc = "This page needs the feature `sandbox`."
+)]
 pub mod testing {}

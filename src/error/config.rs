@@ -66,7 +66,7 @@ pub enum ConfigError {
     /// There is no transport for the token calls: none was given, and the feature `reqwest` is off.
     MissingTransport,
     /// The default transport could not be built. The source has the cause.
-    Transport(TransportError),
+    Transport(TransportBuildError),
 }
 
 impl ConfigError {
@@ -172,7 +172,7 @@ impl fmt::Display for ConfigError {
 impl Error for ConfigError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Transport(TransportError(cause)) => Some(&**cause),
+            Self::Transport(TransportBuildError(cause)) => Some(&**cause),
             _ => None,
         }
     }
@@ -180,9 +180,9 @@ impl Error for ConfigError {
 
 /// The error of a transport that could not be built. Two are equal if one is a clone of the other.
 #[derive(Clone, Debug)]
-pub struct TransportError(Arc<dyn Error + Send + Sync>);
+pub struct TransportBuildError(Arc<dyn Error + Send + Sync>);
 
-impl TransportError {
+impl TransportBuildError {
     /// Wraps the client's error.
     pub fn new(cause: impl Into<BoxError>) -> Self {
         Self(cause.into().into())
@@ -190,15 +190,15 @@ impl TransportError {
 }
 
 // Causes cannot be compared, but tests compare configuration errors.
-impl PartialEq for TransportError {
+impl PartialEq for TransportBuildError {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl Eq for TransportError {}
+impl Eq for TransportBuildError {}
 
-impl fmt::Display for TransportError {
+impl fmt::Display for TransportBuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -216,9 +216,9 @@ mod tests {
         );
         let missing = ConfigError::MissingEnv("KEY");
         assert_eq!(format!("{missing:?}"), format!("MissingEnv({missing})"));
-        let error = ConfigError::Transport(TransportError::new("no provider"));
+        let error = ConfigError::Transport(TransportBuildError::new("no provider"));
         assert!(
-            format!("{error:?}").ends_with(r#", TransportError("no provider"))"#),
+            format!("{error:?}").ends_with(r#", TransportBuildError("no provider"))"#),
             "{error:?}"
         );
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     Error, Inner, Kind, TokenState,
-    cause::{chain, is_connect},
+    source_chain::{chain, is_connect},
     token_endpoint::TokenEndpoint,
 };
 

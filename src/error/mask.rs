@@ -4,7 +4,7 @@ use std::{error::Error as StdError, fmt, io, sync::Arc};
 
 use super::{
     Error,
-    cause::{Cause, Masked, chain, io_kind, is_connect},
+    source_chain::{Cause, Masked, chain, io_kind, is_connect},
 };
 
 /// Masks the secrets in a text. `None` if it has none.

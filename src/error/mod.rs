@@ -1,12 +1,12 @@
 //! The error: opaque and clonable, with predicates.
 
-pub(crate) mod cause;
 pub(crate) mod config;
 mod construct;
 pub(crate) mod context;
 mod display;
 pub(crate) mod mask;
 mod predicates;
+pub(crate) mod source_chain;
 pub(crate) mod token_endpoint;
 
 use std::{io, sync::Arc, time::Duration};
@@ -14,7 +14,7 @@ use std::{io, sync::Arc, time::Duration};
 use http::StatusCode;
 
 use self::{
-    cause::{Cause, chain, io_kind, is_connect},
+    source_chain::{Cause, chain, io_kind, is_connect},
     token_endpoint::TokenEndpoint,
 };
 

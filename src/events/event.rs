@@ -68,7 +68,7 @@ pub enum Event<'a> {
         /// The generation of the token.
         generation: u64,
     },
-    /// The API responded with 401 to a token, within the budget.
+    /// The API responded with 401 to a request with the token, within the budget.
     #[non_exhaustive]
     Rejected {
         /// The generation of the token.
@@ -82,8 +82,8 @@ pub enum Event<'a> {
         /// else uses the same keys, and that each new token kills the other's.
         age: Option<Duration>,
     },
-    /// The API responded with 401 to a token, and the budget for replacing rejected tokens is used
-    /// up: nothing is fetched.
+    /// The API responded with 401 to a request with the token, and the budget for replacing
+    /// rejected tokens is used up: nothing is fetched.
     #[non_exhaustive]
     OverBudget {
         /// The generation of the token, which stays in use.
@@ -146,7 +146,7 @@ pub enum FetchReason {
     Refresh,
     /// The current token has expired.
     Expired,
-    /// The API responded with 401 to the current token.
+    /// The API responded with 401 to a request with the current token.
     Rejected,
     /// The current token was invalidated.
     Invalidated,

@@ -45,10 +45,13 @@ pub(super) fn describe() {
             SERVED,
             "Requests that got the current token although its refresh has failed",
         ),
-        (REJECTED, "401s to a token, within the budget"),
+        (
+            REJECTED,
+            "401s to requests with the token, within the budget",
+        ),
         (
             OVER_BUDGET,
-            "401s to a token that replaced nothing, because the budget was used up",
+            "401s that replaced no token, because the budget was used up",
         ),
         (INVALIDATED, "Tokens invalidated by the program"),
         (RESENT, "Requests resent"),

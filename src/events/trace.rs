@@ -9,7 +9,7 @@ use std::{error::Error as StdError, fmt, time::Duration};
 use tracing::{Span, field::Empty};
 
 use super::event::{Event, FetchReason};
-use crate::error::{cause::chain, token_endpoint::TokenEndpoint};
+use crate::error::{source_chain::chain, token_endpoint::TokenEndpoint};
 
 /// Emits an event. `level if condition` is DEBUG where the condition does not hold.
 macro_rules! emit {

@@ -5,8 +5,8 @@ use std::fmt;
 use http::Uri;
 
 use super::{
-    base_path::normalised_path, env_var::parse_var, environment::Environment, product::Product,
-    product_path::ProductPath,
+    base_path::normalized_path, env_var::parse_var, environment::Environment,
+    path_prefix::PathPrefix, product::Product,
 };
 use crate::{
     error::config::ConfigError,
@@ -51,7 +51,7 @@ pub struct KlaviApi {
     product: Product,
     base_url: Box<str>,
     origin: Origin,
-    product_path: ProductPath,
+    path_prefix: PathPrefix,
     auth: Uri,
     refresh: Uri,
 }
@@ -76,7 +76,7 @@ impl KlaviApi {
     /// A product at any base URL, with or without a path: `https://klavi.internal/proxy`.
     ///
     /// Plain `http` is accepted for loopback (`localhost`, `127.0.0.0/8`, `[::1]`). The URL is
-    /// normalised as the `url` crate does: see [`base_url`](Self::base_url).
+    /// normalized as the `url` crate does: see [`base_url`](Self::base_url).
     ///
     /// # Errors
     ///
@@ -84,7 +84,7 @@ impl KlaviApi {
     /// information or a query; [`ConfigError::InsecureUrl`] for plain `http` to any other host.
     pub fn at(base_url: &str, product: Product) -> Result<Self, ConfigError> {
         let (origin, uri) = configured_url::parse_secure(base_url, Purpose::BaseUrl)?;
-        Self::with_path(origin, &normalised_path(uri.path()), product)
+        Self::with_path(origin, &normalized_path(uri.path()), product)
     }
 
     /// As [`at`](Self::at), with plain `http` accepted for every host.
@@ -97,7 +97,7 @@ impl KlaviApi {
     /// [`ConfigError::InvalidUrl`] as for [`at`](Self::at).
     pub fn at_insecure(base_url: &str, product: Product) -> Result<Self, ConfigError> {
         let (origin, uri) = configured_url::parse(base_url, Purpose::BaseUrl)?;
-        Self::with_path(origin, &normalised_path(uri.path()), product)
+        Self::with_path(origin, &normalized_path(uri.path()), product)
     }
 
     /// A product at the base URL in `KLAVI_API_URL`, or else in the [`Environment`] in `KLAVI_ENV`,
@@ -152,8 +152,8 @@ impl KlaviApi {
         &self.origin
     }
 
-    pub(crate) fn product_path(&self) -> &ProductPath {
-        &self.product_path
+    pub(crate) fn path_prefix(&self) -> &PathPrefix {
+        &self.path_prefix
     }
 
     /// `base_path` is empty, or starts with a slash and ends without one.
@@ -168,7 +168,7 @@ impl KlaviApi {
         let base_url = format!("{}://{}{base_path}", origin.scheme(), origin.authority()).into();
         Ok(Self {
             base_url,
-            product_path: ProductPath::new(&path),
+            path_prefix: PathPrefix::new(&path),
             auth,
             refresh,
             origin,
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn case_59_a_base_url_is_normalised_as_the_url_crate_does() {
+    fn case_59_a_base_url_is_normalized_as_the_url_crate_does() {
         for base in [
             "https://[0:0:0:0:0:0:0:1]",
             "HTTPS://API.Klavi.ai:443",

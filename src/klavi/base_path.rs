@@ -1,8 +1,8 @@
 //! The path of a base URL.
 
-/// Normalises a path as the `url` crate does: without dot segments, and percent-encoded where `Uri`
+/// Normalizes a path as the `url` crate does: without dot segments, and percent-encoded where `Uri`
 /// does not require it. Removes slashes at the end.
-pub(super) fn normalised_path(path: &str) -> String {
+pub(super) fn normalized_path(path: &str) -> String {
     let mut segments = Vec::new();
     for segment in path.split(['/', '\\']).skip(1) {
         match &*segment.to_ascii_lowercase().replace("%2e", ".") {
@@ -12,17 +12,17 @@ pub(super) fn normalised_path(path: &str) -> String {
         }
     }
     // reqwest sends this spelling, and paths are compared literally.
-    let mut normalised = String::new();
+    let mut normalized = String::new();
     for byte in segments
         .iter()
         .flat_map(|segment| "/".bytes().chain(segment.bytes()))
     {
         match byte {
-            b'"' | b'{' | b'}' | 0x80.. => normalised.push_str(&format!("%{byte:02X}")),
-            _ => normalised.push(byte.into()),
+            b'"' | b'{' | b'}' | 0x80.. => normalized.push_str(&format!("%{byte:02X}")),
+            _ => normalized.push(byte.into()),
         }
     }
     // Paths that start with a slash are appended.
-    normalised.truncate(normalised.trim_end_matches('/').len());
-    normalised
+    normalized.truncate(normalized.trim_end_matches('/').len());
+    normalized
 }

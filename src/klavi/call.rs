@@ -84,7 +84,7 @@ impl TokenClient {
             Ok(token) => Ok(token
                 .with_age(sent_at.elapsed())
                 .with_endpoint(call.endpoint)),
-            // The text of an error is the transport's own, and may repeat the request.
+            // The text of an error is the transport's own, and may echo the request.
             Err(error) => Err(error
                 .masked(&|text| call.redact(text))
                 .with_endpoint(call.endpoint, &host)),

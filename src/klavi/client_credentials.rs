@@ -199,7 +199,7 @@ impl ClientCredentials {
     /// The cache limits the whole fetch, see
     /// [`TokenCacheBuilder::flight_timeout`](crate::TokenCacheBuilder::flight_timeout).
     #[must_use]
-    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+    pub fn token_call_timeout(mut self, timeout: Duration) -> Self {
         self.client.timeout = timeout;
         self
     }
@@ -227,7 +227,7 @@ impl ClientCredentials {
         request.headers_mut().insert(CONTENT_TYPE, FORM);
         // The transport may have the layer in it, and a token call must not wait for a token.
         request.extensions_mut().insert(SkipAuth);
-        // Kept until the call has ended: an error may repeat it.
+        // Kept until the call has ended: an error may echo it.
         let mut authorization = Zeroizing::default();
         if self.is_basic {
             authorization = encode::basic(id, secret);
@@ -237,7 +237,7 @@ impl ClientCredentials {
             value.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, value);
         }
-        // Not sent, but the server may know and repeat it.
+        // Not sent, but the server may know and echo it.
         let old = predecessor.token().map_or("", AccessToken::expose);
         let call = TokenCall {
             endpoint: TokenEndpoint::Token,
@@ -277,7 +277,7 @@ impl fmt::Debug for ClientCredentials {
             .field("scope", &self.scope)
             .field("audience", &self.audience)
             .field("default_lifetime", &self.default_lifetime)
-            .field("request_timeout", &self.client.timeout)
+            .field("token_call_timeout", &self.client.timeout)
             .finish_non_exhaustive()
     }
 }

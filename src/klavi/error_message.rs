@@ -4,9 +4,9 @@ use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 
 use super::{
-    normalized::is_printable,
     redact::redact,
     response_format::{Fields, ResponseFormat},
+    searchable::is_printable,
     wiped::{format, json_string},
 };
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 use secrecy::zeroize::Zeroizing;
 
 use super::{
-    normalized::Normalized,
-    unescape::{Decode, backslash, percent},
+    decode_escapes::{Decode, backslash, percent},
+    searchable::Searchable,
 };
 
 /// A piece of a secret with this many characters is masked. A shorter piece stays.
@@ -29,7 +29,7 @@ pub(super) fn redact(text: &str, secrets: &[&str]) -> Option<Zeroizing<String>> 
     let secrets: Vec<_> = secrets.iter().map(|secret| Secret::new(secret)).collect();
     let mut found = Vec::new();
     // A text may be escaped more than once, in different ways: all decoded forms are searched.
-    let mut forms = vec![(0, Normalized::new(text))];
+    let mut forms = vec![(0, Searchable::new(text))];
     while let Some((rounds, form)) = forms.pop() {
         secrets
             .iter()
@@ -58,7 +58,7 @@ pub(super) fn redact(text: &str, secrets: &[&str]) -> Option<Zeroizing<String>> 
     Some(redacted)
 }
 
-/// A secret, normalized as the texts in which it is searched.
+/// A secret, in the form of the texts in which it is searched.
 struct Secret {
     bytes: Zeroizing<Vec<u8>>,
     /// Its pieces of [`MASKED_PIECE`] characters, in the order of their content. A short secret has
@@ -69,7 +69,7 @@ struct Secret {
 
 impl Secret {
     fn new(secret: &str) -> Self {
-        let bytes = Normalized::new(secret).bytes;
+        let bytes = Searchable::new(secret).bytes;
         let is_start = |&at: &usize| bytes.get(at).is_none_or(|byte| byte & 0xc0 != 0x80);
         let starts: Vec<_> = (0..=bytes.len()).filter(is_start).collect();
         let pieces = starts.windows(MASKED_PIECE + 1);
@@ -84,7 +84,7 @@ impl Secret {
     }
 
     /// Adds the places where the secret, or a piece of it, stands in the text.
-    fn find_in(&self, text: &Normalized, found: &mut Vec<Range<usize>>) {
+    fn find_in(&self, text: &Searchable, found: &mut Vec<Range<usize>>) {
         for at in 0..text.bytes.len() {
             let length = if self.pieces.is_empty() {
                 self.word_at(text, at)
@@ -98,9 +98,9 @@ impl Secret {
     }
 
     /// The length of the piece at this place.
-    fn piece_at(&self, text: &Normalized, at: usize) -> Option<usize> {
+    fn piece_at(&self, text: &Searchable, at: usize) -> Option<usize> {
         let rest = &text.bytes[at..];
-        // A response of 64 KiB may meet a token of 16 KiB, so no linear search.
+        // A response of 64 KiB may be searched for a token of 16 KiB, so no linear search.
         let piece = self.pieces.binary_search_by(|piece| {
             self.bytes[piece.clone()].cmp(&rest[..rest.len().min(piece.len())])
         });
@@ -108,7 +108,7 @@ impl Secret {
     }
 
     /// The length of the secret, if it stands at this place as a word.
-    fn word_at(&self, text: &Normalized, at: usize) -> Option<usize> {
+    fn word_at(&self, text: &Searchable, at: usize) -> Option<usize> {
         let (first, last) = (self.bytes.first()?, self.bytes.last()?);
         let rest = text.bytes[at..].strip_prefix(&self.bytes[..])?;
         let (before, after) = (text.bytes[..at].last(), rest.first());
@@ -150,7 +150,7 @@ mod tests {
 
     use proptest::{collection::vec, prelude::*, sample::select};
 
-    use super::{super::normalized::is_printable, *};
+    use super::{super::searchable::is_printable, *};
 
     fn mask(text: &str, secrets: &[&str]) -> String {
         redact(text, secrets).map_or_else(|| text.to_owned(), |text| text.to_string())

@@ -9,7 +9,7 @@ use tower::service_fn;
 use super::transport::{Transport, erase};
 use crate::error::{
     BoxError,
-    config::{ConfigError, TransportError},
+    config::{ConfigError, TransportBuildError},
 };
 
 /// A `reqwest::Client` as a transport.
@@ -27,7 +27,7 @@ pub(crate) fn over_reqwest(client: ::reqwest::Client) -> Transport {
 
 /// A new client, which does not follow redirects.
 pub(crate) fn default_transport() -> Result<Transport, ConfigError> {
-    // Without a crypto provider, rustls panics inside of `build`.
+    // Without a crypto provider, rustls panics inside `build`.
     let built = std::panic::catch_unwind(|| {
         ::reqwest::Client::builder()
             .redirect(::reqwest::redirect::Policy::none())
@@ -38,7 +38,7 @@ pub(crate) fn default_transport() -> Result<Transport, ConfigError> {
         .and_then(|built| built.map_err(BoxError::from));
     client
         .map(over_reqwest)
-        .map_err(|cause| ConfigError::Transport(TransportError::new(cause)))
+        .map_err(|cause| ConfigError::Transport(TransportBuildError::new(cause)))
 }
 
 /// The message of a panic.

@@ -66,7 +66,7 @@ const REFRESH_MISSING_FOR: Duration = Duration::from_secs(3600);
 /// * none, expired or rejected: `POST …/auth`;
 /// * live: `GET …/refresh`, and `POST …/auth` if that responds 401, 403 or 404. A 404 is remembered
 ///   for an hour, since some products have no `/refresh`;
-/// * live, after two failed fetches in a row: `POST …/auth`, then the two endpoints in turn.
+/// * live, after two failed fetches in a row: `POST …/auth`, then alternating.
 ///
 /// With a bearer only:
 ///
@@ -84,7 +84,7 @@ pub struct KlaviSource {
 /// What a source remembers between two fetches.
 #[derive(Default)]
 struct Memory {
-    /// Until when `/refresh` counts as missing, after a 404.
+    /// The instant until which `/refresh` counts as missing, after a 404.
     refresh_missing_until: Option<Instant>,
     /// The keys that were read last, to be masked in errors.
     last_keys: Option<Keys>,
@@ -109,7 +109,7 @@ impl KlaviSource {
     pub(crate) fn over(api: KlaviApi, credentials: Credentials, transport: Transport) -> Self {
         let mut memory = Memory::default();
         if let Secrets::Keys(keys) = &credentials.0 {
-            // `/refresh` may repeat them before they are read for `/auth`.
+            // `/refresh` may echo them before they are read for `/auth`.
             memory.last_keys = Some(keys.clone());
         }
         Self {
@@ -125,7 +125,7 @@ impl KlaviSource {
     /// The cache limits the whole fetch, see
     /// [`TokenCacheBuilder::flight_timeout`](crate::TokenCacheBuilder::flight_timeout).
     #[must_use]
-    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+    pub fn token_call_timeout(mut self, timeout: Duration) -> Self {
         self.client.timeout = timeout;
         self
     }
@@ -206,7 +206,7 @@ impl KlaviSource {
         let mut request = self.client.request(Method::GET, uri, Bytes::new());
         let header = bearer.header_value().clone();
         request.headers_mut().insert(AUTHORIZATION, header);
-        // The keys are not sent, but the server may know them and repeat them in its response.
+        // The keys are not sent, but the server may know them and echo them in its response.
         let keys = self.memory().last_keys.clone();
         let (access, secret) = keys.as_ref().map_or(("", ""), Keys::expose);
         let call = TokenCall {
@@ -244,7 +244,7 @@ impl KlaviSource {
         Ok(keys)
     }
 
-    /// `old` is the bearer to be replaced. It is not sent, but the server may repeat it in its
+    /// `old` is the bearer to be replaced. It is not sent, but the server may echo it in its
     /// response.
     async fn authenticate_with(
         &self,
@@ -298,7 +298,7 @@ impl fmt::Debug for KlaviSource {
         f.debug_struct("KlaviSource")
             .field("api", &self.api)
             .field("credentials", &self.credentials)
-            .field("request_timeout", &self.client.timeout)
+            .field("token_call_timeout", &self.client.timeout)
             .finish_non_exhaustive()
     }
 }

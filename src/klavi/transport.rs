@@ -18,8 +18,8 @@ use tower_service::Service;
 use super::{status_error::is_success, wiped::WipedBuffer};
 use crate::error::{
     BoxError, Error,
-    cause::{chain, prints},
     context::Context,
+    source_chain::{chain, prints},
 };
 
 /// The longest response body that is read, in bytes.

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use bytes::{Buf, BufMut, Bytes};
 use secrecy::zeroize::Zeroizing;
 
-use super::unescape::{Decoded, backslash};
+use super::decode_escapes::{Decoded, backslash};
 
 /// A growing buffer that leaves no copy of its content behind.
 #[derive(Default)]

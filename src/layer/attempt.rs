@@ -27,7 +27,7 @@ pub(crate) struct Attempt<B> {
 ///
 /// # Errors
 ///
-/// The request has too many headers to add one.
+/// The request has too many headers to add another.
 #[inline]
 pub(crate) fn first<R, Q>(
     request: &mut Q,
@@ -68,7 +68,7 @@ pub(crate) fn resend<Q: HttpRequest, B>(
     })
 }
 
-/// Consumes the token: a clone would count two references more on every request.
+/// Consumes the token: a clone would increment two more reference counts on every request.
 #[inline]
 fn attach(request: &mut impl HttpRequest, token: AccessToken) -> Result<(), Error> {
     // `http` allows 24,576 headers. On a full map `try_insert` fails even if the name is in it.
@@ -108,7 +108,7 @@ pub(crate) struct Rejected<Res, B> {
 }
 
 impl<B> Attempt<B> {
-    /// Rejects the token in the cache, and decides about the resend.
+    /// Rejects the token in the cache, and decides whether to resend.
     ///
     /// # Errors
     ///

@@ -39,7 +39,7 @@ use crate::{
 /// let builder = KlaviAuthLayer::builder(KlaviApi::sandbox(Product::Monitor), credentials)
 ///     // The token calls,
 ///     .token_call_header(USER_AGENT, HeaderValue::from_static("acme-billing/1.4"))
-///     .request_timeout(Duration::from_secs(3))
+///     .token_call_timeout(Duration::from_secs(3))
 ///     // the token cache,
 ///     .refresh_policy(RefreshPolicy::default().refresh_after(0.5))
 ///     .background_refresh(true)
@@ -57,7 +57,7 @@ pub struct KlaviAuthLayerBuilder {
     api: KlaviApi,
     credentials: Credentials,
     transport: Option<Transport>,
-    request_timeout: Option<Duration>,
+    token_call_timeout: Option<Duration>,
     headers: HeaderMap,
     tokens: TokenSettings,
     options: Options,
@@ -79,7 +79,7 @@ impl KlaviAuthLayerBuilder {
             api,
             credentials,
             transport: None,
-            request_timeout: None,
+            token_call_timeout: None,
             headers: HeaderMap::new(),
             tokens: TokenSettings::default(),
             error: None,
@@ -103,9 +103,9 @@ impl KlaviAuthLayerBuilder {
         };
         let mut source =
             KlaviSource::over(self.api, self.credentials, transport).headers(self.headers);
-        if let Some(timeout) = self.request_timeout {
-            check_timeout("request_timeout", timeout)?;
-            source = source.request_timeout(timeout);
+        if let Some(timeout) = self.token_call_timeout {
+            check_timeout("token_call_timeout", timeout)?;
+            source = source.token_call_timeout(timeout);
         }
         Ok(KlaviAuthLayer::with_options(
             self.tokens.build(Box::new(source))?,
@@ -166,8 +166,8 @@ impl KlaviAuthLayerBuilder {
 
     /// Sets the timeout of one call to `/auth` or `/refresh`. Default: 5 s. A whole fetch may take
     /// 10 s: see [`flight_timeout`](Self::flight_timeout).
-    pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.request_timeout = Some(timeout);
+    pub fn token_call_timeout(mut self, timeout: Duration) -> Self {
+        self.token_call_timeout = Some(timeout);
         self
     }
 
@@ -260,6 +260,7 @@ impl KlaviAuthLayerBuilder {
 
     /// See [`KlaviAuthLayer::allow_origin`]. [`build`](Self::build) returns its error.
     pub fn allow_origin(mut self, origin: &str) -> Self {
+        // Stored, so that a chain of settings needs no `?` before `build`.
         if let Err(error) = self.options.allow_origin(origin) {
             self.error.get_or_insert(error);
         }
@@ -287,7 +288,7 @@ impl fmt::Debug for KlaviAuthLayerBuilder {
         f.debug_struct("KlaviAuthLayerBuilder")
             .field("api", &self.api)
             .field("credentials", &self.credentials)
-            .field("request_timeout", &self.request_timeout)
+            .field("token_call_timeout", &self.token_call_timeout)
             .field("tokens", &self.tokens)
             .field("scope", &self.options.scope)
             .finish_non_exhaustive()

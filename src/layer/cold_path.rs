@@ -13,10 +13,10 @@ use tower_service::Service;
 
 use super::{
     attempt::{self, Attempt, Rejected},
-    thread_context::Call,
+    call_context::CallContext,
 };
 use crate::{
-    cache::{acquire::Acquire, core::Core, current::ValidToken, state::Lookup},
+    cache::{acquire::Acquire, core::Core, current::ValidToken, lookup::Lookup},
     error::BoxError,
     events::event::{Event, SkipReason},
     replay::Replay,
@@ -30,7 +30,7 @@ where
     R: Replay<Q>,
 {
     state: State<S, R, Q>,
-    call: Call<S, R>,
+    context: CallContext<S, R>,
     next: Next,
 }
 
@@ -108,18 +108,22 @@ where
         acquire: Acquire,
         request: Q,
         no_resend: bool,
-        call: Call<S, R>,
+        context: CallContext<S, R>,
     ) -> Box<Self> {
         let pending = Some(Pending::Request(request));
         let state = State::Acquiring { acquire, pending };
         let next = Next::First { no_resend };
-        Box::new(Self { state, call, next })
+        Box::new(Self {
+            state,
+            context,
+            next,
+        })
     }
 
     /// The path of a request whose token was rejected.
     pub(super) fn resend(
         mut rejected: Rejected<S::Response, R::Backup>,
-        call: Call<S, R>,
+        context: CallContext<S, R>,
     ) -> Box<Self>
     where
         S::Response: HttpResponse,
@@ -127,14 +131,18 @@ where
         let next = Next::Resend {
             rejected: rejected.generation,
         };
-        let acquire = rejected.acquire(call.core());
+        let acquire = rejected.acquire(context.core());
         let pending = Some(Pending::Rejected(rejected));
         let state = State::Acquiring { acquire, pending };
-        Box::new(Self { state, call, next })
+        Box::new(Self {
+            state,
+            context,
+            next,
+        })
     }
 
-    pub(super) fn into_call(self) -> Call<S, R> {
-        self.call
+    pub(super) fn into_context(self) -> CallContext<S, R> {
+        self.context
     }
 
     pub(super) fn state_name(&self) -> &'static str {
@@ -154,8 +162,12 @@ where
         S::Error: Into<BoxError>,
         Q: HttpRequest,
     {
-        let Self { state, call, next } = self;
-        let cache = call.core();
+        let Self {
+            state,
+            context,
+            next,
+        } = self;
+        let cache = context.core();
         loop {
             let next_state = match state {
                 // ## Acquiring => Readying | done (the 401 to the first attempt, or an error)
@@ -166,11 +178,12 @@ where
                         (Pending::Request(_), Err(error)) => {
                             return next.fail(error, SkipReason::NoToken, cache);
                         }
+                        // The API's response says more than the error of a fetch alone.
                         (Pending::Rejected(attempt), Err(error)) => {
                             return done(Ok(attempt.without_token(error, cache)));
                         }
                         (Pending::Rejected(attempt), Ok(token)) => {
-                            match attempt.into_request(call.layer().replay(), cache) {
+                            match attempt.into_request(context.layer().replay(), cache) {
                                 Ok(request) => (request, token),
                                 Err(response) => return done(Ok(response)),
                             }
@@ -191,7 +204,7 @@ where
                 } => {
                     let service = match service {
                         Some(service) => service,
-                        None => service.insert(ready!(call.shared().poll_not_ready_inner(cx))),
+                        None => service.insert(ready!(context.shared().poll_not_ready_inner(cx))),
                     };
                     let readiness = ready!(service.poll_ready(cx));
                     let mut request = take(request);
@@ -203,13 +216,13 @@ where
                     let lookup = if cache.is_still_valid(token, now) {
                         Lookup::Token(token.clone())
                     } else {
-                        Acquire::lookup(cache, now, next.rejected())
+                        Acquire::start(cache, now, next.rejected())
                     };
                     match lookup {
                         Lookup::Token(ValidToken { token, .. }) => {
                             let attempt = match *next {
                                 Next::First { no_resend } => {
-                                    let layer = call.layer();
+                                    let layer = context.layer();
                                     attempt::first(&mut request, token, no_resend, layer)
                                 }
                                 Next::Resend { .. } => attempt::resend(&mut request, token, cache),

@@ -12,8 +12,8 @@ use tower_service::Service;
 
 use super::{
     attempt::{Attempt, is_rejection},
+    call_context::CallContext,
     cold_path::{ColdPath, Exit},
-    thread_context::Call,
 };
 use crate::{
     error::BoxError,
@@ -43,7 +43,7 @@ pin_project! {
         // The inner service has the request, without a token from the layer.
         PassingThrough { #[pin] response: S::Future },
         // The inner service has the request, with a token.
-        Calling { #[pin] response: S::Future, sent: Option<(Attempt<R::Backup>, Call<S, R>)> },
+        Calling { #[pin] response: S::Future, sent: Option<(Attempt<R::Backup>, CallContext<S, R>)> },
         // The request waits for a token, then for the inner service: before the first attempt or
         // before the resend.
         Cold { path: Option<Box<ColdPath<S, R, Q>>> },
@@ -66,12 +66,12 @@ where
     pub(super) fn calling(
         response: S::Future,
         attempt: Attempt<R::Backup>,
-        call: Call<S, R>,
+        context: CallContext<S, R>,
     ) -> Self {
         Self {
             state: State::Calling {
                 response,
-                sent: Some((attempt, call)),
+                sent: Some((attempt, context)),
             },
         }
     }
@@ -113,15 +113,15 @@ where
                 // ## Calling => done | Cold
                 StateProj::Calling { response, sent } => {
                     let response = ready!(response.poll(cx)).map_err(Into::into)?;
-                    // Judged in place: to move the response costs more than to look at its status.
-                    let (_, call) = sent.as_ref().expect(COMPLETED);
-                    if !is_rejection(&response, call.layer(), call.own_cache.is_some()) {
+                    // Judged in place: moving costs more than looking.
+                    let (_, context) = sent.as_ref().expect(COMPLETED);
+                    if !is_rejection(&response, context.layer(), context.own_cache.is_some()) {
                         return Poll::Ready(Ok(response));
                     }
-                    let (attempt, call) = take(sent);
-                    match attempt.reject(response, call.layer(), call.core()) {
+                    let (attempt, context) = take(sent);
+                    match attempt.reject(response, context.layer(), context.core()) {
                         Ok(rejected) => State::Cold {
-                            path: Some(ColdPath::resend(rejected, call)),
+                            path: Some(ColdPath::resend(rejected, context)),
                         },
                         Err(response) => return Poll::Ready(Ok(response)),
                     }
@@ -130,11 +130,11 @@ where
                 // ## Cold => Calling | done (a response or an error)
                 StateProj::Cold { path } => {
                     let outcome = ready!(path.as_mut().expect(COMPLETED).poll(cx));
-                    let call = take(path).into_call();
+                    let context = take(path).into_context();
                     match outcome {
                         Exit::Sent(response, attempt) => State::Calling {
                             response,
-                            sent: Some((attempt, call)),
+                            sent: Some((attempt, context)),
                         },
                         Exit::Done(result) => return Poll::Ready(result),
                     }

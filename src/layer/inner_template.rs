@@ -53,6 +53,7 @@ impl<S> Template<S> {
                     instance: Some(instance),
                 });
             }
+            // The instance was still missing under the lock that is held now: rule 2.
             if let Some(waker) = waker.take() {
                 state.waiters.push(waker);
                 return Poll::Pending;

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, config::ConfigError},
     klavi::api::KlaviApi,
     origin::configured_url::{self, Purpose},
-    replay::{CloneBody, SendOnce, body::ReplayBody, record::RecordBody},
+    replay::{CloneBody, SendOnce, body::ReplayBody, record_body::RecordBody},
     request::scope::Scope,
     token::source::source_fn,
 };
@@ -38,6 +38,7 @@ impl KlaviAuthLayer {
     /// A request without a cache fails with an error for which [`Error::is_cache_missing`]
     /// holds.
     pub fn without_cache(api: &KlaviApi) -> Self {
+        // A source that always fails, so that a missing cache needs no path of its own.
         Self::new(
             api,
             TokenCache::new(source_fn(async |_| Err(Error::cache_missing()))),
@@ -131,7 +132,7 @@ impl<R> KlaviAuthLayer<R> {
     ///
     /// Do not stack such a layer with layers for other products. Each product has its own token.
     /// This layer attaches its token to the requests for the other products too, and the layers
-    /// inside of it pass those requests through, since they already have an `Authorization` header.
+    /// inside it pass those requests through, since they already have an `Authorization` header.
     #[must_use]
     pub fn whole_origin(self) -> Self {
         self.with(|options| options.scope.allow_whole_origin())
@@ -177,6 +178,7 @@ impl<R> KlaviAuthLayer<R> {
     }
 
     fn with(mut self, change: impl FnOnce(&mut Options)) -> Self {
+        // Copies the settings if they are shared: clones made earlier keep theirs.
         change(&mut Arc::make_mut(&mut self.settings).options);
         self
     }

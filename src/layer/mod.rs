@@ -2,6 +2,7 @@
 
 pub(crate) mod attempt;
 pub(crate) mod builder;
+mod call_context;
 mod cold_path;
 pub(crate) mod future;
 mod inner_template;
@@ -12,4 +13,3 @@ mod inner_template;
 pub(crate) mod layer;
 pub(crate) mod service;
 pub(crate) mod settings;
-mod thread_context;

@@ -14,11 +14,11 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    attempt, cold_path::ColdPath, future::ResponseFuture, layer::KlaviAuthLayer,
-    thread_context::Contexts,
+    attempt, call_context::Contexts, cold_path::ColdPath, future::ResponseFuture,
+    layer::KlaviAuthLayer,
 };
 use crate::{
-    cache::{acquire::Acquire, copies::LocalCopy, state::Lookup},
+    cache::{acquire::Acquire, copies::LocalCopy, lookup::Lookup},
     error::BoxError,
     replay::{CloneBody, Replay},
     request::{
@@ -46,9 +46,9 @@ use crate::{
 /// The inner service's error or an [`Error`](crate::Error), boxed. Downcast to tell them apart.
 ///
 /// A 401 is not an error. If the fetch for the resend fails, the 401 carries the
-/// [`Error`](crate::Error) in its extensions. The resend drops the 401 before the inner service is
-/// ready. If the new token expires or is rejected in that time, and no other can be fetched, the
-/// caller gets the error instead.
+/// [`Error`](crate::Error) in its extensions. The 401 is dropped before the inner service is ready.
+/// If the new token expires or is rejected while the service gets ready, and no other can be
+/// fetched, the caller gets the error instead.
 ///
 /// # Cancel safety
 ///
@@ -68,7 +68,8 @@ pub struct KlaviAuth<S, R = CloneBody> {
 
 impl<S: Clone, R> KlaviAuth<S, R> {
     pub(crate) fn new(inner: S, layer: KlaviAuthLayer<R>) -> Self {
-        // Instances on different threads store their copies, so they would not meet at the first.
+        // Instances keep the copy they used last and seldom lock the cache. They would all keep the
+        // one shared copy and never trigger the split, so split now.
         layer.cache().spread();
         let contexts = Arc::new(Contexts::new(layer, inner.clone()));
         Self {
@@ -133,8 +134,8 @@ impl<S, R> KlaviAuth<S, R> {
     ///
     /// # Errors
     ///
-    /// Those of the [service](Self#errors), and that of a `reqwest::RequestBuilder` that builds no
-    /// request.
+    /// Those of the [service](Self#errors), and the error of a `reqwest::RequestBuilder` that fails
+    /// to build.
     ///
     /// # Cancel safety
     ///
@@ -211,22 +212,26 @@ impl<S, R> KlaviAuth<S, R> {
 }
 
 impl<S: Clone, R> KlaviAuth<S, R> {
-    /// The layer's token for a request at `now`, or the wait for one.
+    /// The layer's token for a request at `now`, or a future that waits for one.
+    ///
+    /// The first call of an instance peeks at the copy of its thread, the second one stores that
+    /// copy, and from the third call on the instance uses the stored copy while it is fresh.
     #[inline]
     fn lookup(&mut self, now: Instant) -> Lookup<AccessToken, Acquire> {
-        if let Some(token) = self.copy.as_ref().and_then(|copy| copy.token(now)) {
+        if let Some(token) = self.copy.as_ref().and_then(|copy| copy.token_if_fresh(now)) {
             return Lookup::Token(token);
         }
         let cache = self.contexts.shared.layer.cache();
         if !self.is_called {
             self.is_called = true;
-            // A clone of the copy would count two references that this instance has no use for.
-            if let Some(token) = cache.copied_token(now) {
+            // A clone of the copy would increment two more reference counts, which this instance
+            // has no use for.
+            if let Some(token) = cache.peek_token(now) {
                 return Lookup::Token(token);
             }
-            return cache.lookup(now).1;
+            return cache.get_or_look_up(now).1;
         }
-        let (copy, lookup) = cache.lookup(now);
+        let (copy, lookup) = cache.get_or_look_up(now);
         self.copy = Some(copy);
         lookup
     }
@@ -288,7 +293,7 @@ where
         let (own_cache, lookup) = match options.own_cache {
             None => (None, self.lookup(now)),
             Some(cache) => {
-                let (copy, lookup) = cache.lookup(now);
+                let (copy, lookup) = cache.get_or_look_up(now);
                 (Some(copy), lookup)
             }
         };
@@ -297,16 +302,16 @@ where
             Lookup::Token(token) => {
                 match attempt::first(&mut request, token, no_resend, self.layer()) {
                     Ok(attempt) => {
-                        let call = self.contexts.call(own_cache);
-                        ResponseFuture::calling(self.inner.call(request), attempt, call)
+                        let context = self.contexts.for_request(own_cache);
+                        ResponseFuture::calling(self.inner.call(request), attempt, context)
                     }
                     Err(error) => self.fail(error),
                 }
             }
             Lookup::Wait(acquire) => {
                 self.release_inner();
-                let call = self.contexts.call(own_cache);
-                ResponseFuture::cold(ColdPath::first(acquire, request, no_resend, call))
+                let context = self.contexts.for_request(own_cache);
+                ResponseFuture::cold(ColdPath::first(acquire, request, no_resend, context))
             }
             Lookup::Failed(error) => self.fail(error),
         }
@@ -325,6 +330,7 @@ impl<S: Clone, R> Clone for KlaviAuth<S, R> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
+            // The clone of a placeholder may have copied its readiness too.
             is_placeholder: self.is_placeholder,
             contexts: Arc::clone(&self.contexts),
             // The clone probably goes to another thread, which has a copy of its own.

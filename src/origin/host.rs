@@ -113,8 +113,8 @@ fn number(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// The host as the `url` crate normalises it.
-    fn normalised(host: &str) -> Option<String> {
+    /// The host as the `url` crate normalizes it.
+    fn normalized(host: &str) -> Option<String> {
         let url = url::Url::parse(&format!("https://{host}/")).ok()?;
         url.host_str().map(str::to_owned)
     }
@@ -159,11 +159,11 @@ mod tests {
     ];
 
     #[test]
-    fn case_59_a_host_is_normalised_as_the_url_crate_does() {
+    fn case_59_a_host_is_normalized_as_the_url_crate_does() {
         for host in HOSTS {
             assert_eq!(
                 Host::parse(host).map(|host| host.to_string()),
-                normalised(host),
+                normalized(host),
                 "{host}"
             );
         }
@@ -177,7 +177,7 @@ mod tests {
             "[127.0.0.1]",
         ] {
             assert_eq!(
-                (Host::parse(host), normalised(host)),
+                (Host::parse(host), normalized(host)),
                 (None, None),
                 "{host}"
             );
@@ -193,7 +193,7 @@ mod tests {
             for other in HOSTS {
                 assert_eq!(
                     host.is(other),
-                    normalised(one) == normalised(other),
+                    normalized(one) == normalized(other),
                     "{one} {other}"
                 );
             }

@@ -10,14 +10,14 @@ use http::{
 
 use self::host::Host;
 
-/// Scheme, host and port of an `http` or `https` URL, normalised as browsers do (and the
-/// `url` crate).
+/// Scheme, host and port of an `http` or `https` URL, normalized as browsers do (and the `url`
+/// crate).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     secure: bool,
     host: Host,
     port: u16,
-    /// Host and port in the most common spelling: normalised, without the scheme's default port.
+    /// Host and port in the most common spelling: normalized, without the scheme's default port.
     authority: Box<str>,
 }
 
@@ -55,7 +55,7 @@ impl Origin {
             .build()
     }
 
-    /// Host and port, normalised.
+    /// Host and port, normalized.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }

@@ -2,7 +2,7 @@
 
 pub(crate) mod body;
 mod head;
-pub(crate) mod record;
+pub(crate) mod record_body;
 mod recording;
 
 use std::{convert::Infallible, fmt};
@@ -15,7 +15,7 @@ use self::head::SavedHead;
 ///
 /// Choose one on the layer: [`CloneBody`] is the default,
 /// [`replay_with`](crate::KlaviAuthLayer::replay_with) sets
-/// [`RecordBody`](record::RecordBody), [`send_once`](crate::KlaviAuthLayer::send_once) sets
+/// [`RecordBody`](record_body::RecordBody), [`send_once`](crate::KlaviAuthLayer::send_once) sets
 /// [`SendOnce`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot back up this request for a resend",

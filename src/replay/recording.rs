@@ -9,7 +9,7 @@
 //! 3. One handle reads the original: the first, until the second takes over.
 //!
 //! The original is polled under the lock, which only the two handles take. A deadlock would need a
-//! waker that polls its task inside of `wake`. Wakers of executors queue the task instead.
+//! waker that polls its task inside `wake`. Wakers of executors queue the task instead.
 
 use std::{
     pin::Pin,

@@ -5,7 +5,7 @@ use http::{HeaderMap, Uri, header::AUTHORIZATION};
 use super::options::RequestOptions;
 use crate::{
     error::Error,
-    klavi::{api::KlaviApi, product_path::ProductPath},
+    klavi::{api::KlaviApi, path_prefix::PathPrefix},
     origin::{Origin, Target},
 };
 
@@ -14,7 +14,7 @@ use crate::{
 pub struct Scope {
     api: Origin,
     /// The paths of the API that get the token. `None`: all of them.
-    product: Option<ProductPath>,
+    product: Option<PathPrefix>,
     added_origins: Vec<Origin>,
     token_paths: Vec<Box<str>>,
     pub(crate) overwrite: bool,
@@ -37,7 +37,7 @@ impl Scope {
             .map(|uri| uri.path().into())
             .into();
         Self {
-            product: Some(api.product_path().clone()),
+            product: Some(api.path_prefix().clone()),
             token_paths,
             ..Self::of_origin(api.origin().clone())
         }
@@ -62,7 +62,8 @@ impl Scope {
     /// Adds all paths of another origin.
     pub(crate) fn allow_origin(&mut self, origin: Origin) {
         if origin == self.api {
-            // The rule of the API comes first, so as an added origin it would change nothing.
+            // `decision` checks the API's origin first, so adding it to the list would have no
+            // effect.
             return self.allow_whole_origin();
         }
         self.added_origins.push(origin);
@@ -115,14 +116,15 @@ impl Scope {
         }
     }
 
-    /// The decision about a request to another origin than the API's. Most programs send none
+    /// The decision about a request to an origin other than the API's. Most programs send none
     /// through the layer.
     #[cold]
     fn foreign_decision(&self, target: &Target<'_>, is_in_scope: bool) -> Decision {
         if self.is_added(target) {
             return Decision::Authenticate;
         }
-        // Passed through, the request would expose its content, and a 401 would hide why.
+        // If it passed through, its content would cross the network in the clear, and the 401 would
+        // not say why.
         let is_downgrade =
             |origin: &Origin| !target.secure && origin.is_secure() && origin.same_host(target);
         match (is_downgrade(&self.api) && is_in_scope)

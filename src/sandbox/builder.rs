@@ -6,9 +6,9 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::{
-    handle::{ACCESS_KEY, Inner, SECRET_KEY, Sandbox},
-    io::{Connection, Listener, Socket},
-    serve,
+    handler,
+    listener::{Connection, Listener, Socket},
+    sandbox::{ACCESS_KEY, Inner, SECRET_KEY, Sandbox},
     state::{Server, State},
 };
 use crate::klavi::credentials::Credentials;
@@ -114,8 +114,8 @@ impl SandboxBuilder {
         let (socket, addr) = Socket::bind().await?;
         let (running, stop) = oneshot::channel();
         let server = Arc::new(Server::new(self.state));
-        let app =
-            serve::router(Arc::clone(&server)).into_make_service_with_connect_info::<Connection>();
+        let app = handler::router(Arc::clone(&server))
+            .into_make_service_with_connect_info::<Connection>();
         let listener = Listener {
             socket: socket.clone(),
             stop: stop.shared(),

@@ -18,11 +18,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    body::{BodyRecord, MAX_KEYS, is_of_type, read},
+    oauth2,
+    read_body::{BodyRecord, MAX_KEYS, is_of_type, read},
     response,
     route::{Route, Target},
     state::{Received, Server},
-    token_endpoint,
     tokens::Owner,
 };
 
@@ -38,7 +38,7 @@ pub(super) async fn respond(
     let (product, target) = match &received.route {
         Route::Product(product, target) => (product, target),
         Route::Token if parts.method == Method::POST => {
-            return token_endpoint::respond(server, received.number, parts, body).await;
+            return oauth2::respond(server, received.number, parts, body).await;
         }
         Route::Token => return not_allowed("POST"),
         Route::NotFound => return not_found(),

@@ -13,7 +13,7 @@ use http::{
     header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER},
 };
 
-use super::{io::Connection, response};
+use super::{listener::Connection, response};
 
 /// A failure, for [`Sandbox::fail_next`](super::Sandbox::fail_next).
 ///

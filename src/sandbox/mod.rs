@@ -71,24 +71,28 @@
 //!   failure](Sandbox::fail_next).
 //! - Bodies are limited to 8 MiB, except at `echo/raw`.
 
-mod body;
 mod builder;
 mod endpoints;
 mod fault;
-mod handle;
-mod io;
+mod handler;
+mod listener;
+mod oauth2;
+mod read_body;
 mod record;
 mod response;
 mod route;
-mod serve;
+#[expect(
+    clippy::module_inception,
+    reason = "the file of the handle itself, as the layer's is `layer/layer.rs`"
+)]
+mod sandbox;
 mod state;
-mod token_endpoint;
 mod tokens;
 
 pub use builder::SandboxBuilder;
 pub use fault::Fault;
-pub use handle::Sandbox;
 pub use record::RecordedRequest;
+pub use sandbox::Sandbox;
 
 /// A group of paths with its own count, latency and faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

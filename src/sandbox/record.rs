@@ -64,7 +64,7 @@ impl RecordedRequest {
         }
     }
 
-    /// The endpoint, `None` for a path outside of all products.
+    /// The endpoint, `None` for a path outside all products.
     pub fn endpoint(&self) -> Option<Endpoint> {
         self.head.endpoint
     }

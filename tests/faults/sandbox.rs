@@ -96,7 +96,7 @@ async fn run(
         builder
     };
     let layer = if is_slow {
-        builder.request_timeout(SHORT)
+        builder.token_call_timeout(SHORT)
     } else {
         builder
     }

@@ -69,7 +69,7 @@ impl FaultyStack {
             builder
         };
         let builder = if fault.is_slow {
-            builder.request_timeout(SHORT)
+            builder.token_call_timeout(SHORT)
         } else {
             builder
         };

@@ -3,7 +3,7 @@
 //!
 //! An input is three lines: the base URL, an origin that is added (or nothing), the URI of a
 //! request. What they mean is read from their text alone, without the `Uri` that the layer looks
-//! at; hosts are normalised by the `url` crate.
+//! at; hosts are normalized by the `url` crate.
 
 use std::{
     convert::Infallible,
@@ -21,7 +21,7 @@ use klavi_auth::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 
-/// Scheme, normalised host, and port.
+/// Scheme, normalized host, and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     is_secure: bool,
@@ -114,13 +114,13 @@ fn place(url: &str) -> Option<Place> {
     };
     Some(Place {
         is_secure,
-        host: normalised_host(host)?,
+        host: normalized_host(host)?,
         port,
     })
 }
 
 /// `None` for what looks like an address and is none.
-fn normalised_host(host: &str) -> Option<String> {
+fn normalized_host(host: &str) -> Option<String> {
     if let Ok(url) = url::Url::parse(&format!("https://{host}/")) {
         if !matches!(url.host(), None | Some(url::Host::Domain(_))) {
             return url.host_str().map(str::to_owned);

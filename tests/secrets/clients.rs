@@ -54,7 +54,7 @@ impl Kind {
     /// A layer whose token calls go over the same kind of client.
     pub(crate) fn layer(self, api: KlaviApi, credentials: Credentials) -> KlaviAuthLayer {
         let builder =
-            KlaviAuthLayer::builder(api, credentials).request_timeout(Duration::from_secs(5));
+            KlaviAuthLayer::builder(api, credentials).token_call_timeout(Duration::from_secs(5));
         let builder = observed(match self {
             Self::Hyper | Self::H2c => builder.transport(self.hyper()),
             Self::Reqwest => builder,

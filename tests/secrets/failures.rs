@@ -8,7 +8,7 @@ use http_body_util::Full;
 use klavi_auth::{
     Backoff, BoxError, Budget, ClientCredentials, ConfigError, Credentials, Environment, Error,
     KlaviApi, KlaviAuthLayer, KlaviSource, NewToken, Predecessor, Product, RefreshPolicy,
-    TokenCache, TokenRequest, TokenSource, TransportError, source_fn,
+    TokenCache, TokenRequest, TokenSource, TransportBuildError, source_fn,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -311,7 +311,7 @@ pub(crate) fn configuration() {
     // What only other features, or another machine, can bring about.
     errors.extend([ConfigError::MissingTransport, ConfigError::MissingEnv("A")]);
     errors.push(ConfigError::InvalidEnv("A", "it is empty".into()));
-    let cause = TransportError::new("no TLS");
+    let cause = TransportBuildError::new("no TLS");
     book::say("of a client", &cause);
     errors.push(ConfigError::Transport(cause));
     let mut kinds = BTreeSet::new();

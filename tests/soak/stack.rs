@@ -110,7 +110,7 @@ impl SoakStack {
         let sandbox = builder.start().await.unwrap();
         let api = sandbox.api(Product::Monitor);
         let source = KlaviSource::new(api.clone(), sandbox.credentials(), http::<Whole>(false))
-            .request_timeout(Duration::from_secs(1));
+            .token_call_timeout(Duration::from_secs(1));
         let auth = KlaviAuthLayer::new(
             &api,
             configured(TokenCache::builder(source)).build().unwrap(),
@@ -253,7 +253,7 @@ impl SoakStack {
                 http::<Whole>(false),
             );
             configured(TokenCache::builder(
-                source.request_timeout(Duration::from_secs(1)),
+                source.token_call_timeout(Duration::from_secs(1)),
             ))
             .build()
             .unwrap()

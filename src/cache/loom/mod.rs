@@ -34,12 +34,12 @@ mod sync {
 mod acquire;
 #[path = "../copies.rs"]
 mod copies;
-#[path = "../flight_entry.rs"]
-mod flight_entry;
 #[path = "../look.rs"]
 mod look;
 #[path = "../lookup.rs"]
 mod lookup;
+#[path = "../registered_flight.rs"]
+mod registered_flight;
 #[path = "../rejection.rs"]
 mod rejection;
 #[path = "../settle.rs"]
@@ -59,4 +59,4 @@ use self::acquire::Acquire;
 // The files under test import `Core` from `core`.
 use self::model as core;
 // Pure functions, which need no second copy.
-use super::{backoff, budget, current, policy, threads};
+use super::{backoff, budget, current, policy, thread_slot};

@@ -18,10 +18,11 @@ use tokio::{
 
 use super::{
     Acquire,
-    flight_entry::Launch,
+    lookup::Lookup,
+    registered_flight::Launch,
     settle::Step,
     shared_state::SharedState,
-    state::{Config, Lookup, State},
+    state::{Config, State},
     waiters::Waiter,
 };
 use super::{
@@ -94,7 +95,7 @@ impl Core {
         true
     }
 
-    pub(super) fn lookup(
+    pub(super) fn lookup_and_start(
         self: &Arc<Self>,
         now: Instant,
         rejected: Option<u64>,
@@ -111,7 +112,7 @@ impl Core {
     }
 
     /// No source of the model is shared.
-    pub(super) fn look(
+    pub(super) fn look_and_start(
         self: &Arc<Self>,
         _: Instant,
         _: Option<u64>,
@@ -185,7 +186,7 @@ impl TokenCache {
         self.acquire(None)
     }
 
-    /// A token of another generation than the `rejected` one.
+    /// A token of a different generation from the `rejected` one.
     pub(super) fn acquire(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
         block_on(Acquire::new(&self.core, rejected)).map(|valid| valid.token)
     }
@@ -244,7 +245,7 @@ impl Wake for Sleeper {
     }
 }
 
-/// A waker that counts how often it is woken, and may run a function then.
+/// A waker that counts how many times it is woken, and may run a function then.
 #[derive(Default)]
 pub(super) struct CountingWaker {
     count: AtomicUsize,

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::{
     Acquire,
     copies::Copies,
+    lookup::Lookup,
     model::{AGING, CountingWaker, Fetch, STALLED_AFTER, TokenCache, block_on, bounded},
-    state::Lookup,
 };
 use crate::token::AccessToken;
 
@@ -23,7 +23,7 @@ struct CachedCopy(Arc<Copies>);
 impl CachedCopy {
     /// The generation of the token that a request would carry now. `None` if it would wait.
     fn generation(&mut self, cache: &TokenCache) -> Option<u64> {
-        match self.0.lookup(&cache.core, Instant::now()).1 {
+        match self.0.get_or_look_up(&cache.core, Instant::now()).1 {
             Lookup::Token(token) => Some(token.generation()),
             Lookup::Wait(_) => None,
             Lookup::Failed(error) => panic!("{error}"),
@@ -120,9 +120,9 @@ fn case_30_a_stalled_flight_changes_nothing_any_more() {
     bounded(|| {
         let cache = TokenCache::new(|_, flight| Fetch::Token(format!("of-flight-{flight}")));
         let now = Instant::now();
-        drop(cache.core.lookup(now, None));
+        drop(cache.core.lookup_and_start(now, None));
         // The first flight may have ended, so that its token has expired, or it is still running.
-        let Lookup::Wait(second) = cache.core.lookup(now + STALLED_AFTER, None) else {
+        let Lookup::Wait(second) = cache.core.lookup_and_start(now + STALLED_AFTER, None) else {
             panic!("nothing to wait for")
         };
         assert!(matches!(block_on(second), Ok(())));
@@ -274,7 +274,7 @@ fn out_of_use_during_a_refresh(
             take_out(cache, &token);
             cache.get().unwrap().expose().to_owned()
         });
-        drop(cache.core.lookup(Instant::now() + AGING, None));
+        drop(cache.core.lookup_and_start(Instant::now() + AGING, None));
         assert_eq!(other.join().unwrap(), "new");
         assert_eq!(cache.get().unwrap().expose(), "new");
     });

@@ -1,4 +1,4 @@
-//! Until when a copy of the token is used, and which threads share one.
+//! How long a copy of the token is used, and which threads share one.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use tokio::time::{Instant, advance, sleep};
 
 use crate::{
     cache::{
-        acquire::Acquire, copies::LocalCopy, policy::RefreshPolicy, state::Lookup,
+        acquire::Acquire, copies::LocalCopy, lookup::Lookup, policy::RefreshPolicy,
         token_cache::TokenCache,
     },
     error::Error,
@@ -56,7 +56,7 @@ async fn warm(failing: usize) -> (TokenCache, Served) {
 
 /// The copy after a lookup, and the token that the lookup returned.
 fn look_up(cache: &TokenCache) -> (Arc<LocalCopy>, String) {
-    let (copy, lookup) = cache.lookup(Instant::now());
+    let (copy, lookup) = cache.get_or_look_up(Instant::now());
     let token = match lookup {
         Lookup::Token(token) => token.expose().to_owned(),
         _ => "none".to_owned(),
@@ -66,7 +66,7 @@ fn look_up(cache: &TokenCache) -> (Arc<LocalCopy>, String) {
 
 /// Whether a request now uses this copy.
 fn is_used(copy: &LocalCopy) -> bool {
-    copy.token(Instant::now()).is_some()
+    copy.token_if_fresh(Instant::now()).is_some()
 }
 
 #[tokio::test(start_paused = true)]
@@ -174,12 +174,12 @@ fn elsewhere(cache: &TokenCache) -> Arc<LocalCopy> {
 
 /// Where the bytes of the token are.
 fn bytes(copy: &LocalCopy) -> *const u8 {
-    let token = copy.token(Instant::now()).unwrap();
+    let token = copy.token_if_fresh(Instant::now()).unwrap();
     token.header_value().as_bytes().as_ptr()
 }
 
 #[tokio::test(start_paused = true)]
-async fn threads_that_do_not_meet_share_the_bytes_of_the_token() {
+async fn threads_that_do_not_contend_share_the_bytes_of_the_token() {
     let (cache, _) = warm(0).await;
     let (copy, _) = look_up(&cache);
     assert!(Arc::ptr_eq(&copy, &elsewhere(&cache)));

@@ -7,7 +7,7 @@ use std::{
 
 use http_body_util::combinators::UnsyncBoxBody;
 
-use super::{super::record::RecordBody, *};
+use super::{super::record_body::RecordBody, *};
 
 /// A waker that counts its wake-ups.
 #[derive(Default)]

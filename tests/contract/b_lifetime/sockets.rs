@@ -65,7 +65,7 @@ async fn case_9_any_other_expire_in_is_an_error_and_not_cached() {
 async fn case_10_the_lifetime_counts_from_before_the_call() {
     through_each(async |stack| {
         stack.sandbox.set_latency(Endpoint::Auth, secs(400));
-        let builder = stack.builder().request_timeout(secs(500));
+        let builder = stack.builder().token_call_timeout(secs(500));
         let layer = builder.flight_timeout(secs(600)).build().unwrap();
         let warm_up = tokio::spawn({
             let tokens = layer.cache().clone();

@@ -108,7 +108,7 @@ fn case_61_the_configuration_is_printed() {
         "KlaviSource { api: KlaviApi { product: Data",
         &[
             "[redacted]",
-            "request_timeout: ",
+            "token_call_timeout: ",
             "https://api.klavi.ai/data/v1/refresh",
         ],
     );

@@ -63,7 +63,7 @@ async fn case_29_a_silent_endpoint_is_a_timeout_for_all_callers() {
 #[tokio::test]
 async fn case_29_the_flights_timeout_also_ends_a_running_call() {
     through_each(async |stack| {
-        let builder = stack.builder().request_timeout(secs(60));
+        let builder = stack.builder().token_call_timeout(secs(60));
         let layer = builder.flight_timeout(secs(20)).build().unwrap();
         let client = client(&layer);
         stack.sandbox.fail_next(Endpoint::Auth, 1, Fault::hang());

@@ -63,7 +63,7 @@ async fn fetches(
     let api = KlaviApi::at_insecure("http://klavi.invalid", Product::Monitor).unwrap();
     let builder = KlaviAuthLayer::builder(api, sandbox.credentials())
         .transport(client.build::<_, Body>(HttpConnector::new_with_resolver(resolver)))
-        .request_timeout(limit);
+        .token_call_timeout(limit);
     let tokens = drawing(builder, &[0.0]).build().unwrap().cache().clone();
 
     let first = soon(tokens.get()).await.unwrap_err();

@@ -33,7 +33,7 @@ const DUE: Duration = secs(39);
 /// longest.
 async fn five_lives(stack: &TestStack, name: &str, outage: &Outage) {
     let [auths, refreshes, _, unauthorized] = stack.counts();
-    let builder = stack.builder().request_timeout(SILENCE);
+    let builder = stack.builder().token_call_timeout(SILENCE);
     let layer = builder.randomness(|| 1.0).build().unwrap();
     let client = client(&layer);
     stack.sandbox.set_token_lifetime(secs(60));

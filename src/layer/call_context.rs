@@ -15,7 +15,7 @@ use super::{inner_template::Template, layer::KlaviAuthLayer};
 use crate::cache::{
     copies::LocalCopy,
     core::Core,
-    threads::{THREADS, place_of_thread},
+    thread_slot::{THREADS, thread_slot},
 };
 
 /// The layer and the template, shared by all clones of a service.
@@ -40,7 +40,7 @@ struct ThreadContext<S, R>(Arc<Shared<S, R>>);
 /// A context for each thread.
 pub(super) struct Contexts<S, R> {
     pub(super) shared: Arc<Shared<S, R>>,
-    // Written once each, so that they need no cache lines of their own.
+    // Each is written once, so padding would gain nothing.
     by_thread: [OnceLock<Arc<ThreadContext<S, R>>>; THREADS],
 }
 
@@ -54,26 +54,27 @@ impl<S, R> Contexts<S, R> {
         }
     }
 
-    /// A call on this thread.
+    /// The context of a request on this thread.
     #[inline]
-    pub(super) fn call(&self, own_cache: Option<Arc<LocalCopy>>) -> Call<S, R> {
+    pub(super) fn for_request(&self, own_cache: Option<Arc<LocalCopy>>) -> CallContext<S, R> {
+        // Made at the first request of a thread, since most services are used by a few threads.
         let context = || Arc::new(ThreadContext(Arc::clone(&self.shared)));
-        let context = self.by_thread[place_of_thread()].get_or_init(context);
-        Call {
+        let context = self.by_thread[thread_slot()].get_or_init(context);
+        CallContext {
             context: Arc::clone(context),
             own_cache,
         }
     }
 }
 
-/// What a request holds from its lookup to its response.
-pub(super) struct Call<S, R> {
+/// What a request on this thread holds until its response.
+pub(super) struct CallContext<S, R> {
     context: Arc<ThreadContext<S, R>>,
     /// The cache from the extensions of the request, used instead of the layer's.
     pub(super) own_cache: Option<Arc<LocalCopy>>,
 }
 
-impl<S, R> Call<S, R> {
+impl<S, R> CallContext<S, R> {
     pub(super) fn shared(&self) -> &Shared<S, R> {
         &self.context.0
     }

@@ -1,12 +1,12 @@
 //! The path prefix of a product.
 
-use super::unescape::{Decoded, percent};
+use super::decode_escapes::{Decoded, percent};
 
 /// `{base path}/{product}`, the prefix of all paths of a product.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ProductPath(Box<str>);
+pub(crate) struct PathPrefix(Box<str>);
 
-impl ProductPath {
+impl PathPrefix {
     pub(crate) fn new(path: &str) -> Self {
         Self(path.into())
     }
@@ -44,8 +44,8 @@ fn has_dot_or_percent(path: &[u8]) -> bool {
     has(chunks.remainder()) | chunks.fold(false, |found, chunk| found | has(chunk))
 }
 
-/// How often a path is decoded, since each server on its way may decode it once. A path with more
-/// layers of encoding counts as one with a `..` segment.
+/// How many times a path is decoded, since each server on its way may decode it once. A path with
+/// more layers of encoding counts as one with a `..` segment.
 const MAX_DECODE_ROUNDS: u32 = 4;
 
 #[cold]
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     fn is_monitors(path: &str) -> bool {
-        ProductPath::new("/proxy/monitor").contains(path)
+        PathPrefix::new("/proxy/monitor").contains(path)
     }
 
     #[test]

@@ -15,7 +15,7 @@ use http::{
 use serde_json::json;
 
 use super::{
-    body::{BodyRecord, MAX_KEYS, is_of_type, read},
+    read_body::{BodyRecord, MAX_KEYS, is_of_type, read},
     state::Server,
 };
 

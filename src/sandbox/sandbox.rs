@@ -4,7 +4,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, task::AbortHandle};
 
-use super::{Counts, Endpoint, fault::Fault, io::Socket, record::RecordedRequest, state::Server};
+use super::{
+    Counts, Endpoint, fault::Fault, listener::Socket, record::RecordedRequest, state::Server,
+};
 use crate::klavi::{api::KlaviApi, credentials::Credentials, product::Product};
 
 /// The keys of the built-in customer. No five characters of them occur in a word of an error

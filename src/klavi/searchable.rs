@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use secrecy::zeroize::Zeroizing;
 
-use super::unescape::{Decode, Decoded};
+use super::decode_escapes::{Decode, Decoded};
 
 /// Whether a character may be printed: it is visible, and it does not change how its neighbours
 /// look. All others are dropped, since they could hide a secret by standing between its characters.
@@ -18,7 +18,7 @@ pub(super) fn is_printable(c: char) -> bool {
 
 /// A text in the form in which it is compared: ASCII letters in lower case, `+` as the blank that
 /// it is in a form, and without characters that are not printable.
-pub(super) struct Normalized {
+pub(super) struct Searchable {
     pub(super) bytes: Zeroizing<Vec<u8>>,
     /// Where each byte comes from in the original text.
     pub(super) origins: Vec<Range<usize>>,
@@ -26,13 +26,13 @@ pub(super) struct Normalized {
     at_line_start: bool,
 }
 
-impl Normalized {
+impl Searchable {
     pub(super) fn new(text: &str) -> Self {
-        let mut normalized = Self::with_capacity(text.len());
+        let mut searchable = Self::with_capacity(text.len());
         for (at, c) in text.char_indices() {
-            normalized.push(c, at..at + c.len_utf8());
+            searchable.push(c, at..at + c.len_utf8());
         }
-        normalized
+        searchable
     }
 
     /// With room for all that is pushed: a buffer that grows leaves a copy behind.

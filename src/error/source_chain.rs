@@ -1,4 +1,4 @@
-//! Causes from outside of this crate, and what they say about a connection.
+//! Causes from outside this crate, and what they say about a connection.
 
 use std::{
     error::Error as StdError,

@@ -8,7 +8,7 @@ use super::waiters::{Sender, Waiter, waiters};
 use crate::events::event::FetchReason;
 
 #[derive(Debug)]
-pub(super) struct FlightEntry {
+pub(super) struct RegisteredFlight {
     pub(super) launch: Launch,
     pub(super) waiter: Waiter,
     /// Dropped with the entry of a lost flight, which wakes the waiters.
@@ -33,7 +33,7 @@ pub(super) struct Launch {
     pub(super) is_look: bool,
 }
 
-impl FlightEntry {
+impl RegisteredFlight {
     pub(super) fn new(
         number: u64,
         reason: FetchReason,

@@ -10,9 +10,9 @@ use axum::{
 use tokio::time::sleep;
 
 use super::{
-    body::{BodyRecord, read},
     endpoints,
-    io::Connection,
+    listener::Connection,
+    read_body::{BodyRecord, read},
     state::Server,
 };
 
@@ -26,7 +26,7 @@ async fn handle(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    // At arrival, so that a delay does not change what the request meets.
+    // At arrival, so that a delay does not change the outcome.
     let mut received = server.lock().receive(&parts);
     let response = match received.fault.take() {
         None => Some(endpoints::respond(&server, &received, &parts, body).await),
