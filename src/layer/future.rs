@@ -43,7 +43,11 @@ pin_project! {
         // The inner service has the request, without a token from the layer.
         PassingThrough { #[pin] response: S::Future },
         // The inner service has the request, with a token.
-        Calling { #[pin] response: S::Future, sent: Option<(Attempt<R::Backup>, CallContext<S, R>)> },
+        Calling {
+            #[pin]
+            response: S::Future,
+            sent: Option<(Attempt<R::Backup>, CallContext<S, R>)>,
+        },
         // The request waits for a token, then for the inner service: before the first attempt or
         // before the resend.
         Cold { path: Option<Box<ColdPath<S, R, Q>>> },
