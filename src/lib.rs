@@ -277,7 +277,7 @@ pub use layer::{
 pub use replay::{CloneBody, Replay, SendOnce, body::ReplayBody, record_body::RecordBody};
 pub use request::{
     http_traits::{HttpRequest, HttpResponse, IntoRequest},
-    options::NoResend,
+    options::{NoResend, ResendCount},
 };
 pub use token::{
     AccessToken, NewToken,

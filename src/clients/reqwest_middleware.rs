@@ -13,7 +13,10 @@ use crate::{
         layer::KlaviAuthLayer,
     },
     replay::{CloneBody, Replay},
-    request::{options::RequestOptions, scope::Decision},
+    request::{
+        options::{RequestOptions, ResendCount},
+        scope::Decision,
+    },
 };
 
 /// The layer as a [`Middleware`] of reqwest-middleware, with the same tokens and settings.
@@ -101,6 +104,7 @@ where
                 Ok(request) => request,
                 Err(response) => return Ok(response),
             };
+            extensions.insert(ResendCount::first());
             attempt = attempt::resend(&mut request, token, core).map_err(Error::middleware)?;
         }
     }

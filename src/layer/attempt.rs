@@ -61,6 +61,7 @@ pub(crate) fn resend<Q: HttpRequest, B>(
 ) -> Result<Attempt<B>, Error> {
     let generation = token.generation();
     attach(request, token)?;
+    request.mark_resent();
     cache.emit(&Event::Resent { generation });
     Ok(Attempt {
         generation,

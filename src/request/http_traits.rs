@@ -3,7 +3,7 @@
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, Uri};
 
 use super::{
-    options::RequestOptions,
+    options::{RequestOptions, ResendCount},
     scope::{Decision, Scope},
 };
 use crate::error::BoxError;
@@ -12,6 +12,10 @@ use crate::error::BoxError;
 pub trait HttpRequest: sealed::Sealed {
     #[doc(hidden)]
     fn headers_mut(&mut self) -> &mut HeaderMap;
+
+    /// Marks the request as resent, if its extensions can be seen by the inner service.
+    #[doc(hidden)]
+    fn mark_resent(&mut self) {}
 
     /// The decision about the request, and its options. The request is lost on an error.
     #[doc(hidden)]
@@ -58,6 +62,10 @@ pub trait HttpResponse: sealed::Sealed {
 impl<B> HttpRequest for Request<B> {
     fn headers_mut(&mut self) -> &mut HeaderMap {
         self.headers_mut()
+    }
+
+    fn mark_resent(&mut self) {
+        self.extensions_mut().insert(ResendCount::first());
     }
 
     #[inline]

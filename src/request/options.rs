@@ -11,6 +11,39 @@ use crate::{cache::token_cache::TokenCache, token::skip_auth::SkipAuth};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NoResend;
 
+/// In the extensions of a request that is resent, for layers inside this one: 1.
+///
+/// A first attempt has none. OpenTelemetry calls it `http.request.resend_count`. For a
+/// `reqwest::Client` inside the layer there is none, since nothing there sees the extensions;
+/// `KlaviAuthMiddleware` puts it into reqwest-middleware's extensions.
+///
+/// ```
+/// use http::Request;
+/// use klavi_auth::ResendCount;
+/// use tower_http::trace::TraceLayer;
+///
+/// // Inside the layer: one span for each attempt.
+/// let trace = TraceLayer::new_for_http().make_span_with(|request: &Request<String>| {
+///     let resends = request.extensions().get().map(|count: &ResendCount| count.get());
+///     tracing::info_span!("request", "http.request.resend_count" = resends)
+/// });
+/// # drop(trace);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResendCount(());
+
+impl ResendCount {
+    pub(crate) fn first() -> Self {
+        Self(())
+    }
+
+    /// How many times the request was resent.
+    pub fn get(self) -> u32 {
+        // The layer resends once.
+        1
+    }
+}
+
 /// The options of a request: [`SkipAuth`], [`NoResend`] and a [`TokenCache`].
 #[derive(Clone, Debug, Default)]
 pub struct RequestOptions<'a> {

@@ -1,13 +1,13 @@
 //! Cases 48 and 49: resending can be switched off, and readies an instance of its own.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
 use futures_util::future::join_all;
 use http::Request;
-use klavi_auth::{BoxError, Error, KlaviApi, NoResend, Product, TokenCache};
+use klavi_auth::{BoxError, Error, KlaviApi, NoResend, Product, ResendCount, TokenCache};
 use tower::{Layer, Service, ServiceExt, buffer::Buffer, limit::ConcurrencyLimit};
 
 use crate::support::{
@@ -15,6 +15,27 @@ use crate::support::{
     api::{Api, Body, get, ok, only, status},
     error_of, frugal, layer_of, monitor_layer, secs, settle, token,
 };
+
+#[tokio::test(start_paused = true)]
+async fn case_48_a_resend_carries_its_count_for_the_layers_inside() {
+    let counts = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&counts);
+    let inner = only("Bearer t2");
+    let counting = tower::service_fn(move |request: Request<Body>| {
+        let count = request
+            .extensions()
+            .get()
+            .map(|count: &ResendCount| count.get());
+        seen.lock().unwrap().push(count);
+        inner.clone().oneshot(request)
+    });
+    let service = monitor_layer(ScriptedSource::tokens()).layer(counting);
+    for _ in 0..2 {
+        let response = service.clone().oneshot(get("/monitor/x")).await.unwrap();
+        assert_eq!(response.status(), 200);
+    }
+    assert_eq!(*counts.lock().unwrap(), [None, Some(1), None]);
+}
 
 #[tokio::test(start_paused = true)]
 async fn case_48_without_resend_the_next_request_has_the_successor() {
