@@ -88,6 +88,7 @@ impl FleetSource {
         started: Instant,
     ) -> Option<Result<NewToken, Error>> {
         let (id, expires_at) = (id(new.text()), new.expires_at(started));
+        let lifetime = new.lifetime();
         let published = access.step(|record, is_empty| {
             let left = expires_at.saturating_duration_since(Instant::now());
             record.publish(caller, permit, &publication(&new, left), is_empty)
@@ -96,7 +97,7 @@ impl FleetSource {
             Ok(done) => done,
             Err(trouble) => {
                 self.report_alone(&trouble);
-                self.held.remember(id, None, expires_at);
+                self.held.remember(id, None, expires_at, lifetime);
                 return Some(Ok(aged(new, started)));
             }
         };
@@ -117,12 +118,12 @@ impl FleetSource {
             }
             Published::Lost => {
                 self.emit(FleetEvent::PublicationLost {});
-                self.held.remember(id, None, expires_at);
+                self.held.remember(id, None, expires_at, lifetime);
                 return Some(Ok(aged(new, started)));
             }
         }
         let number = current.map(|token| (done.record.epoch, token.seq));
-        self.held.remember(id, number, expires_at);
+        self.held.remember(id, number, expires_at, lifetime);
         self.emit(FleetEvent::Published {
             remaining: expires_at.saturating_duration_since(Instant::now()),
         });

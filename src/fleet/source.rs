@@ -147,7 +147,7 @@ impl FleetSource {
         let caller = self.caller(&request);
         let mut wait = Wait::until(&request);
         loop {
-            let look = access.step(|record, _| record.look(caller.me, caller.held));
+            let look = access.step(|record, _| record.look(&caller));
             let done = look.await.ok()?;
             match done.outcome {
                 Looked::Adopt { as_suspect } => return self.adopt(&done, as_suspect).ok(),
@@ -162,8 +162,12 @@ impl FleetSource {
         self.report_alone(trouble);
         let started = Instant::now();
         let new = self.inner.fetch(request).await?;
-        self.held
-            .remember(id(new.text()), None, new.expires_at(started));
+        self.held.remember(
+            id(new.text()),
+            None,
+            new.expires_at(started),
+            new.lifetime(),
+        );
         Ok(aged(new, started))
     }
 
@@ -196,12 +200,16 @@ impl FleetSource {
             return Err(Error::interrupted("the fleet has no token"));
         };
         // The store saw its age while it was loaded.
-        let age = token.lifetime.saturating_sub(token.left) + done.loaded_at.elapsed();
+        let age = token.age() + done.loaded_at.elapsed();
         let remaining = token.lifetime.saturating_sub(age);
         let new = NewToken::new(&token.text, token.lifetime)?;
         let publication = Some((done.record.epoch, token.seq));
-        self.held
-            .remember(token.id, publication, Instant::now() + remaining);
+        self.held.remember(
+            token.id,
+            publication,
+            Instant::now() + remaining,
+            token.lifetime,
+        );
         self.emit(FleetEvent::Adopted {
             as_suspect,
             remaining,

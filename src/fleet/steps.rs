@@ -26,7 +26,12 @@ pub(super) struct Held {
     pub(super) publication: Option<(u64, u64)>,
     /// How long it still lives. `None` if it is expired or rejected.
     pub(super) left: Option<Duration>,
+    /// The time since it was issued. `None` if that is not known.
+    pub(super) age: Option<Duration>,
 }
+
+/// Two ages differ by this much without a reason: each process measures from the start of a fetch.
+const AGE_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// The right to fetch under a number. It outlives the lease: see the fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,9 +107,24 @@ impl Record {
         Some(token).filter(|_| is_other).filter(is_better)
     }
 
+    /// Whether the token of the record was issued before the held one: the store went back to an
+    /// earlier state, or could not be written. If the held token was rejected, the older one most
+    /// likely is dead too.
+    fn is_older(&self, token: &Publication, held: Option<Held>) -> bool {
+        held.is_some_and(|held| {
+            let is_next = held
+                .publication
+                .is_some_and(|(epoch, seq)| epoch == self.epoch && seq < token.seq);
+            let is_before = |age| token.age() > age + AGE_TOLERANCE;
+            !is_next && held.age.is_some_and(is_before)
+        })
+    }
+
     /// Rules 2 and 3.
-    fn adoptable(&self, held: Option<Held>) -> Option<bool> {
-        let token = self.other(held)?;
+    fn adoptable(&self, caller: &Caller) -> Option<bool> {
+        let held = caller.held;
+        let is_reported = |token: &&Publication| caller.is_rejected && self.is_older(token, held);
+        let token = self.other(held).filter(|token| !is_reported(token))?;
         match token.is_marked() {
             false => Some(false),
             true => (token.is_suspect && held.is_none()).then_some(true),
@@ -123,7 +143,7 @@ impl Record {
         if caller.is_rejected && same {
             self.reject(limits);
         }
-        if let Some(as_suspect) = self.adoptable(held) {
+        if let Some(as_suspect) = self.adoptable(caller) {
             return Asked::Adopt { as_suspect };
         }
         let is_marked = self.token.as_ref().is_some_and(Publication::is_marked);
@@ -187,12 +207,18 @@ impl Record {
     }
 
     /// Looks for a token while the caller may not fetch. Changes nothing.
-    pub(super) fn look(&self, me: u64, held: Option<Held>) -> Looked {
-        if let Some(as_suspect) = self.adoptable(held) {
+    pub(super) fn look(&self, caller: &Caller) -> Looked {
+        if let Some(as_suspect) = self.adoptable(caller) {
             return Looked::Adopt { as_suspect };
         }
-        let other = self.lease.filter(|lease| lease.owner != me);
-        other.map_or(Looked::Nothing, |lease| Looked::Wait(lease.left))
+        if let Some(lease) = self.lease.filter(|lease| lease.owner != caller.me) {
+            return Looked::Wait(lease.left);
+        }
+        // An older token is better than none.
+        match self.other(caller.held) {
+            Some(token) if !token.is_marked() => Looked::Adopt { as_suspect: false },
+            _ => Looked::Nothing,
+        }
     }
 
     /// Extends the lease while its fetch runs. Returns whether the caller still has it.

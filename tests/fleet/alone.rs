@@ -128,3 +128,25 @@ async fn data_that_is_lost_is_one_more_fetch_when_one_is_due() {
     }
     assert_eq!(issuer.state().asked, ["none", "live"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_token_is_not_replaced_by_an_older_one() {
+    let (issuer, inner) = (Issuer::new(), Arc::new(MemoryStore::new()));
+    let other = issuer.cache(&inner);
+    assert_eq!(other.get().await.unwrap().expose(), "t1");
+    pass(secs(10)).await;
+    let store = FaultyStore::of(&inner);
+    store.set(Fault::Hangs);
+    let alone = issuer.cache(&store);
+    let token = alone.get().await.unwrap();
+    assert_eq!(token.expose(), "t2");
+    store.set(Fault::None);
+    pass(secs(6)).await;
+    // Both are revoked. The fleet's would cost a request one more 401.
+    alone.invalidate(&token);
+    assert_eq!(alone.get().await.unwrap().expose(), "t3");
+    let token = other.get().await.unwrap();
+    other.invalidate(&token);
+    assert_eq!(other.get().await.unwrap().expose(), "t3");
+    assert_eq!(issuer.fetches(), 3);
+}
