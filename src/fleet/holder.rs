@@ -67,15 +67,15 @@ impl FleetSource {
         }
     }
 
-    /// Extends the lease every second. A heartbeat that fails is not repeated: the next one comes
-    /// before the lease ends.
+    /// Extends the lease every second. The store may fail for half a second each time: the next
+    /// heartbeat comes before the lease ends.
     async fn heartbeat(&self, access: &Access<'_>, caller: &Caller, permit: Permit) -> Infallible {
         let extend = |record: &mut Record, _| {
             record.epoch == permit.epoch && record.extend(caller.me, permit.seq)
         };
         loop {
             sleep(HEARTBEAT).await;
-            let _ = access.attempt(&extend).await;
+            let _ = access.run(&extend, HEARTBEAT / 2).await;
         }
     }
 

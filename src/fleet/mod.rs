@@ -8,6 +8,7 @@ mod held;
 mod holder;
 mod member;
 pub(crate) mod memory;
+mod patience;
 mod record;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;

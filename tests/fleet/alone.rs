@@ -150,3 +150,26 @@ async fn a_rejected_token_is_not_replaced_by_an_older_one() {
     assert_eq!(other.get().await.unwrap().expose(), "t3");
     assert_eq!(issuer.fetches(), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_loses_every_second_response_is_used() {
+    let (issuer, store) = (Issuer::new(), FaultyStore::new());
+    store.set(Fault::LosesEverySecond);
+    let caches: Vec<_> = (0..20).map(|_| issuer.cache(&store)).collect();
+    for cache in &caches {
+        assert_eq!(cache.get().await.unwrap().expose(), "t1");
+        assert_eq!(cache.snapshot().sharing(), Some(Sharing::Shared));
+    }
+    assert_eq!(issuer.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_whose_loads_fail_three_times_in_a_row_is_used() {
+    let (issuer, store) = (Issuer::new(), FaultyStore::new());
+    store.set(Fault::LosesThreeOfFour);
+    assert_eq!(issuer.cache(&store).get().await.unwrap().expose(), "t1");
+    let started = Instant::now();
+    assert_eq!(issuer.cache(&store).get().await.unwrap().expose(), "t1");
+    assert!(started.elapsed() < millis(400), "{:?}", started.elapsed());
+    assert_eq!(issuer.fetches(), 1);
+}
