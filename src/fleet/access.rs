@@ -86,11 +86,30 @@ impl Access<'_> {
         &self,
         step: impl Fn(&mut Record, bool) -> T + Send + Sync,
     ) -> Result<Done<T>, Trouble> {
-        let patience = match self.pass_breaker()? {
-            true => PROBE_PATIENCE,
-            false => PATIENCE,
-        };
-        let result = self.run(&step, patience).await;
+        let patience = self.pass_breaker()?;
+        self.run_for(&step, patience).await
+    }
+
+    /// Runs the step that ends a lease. Tries it even if the store failed a short time ago, because
+    /// the others wait for it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`step`](Self::step).
+    pub(super) async fn end<T>(
+        &self,
+        step: impl Fn(&mut Record, bool) -> T + Send + Sync,
+    ) -> Result<Done<T>, Trouble> {
+        let patience = self.pass_breaker().unwrap_or(PROBE_PATIENCE);
+        self.run_for(&step, patience).await
+    }
+
+    async fn run_for<T>(
+        &self,
+        step: &(impl Fn(&mut Record, bool) -> T + Send + Sync),
+        patience: Duration,
+    ) -> Result<Done<T>, Trouble> {
+        let result = self.run(step, patience).await;
         let has_failed = matches!(&result, Err(trouble) if trouble.reason == AloneReason::Store);
         self.set_breaker(has_failed.then(|| Instant::now() + BREAK));
         result
@@ -192,11 +211,12 @@ impl Access<'_> {
         longest.mul_f64(f64::from((self.draw)() as u32) / f64::from(u32::MAX))
     }
 
-    /// Whether the store may be used, and if so whether this is the probe after a failure.
-    fn pass_breaker(&self) -> Result<bool, Trouble> {
+    /// How long the store may fail. Not at all a short time after a failure; then there is one
+    /// probe.
+    fn pass_breaker(&self) -> Result<Duration, Trouble> {
         let mut broken_until = self.shared.broken_until();
         let Some(until) = *broken_until else {
-            return Ok(false);
+            return Ok(PATIENCE);
         };
         let now = Instant::now();
         if now < until {
@@ -207,7 +227,7 @@ impl Access<'_> {
         }
         // The others wait for the result of this probe.
         *broken_until = Some(now + BREAK);
-        Ok(true)
+        Ok(PROBE_PATIENCE)
     }
 
     fn set_breaker(&self, until: Option<Instant>) {

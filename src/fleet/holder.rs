@@ -4,7 +4,7 @@
 //! Fetch and heartbeat are one future. If it is dropped, both stop, and the lease ends by itself
 //! within three seconds.
 
-use std::{convert::Infallible, pin::pin, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::atomic::Ordering, time::Duration};
 
 use futures_util::future::{Either, select};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -89,13 +89,14 @@ impl FleetSource {
     ) -> Option<Result<NewToken, Error>> {
         let (id, expires_at) = (id(new.text()), new.expires_at(started));
         let lifetime = new.lifetime();
-        let published = access.step(|record, is_empty| {
+        let published = access.end(|record, is_empty| {
             let left = expires_at.saturating_duration_since(Instant::now());
             record.publish(caller, permit, &publication(&new, left), is_empty)
         });
         let done = match published.await {
             Ok(done) => done,
             Err(trouble) => {
+                self.may_hold_lease.store(true, Ordering::Relaxed);
                 self.report_alone(&trouble);
                 self.held.remember(id, None, expires_at, lifetime);
                 return Some(Ok(aged(new, started)));
@@ -142,11 +143,14 @@ impl FleetSource {
         let is_refresh = error.endpoint() == Some(TokenEndpoint::Refresh);
         let pause = error.retry_after().map(|pause| (pause, is_refresh));
         match access
-            .step(|record, _| record.failed(caller, Some(permit), pause))
+            .end(|record, _| record.failed(caller, Some(permit), pause))
             .await
         {
             Ok(done) => self.adopt_or(&done, error),
-            Err(_) => Err(error),
+            Err(_) => {
+                self.may_hold_lease.store(true, Ordering::Relaxed);
+                Err(error)
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ use super::{
     member::Member,
     record::Limits,
     steps::{Asked, Caller, Looked},
-    token::{aged, id, without_refresh},
+    token::without_refresh,
     wait::Wait,
 };
 use crate::{
@@ -47,11 +47,13 @@ pub(super) struct FleetSource {
     events: Arc<Events>,
     limits: Limits,
     /// The name of this process in leases.
-    me: u64,
+    pub(super) me: u64,
     /// The name of the record, by the identity that was read last.
     name: Mutex<Option<Arc<str>>>,
     pub(super) held: HeldToken,
-    is_alone: AtomicBool,
+    pub(super) is_alone: AtomicBool,
+    /// Whether the store failed when this process may have had the lease.
+    pub(super) may_hold_lease: AtomicBool,
 }
 
 impl FleetSource {
@@ -71,6 +73,7 @@ impl FleetSource {
             name: Mutex::default(),
             held: HeldToken::default(),
             is_alone: AtomicBool::new(false),
+            may_hold_lease: AtomicBool::new(false),
         }
     }
 
@@ -80,7 +83,7 @@ impl FleetSource {
                 reason: AloneReason::Identity,
                 error: None,
             };
-            return self.go_alone(request, &trouble).await;
+            return self.go_alone(None, request, &trouble).await;
         };
         let access = self.member.access(&name, self.limits);
         let caller = self.caller(&request);
@@ -88,7 +91,7 @@ impl FleetSource {
         loop {
             let done = match access.step(|record, _| record.ask(&caller)).await {
                 Ok(done) => done,
-                Err(trouble) => return self.go_alone(request, &trouble).await,
+                Err(trouble) => return self.go_alone(Some(&access), request, &trouble).await,
             };
             self.is_alone.store(false, Ordering::Relaxed);
             if let Asked::Wait(left) = done.outcome {
@@ -155,30 +158,6 @@ impl FleetSource {
                 Looked::Wait(_) | Looked::Nothing => return None,
             }
         }
-    }
-
-    /// The inner source alone, as without a fleet.
-    async fn go_alone(&self, request: TokenRequest, trouble: &Trouble) -> Result<NewToken, Error> {
-        self.report_alone(trouble);
-        let started = Instant::now();
-        let new = self.inner.fetch(request).await?;
-        self.held.remember(
-            id(new.text()),
-            None,
-            new.expires_at(started),
-            new.lifetime(),
-        );
-        Ok(aged(new, started))
-    }
-
-    pub(super) fn report_alone(&self, trouble: &Trouble) {
-        let first = !self.is_alone.swap(true, Ordering::Relaxed);
-        let error = trouble.error.as_deref();
-        self.emit(FleetEvent::Alone {
-            reason: trouble.reason,
-            first,
-            error: error.map(|error| error as _),
-        });
     }
 
     /// Uses the token of the record if it can be adopted, or fails with `error`.

@@ -230,6 +230,11 @@ impl Record {
         is_mine
     }
 
+    /// Drops a lease of the caller that it cannot use. What it fetches alone is not published.
+    pub(super) fn release(&mut self, me: u64) {
+        self.lease = self.lease.filter(|lease| lease.owner != me);
+    }
+
     /// Publishes a token that was fetched under `permit`. `is_empty`: the store had no record, and
     /// this one is new. The number of `new` is set here.
     pub(super) fn publish(

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use klavi_auth::{Event, Fleet, FleetEvent, MemoryStore, Sharing};
+use klavi_auth::{Backoff, Error, Event, Fleet, FleetEvent, MemoryStore, Sharing};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -172,4 +172,46 @@ async fn a_store_whose_loads_fail_three_times_in_a_row_is_used() {
     assert_eq!(issuer.cache(&store).get().await.unwrap().expose(), "t1");
     assert!(started.elapsed() < millis(400), "{:?}", started.elapsed());
     assert_eq!(issuer.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_goes_alone_releases_its_lease() {
+    let (slow, inner) = (Issuer::new(), Arc::new(MemoryStore::new()));
+    slow.state().latency = secs(2);
+    let store = FaultyStore::of(&inner);
+    let alone = slow.cache(&store);
+    // The swap that takes the lease is applied, and the store then is away for 1.5 s.
+    store.set(Fault::LosesSwapsThenHangs);
+    let first = call(&alone);
+    pass(millis(1500)).await;
+    store.set(Fault::None);
+    slow.state().latency = millis(100);
+    // The lease of the first ends after 3 s.
+    let started = Instant::now();
+    assert_eq!(slow.cache(&inner).get().await.unwrap().expose(), "t1");
+    assert!(started.elapsed() < millis(800), "{:?}", started.elapsed());
+    assert_eq!(first.await.unwrap().unwrap().expose(), "t2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_of_a_failed_fetch_is_released_by_the_next() {
+    let (issuer, inner) = (Issuer::new(), Arc::new(MemoryStore::new()));
+    let store = FaultyStore::of(&inner);
+    let backoff = Backoff::default().first(millis(100));
+    let builder = issuer.builder(Fleet::new(Arc::clone(&store)));
+    let failing = builder.backoff(backoff).build().unwrap();
+    issuer.state().error = Some(Error::transient("down"));
+    let first = call(&failing);
+    pass(millis(50)).await;
+    store.set(Fault::Fails);
+    first.await.unwrap().unwrap_err();
+    store.set(Fault::None);
+    issuer.state().error = None;
+    pass(millis(200)).await;
+    // The process goes alone, because the store has just failed.
+    assert_eq!(failing.get().await.unwrap().expose(), "t1");
+    assert_eq!(failing.snapshot().sharing(), Some(Sharing::Alone));
+    let started = Instant::now();
+    assert_eq!(issuer.cache(&inner).get().await.unwrap().expose(), "t2");
+    assert!(started.elapsed() < millis(150), "{:?}", started.elapsed());
 }

@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     LosesEverySecond,
     /// Three calls in a row are applied, and their answers are lost. Then one succeeds.
     LosesThreeOfFour,
+    /// The next swap is applied, and its answer is lost. No call returns after it.
+    LosesSwapsThenHangs,
 }
 
 pub(crate) struct FaultyStore {
@@ -98,6 +100,11 @@ impl FleetStore for FaultyStore {
             match fault {
                 Fault::Fails | Fault::ReadOnly => failed(),
                 Fault::Hangs => pending().await,
+                Fault::LosesSwapsThenHangs => {
+                    self.set(Fault::Hangs);
+                    self.inner.swap(key, expected, new, time_to_live).await?;
+                    failed()
+                }
                 Fault::LosesAnswers | Fault::LosesEverySecond | Fault::LosesThreeOfFour => {
                     self.inner.swap(key, expected, new, time_to_live).await?;
                     failed()
