@@ -9,10 +9,11 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    patience::{FAILURES, Patience, Text},
+    patience::{FAILURES, Patience},
     record::{Limits, Record},
     seal::{Opened, Seal},
     store::{FleetStore, Stored},
+    trouble::{Text, Trouble},
 };
 use crate::{error::BoxError, events::fleet::AloneReason};
 
@@ -57,22 +58,6 @@ pub(super) struct Done<T> {
     pub(super) outcome: T,
     pub(super) record: Record,
     pub(super) loaded_at: Instant,
-}
-
-/// Why a step could not be run.
-#[derive(Debug)]
-pub(super) struct Trouble {
-    pub(super) reason: AloneReason,
-    pub(super) error: Option<BoxError>,
-}
-
-impl Trouble {
-    fn store(error: impl Into<BoxError>) -> Self {
-        Self {
-            reason: AloneReason::Store,
-            error: Some(error.into()),
-        }
-    }
 }
 
 impl Access<'_> {
@@ -124,6 +109,7 @@ impl Access<'_> {
         patience: Duration,
     ) -> Result<Done<T>, Trouble> {
         let mut patience = Patience::new(patience);
+        let is_sealed = self.seal.is_sealed();
         let (mut failed_loads, mut failed_swaps, mut conflicts) = (0, 0, 0);
         loop {
             let loaded_at = Instant::now();
@@ -155,7 +141,9 @@ impl Access<'_> {
                     conflicts += 1;
                     sleep(self.jitter(CONFLICT_PAUSE)).await;
                 }
-                Ok(false) => return Err(Trouble::store(Text("too many conflicts"))),
+                Ok(false) => {
+                    return Err(Trouble::store(Text("too many conflicts").into(), is_sealed));
+                }
                 Err(error) => {
                     failed_swaps += 1;
                     self.pause_after(failed_swaps, &patience, error).await?;
@@ -176,7 +164,7 @@ impl Access<'_> {
         error: BoxError,
     ) -> Result<(), Trouble> {
         if failures == FAILURES || patience.is_over() {
-            return Err(Trouble::store(error));
+            return Err(Trouble::store(error, self.seal.is_sealed()));
         }
         sleep(self.jitter(PAUSE).min(patience.time_left())).await;
         Ok(())

@@ -6,10 +6,11 @@ use futures_util::future::{Either, select};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    access::{Access, Trouble},
+    access::Access,
     record::Record,
     source::FleetSource,
     token::{aged, id},
+    trouble::Trouble,
 };
 use crate::{
     error::Error,

@@ -20,4 +20,5 @@ pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 mod token;
+mod trouble;
 mod wait;

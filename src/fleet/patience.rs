@@ -1,9 +1,10 @@
 //! How long a process tries to reach the store before it goes alone.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{future::Future, time::Duration};
 
 use tokio::time::{Instant, timeout};
 
+use super::trouble::Text;
 use crate::error::BoxError;
 
 /// The timeout of one load or one swap.
@@ -49,15 +50,3 @@ impl Patience {
         self.time_left().is_zero()
     }
 }
-
-/// An error with a fixed text.
-#[derive(Debug)]
-pub(super) struct Text(pub(super) &'static str);
-
-impl fmt::Display for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for Text {}

@@ -15,12 +15,13 @@ use std::{
 use tokio::time::{Instant, timeout};
 
 use super::{
-    access::{Access, Done, Trouble},
+    access::{Access, Done},
     held::HeldToken,
     member::Member,
     record::Limits,
     steps::{Asked, Caller, Looked},
     token::without_refresh,
+    trouble::Trouble,
     wait::Wait,
 };
 use crate::{
