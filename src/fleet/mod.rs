@@ -1,6 +1,7 @@
 //! One token for a fleet: processes with the same identity share it through a store.
 
 mod access;
+mod adopt;
 mod alone;
 mod codec;
 #[allow(clippy::module_inception)]
