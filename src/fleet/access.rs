@@ -2,26 +2,27 @@
 //! faster.
 
 use std::{
-    fmt,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::{
+    patience::{FAILURES, Patience},
     record::{Limits, Record},
     seal::{Opened, Seal},
-    store::FleetStore,
+    store::{FleetStore, Stored},
+    trouble::{Text, Trouble},
 };
 use crate::{error::BoxError, events::fleet::AloneReason};
 
-/// The timeout of one load and one swap together.
-const STORE_TIMEOUT: Duration = Duration::from_millis(400);
+/// How long the store may fail before the process goes alone: a store that does not respond delays
+/// a fetch by this.
+const PATIENCE: Duration = Duration::from_millis(1200);
 
-/// How often a step is tried before the process goes alone. With the timeout and two pauses, a dead
-/// store delays a fetch by at most 1.4 s.
-const ATTEMPTS: u32 = 3;
+/// The patience with a store that failed a short time ago.
+const PROBE_PATIENCE: Duration = Duration::from_millis(400);
 
 /// The longest pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -59,126 +60,138 @@ pub(super) struct Done<T> {
     pub(super) loaded_at: Instant,
 }
 
-/// Why a step could not be run.
-#[derive(Debug)]
-pub(super) struct Trouble {
-    pub(super) reason: AloneReason,
-    pub(super) error: Option<BoxError>,
-}
-
-impl Trouble {
-    fn store(error: impl Into<BoxError>) -> Self {
-        Self {
-            reason: AloneReason::Store,
-            error: Some(error.into()),
-        }
-    }
-}
-
-/// An error with a fixed text.
-#[derive(Debug)]
-struct Text(&'static str);
-
-impl fmt::Display for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for Text {}
-
 impl Access<'_> {
     /// Runs a step. `step` gets the record and whether the store had none; it may run several
     /// times. A record that it does not change is not written.
     ///
     /// # Errors
     ///
-    /// The store failed three times in a row or a short time ago, or the record is not for this
-    /// process.
+    /// The store fails, or did so a short time ago, or the record is not for this process.
     pub(super) async fn step<T>(
         &self,
         step: impl Fn(&mut Record, bool) -> T + Send + Sync,
     ) -> Result<Done<T>, Trouble> {
-        let is_probe = self.pass_breaker()?;
-        let mut attempts = if is_probe { ATTEMPTS - 1 } else { 0 };
-        let mut conflicts = 0;
+        let patience = self.pass_breaker()?;
+        self.run_for(&step, patience).await
+    }
+
+    /// Runs the step that ends a lease. Tries it even if the store failed a short time ago, because
+    /// the others wait for it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`step`](Self::step).
+    pub(super) async fn end<T>(
+        &self,
+        step: impl Fn(&mut Record, bool) -> T + Send + Sync,
+    ) -> Result<Done<T>, Trouble> {
+        let patience = self.pass_breaker().unwrap_or(PROBE_PATIENCE);
+        self.run_for(&step, patience).await
+    }
+
+    async fn run_for<T>(
+        &self,
+        step: &(impl Fn(&mut Record, bool) -> T + Send + Sync),
+        patience: Duration,
+    ) -> Result<Done<T>, Trouble> {
+        let result = self.run(step, patience).await;
+        let has_failed = matches!(&result, Err(trouble) if trouble.reason == AloneReason::Store);
+        self.set_breaker(has_failed.then(|| Instant::now() + BREAK));
+        result
+    }
+
+    /// Runs a step, whatever the breaker says. Loads and swaps are repeated each by itself: a lost
+    /// response costs one call, not a whole step. After a swap that failed, the record is loaded
+    /// again, because the swap may have been applied: the steps recognize their own lease.
+    pub(super) async fn run<T>(
+        &self,
+        step: &(impl Fn(&mut Record, bool) -> T + Send + Sync),
+        patience: Duration,
+    ) -> Result<Done<T>, Trouble> {
+        let mut patience = Patience::new(patience);
+        let is_sealed = self.seal.is_sealed();
+        let (mut failed_loads, mut failed_swaps, mut conflicts) = (0, 0, 0);
         loop {
-            match self.attempt(&step).await {
-                Ok(Some(done)) => {
-                    self.set_breaker(None);
-                    return Ok(done);
+            let loaded_at = Instant::now();
+            let stored = match patience.call(self.shared.store.load(self.name)).await {
+                Ok(stored) => stored,
+                Err(error) => {
+                    failed_loads += 1;
+                    self.pause_after(failed_loads, &patience, error).await?;
+                    continue;
                 }
-                Ok(None) if conflicts < CONFLICTS => {
+            };
+            let before = self.open(stored.as_ref())?;
+            let is_empty = before.is_none();
+            let before = before.unwrap_or_else(|| Record::new((self.draw)(), self.limits));
+            let mut record = before.clone();
+            let outcome = step(&mut record, is_empty);
+            let done = Done {
+                outcome,
+                record,
+                loaded_at,
+            };
+            if done.record == before {
+                return Ok(done);
+            }
+            let swap = self.swap(stored.as_ref(), &done.record);
+            match patience.call(swap).await {
+                Ok(true) => return Ok(done),
+                Ok(false) if conflicts < CONFLICTS => {
                     conflicts += 1;
                     sleep(self.jitter(CONFLICT_PAUSE)).await;
                 }
-                Ok(None) => return Err(Trouble::store(Text("too many conflicts"))),
-                Err(trouble) if trouble.reason != AloneReason::Store => {
-                    self.set_breaker(None);
-                    return Err(trouble);
+                Ok(false) => {
+                    return Err(Trouble::store(Text("too many conflicts").into(), is_sealed));
                 }
-                Err(trouble) => {
-                    attempts += 1;
-                    if attempts == ATTEMPTS {
-                        self.set_breaker(Some(Instant::now() + BREAK));
-                        return Err(trouble);
-                    }
-                    sleep(self.jitter(PAUSE)).await;
+                Err(error) => {
+                    failed_swaps += 1;
+                    self.pause_after(failed_swaps, &patience, error).await?;
                 }
             }
         }
     }
 
-    /// Runs a step once, whatever the breaker says. `None`: another process was faster.
-    pub(super) async fn attempt<T>(
+    /// Pauses after a call failed for so many times.
+    ///
+    /// # Errors
+    ///
+    /// It was the last.
+    async fn pause_after(
         &self,
-        step: &(impl Fn(&mut Record, bool) -> T + Send + Sync),
-    ) -> Result<Option<Done<T>>, Trouble> {
-        match timeout(STORE_TIMEOUT, self.load_and_swap(step)).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(Trouble::store(Text("the store does not respond in time"))),
+        failures: u32,
+        patience: &Patience,
+        error: BoxError,
+    ) -> Result<(), Trouble> {
+        if failures == FAILURES || patience.is_over() {
+            return Err(Trouble::store(error, self.seal.is_sealed()));
         }
+        sleep(self.jitter(PAUSE).min(patience.time_left())).await;
+        Ok(())
     }
 
-    async fn load_and_swap<T>(
-        &self,
-        step: &(impl Fn(&mut Record, bool) -> T + Send + Sync),
-    ) -> Result<Option<Done<T>>, Trouble> {
-        let (store, loaded_at) = (&self.shared.store, Instant::now());
-        let stored = store.load(self.name).await.map_err(Trouble::store)?;
-        let opened = stored.as_ref().map(|stored| {
-            let opened = self.seal.open(stored.bytes(), self.name);
-            (opened, stored.age())
-        });
-        let before = match opened {
-            Some((Opened::Record(record), age)) => Some(record.aged(age, self.limits)),
-            Some((Opened::Foreign(why), _)) => {
-                return Err(Trouble {
-                    reason: AloneReason::Record,
-                    error: Some(Text(why).into()),
-                });
-            }
-            Some((Opened::Garbage, _)) | None => None,
+    /// The record in a value, as old as it is. `None` if the value is none, or is malformed.
+    fn open(&self, stored: Option<&Stored>) -> Result<Option<Record>, Trouble> {
+        let Some(stored) = stored else {
+            return Ok(None);
         };
-        let is_empty = before.is_none();
-        let before = before.unwrap_or_else(|| Record::new((self.draw)(), self.limits));
-        let mut record = before.clone();
-        let outcome = step(&mut record, is_empty);
-        if record != before {
-            let value = self.seal.close(&record, self.name, self.draw);
-            let value = value.map_err(Trouble::store)?;
-            let expected = stored.as_ref().map(|stored| stored.bytes());
-            let time_to_live = record.time_to_live();
-            let swap = store.swap(self.name, expected, &value, time_to_live);
-            if !swap.await.map_err(Trouble::store)? {
-                return Ok(None);
-            }
+        match self.seal.open(stored.bytes(), self.name) {
+            Opened::Record(record) => Ok(Some(record.aged(stored.age(), self.limits))),
+            Opened::Garbage => Ok(None),
+            Opened::Foreign(why) => Err(Trouble {
+                reason: AloneReason::Record,
+                error: Some(Text(why).into()),
+            }),
         }
-        Ok(Some(Done {
-            outcome,
-            record,
-            loaded_at,
-        }))
+    }
+
+    async fn swap(&self, stored: Option<&Stored>, record: &Record) -> Result<bool, BoxError> {
+        let value = self.seal.close(record, self.name, self.draw)?;
+        let expected = stored.map(Stored::bytes);
+        let store = &self.shared.store;
+        store
+            .swap(self.name, expected, &value, record.time_to_live())
+            .await
     }
 
     /// A random part of a duration.
@@ -186,11 +199,12 @@ impl Access<'_> {
         longest.mul_f64(f64::from((self.draw)() as u32) / f64::from(u32::MAX))
     }
 
-    /// Whether the store may be used, and if so whether this is the probe after a failure.
-    fn pass_breaker(&self) -> Result<bool, Trouble> {
+    /// How long the store may fail. Not at all a short time after a failure; then there is one
+    /// probe.
+    fn pass_breaker(&self) -> Result<Duration, Trouble> {
         let mut broken_until = self.shared.broken_until();
         let Some(until) = *broken_until else {
-            return Ok(false);
+            return Ok(PATIENCE);
         };
         let now = Instant::now();
         if now < until {
@@ -201,7 +215,7 @@ impl Access<'_> {
         }
         // The others wait for the result of this probe.
         *broken_until = Some(now + BREAK);
-        Ok(true)
+        Ok(PROBE_PATIENCE)
     }
 
     fn set_breaker(&self, until: Option<Instant>) {

@@ -150,7 +150,7 @@ fn random() -> u64 {
 impl fmt::Debug for Fleet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fleet")
-            .field("is_sealed", &!self.member.seal.keys.is_empty())
+            .field("is_sealed", &self.member.seal.is_sealed())
             .field("identity", &self.member.identity)
             .finish_non_exhaustive()
     }

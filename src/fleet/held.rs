@@ -1,6 +1,9 @@
 //! The token that a process has: what the fleet's source remembers of the one it handed out last.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -15,6 +18,7 @@ struct Last {
     id: TokenId,
     publication: Option<(u64, u64)>,
     expires_at: Instant,
+    lifetime: Duration,
 }
 
 impl HeldToken {
@@ -23,11 +27,13 @@ impl HeldToken {
         id: TokenId,
         publication: Option<(u64, u64)>,
         expires_at: Instant,
+        lifetime: Duration,
     ) {
         *self.lock() = Some(Last {
             id,
             publication,
             expires_at,
+            lifetime,
         });
     }
 
@@ -42,6 +48,9 @@ impl HeldToken {
             id,
             publication: last.and_then(|last| last.publication),
             left: is_live.then(|| left.unwrap_or_default()),
+            age: last
+                .zip(left)
+                .map(|(last, left)| last.lifetime.saturating_sub(left)),
         })
     }
 

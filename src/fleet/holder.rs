@@ -4,7 +4,7 @@
 //! Fetch and heartbeat are one future. If it is dropped, both stop, and the lease ends by itself
 //! within three seconds.
 
-use std::{convert::Infallible, pin::pin, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::atomic::Ordering, time::Duration};
 
 use futures_util::future::{Either, select};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -67,15 +67,15 @@ impl FleetSource {
         }
     }
 
-    /// Extends the lease every second. A heartbeat that fails is not repeated: the next one comes
-    /// before the lease ends.
+    /// Extends the lease every second. The store may fail for half a second each time: the next
+    /// heartbeat comes before the lease ends.
     async fn heartbeat(&self, access: &Access<'_>, caller: &Caller, permit: Permit) -> Infallible {
         let extend = |record: &mut Record, _| {
             record.epoch == permit.epoch && record.extend(caller.me, permit.seq)
         };
         loop {
             sleep(HEARTBEAT).await;
-            let _ = access.attempt(&extend).await;
+            let _ = access.run(&extend, HEARTBEAT / 2).await;
         }
     }
 
@@ -88,15 +88,17 @@ impl FleetSource {
         started: Instant,
     ) -> Option<Result<NewToken, Error>> {
         let (id, expires_at) = (id(new.text()), new.expires_at(started));
-        let published = access.step(|record, is_empty| {
+        let lifetime = new.lifetime();
+        let published = access.end(|record, is_empty| {
             let left = expires_at.saturating_duration_since(Instant::now());
             record.publish(caller, permit, &publication(&new, left), is_empty)
         });
         let done = match published.await {
             Ok(done) => done,
             Err(trouble) => {
+                self.may_hold_lease.store(true, Ordering::Relaxed);
                 self.report_alone(&trouble);
-                self.held.remember(id, None, expires_at);
+                self.held.remember(id, None, expires_at, lifetime);
                 return Some(Ok(aged(new, started)));
             }
         };
@@ -117,12 +119,12 @@ impl FleetSource {
             }
             Published::Lost => {
                 self.emit(FleetEvent::PublicationLost {});
-                self.held.remember(id, None, expires_at);
+                self.held.remember(id, None, expires_at, lifetime);
                 return Some(Ok(aged(new, started)));
             }
         }
         let number = current.map(|token| (done.record.epoch, token.seq));
-        self.held.remember(id, number, expires_at);
+        self.held.remember(id, number, expires_at, lifetime);
         self.emit(FleetEvent::Published {
             remaining: expires_at.saturating_duration_since(Instant::now()),
         });
@@ -141,11 +143,14 @@ impl FleetSource {
         let is_refresh = error.endpoint() == Some(TokenEndpoint::Refresh);
         let pause = error.retry_after().map(|pause| (pause, is_refresh));
         match access
-            .step(|record, _| record.failed(caller, Some(permit), pause))
+            .end(|record, _| record.failed(caller, Some(permit), pause))
             .await
         {
             Ok(done) => self.adopt_or(&done, error),
-            Err(_) => Err(error),
+            Err(_) => {
+                self.may_hold_lease.store(true, Ordering::Relaxed);
+                Err(error)
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ impl Member {
     /// Plain and sealed records have different names, so that processes with and without a key
     /// neither read nor replace each other's.
     pub(super) fn name(&self, identity: &Identity) -> String {
-        let is_sealed = !self.seal.keys.is_empty();
+        let is_sealed = self.seal.is_sealed();
         let hash = Sha256::new()
             .chain_update(b"klavi-auth fleet record")
             .chain_update([u8::from(is_sealed)])

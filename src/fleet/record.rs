@@ -139,6 +139,11 @@ impl Publication {
         self.left > margin
     }
 
+    /// The time since it was issued.
+    pub(super) fn age(&self) -> Duration {
+        self.lifetime.saturating_sub(self.left)
+    }
+
     /// Whether the issuer has just vouched for it.
     pub(super) fn is_vouched(&self) -> bool {
         self.since <= VOUCHED

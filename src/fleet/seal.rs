@@ -1,6 +1,6 @@
 //! The envelope of a record in the store: a version, and the record in plain or sealed.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce, aead::AeadInOut};
 use secrecy::zeroize::Zeroizing;
@@ -40,17 +40,18 @@ const PLAIN: [u8; KEY_ID] = [0; KEY_ID];
 /// ```
 #[derive(Clone)]
 pub struct SealingKey {
-    bytes: Zeroizing<[u8; 32]>,
+    /// Shared, because a vector that grows leaves unwiped copies of its elements behind.
+    bytes: Arc<Zeroizing<[u8; 32]>>,
     id: [u8; KEY_ID],
 }
 
 impl SealingKey {
     /// A key of 32 random bytes. A password is not a key.
     pub fn new(bytes: [u8; 32]) -> Self {
-        let bytes = Zeroizing::new(bytes);
+        let bytes = Arc::new(Zeroizing::new(bytes));
         let hash = Sha256::new()
             .chain_update(b"klavi-auth fleet key id")
-            .chain_update(*bytes)
+            .chain_update(&bytes[..])
             .finalize();
         let mut id = [0; KEY_ID];
         id.copy_from_slice(&hash[..KEY_ID]);
@@ -78,7 +79,7 @@ impl SealingKey {
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {
-        XChaCha20Poly1305::new((&*self.bytes).into())
+        XChaCha20Poly1305::new((&**self.bytes).into())
     }
 }
 
@@ -108,6 +109,10 @@ pub(super) enum Opened {
 }
 
 impl Seal {
+    pub(super) fn is_sealed(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
     /// The value for the store. `draw` makes plain values differ; sealing takes its nonces from the
     /// operating system.
     ///

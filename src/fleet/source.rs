@@ -15,12 +15,13 @@ use std::{
 use tokio::time::{Instant, timeout};
 
 use super::{
-    access::{Access, Done, Trouble},
+    access::{Access, Done},
     held::HeldToken,
     member::Member,
     record::Limits,
     steps::{Asked, Caller, Looked},
-    token::{aged, id, without_refresh},
+    token::without_refresh,
+    trouble::Trouble,
     wait::Wait,
 };
 use crate::{
@@ -47,11 +48,13 @@ pub(super) struct FleetSource {
     events: Arc<Events>,
     limits: Limits,
     /// The name of this process in leases.
-    me: u64,
+    pub(super) me: u64,
     /// The name of the record, by the identity that was read last.
     name: Mutex<Option<Arc<str>>>,
     pub(super) held: HeldToken,
-    is_alone: AtomicBool,
+    pub(super) is_alone: AtomicBool,
+    /// Whether the store failed when this process may have had the lease.
+    pub(super) may_hold_lease: AtomicBool,
 }
 
 impl FleetSource {
@@ -71,6 +74,7 @@ impl FleetSource {
             name: Mutex::default(),
             held: HeldToken::default(),
             is_alone: AtomicBool::new(false),
+            may_hold_lease: AtomicBool::new(false),
         }
     }
 
@@ -80,7 +84,7 @@ impl FleetSource {
                 reason: AloneReason::Identity,
                 error: None,
             };
-            return self.go_alone(request, &trouble).await;
+            return self.go_alone(None, request, &trouble).await;
         };
         let access = self.member.access(&name, self.limits);
         let caller = self.caller(&request);
@@ -88,7 +92,7 @@ impl FleetSource {
         loop {
             let done = match access.step(|record, _| record.ask(&caller)).await {
                 Ok(done) => done,
-                Err(trouble) => return self.go_alone(request, &trouble).await,
+                Err(trouble) => return self.go_alone(Some(&access), request, &trouble).await,
             };
             self.is_alone.store(false, Ordering::Relaxed);
             if let Asked::Wait(left) = done.outcome {
@@ -147,7 +151,7 @@ impl FleetSource {
         let caller = self.caller(&request);
         let mut wait = Wait::until(&request);
         loop {
-            let look = access.step(|record, _| record.look(caller.me, caller.held));
+            let look = access.step(|record, _| record.look(&caller));
             let done = look.await.ok()?;
             match done.outcome {
                 Looked::Adopt { as_suspect } => return self.adopt(&done, as_suspect).ok(),
@@ -155,26 +159,6 @@ impl FleetSource {
                 Looked::Wait(_) | Looked::Nothing => return None,
             }
         }
-    }
-
-    /// The inner source alone, as without a fleet.
-    async fn go_alone(&self, request: TokenRequest, trouble: &Trouble) -> Result<NewToken, Error> {
-        self.report_alone(trouble);
-        let started = Instant::now();
-        let new = self.inner.fetch(request).await?;
-        self.held
-            .remember(id(new.text()), None, new.expires_at(started));
-        Ok(aged(new, started))
-    }
-
-    pub(super) fn report_alone(&self, trouble: &Trouble) {
-        let first = !self.is_alone.swap(true, Ordering::Relaxed);
-        let error = trouble.error.as_deref();
-        self.emit(FleetEvent::Alone {
-            reason: trouble.reason,
-            first,
-            error: error.map(|error| error as _),
-        });
     }
 
     /// Uses the token of the record if it can be adopted, or fails with `error`.
@@ -196,12 +180,16 @@ impl FleetSource {
             return Err(Error::interrupted("the fleet has no token"));
         };
         // The store saw its age while it was loaded.
-        let age = token.lifetime.saturating_sub(token.left) + done.loaded_at.elapsed();
+        let age = token.age() + done.loaded_at.elapsed();
         let remaining = token.lifetime.saturating_sub(age);
         let new = NewToken::new(&token.text, token.lifetime)?;
         let publication = Some((done.record.epoch, token.seq));
-        self.held
-            .remember(token.id, publication, Instant::now() + remaining);
+        self.held.remember(
+            token.id,
+            publication,
+            Instant::now() + remaining,
+            token.lifetime,
+        );
         self.emit(FleetEvent::Adopted {
             as_suspect,
             remaining,

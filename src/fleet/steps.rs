@@ -26,6 +26,8 @@ pub(super) struct Held {
     pub(super) publication: Option<(u64, u64)>,
     /// How long it still lives. `None` if it is expired or rejected.
     pub(super) left: Option<Duration>,
+    /// The time since it was issued. `None` if that is not known.
+    pub(super) age: Option<Duration>,
 }
 
 /// The right to fetch under a number. It outlives the lease: see the fence.
@@ -72,45 +74,6 @@ pub(super) enum Published {
 }
 
 impl Record {
-    /// Whether the token of the record is the publication that the caller holds. The same string
-    /// under another number is another publication: its issuer vouched for it again. It does so for
-    /// a few seconds only, because a later 401 is news.
-    fn is_same(&self, token: &Publication, held: Option<Held>) -> bool {
-        held.is_some_and(|held| {
-            token.id == held.id
-                && held.publication.is_none_or(|(epoch, seq)| {
-                    epoch != self.epoch || seq == token.seq || !token.is_vouched()
-                })
-        })
-    }
-
-    /// A token that the caller could use instead of its own. It must not end before a held token
-    /// that lives; the same string must live longer by a tenth.
-    fn other(&self, held: Option<Held>) -> Option<&Publication> {
-        let is_better = |token: &&Publication| {
-            let Some((held, left)) = held.and_then(|held| Some((held, held.left?))) else {
-                return true;
-            };
-            let extension = match held.id == token.id {
-                true => token.lifetime / 10,
-                false => Duration::ZERO,
-            };
-            token.left >= left + extension
-        };
-        let token = self.token.as_ref()?;
-        let is_other = token.is_usable() && !self.is_same(token, held);
-        Some(token).filter(|_| is_other).filter(is_better)
-    }
-
-    /// Rules 2 and 3.
-    fn adoptable(&self, held: Option<Held>) -> Option<bool> {
-        let token = self.other(held)?;
-        match token.is_marked() {
-            false => Some(false),
-            true => (token.is_suspect && held.is_none()).then_some(true),
-        }
-    }
-
     pub(super) fn ask(&mut self, caller: &Caller) -> Asked {
         let Caller {
             me, held, limits, ..
@@ -123,7 +86,7 @@ impl Record {
         if caller.is_rejected && same {
             self.reject(limits);
         }
-        if let Some(as_suspect) = self.adoptable(held) {
+        if let Some(as_suspect) = self.adoptable(caller) {
             return Asked::Adopt { as_suspect };
         }
         let is_marked = self.token.as_ref().is_some_and(Publication::is_marked);
@@ -187,12 +150,18 @@ impl Record {
     }
 
     /// Looks for a token while the caller may not fetch. Changes nothing.
-    pub(super) fn look(&self, me: u64, held: Option<Held>) -> Looked {
-        if let Some(as_suspect) = self.adoptable(held) {
+    pub(super) fn look(&self, caller: &Caller) -> Looked {
+        if let Some(as_suspect) = self.adoptable(caller) {
             return Looked::Adopt { as_suspect };
         }
-        let other = self.lease.filter(|lease| lease.owner != me);
-        other.map_or(Looked::Nothing, |lease| Looked::Wait(lease.left))
+        if let Some(lease) = self.lease.filter(|lease| lease.owner != caller.me) {
+            return Looked::Wait(lease.left);
+        }
+        // An older token is better than none.
+        match self.other(caller.held) {
+            Some(token) if !token.is_marked() => Looked::Adopt { as_suspect: false },
+            _ => Looked::Nothing,
+        }
     }
 
     /// Extends the lease while its fetch runs. Returns whether the caller still has it.
@@ -202,6 +171,11 @@ impl Record {
             lease.left = LEASE;
         }
         is_mine
+    }
+
+    /// Drops a lease of the caller that it cannot use. What it fetches alone is not published.
+    pub(super) fn release(&mut self, me: u64) {
+        self.lease = self.lease.filter(|lease| lease.owner != me);
     }
 
     /// Publishes a token that was fetched under `permit`. `is_empty`: the store had no record, and

@@ -31,8 +31,8 @@ pub trait FleetStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The store cannot be reached or does not respond as it should. Errors must not contain the
-    /// value.
+    /// The store cannot be reached or does not respond as it should. Events show the error if the
+    /// fleet has a sealing key: without one it could repeat the token.
     fn load<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Stored>>;
 
     /// Sets the value of `key` to `new` if it is `expected`, byte for byte, and lets it live for

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use klavi_auth::{Event, Fleet, FleetEvent, MemoryStore, Sharing};
+use klavi_auth::{Backoff, Error, Event, Fleet, FleetEvent, MemoryStore, Sharing};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -127,4 +127,91 @@ async fn data_that_is_lost_is_one_more_fetch_when_one_is_due() {
         pass(millis(200)).await;
     }
     assert_eq!(issuer.state().asked, ["none", "live"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_token_is_not_replaced_by_an_older_one() {
+    let (issuer, inner) = (Issuer::new(), Arc::new(MemoryStore::new()));
+    let other = issuer.cache(&inner);
+    assert_eq!(other.get().await.unwrap().expose(), "t1");
+    pass(secs(10)).await;
+    let store = FaultyStore::of(&inner);
+    store.set(Fault::Hangs);
+    let alone = issuer.cache(&store);
+    let token = alone.get().await.unwrap();
+    assert_eq!(token.expose(), "t2");
+    store.set(Fault::None);
+    pass(secs(6)).await;
+    // Both are revoked. The fleet's would cost a request one more 401.
+    alone.invalidate(&token);
+    assert_eq!(alone.get().await.unwrap().expose(), "t3");
+    let token = other.get().await.unwrap();
+    other.invalidate(&token);
+    assert_eq!(other.get().await.unwrap().expose(), "t3");
+    assert_eq!(issuer.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_loses_every_second_response_is_used() {
+    let (issuer, store) = (Issuer::new(), FaultyStore::new());
+    store.set(Fault::LosesEverySecond);
+    let caches: Vec<_> = (0..20).map(|_| issuer.cache(&store)).collect();
+    for cache in &caches {
+        assert_eq!(cache.get().await.unwrap().expose(), "t1");
+        assert_eq!(cache.snapshot().sharing(), Some(Sharing::Shared));
+    }
+    assert_eq!(issuer.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_whose_loads_fail_three_times_in_a_row_is_used() {
+    let (issuer, store) = (Issuer::new(), FaultyStore::new());
+    store.set(Fault::LosesThreeOfFour);
+    assert_eq!(issuer.cache(&store).get().await.unwrap().expose(), "t1");
+    let started = Instant::now();
+    assert_eq!(issuer.cache(&store).get().await.unwrap().expose(), "t1");
+    assert!(started.elapsed() < millis(400), "{:?}", started.elapsed());
+    assert_eq!(issuer.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_goes_alone_releases_its_lease() {
+    let (slow, inner) = (Issuer::new(), Arc::new(MemoryStore::new()));
+    slow.state().latency = secs(2);
+    let store = FaultyStore::of(&inner);
+    let alone = slow.cache(&store);
+    // The swap that takes the lease is applied, and the store then is away for 1.5 s.
+    store.set(Fault::LosesSwapsThenHangs);
+    let first = call(&alone);
+    pass(millis(1500)).await;
+    store.set(Fault::None);
+    slow.state().latency = millis(100);
+    // The lease of the first ends after 3 s.
+    let started = Instant::now();
+    assert_eq!(slow.cache(&inner).get().await.unwrap().expose(), "t1");
+    assert!(started.elapsed() < millis(800), "{:?}", started.elapsed());
+    assert_eq!(first.await.unwrap().unwrap().expose(), "t2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_of_a_failed_fetch_is_released_by_the_next() {
+    let (issuer, inner) = (Issuer::new(), Arc::new(MemoryStore::new()));
+    let store = FaultyStore::of(&inner);
+    let backoff = Backoff::default().first(millis(100));
+    let builder = issuer.builder(Fleet::new(Arc::clone(&store)));
+    let failing = builder.backoff(backoff).build().unwrap();
+    issuer.state().error = Some(Error::transient("down"));
+    let first = call(&failing);
+    pass(millis(50)).await;
+    store.set(Fault::Fails);
+    first.await.unwrap().unwrap_err();
+    store.set(Fault::None);
+    issuer.state().error = None;
+    pass(millis(200)).await;
+    // The process goes alone, because the store has just failed.
+    assert_eq!(failing.get().await.unwrap().expose(), "t1");
+    assert_eq!(failing.snapshot().sharing(), Some(Sharing::Alone));
+    let started = Instant::now();
+    assert_eq!(issuer.cache(&inner).get().await.unwrap().expose(), "t2");
+    assert!(started.elapsed() < millis(150), "{:?}", started.elapsed());
 }

@@ -23,6 +23,12 @@ pub(crate) enum Fault {
     ReadOnly,
     /// Every swap is applied, and its answer is lost.
     LosesAnswers,
+    /// Every second call is applied, and its answer is lost.
+    LosesEverySecond,
+    /// Three calls in a row are applied, and their answers are lost. Then one succeeds.
+    LosesThreeOfFour,
+    /// The next swap is applied, and its answer is lost. No call returns after it.
+    LosesSwapsThenHangs,
 }
 
 pub(crate) struct FaultyStore {
@@ -49,9 +55,14 @@ impl FaultyStore {
         *self.fault.lock().unwrap() = fault;
     }
 
+    /// The fault of the next call.
     fn fault(&self) -> Fault {
-        self.calls.fetch_add(1, Ordering::SeqCst);
-        *self.fault.lock().unwrap()
+        let number = self.calls.fetch_add(1, Ordering::SeqCst);
+        match *self.fault.lock().unwrap() {
+            Fault::LosesEverySecond if number % 2 == 1 => Fault::None,
+            Fault::LosesThreeOfFour if number % 4 == 3 => Fault::None,
+            fault => fault,
+        }
     }
 
     /// The calls so far.
@@ -71,6 +82,7 @@ impl FleetStore for FaultyStore {
             match fault {
                 Fault::Fails => failed(),
                 Fault::Hangs => pending().await,
+                Fault::LosesEverySecond | Fault::LosesThreeOfFour => failed(),
                 _ => self.inner.load(key).await,
             }
         })
@@ -88,7 +100,12 @@ impl FleetStore for FaultyStore {
             match fault {
                 Fault::Fails | Fault::ReadOnly => failed(),
                 Fault::Hangs => pending().await,
-                Fault::LosesAnswers => {
+                Fault::LosesSwapsThenHangs => {
+                    self.set(Fault::Hangs);
+                    self.inner.swap(key, expected, new, time_to_live).await?;
+                    failed()
+                }
+                Fault::LosesAnswers | Fault::LosesEverySecond | Fault::LosesThreeOfFour => {
                     self.inner.swap(key, expected, new, time_to_live).await?;
                     failed()
                 }

@@ -72,12 +72,17 @@ pub(crate) fn has_printed(what: &str) -> bool {
 }
 
 /// What is public and is no type that could be printed: traits, functions, names for other types.
-const NO_TYPES: [&str; 9] = [
+const NO_TYPES: [&str; 13] = [
     "BoxError",
     "FetchFuture",
+    "FleetStore",
+    "IdentityFuture",
+    "StoreFuture",
     "HttpResponse",
     "IntoRequest",
     "Observer",
+    // Only inside of a `RedisStore`.
+    "RedisConnection",
     "HttpRequest",
     "Replay",
     "TokenSource",

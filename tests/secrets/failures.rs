@@ -15,6 +15,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use crate::{
     book,
     clients::observed,
+    fleet,
     needles::{ACCESS, BEARER, SECRET, TOKENS},
     support::{LIFETIME, api::get, runtime, secs},
 };
@@ -308,6 +309,7 @@ pub(crate) fn configuration() {
         errors.push(layer().allow_origin(&url).unwrap_err());
         errors.push(client_error(&url, ACCESS, SECRET));
     }
+    errors.extend(fleet::configuration());
     // What only other features, or another machine, can bring about.
     errors.extend([ConfigError::MissingTransport, ConfigError::MissingEnv("A")]);
     errors.push(ConfigError::InvalidEnv("A", "it is empty".into()));

@@ -7,12 +7,14 @@
 #![cfg(all(
     feature = "sandbox",
     feature = "reqwest-middleware",
-    feature = "metrics"
+    feature = "metrics",
+    feature = "redis"
 ))]
 
 mod book;
 mod clients;
 mod failures;
+mod fleet;
 mod klavi;
 mod needles;
 mod page;

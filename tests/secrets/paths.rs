@@ -13,7 +13,7 @@ use tower::{Layer, ServiceExt};
 use crate::{
     book,
     clients::{Kind, Send, once},
-    failures,
+    failures, fleet,
     klavi::{Answer, Klavi, all_known},
     needles::{ACCESS, BEARER, SECRET, TOKENS},
     recorder, states,
@@ -262,6 +262,8 @@ fn case_61_nothing_printed_or_recorded_shows_part_of_a_secret() {
     states::customers();
     states::services();
     states::bodies();
+    fleet::values();
+    fleet::processes();
     failures::a_transport_that_prints_what_it_was_to_send();
     failures::client_credentials();
     failures::one_secret_at_a_time();

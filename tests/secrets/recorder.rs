@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use klavi_auth::Event;
+use klavi_auth::{Event, FleetEvent};
 use metrics_util::debugging::{DebuggingRecorder, Snapshotter};
 use tracing::{
     Metadata, Subscriber,
@@ -60,6 +60,19 @@ pub(crate) fn observe(event: &Event<'_>) {
             say("observer", chain(error))
         }
         Event::ResendSkipped { reason, .. } => book::mark(reason),
+        Event::Fleet(event) => {
+            book::mark(event);
+            match event {
+                FleetEvent::Denied { reason, .. } => book::mark(reason),
+                FleetEvent::Alone { reason, error, .. } => {
+                    book::mark(reason);
+                    error
+                        .iter()
+                        .for_each(|error| say("observer", chain(*error)));
+                }
+                _ => {}
+            }
+        }
         _ => {}
     }
 }
@@ -207,10 +220,12 @@ impl log::Log for Log {
 
 /// The names of the crate's own events, as its source has them.
 pub(crate) static EVENTS: LazyLock<Vec<&str>> = LazyLock::new(|| {
-    let source = include_str!("../../src/events/trace.rs");
-    source
-        .split("name: \"")
-        .skip(1)
-        .map(|rest| rest.split('"').next().unwrap())
-        .collect()
+    [
+        include_str!("../../src/events/trace.rs"),
+        include_str!("../../src/events/trace_fleet.rs"),
+    ]
+    .iter()
+    .flat_map(|source| source.split("name: \"").skip(1))
+    .map(|rest| rest.split('"').next().unwrap())
+    .collect()
 });

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use klavi_auth::{Error, Fleet, FleetStore, Identity, MemoryStore, StoreFuture, Stored};
+use klavi_auth::{
+    Error, Fleet, FleetStore, Identity, MemoryStore, SealingKey, StoreFuture, Stored,
+};
 
 use crate::{
     heard::{Lines, hear},
@@ -13,6 +15,7 @@ fn fleet(store: &Arc<impl FleetStore>) -> Fleet {
     let identity = Identity::new("test");
     Fleet::new(Arc::clone(store))
         .identity(identity)
+        .seal_with(SealingKey::new([1; 32]))
         .randomness(|| 0)
 }
 

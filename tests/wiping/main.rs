@@ -1,6 +1,8 @@
 //! Keys and tokens are wiped from the heap: no block is freed with a piece of one in it, and no
 //! block with a piece in it is left once everything is dropped.
 
+#[cfg(feature = "fleet")]
+mod fleet;
 mod heap;
 
 use std::{
@@ -37,8 +39,10 @@ const REVOKED: &str = "t2D8/bM4gW7nK1xS5/fV9rZ3tC6jQ0/lH2pY7eA4uN8";
 const THIRD: &str = "t3Q6yJ1mV8bT4hX0nC7kR2wP9sF5gL3zD6aE1uK8";
 const UNUSABLE: &str = "t4W2cN9pH5xB7jM3vS0qY6tG8rK1fZ4dL2eU9aJ5 \n";
 const BEARER: &str = "t5P7vK3rX9dC1nT6mH4bW8sZ2yG0fQ5jL7aR3eM9";
+/// The 32 bytes of the key that seals the record of a fleet.
+const SEALING: &str = "s6E1yK9wB4pX7mT2cV5hN8zR3qJ0dL6g";
 
-const SECRETS: [(&str, &str); 7] = [
+const SECRETS: [(&str, &str); 8] = [
     ("access key", ACCESS),
     ("secret key", SECRET),
     ("first", FIRST),
@@ -46,6 +50,7 @@ const SECRETS: [(&str, &str); 7] = [
     ("third", THIRD),
     ("unusable", UNUSABLE),
     ("bearer", BEARER),
+    ("sealing key", SEALING),
 ];
 
 /// Runs the scene on a current-thread runtime and drops both.

@@ -9,7 +9,7 @@ use redis::{ErrorKind, RedisError};
 /// Has none of the server's words: a server that does not know a command repeats its arguments, and
 /// they include passwords and values.
 #[derive(Debug)]
-pub(super) struct RedisStoreError(&'static str);
+pub(in crate::fleet) struct RedisStoreError(&'static str);
 
 /// What a code of Redis means. A script's error has the code somewhere in the text in Redis 6.
 const CODES: [(&str, &str); 14] = [

@@ -1,5 +1,5 @@
 //! The store in Redis or Valkey.
 
 pub(crate) mod connection;
-mod error;
+pub(super) mod error;
 pub(crate) mod store;

@@ -120,6 +120,11 @@ pub(super) struct Model {
 
 pub(super) type Checked = Result<(), &'static str>;
 
+/// How long a token still lives. A later token lives longer.
+fn left(token: u8) -> Duration {
+    LIFE / 2 + u32::from(token) * Duration::from_secs(10)
+}
+
 fn id(token: u8) -> TokenId {
     [token; 16]
 }
@@ -185,7 +190,8 @@ impl Model {
             held: held.map(|(token, publication)| Held {
                 id: id(token),
                 publication,
-                left: (!is_rejected).then_some(LIFE),
+                left: (!is_rejected).then(|| left(token)),
+                age: Some(LIFE - left(token)),
             }),
             is_rejected,
             limits: LIMITS,
@@ -291,7 +297,7 @@ impl Model {
             seq: 0,
             text: Zeroizing::new(format!("t{token}")),
             lifetime: LIFE,
-            left: LIFE,
+            left: left(token),
             since: Duration::ZERO,
             rejected: None,
             is_suspect: false,
@@ -353,7 +359,7 @@ impl Model {
     /// Returns whether the look found something.
     pub(super) fn look(&mut self, at: usize) -> Option<Checked> {
         let (caller, record) = (self.caller(at), self.record()?);
-        match record.look(caller.me, caller.held) {
+        match record.look(&caller) {
             Looked::Adopt { as_suspect } => Some(self.adopt(at, as_suspect)),
             Looked::Wait(_) | Looked::Nothing => None,
         }

@@ -6,7 +6,7 @@ use secrecy::zeroize::Zeroizing;
 
 use crate::fleet::{
     record::{Limits, Publication, Record},
-    steps::{Asked, Caller, Held},
+    steps::{Asked, Caller, Held, Looked},
 };
 
 const LIMITS: Limits = Limits {
@@ -43,6 +43,7 @@ fn caller(id: u8, left: Option<Duration>) -> Caller {
             id: [id; 16],
             publication: Some((7, 1)),
             left,
+            age: Some(secs(800)),
         }),
         is_rejected: left.is_none(),
         limits: LIMITS,
@@ -81,6 +82,43 @@ fn a_live_token_gives_way_to_one_that_lives_longer() {
     // The same string must gain a tenth of its life, or the cache would not take it.
     assert_eq!(asked(1, secs(820)), ADOPT);
     assert_eq!(may_refresh(asked(1, secs(821))), Some(true));
+}
+
+#[test]
+fn a_rejected_token_does_not_give_way_to_an_older_one() {
+    // The token of the record is 800 s old.
+    let asked = |publication, age| {
+        let mut rejected = caller(2, None);
+        let held = rejected.held.as_mut().unwrap();
+        (held.publication, held.age) = (publication, Some(age));
+        let mut record = record(secs(1));
+        let asked = record.ask(&rejected);
+        // Older or not, it was not reported.
+        assert!(!record.token.unwrap().is_marked());
+        (asked == ADOPT, may_refresh(asked))
+    };
+    let (adopted, fetches) = ((true, None), (false, Some(false)));
+    // Fetched alone, of another epoch, of the same record before it went back.
+    for publication in [None, Some((6, 1)), Some((7, 3)), Some((7, 2))] {
+        assert_eq!(asked(publication, secs(798)), fetches, "{publication:?}");
+        assert_eq!(asked(publication, secs(799)), adopted, "{publication:?}");
+    }
+    assert_eq!(asked(Some((7, 1)), secs(0)), adopted);
+}
+
+#[test]
+fn an_older_token_is_adopted_if_no_fetch_is_possible() {
+    let mut rejected = caller(2, None);
+    let held = rejected.held.as_mut().unwrap();
+    (held.publication, held.age) = (None, Some(secs(10)));
+    let as_suspect = false;
+    let mut record = record(secs(1));
+    assert_eq!(record.look(&rejected), Looked::Adopt { as_suspect });
+    assert_eq!(record.failed(&rejected, None, None), Some(as_suspect));
+    // But not while another process fetches a newer one.
+    let newcomer = Caller { me: 2, ..rejected };
+    assert!(may_refresh(record.ask(&newcomer)).is_some());
+    assert_eq!(record.look(&rejected), Looked::Wait(secs(3)));
 }
 
 #[test]

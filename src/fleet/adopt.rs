@@ -1,0 +1,68 @@
+//! Whether the token of the record is better than the one that a process holds. Pure functions, as
+//! the steps that use them.
+
+use std::time::Duration;
+
+use super::{
+    record::{Publication, Record},
+    steps::{Caller, Held},
+};
+
+/// Two ages differ by this much without a reason: each process measures from the start of a fetch.
+const AGE_TOLERANCE: Duration = Duration::from_secs(1);
+
+impl Record {
+    /// Whether the token of the record is the publication that the caller holds. The same string
+    /// under another number is another publication: its issuer vouched for it again. It does so for
+    /// a few seconds only, because a later 401 is news.
+    pub(super) fn is_same(&self, token: &Publication, held: Option<Held>) -> bool {
+        held.is_some_and(|held| {
+            token.id == held.id
+                && held.publication.is_none_or(|(epoch, seq)| {
+                    epoch != self.epoch || seq == token.seq || !token.is_vouched()
+                })
+        })
+    }
+
+    /// A token that the caller could use instead of its own. It must not end before a held token
+    /// that lives; the same string must live longer by a tenth.
+    pub(super) fn other(&self, held: Option<Held>) -> Option<&Publication> {
+        let is_better = |token: &&Publication| {
+            let Some((held, left)) = held.and_then(|held| Some((held, held.left?))) else {
+                return true;
+            };
+            let extension = match held.id == token.id {
+                true => token.lifetime / 10,
+                false => Duration::ZERO,
+            };
+            token.left >= left + extension
+        };
+        let token = self.token.as_ref()?;
+        let is_other = token.is_usable() && !self.is_same(token, held);
+        Some(token).filter(|_| is_other).filter(is_better)
+    }
+
+    /// Whether the token of the record was issued before the held one: the store went back to an
+    /// earlier state, or could not be written. If the held token was rejected, the older one most
+    /// likely is dead too.
+    fn is_older(&self, token: &Publication, held: Option<Held>) -> bool {
+        held.is_some_and(|held| {
+            let is_next = held
+                .publication
+                .is_some_and(|(epoch, seq)| epoch == self.epoch && seq < token.seq);
+            let is_before = |age: Duration| token.age() > age.saturating_add(AGE_TOLERANCE);
+            !is_next && held.age.is_some_and(is_before)
+        })
+    }
+
+    /// Rules 2 and 3.
+    pub(super) fn adoptable(&self, caller: &Caller) -> Option<bool> {
+        let held = caller.held;
+        let is_outdated = |token: &&Publication| caller.is_rejected && self.is_older(token, held);
+        let token = self.other(held).filter(|token| !is_outdated(token))?;
+        match token.is_marked() {
+            false => Some(false),
+            true => (token.is_suspect && held.is_none()).then_some(true),
+        }
+    }
+}
