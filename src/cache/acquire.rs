@@ -50,7 +50,7 @@ impl Acquire {
         }
     }
 
-    /// Looks for another token and fetches none, because the budget is used up.
+    /// With an error, the budget is used up: this only looks for another token and fetches none.
     pub(crate) fn over_budget(self, over_budget: Option<Error>) -> Self {
         Self {
             over_budget,

@@ -3,12 +3,14 @@
 //!
 //! A clone of a shared token writes to its reference count, and a lookup takes the lock of the
 //! state. Both are slow when several cores do so at once. A copy is checked with one atomic read
-//! (the epoch) and a comparison with the clock, and only the thread that made it writes to it.
+//! (the epoch) and a comparison with the clock. Once each thread has a copy, mostly that thread alone
+//! writes to it.
 //!
 //! A platform has a cache for each of its customers, and most of them are idle. So a cache starts
 //! with one copy, which shares the bytes of the token. A thread that finds the copy locked by
 //! another one gives each thread a copy with bytes of its own. Two threads seldom contend for a
-//! cache that is not busy, so the memory is spent on busy caches only.
+//! cache that is not busy, so the memory is spent on busy caches, and on the caches of layers, which
+//! are spread when a service is made.
 
 use std::{
     array,
@@ -29,8 +31,8 @@ use crate::token::AccessToken;
 
 /// What the requests of a thread share: the cache, and a copy of its token.
 ///
-/// A request that waits for its response holds it. So the cache stays alive, and no reference count
-/// is written by two threads.
+/// A request with a cache of its own holds it until its response, which keeps the cache alive. Two
+/// threads seldom write to the same reference count.
 pub(crate) struct LocalCopy {
     core: Arc<Core>,
     token: Option<ValidToken>,
@@ -60,8 +62,7 @@ impl LocalCopy {
 
 /// The copies of a cache that is busy.
 ///
-/// A thread locks its own shard only. No other core writes to that cache line, so the lock is never
-/// contended.
+/// Up to 64 threads have a shard each, so its lock is not contended. Beyond that, some share one.
 struct Sharded([Shard; THREADS]);
 
 /// Aligned so that no two shards lie in the same cache line, or in the pair of lines that a

@@ -67,7 +67,8 @@ pub(super) fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
         span: Span::none(),
         finished: false,
     };
-    // Created after the flight, whose drop removes the entry if the user's subscriber panics.
+    // The span is created after the flight: if the user's subscriber panics, the flight's drop
+    // removes the entry.
     if !launch.is_look {
         flight.span = trace::token_fetch(core.events.name(), launch.reason);
     }

@@ -124,7 +124,8 @@ impl State {
         (flight.launch, flight.waiter.clone())
     }
 
-    /// Removes a flight that ended without a result, because its runtime is gone.
+    /// Called when a flight is dropped. Removes its entry if it ended without a result: its runtime
+    /// is gone, or something panicked.
     pub(super) fn abandon(&mut self, number: u64, now: Instant) {
         self.remove_flight(now, |flight| flight.launch.number == number);
     }

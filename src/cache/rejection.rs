@@ -13,8 +13,8 @@ use crate::token::AccessToken;
 
 impl State {
     /// Handles a 401 to a request with the token of this generation, if it is still the current
-    /// token. Returns the age of the token if this is the first 401 while the token is in use.
-    /// Others withdraw nothing from the budget.
+    /// token. Returns the age of the token if this is the first 401 while the token is in use. Only
+    /// such a 401 withdraws from the budget, and only if a fetch may start.
     ///
     /// # Errors
     ///

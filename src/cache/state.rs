@@ -4,7 +4,7 @@
 //! transitions are in four files: `lookup` (a caller looks up the token, a flight is lost),
 //! `rejection` (a 401, `invalidate`), `settle` (an attempt of a flight starts or ends) and `look`
 //! (a look for another process's token). The schedule of the refresh task is in
-//! `background_refresh`. This file has the queries that they share.
+//! `background_refresh`. This file has the queries that they share, and `record_failure`.
 //!
 //! Invariants between any two calls:
 //!
@@ -14,8 +14,9 @@
 //!    keeps its generation.
 //! 4. Nothing here runs user code. Errors and wakers may have a `Drop` of the user's, so they are
 //!    moved to `displaced`, which is dropped after the lock is released.
-//! 5. A failed refresh never holds back a fetch that callers wait for: the two count their failures
-//!    separately. `Retry-After` and rejected keys hold back both.
+//! 5. A failed refresh does not hold back a fetch that replaces no live token: the two count their
+//!    failures separately. A permanent error and a `Retry-After` hold back both, unless they came
+//!    from `/refresh`.
 
 use std::{any::Any, time::Duration};
 
@@ -47,8 +48,8 @@ pub(crate) struct Config {
 pub(super) struct State {
     pub(super) config: Config,
     pub(super) current: Option<Current>,
-    /// Incremented whenever a lookup might give another result: `current` changes or a flight ends.
-    /// A copy of the token is good while the epoch has not changed.
+    /// Incremented whenever a copy of the token might be outdated: `current` changes or a flight
+    /// ends. A copy is good while the epoch has not changed.
     pub(super) epoch: u64,
     pub(super) flight: Option<RegisteredFlight>,
     pub(super) last_flight: u64,

@@ -22,9 +22,10 @@ use crate::{
 /// refreshes before it expires.
 ///
 /// It is a handle: cloning it is cheap, and all clones share the token. Building it needs no
-/// runtime, and no task runs while there is nothing to fetch. A fetch runs in its own task, on the
-/// tokio runtime of the caller that started it. All callers that need a token wait for the same
-/// fetch.
+/// runtime, and no task runs while there is nothing to fetch (unless
+/// [`background_refresh`](crate::TokenCacheBuilder::background_refresh) is on). A fetch runs in its
+/// own task, on the tokio runtime of the caller that started it. All callers that need a token wait
+/// for the same fetch.
 ///
 /// ```
 /// use std::time::Duration;
@@ -51,16 +52,18 @@ use crate::{
 ///   background.
 /// * **Expiring**: within the margin before expiry. The caller waits for the successor, and gets
 ///   the current token if there is none. The source is called once.
-/// * **Expired, rejected or missing.** The caller waits. The source is called once, or up to three
-///   times if it fails with a transient error.
-/// * **Expired or missing, and the last fetch failed.** The caller gets that error at once. The
-///   source is not called until the backoff ends.
+/// * **Expired, rejected, invalidated or missing.** The caller waits. The source is called once, or
+///   up to three times if it fails with a transient error.
+/// * **Expired, invalidated or missing, and the last fetch failed.** The caller gets that error at
+///   once. The source is not called until the backoff ends.
 /// * **Suspect**: rejected by the API, and its replacement failed. The caller gets the token. The
 ///   source is called in the background, with the same backoff.
 ///
-/// After a failure the source is not called for a random time of up to 1 s. That limit doubles with
-/// every consecutive failure, up to 30 s, or up to 5 s if callers wait. A `Retry-After` takes
-/// precedence. A failed refresh never holds back a fetch that callers wait for.
+/// After a transient failure the source is not called for a random time of up to 1 s. That limit
+/// doubles with every consecutive failure, up to 30 s, or up to 5 s if callers wait. A permanent
+/// error pauses for 5 s, which doubles up to 5 minutes in the background. A `Retry-After` takes
+/// precedence. A failed refresh does not hold back the fetch after the token has expired or was
+/// rejected.
 ///
 /// # Cancel safety
 ///
@@ -70,7 +73,7 @@ pub struct TokenCache {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What the handles share. Requests that wait for a response hold only the core.
+/// What the handles share. A request with a cache of its own holds only the core until its response.
 pub(super) struct Shared {
     pub(super) core: Arc<Core>,
     copies: Copies,
@@ -150,8 +153,8 @@ impl TokenCache {
         Snapshot::of(&core.lock(), Instant::now(), is_alone)
     }
 
-    /// The token for a request at `now`, or a future that waits for one. The request holds the copy
-    /// until its response, so that the cache stays alive.
+    /// The token for a request at `now`, or a future that waits for one. A request with a cache of
+    /// its own holds the copy until its response, so that the cache stays alive.
     #[inline]
     pub(crate) fn get_or_look_up(
         &self,

@@ -40,7 +40,7 @@ const REFRESH_MISSING_FOR: Duration = Duration::from_secs(3600);
 /// The [`TokenSource`] of Klavi's own endpoints.
 ///
 /// The layer builds one by itself. Build it yourself to share a [`TokenCache`](crate::TokenCache)
-/// between layers, or to set its policy:
+/// between layers, or to use a cache without a layer:
 ///
 /// ```
 /// # use bytes::Bytes;

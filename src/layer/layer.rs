@@ -35,8 +35,8 @@ impl KlaviAuthLayer {
     /// A layer for `api` without a cache of its own. Put the customer's [`TokenCache`] into the
     /// extensions of every request. See [`TokenCaches`](crate::TokenCaches).
     ///
-    /// A request without a cache fails with an error for which [`Error::is_cache_missing`]
-    /// holds.
+    /// A request in scope without a cache fails with an error for which
+    /// [`Error::is_cache_missing`] holds.
     pub fn without_cache(api: &KlaviApi) -> Self {
         // A source that always fails, so that a missing cache needs no path of its own.
         Self::new(
@@ -84,7 +84,7 @@ impl<R> KlaviAuthLayer<R> {
     /// same.
     ///
     /// Up to 64 KiB in up to 4,096 frames are recorded: see [`replay_limit`](Self::replay_limit). A
-    /// longer body is sent once, unbuffered, and its 401 goes to the caller.
+    /// longer body is sent once: its recording is dropped, and its 401 goes to the caller.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -32,10 +32,11 @@ use crate::{
 ///
 /// # Readiness
 ///
-/// Configure the inner service before you wrap it: the layer stores a clone of it.
+/// Configure the inner service before you wrap it: the service keeps a
+/// clone of it for requests that wait.
 ///
-/// [`poll_ready`](Service::poll_ready) readies the inner service. If the token is fresh, the
-/// request is sent on that instance. A request that waits for a token drops the instance first, and
+/// [`poll_ready`](Service::poll_ready) readies the inner service. If the request need not wait for a
+/// token, it is sent on that instance. A request that waits for a token drops the instance first, and
 /// readies a clone once it has the token. So a concurrency limit or a buffer that the token
 /// transport shares cannot deadlock.
 ///
@@ -46,9 +47,9 @@ use crate::{
 /// The inner service's error or an [`Error`](crate::Error), boxed. Downcast to tell them apart.
 ///
 /// A 401 is not an error. If the fetch for the resend fails, the 401 carries the
-/// [`Error`](crate::Error) in its extensions. The 401 is dropped before the inner service is ready.
-/// If the new token expires or is rejected while the service gets ready, and no other can be
-/// fetched, the caller gets the error instead.
+/// [`Error`](crate::Error) in its extensions. If it succeeds, the 401 is dropped and then the inner
+/// service is readied. If that fails, or the new token expires or is rejected meanwhile and no other
+/// can be fetched, the caller gets the error instead.
 ///
 /// # Cancel safety
 ///
