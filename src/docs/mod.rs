@@ -1,12 +1,4 @@
-//! Guides, reference pages and evidence. They are only in the documentation.
-//!
-//! | to start | to run it | to look it up | to check our claims |
-//! |---|---|---|---|
-//! | [getting started](getting_started) | [operations] | [what happens to a request](request_lifecycle) | [how it is tested](testing) |
-//! | [recipes] | [signals] | [the life of a token](token_life) | [faults] |
-//! | [replacing a hand-written cache](migration) | [client certificates](client_certificates) | [the order of layers](layer_order) | [days of outages](days) |
-//! | [testing your service](testing_your_service) | [products and customers](products_and_customers) | [clocks] | [soak] |
-//! | | [security] | fleets (feature `fleet`) | |
+#![doc = include_str!("index.md")]
 
 #[cfg_attr(
     all(feature = "reqwest-middleware", feature = "sandbox"),

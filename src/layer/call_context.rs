@@ -21,8 +21,8 @@ use crate::cache::{
 /// The layer and the template, shared by all clones of a service.
 pub(super) struct Shared<S, R> {
     pub(super) layer: KlaviAuthLayer<R>,
-    /// Cloned on the cold path, and in `poll_ready` after an instance was released. A clone of the inner service per request would
-    /// cost more than everything else here.
+    /// Cloned on the cold path, and in `poll_ready` after an instance was released. A clone of the
+    /// inner service per request would cost more than everything else here.
     template: Template<S>,
 }
 

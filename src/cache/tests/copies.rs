@@ -27,7 +27,8 @@ const SECOND: Duration = Duration::from_secs(1);
 type Served = Arc<AtomicUsize>;
 
 /// A cache with the token `token-1`, which is due after about 900 s, expiring after 1769 s and
-/// expired after 1799 s. A fetch takes a second, and fails if it is one of the first `failing` refreshes.
+/// expired after 1799 s. A fetch takes a second, and fails if it is one of the first `failing`
+/// refreshes.
 async fn warm(failing: usize) -> (TokenCache, Served) {
     let (fetches, served) = (AtomicUsize::new(0), Served::default());
     let source = source_fn(move |_| {
