@@ -117,6 +117,12 @@ fn moves(model: &Model, mut found: impl FnMut(Model, Checked)) {
             }
             _ => try_move(&mut |next| Some(go_on(next, at))),
         }
+        if matches!(process.phase, Phase::Fetching(fetch) if fetch.permit.is_none()) {
+            try_move(&mut |next| {
+                next.release(at);
+                done()
+            });
+        }
         // ## With a fault of this process
         match process.phase {
             Phase::Served if process.status == Status::Good => {

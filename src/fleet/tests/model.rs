@@ -245,7 +245,7 @@ impl Model {
         }
     }
 
-    /// A process tries a step three times before it goes alone.
+    /// A process repeats a step before it goes alone: less often here, for fewer states.
     fn after_lost_answer(&mut self, at: usize) -> Checked {
         match self.without == Without::RetryBeforeAlone {
             true => Err("one lost answer sends a process alone"),
@@ -354,6 +354,11 @@ impl Model {
             Some(as_suspect) => self.adopt(at, as_suspect),
             None => self.end_without_token(at),
         }
+    }
+
+    /// A process that fetches alone drops a lease that it may have.
+    pub(super) fn release(&mut self, at: usize) {
+        self.step(at, false, |record, caller, _| record.release(caller.me));
     }
 
     /// Returns whether the look found something.
