@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use klavi_auth::{
     AccessToken, Backoff, BoxError, Budget, ClientCredentials, Credentials, Environment, Error,
     KlaviApi, KlaviAuthLayer, KlaviSource, NewToken, NoResend, Predecessor, Product, RefreshPolicy,
-    SkipAuth, TokenCache, TokenCaches, TokenRequest, TokenSource,
+    ResendCount, SkipAuth, TokenCache, TokenCaches, TokenRequest, TokenSource,
     sandbox::{Endpoint, Fault, Sandbox},
     source_fn,
 };
@@ -280,7 +280,26 @@ pub(crate) fn services() {
             .headers_mut()
             .insert("authorization", "none".parse().unwrap());
         book::show("that passes", &service.ready().await.unwrap().call(skipped));
+        show_resend_count().await;
     });
+}
+
+/// The inner service rejects the first attempt and looks at the second.
+async fn show_resend_count() {
+    let inner = tower::service_fn(async |request: Request<Full<Bytes>>| {
+        let count: Option<&ResendCount> = request.extensions().get();
+        if let Some(count) = count {
+            book::show("of a resend", count);
+        }
+        let status = if count.is_some() { 200 } else { 401 };
+        let response = Response::builder().status(status).body(());
+        Ok::<_, BoxError>(response.unwrap())
+    });
+    let cache = TokenCache::new(source_fn(async |_| token(TOKENS[0])));
+    let api = KlaviApi::production(Product::Monitor);
+    let service = KlaviAuthLayer::new(&api, cache).layer(inner);
+    let response = service.send(get("https://api.klavi.ai/monitor/x")).await;
+    assert_eq!(response.unwrap().status(), 200);
 }
 
 /// A service that takes its time to get ready.
