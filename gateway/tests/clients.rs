@@ -261,6 +261,7 @@ async fn address(output: impl AsyncRead + Unpin + Send + 'static) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a minute; `.ci/weekly` runs it"]
 async fn the_table_of_the_readme_is_what_clients_see() {
     let mut clients = Vec::new();
     for client in Client::ALL {
