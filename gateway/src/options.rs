@@ -15,7 +15,7 @@ Log: RUST_LOG, for example klavi_auth=debug.";
 #[rustfmt::skip]
 #[command(name = "klavi-gateway", version, after_help = KLAVI)]
 pub struct Options {
-    /// The address to listen on. Whoever can connect can use the keys
+    /// The address to listen on. Every program that can connect can use the keys
     #[arg(long, env = "KLAVI_GATEWAY_BIND", default_value = "127.0.0.1:8484")]
     pub bind: SocketAddr,
 

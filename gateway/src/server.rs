@@ -29,7 +29,7 @@ pub async fn serve(
     let address = listener.local_addr()?;
     info!("listening on http://{address}, for {}", gateway.base);
     if !address.ip().is_loopback() {
-        warn!("{address} is not loopback: whoever can connect to it can use the keys");
+        warn!("{address} is not loopback: every program that can connect to it can use the keys");
     }
     gateway.products.iter().for_each(Product::warm_up);
     if let Some(admin) = admin {

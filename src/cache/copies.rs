@@ -3,14 +3,14 @@
 //!
 //! A clone of a shared token writes to its reference count, and a lookup takes the lock of the
 //! state. Both are slow when several cores do so at once. A copy is checked with one atomic read
-//! (the epoch) and a comparison with the clock. Once each thread has a copy, mostly that thread alone
-//! writes to it.
+//! (the epoch) and a comparison with the clock. Once each thread has a copy, mostly that thread
+//! alone writes to it.
 //!
 //! A platform has a cache for each of its customers, and most of them are idle. So a cache starts
 //! with one copy, which shares the bytes of the token. A thread that finds the copy locked by
 //! another one gives each thread a copy with bytes of its own. Two threads seldom contend for a
-//! cache that is not busy, so the memory is spent on busy caches, and on the caches of layers, which
-//! are spread when a service is made.
+//! cache that is not busy, so the memory is spent on busy caches, and on the caches of layers,
+//! which are spread when a service is made.
 
 use std::{
     array,

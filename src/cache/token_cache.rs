@@ -73,7 +73,8 @@ pub struct TokenCache {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What the handles share. A request with a cache of its own holds only the core until its response.
+/// What the handles share. A request with a cache of its own holds only the core until its
+/// response.
 pub(super) struct Shared {
     pub(super) core: Arc<Core>,
     copies: Copies,

@@ -10,8 +10,8 @@ pub(super) const LEASE: Duration = Duration::from_secs(3);
 /// The longest pause that a `Retry-After` can impose.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
 
-/// How long a new publication of the same string vouches for it: a 401 that arrives in that time may
-/// be older.
+/// How long a new publication of the same string vouches for it: a 401 that arrives in that time
+/// may be older.
 const VOUCHED: Duration = Duration::from_secs(5);
 
 /// How much longer than its content a record lives in the store.

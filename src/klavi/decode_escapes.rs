@@ -42,7 +42,7 @@ pub(super) fn backslash(text: &[u8]) -> Option<(usize, Decoded)> {
     Some((2, Decoded::Char(c)))
 }
 
-/// One or two of JSON's `\uXXXX`.
+/// One or two of JSON's `\u` escapes, of four hexadecimal digits each.
 fn utf16(text: &[u8]) -> Option<(usize, Decoded)> {
     let unit = |at: usize| {
         let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;

@@ -1,5 +1,5 @@
-//! Timeouts and limits. The clock is moved on while the sockets are real. The timeouts are longer than
-//! a test may take, so that no real time ends them, and shorter than the life of a token.
+//! Timeouts and limits. The clock is moved on while the sockets are real. The timeouts are longer
+//! than a test may take, so that no real time ends them, and shorter than the life of a token.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
