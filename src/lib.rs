@@ -234,10 +234,10 @@ pub use cache::{
     backoff::Backoff,
     budget::Budget,
     builder::TokenCacheBuilder,
-    customers::{TokenCaches, TokenCachesFull},
     policy::{Freshness, RefreshPolicy},
     snapshot::{Sharing, Snapshot},
     token_cache::TokenCache,
+    token_caches::{TokenCaches, TokenCachesFull},
 };
 #[cfg(feature = "reqwest-middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest-middleware")))]

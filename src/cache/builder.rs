@@ -20,7 +20,7 @@ use super::{
 use crate::{
     error::config::ConfigError,
     events::{Events, event::Observer},
-    token::{fixed::Fixed, shared::SharedSource, source::TokenSource},
+    token::{fixed::Fixed, shared_source::SharedSource, source::TokenSource},
 };
 
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);

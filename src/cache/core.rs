@@ -11,7 +11,7 @@ use super::{budget::OverBudget, current::ValidToken, shared_state::SharedState, 
 use crate::{
     error::Error,
     events::{Events, event::Event},
-    token::{AccessToken, shared::SharedSource, source::TokenSource},
+    token::{AccessToken, shared_source::SharedSource, source::TokenSource},
 };
 
 pub(crate) struct Core {

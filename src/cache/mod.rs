@@ -8,9 +8,8 @@ pub(crate) mod builder;
 pub(crate) mod copies;
 pub(crate) mod core;
 pub(crate) mod current;
-pub(crate) mod customers;
 mod flight;
-mod look;
+mod look_for_token;
 pub(crate) mod lookup;
 #[cfg(test)]
 mod loom;
@@ -27,4 +26,5 @@ mod sync;
 mod tests;
 pub(crate) mod thread_slot;
 pub(crate) mod token_cache;
+pub(crate) mod token_caches;
 mod waiters;

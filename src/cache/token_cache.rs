@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::Error,
     events::event::Event,
-    token::{AccessToken, shared::SharedSource},
+    token::{AccessToken, shared_source::SharedSource},
 };
 
 /// A cache of one access token, which it fetches from a [`TokenSource`](crate::TokenSource) and

@@ -6,11 +6,11 @@ use futures_util::future::{Either, select};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    access::Access,
     record::Record,
     source::FleetSource,
-    token::{aged, id},
+    token_conversions::{aged, id},
     trouble::Trouble,
+    update_record::Access,
 };
 use crate::{
     error::Error,

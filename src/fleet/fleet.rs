@@ -7,11 +7,11 @@ use std::{
 };
 
 use super::{
-    access::Shared,
     member::Member,
     seal::{Seal, SealingKey},
     source::FleetSource,
     store::FleetStore,
+    update_record::Shared,
 };
 use crate::{
     cache::builder::{Share, Shareable, TokenCacheBuilder},

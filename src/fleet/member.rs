@@ -5,9 +5,9 @@ use std::{fmt::Write, sync::Arc};
 use sha2::{Digest, Sha256};
 
 use super::{
-    access::{Access, Shared},
     record::Limits,
     seal::Seal,
+    update_record::{Access, Shared},
 };
 use crate::token::identity::Identity;
 

@@ -1,13 +1,12 @@
 //! One token for a fleet: processes with the same identity share it through a store.
 
-mod access;
 mod adopt;
 mod alone;
 mod codec;
 #[allow(clippy::module_inception)]
 pub(crate) mod fleet;
-mod held;
-mod holder;
+mod held_token;
+mod lease_holder;
 mod member;
 pub(crate) mod memory;
 mod patience;
@@ -20,6 +19,7 @@ mod steps;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
-mod token;
+mod token_conversions;
 mod trouble;
+mod update_record;
 mod wait;

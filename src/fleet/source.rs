@@ -15,13 +15,13 @@ use std::{
 use tokio::time::{Instant, timeout};
 
 use super::{
-    access::{Access, Done},
-    held::HeldToken,
+    held_token::HeldToken,
     member::Member,
     record::Limits,
     steps::{Asked, Caller, Looked},
-    token::without_refresh,
+    token_conversions::without_refresh,
     trouble::Trouble,
+    update_record::{Access, Done},
     wait::Wait,
 };
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
     },
     token::{
         NewToken,
-        shared::{LookFuture, SharedSource},
+        shared_source::{LookFuture, SharedSource},
         source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
     },
 };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::access::Access;
+use super::update_record::Access;
 use crate::token::source::TokenRequest;
 
 const SHORTEST: Duration = Duration::from_millis(50);

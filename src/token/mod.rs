@@ -2,7 +2,7 @@
 
 pub(crate) mod fixed;
 pub(crate) mod identity;
-pub(crate) mod shared;
+pub(crate) mod shared_source;
 pub(crate) mod skip_auth;
 pub(crate) mod source;
 

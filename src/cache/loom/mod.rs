@@ -34,8 +34,8 @@ mod sync {
 mod acquire;
 #[path = "../copies.rs"]
 mod copies;
-#[path = "../look.rs"]
-mod look;
+#[path = "../look_for_token.rs"]
+mod look_for_token;
 #[path = "../lookup.rs"]
 mod lookup;
 #[path = "../registered_flight.rs"]

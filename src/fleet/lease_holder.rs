@@ -10,11 +10,11 @@ use futures_util::future::{Either, select};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
-    access::Access,
     record::Record,
     source::FleetSource,
     steps::{Caller, Permit, Published},
-    token::{aged, id, publication},
+    token_conversions::{aged, id, publication},
+    update_record::Access,
 };
 use crate::{
     error::{Error, token_endpoint::TokenEndpoint},

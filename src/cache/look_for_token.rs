@@ -1,7 +1,7 @@
 //! Looking for a token that another process fetched, while the backoff or the budget forbids a
 //! fetch. Only sources that several processes share can do so.
 //!
-//! A look is a flight that calls [`SharedSource::look`](crate::token::shared::SharedSource::look)
+//! A look is a flight that calls [`SharedSource::look`](crate::token::shared_source::SharedSource::look)
 //! instead of `fetch`. If it finds nothing, the state stays as it is.
 
 use std::time::Duration;

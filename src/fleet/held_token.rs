@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{record::TokenId, steps::Held, token::id};
+use super::{record::TokenId, steps::Held, token_conversions::id};
 use crate::token::source::Predecessor;
 
 #[derive(Default)]
