@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Then open <http://127.0.0.1:8080>. Offline: a bounded load goes to a simulated Klavi in this
-//! process, which fails in turns (see `scenario.rs`). `KLAVI_DASHBOARD_PORT` sets the port
+//! process, which fails in phases (see `scenario.rs`). `KLAVI_DASHBOARD_PORT` sets the port
 //! (default: 8080; 0: any free one), `KLAVI_DASHBOARD_SECONDS` the duration (default: until
 //! ctrl-c).
 //!

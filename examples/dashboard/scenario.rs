@@ -1,4 +1,4 @@
-//! The failures of the sandbox, in turns.
+//! The failures of the sandbox, one after another.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -14,7 +14,7 @@ const TOKEN_ENDPOINTS: [Endpoint; 2] = [Endpoint::Auth, Endpoint::Refresh];
 /// The usual latency of the API and the token endpoints.
 const USUAL: Duration = Duration::from_millis(60);
 
-/// One turn. In this order there is a new token before the token endpoints fail again, and the
+/// One phase. In this order there is a new token before the token endpoints fail again, and the
 /// budget has recovered before tokens are revoked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -65,7 +65,7 @@ impl Phase {
             }
             Self::Throttled => {
                 "/auth and /refresh respond 429 with Retry-After. Neither is called for that long, \
-                 even in the next turn."
+                 even in the next phase."
             }
             Self::Slow => {
                 "The API takes 600 ms, a new token 900 ms. Refreshes add nothing to the latency of \
@@ -78,7 +78,7 @@ impl Phase {
             Self::Revoked => "Every token is sometimes revoked. Requests with a backup are resent.",
             Self::KeysRejected => {
                 "/auth and /refresh respond 401. The token is used until it expires, then /auth is \
-                 called every 5 s, even in the next turn."
+                 called every 5 s, even in the next phase."
             }
             Self::AlwaysUnauthorized => {
                 "The API responds 401 to everything. Up to five new tokens at once and one every \
@@ -130,7 +130,7 @@ impl Scenario {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Plays the phases in turn, without end.
+    /// Plays the phases one after another, without end.
     pub(crate) async fn play(&self, sandbox: &Sandbox, length: Duration) {
         for (number, phase) in Phase::ALL.into_iter().enumerate().cycle() {
             fix(sandbox);

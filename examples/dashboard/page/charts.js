@@ -22,7 +22,7 @@ function frame(svg, { samples, phases, label, left = LEFT, names = false }) {
   svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
   svg.setAttribute('aria-label', label);
   const parts = [];
-  for (const { phase, from, to } of turns(samples)) {
+  for (const { phase, from, to } of spansOf(samples)) {
     const [start, end] = [Math.max(x(from), area.left), x(to)];
     if (end <= start) continue;
     if (phase > 0) {
@@ -45,14 +45,14 @@ function frame(svg, { samples, phases, label, left = LEFT, names = false }) {
 }
 
 /** The phases in these samples, with start and end. */
-function turns(samples) {
-  const turns = [];
+function spansOf(samples) {
+  const spans = [];
   for (const { phase, seconds } of samples) {
-    const last = turns.at(-1);
+    const last = spans.at(-1);
     if (last) last.to = seconds;
-    if (last?.phase !== phase) turns.push({ phase, from: seconds, to: seconds });
+    if (last?.phase !== phase) spans.push({ phase, from: seconds, to: seconds });
   }
-  return turns;
+  return spans;
 }
 
 /** A horizontal line at each tick, with its label. */

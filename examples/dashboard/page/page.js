@@ -9,13 +9,13 @@ const FETCHES = [
   ['failed', 'bad', ({ counts }) => counts.failed],
 ];
 const REJECTIONS = [
-  ['401, believed', 'warned', ({ counts }) => counts.rejected],
+  ['401, in budget', 'warned', ({ counts }) => counts.rejected],
   ['401, over budget', 'bad', ({ counts }) => counts.overBudget],
   ['resent', 'good', ({ counts }) => counts.resent],
   ['resend skipped', 'bad', ({ counts }) => counts.resendsSkipped],
 ];
 const CALLERS = [
-  ['the answer', 'good', ({ callers }) => callers.answered],
+  ['a response', 'good', ({ callers }) => callers.answered],
   ['a 401', 'warned', ({ callers }) => callers.unauthorized],
   ['no token', 'bad', ({ callers }) => callers.withoutToken],
   ['timed out', 'bad', ({ callers }) => callers.timedOut],
@@ -78,7 +78,7 @@ function draw() {
   byId('load').textContent = `${latest.requestsPerSecond} requests per second`;
   byId('error').textContent = token.lastError ? `The last fetch failed: ${token.lastError}.` : '';
   const why = Object.entries(now.counts.resendsSkippedBecause).map(([reason, count]) => `${reason} ${count}`);
-  byId('why').textContent = why.length ? `Resends given up, by reason: ${why.join(', ')}.` : '';
+  byId('why').textContent = why.length ? `Resends skipped, by reason: ${why.join(', ')}.` : '';
   list(phases, now.phase);
   status(phases[now.phase].name, phases[now.phase].story, now.phase > 0 ? 'fails' : '');
 }
