@@ -79,7 +79,11 @@ pub mod days {}
 pub mod faults {}
 
 #[cfg(feature = "fleet")]
-#[doc = include_str!("fleet.md")]
+#[cfg_attr(feature = "sandbox", doc = include_str!("fleet.md"))]
+#[cfg_attr(
+    not(feature = "sandbox"),
+    doc = "This page needs the feature `sandbox`."
+)]
 pub mod fleet {}
 
 #[cfg(feature = "fleet")]

@@ -1,0 +1,153 @@
+//! What the README and the guides say of the crate exists.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(ROOT).join(path)).expect(path)
+}
+
+/// The section of a page, up to the next heading.
+fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+    let (_, rest) = page.split_once(heading).expect(heading);
+    rest.split("\n# ")
+        .next()
+        .unwrap()
+        .split("\n## ")
+        .next()
+        .unwrap()
+}
+
+/// The rows of the tables of a text, each as its cells, without the heads.
+fn rows(text: &str) -> Vec<Vec<&str>> {
+    let lines: Vec<_> = text.lines().collect();
+    let is_body = |at: &usize| lines[*at].starts_with("| ") && lines[*at - 1].starts_with('|');
+    let cells = |at: usize| {
+        lines[at]
+            .trim_matches('|')
+            .split(" | ")
+            .map(str::trim)
+            .collect()
+    };
+    (1..lines.len()).filter(is_body).map(cells).collect()
+}
+
+/// Whether a file has a test of this name.
+fn is_test(file: &str, name: &str) -> bool {
+    let source = read(file);
+    let Some(at) = source.find(&format!("fn {name}(")) else {
+        return false;
+    };
+    let before = source[..at].lines().rev().take(4);
+    before
+        .into_iter()
+        .any(|line| line.contains("test]") || line.contains("test("))
+}
+
+#[test]
+fn each_promise_of_the_readme_has_tests_that_exist() {
+    let (readme, page) = (read("README.md"), read("src/docs/testing.md"));
+    let bullets = section(&readme, "## What it promises")
+        .split("\n* **")
+        .skip(1);
+    let promised: BTreeSet<_> = bullets
+        .map(|bullet| bullet.split("**").next().unwrap())
+        .collect();
+    assert!(promised.len() >= 7);
+    let rows = rows(section(&page, "# Promises of the README"));
+    let shown: BTreeSet<_> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!(promised, shown);
+    for test in rows.iter().flat_map(|row| row[1].split(", ")) {
+        let (file, name) = test.trim_matches('`').split_once("::").expect(test);
+        assert!(is_test(file, name), "{file} has no test {name}");
+    }
+}
+
+/// The strings after `from` in a source, up to the next quote.
+fn strings_after<'a>(source: &'a str, from: &str) -> Vec<&'a str> {
+    let parts = source.split(from).skip(1);
+    parts.map(|rest| rest.split('"').next().unwrap()).collect()
+}
+
+#[test]
+fn the_runbook_has_every_error_and_every_warning() {
+    let runbook = read("src/docs/operations.md");
+    let first_cells = |heading| {
+        let rows = rows(section(&runbook, heading));
+        rows.iter().map(|row| row[0].to_owned()).collect::<Vec<_>>()
+    };
+    let source = read("src/error/display.rs");
+    let labels = source.split("fn label(self)").nth(1).unwrap();
+    let labels = labels.split("\n    }").next().unwrap();
+    let labels: BTreeSet<_> = strings_after(labels, "=> \"")
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    assert!(labels.len() >= 15);
+    let documented = first_cells("# What does this error mean?");
+    let documented = documented
+        .iter()
+        .map(|cell| cell.trim_matches('`').to_owned())
+        .collect();
+    assert_eq!(labels, documented);
+
+    let warnings = first_cells("# What does this warning mean?");
+    let events = ["src/events/trace.rs", "src/events/trace_fleet.rs"].map(read);
+    // `emit!(warn, name: "..."` and `emit!(warn if first, name: "..."`.
+    let emitted: BTreeSet<_> = events
+        .iter()
+        .flat_map(|source| source.split("emit!(").skip(1))
+        .filter(|event| event.trim_start().starts_with("warn"))
+        .map(|event| strings_after(event, "name: \"")[0])
+        .collect();
+    assert!(emitted.len() >= 3);
+    for name in emitted {
+        let is_documented = warnings
+            .iter()
+            .any(|cell| cell.contains(&format!("`{name}`")));
+        assert!(is_documented, "{name}");
+    }
+    let source = read("src/events/fleet.rs");
+    let reasons = source.split("impl AloneReason").nth(1).unwrap();
+    let reasons = strings_after(reasons.split("\n    }").next().unwrap(), "=> \"");
+    assert!(reasons.len() >= 3);
+    for reason in reasons {
+        let cell = format!("`fleet_alone`, `reason=\"{reason}\"`");
+        assert!(warnings.contains(&cell), "{cell}");
+    }
+}
+
+/// The pages whose code a reader pastes into `main`.
+const GUIDES: [&str; 8] = [
+    "fleet",
+    "getting_started",
+    "layer_order",
+    "migration",
+    "operations",
+    "products_and_customers",
+    "recipes",
+    "testing_your_service",
+];
+
+#[test]
+fn guides_show_the_dependencies_and_hide_only_the_frame() {
+    for guide in GUIDES {
+        let page = read(&format!("src/docs/{guide}.md"));
+        let blocks: Vec<_> = page.split("```").skip(1).step_by(2).collect();
+        let first = blocks.iter().find(|block| !block.starts_with("ignore"));
+        assert!(
+            first.is_some_and(|block| block.starts_with("toml")),
+            "{guide}"
+        );
+        let code = blocks.iter().filter(|block| !block.starts_with("toml"));
+        let hidden = code.flat_map(|block| block.lines());
+        for line in hidden.filter_map(|line| line.trim_start().strip_prefix("# ")) {
+            let is_frame = FRAME.iter().any(|frame| line.starts_with(frame));
+            assert!(is_frame, "{guide} hides `{line}`");
+        }
+    }
+}
+
+/// What a line that the documentation hides may begin with.
+const FRAME: [&str; 7] = ["#[tokio::main", "fn main(", "drop(", "Ok(", "}", "/*", "*/"];
