@@ -56,6 +56,25 @@ impl Backoff {
     }
 
     /// The cap of every pause. At most five minutes. Default: 30 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use klavi_auth::{Backoff, Error, TokenCache, source_fn};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let source = source_fn(async |_| Err(Error::transient("no route to the vault")));
+    /// let second = Duration::from_secs(1);
+    /// let cache = TokenCache::builder(source)
+    ///     .attempts(1)
+    ///     .backoff(Backoff::default().first(second / 2).longest(second))
+    ///     .build()?;
+    /// for _ in 0..5 {
+    ///     assert!(cache.get().await.is_err());
+    ///     assert!(cache.snapshot().retry_in() <= Some(second));
+    ///     tokio::time::advance(second).await;
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn longest(mut self, pause: Duration) -> Self {
         self.longest = pause;
         self

@@ -73,6 +73,27 @@ impl Default for Budget {
 impl Budget {
     /// How many times the token may be replaced in a row. With 0 a 401 never replaces it. Default:
     /// 5.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use http::{Request, Response};
+    /// # use klavi_auth::{BoxError, Budget, Error, KlaviAuthLayer, NewToken, TokenCache, source_fn};
+    /// # use tower::{Layer, service_fn};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let source = source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)));
+    /// # let unauthorized = service_fn(async |_: Request<()>| {
+    /// #     Ok::<_, BoxError>(Response::builder().status(401).body(()).unwrap())
+    /// # });
+    /// let cache = TokenCache::builder(source).budget(Budget::default().burst(0)).build()?;
+    /// let api = KlaviAuthLayer::for_origin("https://api.example.com", cache)?.layer(unauthorized);
+    ///
+    /// let response = api.send(Request::get("https://api.example.com/").body(())?).await?;
+    /// assert_eq!(response.status(), 401);
+    /// let reason: &Error = response.extensions().get().unwrap();
+    /// assert!(reason.is_over_budget());
+    /// # Ok(()) }
+    /// ```
     pub fn burst(mut self, times: u32) -> Self {
         self.burst = times;
         self

@@ -195,6 +195,18 @@ impl TokenCacheBuilder {
     /// After it, all waiting callers get an error for which
     /// [`is_timeout`](crate::Error::is_timeout) holds. Choose a value below the callers' own
     /// timeouts, so that they get this error instead of theirs.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use klavi_auth::{NewToken, TokenCache, source_fn};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let source = source_fn(|_| std::future::pending());
+    /// let cache = TokenCache::builder(source).flight_timeout(Duration::from_secs(2)).build()?;
+    /// let error = cache.get().await.unwrap_err(); // after 2 s
+    /// assert!(error.is_timeout());
+    /// # Ok(()) }
+    /// ```
     pub fn flight_timeout(mut self, timeout: Duration) -> Self {
         self.settings.config.flight_timeout = timeout;
         self
@@ -205,6 +217,23 @@ impl TokenCacheBuilder {
     /// A fetch is attempted again while callers wait and the error is
     /// [transient](crate::Error::is_transient), after a pause by the [`backoff`](Self::backoff). A
     /// refresh in the background has one attempt.
+    ///
+    /// ```
+    /// # use klavi_auth::{Error, TokenCache, source_fn};
+    /// # use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let calls = Arc::new(AtomicU32::new(0));
+    /// # let counter = calls.clone();
+    /// # let source = source_fn(move |_| {
+    /// #     counter.fetch_add(1, Ordering::Relaxed);
+    /// #     std::future::ready(Err(Error::transient("no route to the vault")))
+    /// # });
+    /// let cache = TokenCache::builder(source).attempts(2).build()?;
+    /// assert!(cache.get().await.is_err());
+    /// assert_eq!(calls.load(Ordering::Relaxed), 2);
+    /// # Ok(()) }
+    /// ```
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.settings.config.attempts = attempts;
         self
@@ -229,6 +258,20 @@ impl TokenCacheBuilder {
     /// A background task starts with the first fetch, continues after failures with the backoff,
     /// and ends when the last handle is dropped. It runs on the runtime of a caller. If that
     /// runtime is dropped or does not run, the next caller that needs a fetch starts another task.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use klavi_auth::{NewToken, TokenCache, source_fn};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let source = source_fn(async |_| NewToken::new("a-token", Duration::from_secs(1800)));
+    /// let cache = TokenCache::builder(source).background_refresh(true).build()?;
+    /// cache.warm_up().await?;
+    /// // An hour without a request, and the token is still fresh.
+    /// tokio::time::sleep(Duration::from_secs(3600)).await;
+    /// assert!(cache.snapshot().is_ready());
+    /// # Ok(()) }
+    /// ```
     pub fn background_refresh(mut self, background_refresh: bool) -> Self {
         self.settings.background_refresh = background_refresh;
         self
@@ -250,6 +293,19 @@ impl TokenCacheBuilder {
 
     /// The source of random numbers from 0 to 1 for backoff and jitter, for deterministic tests.
     /// Numbers outside that range are clamped. Default: a generator seeded by the operating system.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use klavi_auth::{NewToken, TokenCache, source_fn};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let source = source_fn(async |_| NewToken::new("a-token", Duration::from_secs(1800)));
+    /// let cache = TokenCache::builder(source).randomness(|| 0.0).build()?;
+    /// cache.warm_up().await?;
+    /// // Without jitter: three quarters of 1800 s.
+    /// assert_eq!(cache.snapshot().refresh_in(), Some(Duration::from_secs(1350)));
+    /// # Ok(()) }
+    /// ```
     pub fn randomness(mut self, draw: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
         self.settings.randomness = Box::new(draw);
         self

@@ -59,6 +59,19 @@ impl Default for RefreshPolicy {
 impl RefreshPolicy {
     /// The fraction of the lifetime after which a refresh is due. Strictly between 0 and 1.
     /// Default: 0.75.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use klavi_auth::{NewToken, RefreshPolicy, TokenCache, source_fn};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let source = source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)));
+    /// let halfway = RefreshPolicy::default().refresh_after(0.5).jitter(0.0);
+    /// let cache = TokenCache::builder(source).refresh_policy(halfway).build()?;
+    /// cache.warm_up().await?;
+    /// assert_eq!(cache.snapshot().refresh_in(), Some(Duration::from_secs(900)));
+    /// # Ok(()) }
+    /// ```
     pub fn refresh_after(mut self, fraction: f64) -> Self {
         self.refresh_after = fraction;
         self
@@ -77,6 +90,20 @@ impl RefreshPolicy {
     ///
     /// At most half of the time between refresh and expiry of a token of 1800 s: 225 s with the
     /// default `refresh_after`. For tokens with a shorter lifetime the margin shrinks accordingly.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use klavi_auth::{Freshness, NewToken, RefreshPolicy, TokenCache, source_fn};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let source = source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)));
+    /// let policy = RefreshPolicy::default().expiry_margin(Duration::from_secs(60));
+    /// let cache = TokenCache::builder(source).refresh_policy(policy).build()?;
+    /// cache.warm_up().await?;
+    /// tokio::time::advance(Duration::from_secs(1800 - 60)).await;
+    /// assert_eq!(cache.snapshot().freshness(), Some(Freshness::Expiring));
+    /// # Ok(()) }
+    /// ```
     pub fn expiry_margin(mut self, margin: Duration) -> Self {
         self.expiry_margin = margin;
         self
@@ -133,6 +160,23 @@ fn before(end: Instant, window: Duration) -> Instant {
 }
 
 /// The age of a token in terms of its [`RefreshPolicy`].
+///
+/// ```
+/// # use std::time::Duration;
+/// # use klavi_auth::{Freshness, NewToken, TokenCache, source_fn};
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), klavi_auth::BoxError> {
+/// # let source = source_fn(async |_| NewToken::new("token", Duration::from_secs(1800)));
+/// # let cache = TokenCache::new(source);
+/// cache.warm_up().await?;
+/// let mut seen = vec![];
+/// for seconds in [0, 1400, 380, 20] {
+///     tokio::time::advance(Duration::from_secs(seconds)).await;
+///     seen.extend(cache.snapshot().freshness().map(Freshness::as_str));
+/// }
+/// assert_eq!(seen, ["fresh", "aging", "expiring", "expired"]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Freshness {

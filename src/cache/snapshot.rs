@@ -39,6 +39,16 @@ pub struct Snapshot {
 }
 
 /// Whether a process with a fleet shares its token. See [`Snapshot::sharing`].
+///
+/// ```
+/// use klavi_auth::{Sharing, TokenCache};
+///
+/// /// Worth an alert: the process has a fleet, and fetches for itself.
+/// fn is_alone(cache: &TokenCache) -> bool {
+///     cache.snapshot().sharing() == Some(Sharing::Alone)
+/// }
+/// # assert!(!is_alone(&TokenCache::fixed("a-token").unwrap()));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Sharing {
@@ -118,6 +128,22 @@ impl Snapshot {
 
     /// Whether the token was rejected by the API, and is in use again because its replacement
     /// failed.
+    ///
+    /// ```
+    /// # use http::{Request, Response};
+    /// # use klavi_auth::{BoxError, KlaviAuthLayer, TokenCache};
+    /// # use tower::{Layer, service_fn};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let unauthorized = service_fn(async |_: Request<()>| {
+    /// #     Ok::<_, BoxError>(Response::builder().status(401).body(()).unwrap())
+    /// # });
+    /// // A fixed token cannot be replaced.
+    /// let cache = TokenCache::fixed("a-token")?;
+    /// let api = KlaviAuthLayer::for_origin("https://api.example.com", cache.clone())?.layer(unauthorized);
+    /// api.send(Request::get("https://api.example.com/").body(())?).await?;
+    /// assert!(cache.snapshot().is_suspect() && cache.snapshot().is_ready());
+    /// # Ok(()) }
+    /// ```
     pub fn is_suspect(&self) -> bool {
         self.token
             .is_some_and(|token| token.status == Status::Suspect)
@@ -149,6 +175,16 @@ impl Snapshot {
     }
 
     /// The error of the last fetch. `None` if it succeeded.
+    ///
+    /// ```
+    /// # use klavi_auth::{Error, TokenCache, source_fn};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let cache = TokenCache::new(source_fn(async |_| Err(Error::permanent("wrong password"))));
+    /// cache.warm_up().await.unwrap_err();
+    /// let snapshot = cache.snapshot();
+    /// assert_eq!(snapshot.last_error().map(Error::label), Some("source"));
+    /// # Ok(()) }
+    /// ```
     pub fn last_error(&self) -> Option<&Error> {
         self.last_error.as_ref()
     }
@@ -159,6 +195,18 @@ impl Snapshot {
     }
 
     /// The time until the backoff after a failed fetch ends. `None` if there is no backoff.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use klavi_auth::{Error, TokenCache, source_fn};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// let cache = TokenCache::new(source_fn(async |_| Err(Error::permanent("wrong password"))));
+    /// assert_eq!(cache.snapshot().retry_in(), None);
+    /// cache.warm_up().await.unwrap_err();
+    /// assert_eq!(cache.snapshot().retry_in(), Some(Duration::from_secs(5)));
+    /// # Ok(()) }
+    /// ```
     pub fn retry_in(&self) -> Option<Duration> {
         self.retry_in
     }

@@ -97,6 +97,22 @@ impl TokenCache {
 
     /// Returns a token that can be sent now. Fetches it if necessary.
     ///
+    /// Use it where the layer cannot attach the token, as in the handshake of a websocket:
+    ///
+    /// ```
+    /// # use klavi_auth::TokenCache;
+    /// use http::{Request, header::AUTHORIZATION};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let cache = TokenCache::fixed("a-token")?;
+    /// let token = cache.get().await?;
+    /// let handshake = Request::get("wss://api.klavi.ai/monitor/v1/events")
+    ///     .header(AUTHORIZATION, token.header_value())
+    ///     .body(())?;
+    /// # assert_eq!(handshake.headers()[AUTHORIZATION], "Bearer a-token");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// An [`Error`] for which [`is_no_token`](Error::is_no_token) holds, with the cause as its
@@ -118,6 +134,17 @@ impl TokenCache {
 
     /// Fetches the token before the first request, for start-up and readiness probes.
     ///
+    /// ```
+    /// # use klavi_auth::{Error, TokenCache, source_fn};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let cache = TokenCache::new(source_fn(async |_| Err(Error::permanent("wrong password"))));
+    /// if let Err(error) = cache.warm_up().await {
+    ///     eprintln!("starting without a token: {}", error.label());
+    /// }
+    /// # assert_eq!(cache.warm_up().await.unwrap_err().label(), "source");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// See [`get`](Self::get).
@@ -137,6 +164,18 @@ impl TokenCache {
     ///
     /// The call itself fetches nothing. It does nothing if the cache already has a newer token, or
     /// if this token has already been invalidated.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use klavi_auth::{NewToken, TokenCache, source_fn};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let source = source_fn(async |_| NewToken::new("a-token", Duration::from_secs(1800)));
+    /// # let cache = TokenCache::new(source);
+    /// let token = cache.get().await?;
+    /// cache.invalidate(&token); // somebody has revoked it
+    /// assert_eq!(cache.get().await?.generation(), 2);
+    /// # Ok(()) }
+    /// ```
     pub fn invalidate(&self, token: &AccessToken) {
         if self.core().state.change(|state| state.invalidate(token)) {
             // After the lock is released: the observer is user code.
@@ -147,6 +186,17 @@ impl TokenCache {
     }
 
     /// Returns the current state of the cache. Never fetches or waits.
+    ///
+    /// ```
+    /// # use klavi_auth::TokenCache;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let cache = TokenCache::fixed("a-token")?;
+    /// # cache.warm_up().await?;
+    /// let snapshot = cache.snapshot();
+    /// println!("ready: {}, expires in {:?}", snapshot.is_ready(), snapshot.expires_in());
+    /// # assert!(snapshot.is_ready());
+    /// # Ok(()) }
+    /// ```
     pub fn snapshot(&self) -> Snapshot {
         let core = self.core();
         // Before the lock: no source runs under it.

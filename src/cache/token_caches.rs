@@ -119,6 +119,20 @@ impl<K: Eq + Hash> TokenCaches<K> {
 
     /// Removes and returns the cache of this key, for a customer whose keys have changed. Requests
     /// that hold the cache continue to use it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use klavi_auth::{TokenCache, TokenCaches};
+    /// # fn main() -> Result<(), klavi_auth::BoxError> {
+    /// let customers = TokenCaches::new(1_000, Duration::from_secs(3600));
+    /// let first = TokenCache::fixed("a-token")?;
+    /// customers.get_or_insert_with("bakery", || first)?;
+    ///
+    /// // The bakery has new keys: the next request makes a new cache.
+    /// customers.remove(&"bakery");
+    /// assert!(customers.is_empty());
+    /// # Ok(()) }
+    /// ```
     pub fn remove(&self, key: &K) -> Option<TokenCache> {
         let removed = self.lock().pop_entry(key);
         removed.map(|(_key, entry)| entry.cache)
@@ -192,6 +206,20 @@ impl<K> fmt::Debug for TokenCaches<K> {
 }
 
 /// The error when all caches of a [`TokenCaches`] are in use and there is no room for another.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use klavi_auth::{TokenCache, TokenCaches};
+/// # fn main() -> Result<(), klavi_auth::BoxError> {
+/// let customers = TokenCaches::new(1, Duration::from_secs(3600));
+/// let bakery = customers.get_or_insert_with("bakery", || TokenCache::fixed("a").unwrap())?;
+/// let full = customers.get_or_insert_with("café", || TokenCache::fixed("b").unwrap()).unwrap_err();
+/// assert!(full.to_string().starts_with("all 1 token caches are in use"));
+///
+/// drop(bakery); // no longer in use, it makes room
+/// assert!(customers.get_or_insert_with("café", || TokenCache::fixed("b").unwrap()).is_ok());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenCachesFull {
     capacity: usize,

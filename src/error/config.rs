@@ -184,6 +184,14 @@ pub struct TransportBuildError(Arc<dyn Error + Send + Sync>);
 
 impl TransportBuildError {
     /// Wraps the client's error.
+    ///
+    /// ```
+    /// use std::error::Error;
+    /// use klavi_auth::{ConfigError, TransportBuildError};
+    ///
+    /// let error = ConfigError::Transport(TransportBuildError::new("no crypto provider"));
+    /// assert_eq!(error.source().unwrap().to_string(), "no crypto provider");
+    /// ```
     pub fn new(cause: impl Into<BoxError>) -> Self {
         Self(cause.into().into())
     }

@@ -22,11 +22,33 @@ impl Error {
 
     /// An error of a [`TokenSource`](crate::TokenSource) that another attempt cannot fix. The cache
     /// remembers it for five seconds and returns it to all callers.
+    ///
+    /// ```
+    /// # use klavi_auth::{Error, NewToken, TokenCache, source_fn};
+    /// # use std::time::Duration;
+    /// # async fn ask_the_vault() -> Result<String, u16> { Err(403) }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// let source = source_fn(async |_request| match ask_the_vault().await {
+    ///     Ok(token) => NewToken::new(&token, Duration::from_secs(1800)),
+    ///     Err(403) => Err(Error::permanent("the vault denies access")),
+    ///     Err(status) => Err(Error::transient(format!("the vault responded {status}"))),
+    /// });
+    /// # assert!(!TokenCache::new(source).get().await.unwrap_err().is_transient());
+    /// # Ok(()) }
+    /// ```
     pub fn permanent(cause: impl Into<BoxError>) -> Self {
         Self::new(Kind::Source, Recovery::Permanent).with_source(cause)
     }
 
     /// Delays the next call of the source by at least `wait`, which is capped at five minutes.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use klavi_auth::Error;
+    ///
+    /// let busy = Error::transient("the vault is busy").with_retry_after(Duration::from_secs(2));
+    /// assert_eq!(busy.retry_after(), Some(Duration::from_secs(2)));
+    /// ```
     #[must_use]
     pub fn with_retry_after(self, wait: Duration) -> Self {
         self.rebuild(|inner| inner.retry_after = Some(wait))

@@ -125,6 +125,13 @@ impl Error {
     ///
     /// For [`is_no_token`](Self::is_no_token) it is the label of the cause, or `no_token` if the
     /// cause is unknown.
+    ///
+    /// ```
+    /// use klavi_auth::Error;
+    ///
+    /// let error = Error::transient("the vault is busy");
+    /// assert_eq!(error.label(), "source");
+    /// ```
     pub fn label(&self) -> &'static str {
         let mut kinds = self.chain().map(|error| error.0.kind);
         let cause = kinds.find(|kind| !matches!(kind, Kind::NoToken(_)));

@@ -130,6 +130,14 @@ impl Error {
 
     /// The kind of the I/O error that caused this error, if there is one: the first kind that is
     /// more specific than [`Other`](io::ErrorKind::Other).
+    ///
+    /// ```
+    /// use std::io;
+    /// use klavi_auth::Error;
+    ///
+    /// let error = Error::transient(io::Error::from(io::ErrorKind::ConnectionReset));
+    /// assert_eq!(error.io_kind(), Some(io::ErrorKind::ConnectionReset));
+    /// ```
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         let mut kinds = chain(self).filter_map(io_kind);
         let first = kinds.next()?;

@@ -5,6 +5,19 @@ use super::{Error, Kind, Recovery};
 impl Error {
     /// There is no valid token and none could be fetched. The
     /// [`source`](std::error::Error::source) says why.
+    ///
+    /// ```
+    /// # use klavi_auth::{Error, TokenCache, source_fn};
+    /// use std::error::Error as _;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let cache = TokenCache::new(source_fn(async |_| Err(Error::permanent("wrong password"))));
+    /// let error = cache.get().await.unwrap_err();
+    /// assert!(error.is_no_token());
+    /// assert_eq!(error.to_string(), "no access token could be fetched");
+    /// assert_eq!(error.source().unwrap().to_string(), "the token source failed");
+    /// # Ok(()) }
+    /// ```
     pub fn is_no_token(&self) -> bool {
         self.any(|kind| matches!(kind, Kind::NoToken(_)))
     }
@@ -64,6 +77,24 @@ impl Error {
     }
 
     /// The request would have carried the token over plain `http`. Nothing was sent.
+    ///
+    /// ```
+    /// # use http::{Request, Response};
+    /// # use klavi_auth::{Error, KlaviAuthLayer, TokenCache};
+    /// # use tower::{Layer, service_fn};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let ok = service_fn(async |request: Request<String>| {
+    /// #     let token = request.headers().get("authorization").cloned();
+    /// #     let mut response = Response::new(String::new());
+    /// #     response.headers_mut().extend(token.map(|token| (http::header::AUTHORIZATION, token)));
+    /// #     Ok::<_, klavi_auth::BoxError>(response)
+    /// # });
+    /// let auth = KlaviAuthLayer::for_origin("https://api.example.com", TokenCache::fixed("a-token")?)?;
+    /// let request = Request::get("http://api.example.com/").body(String::new())?;
+    /// let error = auth.layer(ok).send(request).await.unwrap_err();
+    /// assert!(error.downcast_ref().is_some_and(Error::is_insecure_uri));
+    /// # Ok(()) }
+    /// ```
     pub fn is_insecure_uri(&self) -> bool {
         self.has_kind(Kind::InsecureUri)
     }
@@ -91,6 +122,13 @@ impl Error {
     ///
     /// The cache has already retried, as far as the flight's timeout allowed, and fetches again for
     /// the next request. See [`retry_after`](Self::retry_after).
+    ///
+    /// ```
+    /// use klavi_auth::Error;
+    ///
+    /// let (timeout, password) = (Error::transient("timed out"), Error::permanent("wrong password"));
+    /// assert!(timeout.is_transient() && !password.is_transient());
+    /// ```
     pub fn is_transient(&self) -> bool {
         self.0.recovery == Recovery::Transient
     }

@@ -17,6 +17,13 @@ pub enum TokenEndpoint {
 
 impl TokenEndpoint {
     /// `auth`, `refresh` or `token`, as in the labels of metrics.
+    ///
+    /// ```
+    /// use klavi_auth::TokenEndpoint;
+    ///
+    /// assert_eq!(TokenEndpoint::Refresh.as_str(), "refresh");
+    /// assert_eq!(TokenEndpoint::Refresh.to_string(), "GET /refresh");
+    /// ```
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auth => "auth",

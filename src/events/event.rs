@@ -154,6 +154,10 @@ pub enum FetchReason {
 
 impl FetchReason {
     /// The name in trace fields and metric labels.
+    ///
+    /// ```
+    /// assert_eq!(klavi_auth::FetchReason::Expired.as_str(), "expired");
+    /// ```
     pub fn as_str(self) -> &'static str {
         match self {
             Self::First => "first",
@@ -191,6 +195,10 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// The name in trace fields and metric labels.
+    ///
+    /// ```
+    /// assert_eq!(klavi_auth::SkipReason::NoBackup.as_str(), "no_backup");
+    /// ```
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RejectedAgain => "rejected_again",

@@ -5,6 +5,21 @@ use std::{error::Error as StdError, fmt, time::Duration};
 /// What happened between a cache and the store that its fleet shares.
 ///
 /// The feature `fleet` has the details. None of these events is emitted without a fleet.
+///
+/// ```
+/// use klavi_auth::{Event, FleetEvent};
+///
+/// /// The text of an alert, if the event deserves one.
+/// fn alert(event: &Event<'_>) -> Option<String> {
+///     match event {
+///         Event::Fleet(FleetEvent::Alone { reason, first: true, .. }) => {
+///             Some(format!("the token is not shared: {reason}"))
+///         }
+///         _ => None,
+///     }
+/// }
+/// # let _ = alert;
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum FleetEvent<'a> {
@@ -67,6 +82,10 @@ pub enum DenyReason {
 
 impl DenyReason {
     /// The name in trace fields and metric labels.
+    ///
+    /// ```
+    /// assert_eq!(klavi_auth::DenyReason::RetryAfter.as_str(), "retry_after");
+    /// ```
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Budget => "budget",
@@ -96,6 +115,10 @@ pub enum AloneReason {
 
 impl AloneReason {
     /// The name in trace fields and metric labels.
+    ///
+    /// ```
+    /// assert_eq!(klavi_auth::AloneReason::Store.as_str(), "store");
+    /// ```
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Store => "store",

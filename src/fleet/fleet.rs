@@ -79,6 +79,15 @@ impl Fleet {
     }
 
     /// Reads records that are sealed with this key too.
+    ///
+    /// ```
+    /// use klavi_auth::{Fleet, MemoryStore, SealingKey};
+    ///
+    /// let (old, new) = (SealingKey::new([1; 32]), SealingKey::new([2; 32]));
+    /// // Step 2 of a replacement: writes with the new key, and still reads what the old one sealed.
+    /// let fleet = Fleet::new(MemoryStore::new()).seal_with(new).open_with(old);
+    /// # drop(fleet);
+    /// ```
     pub fn open_with(mut self, key: SealingKey) -> Self {
         self.member.seal.keys.push(key);
         self

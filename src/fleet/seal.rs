@@ -60,6 +60,15 @@ impl SealingKey {
 
     /// A key of 64 hexadecimal digits.
     ///
+    /// ```no_run
+    /// use klavi_auth::{BoxError, SealingKey};
+    ///
+    /// # fn main() -> Result<(), BoxError> {
+    /// let key = SealingKey::from_hex(&std::env::var("KLAVI_FLEET_KEY")?)?;
+    /// # drop(key);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ConfigError::InvalidCredential`] if `text` has another length or other characters.

@@ -22,6 +22,43 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> +
 /// Neither the key nor, with a sealing key, the value has anything
 /// secret in readable form.
 ///
+/// A store in the memory of one process. [The page on stores](crate::docs::fleet_stores) has one for
+/// PostgreSQL.
+///
+/// ```
+/// # use std::{collections::HashMap, sync::Mutex, time::Duration};
+/// use tokio::time::Instant;
+/// use klavi_auth::{FleetStore, StoreFuture, Stored};
+///
+/// #[derive(Default)]
+/// struct Memory(Mutex<HashMap<String, (Vec<u8>, Instant)>>);
+///
+/// impl FleetStore for Memory {
+///     fn load<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Stored>> {
+///         let values = self.0.lock().unwrap();
+///         let value = values.get(key).map(|(value, at)| Stored::new(value.clone(), at.elapsed()));
+///         Box::pin(async move { Ok(value) })
+///     }
+///
+///     // A real store forgets the value after `_time_to_live`.
+///     fn swap<'a>(
+///         &'a self,
+///         key: &'a str,
+///         expected: Option<&'a [u8]>,
+///         new: &'a [u8],
+///         _time_to_live: Duration,
+///     ) -> StoreFuture<'a, bool> {
+///         let mut values = self.0.lock().unwrap();
+///         let is_expected = values.get(key).map(|(value, _)| &value[..]) == expected;
+///         if is_expected {
+///             values.insert(key.to_owned(), (new.to_vec(), Instant::now()));
+///         }
+///         Box::pin(async move { Ok(is_expected) })
+///     }
+/// }
+/// # let _ = klavi_auth::Fleet::new(Memory::default());
+/// ```
+///
 /// # Cancel safety
 ///
 /// The fleet drops a future after its own timeout and when the fetch is dropped. A `swap` whose

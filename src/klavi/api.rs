@@ -78,6 +78,17 @@ impl KlaviApi {
     /// Plain `http` is accepted for loopback (`localhost`, `127.0.0.0/8`, `[::1]`). The URL is
     /// normalized as the `url` crate does: see [`base_url`](Self::base_url).
     ///
+    /// ```
+    /// use klavi_auth::{ConfigError, KlaviApi, Product};
+    ///
+    /// let api = KlaviApi::at("https://klavi.internal/proxy/", Product::Monitor)?;
+    /// assert_eq!(api.auth_uri(), "https://klavi.internal/proxy/monitor/v1/auth");
+    ///
+    /// let error = KlaviApi::at("http://klavi.internal", Product::Monitor).unwrap_err();
+    /// assert!(matches!(error, ConfigError::InsecureUrl(_)));
+    /// # Ok::<_, ConfigError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ConfigError::InvalidUrl`] if it is not an absolute `http` or `https` URL or has user
@@ -91,6 +102,14 @@ impl KlaviApi {
     ///
     /// Use it behind a sidecar that speaks TLS for you, or in a closed network of containers: keys
     /// and tokens cross the network in the clear.
+    ///
+    /// ```
+    /// use klavi_auth::{KlaviApi, Product};
+    ///
+    /// let sidecar = KlaviApi::at_insecure("http://klavi-sidecar:8080", Product::Monitor)?;
+    /// assert_eq!(sidecar.base_url(), "http://klavi-sidecar:8080");
+    /// # Ok::<_, klavi_auth::ConfigError>(())
+    /// ```
     ///
     /// # Errors
     ///

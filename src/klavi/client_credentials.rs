@@ -120,6 +120,18 @@ impl ClientCredentials {
     /// Build the client with [`reqwest::redirect::Policy::none`]: otherwise it sends the secret to
     /// the target of a redirect.
     ///
+    /// ```
+    /// # use klavi_auth::ClientCredentials;
+    /// use reqwest::{Client, redirect::Policy};
+    ///
+    /// # fn demo() -> Result<(), klavi_auth::BoxError> {
+    /// let http = Client::builder().redirect(Policy::none()).build()?;
+    /// let url = "https://id.example.com/token";
+    /// let source = ClientCredentials::with_reqwest(url, "my-client", "my-secret", http)?;
+    /// # drop(source);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`new`](Self::new).
@@ -162,6 +174,20 @@ impl ClientCredentials {
     /// Sends id and secret as HTTP `Basic` authentication, not as fields of the form.
     ///
     /// RFC 6749, section 2.3.1, prefers it, and some servers accept nothing else.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Full;
+    /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// # use klavi_auth::ClientCredentials;
+    /// # fn demo() -> Result<(), klavi_auth::ConfigError> {
+    /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// let source = ClientCredentials::new("https://id.example.com/token", "my-client", "my-secret", http)?
+    ///     .basic();
+    /// # drop(source);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn basic(mut self) -> Self {
         self.is_basic = true;
@@ -177,6 +203,20 @@ impl ClientCredentials {
     }
 
     /// Sets the `audience`, the API that the token is for. Some servers require it. Default: none.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Full;
+    /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// # use klavi_auth::ClientCredentials;
+    /// # fn demo() -> Result<(), klavi_auth::ConfigError> {
+    /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// let source = ClientCredentials::new("https://id.example.com/token", "my-client", "my-secret", http)?
+    ///     .audience("https://api.example.com");
+    /// # drop(source);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn audience(mut self, audience: &str) -> Self {
         self.audience = Some(audience.into());

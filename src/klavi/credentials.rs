@@ -48,6 +48,13 @@ pub(crate) type ReadCredentials =
 impl Credentials {
     /// An access key and a secret key, as issued by Klavi.
     ///
+    /// ```
+    /// use klavi_auth::Credentials;
+    ///
+    /// let error = Credentials::new("my-access-id", "my-secret-phrase\n").unwrap_err();
+    /// assert_eq!(error.to_string(), "the secret key ends with a line break: trim it");
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ConfigError::InvalidCredential`] if a key is empty or has control characters, such as the
@@ -66,6 +73,16 @@ impl Credentials {
     }
 
     /// The keys from `KLAVI_ACCESS_KEY` and `KLAVI_SECRET_KEY`, the names that Klavi's clients use.
+    ///
+    /// ```no_run
+    /// use klavi_auth::{Credentials, KlaviApi, KlaviAuthLayer, Product};
+    ///
+    /// # fn main() -> Result<(), klavi_auth::ConfigError> {
+    /// let api = KlaviApi::from_env(Product::Monitor)?;
+    /// let builder = KlaviAuthLayer::builder(api, Credentials::from_env()?);
+    /// # drop(builder);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -145,6 +162,15 @@ impl Credentials {
     ///
     /// It is refreshed at `/refresh` while it is valid. Once it has expired, or `/refresh` rejects
     /// it, requests fail with an error for which [`Error::is_keys_needed`] holds.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use klavi_auth::Credentials;
+    ///
+    /// let session = Credentials::bearer("a-token", Duration::from_secs(900))?;
+    /// # drop(session);
+    /// # Ok::<_, klavi_auth::ConfigError>(())
+    /// ```
     ///
     /// # Errors
     ///

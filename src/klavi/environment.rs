@@ -61,6 +61,10 @@ impl Environment {
     }
 
     /// The host of the API.
+    ///
+    /// ```
+    /// assert_eq!(klavi_auth::Environment::Production.host(), "api.klavi.ai");
+    /// ```
     pub fn host(self) -> &'static str {
         self.name_and_host().1
     }

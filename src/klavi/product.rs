@@ -42,6 +42,15 @@ impl Product {
     /// The product with this path: one to three segments of letters, digits, `-`, `_` and `.`,
     /// without a slash at either end. The path of a known product gives its variant.
     ///
+    /// ```
+    /// use klavi_auth::Product;
+    ///
+    /// let product = Product::other("insurance/claims")?;
+    /// assert_eq!(product.as_str(), "insurance/claims");
+    /// assert!(Product::other("/insurance/").is_err());
+    /// # Ok::<_, klavi_auth::ConfigError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ConfigError::InvalidProduct`] for any other path.

@@ -25,6 +25,27 @@ use crate::{
 /// Without one of them, [`KlaviAuth::send`](crate::KlaviAuth::send) does not compile, and the error
 /// names the fix. For `call` and `oneshot` the compiler says only that trait bounds are not
 /// satisfied. See [Bodies](crate#bodies).
+///
+/// ```
+/// # use http::{Request, Response};
+/// # use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
+/// # use tower::{ServiceBuilder, service_fn};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+/// # let ok = service_fn(async |request: Request<String>| {
+/// #     let token = request.headers().get("authorization").cloned();
+/// #     let mut response = Response::new(String::new());
+/// #     response.headers_mut().extend(token.map(|token| (http::header::AUTHORIZATION, token)));
+/// #     Ok::<_, klavi_auth::BoxError>(response)
+/// # });
+/// # let cache = TokenCache::fixed("a-token")?;
+/// let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Monitor), cache);
+/// let klavi = ServiceBuilder::new().layer(auth).service(ok);
+///
+/// let request = Request::get("https://api-sandbox.klavi.ai/monitor/v1/monitors");
+/// let response = klavi.send(request.body(String::new())?).await?;
+/// # assert_eq!(response.headers()["authorization"], "Bearer a-token");
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct KlaviAuthLayer<R = CloneBody> {
     settings: Arc<Settings>,
@@ -37,6 +58,29 @@ impl KlaviAuthLayer {
     ///
     /// A request in scope without a cache fails with an error for which
     /// [`Error::is_cache_missing`] holds.
+    ///
+    /// ```
+    /// # use http::{Request, Response};
+    /// # use klavi_auth::{Error, KlaviApi, KlaviAuthLayer, Product, TokenCache};
+    /// # use tower::{Layer, service_fn};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let ok = service_fn(async |request: Request<String>| {
+    /// #     let token = request.headers().get("authorization").cloned();
+    /// #     let mut response = Response::new(String::new());
+    /// #     response.headers_mut().extend(token.map(|token| (http::header::AUTHORIZATION, token)));
+    /// #     Ok::<_, klavi_auth::BoxError>(response)
+    /// # });
+    /// let klavi = KlaviAuthLayer::without_cache(&KlaviApi::sandbox(Product::Data)).layer(ok);
+    /// let consents = "https://api-sandbox.klavi.ai/data/v1/consents";
+    ///
+    /// let bakery = TokenCache::fixed("the-bakerys-token")?;
+    /// let request = Request::get(consents).extension(bakery).body(String::new())?;
+    /// assert!(klavi.send(request).await.is_ok());
+    ///
+    /// let error = klavi.send(Request::get(consents).body(String::new())?).await.unwrap_err();
+    /// assert!(error.downcast_ref().is_some_and(Error::is_cache_missing));
+    /// # Ok(()) }
+    /// ```
     pub fn without_cache(api: &KlaviApi) -> Self {
         // A source that always fails, so that a missing cache needs no path of its own.
         Self::new(
@@ -53,6 +97,14 @@ impl KlaviAuthLayer {
     /// A layer for any API, such as `https://api.example.com`. The token goes to all paths of this
     /// origin. For an OAuth2 API, use [`ClientCredentials`](crate::ClientCredentials) as the source
     /// of the tokens.
+    ///
+    /// ```
+    /// use klavi_auth::{KlaviAuthLayer, TokenCache};
+    ///
+    /// let auth = KlaviAuthLayer::for_origin("https://api.example.com", TokenCache::fixed("a-token")?)?;
+    /// # drop(auth);
+    /// # Ok::<_, klavi_auth::ConfigError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -75,6 +127,15 @@ impl KlaviAuthLayer {
 
 impl<R> KlaviAuthLayer<R> {
     /// The token cache: to warm it up, to inspect its state, or to get the token.
+    ///
+    /// ```
+    /// # use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Data), TokenCache::fixed("a-token")?);
+    /// auth.cache().warm_up().await?;
+    /// assert!(auth.cache().snapshot().is_ready());
+    /// # Ok(()) }
+    /// ```
     pub fn cache(&self) -> &TokenCache {
         &self.settings.cache
     }
@@ -122,6 +183,27 @@ impl<R> KlaviAuthLayer<R> {
 
     /// Whether to replace an `Authorization` header that the request already has. Default: no, such
     /// a request passes through unchanged.
+    ///
+    /// ```
+    /// # use http::{Request, Response};
+    /// # use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
+    /// # use tower::{Layer, service_fn};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let ok = service_fn(async |request: Request<String>| {
+    /// #     let token = request.headers().get("authorization").cloned();
+    /// #     let mut response = Response::new(String::new());
+    /// #     response.headers_mut().extend(token.map(|token| (http::header::AUTHORIZATION, token)));
+    /// #     Ok::<_, klavi_auth::BoxError>(response)
+    /// # });
+    /// # let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Data), TokenCache::fixed("a-token")?);
+    /// let auth = auth.overwrite_authorization(true);
+    /// let request = Request::get("https://api-sandbox.klavi.ai/data/v1/consents")
+    ///     .header("authorization", "Bearer of-the-caller")
+    ///     .body(String::new())?;
+    /// let response = auth.layer(ok).send(request).await?;
+    /// # assert_eq!(response.headers()["authorization"], "Bearer a-token");
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn overwrite_authorization(self, overwrite: bool) -> Self {
         self.with(|options| options.scope.overwrite = overwrite)
@@ -139,6 +221,15 @@ impl<R> KlaviAuthLayer<R> {
     }
 
     /// Sends the token to all paths of another origin too, such as `https://files.klavi.ai`.
+    ///
+    /// ```
+    /// # use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
+    /// # fn main() -> Result<(), klavi_auth::ConfigError> {
+    /// # let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Data), TokenCache::fixed("a-token")?);
+    /// let auth = auth.allow_origin("https://files.klavi.ai")?;
+    /// # drop(auth);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -194,6 +285,15 @@ impl<R> KlaviAuthLayer<R> {
 
 impl<B> KlaviAuthLayer<RecordBody<B>> {
     /// Sets the limit of a recording, in bytes. Default: 64 KiB.
+    ///
+    /// ```
+    /// # use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
+    /// # fn main() -> Result<(), klavi_auth::ConfigError> {
+    /// # let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Data), TokenCache::fixed("a-token")?);
+    /// let auth = auth.replay_with(axum::body::Body::new).replay_limit(1024 * 1024);
+    /// # drop(auth);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn replay_limit(self, bytes: usize) -> Self {
         Self {

@@ -8,6 +8,18 @@ use crate::{cache::token_cache::TokenCache, token::skip_auth::SkipAuth};
 
 /// Put it into the extensions of a request to send it once. A 401 goes to the caller, and the token
 /// is replaced for the next request.
+///
+/// ```
+/// use http::Request;
+/// use klavi_auth::NoResend;
+///
+/// # fn main() -> Result<(), http::Error> {
+/// let payment = Request::post("https://api.klavi.ai/payment/v1/payments")
+///     .extension(NoResend)
+///     .body("{}")?;
+/// # drop(payment);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NoResend;
 

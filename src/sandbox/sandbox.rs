@@ -98,12 +98,42 @@ impl Sandbox {
     }
 
     /// Removes a customer: its keys are rejected. Tokens issued for them stay valid.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Full;
+    /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let sandbox = Sandbox::start().await?;
+    /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
+    /// # let cache = TokenCache::new(source);
+    /// sandbox.add_customer("bakery", "its-secret");
+    /// sandbox.remove_customer("bakery"); // from now on its keys get a 401
+    /// # Ok(()) }
+    /// ```
     pub fn remove_customer(&self, access_key: &str) {
         self.0.server.lock().remove_customer(access_key);
     }
 
     /// Issues a token to the built-in customer, as if another process had requested it: neither
     /// counted nor logged.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Full;
+    /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let sandbox = Sandbox::start().await?;
+    /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
+    /// # let cache = TokenCache::new(source);
+    /// let token = sandbox.issue_token(&Product::Monitor);
+    /// assert_eq!((sandbox.live_tokens(), sandbox.counts().auth), (1, 0));
+    /// # Ok(()) }
+    /// ```
     pub fn issue_token(&self, product: &Product) -> String {
         self.0
             .server
@@ -114,12 +144,43 @@ impl Sandbox {
 
     /// Sets the lifetime, and with it the `expireIn`, of tokens issued from now on. It is rounded
     /// down to whole seconds, and is at least one second.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Full;
+    /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let sandbox = Sandbox::start().await?;
+    /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
+    /// # let cache = TokenCache::new(source);
+    /// sandbox.set_token_lifetime(std::time::Duration::from_secs(60));
+    /// cache.warm_up().await?;
+    /// assert!(cache.snapshot().expires_in().unwrap().as_secs() <= 60);
+    /// # Ok(()) }
+    /// ```
     pub fn set_token_lifetime(&self, lifetime: Duration) {
         self.0.server.lock().tokens.set_lifetime(lifetime);
     }
 
     /// Replaces the value of `expireIn` by any JSON (`"\"1800\""`, `"null"`, `"-5"`). The empty
     /// string leaves the field out, `None` restores the true value.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Full;
+    /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let sandbox = Sandbox::start().await?;
+    /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
+    /// # let cache = TokenCache::new(source);
+    /// sandbox.set_expire_in(Some("\"soon\""));
+    /// assert!(cache.get().await.unwrap_err().is_invalid_response());
+    /// # Ok(()) }
+    /// ```
     pub fn set_expire_in(&self, json: Option<&str>) {
         self.0.server.lock().expire_in = json.map(str::to_owned);
     }
@@ -143,6 +204,22 @@ impl Sandbox {
 
     /// Sets the latency of the responses of an endpoint, faults included. Tokens are issued,
     /// revoked and checked before the delay.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Full;
+    /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let sandbox = Sandbox::start().await?;
+    /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
+    /// # let cache = TokenCache::new(source);
+    /// sandbox.set_latency(Endpoint::Auth, std::time::Duration::from_millis(20));
+    /// let (one, other) = tokio::join!(cache.get(), cache.get());
+    /// assert_eq!((one?, other?, sandbox.counts().auth), (cache.get().await?, cache.get().await?, 1));
+    /// # Ok(()) }
+    /// ```
     pub fn set_latency(&self, endpoint: Endpoint, latency: Duration) {
         self.0.server.lock().controls(endpoint).latency = latency;
     }
@@ -153,6 +230,22 @@ impl Sandbox {
     }
 
     /// Fails the next `times` requests to an endpoint, after the failures ordered before.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Full;
+    /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let sandbox = Sandbox::start().await?;
+    /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
+    /// # let cache = TokenCache::new(source);
+    /// sandbox.fail_next(Endpoint::Auth, 1, Fault::reset());
+    /// cache.warm_up().await?; // the second attempt succeeds
+    /// assert_eq!(sandbox.counts().auth, 2);
+    /// # Ok(()) }
+    /// ```
     pub fn fail_next(&self, endpoint: Endpoint, times: usize, fault: Fault) {
         self.0
             .server
@@ -172,6 +265,23 @@ impl Sandbox {
     }
 
     /// The latest 10,000 requests, in the order of arrival.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Full;
+    /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let sandbox = Sandbox::start().await?;
+    /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
+    /// # let cache = TokenCache::new(source);
+    /// cache.warm_up().await?;
+    /// let [auth] = &sandbox.log()[..] else { panic!("one request") };
+    /// assert_eq!((auth.path(), auth.endpoint()), ("/monitor/v1/auth", Some(Endpoint::Auth)));
+    /// assert_eq!(auth.status().unwrap(), 200);
+    /// # Ok(()) }
+    /// ```
     pub fn log(&self) -> Vec<RecordedRequest> {
         self.0.server.lock().log.to_vec()
     }

@@ -132,6 +132,16 @@ impl NewToken {
     ///
     /// A lifetime above one year counts as one year.
     ///
+    /// ```
+    /// use std::time::Duration;
+    /// use klavi_auth::NewToken;
+    ///
+    /// let token = NewToken::new("a-token", Duration::from_secs(1800))?;
+    /// assert_eq!(token.lifetime(), Duration::from_secs(1800));
+    /// assert!(NewToken::new("two words", Duration::from_secs(1800)).is_err());
+    /// # Ok::<_, klavi_auth::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::is_invalid_response`] holds if the token is empty, is longer than 16 KiB or has
@@ -159,6 +169,20 @@ impl NewToken {
     ///
     /// Use it if the lifetime did not begin when the source was called, for example because the
     /// source tried another endpoint first or takes the token from a shared store.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use klavi_auth::{NewToken, TokenCache, source_fn};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// // The store says: valid for 1800 s, written 600 s ago.
+    /// let cache = TokenCache::new(source_fn(async |_request| {
+    ///     Ok(NewToken::new("a-token", Duration::from_secs(1800))?.with_age(Duration::from_secs(600)))
+    /// }));
+    /// cache.warm_up().await?;
+    /// assert_eq!(cache.snapshot().expires_in(), Some(Duration::from_secs(1200)));
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn with_age(mut self, age: Duration) -> Self {
         self.aged = Some((age, Instant::now()));

@@ -20,6 +20,39 @@ pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<NewToken, Error>> 
 /// at a time, with one exception: if the runtime of a call does not run for twice the flight's
 /// timeout, the cache starts another.
 ///
+/// ```
+/// use klavi_auth::{
+///     Error, FetchFuture, Identity, IdentityFuture, NewToken, Predecessor, TokenRequest, TokenSource,
+/// };
+/// # use std::time::Duration;
+///
+/// struct Sidecar {
+///     path: String,
+/// }
+///
+/// impl TokenSource for Sidecar {
+///     fn fetch(&self, _request: TokenRequest) -> FetchFuture<'_> {
+///         Box::pin(async move {
+///             let token = std::fs::read_to_string(&self.path).map_err(Error::transient)?;
+///             NewToken::new(token.trim(), Duration::from_secs(600))
+///         })
+///     }
+///
+///     /// Only a fleet needs it.
+///     fn identity(&self) -> Option<IdentityFuture<'_>> {
+///         let identity = Identity::new("sidecar").with(&self.path);
+///         Some(Box::pin(std::future::ready(Ok(identity))))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+/// // A unit test of the source.
+/// let source = Sidecar { path: "/run/sidecar/token".into() };
+/// let error = source.fetch(TokenRequest::new(Predecessor::None)).await.unwrap_err();
+/// assert!(error.is_transient());
+/// # Ok(()) }
+/// ```
+///
 /// # Cancel safety
 ///
 /// The future is dropped after the flight's timeout and when the runtime shuts down.
@@ -128,6 +161,20 @@ impl TokenRequest {
     /// The number of consecutive failed attempts to replace this predecessor. A source with two
     /// endpoints can use it to try the other one. The cache counts, so that one source can serve
     /// several caches.
+    ///
+    /// ```
+    /// use klavi_auth::{Error, Predecessor, TokenRequest};
+    ///
+    /// /// Which of two vaults to ask: the other one after each failure.
+    /// fn vault(request: &TokenRequest) -> usize {
+    ///     request.failures() as usize % 2
+    /// }
+    ///
+    /// let first = TokenRequest::new(Predecessor::None);
+    /// assert_eq!(vault(&first), 0);
+    /// let second = first.with_failures(1, Some(Error::transient("connection refused")));
+    /// assert_eq!(vault(&second), 1);
+    /// ```
     pub fn failures(&self) -> u32 {
         self.failures
     }
