@@ -1,4 +1,4 @@
-//! What the README and the guides say of the crate exists.
+//! What the README, the guides and the page on the API guidelines say of the crate holds.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -119,8 +119,9 @@ fn the_runbook_has_every_error_and_every_warning() {
 }
 
 /// The pages whose code a reader pastes into `main`.
-const GUIDES: [&str; 8] = [
+const GUIDES: [&str; 9] = [
     "fleet",
+    "fleet_stores",
     "getting_started",
     "layer_order",
     "migration",
@@ -151,3 +152,55 @@ fn guides_show_the_dependencies_and_hide_only_the_frame() {
 
 /// What a line that the documentation hides may begin with.
 const FRAME: [&str; 7] = ["#[tokio::main", "fn main(", "drop(", "Ok(", "}", "/*", "*/"];
+
+/// C-SEND-SYNC and C-DEBUG of `docs/api_guidelines.md`.
+#[test]
+fn public_types_are_send_sync_and_debug() {
+    use klavi_auth::*;
+    fn check<T: Send + Sync + std::fmt::Debug>() {}
+    fn is_error<T: std::error::Error + Send + Sync + 'static>() {}
+    type Inner =
+        tower::util::BoxCloneSyncService<http::Request<String>, http::Response<String>, BoxError>;
+    check::<(AccessToken, NewToken, TokenRequest, Predecessor, Identity)>();
+    check::<(
+        TokenCache,
+        TokenCacheBuilder,
+        TokenCaches<String>,
+        Snapshot,
+        Sharing,
+    )>();
+    check::<(RefreshPolicy, Freshness, Backoff, Budget, TokenEndpoint)>();
+    check::<(Event<'_>, FetchedToken, FetchReason, SkipReason)>();
+    check::<(FleetEvent<'_>, AloneReason, DenyReason)>();
+    check::<(KlaviApi, Product, ProductName, Environment, Credentials)>();
+    check::<(KlaviSource, ClientCredentials, SourceFn<fn()>)>();
+    check::<(KlaviAuthLayerBuilder, KlaviAuthLayer, KlaviAuth<Inner>)>();
+    check::<(CloneBody, SendOnce, RecordBody<String>, ReplayBody<String>)>();
+    check::<(SkipAuth, NoResend, ResendCount)>();
+    is_error::<Error>();
+    is_error::<ConfigError>();
+    is_error::<TransportBuildError>();
+    is_error::<TokenCachesFull>();
+    #[cfg(feature = "fleet")]
+    check::<(Fleet, MemoryStore, SealingKey, Stored)>();
+    #[cfg(feature = "redis")]
+    check::<(RedisStore, RedisConnection)>();
+    #[cfg(feature = "reqwest-middleware")]
+    check::<KlaviAuthMiddleware>();
+    #[cfg(feature = "sandbox")]
+    {
+        use sandbox::*;
+        check::<(
+            Sandbox,
+            SandboxBuilder,
+            Fault,
+            RecordedRequest,
+            Endpoint,
+            Counts,
+        )>();
+    }
+    // What users implement can be boxed.
+    let _: Option<(Box<dyn TokenSource>, Box<dyn Observer>)> = None;
+    #[cfg(feature = "fleet")]
+    let _: Option<Box<dyn FleetStore>> = None;
+}

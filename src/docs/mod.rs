@@ -90,9 +90,13 @@ pub mod fleet {}
 #[doc = include_str!("fleet_faults.md")]
 pub mod fleet_faults {}
 
-// In a file of its own: `tests/redis` compiles and runs it.
+// The store is in a file of its own: `tests/redis` compiles and runs it.
 #[cfg(feature = "fleet")]
-#[doc = include_str!("fleet_stores.md")]
+#[cfg_attr(feature = "redis", doc = include_str!("fleet_stores.md"))]
+#[cfg_attr(
+    not(feature = "redis"),
+    doc = "This page needs the feature `redis`. A store for PostgreSQL:"
+)]
 ///
 /// ```ignore
 #[doc = include_str!("fleet_postgres.rs")]

@@ -178,7 +178,7 @@ impl Error for ConfigError {
     }
 }
 
-/// The error of a transport that could not be built. Two are equal if one is a clone of the other.
+/// The error of a transport that could not be built: that of the client. Two are equal if one is a clone of the other.
 #[derive(Clone, Debug)]
 pub struct TransportBuildError(Arc<dyn Error + Send + Sync>);
 
@@ -209,6 +209,13 @@ impl Eq for TransportBuildError {}
 impl fmt::Display for TransportBuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl Error for TransportBuildError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        // It displays the client's error itself.
+        self.0.source()
     }
 }
 

@@ -23,6 +23,26 @@ impl Error {
     }
 
     /// Klavi rejected the access key and secret key, or an OAuth2 server rejected the client.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http::{Request, Response};
+    /// # use http_body_util::Full;
+    /// # use klavi_auth::{Credentials, KlaviApi, KlaviSource, Product, TokenCache};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let http = tower::service_fn(async |_: Request<Bytes>| {
+    /// #     let body = Full::<Bytes>::from(r#"{"message":"Invalid accessKey or secretKey"}"#);
+    /// #     Response::builder().status(401).body(body)
+    /// # });
+    /// # let keys = Credentials::new("my-access-id", "my-secret-phrase")?;
+    /// # let cache = TokenCache::new(KlaviSource::new(KlaviApi::sandbox(Product::Data), keys, http));
+    /// let error = cache.get().await.unwrap_err();
+    /// assert!(error.is_keys_rejected());
+    /// assert_eq!(error.host(), Some("api-sandbox.klavi.ai"));
+    /// assert_eq!(error.status().map(|status| status.as_u16()), Some(401));
+    /// assert_eq!(error.message(), Some("Invalid accessKey or secretKey"));
+    /// # Ok(()) }
+    /// ```
     pub fn is_keys_rejected(&self) -> bool {
         self.has_kind(Kind::KeysRejected)
     }

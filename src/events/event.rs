@@ -117,6 +117,19 @@ pub enum Event<'a> {
 }
 
 /// A token that a fetch returned.
+///
+/// ```
+/// use klavi_auth::Event;
+///
+/// /// Worth a line in the log: a token that took long.
+/// fn is_slow(event: &Event<'_>) -> bool {
+///     match event {
+///         Event::Fetched(token) | Event::Refreshed(token) => token.latency.as_secs() >= 1,
+///         _ => false,
+///     }
+/// }
+/// # let _ = is_slow;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FetchedToken {

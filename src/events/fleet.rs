@@ -59,7 +59,7 @@ pub enum FleetEvent<'a> {
         /// Whether it shared before.
         first: bool,
         /// The store's error, if there was one.
-        error: Option<&'a (dyn StdError + 'static)>,
+        error: Option<&'a (dyn StdError + Send + Sync + 'static)>,
     },
     /// This process fetched a token, but another token was published in the meantime.
     #[non_exhaustive]

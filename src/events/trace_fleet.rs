@@ -48,7 +48,7 @@ pub(super) fn event(cache: &str, event: &FleetEvent<'_>) {
             cache,
             reason = reason.as_str(),
             first,
-            error = error.map(Chain).map(tracing::field::display),
+            error = error.map(|error| tracing::field::display(Chain(error))),
             "the token is not shared with the fleet"
         ),
         FleetEvent::PublicationLost {} => emit!(

@@ -50,11 +50,10 @@ impl FleetSource {
 
     pub(super) fn report_alone(&self, trouble: &Trouble) {
         let first = !self.is_alone.swap(true, Ordering::Relaxed);
-        let error = trouble.error.as_deref();
         self.emit(FleetEvent::Alone {
             reason: trouble.reason,
             first,
-            error: error.map(|error| error as _),
+            error: trouble.error.as_deref(),
         });
     }
 

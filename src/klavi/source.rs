@@ -134,6 +134,16 @@ impl KlaviSource {
     /// in front of Klavi requires.
     ///
     /// `Accept`, `Authorization` and `Content-Type` cannot be replaced.
+    ///
+    /// ```
+    /// use http::{HeaderName, HeaderValue};
+    /// # use klavi_auth::KlaviSource;
+    ///
+    /// # fn demo(source: KlaviSource) {
+    /// let name = HeaderName::from_static("x-gateway-key");
+    /// let source = source.token_call_header(name, HeaderValue::from_static("of-the-gateway"));
+    /// # drop(source); }
+    /// ```
     #[must_use]
     pub fn token_call_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.client.headers.insert(name, value);

@@ -123,6 +123,21 @@ impl KlaviAuthLayerBuilder {
     /// in the layer, for the token calls and the requests.
     ///
     /// Default: with the feature `reqwest`, a reqwest client. Without it there is none.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http_body_util::Full;
+    /// use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// # use klavi_auth::{ConfigError, Credentials, KlaviApi, KlaviAuthLayer, Product};
+    ///
+    /// # fn demo(credentials: Credentials) -> Result<(), ConfigError> {
+    /// let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// let auth = KlaviAuthLayer::builder(KlaviApi::sandbox(Product::Monitor), credentials)
+    ///     .transport(http)
+    ///     .build()?;
+    /// # drop(auth);
+    /// # Ok(()) }
+    /// ```
     pub fn transport<T, B, A>(mut self, transport: T) -> Self
     where
         T: Service<Request<B>, Response = Response<A>> + Clone + Send + Sync + 'static,

@@ -30,6 +30,27 @@ use crate::{
 
 /// A service that keeps requests to Klavi authenticated. Made by [`KlaviAuthLayer`].
 ///
+/// ```
+/// # use http::{Request, Response};
+/// # use klavi_auth::{KlaviApi, KlaviAuth, KlaviAuthLayer, Product, TokenCache};
+/// # use tower::{Layer, Service, ServiceExt, service_fn};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+/// # let ok = service_fn(async |request: Request<String>| {
+/// #     let token = request.headers().get("authorization").cloned();
+/// #     let mut response = Response::new(String::new());
+/// #     response.headers_mut().extend(token.map(|token| (http::header::AUTHORIZATION, token)));
+/// #     Ok::<_, klavi_auth::BoxError>(response)
+/// # });
+/// # let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Data), TokenCache::fixed("a-token")?);
+/// # let request = Request::get("https://api-sandbox.klavi.ai/data/v1/consents").body(String::new())?;
+/// let mut klavi = auth.layer(ok);
+/// klavi.layer().cache().warm_up().await?;
+/// // As any tower service. `send` does both.
+/// let response = klavi.ready().await?.call(request).await?;
+/// # assert_eq!(response.headers()["authorization"], "Bearer a-token");
+/// # Ok(()) }
+/// ```
+///
 /// # Readiness
 ///
 /// Configure the inner service before you wrap it: the service keeps a

@@ -55,6 +55,22 @@ impl Fault {
 
     /// A response with any status and body: garbage, nothing, too much, or an error with a 200.
     ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Full;
+    /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let sandbox = Sandbox::start().await?;
+    /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
+    /// # let cache = TokenCache::new(source);
+    /// let login = Fault::body(http::StatusCode::OK, "text/html", "<h1>Please log in</h1>");
+    /// sandbox.fail_next(Endpoint::Auth, 1, login);
+    /// assert!(cache.get().await.unwrap_err().is_invalid_response());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Panics
     ///
     /// If `content_type` is not a valid header value.
@@ -65,6 +81,21 @@ impl Fault {
 
     /// A `307 Temporary Redirect`, which asks the client to send the same request, with its keys,
     /// to `location`.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Full;
+    /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let sandbox = Sandbox::start().await?;
+    /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
+    /// # let cache = TokenCache::new(source);
+    /// sandbox.fail_next(Endpoint::Auth, 1, Fault::redirect("https://evil.example/"));
+    /// assert!(cache.get().await.is_err()); // the keys do not go there
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Panics
     ///
@@ -102,6 +133,23 @@ impl Fault {
     }
 
     /// Sets a header. It has no effect on [`reset`](Self::reset) and [`hang`](Self::hang).
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Full;
+    /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let sandbox = Sandbox::start().await?;
+    /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
+    /// # let cache = TokenCache::new(source);
+    /// use http::StatusCode;
+    ///
+    /// let later = Fault::status(StatusCode::SERVICE_UNAVAILABLE).header("x-reason", "maintenance");
+    /// sandbox.fail_next(Endpoint::Auth, 1, later);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Panics
     ///

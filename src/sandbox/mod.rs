@@ -113,6 +113,21 @@ impl Endpoint {
 }
 
 /// How many requests the sandbox has received.
+///
+/// ```
+/// # use bytes::Bytes;
+/// # use http_body_util::Full;
+/// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+/// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+/// # let sandbox = Sandbox::start().await?;
+/// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+/// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
+/// # let cache = TokenCache::new(source);
+/// cache.warm_up().await?;
+/// assert_eq!(sandbox.counts(), Counts { auth: 1, ..Counts::default() });
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// To `auth`, with any outcome.

@@ -22,6 +22,24 @@ const MAX_BODY: usize = 64 * 1024;
 /// `Debug` hides the bodies sent to `/auth` and `/token`, and the headers `Authorization`,
 /// `Proxy-Authorization`, `Cookie` and those that HTTP/2 marks as sensitive. The accessors return
 /// everything as it was received.
+///
+/// ```
+/// # use bytes::Bytes;
+/// # use http_body_util::Full;
+/// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+/// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+/// # let sandbox = Sandbox::start().await?;
+/// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+/// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
+/// # let cache = TokenCache::new(source);
+/// cache.warm_up().await?;
+/// let log = sandbox.log();
+/// let auth = log.last().expect("one request");
+/// assert_eq!((auth.method(), auth.path()), (&http::Method::POST, "/monitor/v1/auth"));
+/// assert!(auth.headers()["user-agent"].to_str()?.starts_with("klavi-auth/"));
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct RecordedRequest {
     head: Arc<Head>,

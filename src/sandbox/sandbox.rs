@@ -192,6 +192,23 @@ impl Sandbox {
 
     /// Sets whether each new token, of `/auth` and of `/refresh`, revokes the older tokens of its
     /// customer and product. Klavi does not say which of the two it does, so test with both.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Full;
+    /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # let sandbox = Sandbox::start().await?;
+    /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
+    /// # let cache = TokenCache::new(source);
+    /// sandbox.set_new_token_revokes_old(true);
+    /// cache.warm_up().await?;
+    /// sandbox.issue_token(&Product::Monitor); // another process logs this one out
+    /// assert_eq!(sandbox.live_tokens(), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn set_new_token_revokes_old(&self, revokes: bool) {
         self.0.server.lock().new_token_revokes_old = revokes;
     }

@@ -124,6 +124,14 @@ impl TokenRequest {
     }
 
     /// The same request after this many consecutive failures, the last with `last_error`.
+    ///
+    /// ```
+    /// use klavi_auth::{Error, Predecessor, TokenRequest};
+    ///
+    /// let busy = Error::transient("the vault is busy");
+    /// let third = TokenRequest::new(Predecessor::None).with_failures(2, Some(busy));
+    /// assert_eq!((third.failures(), third.last_error().is_some()), (2, true));
+    /// ```
     #[must_use]
     pub fn with_failures(self, failures: u32, last_error: Option<Error>) -> Self {
         Self {
@@ -186,6 +194,19 @@ impl TokenRequest {
 }
 
 /// The token that a fetch replaces.
+///
+/// ```
+/// use klavi_auth::{AccessToken, Predecessor, TokenRequest};
+///
+/// /// The bearer for a refresh. Without one, a source needs its keys.
+/// fn bearer(request: &TokenRequest) -> Option<&AccessToken> {
+///     match request.predecessor() {
+///         Predecessor::Live(token) => Some(token),
+///         _ => None,
+///     }
+/// }
+/// # assert!(bearer(&TokenRequest::default()).is_none());
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Predecessor {
