@@ -8,7 +8,8 @@
 //! # Example
 //!
 //! This example calls the simulated Klavi of the feature `sandbox`. To call Klavi itself, use
-//! `KlaviApi::from_env` and `Credentials::from_env`.
+//! `KlaviApi::from_env` and `Credentials::from_env`. [Getting started](docs::getting_started) has
+//! the dependencies.
 //!
 #![cfg_attr(feature = "sandbox", doc = "```")]
 #![cfg_attr(not(feature = "sandbox"), doc = "```ignore")]
