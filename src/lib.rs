@@ -1,9 +1,9 @@
 //! A tower layer that keeps requests to Klavi's open-finance API authenticated.
 //!
-//! Klavi expects `Authorization: Bearer <token>`. A token expires after 30 minutes. `/auth` issues
-//! one for two keys, and `/refresh` replaces one that has not expired. [`KlaviAuthLayer`] wraps any
-//! tower HTTP client: it attaches the token, refreshes it before expiry (single flight), and
-//! resends a request once on 401.
+//! Klavi expects `Authorization: Bearer <token>`. A token expires after 30 minutes. `/auth` exchanges
+//! two keys for a token, and `/refresh` exchanges a live token for a new one. [`KlaviAuthLayer`]
+//! wraps any tower HTTP client: it attaches the token, refreshes it before expiry (single flight),
+//! and resends a request once on 401.
 //!
 //! # Example
 //!
@@ -61,8 +61,8 @@
 //! | expired, rejected or none | waits | called once for all waiters |
 //!
 //! After a 401 the token is replaced and the request is resent, once. A request passes through
-//! unchanged if it has an `Authorization` header or a [`SkipAuth`] extension, or goes outside of the
-//! product's paths.
+//! unchanged if it has an `Authorization` header or a [`SkipAuth`] extension, or if its path is not
+//! one of the product's.
 //!
 //! # Products and environments
 //!

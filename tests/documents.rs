@@ -119,7 +119,8 @@ fn the_runbook_has_every_error_and_every_warning() {
 }
 
 /// The pages whose code a reader pastes into `main`.
-const GUIDES: [&str; 9] = [
+const GUIDES: [&str; 10] = [
+    "client_certificates",
     "fleet",
     "fleet_stores",
     "getting_started",

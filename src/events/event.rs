@@ -79,7 +79,7 @@ pub enum Event<'a> {
         /// The age of the token that this 401 rejected. `None` if not `first`.
         ///
         /// Tokens that are rejected seconds after their issue, again and again, mean that somebody
-        /// else uses the same keys, and that each new token kills the other's.
+        /// else uses the same keys, and that each new token revokes the other's.
         age: Option<Duration>,
     },
     /// The API responded with 401 to a request with the token, and the budget for replacing

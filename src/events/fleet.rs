@@ -26,7 +26,7 @@ pub enum FleetEvent<'a> {
     /// The cache took over a token that another process had fetched.
     #[non_exhaustive]
     Adopted {
-        /// Whether the API has rejected the token, and it is used for want of a better one.
+        /// Whether the API has rejected the token, and it is used because there is no better one.
         as_suspect: bool,
         /// How long the token still lives, by the store's clock.
         remaining: Duration,

@@ -195,7 +195,7 @@ impl NewToken {
         self
     }
 
-    /// Marks a token that the API has rejected, and that is used for want of a better one.
+    /// Marks a token that the API has rejected, and that is used because there is no better one.
     #[cfg_attr(not(feature = "fleet"), allow(dead_code))]
     pub(crate) fn suspect(mut self, is_suspect: bool) -> Self {
         self.is_suspect = is_suspect;
