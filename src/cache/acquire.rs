@@ -73,7 +73,7 @@ impl Acquire {
         now: Instant,
         rejected: Option<u64>,
     ) -> Lookup<ValidToken, Self> {
-        match core.lookup_and_start(now, rejected) {
+        match core.lookup_and_start(now, rejected, None) {
             Lookup::Token(valid) => {
                 core.report_served(&valid.token, valid.is_failing);
                 Lookup::Token(valid)
@@ -96,11 +96,8 @@ impl Acquire {
         let outcome = match waiter.poll_unpin(cx) {
             // The lookup removes the flight, which wakes its waiters, this one included.
             Poll::Pending if has_stalled(waiter, &mut self.timer, cx) => {
-                drop(lookup_or_look(
-                    &self.core,
-                    self.rejected,
-                    self.over_budget.as_ref(),
-                ));
+                let (now, over_budget) = (Instant::now(), self.over_budget.as_ref());
+                drop(self.core.lookup_and_start(now, self.rejected, over_budget));
                 ready!(waiter.poll_unpin(cx))
             }
             poll => ready!(poll),
@@ -134,7 +131,8 @@ impl Future for Acquire {
             if let Some(result) = ready!(self.poll_flight(cx)) {
                 return Poll::Ready(result);
             }
-            match lookup_or_look(&self.core, self.rejected, self.over_budget.as_ref()) {
+            let (now, over_budget) = (Instant::now(), self.over_budget.as_ref());
+            match self.core.lookup_and_start(now, self.rejected, over_budget) {
                 Lookup::Token(token) => return Poll::Ready(Ok(token)),
                 Lookup::Failed(error) => return Poll::Ready(Err(error)),
                 // If every token is rejected as soon as it arrives, the caller would wait forever.
@@ -144,18 +142,6 @@ impl Future for Acquire {
                 Lookup::Wait(waiter) => self.waiter = Some(waiter),
             }
         }
-    }
-}
-
-/// Looks up the token. A caller that is over budget only looks for another process's.
-fn lookup_or_look(
-    core: &Arc<Core>,
-    rejected: Option<u64>,
-    over_budget: Option<&Error>,
-) -> Lookup<ValidToken, Waiter> {
-    match over_budget {
-        None => core.lookup_and_start(Instant::now(), rejected),
-        Some(error) => core.look_and_start(Instant::now(), rejected, error),
     }
 }
 

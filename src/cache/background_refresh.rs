@@ -101,9 +101,10 @@ impl RefreshTask {
         if now < wakes_at {
             return Some(wakes_at);
         }
-        let launch = core
-            .state
-            .change(|state| state.lookup(now, None, Some(self.runtime.id())).1);
+        let launch = core.state.change(|state| {
+            drop(state.lookup(now, None, Some(self.runtime.id())));
+            state.to_start.take()
+        });
         if let Some(launch) = launch {
             flight::start(&core, launch, &self.runtime);
         }

@@ -11,7 +11,6 @@ use tokio::{runtime::Id, time::Instant};
 use super::{
     current::ValidToken,
     lookup::Lookup,
-    registered_flight::Launch,
     state::State,
     waiters::{Outcome, Sender, Waiter},
 };
@@ -28,11 +27,7 @@ impl State {
     }
 
     /// Registers a look, if one is due.
-    pub(super) fn look_if_due(
-        &mut self,
-        now: Instant,
-        runtime: Option<Id>,
-    ) -> Option<(Launch, Waiter)> {
+    pub(super) fn look_if_due(&mut self, now: Instant, runtime: Option<Id>) -> Option<Waiter> {
         let is_due = self.look_at(now).is_some_and(|look_at| now >= look_at);
         let runtime = runtime.filter(|_| is_due)?;
         self.last_look = Some(now);
@@ -47,16 +42,16 @@ impl State {
         rejected: Option<u64>,
         over_budget: &Error,
         runtime: Option<Id>,
-    ) -> (Lookup<ValidToken, Waiter>, Option<Launch>) {
+    ) -> Lookup<ValidToken, Waiter> {
         if let Some(token) = self.valid_token(now, rejected) {
-            return (Lookup::Token(token), None);
+            return Lookup::Token(token);
         }
         if let Some(waiter) = self.waiter() {
-            return (Lookup::Wait(waiter.clone()), None);
+            return Lookup::Wait(waiter.clone());
         }
         match self.look_if_due(now, runtime) {
-            Some((launch, waiter)) => (Lookup::Wait(waiter), Some(launch)),
-            None => (Lookup::Failed(over_budget.clone()), None),
+            Some(waiter) => Lookup::Wait(waiter),
+            None => Lookup::Failed(over_budget.clone()),
         }
     }
 

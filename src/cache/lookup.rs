@@ -34,13 +34,13 @@ impl State {
     /// The token for a request that is sent now, or the flight to wait for. `rejected` is the
     /// generation of the token that the API rejected for this request.
     ///
-    /// Registers a flight if one is needed and returns it for the caller to launch.
+    /// Registers a flight if one is needed, in `to_start`.
     pub(super) fn lookup(
         &mut self,
         now: Instant,
         rejected: Option<u64>,
         runtime: Option<Id>,
-    ) -> (Lookup<ValidToken, Waiter>, Option<Launch>) {
+    ) -> Lookup<ValidToken, Waiter> {
         self.remove_flight(now, |flight| now >= flight.waiter.stalled_at());
         if self.flight.is_none() && (self.is_fetch_paused(now) || runtime.is_none()) {
             // No flight can start now, so a rejected token cannot be replaced.
@@ -48,52 +48,42 @@ impl State {
         }
         let fallback = match self.valid_token(now, rejected) {
             Some(token) if !self.is_expiring(now) => {
-                let launch = self.refresh_if_due(&token, now, runtime);
-                return (Lookup::Token(token), launch);
+                self.refresh_if_due(&token, now, runtime);
+                return Lookup::Token(token);
             }
             token => token,
         };
         // Before the backoff is checked: a flight that pauses between two attempts is joined.
-        if let Some(flight) = &self.flight {
-            return (Lookup::Wait(flight.waiter.clone()), None);
+        if let Some(waiter) = self.waiter() {
+            return Lookup::Wait(waiter.clone());
         }
-        match self.foreground_runtime(now, runtime) {
-            Ok(runtime) => {
-                let (launch, waiter) = self.register_flight(now, runtime, false);
-                (Lookup::Wait(waiter), Some(launch))
-            }
-            Err(error) => {
-                let look = match fallback {
-                    None => self.look_if_due(now, runtime),
-                    // A token that expires soon is better than an error.
-                    Some(_) => None,
-                };
-                if let Some((launch, waiter)) = look {
-                    return (Lookup::Wait(waiter), Some(launch));
-                }
-                let failed = || Lookup::Failed(self.without_token(now, error));
-                (fallback.map_or_else(failed, Lookup::Token), None)
-            }
+        let error = match self.foreground_runtime(now, runtime) {
+            Ok(runtime) => return Lookup::Wait(self.register_flight(now, runtime, false)),
+            Err(error) => error,
+        };
+        // A token that expires soon is better than an error.
+        if let Some(token) = fallback {
+            return Lookup::Token(token);
+        }
+        match self.look_if_due(now, runtime) {
+            Some(waiter) => Lookup::Wait(waiter),
+            None => Lookup::Failed(self.without_token(now, error)),
         }
     }
 
-    fn refresh_if_due(
-        &mut self,
-        token: &ValidToken,
-        now: Instant,
-        runtime: Option<Id>,
-    ) -> Option<Launch> {
+    fn refresh_if_due(&mut self, token: &ValidToken, now: Instant, runtime: Option<Id>) {
         // If the refresh is due and has failed, `fresh_until` is the end of the backoff.
-        if now < token.fresh_until || self.flight.is_some() {
-            return None;
-        }
+        let Some(runtime) = runtime.filter(|_| now >= token.fresh_until && self.flight.is_none())
+        else {
+            return;
+        };
         let mode = self.fetch_mode(now);
-        if self.failures(now).blocking_error(now, mode).is_some() {
+        if self.failures(now).blocking_error(now, mode).is_none() {
+            self.register_flight(now, runtime, false);
+        } else if !self.is_live(now) {
             // A look may find a better token than a suspect.
-            let runtime = runtime.filter(|_| !self.is_live(now));
-            return self.look_if_due(now, runtime).map(|(launch, _)| launch);
+            self.look_if_due(now, Some(runtime));
         }
-        Some(self.register_flight(now, runtime?, false).0)
     }
 
     /// The runtime of a flight that callers wait for.
@@ -110,18 +100,18 @@ impl State {
         runtime.ok_or_else(|| Error::interrupted(message))
     }
 
-    pub(super) fn register_flight(
-        &mut self,
-        now: Instant,
-        runtime: Id,
-        is_look: bool,
-    ) -> (Launch, Waiter) {
+    pub(super) fn register_flight(&mut self, now: Instant, runtime: Id, is_look: bool) -> Waiter {
         self.last_flight += 1;
-        let (reason, timeout) = (self.reason(now), self.config.flight_timeout);
-        let flight =
-            RegisteredFlight::new(self.last_flight, reason, now, timeout, runtime, is_look);
-        let flight = self.flight.insert(flight);
-        (flight.launch, flight.waiter.clone())
+        let launch = Launch {
+            number: self.last_flight,
+            reason: self.reason(now),
+            started: now,
+            deadline: now + self.config.flight_timeout,
+            is_look,
+        };
+        self.to_start = Some(launch);
+        let flight = RegisteredFlight::new(launch, runtime);
+        self.flight.insert(flight).waiter.clone()
     }
 
     /// Called when a flight is dropped. Removes its entry if it ended without a result: its runtime

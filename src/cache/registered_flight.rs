@@ -1,6 +1,6 @@
 //! The flight in progress, as the state sees it.
 
-use std::{mem, time::Duration};
+use std::mem;
 
 use tokio::{runtime::Id, time::Instant};
 
@@ -34,31 +34,18 @@ pub(super) struct Launch {
 }
 
 impl RegisteredFlight {
-    pub(super) fn new(
-        number: u64,
-        reason: FetchReason,
-        now: Instant,
-        timeout: Duration,
-        runtime: Id,
-        is_look: bool,
-    ) -> Self {
-        let deadline = now + timeout;
+    pub(super) fn new(launch: Launch, runtime: Id) -> Self {
         // A flight ends at its timeout. Twice the timeout leaves room for a busy runtime.
-        let (sender, waiter) = waiters(deadline + timeout, runtime);
+        let timeout = launch.deadline - launch.started;
+        let (sender, waiter) = waiters(launch.deadline + timeout, runtime);
         Self {
-            launch: Launch {
-                number,
-                reason,
-                started: now,
-                deadline,
-                is_look,
-            },
+            launch,
             waiter,
             sender,
             attempts: 0,
-            attempt_reason: reason,
-            attempt_started: now,
-            is_awaited: !is_look,
+            attempt_reason: launch.reason,
+            attempt_started: launch.started,
+            is_awaited: !launch.is_look,
         }
     }
 

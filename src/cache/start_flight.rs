@@ -2,46 +2,31 @@
 
 use std::sync::Arc;
 
-use tokio::{
-    runtime::{Handle, Id},
-    time::Instant,
-};
+use tokio::{runtime::Handle, time::Instant};
 
 use super::{
-    background_refresh, core::Core, current::ValidToken, flight, lookup::Lookup,
-    registered_flight::Launch, state::State, waiters::Waiter,
+    background_refresh, core::Core, current::ValidToken, flight, lookup::Lookup, waiters::Waiter,
 };
 use crate::error::Error;
 
 impl Core {
     /// The token for a request that is sent now, or the flight to wait for. Starts a flight if one
-    /// is needed.
+    /// is needed. A caller that is over budget only looks for another process's token.
     pub(super) fn lookup_and_start(
         self: &Arc<Self>,
         now: Instant,
         rejected: Option<u64>,
-    ) -> Lookup<ValidToken, Waiter> {
-        self.run_and_start(|state, runtime| state.lookup(now, rejected, runtime))
-    }
-
-    /// The lookup of a caller whose token was rejected while the budget was used up.
-    pub(super) fn look_and_start(
-        self: &Arc<Self>,
-        now: Instant,
-        rejected: Option<u64>,
-        over_budget: &Error,
-    ) -> Lookup<ValidToken, Waiter> {
-        self.run_and_start(|state, runtime| state.look(now, rejected, over_budget, runtime))
-    }
-
-    /// Runs a lookup, and starts the flight that it registers.
-    fn run_and_start(
-        self: &Arc<Self>,
-        lookup: impl FnOnce(&mut State, Option<Id>) -> (Lookup<ValidToken, Waiter>, Option<Launch>),
+        over_budget: Option<&Error>,
     ) -> Lookup<ValidToken, Waiter> {
         let runtime = Handle::try_current().ok();
         let id = runtime.as_ref().map(Handle::id);
-        let (lookup, launch) = self.state.change(|state| lookup(state, id));
+        let (lookup, launch) = self.state.change(|state| {
+            let lookup = match over_budget {
+                None => state.lookup(now, rejected, id),
+                Some(error) => state.look(now, rejected, error, id),
+            };
+            (lookup, state.to_start.take())
+        });
         // Outside the lock: the user's `tracing` subscriber runs here.
         if let Some((launch, runtime)) = launch.zip(runtime) {
             flight::start(self, launch, &runtime);

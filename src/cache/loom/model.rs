@@ -99,26 +99,18 @@ impl Core {
         self: &Arc<Self>,
         now: Instant,
         rejected: Option<u64>,
+        over_budget: Option<&Error>,
     ) -> Lookup<ValidToken, Waiter> {
-        let runtime = Some(runtime());
-        let (lookup, launch) = self
-            .state
-            .change(|state| state.lookup(now, rejected, runtime));
+        assert!(over_budget.is_none(), "no source of the model is shared");
+        let (lookup, launch) = self.state.change(|state| {
+            let lookup = state.lookup(now, rejected, Some(runtime()));
+            (lookup, state.to_start.take())
+        });
         if let Some(launch) = launch {
             let core = Arc::clone(self);
             drop(loom::thread::spawn(move || core.run_flight(launch)));
         }
         lookup
-    }
-
-    /// No source of the model is shared.
-    pub(super) fn look_and_start(
-        self: &Arc<Self>,
-        _: Instant,
-        _: Option<u64>,
-        over_budget: &Error,
-    ) -> Lookup<ValidToken, Waiter> {
-        Lookup::Failed(over_budget.clone())
     }
 
     pub(super) fn report_served(&self, _: &AccessToken, _: bool) {}

@@ -120,9 +120,10 @@ fn case_30_a_stalled_flight_changes_nothing_any_more() {
     bounded(|| {
         let cache = TokenCache::new(|_, flight| Fetch::Token(format!("of-flight-{flight}")));
         let now = Instant::now();
-        drop(cache.core.lookup_and_start(now, None));
+        drop(cache.core.lookup_and_start(now, None, None));
         // The first flight may have ended, so that its token has expired, or it is still running.
-        let Lookup::Wait(second) = cache.core.lookup_and_start(now + STALLED_AFTER, None) else {
+        let Lookup::Wait(second) = cache.core.lookup_and_start(now + STALLED_AFTER, None, None)
+        else {
             panic!("nothing to wait for")
         };
         assert!(matches!(block_on(second), Ok(())));
@@ -274,7 +275,11 @@ fn out_of_use_during_a_refresh(
             take_out(cache, &token);
             cache.get().unwrap().expose().to_owned()
         });
-        drop(cache.core.lookup_and_start(Instant::now() + AGING, None));
+        drop(
+            cache
+                .core
+                .lookup_and_start(Instant::now() + AGING, None, None),
+        );
         assert_eq!(other.join().unwrap(), "new");
         assert_eq!(cache.get().unwrap().expose(), "new");
     });
