@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tower::util::rng::{HasherRng, Rng};
 
 use super::{
@@ -153,7 +154,7 @@ impl TokenSettings {
             }
         };
         let mut state = State::new(self.config, Bucket::new(self.budget));
-        state.can_look = shared.is_some();
+        state.next_look = shared.is_some().then(Instant::now);
         let core = Core {
             source,
             shared,

@@ -20,17 +20,10 @@ use crate::error::Error;
 const INTERVAL: Duration = Duration::from_millis(250);
 
 impl State {
-    /// When the next look may start, if the source is shared.
-    pub(super) fn look_at(&self, now: Instant) -> Option<Instant> {
-        let look_at = self.last_look.map_or(now, |last| last + INTERVAL);
-        self.can_look.then_some(look_at)
-    }
-
     /// Registers a look, if one is due.
     pub(super) fn look_if_due(&mut self, now: Instant, runtime: Option<Id>) -> Option<Waiter> {
-        let is_due = self.look_at(now).is_some_and(|look_at| now >= look_at);
-        let runtime = runtime.filter(|_| is_due)?;
-        self.last_look = Some(now);
+        let runtime = runtime.filter(|_| self.next_look.is_some_and(|at| now >= at))?;
+        self.next_look = Some(now + INTERVAL);
         Some(self.register_flight(now, runtime, true))
     }
 

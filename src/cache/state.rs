@@ -2,8 +2,8 @@
 //!
 //! Every transition is a method that runs under one lock and takes the time as an argument. The
 //! transitions are in four files: `lookup` (a caller looks up the token, a flight is lost),
-//! `rejection` (a 401, `invalidate`), `settle` (an attempt of a flight starts or ends) and `look`
-//! (a look for another process's token). The schedule of the refresh task is in
+//! `rejection` (a 401, `invalidate`), `settle` (an attempt of a flight starts or ends) and
+//! `look_for_token` (a look for another process's token). The schedule of the refresh task is in
 //! `background_refresh`. This file has the queries that they share, and `record_failure`.
 //!
 //! Invariants between any two calls:
@@ -58,9 +58,9 @@ pub(super) struct State {
     pub(super) to_start: Option<Launch>,
     pub(super) backoffs: Backoffs,
     pub(super) budget: Bucket,
-    /// The source is shared, so a look can find a token of another process.
-    pub(super) can_look: bool,
-    pub(super) last_look: Option<Instant>,
+    /// When the next look for another process's token may start. `None` if the source is not
+    /// shared.
+    pub(super) next_look: Option<Instant>,
     pub(super) refresh_task: Option<RefreshTaskEntry>,
     /// Dropped after the lock is released.
     pub(super) displaced: Vec<Box<dyn Any + Send>>,
@@ -84,8 +84,7 @@ impl State {
             to_start: None,
             backoffs: Backoffs::default(),
             budget,
-            can_look: false,
-            last_look: None,
+            next_look: None,
             refresh_task: None,
             displaced: Vec::new(),
         }
@@ -155,7 +154,7 @@ impl State {
     fn next_flight_at(&self, now: Instant) -> Instant {
         let retry_at = self.retry_at(now, self.fetch_mode(now));
         // A look may find a better token than a suspect.
-        let look_at = self.look_at(now).filter(|_| !self.is_live(now));
+        let look_at = self.next_look.filter(|_| !self.is_live(now));
         look_at.map_or(retry_at, |look_at| look_at.min(retry_at))
     }
 
