@@ -48,13 +48,8 @@ impl Core {
 
     /// Whether a token that was looked up earlier can be sent now, without another lookup.
     pub(crate) fn is_still_valid(&self, earlier: &ValidToken, now: Instant) -> bool {
-        if earlier.is_valid(self.epoch(), now) {
-            return true;
-        }
-        // The epoch also moves on when a refresh fails, which says nothing about a live token.
-        let state = self.lock();
-        let current = state.current.as_ref().filter(|_| state.is_live(now));
-        current.is_some_and(|live| live.token.generation() == earlier.token.generation())
+        let valid = self.state.lock().valid_token(now, None);
+        valid.is_some_and(|valid| valid.token.generation() == earlier.token.generation())
     }
 
     /// Reports that a caller gets this token, if its replacement is failing.

@@ -38,7 +38,6 @@ pub(crate) struct ValidToken {
     pub(crate) token: AccessToken,
     /// Until then a copy is as good as a lookup, provided that the epoch has not changed.
     pub(super) fresh_until: Instant,
-    pub(super) expires_at: Instant,
     pub(super) epoch: u64,
     /// Its replacement is due and failed.
     pub(super) is_failing: bool,
@@ -49,11 +48,6 @@ impl ValidToken {
     #[inline]
     pub(super) fn is_fresh(&self, epoch: u64, now: Instant) -> bool {
         self.epoch == epoch && now < self.fresh_until
-    }
-
-    /// Whether it can be sent now. Decided without the lock.
-    pub(super) fn is_valid(&self, epoch: u64, now: Instant) -> bool {
-        self.epoch == epoch && now < self.expires_at
     }
 
     /// A copy with its own bytes.

@@ -113,11 +113,7 @@ impl State {
         if !current.is_valid(now) || rejected == Some(current.token.generation()) {
             return None;
         }
-        let Schedule {
-            refresh_at,
-            expires_at,
-            ..
-        } = current.schedule;
+        let refresh_at = current.schedule.refresh_at;
         let is_suspect = current.status == Status::Suspect;
         let is_due = is_suspect || now >= refresh_at;
         let is_refresh_failing = || self.backoffs.refresh.last_error().is_some();
@@ -127,7 +123,6 @@ impl State {
                 true => self.next_lookup_at(current, now),
                 false => refresh_at,
             },
-            expires_at,
             epoch: self.epoch,
             is_failing: is_suspect || is_due && is_refresh_failing(),
         })
