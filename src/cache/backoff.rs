@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::error::{Error, Recovery, config::ConfigError, token_endpoint::TokenEndpoint};
+use crate::error::{
+    Error, Recovery,
+    config::{ConfigError, ensure},
+    token_endpoint::TokenEndpoint,
+};
 
 /// The longest pause: of a background refresh after permanent errors, and of `Retry-After`.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
@@ -81,10 +85,8 @@ impl Backoff {
     }
 
     pub(crate) fn check(self) -> Result<(), ConfigError> {
-        if self.first.is_zero() || self.first > self.longest || self.longest > MAX_PAUSE {
-            return Err(ConfigError::Backoff);
-        }
-        Ok(())
+        let is_ordered = self.first <= self.longest && self.longest <= MAX_PAUSE;
+        ensure(is_ordered && !self.first.is_zero(), ConfigError::Backoff)
     }
 
     /// The pause after this many consecutive failures, for a `draw` from 0 to 1.

@@ -4,7 +4,10 @@ use std::{mem, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::error::{Error, Kind, Recovery, config::ConfigError};
+use crate::error::{
+    Error,
+    config::{ConfigError, ensure},
+};
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
 
@@ -106,17 +109,13 @@ impl Budget {
     }
 
     /// The bucket's size, and the time between two refills.
-    #[cfg(feature = "fleet")]
     pub(crate) fn limits(self) -> (u32, Duration) {
         let interval = self.full_refill / self.burst.max(1);
         (self.burst, interval.max(NANOSECOND))
     }
 
     pub(crate) fn check(self) -> Result<(), ConfigError> {
-        match self.full_refill.is_zero() {
-            true => Err(ConfigError::Budget),
-            false => Ok(()),
-        }
+        ensure(!self.full_refill.is_zero(), ConfigError::Budget)
     }
 }
 
@@ -143,10 +142,11 @@ pub(crate) struct OverBudget {
 }
 
 impl Bucket {
-    pub(crate) fn new(Budget { burst, full_refill }: Budget) -> Self {
+    pub(crate) fn new(budget: Budget) -> Self {
+        let (burst, interval) = budget.limits();
         Self {
             burst,
-            interval: (full_refill / burst.max(1)).max(NANOSECOND),
+            interval,
             left: burst,
             next_refill: None,
             is_over: false,
@@ -174,7 +174,7 @@ impl Bucket {
         let until_refill = |at: Instant| at.saturating_duration_since(now);
         let wait = self.next_refill.map_or(self.interval, until_refill);
         Err(OverBudget {
-            error: Error::new(Kind::OverBudget, Recovery::BackOff).with_retry_after(wait),
+            error: Error::over_budget(wait),
             first: !mem::replace(&mut self.is_over, true),
         })
     }

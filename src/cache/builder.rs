@@ -19,7 +19,7 @@ use super::{
     token_cache::TokenCache,
 };
 use crate::{
-    error::config::ConfigError,
+    error::config::{ConfigError, ensure},
     events::{Events, event::Observer},
     token::{fixed::Fixed, shared_source::SharedSource, source::TokenSource},
 };
@@ -29,7 +29,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 impl TokenCache {
     /// A cache of the tokens of `source`, with default settings.
     pub fn new(source: impl TokenSource) -> Self {
-        TokenCacheBuilder::new(source)
+        Self::builder(source)
             .build()
             // The defaults are constants that pass every check.
             .expect("the default settings are valid")
@@ -37,7 +37,10 @@ impl TokenCache {
 
     /// Configures a cache of the tokens of `source`.
     pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
-        TokenCacheBuilder::new(source)
+        TokenCacheBuilder {
+            source: Box::new(source),
+            settings: TokenSettings::default(),
+        }
     }
 
     /// A cache of one token that never expires, for tests and scripts.
@@ -137,9 +140,7 @@ impl TokenSettings {
         check_timeout("flight_timeout", self.config.flight_timeout)?;
         self.config.backoff.check()?;
         self.budget.check()?;
-        if self.config.attempts == 0 {
-            return Err(ConfigError::Attempts);
-        }
+        ensure(self.config.attempts > 0, ConfigError::Attempts)?;
         self.events.describe();
         let events = Arc::new(self.events);
         let (source, shared) = match self.share {
@@ -170,20 +171,11 @@ impl TokenSettings {
 
 /// Checks that a timeout is above zero and at most an hour.
 pub(crate) fn check_timeout(which: &'static str, timeout: Duration) -> Result<(), ConfigError> {
-    if timeout.is_zero() || timeout > MAX_TIMEOUT {
-        return Err(ConfigError::Timeout(which));
-    }
-    Ok(())
+    let is_valid = !timeout.is_zero() && timeout <= MAX_TIMEOUT;
+    ensure(is_valid, ConfigError::Timeout(which))
 }
 
 impl TokenCacheBuilder {
-    pub(super) fn new(source: impl TokenSource) -> Self {
-        Self {
-            source: Box::new(source),
-            settings: TokenSettings::default(),
-        }
-    }
-
     /// When a token is refreshed, and when callers start to wait for its successor. Default: see
     /// [`RefreshPolicy`].
     pub fn refresh_policy(mut self, policy: RefreshPolicy) -> Self {

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::error::config::ConfigError;
+use crate::error::config::{ConfigError, ensure};
 
 /// The usual lifetime of Klavi's tokens, against which a policy is checked.
 const NOMINAL_LIFETIME: Duration = Duration::from_secs(1800);
@@ -110,16 +110,12 @@ impl RefreshPolicy {
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if !(self.refresh_after > 0.0 && self.refresh_after < 1.0) {
-            return Err(ConfigError::RefreshAfter);
-        }
-        if !(self.jitter >= 0.0 && self.jitter < self.refresh_after) {
-            return Err(ConfigError::Jitter);
-        }
-        if self.expiry_margin > self.widest_margin(NOMINAL_LIFETIME) {
-            return Err(ConfigError::ExpiryMargin);
-        }
-        Ok(())
+        let is_fraction = self.refresh_after > 0.0 && self.refresh_after < 1.0;
+        ensure(is_fraction, ConfigError::RefreshAfter)?;
+        let is_below = self.jitter >= 0.0 && self.jitter < self.refresh_after;
+        ensure(is_below, ConfigError::Jitter)?;
+        let widest = self.widest_margin(NOMINAL_LIFETIME);
+        ensure(self.expiry_margin <= widest, ConfigError::ExpiryMargin)
     }
 
     /// The schedule of a token that arrives `now`, has this `lifetime` and expires at `expires_at`.

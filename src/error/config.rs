@@ -69,6 +69,14 @@ pub enum ConfigError {
     Transport(TransportBuildError),
 }
 
+/// Fails with `error` unless a setting is valid.
+pub(crate) fn ensure(is_valid: bool, error: ConfigError) -> Result<(), ConfigError> {
+    match is_valid {
+        true => Ok(()),
+        false => Err(error),
+    }
+}
+
 impl ConfigError {
     /// Attributes the error to an environment variable.
     pub(crate) fn of_env(self, name: &'static str) -> Self {

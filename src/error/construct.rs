@@ -104,8 +104,7 @@ impl Error {
             .rebuild(|inner| inner.endpoint = endpoint)
     }
 
-    /// Too many tokens of the fleet were rejected in a short time.
-    #[cfg(feature = "fleet")]
+    /// Too many tokens were rejected in a short time.
     pub(crate) fn over_budget(left: Duration) -> Self {
         Self::new(Kind::OverBudget, Recovery::BackOff).with_retry_after(left)
     }
