@@ -59,10 +59,9 @@ impl Acquire {
     }
 
     /// Waits for the token, and reports that the caller gets it.
-    pub(crate) async fn token(self) -> Result<AccessToken, Error> {
-        let core = Arc::clone(&self.core);
-        let valid = self.await?;
-        core.report_served(&valid.token, valid.is_failing);
+    pub(crate) async fn token(mut self) -> Result<AccessToken, Error> {
+        let valid = (&mut self).await?;
+        self.core.report_served(&valid.token, valid.is_failing);
         Ok(valid.token)
     }
 
@@ -107,11 +106,7 @@ impl Acquire {
         self.flights += 1;
         // A token that can be sent takes precedence over an error or another wait. It may be the
         // old one, or one that arrived after the flight.
-        let valid = self
-            .core
-            .state
-            .lock()
-            .valid_token(Instant::now(), self.rejected);
+        let valid = self.core.lock().valid_token(Instant::now(), self.rejected);
         // A look that finds nothing does not change the error of this caller.
         let failed = outcome.err().filter(|_| self.over_budget.is_none());
         Poll::Ready(valid.map(Ok).or_else(|| failed.map(Err)))
@@ -119,7 +114,7 @@ impl Acquire {
 
     fn too_many_flights(&self) -> Error {
         let cause = Error::interrupted("several fetches in a row brought no usable token");
-        self.core.state.lock().without_token(Instant::now(), cause)
+        self.core.lock().without_token(Instant::now(), cause)
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     backoff::FetchMode,
     core::Core,
+    current::Current,
     flight,
     state::{RefreshTaskEntry, State},
     waiters::Waiter,
@@ -61,13 +62,13 @@ impl State {
     /// progress counts as stalled. `None` if another task has taken over.
     fn schedule_refresh_task(&mut self, number: u64, now: Instant) -> Option<Instant> {
         let retry_at = self.retry_at(now, FetchMode::Background);
-        let live = self.current.as_ref().filter(|_| self.is_live(now));
-        // The backoff of refreshes ends with the token.
-        let fetch_at = live.map_or(retry_at, |live| {
-            retry_at
-                .max(live.schedule.refresh_at)
-                .min(live.schedule.expires_at)
-        });
+        let fetch_at = match self.live(now) {
+            // The backoff of refreshes ends with the token.
+            Some(Current { schedule, .. }) => {
+                retry_at.max(schedule.refresh_at).min(schedule.expires_at)
+            }
+            None => retry_at,
+        };
         let wakes_at = self.waiter().map_or(fetch_at, Waiter::stalled_at);
         let task = self.refresh_task.as_mut();
         task.filter(|task| task.number == number)?.wakes_at = wakes_at;
@@ -101,7 +102,7 @@ impl RefreshTask {
         if now < wakes_at {
             return Some(wakes_at);
         }
-        let launch = core.state.change(|state| {
+        let launch = core.change(|state| {
             drop(state.lookup(now, None, Some(self.runtime.id())));
             state.to_start.take()
         });

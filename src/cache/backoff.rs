@@ -114,7 +114,7 @@ pub(crate) enum FetchMode {
 }
 
 /// The failures of all fetches of a cache.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Backoffs {
     /// Of fetches that had a live token to replace.
     pub(crate) refresh: Failures,
@@ -123,8 +123,7 @@ pub(crate) struct Backoffs {
 }
 
 impl Backoffs {
-    /// Records a failure where it holds back the next fetch. Returns the errors that it replaces,
-    /// for the caller to drop outside any lock.
+    /// Records a failure where it holds back the next fetch.
     pub(crate) fn record(
         &mut self,
         backoff: Backoff,
@@ -132,21 +131,20 @@ impl Backoffs {
         error: &Error,
         now: Instant,
         draw: f64,
-    ) -> [Option<Error>; 2] {
+    ) {
         if !is_refresh {
-            return [self.fetch.record(backoff, error, now, draw), None];
+            return self.fetch.record(backoff, error, now, draw);
         }
+        self.refresh.record(backoff, error, now, draw);
         // A `Retry-After` of `/refresh` must not hold back `/auth`.
-        let applies_to_all = error.endpoint() != Some(TokenEndpoint::Refresh);
-        let inherited = applies_to_all
-            .then(|| self.fetch.inherit(error, now))
-            .flatten();
-        [self.refresh.record(backoff, error, now, draw), inherited]
+        if error.endpoint() != Some(TokenEndpoint::Refresh) {
+            self.fetch.inherit(error, now);
+        }
     }
 }
 
 /// The consecutive failures of one kind of fetch, and the pause after the last one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Failures {
     pub(crate) count: u32,
     /// How many of the last ones were permanent.
@@ -154,7 +152,7 @@ pub(crate) struct Failures {
     pause: Option<Pause>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pause {
     error: Error,
     background_until: Instant,
@@ -162,15 +160,7 @@ struct Pause {
 }
 
 impl Failures {
-    /// Records a failure. Returns the error that it replaces, for the caller to drop outside any
-    /// lock.
-    pub(crate) fn record(
-        &mut self,
-        backoff: Backoff,
-        error: &Error,
-        now: Instant,
-        draw: f64,
-    ) -> Option<Error> {
+    fn record(&mut self, backoff: Backoff, error: &Error, now: Instant, draw: f64) {
         self.count = self.count.saturating_add(1);
         self.permanent = match error.recovery() {
             Recovery::Permanent => self.permanent.saturating_add(1),
@@ -182,18 +172,18 @@ impl Failures {
             0 => backoff.pause(failures, draw, longest),
             permanent => doubled(MAX_FOREGROUND_PAUSE, permanent).min(longest),
         };
-        self.set_pause(error, now, pause(MAX_PAUSE), pause(MAX_FOREGROUND_PAUSE))
+        self.set_pause(error, now, pause(MAX_PAUSE), pause(MAX_FOREGROUND_PAUSE));
     }
 
     /// Takes over what a failure of the other kind of fetch imposes on this kind too: its
-    /// `Retry-After`, or the pause after a permanent error. Returns the error that it replaces.
-    fn inherit(&mut self, error: &Error, now: Instant) -> Option<Error> {
+    /// `Retry-After`, or the pause after a permanent error.
+    fn inherit(&mut self, error: &Error, now: Instant) {
         let pause = match error.recovery() {
             Recovery::Permanent => MAX_FOREGROUND_PAUSE,
             _ if error.retry_after().is_some() => Duration::ZERO,
-            _ => return None,
+            _ => return,
         };
-        self.set_pause(error, now, pause, pause)
+        self.set_pause(error, now, pause, pause);
     }
 
     fn set_pause(
@@ -202,15 +192,14 @@ impl Failures {
         now: Instant,
         background: Duration,
         foreground: Duration,
-    ) -> Option<Error> {
+    ) {
         // Capped, since one response must not stop all fetches for hours.
         let retry_after = error.retry_after().unwrap_or_default().min(MAX_PAUSE);
-        let pause = Pause {
+        self.pause = Some(Pause {
             error: error.clone(),
             background_until: now + background.max(retry_after),
             foreground_until: now + foreground.max(retry_after),
-        };
-        self.pause.replace(pause).map(|pause| pause.error)
+        });
     }
 
     /// The error because of which no fetch may start now. `None` if a fetch may start.

@@ -33,6 +33,11 @@ impl Core {
         self.state.lock()
     }
 
+    /// Changes the state. See [`SharedState::change`].
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        self.state.change(change)
+    }
+
     /// The epoch, which tells whether a copy of the token is still current.
     #[inline]
     pub(super) fn epoch(&self) -> u64 {
@@ -48,7 +53,7 @@ impl Core {
 
     /// Whether a token that was looked up earlier can be sent now, without another lookup.
     pub(crate) fn is_still_valid(&self, earlier: &ValidToken, now: Instant) -> bool {
-        let valid = self.state.lock().valid_token(now, None);
+        let valid = self.lock().valid_token(now, None);
         valid.is_some_and(|valid| valid.token.generation() == earlier.token.generation())
     }
 
@@ -69,23 +74,16 @@ impl Core {
     pub(crate) fn reject(&self, generation: u64) -> Result<(), Error> {
         // Drawn before the lock is taken: the function is the user's.
         let draw = self.draw();
-        let reject = |state: &mut State| state.reject(generation, Instant::now(), draw);
-        let (event, result) = match self.state.change(reject) {
-            Ok(age) => {
-                let first = age.is_some();
-                let rejected = Event::Rejected {
-                    generation,
-                    first,
-                    age,
-                };
-                (rejected, Ok(()))
-            }
-            Err(OverBudget { error, first }) => {
-                (Event::OverBudget { generation, first }, Err(error))
-            }
-        };
-        self.emit(&event);
-        result
+        let result = self.change(|state| state.reject(generation, Instant::now(), draw));
+        self.emit(&match result {
+            Ok(age) => Event::Rejected {
+                generation,
+                first: age.is_some(),
+                age,
+            },
+            Err(OverBudget { first, .. }) => Event::OverBudget { generation, first },
+        });
+        result.map(drop).map_err(|over_budget| over_budget.error)
     }
 
     /// Whether another process may have a token while this one may not fetch.

@@ -52,10 +52,7 @@ use super::{
 use crate::{
     error::{Error, token_endpoint::TokenEndpoint},
     events::{event::Event, trace},
-    token::{
-        NewToken,
-        source::{TokenRequest, TokenSource},
-    },
+    token::{NewToken, source::TokenRequest},
 };
 
 /// Starts a registered flight.
@@ -110,7 +107,7 @@ impl Flight {
             };
             let (now, draw) = (Instant::now(), self.core.draw());
             let settle = |state: &mut State| state.settle(number, result, now, draw);
-            match self.core.state.change(settle) {
+            match self.core.change(settle) {
                 None => return,
                 Some(Step::RetryAt(retry_at, error)) => {
                     self.core.events.emit(&Event::Retrying {
@@ -136,30 +133,30 @@ impl Flight {
         request: TokenRequest,
         awaited_until: Option<Instant>,
     ) -> Result<NewToken, Error> {
-        let mut fetch = pin!(fetch(&*self.core.source, request, self.launch.deadline));
+        // `fetch` may panic before it returns its future.
+        let fetch = async { self.core.source.fetch(request).await };
+        let mut fetch = pin!(guard(fetch, self.launch.deadline));
         if let Some(until) = awaited_until {
             if let Ok(result) = timeout_at(until, &mut fetch).await {
-                return result;
+                return result?;
             }
-            let sender = self.core.lock().release_waiters(self.launch.number);
-            // Dropped outside the lock: this wakes the waiters.
-            drop(sender);
+            let number = self.launch.number;
+            self.core.change(|state| state.release_waiters(number));
         }
-        fetch.await
+        fetch.await?
     }
 
     /// Looks for a token that another process fetched.
     async fn look(&self, request: TokenRequest) -> Option<NewToken> {
         let shared = self.core.shared.as_deref()?;
-        let look = AssertUnwindSafe(async { shared.look(request).await }).catch_unwind();
-        timeout_at(self.launch.deadline, look).await.ok()?.ok()?
+        let look = async { shared.look(request).await };
+        guard(look, self.launch.deadline).await.ok()?
     }
 
     fn end_look(&mut self) {
         self.finished = true;
         let (number, now) = (self.launch.number, Instant::now());
-        if let Some((sender, outcome)) = self.core.state.change(|state| state.end_look(number, now))
-        {
+        if let Some((sender, outcome)) = self.core.change(|state| state.end_look(number, now)) {
             sender.send(outcome);
         }
     }
@@ -202,7 +199,6 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         self.core
-            .state
             .change(|state| state.abandon(self.launch.number, Instant::now()));
         // The refresh task schedules its next wake-up.
         self.core.refresh_signal.notify_one();
@@ -212,16 +208,10 @@ impl Drop for Flight {
     }
 }
 
-/// Calls the source once. A panic or a timeout becomes an error.
-async fn fetch(
-    source: &dyn TokenSource,
-    request: TokenRequest,
-    deadline: Instant,
-) -> Result<NewToken, Error> {
-    // Called inside an `async` block, because `fetch` may panic before it returns its future.
-    let fetch = AssertUnwindSafe(async { source.fetch(request).await }).catch_unwind();
-    match timeout_at(deadline, fetch).await {
-        Ok(Ok(result)) => result,
+/// Waits for a call of the source. A panic or a timeout becomes an error.
+async fn guard<T>(call: impl Future<Output = T>, deadline: Instant) -> Result<T, Error> {
+    match timeout_at(deadline, AssertUnwindSafe(call).catch_unwind()).await {
+        Ok(Ok(result)) => Ok(result),
         Ok(Err(_panic)) => Err(Error::interrupted("the token source panicked")),
         Err(_elapsed) => Err(Error::timeout()),
     }

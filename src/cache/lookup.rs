@@ -8,7 +8,7 @@ use super::{
     current::ValidToken,
     registered_flight::{Launch, RegisteredFlight},
     state::State,
-    waiters::{Sender, Waiter},
+    waiters::Waiter,
 };
 use crate::error::Error;
 
@@ -141,11 +141,12 @@ impl State {
         self.displaced.push(Box::new(flight));
     }
 
-    /// Lets callers that have a live token stop waiting for this flight, which continues. Returns
-    /// the sender, whose drop wakes them.
-    pub(super) fn release_waiters(&mut self, number: u64) -> Option<Sender> {
+    /// Lets callers that have a live token stop waiting for this flight, which continues.
+    pub(super) fn release_waiters(&mut self, number: u64) {
         let flight = self.flight.as_mut();
-        let flight = flight.filter(|flight| flight.launch.number == number)?;
-        Some(flight.release_waiters())
+        if let Some(flight) = flight.filter(|flight| flight.launch.number == number) {
+            // The drop of the sender wakes them.
+            self.displaced.push(Box::new(flight.release_waiters()));
+        }
     }
 }

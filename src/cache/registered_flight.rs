@@ -49,8 +49,7 @@ impl RegisteredFlight {
         }
     }
 
-    /// Lets the callers that have a live token stop waiting. Returns the sender, whose drop wakes
-    /// them.
+    /// Replaces the sender. The drop of the returned one wakes the callers that wait so far.
     pub(super) fn release_waiters(&mut self) -> Sender {
         self.is_awaited = false;
         let (sender, waiter) = waiters(self.waiter.stalled_at(), self.waiter.runtime());

@@ -102,8 +102,7 @@ impl State {
         draw: f64,
     ) -> Option<Step> {
         let Some(flight) = self.flight.take_if(|flight| flight.launch.number == number) else {
-            let error = result.err().map(|error| Box::new(error) as _);
-            self.displaced.extend(error);
+            self.displaced.push(Box::new(result));
             return None;
         };
         // Incremented after a failure too; otherwise copies would not notice it.

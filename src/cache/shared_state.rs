@@ -25,7 +25,7 @@ pub(super) struct SharedState {
 
 impl SharedState {
     pub(super) fn new(state: State) -> Self {
-        let epoch = AtomicU64::new(state.epoch());
+        let epoch = AtomicU64::new(state.epoch);
         Self {
             state: Mutex::new(state),
             epoch,
@@ -46,7 +46,7 @@ impl SharedState {
         let mut state = self.lock();
         let result = change(&mut state);
         // While the lock is held: rule 1.
-        self.epoch.store(state.epoch(), Ordering::Release);
+        self.epoch.store(state.epoch, Ordering::Release);
         // The drop of a user's error or waker is user code.
         let displaced = mem::take(&mut state.displaced);
         drop(state);

@@ -20,7 +20,7 @@ impl Core {
     ) -> Lookup<ValidToken, Waiter> {
         let runtime = Handle::try_current().ok();
         let id = runtime.as_ref().map(Handle::id);
-        let (lookup, launch) = self.state.change(|state| {
+        let (lookup, launch) = self.change(|state| {
             let lookup = match over_budget {
                 None => state.lookup(now, rejected, id),
                 Some(error) => state.look(now, rejected, error, id),

@@ -22,7 +22,7 @@ use std::{any::Any, time::Duration};
 
 use tokio::time::Instant;
 
-use super::policy::{Freshness, RefreshPolicy, Schedule};
+use super::policy::{Freshness, RefreshPolicy};
 use super::{
     backoff::{Backoff, Backoffs, Failures, FetchMode},
     budget::Bucket,
@@ -90,10 +90,6 @@ impl State {
         }
     }
 
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
     /// Records a failure of a refresh, or of a fetch that replaces no live token, in its backoff.
     pub(super) fn record_failure(
         &mut self,
@@ -102,9 +98,10 @@ impl State {
         now: Instant,
         draw: f64,
     ) {
+        // A clone keeps the replaced errors until the lock is released.
+        self.displaced.push(Box::new(self.backoffs.clone()));
         let backoff = self.config.backoff;
-        let replaced = self.backoffs.record(backoff, is_refresh, error, now, draw);
-        self.displaced.push(Box::new(replaced));
+        self.backoffs.record(backoff, is_refresh, error, now, draw);
     }
 
     /// A token that can be sent now and has a different generation from the `rejected` one.
@@ -131,18 +128,14 @@ impl State {
     /// The refresh of the current token is due. Until this instant a lookup only returns the token;
     /// from then on it may start a flight, remove a stalled one, or wait.
     fn next_lookup_at(&self, current: &Current, now: Instant) -> Instant {
-        let Schedule {
-            expiring_at,
-            expires_at,
-            ..
-        } = current.schedule;
+        let schedule = current.schedule;
         let flight_at = match &self.flight {
             Some(flight) => flight.waiter.stalled_at(),
             None => self.next_flight_at(now),
         };
-        flight_at.min(match now < expiring_at {
-            true => expiring_at,
-            false => expires_at,
+        flight_at.min(match now < schedule.expiring_at {
+            true => schedule.expiring_at,
+            false => schedule.expires_at,
         })
     }
 
@@ -178,26 +171,29 @@ impl State {
         fetch.blocking_error(now, FetchMode::Foreground).is_some()
     }
 
-    /// Whether the current token has not expired and was not rejected or invalidated.
+    /// The current token, if it has not expired and was not rejected or invalidated.
+    pub(super) fn live(&self, now: Instant) -> Option<&Current> {
+        self.current.as_ref().filter(|current| current.is_live(now))
+    }
+
     pub(super) fn is_live(&self, now: Instant) -> bool {
-        self.reason(now) == FetchReason::Refresh
+        self.live(now).is_some()
     }
 
     /// Whether the token is live and callers wait for its successor.
     pub(super) fn is_expiring(&self, now: Instant) -> bool {
-        let is_expiring =
-            |current: &Current| current.schedule.freshness(now) == Freshness::Expiring;
         let is_awaited = self.flight.as_ref().is_none_or(|flight| flight.is_awaited);
-        is_awaited && self.is_live(now) && self.current.as_ref().is_some_and(is_expiring)
+        let is_expiring = |live: &Current| live.schedule.freshness(now) == Freshness::Expiring;
+        is_awaited && self.live(now).is_some_and(is_expiring)
     }
 
     /// The instant until which callers that have a live token wait for its successor. After that
     /// they send the live token, before it expires. `None` if no token is live.
     pub(super) fn awaited_until(&self, now: Instant) -> Option<Instant> {
-        let live = self.current.as_ref().filter(|_| self.is_live(now))?;
-        let left = live.schedule.expires_at - now.max(live.schedule.expiring_at);
+        let schedule = self.live(now)?.schedule;
+        let left = schedule.expires_at - now.max(schedule.expiring_at);
         // The rest is for the request itself: it must arrive before the token expires.
-        Some(live.schedule.expires_at - left / 8)
+        Some(schedule.expires_at - left / 8)
     }
 
     /// The mode of the next fetch. A suspect is replaced in the foreground mode: no caller waits,

@@ -177,7 +177,7 @@ impl TokenCache {
     /// # Ok(()) }
     /// ```
     pub fn invalidate(&self, token: &AccessToken) {
-        if self.core().state.change(|state| state.invalidate(token)) {
+        if self.core().change(|state| state.invalidate(token)) {
             // After the lock is released: the observer is user code.
             self.core().emit(&Event::Invalidated {
                 generation: token.generation(),

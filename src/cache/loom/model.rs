@@ -23,6 +23,7 @@ use super::{
     settle::Step,
     shared_state::SharedState,
     state::{Config, State},
+    sync::MutexGuard,
     waiters::Waiter,
 };
 use super::{
@@ -87,6 +88,10 @@ pub(super) struct Core {
 }
 
 impl Core {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
     pub(super) fn epoch(&self) -> u64 {
         self.state.epoch()
     }
@@ -200,7 +205,7 @@ impl TokenCache {
 
     /// Asserts that copies of the token see the current epoch.
     pub(super) fn assert_epoch_is_published(&self) {
-        assert_eq!(self.core.epoch(), self.core.state.lock().epoch());
+        assert_eq!(self.core.epoch(), self.core.state.lock().epoch);
     }
 
     pub(super) fn is_fetching(&self) -> bool {
