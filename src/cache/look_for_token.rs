@@ -36,6 +36,7 @@ impl State {
         over_budget: &Error,
         runtime: Option<Id>,
     ) -> Lookup<ValidToken, Waiter> {
+        self.remove_stalled_flight(now);
         if let Some(token) = self.valid_token(now, rejected) {
             return Lookup::Token(token);
         }

@@ -41,7 +41,7 @@ impl State {
         rejected: Option<u64>,
         runtime: Option<Id>,
     ) -> Lookup<ValidToken, Waiter> {
-        self.remove_flight(now, |flight| now >= flight.waiter.stalled_at());
+        self.remove_stalled_flight(now);
         if self.flight.is_none() && (self.is_fetch_paused(now) || runtime.is_none()) {
             // No flight can start now, so a rejected token cannot be replaced.
             self.mark_suspect(now);
@@ -73,8 +73,8 @@ impl State {
 
     fn refresh_if_due(&mut self, token: &ValidToken, now: Instant, runtime: Option<Id>) {
         // If the refresh is due and has failed, `fresh_until` is the end of the backoff.
-        let Some(runtime) = runtime.filter(|_| now >= token.fresh_until && self.flight.is_none())
-        else {
+        let is_due = now >= token.fresh_until && self.flight.is_none();
+        let Some(runtime) = runtime.filter(|_| is_due) else {
             return;
         };
         let mode = self.fetch_mode(now);
@@ -112,6 +112,10 @@ impl State {
         self.to_start = Some(launch);
         let flight = RegisteredFlight::new(launch, runtime);
         self.flight.insert(flight).waiter.clone()
+    }
+
+    pub(super) fn remove_stalled_flight(&mut self, now: Instant) {
+        self.remove_flight(now, |flight| now >= flight.waiter.stalled_at());
     }
 
     /// Called when a flight is dropped. Removes its entry if it ended without a result: its runtime

@@ -1,3 +1,4 @@
 //! Tests of files that loom compiles a second time, where they cannot have tests of their own.
 
 mod copies;
+mod look_for_token;
