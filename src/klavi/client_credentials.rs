@@ -14,7 +14,7 @@ use tower_service::Service;
 use super::{
     call::{TokenCall, TokenClient, reason},
     encode,
-    keys::{Keys, key},
+    keys::Keys,
     response_format::ResponseFormat,
     status_error,
     transport::{self, Transport},
@@ -153,16 +153,11 @@ impl ClientCredentials {
         client_secret: impl Into<String>,
         transport: Transport,
     ) -> Result<Self, ConfigError> {
-        // First, so that both are wiped on every error.
-        let client_id = Zeroizing::new(client_id.into());
-        let client_secret = Zeroizing::new(client_secret.into());
+        let keys = Keys::new(client_id, client_secret, ["client id", "client secret"])?;
         let (origin, uri) = configured_url::parse_secure(token_url, Purpose::TokenUrl)?;
         Ok(Self {
             token_url: origin.uri(uri.path()).expect("the path of a URI is valid"),
-            keys: Keys {
-                access: key(&client_id, "client id")?,
-                secret: key(&client_secret, "client secret")?,
-            },
+            keys,
             client: TokenClient::new(transport),
             is_basic: false,
             scope: None,

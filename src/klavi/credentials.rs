@@ -3,7 +3,6 @@
 use std::{fmt, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use secrecy::zeroize::Zeroizing;
 use tokio::time::Instant;
 
 use super::{
@@ -63,13 +62,8 @@ impl Credentials {
         access_key: impl Into<String>,
         secret_key: impl Into<String>,
     ) -> Result<Self, ConfigError> {
-        // First, so that both are wiped on every error.
-        let access = Zeroizing::new(access_key.into());
-        let secret = Zeroizing::new(secret_key.into());
-        Ok(Self(Secrets::Keys(Keys {
-            access: key(&access, "access key")?,
-            secret: key(&secret, "secret key")?,
-        })))
+        let keys = Keys::new(access_key, secret_key, ["access key", "secret key"])?;
+        Ok(Self(Secrets::Keys(keys)))
     }
 
     /// The keys from `KLAVI_ACCESS_KEY` and `KLAVI_SECRET_KEY`, the names that Klavi's clients use.

@@ -1,6 +1,6 @@
 //! The two keys of `/auth`, and the rules for a key.
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 
 use crate::error::config::ConfigError;
 
@@ -12,6 +12,20 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
+    /// Checks both keys. `names` are their names in errors.
+    pub(super) fn new(
+        access: impl Into<String>,
+        secret: impl Into<String>,
+        names: [&'static str; 2],
+    ) -> Result<Self, ConfigError> {
+        // First, so that both are wiped on every error.
+        let (access, secret) = (Zeroizing::new(access.into()), Zeroizing::new(secret.into()));
+        Ok(Self {
+            access: key(&access, names[0])?,
+            secret: key(&secret, names[1])?,
+        })
+    }
+
     /// Both, the access key first.
     pub(super) fn expose(&self) -> (&str, &str) {
         (self.access.expose_secret(), self.secret.expose_secret())
