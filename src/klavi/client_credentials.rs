@@ -508,25 +508,26 @@ mod tests {
                 "id.example.com/token",
                 "a",
                 "b",
-                "token URL `id.example.com` has no scheme: write `https://id.example.com`",
+                "the token URL has no scheme: it must begin with `https://`, or for loopback with \
+                 `http://`",
             ),
             (
                 "https://x.example/t?a=b",
                 "a",
                 "b",
-                "token URL `https://x.example/…` has a query: leave it out",
+                "the token URL has a query: leave it out",
             ),
             (
                 "https://u@x.example/t",
                 "a",
                 "b",
-                "token URL `https://***@x.example/…` has user information: leave it out",
+                "the token URL has user information: leave it out",
             ),
             (
                 "https://x.example/t#a",
                 "a",
                 "b",
-                "token URL `https://x.example/…` has a fragment: leave it out",
+                "the token URL has a fragment: leave it out",
             ),
             (
                 "http://x.example/t",
