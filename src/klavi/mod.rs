@@ -1,6 +1,7 @@
 //! Klavi's API and its credentials, and the sources that call `/refresh`, `/auth` and `/token`.
 
 pub(crate) mod api;
+mod auth_and_refresh;
 mod base_path;
 mod call;
 pub(crate) mod client_credentials;

@@ -7,26 +7,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE},
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body::Body;
 use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
     api::KlaviApi,
-    call::{JSON, TokenCall, TokenClient, reason},
+    call::{TokenClient, reason},
     credentials::{Credentials, Secrets},
-    encode,
     keys::Keys,
-    response_format::ResponseFormat,
-    status_error,
     transport::{self, Transport},
 };
 use crate::{
-    error::{BoxError, Error, Kind, Recovery, token_endpoint::TokenEndpoint},
+    error::{BoxError, Error, Kind, Recovery},
     token::{
         AccessToken, NewToken,
         identity::{Identity, IdentityFuture},
@@ -75,19 +69,19 @@ const REFRESH_MISSING_FOR: Duration = Duration::from_secs(3600);
 /// * rejected: `GET …/refresh`, until that rejects the bearer too;
 /// * expired, or rejected by `/refresh`: an error for which [`Error::is_keys_needed`] holds.
 pub struct KlaviSource {
-    api: KlaviApi,
-    credentials: Credentials,
-    client: TokenClient,
+    pub(super) api: KlaviApi,
+    pub(super) credentials: Credentials,
+    pub(super) client: TokenClient,
     memory: Mutex<Memory>,
 }
 
 /// What a source remembers between two fetches.
 #[derive(Default)]
-struct Memory {
+pub(super) struct Memory {
     /// The instant until which `/refresh` counts as missing, after a 404.
     refresh_missing_until: Option<Instant>,
     /// The keys that were read last, to be masked in errors.
-    last_keys: Option<Keys>,
+    pub(super) last_keys: Option<Keys>,
 }
 
 impl KlaviSource {
@@ -202,78 +196,13 @@ impl KlaviSource {
         }
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
+    pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_refresh_missing(&self) -> bool {
         let until = self.memory().refresh_missing_until;
         until.is_some_and(|until| Instant::now() < until)
-    }
-
-    async fn refresh(&self, bearer: &AccessToken, reason: &'static str) -> Result<NewToken, Error> {
-        let uri = self.api.refresh_uri();
-        let mut request = self.client.request(Method::GET, uri, Bytes::new());
-        let header = bearer.header_value().clone();
-        request.headers_mut().insert(AUTHORIZATION, header);
-        // The keys are not sent, but the server may know them and echo them in its response.
-        let keys = self.memory().last_keys.clone();
-        let (access, secret) = keys.as_ref().map_or(("", ""), Keys::expose);
-        let call = TokenCall {
-            endpoint: TokenEndpoint::Refresh,
-            reason,
-            format: ResponseFormat::Klavi,
-            secrets: &[bearer.expose(), access, secret],
-        };
-        self.client.send(request, call).await
-    }
-
-    async fn authenticate(
-        &self,
-        old: Option<&AccessToken>,
-        reason: &'static str,
-    ) -> Result<NewToken, Error> {
-        let keys = self.read_keys().await?;
-        let outcome = self.authenticate_with(&keys, old, reason).await;
-        let is_rejected = outcome.as_ref().is_err_and(Error::is_keys_rejected);
-        if is_rejected && self.credentials.may_change() {
-            // The keys may have changed between the read and the call.
-            match self.read_keys().await {
-                Ok(newer) if newer.expose() != keys.expose() => {
-                    return self.authenticate_with(&newer, old, "keys changed").await;
-                }
-                _ => {}
-            }
-        }
-        outcome
-    }
-
-    async fn read_keys(&self) -> Result<Keys, Error> {
-        let keys = self.credentials.read_keys().await?;
-        self.memory().last_keys = Some(keys.clone());
-        Ok(keys)
-    }
-
-    /// `old` is the bearer to be replaced. It is not sent, but the server may echo it in its
-    /// response.
-    async fn authenticate_with(
-        &self,
-        keys: &Keys,
-        old: Option<&AccessToken>,
-        reason: &'static str,
-    ) -> Result<NewToken, Error> {
-        let (access, secret) = keys.expose();
-        let body = encode::keys(access, secret)?;
-        let mut request = self.client.request(Method::POST, self.api.auth_uri(), body);
-        request.headers_mut().insert(CONTENT_TYPE, JSON);
-        let call = TokenCall {
-            endpoint: TokenEndpoint::Auth,
-            reason,
-            format: ResponseFormat::Klavi,
-            secrets: &[old.map_or("", AccessToken::expose), access, secret],
-        };
-        let outcome = self.client.send(request, call).await;
-        outcome.map_err(status_error::keys_error)
     }
 }
 

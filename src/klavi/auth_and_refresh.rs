@@ -1,0 +1,91 @@
+//! The calls of `/refresh` and `/auth`.
+
+use bytes::Bytes;
+use http::{
+    Method,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
+
+use super::{
+    call::{JSON, TokenCall},
+    encode,
+    keys::Keys,
+    response_format::ResponseFormat,
+    source::KlaviSource,
+    status_error,
+};
+use crate::{
+    error::{Error, token_endpoint::TokenEndpoint},
+    token::{AccessToken, NewToken},
+};
+
+impl KlaviSource {
+    pub(super) async fn refresh(
+        &self,
+        bearer: &AccessToken,
+        reason: &'static str,
+    ) -> Result<NewToken, Error> {
+        let uri = self.api.refresh_uri();
+        let mut request = self.client.request(Method::GET, uri, Bytes::new());
+        let header = bearer.header_value().clone();
+        request.headers_mut().insert(AUTHORIZATION, header);
+        // The keys are not sent, but the server may know them and echo them in its response.
+        let keys = self.memory().last_keys.clone();
+        let (access, secret) = keys.as_ref().map_or(("", ""), Keys::expose);
+        let call = TokenCall {
+            endpoint: TokenEndpoint::Refresh,
+            reason,
+            format: ResponseFormat::Klavi,
+            secrets: &[bearer.expose(), access, secret],
+        };
+        self.client.send(request, call).await
+    }
+
+    pub(super) async fn authenticate(
+        &self,
+        old: Option<&AccessToken>,
+        reason: &'static str,
+    ) -> Result<NewToken, Error> {
+        let keys = self.read_keys().await?;
+        let outcome = self.authenticate_with(&keys, old, reason).await;
+        let is_rejected = outcome.as_ref().is_err_and(Error::is_keys_rejected);
+        if is_rejected && self.credentials.may_change() {
+            // The keys may have changed between the read and the call.
+            match self.read_keys().await {
+                Ok(newer) if newer.expose() != keys.expose() => {
+                    return self.authenticate_with(&newer, old, "keys changed").await;
+                }
+                _ => {}
+            }
+        }
+        outcome
+    }
+
+    pub(super) async fn read_keys(&self) -> Result<Keys, Error> {
+        let keys = self.credentials.read_keys().await?;
+        self.memory().last_keys = Some(keys.clone());
+        Ok(keys)
+    }
+
+    /// `old` is the bearer to be replaced. It is not sent, but the server may echo it in its
+    /// response.
+    async fn authenticate_with(
+        &self,
+        keys: &Keys,
+        old: Option<&AccessToken>,
+        reason: &'static str,
+    ) -> Result<NewToken, Error> {
+        let (access, secret) = keys.expose();
+        let body = encode::keys(access, secret)?;
+        let mut request = self.client.request(Method::POST, self.api.auth_uri(), body);
+        request.headers_mut().insert(CONTENT_TYPE, JSON);
+        let call = TokenCall {
+            endpoint: TokenEndpoint::Auth,
+            reason,
+            format: ResponseFormat::Klavi,
+            secrets: &[old.map_or("", AccessToken::expose), access, secret],
+        };
+        let outcome = self.client.send(request, call).await;
+        outcome.map_err(status_error::keys_error)
+    }
+}
