@@ -50,6 +50,7 @@ impl State {
     fn register_refresh_task(&mut self, number: u64, now: Instant) -> bool {
         let is_late = self.refresh_task.is_none_or(|task| now >= task.wakes_at);
         if is_late {
+            // Late from the start, so that a task that never runs is replaced.
             self.refresh_task = Some(RefreshTaskEntry {
                 number,
                 wakes_at: now,
@@ -99,6 +100,7 @@ impl RefreshTask {
         let core = self.core.upgrade()?;
         let now = Instant::now();
         let wakes_at = core.lock().schedule_refresh_task(self.number, now)?;
+        // A lookup before that would fetch after the shorter pause of callers that wait.
         if now < wakes_at {
             return Some(wakes_at);
         }

@@ -167,6 +167,7 @@ impl Bucket {
         self.refill(now, interval);
         if self.left > 0 {
             self.left -= 1;
+            // Only the first withdrawal from a full bucket starts the clock.
             self.next_refill.get_or_insert(now + interval);
             self.is_over = false;
             return Ok(());

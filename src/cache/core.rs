@@ -53,6 +53,8 @@ impl Core {
 
     /// Whether a token that was looked up earlier can be sent now, without another lookup.
     pub(crate) fn is_still_valid(&self, earlier: &ValidToken, now: Instant) -> bool {
+        // By generation: the epoch also moves on when a refresh fails, which says nothing about a
+        // live token.
         let valid = self.lock().valid_token(now, None);
         valid.is_some_and(|valid| valid.token.generation() == earlier.token.generation())
     }

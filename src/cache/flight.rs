@@ -105,6 +105,7 @@ impl Flight {
                     None => return self.end_look(),
                 },
             };
+            // Drawn before the lock is taken: the function is the user's.
             let (now, draw) = (Instant::now(), self.core.draw());
             let settle = |state: &mut State| state.settle(number, result, now, draw);
             match self.core.change(settle) {
@@ -149,6 +150,7 @@ impl Flight {
     /// Looks for a token that another process fetched.
     async fn look(&self, request: TokenRequest) -> Option<NewToken> {
         let shared = self.core.shared.as_deref()?;
+        // A look that fails has found nothing: its callers have an error already.
         let look = async { shared.look(request).await };
         guard(look, self.launch.deadline).await.ok()?
     }

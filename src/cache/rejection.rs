@@ -30,9 +30,12 @@ impl State {
             current.token.generation() == generation && current.status == Status::Good
         };
         let Some(current) = self.current.as_mut().filter(is_affected) else {
+            // A late 401 must not reject the token that has replaced the rejected one.
             return Ok(None);
         };
         let was_in_use = !current.is_expired(now);
+        // An expired token must be replaced anyway, and in a pause nothing is fetched: neither
+        // costs a withdrawal.
         if was_in_use && !is_paused {
             self.budget.withdraw(now, draw)?;
         }
@@ -52,11 +55,13 @@ impl State {
     /// changed anything.
     pub(super) fn invalidate(&mut self, token: &AccessToken) -> bool {
         let is_affected = |current: &&mut Current| {
+            // A token of another cache may have the same generation.
             current.token.generation() == token.generation()
                 && current.token.same_string(token.header_value())
                 && current.status != Status::Invalidated
         };
         // ## (Good | Rejected | Suspect) => Invalidated
+        // Never a suspect later: the program knows better than the API.
         self.set_status(Status::Invalidated, is_affected)
     }
 

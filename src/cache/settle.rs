@@ -175,6 +175,7 @@ impl State {
         self.record_failure(is_refresh, &error, now, draw);
 
         let retry_at = self.retry_at(now, FetchMode::Foreground);
+        // With a token to send, no caller need wait for another attempt.
         let may_retry = !serving
             && error.recovery() == Recovery::Transient
             && flight.attempts < self.config.attempts

@@ -112,6 +112,7 @@ impl State {
         }
         let refresh_at = current.schedule.refresh_at;
         let is_suspect = current.status == Status::Suspect;
+        // A suspect is due at once: every request that is sent with it may get a 401.
         let is_due = is_suspect || now >= refresh_at;
         let is_refresh_failing = || self.backoffs.refresh.last_error().is_some();
         Some(ValidToken {

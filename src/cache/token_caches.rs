@@ -70,6 +70,7 @@ impl<K: Eq + Hash> TokenCaches<K> {
         Self {
             capacity: capacity.max(1),
             idle,
+            // Unbounded: the eviction of `lru` would take caches that are in use.
             entries: Arc::new(Mutex::new(LruCache::unbounded())),
         }
     }

@@ -100,6 +100,7 @@ impl List {
     /// caller to drop outside the lock.
     fn register(&mut self, index: &mut Option<usize>, waker: Waker) -> Option<Waker> {
         let index = *index.get_or_insert_with(|| {
+            // Reused, so that waiters that come and go do not make the list longer.
             self.free.pop().unwrap_or_else(|| {
                 self.wakers.push(None);
                 self.wakers.len() - 1

@@ -147,6 +147,7 @@ impl fmt::Display for ConfigError {
                 "no transport for the token calls: pass one to `transport`, or turn on the feature \
                  `reqwest`",
             ),
+            // Without the cause, which is the source and would be printed twice.
             Self::Transport(_) => f.write_str(
                 "the default reqwest transport could not be built: is a TLS backend and a crypto \
                  provider set up?",

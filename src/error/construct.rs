@@ -68,11 +68,13 @@ impl Error {
     }
 
     pub(crate) fn no_token(state: TokenState, cause: Self) -> Self {
+        // `is_transient` must say the same of both.
         let recovery = cause.recovery();
         Self::new(Kind::NoToken(state), recovery).with_source(cause)
     }
 
     pub(crate) fn invalid_response(message: &'static str) -> Self {
+        // The same call at once would bring the same response.
         Self::new(Kind::InvalidResponse(message), Recovery::BackOff)
     }
 
@@ -98,6 +100,7 @@ impl Error {
     /// The token endpoint named a `Retry-After` to another process of the fleet.
     #[cfg(feature = "fleet")]
     pub(crate) fn paused(left: Duration, is_refresh: bool) -> Self {
+        // As if this process had called: a pause of `/refresh` must not hold back `/auth`.
         let endpoint = is_refresh.then_some(TokenEndpoint::Refresh);
         Self::new(Kind::Throttled, Recovery::Transient)
             .with_retry_after(left)

@@ -87,6 +87,7 @@ pub(crate) enum TokenState {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+// The texts are static, so that no part of a response gets into them.
 pub(crate) enum Kind {
     NoToken(TokenState),
     KeysRejected,

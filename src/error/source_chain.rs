@@ -70,6 +70,7 @@ pub(crate) fn prints(link: &(dyn StdError + 'static), text: &str) -> bool {
 pub(super) struct Masked {
     pub(super) display: String,
     pub(super) debug: String,
+    // A copy cannot be downcast to the type of its cause, which would tell this.
     pub(super) io_kind: Option<io::ErrorKind>,
     pub(super) is_connect: bool,
     pub(super) source: Option<Cause>,

@@ -187,6 +187,7 @@ pub(super) struct Chain<'a>(pub(super) &'a (dyn StdError + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A subscriber prints a `%` field as it is, and does not follow its sources.
         write!(f, "{}", self.0)?;
         chain(self.0)
             .skip(1)

@@ -64,6 +64,7 @@ impl TokenClient {
         headers.clone_from(&self.headers);
         headers.entry(USER_AGENT).or_insert(AGENT);
         headers.insert(ACCEPT, JSON);
+        // Each call sets its own.
         headers.remove(AUTHORIZATION);
         headers.remove(CONTENT_TYPE);
         request

@@ -251,6 +251,7 @@ impl ClientCredentials {
 
     async fn request_token(&self, predecessor: &Predecessor) -> Result<NewToken, Error> {
         let (id, secret) = self.keys.expose();
+        // RFC 6749, section 2.3: a client must not authenticate in two ways at once.
         let form = encode::form(&[
             ("grant_type", Some("client_credentials")),
             ("scope", self.scope.as_deref()),

@@ -8,6 +8,7 @@ use crate::error::Error;
 
 /// `{"accessKey": …, "secretKey": …}`, the body of `/auth`.
 pub(super) fn keys(access: &str, secret: &str) -> Result<Bytes, Error> {
+    // A map, since serde's derive would be a dependency for this struct alone.
     let fields = std::collections::BTreeMap::from([("accessKey", access), ("secretKey", secret)]);
     // With room for every character to be escaped: a buffer that grows leaves a copy behind.
     let mut body = Zeroizing::new(Vec::with_capacity(64 + 6 * (access.len() + secret.len())));

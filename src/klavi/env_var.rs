@@ -12,6 +12,7 @@ pub(super) fn parse_var<T>(
     parse: impl FnOnce(&str) -> Result<T, ConfigError>,
 ) -> Result<Option<T>, ConfigError> {
     let invalid = |problem: &'static str| Err(ConfigError::InvalidEnv(name, problem.into()));
+    // Wiped: it may be a key.
     match env::var(name).map(Zeroizing::new) {
         Ok(value) if value.is_empty() => invalid("it is empty"),
         Ok(value) => parse(&value).map(Some).map_err(|error| error.of_env(name)),

@@ -21,6 +21,7 @@ pub(super) fn message(
     secrets: &[&str],
 ) -> Option<String> {
     let mut message = match format {
+        // Klavi's errors look like those of NestJS, whose validation sends a list.
         ResponseFormat::Klavi => string_or_list(fields.json(&["message", "error"])?),
         ResponseFormat::OAuth2 { .. } => oauth2(fields),
     }?;

@@ -30,6 +30,7 @@ pub(crate) fn default_transport() -> Result<Transport, ConfigError> {
     // Without a crypto provider, rustls panics inside `build`.
     let built = std::panic::catch_unwind(|| {
         ::reqwest::Client::builder()
+            // A redirect would carry the keys or the bearer to its target.
             .redirect(::reqwest::redirect::Policy::none())
             .build()
     });

@@ -54,6 +54,7 @@ fn new_token(fields: &Fields<'_>, format: ResponseFormat) -> Result<NewToken, Er
     let json = fields.json(format.token_fields());
     let json = json.ok_or_else(|| Error::invalid_response(no_token))?;
     let token = json_string(json).ok_or_else(|| Error::invalid_response(not_a_string))?;
+    // Klavi's responses name no type.
     if matches!(format, ResponseFormat::OAuth2 { .. }) && !is_bearer(fields) {
         return Err(Error::invalid_response("the token_type is not bearer"));
     }
@@ -74,7 +75,8 @@ fn lifetime(fields: &Fields<'_>, format: ResponseFormat) -> Result<Duration, Err
             Error::invalid_response("the response has no expires_in, and there is no default")
         });
     };
-    // serde_json would copy a string, here or into its error.
+    // Klavi's documentation says string, and its sample has a number. serde_json would copy a
+    // string, here or into its error.
     let seconds = match json.starts_with('"') {
         true => json_string(json).and_then(|text| text.trim().parse::<f64>().ok()),
         false => serde_json::from_str::<f64>(json).ok(),

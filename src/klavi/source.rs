@@ -158,6 +158,7 @@ impl KlaviSource {
                 "refresh failed"
             }
             Predecessor::Live(bearer) => match self.refresh(bearer, "refresh").await {
+                // In the same fetch, so that its callers notice nothing.
                 Err(error) if rejects_bearer(&error) => {
                     if error.status() == Some(StatusCode::NOT_FOUND) {
                         let until = Instant::now() + REFRESH_MISSING_FOR;
@@ -167,6 +168,7 @@ impl KlaviSource {
                 }
                 outcome => return outcome,
             },
+            // `/refresh` is authenticated by the bearer, so a dead one is of no use there.
             _ => reason(predecessor),
         };
         self.authenticate(predecessor.token(), reason).await

@@ -17,12 +17,14 @@ pub(super) fn error(status: StatusCode, headers: &HeaderMap, format: ResponseFor
     let wait = retry_after(headers);
     let error = match status {
         StatusCode::TOO_MANY_REQUESTS => Error::new(Kind::Throttled, Recovery::Transient),
+        // Without `Retry-After` it is an outage, as any other 5xx.
         StatusCode::SERVICE_UNAVAILABLE if wait.is_some() => {
             Error::new(Kind::Throttled, Recovery::Transient)
         }
         // The server gave up waiting: nothing is wrong with the call.
         StatusCode::REQUEST_TIMEOUT => Error::new(Kind::ServerError, Recovery::Transient),
         _ if status.is_server_error() => Error::new(Kind::ServerError, Recovery::Transient),
+        // To follow it would send the keys or the bearer to a second place.
         _ if status.is_redirection() => {
             Error::invalid_response("the response is a redirect, which is not followed")
         }

@@ -158,6 +158,7 @@ impl NewToken {
         header.set_sensitive(true);
         Ok(Self {
             header,
+            // The cache adds it to an instant, and a huge one would overflow.
             lifetime: lifetime.min(MAX_LIFETIME),
             aged: None,
             endpoint: None,
@@ -185,6 +186,7 @@ impl NewToken {
     /// ```
     #[must_use]
     pub fn with_age(mut self, age: Duration) -> Self {
+        // With the instant: the cache reads the age later.
         self.aged = Some((age, Instant::now()));
         self
     }
@@ -265,6 +267,7 @@ fn check(token: &str, lifetime: Duration) -> Result<(), &'static str> {
 
 /// The token of a header value, without the scheme.
 fn bare(header: &HeaderValue) -> &str {
+    // Never empty: each of these values was made by `NewToken::new`.
     header
         .to_str()
         .ok()
