@@ -106,7 +106,7 @@ impl RefreshTask {
         }
         let launch = core.change(|state| {
             drop(state.lookup(now, None, Some(self.runtime.id())));
-            state.to_start.take()
+            state.flight_to_start()
         });
         if let Some(launch) = launch {
             flight::start(&core, launch, &self.runtime);

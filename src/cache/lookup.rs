@@ -1,6 +1,8 @@
 //! The lookup: the token for a request that is sent now, and the flight that it needs. Also the
 //! removal of lost flights.
 
+use std::mem;
+
 use tokio::{runtime::Id, time::Instant};
 
 use super::{
@@ -34,7 +36,7 @@ impl State {
     /// The token for a request that is sent now, or the flight to wait for. `rejected` is the
     /// generation of the token that the API rejected for this request.
     ///
-    /// Registers a flight if one is needed, in `to_start`.
+    /// Registers a flight if one is needed. The caller starts it: see `flight_to_start`.
     pub(super) fn lookup(
         &mut self,
         now: Instant,
@@ -109,9 +111,16 @@ impl State {
             deadline: now + self.config.flight_timeout,
             is_look,
         };
-        self.to_start = Some(launch);
         let flight = RegisteredFlight::new(launch, runtime);
         self.flight.insert(flight).waiter.clone()
+    }
+
+    /// The flight that a lookup has just registered. The caller of the lookup starts it after the
+    /// lock is released.
+    pub(super) fn flight_to_start(&mut self) -> Option<Launch> {
+        let flight = self.flight.as_mut()?;
+        let is_started = mem::replace(&mut flight.is_started, true);
+        (!is_started).then_some(flight.launch)
     }
 
     pub(super) fn remove_stalled_flight(&mut self, now: Instant) {

@@ -10,6 +10,7 @@ use crate::events::event::FetchReason;
 #[derive(Debug)]
 pub(super) struct RegisteredFlight {
     pub(super) launch: Launch,
+    pub(super) is_started: bool,
     pub(super) waiter: Waiter,
     /// Dropped with the entry of a lost flight, which wakes the waiters.
     pub(super) sender: Sender,
@@ -40,6 +41,7 @@ impl RegisteredFlight {
         let (sender, waiter) = waiters(launch.deadline + timeout, runtime);
         Self {
             launch,
+            is_started: false,
             waiter,
             sender,
             attempts: 0,

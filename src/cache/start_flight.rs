@@ -25,7 +25,7 @@ impl Core {
                 None => state.lookup(now, rejected, id),
                 Some(error) => state.look(now, rejected, error, id),
             };
-            (lookup, state.to_start.take())
+            (lookup, state.flight_to_start())
         });
         // Outside the lock: the user's `tracing` subscriber runs here.
         if let Some((launch, runtime)) = launch.zip(runtime) {

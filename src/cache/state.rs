@@ -27,7 +27,7 @@ use super::{
     backoff::{Backoff, Backoffs, Failures, FetchMode},
     budget::Bucket,
     current::{Current, Status, ValidToken},
-    registered_flight::{Launch, RegisteredFlight},
+    registered_flight::RegisteredFlight,
     waiters::Waiter,
 };
 use crate::{
@@ -53,9 +53,6 @@ pub(super) struct State {
     pub(super) epoch: u64,
     pub(super) flight: Option<RegisteredFlight>,
     pub(super) last_flight: u64,
-    /// The flight that a lookup has just registered. The caller starts it after the lock is
-    /// released.
-    pub(super) to_start: Option<Launch>,
     pub(super) backoffs: Backoffs,
     pub(super) budget: Bucket,
     /// When the next look for another process's token may start. `None` if the source is not
@@ -81,7 +78,6 @@ impl State {
             epoch: 0,
             flight: None,
             last_flight: 0,
-            to_start: None,
             backoffs: Backoffs::default(),
             budget,
             next_look: None,

@@ -109,7 +109,7 @@ impl Core {
         assert!(over_budget.is_none(), "no source of the model is shared");
         let (lookup, launch) = self.state.change(|state| {
             let lookup = state.lookup(now, rejected, Some(runtime()));
-            (lookup, state.to_start.take())
+            (lookup, state.flight_to_start())
         });
         if let Some(launch) = launch {
             let core = Arc::clone(self);

@@ -28,13 +28,13 @@ async fn case_30_a_look_replaces_a_stalled_flight() {
     let mut state = State::new(config, Bucket::new(Budget::default()));
     state.next_look = Some(now);
     assert!(matches!(state.lookup(now, None, runtime), Lookup::Wait(_)));
-    assert!(!state.to_start.take().unwrap().is_look);
+    assert!(!state.flight_to_start().unwrap().is_look);
 
     let over_budget = Error::over_budget(flight_timeout);
     let mut look = |later: Duration| {
         let lookup = state.look(now + later, None, &over_budget, runtime);
         assert!(matches!(lookup, Lookup::Wait(_)));
-        state.to_start.take().map(|launch| launch.is_look)
+        state.flight_to_start().map(|launch| launch.is_look)
     };
     assert_eq!(look(flight_timeout), None);
     assert_eq!(look(2 * flight_timeout), Some(true));
