@@ -59,9 +59,14 @@ impl State {
         if let Some(waiter) = self.waiter() {
             return Lookup::Wait(waiter.clone());
         }
-        let error = match self.foreground_runtime(now, runtime) {
-            Ok(runtime) => return Lookup::Wait(self.register_flight(now, runtime, false)),
-            Err(error) => error,
+        let failures = self.failures(now);
+        let blocking_error = failures.blocking_error(now, FetchMode::Foreground);
+        let error = match (blocking_error.cloned(), runtime) {
+            (None, Some(runtime)) => {
+                return Lookup::Wait(self.register_flight(now, runtime, false));
+            }
+            (None, None) => Error::interrupted("there is no tokio runtime to fetch the token in"),
+            (Some(error), _) => error,
         };
         // A token that expires soon is better than an error.
         if let Some(token) = fallback {
@@ -86,20 +91,6 @@ impl State {
             // A look may find a better token than a suspect.
             self.look_if_due(now, Some(runtime));
         }
-    }
-
-    /// The runtime of a flight that callers wait for.
-    ///
-    /// # Errors
-    ///
-    /// No flight can start now.
-    fn foreground_runtime(&self, now: Instant, runtime: Option<Id>) -> Result<Id, Error> {
-        let failures = self.failures(now);
-        if let Some(error) = failures.blocking_error(now, FetchMode::Foreground) {
-            return Err(error.clone());
-        }
-        let message = "there is no tokio runtime to fetch the token in";
-        runtime.ok_or_else(|| Error::interrupted(message))
     }
 
     pub(super) fn register_flight(&mut self, now: Instant, runtime: Id, is_look: bool) -> Waiter {

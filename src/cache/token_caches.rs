@@ -110,12 +110,11 @@ impl<K: Eq + Hash> TokenCaches<K> {
     /// The cache of this key, after all idle ones were evicted.
     fn get(&self, key: &K, now: Instant) -> Option<TokenCache> {
         let is_idle = |_, oldest: &Entry| now.duration_since(oldest.used_at) >= self.idle;
+        // Declared before the guard, so that it is dropped after the lock is released.
+        let _idle;
         let mut entries = self.lock();
-        let idle = evict(&mut entries, now, is_idle);
-        let cache = find(&mut entries, key, now);
-        drop(entries);
-        drop(idle);
-        cache
+        _idle = evict(&mut entries, now, is_idle);
+        find(&mut entries, key, now)
     }
 
     /// Removes and returns the cache of this key, for a customer whose keys have changed. Requests
