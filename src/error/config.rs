@@ -10,8 +10,8 @@ type Problem = Cow<'static, str>;
 /// An invalid configuration, which a programmer or operator fixes at start-up.
 ///
 /// The message says which input is wrong and how to fix it. It never contains a key, a token or a
-/// password; of a URL it shows at most the host and the port. `Debug` contains the message too,
-/// because that is what a `main` that returns the error prints.
+/// password; of a URL it shows at most the scheme, the host and the port. `Debug` contains the
+/// message too, because that is what a `main` that returns the error prints.
 ///
 /// ```
 /// use klavi_auth::{ConfigError, RefreshPolicy, TokenCache};
@@ -87,11 +87,33 @@ impl ConfigError {
     pub(crate) fn cannot_be_used(which: &'static str, error: &super::Error) -> Self {
         Self::InvalidCredential(which, format!("cannot be used: {error}").into())
     }
+
+    fn variant(&self) -> &'static str {
+        match self {
+            Self::MissingEnv(_) => "MissingEnv",
+            Self::InvalidEnv(..) => "InvalidEnv",
+            Self::InvalidCredential(..) => "InvalidCredential",
+            Self::InvalidProduct(_) => "InvalidProduct",
+            Self::InvalidEnvironment => "InvalidEnvironment",
+            Self::InvalidUrl(_) => "InvalidUrl",
+            Self::InsecureUrl(_) => "InsecureUrl",
+            Self::RefreshAfter => "RefreshAfter",
+            Self::Jitter => "Jitter",
+            Self::ExpiryMargin => "ExpiryMargin",
+            Self::Timeout(_) => "Timeout",
+            Self::Attempts => "Attempts",
+            Self::Backoff => "Backoff",
+            Self::Budget => "Budget",
+            Self::FleetIdentity => "FleetIdentity",
+            Self::MissingTransport => "MissingTransport",
+            Self::Transport(_) => "Transport",
+        }
+    }
 }
 
 impl fmt::Debug for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = f.debug_tuple("ConfigError");
+        let mut out = f.debug_tuple(self.variant());
         // A `main` that returns the error prints `Debug`, so the advice must be in it.
         out.field(&format_args!("{self}"));
         if let Self::Transport(cause) = self {
@@ -214,8 +236,10 @@ mod tests {
     fn debug_contains_the_message_and_the_cause() {
         assert_eq!(
             format!("{:?}", ConfigError::Attempts),
-            "ConfigError(`attempts` must be at least 1)"
+            "Attempts(`attempts` must be at least 1)"
         );
+        let missing = ConfigError::MissingEnv("KEY");
+        assert_eq!(format!("{missing:?}"), format!("MissingEnv({missing})"));
         let error = ConfigError::Transport(TransportBuildError::new("no provider"));
         assert!(
             format!("{error:?}").ends_with(r#", TransportBuildError("no provider"))"#),
