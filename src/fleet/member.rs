@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::{
     record::Limits,
     seal::Seal,
+    seen_value::SeenValue,
     update_record::{Access, Shared},
 };
 use crate::token::identity::Identity;
@@ -40,13 +41,19 @@ impl Member {
         name
     }
 
-    pub(super) fn access<'a>(&'a self, name: &'a str, limits: Limits) -> Access<'a> {
+    pub(super) fn access<'a>(
+        &'a self,
+        name: &'a str,
+        limits: Limits,
+        seen: &'a SeenValue,
+    ) -> Access<'a> {
         Access {
             shared: &self.shared,
             seal: &self.seal,
             draw: &*self.draw,
             limits,
             name,
+            seen,
         }
     }
 }

@@ -14,6 +14,7 @@ mod record;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 pub(crate) mod seal;
+mod seen_value;
 mod source;
 mod steps;
 pub(crate) mod store;

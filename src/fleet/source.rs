@@ -18,6 +18,7 @@ use super::{
     held_token::HeldToken,
     member::Member,
     record::Limits,
+    seen_value::SeenValue,
     steps::{Asked, Caller, Looked},
     token_conversions::without_refresh,
     trouble::Trouble,
@@ -52,6 +53,7 @@ pub(super) struct FleetSource {
     /// The name of the record, by the identity that was read last.
     name: Mutex<Option<Arc<str>>>,
     pub(super) held: HeldToken,
+    seen: SeenValue,
     pub(super) is_alone: AtomicBool,
     /// Whether the store failed when this process may have had the lease.
     pub(super) may_hold_lease: AtomicBool,
@@ -73,6 +75,7 @@ impl FleetSource {
             limits: Limits { burst, interval },
             name: Mutex::default(),
             held: HeldToken::default(),
+            seen: SeenValue::default(),
             is_alone: AtomicBool::new(false),
             may_hold_lease: AtomicBool::new(false),
         }
@@ -86,7 +89,7 @@ impl FleetSource {
             };
             return self.go_alone(None, request, &trouble).await;
         };
-        let access = self.member.access(&name, self.limits);
+        let access = self.member.access(&name, self.limits, &self.seen);
         let caller = self.caller(&request);
         let mut wait = Wait::until(&request);
         loop {
@@ -147,7 +150,7 @@ impl FleetSource {
 
     async fn look_for(&self, request: TokenRequest) -> Option<NewToken> {
         let name = self.name().await?;
-        let access = self.member.access(&name, self.limits);
+        let access = self.member.access(&name, self.limits, &self.seen);
         let caller = self.caller(&request);
         let mut wait = Wait::until(&request);
         loop {

@@ -12,6 +12,7 @@ use super::{
     patience::{FAILURES, Patience},
     record::{Limits, Record},
     seal::{Opened, Seal},
+    seen_value::SeenValue,
     store::{FleetStore, Stored},
     trouble::{Text, Trouble},
 };
@@ -51,6 +52,7 @@ pub(super) struct Access<'a> {
     pub(super) draw: &'a (dyn Fn() -> u64 + Send + Sync),
     pub(super) limits: Limits,
     pub(super) name: &'a str,
+    pub(super) seen: &'a SeenValue,
 }
 
 /// What a step changed the record to, and when it was loaded.
@@ -176,7 +178,10 @@ impl Access<'_> {
             return Ok(None);
         };
         match self.seal.open(stored.bytes(), self.name) {
-            Opened::Record(record) => Ok(Some(record.aged(stored.age(), self.limits))),
+            Opened::Record(record) => {
+                let age = stored.age().max(self.seen.time_since(stored.bytes()));
+                Ok(Some(record.aged(age, self.limits)))
+            }
             Opened::Garbage => Ok(None),
             Opened::Foreign(why) => Err(Trouble {
                 reason: AloneReason::Record,

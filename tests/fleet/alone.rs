@@ -215,3 +215,22 @@ async fn a_lease_of_a_failed_fetch_is_released_by_the_next() {
     assert_eq!(issuer.cache(&inner).get().await.unwrap().expose(), "t2");
     assert!(started.elapsed() < millis(150), "{:?}", started.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_ends_though_the_stores_clock_went_back() {
+    let (slow, inner) = (Issuer::new(), Arc::new(MemoryStore::new()));
+    slow.state().latency = secs(60);
+    let holder = FaultyStore::of(&inner);
+    let first = call(&slow.cache(&holder));
+    pass(millis(100)).await;
+    // The holder is gone, and its lease gets no older.
+    holder.set(Fault::Hangs);
+    first.abort();
+    let store = FaultyStore::of(&inner);
+    store.set(Fault::ClockWentBack);
+    slow.state().latency = millis(100);
+    let started = Instant::now();
+    slow.cache(&store).get().await.unwrap();
+    let took = started.elapsed();
+    assert!(secs(3) < took && took < millis(3500), "{took:?}");
+}

@@ -29,6 +29,8 @@ pub(crate) enum Fault {
     LosesThreeOfFour,
     /// The next swap is applied, and its answer is lost. No call returns after it.
     LosesSwapsThenHangs,
+    /// The clock has gone back, so that nothing has an age.
+    ClockWentBack,
 }
 
 pub(crate) struct FaultyStore {
@@ -83,6 +85,11 @@ impl FleetStore for FaultyStore {
                 Fault::Fails => failed(),
                 Fault::Hangs => pending().await,
                 Fault::LosesEverySecond | Fault::LosesThreeOfFour => failed(),
+                Fault::ClockWentBack => {
+                    let stored = self.inner.load(key).await?;
+                    let bytes = stored.map(|stored| stored.bytes().to_vec());
+                    Ok(bytes.map(|bytes| Stored::new(bytes, Duration::ZERO)))
+                }
                 _ => self.inner.load(key).await,
             }
         })
@@ -109,7 +116,9 @@ impl FleetStore for FaultyStore {
                     self.inner.swap(key, expected, new, time_to_live).await?;
                     failed()
                 }
-                Fault::None => self.inner.swap(key, expected, new, time_to_live).await,
+                Fault::None | Fault::ClockWentBack => {
+                    self.inner.swap(key, expected, new, time_to_live).await
+                }
             }
         })
     }

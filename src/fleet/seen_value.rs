@@ -1,0 +1,36 @@
+//! How long this process has seen the same value in the store: its age is at least that.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+/// The value that was loaded last.
+///
+/// The store measures ages with its wall clock. If that clock goes back by an hour, the age of the
+/// value stands still for an hour, and the lease of a dead process would not end before. The clock
+/// of this process only goes forward.
+#[derive(Default)]
+pub(super) struct SeenValue(Mutex<Option<(Hash, Instant)>>);
+
+/// No copy of the value: it contains the token.
+type Hash = [u8; 32];
+
+impl SeenValue {
+    /// The time since this value was first loaded. No two writes are equal, because each has a new
+    /// nonce.
+    pub(super) fn time_since(&self, value: &[u8]) -> Duration {
+        let hash = Hash::from(Sha256::digest(value));
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match *seen {
+            Some((last, since)) if last == hash => since.elapsed(),
+            _ => {
+                *seen = Some((hash, Instant::now()));
+                Duration::ZERO
+            }
+        }
+    }
+}
