@@ -1,12 +1,11 @@
 //! Whatever goes wrong with Redis and with the record: what callers see, in `fleet_faults.md`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
-use futures_util::future::join_all;
 use klavi_auth::sandbox::Sandbox;
 
 use crate::{
-    faults_under_load,
+    faults_of_the_holder, faults_under_load,
     fleet::{self, Fleet, token_calls},
     proxy::{Mode, Proxy},
     server::{self, RedisServer},
@@ -16,6 +15,9 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 const PROCESSES: usize = 5;
+
+/// In milliseconds. Tokens live for half of it.
+pub(crate) const HOUR: i64 = 3_600_000;
 
 /// After a failure a process does not use the store for this long.
 pub(crate) const BREAK: Duration = Duration::from_millis(5300);
@@ -177,7 +179,14 @@ fn faults_of_the_record() -> Vec<Fault> {
             drop(world.server.run(&["SCRIPT", "FLUSH"]));
         }),
         Fault::record("evicted", |world| {
-            drop(world.server.run(&["DEL", &world.server.key()]));
+            let set = |name, value| drop(world.server.run(&["CONFIG", "SET", name, value]));
+            // Keys with a time to live go first, and there is no other.
+            set("maxmemory-policy", "volatile-ttl");
+            set("maxmemory", "1");
+            drop(world.server.try_run(&["SET", "another-key", "x"]));
+            set("maxmemory", "0");
+            world.server.run(&["DEL", "another-key"]);
+            assert!(world.server.keys().is_empty());
         }),
         Fault::record("`FLUSHALL`", |world| drop(world.server.run(&["FLUSHALL"]))),
         Fault::record("truncated", |world| {
@@ -219,6 +228,12 @@ fn faults_of_the_record() -> Vec<Fault> {
             is_rollback: true,
             ..Fault::record("from before a revocation (a stale primary)", |_| {})
         },
+        Fault::record("Redis' clock jumps an hour ahead", |world| {
+            world.server.move_clock(HOUR);
+        }),
+        Fault::record("Redis' clock jumps an hour back", |world| {
+            world.server.move_clock(-HOUR);
+        }),
     ]
 }
 
@@ -268,6 +283,18 @@ async fn row(
     ]
 }
 
+/// Runs all rows, each as a task, so that none waits for another.
+pub(crate) async fn at_once<T: Send + 'static>(
+    rows: Vec<impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    let tasks: Vec<_> = rows.into_iter().map(tokio::spawn).collect();
+    let mut results = Vec::new();
+    for task in tasks {
+        results.push(task.await.unwrap());
+    }
+    results
+}
+
 /// Lets the other rows go on.
 pub(crate) async fn receive(fleet: &mut Fleet) -> Outcome {
     tokio::task::block_in_place(|| fleet.receive())
@@ -279,14 +306,14 @@ const HEADER: &str =
 async fn rows(faults: Vec<Fault>) -> Rows {
     // All processes run before the first row begins, so that starting them disturbs none.
     let mut prepared = Vec::new();
-    for fault in &faults {
+    for fault in faults {
         let world = World::new().await;
         let first = fault.has_first.then(|| world.first(fault.seal));
         let seal = fault.newcomers_seal.or(fault.seal);
         let newcomers = Fleet::with(PROCESSES, &world.setup(seal));
-        prepared.push(async move { (fault.name, row(fault, &world, first, newcomers).await) });
+        prepared.push(async move { (fault.name, row(&fault, &world, first, newcomers).await) });
     }
-    join_all(prepared).await
+    at_once(prepared).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -294,15 +321,22 @@ async fn every_fault_is_seen_as_the_table_says() {
     if server::is_missing() {
         return;
     }
-    let redis = rows(faults_of_redis()).await;
-    let record = rows(faults_of_the_record()).await;
-    let load = faults_under_load::rows(false).await;
-    let load_where_old_tokens_end = faults_under_load::rows(true).await;
+    // Most of the time the rows wait.
+    let (redis, record, holder) = tokio::join!(
+        rows(faults_of_redis()),
+        rows(faults_of_the_record()),
+        faults_of_the_holder::rows(),
+    );
+    let (load, load_where_old_tokens_end) = tokio::join!(
+        faults_under_load::rows(false),
+        faults_under_load::rows(true)
+    );
     let tables = BTreeMap::from([
         (1, (HEADER, redis)),
         (2, (HEADER, record)),
-        (3, (faults_under_load::HEADER, load)),
-        (4, (faults_under_load::HEADER, load_where_old_tokens_end)),
+        (3, (faults_of_the_holder::HEADER, holder)),
+        (4, (faults_under_load::HEADER, load)),
+        (5, (faults_under_load::HEADER, load_where_old_tokens_end)),
     ]);
     table::check(&tables);
 }

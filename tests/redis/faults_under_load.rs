@@ -2,23 +2,25 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{
-    faults::{BREAK, World, receive},
+    faults::{BREAK, World, at_once, receive},
     fleet::{Fleet, token_calls},
-    proxy::Mode,
+    proxy::{Mode, Proxy},
     server::RedisServer,
     table::{Cell, Rows, measured, same},
+    worker::Setup,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-const PROCESSES: usize = 10;
+const PROCESSES: usize = 6;
 
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
     None,
+    /// The processes share nothing.
+    NoFleet,
     /// Killed, and started again without its data.
     Restart,
     Freeze,
@@ -27,61 +29,145 @@ enum Trouble {
     Lose,
     /// A replica takes over that has missed the last writes.
     FailOver,
+    /// For half of the processes a replica takes over, while the others keep the primary. Then it is
+    /// a replica again, and what was written to it is lost.
+    Split,
 }
 
-const TROUBLES: [(Trouble, &str); 6] = [
+const TROUBLES: [(Trouble, &str); 8] = [
     (Trouble::None, "none"),
-    (Trouble::Restart, "killed, and empty 3 s later"),
-    (Trouble::Freeze, "stands still for 3 s"),
+    (Trouble::NoFleet, "none, and no fleet"),
+    (Trouble::Restart, "killed, and empty 3.5 s later"),
+    (Trouble::Freeze, "stands still for 3.5 s"),
     (Trouble::Flush, "`FLUSHALL` ten times in 3 s"),
     (Trouble::Lose, "one response in five is lost"),
     (
         Trouble::FailOver,
         "a replica that lacks the last token takes over",
     ),
+    (Trouble::Split, "split brain: two primaries for 3.5 s"),
 ];
 
-pub(crate) const HEADER: &str =
-    "| fault | *200* | *401* | no response | *token calls* | *401 afterwards* | *slowest* |";
+pub(crate) const HEADER: &str = "| fault | *200* | *401* | no response | failed needlessly | *token calls* | *401 afterwards* | *slowest* |";
+
+/// A row's servers, and a second proxy for half of its processes.
+struct Setting {
+    world: World,
+    replica: RedisServer,
+    other_half: Proxy,
+}
+
+impl Setting {
+    async fn new() -> Self {
+        let world = World::new().await;
+        let other_half = Proxy::start(world.server.port()).await;
+        Self {
+            world,
+            replica: RedisServer::start(),
+            other_half,
+        }
+    }
+
+    fn start(&self, trouble: Trouble) -> Fleet {
+        let with = |redis: Option<String>| Setup {
+            redis,
+            ..self.world.setup(None)
+        };
+        if matches!(trouble, Trouble::NoFleet) {
+            return Fleet::with(PROCESSES, &with(None));
+        }
+        let mut fleet = Fleet::with(PROCESSES / 2, &with(Some(self.world.proxy.url())));
+        let half = Fleet::with(PROCESSES / 2, &with(Some(self.other_half.url())));
+        fleet.processes.extend(half.processes);
+        fleet
+    }
+
+    fn proxies(&self) -> [&Proxy; 2] {
+        [&self.world.proxy, &self.other_half]
+    }
+}
 
 /// All rows of one world: where a new token ends the last, or does not.
 pub(crate) async fn rows(kills_old: bool) -> Rows {
     // All processes run before the first row begins, so that starting them disturbs none.
     let mut prepared = Vec::new();
     for (trouble, name) in TROUBLES {
-        let (world, replica) = (World::new().await, RedisServer::start());
-        world.klavi.set_new_token_revokes_old(kills_old);
-        let fleet = Fleet::with(PROCESSES, &world.setup(None));
-        prepared
-            .push(async move { (name, row(trouble, &world, &replica, fleet, kills_old).await) });
+        let setting = Setting::new().await;
+        setting.world.klavi.set_new_token_revokes_old(kills_old);
+        let fleet = setting.start(trouble);
+        prepared.push(async move {
+            (
+                name,
+                trouble,
+                row(trouble, &setting, fleet, kills_old).await,
+            )
+        });
     }
-    join_all(prepared).await
+    let seen = at_once(prepared).await;
+    let without_fleet = seen
+        .iter()
+        .find_map(|(_, trouble, row)| matches!(trouble, Trouble::NoFleet).then_some(row.lost));
+    let cells = |row: &Row| {
+        // Where both tokens live, a way was always left. Where a new one kills the last, no fleet
+        // can do better than none while it has no store.
+        let needless = row
+            .lost
+            .saturating_sub(without_fleet.filter(|_| kills_old).unwrap_or(0));
+        assert_eq!(
+            needless, 0,
+            "{kills_old}: {without_fleet:?}, {:?}",
+            row.cells
+        );
+        let mut cells = row.cells.clone();
+        cells.insert(3, same(&needless));
+        cells
+    };
+    seen.iter()
+        .map(|(name, _, row)| (*name, cells(row)))
+        .collect()
 }
 
-/// The trouble begins after 1 s. All tokens are revoked after 2, 3 and 4 s, and after 4 s the
-/// trouble ends. The load goes on until 6 s.
-async fn row(
-    trouble: Trouble,
-    world: &World,
-    replica: &RedisServer,
-    mut fleet: Fleet,
-    kills_old: bool,
-) -> Vec<Cell> {
-    fleet.start_load(SECOND / 5, 6 * SECOND);
+struct Row {
+    cells: Vec<Cell>,
+    /// How many requests under load had no success.
+    lost: u64,
+}
+
+/// The trouble begins after 1 s. All tokens are revoked after 2, 3 and 4 s, and after 4.5 s the
+/// trouble ends. The load goes on for 1.5 s more. On a busy machine it takes longer.
+async fn row(trouble: Trouble, setting: &Setting, mut fleet: Fleet, kills_old: bool) -> Row {
+    let klavi = &setting.world.klavi;
+    fleet.start_load(SECOND / 5, 60 * SECOND);
     sleep(SECOND).await;
-    copy(&world.server, replica);
-    begin(world, trouble);
+    begin(setting, trouble);
+    sleep(SECOND).await;
     for revocation in 0..3 {
-        sleep(SECOND).await;
-        world.klavi.revoke_all();
+        let before = klavi.counts().unauthorized;
+        klavi.revoke_all();
+        sleep(SECOND / 2).await;
         if revocation == 0 && matches!(trouble, Trouble::FailOver) {
+            for proxy in setting.proxies() {
+                proxy.fail_over(setting.replica.port());
+            }
+        }
+        // A revocation that overtakes the last one is seen twice, by a request and by its resend. So
+        // all processes get the time for their 401, and half a second to be served again. Some may
+        // have no 401, if they fetch alone meanwhile.
+        let all_have_seen_it = async {
+            while klavi.counts().unauthorized < before + PROCESSES as u64 {
+                sleep(SECOND / 100).await;
+            }
+        };
+        let _ = timeout(2 * SECOND, all_have_seen_it).await;
+        if revocation < 2 {
             sleep(SECOND / 2).await;
-            world.proxy.fail_over(replica.port());
         }
     }
-    end(world, trouble);
+    end(setting, trouble);
+    sleep(3 * SECOND / 2).await;
+    fleet.send("stop");
     let seen = receive(&mut fleet).await;
-    let calls = token_calls(&world.klavi);
+    let calls = token_calls(klavi);
     sleep(BREAK).await;
 
     // These may find that their token and the fleet's have died meanwhile.
@@ -91,7 +177,8 @@ async fn row(
         let after = receive(&mut fleet).await;
         rejected_afterwards += after.unauthorized;
         rounds += 1;
-        if after.lost() == 0 {
+        // Without a fleet it may never end.
+        if after.lost() == 0 || matches!(trouble, Trouble::NoFleet) {
             break;
         }
         assert!(rounds < 20, "{trouble:?}: {after:?}");
@@ -101,26 +188,37 @@ async fn row(
     match trouble {
         Trouble::None => assert_eq!((seen.unauthorized, calls), (0, 4)),
         Trouble::FailOver => assert_eq!(seen.unauthorized, 0),
-        Trouble::Flush | Trouble::Restart | Trouble::Freeze | Trouble::Lose => {
-            assert!(kills_old || seen.unauthorized + rejected_afterwards == 0);
-        }
+        _ => assert!(kills_old || seen.unauthorized + rejected_afterwards == 0),
     }
-    vec![
+    let cells = vec![
         measured(&seen.ok),
         measured(&seen.unauthorized),
         same(&seen.failed),
         measured(&calls),
         measured(&rejected_afterwards),
         measured(&format!("{} ms", seen.slowest.as_millis())),
-    ]
+    ];
+    Row {
+        cells,
+        lost: seen.lost(),
+    }
 }
 
-fn begin(world: &World, trouble: Trouble) {
+fn begin(setting: &Setting, trouble: Trouble) {
+    let Setting { world, replica, .. } = setting;
     match trouble {
-        Trouble::None | Trouble::FailOver => {}
+        Trouble::None | Trouble::NoFleet => {}
+        Trouble::FailOver => copy(&world.server, replica),
+        Trouble::Split => {
+            copy(&world.server, replica);
+            setting.other_half.fail_over(replica.port());
+        }
         Trouble::Restart => world.server.kill(),
         Trouble::Freeze => world.server.freeze(true),
-        Trouble::Lose => world.proxy.set(Mode::Lose(5)),
+        Trouble::Lose => setting
+            .proxies()
+            .iter()
+            .for_each(|proxy| proxy.set(Mode::Lose(5))),
         Trouble::Flush => {
             let port = world.server.port();
             tokio::spawn(async move {
@@ -136,12 +234,22 @@ fn begin(world: &World, trouble: Trouble) {
     }
 }
 
-fn end(world: &World, trouble: Trouble) {
+fn end(setting: &Setting, trouble: Trouble) {
+    let Setting { world, replica, .. } = setting;
     match trouble {
-        Trouble::None | Trouble::FailOver | Trouble::Flush => {}
+        Trouble::None | Trouble::NoFleet | Trouble::FailOver | Trouble::Flush => {}
         Trouble::Restart => world.server.restart(),
         Trouble::Freeze => world.server.freeze(false),
-        Trouble::Lose => world.proxy.set(Mode::Pass),
+        Trouble::Lose => setting
+            .proxies()
+            .iter()
+            .for_each(|proxy| proxy.set(Mode::Pass)),
+        Trouble::Split => {
+            // Connections to the demoted primary stay open.
+            setting.other_half.lead_to(world.server.port());
+            let port = world.server.port().to_string();
+            replica.run(&["REPLICAOF", "127.0.0.1", &port]);
+        }
     }
 }
 

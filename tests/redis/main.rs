@@ -11,6 +11,7 @@
 
 mod expiry;
 mod faults;
+mod faults_of_the_holder;
 mod faults_under_load;
 mod figures;
 mod fleet;

@@ -84,9 +84,14 @@ impl Proxy {
         }
     }
 
+    /// Leads new connections to another server.
+    pub(crate) fn lead_to(&self, target: u16) {
+        *self.shared.target.lock().unwrap() = target;
+    }
+
     /// Closes all connections, and leads new ones to another server.
     pub(crate) fn fail_over(&self, target: u16) {
-        *self.shared.target.lock().unwrap() = target;
+        self.lead_to(target);
         self.set(Mode::Cut);
         self.set(Mode::Pass);
     }

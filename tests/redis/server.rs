@@ -133,11 +133,25 @@ impl RedisServer {
         redis::cmd(name).arg(arguments).query(&mut connection)
     }
 
+    pub(crate) fn keys(&self) -> Vec<String> {
+        redis::from_redis_value(self.run(&["KEYS", "*"])).unwrap()
+    }
+
     /// The one key that a fleet has.
     pub(crate) fn key(&self) -> String {
-        let keys = redis::from_redis_value::<Vec<String>>(self.run(&["KEYS", "*"])).unwrap();
+        let keys = self.keys();
         assert_eq!(keys.len(), 1, "{keys:?}");
         keys[0].clone()
+    }
+
+    /// What a jump of the server's wall clock does to the key: Redis keeps the date on which it
+    /// ends. The clock itself cannot be moved, because libfaketime does not work with the memory
+    /// allocator of redis-server.
+    pub(crate) fn move_clock(&self, milliseconds: i64) {
+        let key = self.key();
+        let left: i64 = redis::from_redis_value(self.run(&["PTTL", &key])).unwrap();
+        let left = (left - milliseconds).to_string();
+        self.run(&["PEXPIRE", &key, &left]);
     }
 }
 

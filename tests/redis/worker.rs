@@ -21,7 +21,10 @@ use klavi_auth::{
     Credentials, Error, Fleet, Identity, KlaviApi, KlaviAuth, KlaviAuthLayer, NewToken, Product,
     RedisStore, SealingKey, TokenCache, TokenSource, source_fn,
 };
-use tokio::time::{interval, timeout};
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{interval, timeout},
+};
 use tower::{Layer, ServiceExt};
 
 pub(crate) const ACCESS_KEY: &str = "fleet-access-7391";
@@ -37,6 +40,8 @@ pub(crate) struct Setup {
     pub(crate) lifetime: Option<Duration>,
     /// Seals the record with a key of such bytes.
     pub(crate) seal: Option<u8>,
+    /// The path of libfaketime, and how far the wall clock of the process is off.
+    pub(crate) clock: Option<(String, String)>,
 }
 
 const KLAVI: &str = "KLAVI_FLEET_API";
@@ -56,6 +61,13 @@ impl Setup {
             self.seal.map(|seal| (SEAL, seal.to_string())),
         ]
         .into_iter()
+        .chain(self.clock.iter().flat_map(|(library, offset)| {
+            [
+                Some(("LD_PRELOAD", library.clone())),
+                Some(("FAKETIME", offset.clone())),
+                Some(("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned())),
+            ]
+        }))
         .flatten()
         .collect()
     }
@@ -68,6 +80,7 @@ impl Setup {
             redis: env::var(REDIS).ok(),
             lifetime: lifetime.map(Duration::from_millis),
             seal,
+            clock: None,
         }
     }
 }
@@ -185,7 +198,7 @@ fn process() {
         let process = Arc::new(Process::new(&setup));
         println!("@ready");
         while let Some(command) = received.recv().await {
-            let outcome = process.run(&command).await;
+            let outcome = process.run(&command, &mut received).await;
             println!("{}", outcome.line());
         }
     });
@@ -203,14 +216,18 @@ impl Process {
         }
     }
 
-    async fn run(self: &Arc<Self>, command: &str) -> Outcome {
+    async fn run(
+        self: &Arc<Self>,
+        command: &str,
+        received: &mut UnboundedReceiver<String>,
+    ) -> Outcome {
         let words: Vec<_> = command.split(' ').collect();
         match words[..] {
             ["get", count] => self.get(count.parse().unwrap()).await,
             ["load", every, duration] => {
                 let [every, duration] =
                     [every, duration].map(|text| Duration::from_millis(text.parse().unwrap()));
-                self.load(every, duration).await
+                self.load(every, duration, received).await
             }
             _ => panic!("{command}"),
         }
@@ -226,12 +243,20 @@ impl Process {
         total
     }
 
-    /// A request in each interval, whether or not the others have ended.
-    async fn load(self: &Arc<Self>, every: Duration, duration: Duration) -> Outcome {
+    /// A request in each interval, whether or not the others have ended, until the next command.
+    async fn load(
+        self: &Arc<Self>,
+        every: Duration,
+        duration: Duration,
+        received: &mut UnboundedReceiver<String>,
+    ) -> Outcome {
         let (start, mut ticks) = (Instant::now(), interval(every));
         let mut requests = tokio::task::JoinSet::new();
         while start.elapsed() < duration {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = received.recv() => break,
+            }
             let process = Arc::clone(self);
             requests.spawn(async move { process.request().await });
         }
