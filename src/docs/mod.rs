@@ -90,7 +90,7 @@ pub mod fleet {}
 #[doc = include_str!("fleet_faults.md")]
 pub mod fleet_faults {}
 
-// The store is in a file of its own: `tests/redis` compiles and runs it.
+// In files of their own: `tests/redis` and `tests/redis_variants` compile and run them.
 #[cfg(feature = "fleet")]
 #[cfg_attr(feature = "redis", doc = include_str!("fleet_stores.md"))]
 #[cfg_attr(
@@ -100,6 +100,24 @@ pub mod fleet_faults {}
 ///
 /// ```ignore
 #[doc = include_str!("fleet_postgres.rs")]
+/// ```
+///
+/// # Redis over TLS
+///
+/// ```ignore
+#[doc = include_str!("redis_stores/tls.rs")]
+/// ```
+///
+/// # Redis behind Sentinel
+///
+/// ```ignore
+#[doc = include_str!("redis_stores/sentinel.rs")]
+/// ```
+///
+/// # Redis as a cluster
+///
+/// ```ignore
+#[doc = include_str!("redis_stores/cluster.rs")]
 /// ```
 pub mod fleet_stores {}
 

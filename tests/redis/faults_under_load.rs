@@ -145,11 +145,6 @@ async fn row(trouble: Trouble, setting: &Setting, mut fleet: Fleet, kills_old: b
         let before = klavi.counts().unauthorized;
         klavi.revoke_all();
         sleep(SECOND / 2).await;
-        if revocation == 0 && matches!(trouble, Trouble::FailOver) {
-            for proxy in setting.proxies() {
-                proxy.fail_over(setting.replica.port());
-            }
-        }
         // A revocation that overtakes the last one is seen twice, by a request and by its resend. So
         // all processes get the time for their 401, and half a second to be served again. Some may
         // have no 401, if they fetch alone meanwhile.
@@ -161,6 +156,11 @@ async fn row(trouble: Trouble, setting: &Setting, mut fleet: Fleet, kills_old: b
         let _ = timeout(2 * SECOND, all_have_seen_it).await;
         if revocation < 2 {
             sleep(SECOND / 2).await;
+        }
+        if revocation == 0 && matches!(trouble, Trouble::FailOver) {
+            for proxy in setting.proxies() {
+                proxy.fail_over(setting.replica.port());
+            }
         }
     }
     end(setting, trouble);

@@ -9,6 +9,7 @@
     reason = "lines for the parent, and what was counted"
 )]
 
+mod contract;
 mod expiry;
 mod faults;
 mod faults_of_the_holder;

@@ -114,7 +114,7 @@ async fn the_documented_store_in_postgresql_keeps_the_contract() {
     let client = server.connect().await;
     client.batch_execute(TABLE).await.unwrap();
     let store = PostgresStore { client };
-    crate::store::keeps_its_contract(&store).await;
+    crate::contract::keeps_its_contract(&store).await;
 
     // Of two clients as well.
     let other = PostgresStore {

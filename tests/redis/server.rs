@@ -14,14 +14,23 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The server to test: `KLAVI_REDIS_SERVER=valkey-server` asks Valkey.
+fn program() -> String {
+    env::var("KLAVI_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
 /// Whether there is a redis-server, which the tests of this binary need. Says so if not, and fails
 /// where it is required.
 pub(crate) fn is_missing() -> bool {
-    let found = Command::new("redis-server").arg("--version").output();
+    is_program_missing(&program())
+}
+
+pub(crate) fn is_program_missing(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output();
     if found.is_ok_and(|output| output.status.success()) {
         return false;
     }
-    let hint = "redis-server is not installed (Debian, Ubuntu: apt-get install redis-server)";
+    let hint = &format!("{program} is not installed (Debian, Ubuntu: apt-get install {program})");
     assert!(
         env::var_os("KLAVI_REQUIRE_REDIS").is_none(),
         "{hint}, and KLAVI_REQUIRE_REDIS is set"
@@ -62,7 +71,8 @@ impl Drop for Folder {
 
 pub(crate) struct RedisServer {
     port: u16,
-    options: Vec<&'static str>,
+    program: String,
+    options: Vec<String>,
     child: Mutex<Child>,
     folder: Folder,
 }
@@ -73,16 +83,21 @@ impl RedisServer {
     }
 
     /// With further options of its command line.
-    pub(crate) fn with(options: &[&'static str]) -> Self {
+    pub(crate) fn with(options: &[&str]) -> Self {
+        Self::of(&program(), options)
+    }
+
+    pub(crate) fn of(program: &str, options: &[&str]) -> Self {
+        let options: Vec<_> = options.iter().map(ToString::to_string).collect();
         // Another process may take the port between the two statements.
         for _ in 0..10 {
             let port = free_port();
             let folder = Folder::new();
-            let mut child = spawn(port, options, folder.path());
+            let mut child = spawn(program, port, &options, folder.path());
             if is_up(port, &mut child) {
-                let options = options.to_vec();
                 return Self {
                     port,
+                    program: program.to_owned(),
                     options,
                     child: Mutex::new(child),
                     folder,
@@ -109,7 +124,7 @@ impl RedisServer {
     /// Starts it again, on the same port and without data.
     pub(crate) fn restart(&self) {
         self.kill();
-        let mut child = spawn(self.port, &self.options, self.folder.path());
+        let mut child = spawn(&self.program, self.port, &self.options, self.folder.path());
         assert!(is_up(self.port, &mut child), "the port is free");
         *self.child.lock().unwrap() = child;
     }
@@ -161,8 +176,8 @@ impl Drop for RedisServer {
     }
 }
 
-fn spawn(port: u16, options: &[&str], folder: &Path) -> Child {
-    Command::new("redis-server")
+fn spawn(program: &str, port: u16, options: &[String], folder: &Path) -> Child {
+    Command::new(program)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no", "--maxclients", "2000"])
         .arg("--dir")

@@ -2,11 +2,13 @@
 
 use std::{
     fmt,
+    future::Future,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use redis::{
-    Client, Cmd, Pipeline, RedisError, RedisFuture, Value,
+    Client, Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     io::tcp::TcpSettings,
 };
@@ -15,16 +17,21 @@ use tokio::sync::OnceCell;
 use super::error;
 use crate::error::config::ConfigError;
 
-/// The connection that a [`RedisStore`](crate::RedisStore) makes from a URL.
+/// The connection that a [`RedisStore`](crate::RedisStore) makes by itself, from a URL or with a
+/// function.
 ///
 /// Connects on first use. After a failure it connects again at the next use. That includes a
 /// response that did not arrive in time: a connection whose other end has vanished looks alive for
 /// a quarter of an hour. Clones share one connection.
 #[derive(Clone)]
 pub struct RedisConnection {
-    client: Client,
+    connect: Arc<Connect>,
+    database: i64,
     current: Arc<Mutex<Current>>,
 }
+
+type Connect = dyn Fn() -> Connecting + Send + Sync;
+type Connecting = Pin<Box<dyn Future<Output = RedisResult<MultiplexedConnection>> + Send>>;
 
 /// Empty until the connection is made.
 type Current = Arc<OnceCell<MultiplexedConnection>>;
@@ -49,10 +56,26 @@ impl RedisConnection {
         let settings = TcpSettings::default().set_nodelay(true);
         let client = Client::open(info.set_tcp_settings(settings))
             .map_err(|_| invalid("the Redis URL is malformed"))?;
+        let database = client.get_connection_info().redis_settings().db();
+        let connect = move || {
+            let client = client.clone();
+            async move { client.get_multiplexed_async_connection().await }
+        };
         Ok(Self {
-            client,
-            current: Arc::default(),
+            database,
+            ..Self::with(connect)
         })
+    }
+
+    pub(super) fn with<F>(connect: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = RedisResult<MultiplexedConnection>> + Send + 'static,
+    {
+        Self {
+            connect: Arc::new(move || Box::pin(connect())),
+            database: 0,
+            current: Arc::default(),
+        }
     }
 
     /// Runs a command. Whatever ends it without a response, the connection is not used again.
@@ -61,7 +84,7 @@ impl RedisConnection {
         command: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, RedisError> {
         let current = Arc::clone(&self.current());
-        let connect = || self.client.get_multiplexed_async_connection();
+        let connect = &*self.connect;
         let mut connection = current.get_or_try_init(connect).await?.clone();
         let mut lease = Lease {
             owner: self,
@@ -126,7 +149,7 @@ impl ConnectionLike for RedisConnection {
     }
 
     fn get_db(&self) -> i64 {
-        self.client.get_connection_info().redis_settings().db()
+        self.database
     }
 }
 

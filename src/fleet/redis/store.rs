@@ -1,8 +1,11 @@
 //! Two scripts: load a value and its age, and swap it.
 
-use std::{fmt, time::Duration};
+use std::{fmt, future::Future, time::Duration};
 
-use redis::{Script, aio::ConnectionLike};
+use redis::{
+    RedisResult, Script,
+    aio::{ConnectionLike, MultiplexedConnection},
+};
 use secrecy::zeroize::Zeroizing;
 
 use super::{connection::RedisConnection, error::RedisStoreError};
@@ -45,26 +48,13 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// # Ok::<_, klavi_auth::ConfigError>(())
 /// ```
 ///
-/// # TLS
+/// # TLS, Sentinel, Cluster
 ///
 /// This crate brings no TLS. For a `rediss:` URL turn on one of the TLS features of the crate
-/// `redis`, such as `tokio-rustls-comp`, in your application.
-///
-/// # Sentinel, Cluster and other connections
-///
-/// [`new`](Self::new) takes any asynchronous connection of the crate `redis` that can be cloned: a
-/// `ConnectionManager`, a `ClusterConnection`, or one of your own. Set a response timeout below
-/// half a second on it, and do not let it read from replicas.
-///
-/// ```no_run
-/// # async fn demo() -> Result<(), klavi_auth::BoxError> {
-/// use klavi_auth::RedisStore;
-///
-/// let client = redis::Client::open("redis://redis.internal")?;
-/// let store = RedisStore::new(client.get_multiplexed_async_connection().await?);
-/// # let _ = store;
-/// # Ok(()) }
-/// ```
+/// `redis`, such as `tokio-rustls-comp`, in your application. [`connect_with`](Self::connect_with)
+/// takes a function that connects, for certificates of your own or for Sentinel, and
+/// [`new`](Self::new) a connection that connects again by itself, such as that to a cluster.
+/// [The page on stores](crate::docs::fleet_stores#redis-and-valkey) has the code of each.
 ///
 /// # What Redis needs
 ///
@@ -92,10 +82,36 @@ impl RedisStore {
     pub fn from_url(url: &str) -> Result<Self, ConfigError> {
         Ok(Self::new(RedisConnection::from_url(url)?))
     }
+
+    /// A store whose connections this function makes: the first on first use, and another one after
+    /// a connection broke, did not respond, or led to a primary that was demoted.
+    ///
+    /// For Sentinel, where the function asks for the primary, and for a client with certificates.
+    ///
+    /// ```
+    /// use klavi_auth::RedisStore;
+    ///
+    /// let client = redis::Client::open("redis://redis.internal")?;
+    /// let store = RedisStore::connect_with(move || {
+    ///     let client = client.clone();
+    ///     async move { client.get_multiplexed_async_connection().await }
+    /// });
+    /// # let _ = store;
+    /// # Ok::<_, klavi_auth::BoxError>(())
+    /// ```
+    pub fn connect_with<F>(connect: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = RedisResult<MultiplexedConnection>> + Send + 'static,
+    {
+        Self::new(RedisConnection::with(connect))
+    }
 }
 
 impl<C> RedisStore<C> {
-    /// A store behind a connection.
+    /// A store behind any asynchronous connection of the crate `redis` that can be cloned.
+    ///
+    /// It must connect again by itself, as a `ClusterConnection` or a `ConnectionManager` does, and
+    /// not read from replicas. Set a response timeout below half a second on it.
     pub fn new(connection: C) -> Self {
         Self {
             connection,
