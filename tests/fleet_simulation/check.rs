@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::{
+    klavi::Fetch,
     process::History,
+    record::{Publication, Write},
     schedule::{Fault, Schedule},
 };
 
@@ -62,6 +64,10 @@ pub(crate) fn check(schedule: &Schedule, history: &History) -> Vec<String> {
     if is_calm && open > Some(1) {
         broken.push(format!("{open:?} fetches at a time"));
     }
+    // A rollback and a split bring back what was replaced.
+    if !schedule.has(|fault| matches!(fault, Fault::RolledBack | Fault::Split)) {
+        broken.extend(check_record(history));
+    }
     // I6, I7: how many fetches the faults explain.
     let longest = schedule.length.as_secs_f64() / (0.65 * schedule.life.as_secs_f64());
     let per_fault = |fault: Fault| match fault {
@@ -82,6 +88,71 @@ pub(crate) fn check(schedule: &Schedule, history: &History) -> Vec<String> {
         broken.push(format!("{} fetches, at most {most}", history.fetches.len()));
     }
     broken
+}
+
+/// I2 and I3: what was written to the record, and what processes adopted from it.
+fn check_record(history: &History) -> Vec<String> {
+    let (mut broken, mut current) = (Vec::new(), None::<(Publication, &Fetch)>);
+    // For each write, the fetch of its token. And the rejections that the fleet has believed: the
+    // write, and the token.
+    let (mut fetches, mut believed) = (Vec::new(), Vec::new());
+    for (version, write) in history.writes.iter().enumerate() {
+        let before = current.filter(|_| !write.is_loss);
+        current = write.publication.and_then(|publication| match before {
+            Some((last, fetch)) if publication.is_same_publication(&last) => {
+                Some((publication, fetch))
+            }
+            _ => Some((publication, fetched(history, write, publication.token)?)),
+        });
+        if write.publication.is_some() && current.is_none() {
+            broken.push(format!("nobody has fetched the token of {write:?}"));
+        }
+        if let (Some((last, old)), Some((publication, new))) = (before, current) {
+            if new.at < old.at {
+                broken.push(format!(
+                    "I2: {publication:?} of {new:?} replaces {last:?} of {old:?}"
+                ));
+            }
+        }
+        let was_marked = before.is_some_and(|(last, _)| last.is_marked);
+        if let Some((publication, _)) = current.filter(|(it, _)| it.is_marked && !was_marked) {
+            believed.push((version, write.at, publication.token));
+        }
+        fetches.push(current);
+    }
+    let losses = history.writes.iter().enumerate();
+    let losses: Vec<_> = losses.filter(|(_, write)| write.is_loss).collect();
+    for adoption in &history.adoptions {
+        // The record that was loaded is that of the last write before.
+        let Some(last) = adoption.version.checked_sub(1) else {
+            broken.push(format!("an adoption from nothing: {adoption:?}"));
+            continue;
+        };
+        let Some((publication, fetch)) = fetches[last] else {
+            broken.push(format!("an adoption from nothing: {adoption:?}"));
+            continue;
+        };
+        let is_rejected = believed.iter().any(|&(version, at, token)| {
+            let is_lost = losses
+                .iter()
+                .any(|&(loss, _)| version < loss && loss <= last);
+            version <= last && token == publication.token && fetch.at < at && !is_lost
+        });
+        if publication.is_marked || is_rejected {
+            broken.push(format!(
+                "I3: {publication:?} of {fetch:?} was rejected before {adoption:?}"
+            ));
+        }
+    }
+    broken
+}
+
+/// The last fetch of this token by the process that published it.
+fn fetched<'a>(history: &'a History, write: &Write, token: usize) -> Option<&'a Fetch> {
+    history.fetches.iter().rev().find(|fetch| {
+        let is_done = fetch.until != Duration::ZERO && fetch.until <= write.at;
+        fetch.process == write.process && fetch.outcome == Some(token) && is_done
+    })
 }
 
 /// After an API that rejects everything the budget is empty: a token that dies then is replaced

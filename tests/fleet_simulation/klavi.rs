@@ -129,6 +129,7 @@ impl Klavi {
         let (number, left) = self.issue(!is_refresh);
         self.state().fetches[index].outcome = Some(number);
         sleep(Duration::from_millis(latency / 2)).await;
+        self.schedule.while_cut_off(process, self.start).await;
         NewToken::new(&format!("t{number}"), left)
     }
 }

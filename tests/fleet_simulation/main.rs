@@ -10,6 +10,7 @@ mod chance;
 mod check;
 mod klavi;
 mod process;
+mod record;
 mod schedule;
 mod store;
 
@@ -71,6 +72,11 @@ fn twenty_processes_survive_every_kind_of_fault() {
 #[test]
 fn a_thousand_processes_survive_a_few_faults() {
     all(1..=2, |seed| Schedule::random(seed, 1000, 2));
+}
+
+#[test]
+fn members_that_are_cut_off_in_mid_fetch_break_nothing() {
+    all(1..=12, |seed| Schedule::with_cut_off(seed, 20));
 }
 
 #[test]

@@ -11,13 +11,14 @@ use std::{
 };
 
 use http::{Request, Response, header::AUTHORIZATION};
-use klavi_auth::{Event, Fleet, KlaviAuthLayer, TokenCache};
+use klavi_auth::{Event, Fleet, FleetEvent, KlaviAuthLayer, TokenCache};
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::{
     chance::Chance,
     klavi::{Endpoints, Fetch, Klavi},
+    record::{Adoption, Write},
     schedule::{Fault, Schedule},
     store::{Client, Server},
 };
@@ -60,6 +61,8 @@ pub(crate) struct History {
     pub(crate) requests: usize,
     pub(crate) failures: Vec<Failure>,
     pub(crate) fetches: Vec<Fetch>,
+    pub(crate) writes: Vec<Write>,
+    pub(crate) adoptions: Vec<Adoption>,
     pub(crate) store_calls: u64,
     /// The longest time that a request took.
     pub(crate) slowest: Duration,
@@ -112,6 +115,7 @@ pub(crate) fn run(schedule: &Schedule) -> History {
         sleep_until(start + schedule.length).await;
         let mut history = world.history.lock().unwrap().clone();
         history.fetches = world.klavi.state().fetches.clone();
+        history.writes = world.server.writes();
         history.store_calls = world.server.calls();
         history
     })
@@ -139,14 +143,26 @@ impl World {
             process: number,
             life: life.clone(),
         };
-        let (start, is_logged) = (self.klavi.start, self.is_logged);
-        let log = move |event: &Event<'_>| {
-            if is_logged {
-                println!("{:?} {number}: {event:?}", start.elapsed());
+        let world = Arc::clone(&self);
+        let observe = move |event: &Event<'_>| {
+            let at = world.klavi.now();
+            if world.is_logged {
+                println!("{at:?} {number}: {event:?}");
+            }
+            if let Event::Fleet(FleetEvent::Adopted {
+                as_suspect: false, ..
+            }) = event
+            {
+                let adoption = Adoption {
+                    at,
+                    process: number,
+                    version: world.server.loaded_by(number),
+                };
+                world.history.lock().unwrap().adoptions.push(adoption);
             }
         };
         let cache = TokenCache::builder(endpoints)
-            .observer(log)
+            .observer(observe)
             .randomness(move || for_cache.part())
             .fleet(Fleet::new(store).randomness(move || for_fleet.next()))
             .build()

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
+
 use crate::chance::Chance;
 
 /// The faults end here at the latest.
@@ -37,11 +39,14 @@ pub(crate) enum Fault {
     Split,
     /// One process in four dies at once and is replaced.
     Crash,
+    /// Every second process gets no response from the store and from Klavi until the end.
+    CutOff,
 }
 
 use Fault::*;
 
 impl Fault {
+    /// Those of a random schedule. `CutOff` has schedules of its own.
     const ALL: [Self; 14] = [
         IssuerDown, Throttled, IssuerSlow, Spurious, RejectsAll, Revoked, StoreDown, StoreHangs,
         StoreLossy, StoreSlow, DataLost, RolledBack, Split, Crash,
@@ -50,7 +55,14 @@ impl Fault {
     pub(crate) fn is_of_store(self) -> bool {
         matches!(
             self,
-            StoreDown | StoreHangs | StoreLossy | StoreSlow | DataLost | RolledBack | Split
+            StoreDown
+                | StoreHangs
+                | StoreLossy
+                | StoreSlow
+                | DataLost
+                | RolledBack
+                | Split
+                | CutOff
         )
     }
 
@@ -105,6 +117,35 @@ impl Schedule {
             life: Duration::from_secs(chance.within(15, 60)),
             windows: (0..faults).map(window).collect(),
             length: Duration::from_secs(80),
+        }
+    }
+
+    /// A schedule in which every second process is cut off while a fetch is under way, so that a lease
+    /// may end before its holder publishes. With every second seed the data is lost meanwhile. Then one
+    /// more random fault.
+    pub(crate) fn with_cut_off(seed: u64, processes: usize) -> Self {
+        let (mut schedule, chance) = (Self::random(seed, processes, 1), Chance::new(!seed));
+        let at = chance.within(5_000, 30_000);
+        let mut add = |fault, from, to| {
+            let (from, to) = (Duration::from_millis(from), Duration::from_millis(to));
+            schedule.windows.push(Window { fault, from, to });
+        };
+        add(Revoked, at - 1_000, at);
+        add(IssuerSlow, at - 1_000, at);
+        add(CutOff, at, at + chance.within(4_000, 9_000));
+        if seed % 2 == 0 {
+            // Numbers start again.
+            add(DataLost, at + 2_000, at + 2_000);
+        }
+        schedule
+    }
+
+    /// Waits while a process is cut off.
+    pub(crate) async fn while_cut_off(&self, process: usize, start: Instant) {
+        if process % 2 == 1 && self.is_on(CutOff, start.elapsed()) {
+            let window = self.windows.iter().find(|window| window.fault == CutOff);
+            // It is on, so there is one.
+            sleep_until(start + window.unwrap().to).await;
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     chance::Chance,
     process::Life,
+    record::{Publication, Write},
     schedule::{Fault, Schedule},
 };
 
@@ -32,6 +33,15 @@ struct State {
     was_split: bool,
     history: VecDeque<(Instant, Values)>,
     calls: u64,
+    log: Log,
+}
+
+/// What the checks need to know. There is one record, so one key.
+#[derive(Default)]
+struct Log {
+    writes: Vec<Write>,
+    /// How many writes there were when each process loaded the record last.
+    loaded: BTreeMap<usize, usize>,
 }
 
 impl Server {
@@ -52,8 +62,23 @@ impl Server {
         self.state.lock().unwrap().calls
     }
 
+    pub(crate) fn writes(&self) -> Vec<Write> {
+        self.state.lock().unwrap().log.writes.clone()
+    }
+
+    pub(crate) fn loaded_by(&self, process: usize) -> usize {
+        self.state.lock().unwrap().log.loaded[&process]
+    }
+
     pub(crate) fn lose_data(&self) {
-        self.state.lock().unwrap().sides = Default::default();
+        let mut state = self.state.lock().unwrap();
+        state.sides = Default::default();
+        state.log.writes.push(Write {
+            at: self.start.elapsed(),
+            process: 0,
+            publication: None,
+            is_loss: true,
+        });
     }
 
     /// Goes back to the state of two seconds ago or more.
@@ -67,8 +92,9 @@ impl Server {
     }
 
     /// Runs a command on the side that a process sees.
-    fn run<T>(&self, process: usize, command: impl FnOnce(&mut Values) -> T) -> T {
+    fn run<T>(&self, process: usize, command: impl FnOnce(&mut Values, &mut Log) -> T) -> T {
         let mut state = self.state.lock().unwrap();
+        let state = &mut *state;
         state.calls += 1;
         let is_split = self.is_on(Fault::Split);
         if is_split && !state.was_split {
@@ -76,7 +102,7 @@ impl Server {
         }
         state.was_split = is_split;
         let side = if is_split { process % 2 } else { 0 };
-        let result = command(&mut state.sides[side]);
+        let result = command(&mut state.sides[side], &mut state.log);
         let entry = (Instant::now(), state.sides[0].clone());
         state.history.push_back(entry);
         if state.history.len() > 200 {
@@ -108,14 +134,16 @@ impl Server {
     async fn call<T>(
         &self,
         process: usize,
-        command: impl FnOnce(&mut Values) -> T,
+        command: impl FnOnce(&mut Values, &mut Log) -> T,
     ) -> Result<T, BoxError> {
+        self.schedule.while_cut_off(process, self.start).await;
         self.transfer().await?;
         if self.loses(0.1) {
             return Err("the request was lost".into());
         }
         let result = self.run(process, command);
         self.transfer().await?;
+        self.schedule.while_cut_off(process, self.start).await;
         if self.loses(0.2) {
             return Err("the answer was lost".into());
         }
@@ -138,9 +166,12 @@ fn alive<'a>(values: &'a Values, key: &str) -> Option<(&'a [u8], Duration)> {
 
 impl FleetStore for Client {
     fn load<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Stored>> {
-        let load = self.server.call(self.process, move |values| {
+        let process = self.process;
+        let load = self.server.call(process, move |values, log| {
+            log.loaded.insert(process, log.writes.len());
             alive(values, key).map(|(bytes, age)| Stored::new(bytes.to_vec(), age))
         });
+
         Box::pin(self.life.of(load))
     }
 
@@ -151,11 +182,18 @@ impl FleetStore for Client {
         new: &'a [u8],
         time_to_live: Duration,
     ) -> StoreFuture<'a, bool> {
-        let swap = self.server.call(self.process, move |values| {
+        let (process, start) = (self.process, self.server.start);
+        let swap = self.server.call(process, move |values, log| {
             let is_expected = alive(values, key).map(|(bytes, _)| bytes) == expected;
             if is_expected {
                 let value = (new.to_vec(), Instant::now(), time_to_live);
                 values.insert(key.to_owned(), value);
+                log.writes.push(Write {
+                    at: start.elapsed(),
+                    process,
+                    publication: Publication::of(new),
+                    is_loss: false,
+                });
             }
             is_expected
         });
