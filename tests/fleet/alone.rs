@@ -163,6 +163,23 @@ async fn a_store_that_loses_every_second_response_is_used() {
     assert_eq!(issuer.fetches(), 1);
 }
 
+/// As a server does that is restarted.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_for_a_moment_sends_nobody_alone() {
+    for (away_for, expected) in [(249, Sharing::Shared), (251, Sharing::Alone)] {
+        let (issuer, store) = (Issuer::new(), FaultyStore::new());
+        // Each pause is half of the longest: 50 ms, five times.
+        let fleet = Fleet::new(Arc::clone(&store)).randomness(|| 1 << 31);
+        let cache = issuer.builder(fleet).build().unwrap();
+        store.set(Fault::Fails);
+        let caller = call(&cache);
+        sleep(millis(away_for)).await;
+        store.set(Fault::None);
+        caller.await.unwrap().unwrap();
+        assert_eq!(cache.snapshot().sharing(), Some(expected), "{away_for}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_store_whose_loads_fail_three_times_in_a_row_is_used() {
     let (issuer, store) = (Issuer::new(), FaultyStore::new());

@@ -393,8 +393,13 @@ impl Model {
         (process.phase, process.lost) = (Phase::Served, 0);
     }
 
-    /// A rejected token becomes a suspect.
-    fn end_without_token(&mut self, at: usize) -> Checked {
+    /// The store is away when the token is to be published. The lease stays, and lapses.
+    pub(super) fn keep_unpublished(&mut self, at: usize, token: u8) {
+        self.serve(at, token, None, Status::Good);
+    }
+
+    /// A rejected token becomes a suspect. If the store is away when a fetch failed, the lease stays.
+    pub(super) fn end_without_token(&mut self, at: usize) -> Checked {
         let process = &mut self.processes[at];
         if process.status == Status::Rejected {
             process.status = Status::Suspect;
