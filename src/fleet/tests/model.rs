@@ -3,12 +3,14 @@
 //! The steps are the crate's own functions. A step is atomic here, because the swap of a process
 //! that was overtaken changes nothing. There is no time: leases lapse and pauses end by moves.
 
-use std::time::Duration;
+use std::{
+    hash::{Hash, Hasher},
+    time::Duration,
+};
 
 use secrecy::zeroize::Zeroizing;
 
 use crate::fleet::{
-    codec,
     record::{Limits, Publication, Record, TokenId},
     steps::{Asked, Caller, Held, Looked, Permit, Published},
 };
@@ -95,12 +97,38 @@ pub(super) struct Process {
     lost: u8,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stored(Record);
+
+/// All of it but the text, which the id names.
+impl Hash for Stored {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Record {
+            epoch,
+            seq,
+            fence,
+            token,
+            lease,
+            forced,
+            pauses,
+        } = &self.0;
+        (epoch, seq, fence).hash(state);
+        (forced.left, forced.refill_in, pauses.all, pauses.refresh).hash(state);
+        let lease = lease.map(|lease| (lease.owner, lease.seq, lease.left));
+        lease.hash(state);
+        token.is_some().hash(state);
+        if let Some(token) = token {
+            (token.id[0], token.seq, token.left, token.since).hash(state);
+            (token.rejected, token.is_suspect).hash(state);
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Model {
     world: World,
     without: Without,
-    /// The encoded record.
-    store: Option<Vec<u8>>,
+    store: Option<Stored>,
     pub(super) processes: Vec<Process>,
     pub(super) faults: Faults,
     /// The tokens that the API accepts, oldest first.
@@ -169,7 +197,7 @@ impl Model {
     }
 
     pub(super) fn record(&self) -> Option<Record> {
-        self.store.as_deref().and_then(codec::decode)
+        self.store.as_ref().map(|stored| stored.0.clone())
     }
 
     pub(super) fn is_served(&self, at: usize) -> bool {
@@ -207,10 +235,13 @@ impl Model {
     ) -> Option<T> {
         let caller = self.caller(at);
         let is_empty = self.store.is_none();
-        let mut record = self.record().unwrap_or_else(|| {
-            self.epochs += u8::from(is_empty);
-            Record::new(self.epochs.into(), LIMITS)
-        });
+        let mut record = match self.store.take() {
+            Some(Stored(record)) => record,
+            None => {
+                self.epochs += 1;
+                Record::new(self.epochs.into(), LIMITS)
+            }
+        };
         if self.without == Without::Fence {
             record.fence = 0;
         }
@@ -227,7 +258,7 @@ impl Model {
             }
         }
         // Without time, a bucket that is not full stays so.
-        self.store = Some(codec::encode(&record, 0).to_vec());
+        self.store = Some(Stored(record));
         let process = &mut self.processes[at];
         process.lost = if is_lost { process.lost + 1 } else { 0 };
         (!is_lost).then_some(outcome)
@@ -430,7 +461,7 @@ impl Model {
     }
 
     pub(super) fn is_holder_alive(&self) -> bool {
-        let lease = self.record().and_then(|record| record.lease);
+        let lease = self.store.as_ref().and_then(|stored| stored.0.lease);
         lease.is_some_and(|lease| {
             self.processes.iter().any(|process| {
                 let permit = match process.phase {
@@ -453,9 +484,8 @@ impl Model {
 
     /// The lease lapses, the pause ends, or the budget is refilled.
     pub(super) fn pass_time(&mut self, change: impl FnOnce(&mut Record)) {
-        if let Some(mut record) = self.record() {
-            change(&mut record);
-            self.store = Some(codec::encode(&record, 0).to_vec());
+        if let Some(Stored(record)) = &mut self.store {
+            change(record);
         }
     }
 
