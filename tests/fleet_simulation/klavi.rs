@@ -73,8 +73,9 @@ impl Klavi {
         if is_spurious || schedule.is_on(Fault::RejectsAll, now) {
             return false;
         }
+        let token: usize = token.trim_start_matches('t').parse().unwrap();
         let alive = |&(number, expires_at): &(usize, Instant)| {
-            token == format!("t{number}") && Instant::now() < expires_at
+            token == number && Instant::now() < expires_at
         };
         self.state().living.iter().any(alive)
     }

@@ -116,7 +116,7 @@ impl Schedule {
             repeats: seed / 2 % 2 == 0,
             life: Duration::from_secs(chance.within(15, 60)),
             windows: (0..faults).map(window).collect(),
-            length: Duration::from_secs(80),
+            length: Duration::from_secs(70),
         }
     }
 

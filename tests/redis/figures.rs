@@ -335,10 +335,11 @@ fn chart(rows: &[[Figures; 4]; 4]) -> String {
         let top = 80 + 62 * group;
         writeln!(
             svg,
-            "<text text-anchor=\"end\" x=\"{}\" y=\"{}\">{size}</text>\
+            "<text text-anchor=\"end\" x=\"{}\" y=\"{}\">{}</text>\
              <text class=\"note\" text-anchor=\"end\" x=\"{0}\" y=\"{}\">process{}</text>",
             LEFT - 6.0,
             top + 20,
+            thousands(*size as u64),
             top + 35,
             if *size == 1 { "" } else { "es" },
         )
