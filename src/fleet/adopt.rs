@@ -58,8 +58,17 @@ impl Record {
     /// Rules 2 and 3.
     pub(super) fn adoptable(&self, caller: &Caller) -> Option<bool> {
         let held = caller.held;
-        let is_outdated = |token: &&Publication| caller.is_rejected && self.is_older(token, held);
-        let token = self.other(held).filter(|token| !is_outdated(token))?;
+        let is_outdated = |token: &Publication| self.is_older(token, held);
+        // The same string, vouched for again. But a fetch is under way, and where a new token ends the
+        // last it may be the reason for the 401.
+        let is_being_replaced = |token: &Publication| {
+            let has_other_lease = self.lease.is_some_and(|lease| lease.owner != caller.me);
+            has_other_lease && held.is_some_and(|held| held.id == token.id)
+        };
+        let is_good = |token: &&Publication| {
+            !caller.is_rejected || !(is_outdated(token) || is_being_replaced(token))
+        };
+        let token = self.other(held).filter(is_good)?;
         match token.is_marked() {
             false => Some(false),
             true => (token.is_suspect && held.is_none()).then_some(true),

@@ -30,13 +30,19 @@ pub(crate) fn check(schedule: &Schedule, history: &History) -> Vec<String> {
         let mut fetches = history.fetches.iter();
         fetches.any(|fetch| fetch.at <= at && at < fetch.until + overlap)
     };
+    let on_its_way = |at: Duration| {
+        let fetches = history.fetches.iter();
+        let open = fetches.filter(|fetch| fetch.at <= at && at < fetch.until);
+        open.map(|fetch| fetch.until).max()
+    };
     let is_excused = |at: Duration| {
         schedule.windows.iter().any(|window| {
             let grace = match window.fault {
                 fault if fault.is_of_issuer() => AFTER_ISSUER,
                 fault if fault.is_of_api() => AFTER_API + budget_refills(schedule),
                 Fault::Revoked if has_two_tokens(window.from) => {
-                    return window.from <= at && at <= window.from + AFTER_API;
+                    let arrives = on_its_way(window.from).unwrap_or(window.from);
+                    return window.from <= at && at <= arrives + AFTER_API;
                 }
                 // A process that does not share kills the others' token.
                 fault if fault.is_of_store() && schedule.kills => AFTER_STORE,

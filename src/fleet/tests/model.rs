@@ -281,7 +281,11 @@ impl Model {
         match self.without == Without::RetryBeforeAlone {
             true => Err("one lost answer sends a process alone"),
             false if self.processes[at].lost < 3 => Ok(()),
-            false => self.begin(at, None),
+            false => {
+                // A process that goes alone fetches beside the others.
+                self.is_excused = true;
+                self.begin(at, None)
+            }
         }
     }
 

@@ -67,6 +67,19 @@ fn a_401_just_after_a_publication_of_the_string_is_older() {
 }
 
 #[test]
+fn a_401_during_a_fetch_waits_though_the_string_is_vouched_for() {
+    let mut record = record(secs(1));
+    let mut holder = caller(1, Some(secs(900)));
+    (holder.me, holder.held.as_mut().unwrap().publication) = (2, Some((7, 2)));
+    assert_eq!(may_refresh(record.ask(&holder)), Some(true));
+    assert_eq!(record.ask(&caller(1, None)), Asked::Wait(secs(3)));
+    assert_eq!(record.look(&caller(1, None)), Looked::Wait(secs(3)));
+    assert!(!record.token.as_ref().unwrap().is_marked());
+    // Another string is adopted at once.
+    assert_eq!(record.ask(&caller(2, None)), ADOPT);
+}
+
+#[test]
 fn a_401_long_after_a_publication_of_the_string_is_news() {
     let mut record = record(secs(6));
     assert_eq!(may_refresh(record.ask(&caller(1, None))), Some(false));
