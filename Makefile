@@ -14,7 +14,7 @@ help: ## list the commands
 ci: ## everything that must pass before a change lands
 	.ci/run
 
-weekly: ## what takes too long for every change: the oldest toolchain, all features, the packed file
+weekly: ## what takes too long for every change, or depends on the day
 	.ci/weekly
 
 fmt: ## check the format
