@@ -6,7 +6,7 @@ EXAMPLES = hyper axum_state oauth2 reqwest reqwest_middleware tonic fleet
 MTLS = --manifest-path tests/mtls/Cargo.toml
 
 .PHONY: help ci weekly fmt lint doc minimal-versions test test-default mtls gateway quickstart examples \
-	structure loom model days faults fleet-faults soak fuzz bench compare mutants
+	structure loom model days faults fleet-faults soak fuzz bench compare footprint mutants
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s%s\n", $$1, $$2 }' Makefile
@@ -84,6 +84,9 @@ bench: ## run the benches and draw benches/chart.svg
 
 compare: ## ask the peer crates, and write compare/RESULTS.md and its charts
 	compare/run
+
+footprint: ## build programs with this crate and with others, and write compare/footprint/RESULTS.md
+	compare/footprint/run
 
 mutants: ## mutation testing; needs cargo-mutants
 	cargo mutants --all-features -e 'src/sandbox/*' -e 'src/cache/loom/*'
