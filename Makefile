@@ -5,7 +5,7 @@ FEATURES = "" fleet metrics redis reqwest reqwest-middleware sandbox
 EXAMPLES = hyper axum_state oauth2 reqwest reqwest_middleware tonic fleet
 MTLS = --manifest-path tests/mtls/Cargo.toml
 
-.PHONY: help ci weekly fmt lint doc minimal-versions test test-default mtls gateway quickstart examples \
+.PHONY: help ci weekly fmt lint doc minimal-versions test test-default mtls redis-variants gateway quickstart examples \
 	structure loom model days faults fleet-faults soak fuzz bench compare footprint mutants
 
 help: ## list the commands
@@ -43,6 +43,9 @@ test-default: ## the tests that differ without features
 mtls: ## lint and test the recipe for client certificates
 	cargo clippy --locked --all-targets $(MTLS) --target-dir target -- -D warnings
 	cargo test --locked $(MTLS) --target-dir target
+
+redis-variants: ## Redis over TLS, as a cluster and behind Sentinel, and Valkey; needs redis-server
+	.ci/weekly redis-variants
 
 gateway: ## lint and test the gateway; with real clients if they are installed
 	cargo clippy -p klavi-auth-gateway --all-targets --all-features -- -D warnings
