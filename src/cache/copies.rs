@@ -45,10 +45,10 @@ impl LocalCopy {
 
     /// The token for a request at `now`. `None` if the request must look it up in the cache.
     #[inline]
-    pub(crate) fn token_if_fresh(&self, now: Instant) -> Option<AccessToken> {
+    pub(crate) fn token_if_fresh(&self, now: Instant) -> Option<&AccessToken> {
         let valid = self.fresh(now)?;
         self.core.report_served(&valid.token, valid.is_failing);
-        Some(valid.token.clone())
+        Some(&valid.token)
     }
 
     #[inline]
@@ -90,7 +90,7 @@ impl Copies {
         now: Instant,
     ) -> (Arc<LocalCopy>, Lookup<AccessToken, Acquire>) {
         let copy = self.get(core);
-        match copy.token_if_fresh(now) {
+        match copy.token_if_fresh(now).cloned() {
             Some(token) => (copy, Lookup::Token(token)),
             None => self.look_up_and_store(copy, now),
         }

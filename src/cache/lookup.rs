@@ -23,7 +23,8 @@ pub(crate) enum Lookup<T, W> {
 }
 
 impl<T, W> Lookup<T, W> {
-    pub(super) fn map<U>(self, map: impl FnOnce(T) -> U) -> Lookup<U, W> {
+    #[inline]
+    pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> Lookup<U, W> {
         match self {
             Self::Token(token) => Lookup::Token(map(token)),
             Self::Wait(wait) => Lookup::Wait(wait),

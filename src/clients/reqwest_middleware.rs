@@ -84,7 +84,7 @@ where
         let core = cache.core();
 
         let token = cache.get().await.map_err(Error::middleware)?;
-        let mut attempt = attempt::first(&mut request, token, options.no_resend, layer)
+        let mut attempt = attempt::first(&mut request, &token, options.no_resend, layer)
             .map_err(Error::middleware)?;
         // Not the future of the layer: `Next` is no service, and its future is boxed anyway.
         loop {
@@ -105,7 +105,7 @@ where
                 Err(response) => return Ok(response),
             };
             extensions.insert(ResendCount::first());
-            attempt = attempt::resend(&mut request, token, core).map_err(Error::middleware)?;
+            attempt = attempt::resend(&mut request, &token, core).map_err(Error::middleware)?;
         }
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Attempt<B> {
 #[inline]
 pub(crate) fn first<R, Q>(
     request: &mut Q,
-    token: AccessToken,
+    token: &AccessToken,
     no_resend: bool,
     layer: &KlaviAuthLayer<R>,
 ) -> Result<Attempt<R::Backup>, Error>
@@ -39,14 +39,8 @@ where
     R: Replay<Q>,
     Q: HttpRequest,
 {
-    let generation = token.generation();
-    attach(request, token)?;
-    let backup = if R::IS_ENABLED && !no_resend {
-        layer.replay().back_up(request).ok_or(SkipReason::NoBackup)
-    } else {
-        Err(SkipReason::Disabled)
-    };
-    Ok(Attempt { generation, backup })
+    let generation = attach(request, token)?;
+    Ok(Attempt::first(request, generation, no_resend, layer))
 }
 
 /// Prepares the resend, which is the last attempt.
@@ -56,11 +50,10 @@ where
 /// As [`first`].
 pub(crate) fn resend<Q: HttpRequest, B>(
     request: &mut Q,
-    token: AccessToken,
+    token: &AccessToken,
     cache: &Core,
 ) -> Result<Attempt<B>, Error> {
-    let generation = token.generation();
-    attach(request, token)?;
+    let generation = attach(request, token)?;
     request.mark_resent();
     cache.emit(&Event::Resent { generation });
     Ok(Attempt {
@@ -69,17 +62,25 @@ pub(crate) fn resend<Q: HttpRequest, B>(
     })
 }
 
-/// Consumes the token: a clone would increment two more reference counts on every request.
+/// Attaches the token, and returns its generation.
+///
+/// Takes the token by reference: a token that is moved costs more than its clone.
+///
+/// # Errors
+///
+/// As [`first`].
 #[inline]
-fn attach(request: &mut impl HttpRequest, token: AccessToken) -> Result<(), Error> {
+pub(super) fn attach(request: &mut impl HttpRequest, token: &AccessToken) -> Result<u64, Error> {
     // `http` allows 24,576 headers. On a full map `try_insert` fails even if the name is in it.
     const NEARLY_FULL: usize = 24_000;
     let headers = request.headers_mut();
     if headers.len() > NEARLY_FULL {
         headers.remove(AUTHORIZATION);
     }
-    let inserted = headers.try_insert(AUTHORIZATION, token.into_header_value());
-    inserted.map(drop).map_err(|_| Error::too_many_headers())
+    match headers.try_insert(AUTHORIZATION, token.header_value().clone()) {
+        Ok(_) => Ok(token.generation()),
+        Err(_) => Err(Error::too_many_headers()),
+    }
 }
 
 /// Whether the response rejects the token.
@@ -109,6 +110,26 @@ pub(crate) struct Rejected<Res, B> {
 }
 
 impl<B> Attempt<B> {
+    /// The first attempt of a request that has its token. Backs up the request if resending is
+    /// enabled and the body allows it.
+    #[inline]
+    pub(super) fn first<R, Q>(
+        request: &mut Q,
+        generation: u64,
+        no_resend: bool,
+        layer: &KlaviAuthLayer<R>,
+    ) -> Self
+    where
+        R: Replay<Q, Backup = B>,
+    {
+        let backup = if R::IS_ENABLED && !no_resend {
+            layer.replay().back_up(request).ok_or(SkipReason::NoBackup)
+        } else {
+            Err(SkipReason::Disabled)
+        };
+        Self { generation, backup }
+    }
+
     /// Rejects the token in the cache, and decides whether to resend.
     ///
     /// # Errors

@@ -223,9 +223,9 @@ where
                             let attempt = match *next {
                                 Next::First { no_resend } => {
                                     let layer = context.layer();
-                                    attempt::first(&mut request, token, no_resend, layer)
+                                    attempt::first(&mut request, &token, no_resend, layer)
                                 }
-                                Next::Resend { .. } => attempt::resend(&mut request, token, cache),
+                                Next::Resend { .. } => attempt::resend(&mut request, &token, cache),
                             };
                             return Poll::Ready(match attempt {
                                 Ok(attempt) => Exit::Sent(service.call(request), attempt),

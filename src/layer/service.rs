@@ -14,12 +14,15 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    attempt, call_context::Contexts, cold_path::ColdPath, future::ResponseFuture,
+    attempt::{self, Attempt},
+    call_context::Contexts,
+    cold_path::ColdPath,
+    future::ResponseFuture,
     layer::KlaviAuthLayer,
 };
 use crate::{
     cache::{acquire::Acquire, copies::LocalCopy, lookup::Lookup},
-    error::BoxError,
+    error::{BoxError, Error},
     replay::{CloneBody, Replay},
     request::{
         http_traits::{HttpRequest, HttpResponse, IntoRequest},
@@ -233,16 +236,23 @@ impl<S, R> KlaviAuth<S, R> {
     }
 }
 
+/// The generation of the token that was attached, or a future that waits for one.
+type Attached = Lookup<Result<u64, Error>, Acquire>;
+
 impl<S: Clone, R> KlaviAuth<S, R> {
-    /// The layer's token for a request at `now`, or a future that waits for one.
+    /// Attaches the layer's token to a request at `now`, or returns a future that waits for one.
     ///
     /// The first call of an instance peeks at the copy of its thread, the second one stores that
     /// copy, and from the third call on the instance uses the stored copy while it is fresh.
     #[inline]
-    fn lookup(&mut self, now: Instant) -> Lookup<AccessToken, Acquire> {
-        if let Some(token) = self.copy.as_ref().and_then(|copy| copy.token_if_fresh(now)) {
-            return Lookup::Token(token);
+    fn attach(&mut self, request: &mut impl HttpRequest, now: Instant) -> Attached {
+        match self.copy.as_ref().and_then(|copy| copy.token_if_fresh(now)) {
+            Some(token) => Lookup::Token(attempt::attach(request, token)),
+            None => (self.look_up(now)).map(|token| attempt::attach(request, &token)),
         }
+    }
+
+    fn look_up(&mut self, now: Instant) -> Lookup<AccessToken, Acquire> {
         let cache = self.contexts.shared.layer.cache();
         if !self.is_called {
             self.is_called = true;
@@ -312,30 +322,27 @@ where
         };
         // One clock read for everything: it costs as much as six atomic writes.
         let (now, no_resend) = (Instant::now(), options.no_resend);
-        let (own_cache, lookup) = match options.own_cache {
-            None => (None, self.lookup(now)),
+        let (own_cache, attached) = match options.own_cache {
+            None => (None, self.attach(&mut request, now)),
             Some(cache) => {
                 let (copy, lookup) = cache.get_or_look_up(now);
-                (Some(copy), lookup)
+                let attach = |token| attempt::attach(&mut request, &token);
+                (Some(copy), lookup.map(attach))
             }
         };
         // Sends the request at once if there is a token, and on the cold path otherwise.
-        match lookup {
-            Lookup::Token(token) => {
-                match attempt::first(&mut request, token, no_resend, self.layer()) {
-                    Ok(attempt) => {
-                        let context = self.contexts.for_request(own_cache);
-                        ResponseFuture::calling(self.inner.call(request), attempt, context)
-                    }
-                    Err(error) => self.fail(error),
-                }
+        match attached {
+            Lookup::Token(Ok(generation)) => {
+                let attempt = Attempt::first(&mut request, generation, no_resend, self.layer());
+                let context = self.contexts.for_request(own_cache);
+                ResponseFuture::calling(self.inner.call(request), attempt, context)
             }
+            Lookup::Token(Err(error)) | Lookup::Failed(error) => self.fail(error),
             Lookup::Wait(acquire) => {
                 self.release_inner();
                 let context = self.contexts.for_request(own_cache);
                 ResponseFuture::cold(ColdPath::first(acquire, request, no_resend, context))
             }
-            Lookup::Failed(error) => self.fail(error),
         }
     }
 }
