@@ -116,12 +116,20 @@ where
 
                 // ## Calling => done | Cold
                 StateProj::Calling { response, sent } => {
-                    let response = ready!(response.poll(cx)).map_err(Into::into)?;
+                    let polled = response.poll(cx).map_err(Into::into);
                     // Judged in place: moving costs more than looking.
-                    let (_, context) = sent.as_ref().expect(COMPLETED);
-                    if !is_rejection(&response, context.layer(), context.own_cache.is_some()) {
-                        return Poll::Ready(Ok(response));
+                    let is_rejected = match (&polled, &*sent) {
+                        (Poll::Ready(Ok(response)), Some((_, context))) => {
+                            is_rejection(response, context.layer(), context.own_cache.is_some())
+                        }
+                        _ => false,
+                    };
+                    if !is_rejected {
+                        return polled;
                     }
+                    let Poll::Ready(Ok(response)) = polled else {
+                        return polled;
+                    };
                     let (attempt, context) = take(sent);
                     match attempt.reject(response, context.layer(), context.core()) {
                         Ok(rejected) => State::Cold {
