@@ -5,7 +5,7 @@
 //! 401. The restored head equals the saved one: order, duplicates and sensitive values, whose bytes
 //! are never copied.
 
-use std::fmt;
+use std::{fmt, mem};
 
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
@@ -31,33 +31,59 @@ struct Rare {
     sensitive: Vec<HeaderValue>,
 }
 
-/// The initial capacity of the buffer. Most heads fit.
-const CAPACITY: usize = 512;
+/// The size of the buffer for most heads.
+const USUAL_SIZE: usize = 512;
 
 impl SavedHead {
-    /// `None` if a part is too long for its length field.
+    /// `None` if the head is larger than 2 GiB.
     #[inline]
     pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
-        let mut parts = Vec::with_capacity(CAPACITY);
-        for part in parts_of(request.uri()) {
-            put(&mut parts, part.as_bytes())?;
-        }
-        let mut is_rare = !request.extensions().is_empty();
-        for (name, value) in saved_headers(request.headers()) {
-            put(&mut parts, name.as_str().as_bytes())?;
-            if value.is_sensitive() {
-                is_rare = true;
-                parts.extend_from_slice(&SENSITIVE.to_ne_bytes());
-            } else {
-                put(&mut parts, value.as_bytes())?;
-            }
-        }
+        let (parts, is_sensitive) = match Self::parts_in(USUAL_SIZE, request) {
+            Some(saved) => saved,
+            None => Self::parts_of_large(request)?,
+        };
+        let is_rare = is_sensitive || !request.extensions().is_empty();
         Some(Self {
             method: request.method().clone(),
             version: request.version(),
             parts,
             rare: is_rare.then(|| Box::new(Rare::of(request))),
         })
+    }
+
+    /// The parts in a buffer of `size` bytes, and whether values are sensitive. `None` if the buffer
+    /// is too small.
+    #[inline]
+    fn parts_in<B>(size: usize, request: &Request<B>) -> Option<(Vec<u8>, bool)> {
+        // `vec![0; size]` would take the slow path of most allocators.
+        let mut parts = Vec::with_capacity(size);
+        parts.resize(size, 0);
+        let mut writer = Writer(&mut parts);
+        for part in parts_of(request.uri()) {
+            writer.put(part.as_bytes())?;
+        }
+        let mut has_sensitive = false;
+        for (name, value) in saved_headers(request.headers()) {
+            writer.put(name.as_str().as_bytes())?;
+            if value.is_sensitive() {
+                has_sensitive = true;
+                writer.put_length(SENSITIVE)?;
+            } else {
+                writer.put(value.as_bytes())?;
+            }
+        }
+        let unused = writer.0.len();
+        parts.truncate(size - unused);
+        Some((parts, has_sensitive))
+    }
+
+    #[cold]
+    fn parts_of_large<B>(request: &Request<B>) -> Option<(Vec<u8>, bool)> {
+        // At most 2 GiB, so that all lengths fit their fields.
+        let mut sizes = (1..=22).map(|step| USUAL_SIZE << step);
+        sizes
+            .into_iter()
+            .find_map(|size| Self::parts_in(size, request))
     }
 
     /// The request with `body`. `None` if the saved head does not parse.
@@ -88,22 +114,12 @@ impl SavedHead {
     }
 }
 
-/// Appends the length of a part, then the part.
 #[inline]
-fn put(parts: &mut Vec<u8>, part: &[u8]) -> Option<()> {
-    let length = u32::try_from(part.len())
-        .ok()
-        .filter(|length| *length != SENSITIVE)?;
-    // Read by this process only, so the byte order does not matter.
-    parts.extend_from_slice(&length.to_ne_bytes());
-    parts.extend_from_slice(part);
-    Some(())
-}
-
 fn saved_headers(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
     headers.iter().filter(|(name, _)| *name != AUTHORIZATION)
 }
 
+#[inline]
 fn parts_of(uri: &Uri) -> [&str; 3] {
     [
         uri.scheme_str().unwrap_or_default(),
@@ -136,6 +152,30 @@ const LENGTH: usize = size_of::<u32>();
 
 /// The length field of a sensitive value, which is in [`Rare`].
 const SENSITIVE: u32 = u32::MAX;
+
+/// Writes the parts into what is left of a buffer. `None` if a part does not fit.
+struct Writer<'a>(&'a mut [u8]);
+
+impl Writer<'_> {
+    /// Writes the length of a part, then the part.
+    #[inline]
+    fn put(&mut self, part: &[u8]) -> Option<()> {
+        self.put_length(part.len() as u32)?;
+        let (to, rest) = mem::take(&mut self.0).split_at_mut_checked(part.len())?;
+        to.copy_from_slice(part);
+        self.0 = rest;
+        Some(())
+    }
+
+    #[inline]
+    fn put_length(&mut self, length: u32) -> Option<()> {
+        let (to, rest) = mem::take(&mut self.0).split_first_chunk_mut()?;
+        // Read by this process only, so the byte order does not matter.
+        *to = length.to_ne_bytes();
+        self.0 = rest;
+        Some(())
+    }
+}
 
 /// Reads the parts back.
 struct Reader<'a>(&'a [u8]);
