@@ -18,8 +18,9 @@ use crate::{
 pub(crate) struct Attempt<B> {
     /// The generation of the token that was sent.
     generation: u64,
-    /// The backup, or why there is no resend.
-    backup: Result<B, SkipReason>,
+    backup: Option<B>,
+    /// Why there is no resend if there is no backup.
+    no_backup: SkipReason,
 }
 
 /// Prepares the first attempt: attaches the token, and backs up the request if resending is enabled
@@ -58,7 +59,8 @@ pub(crate) fn resend<Q: HttpRequest, B>(
     cache.emit(&Event::Resent { generation });
     Ok(Attempt {
         generation,
-        backup: Err(SkipReason::RejectedAgain),
+        backup: None,
+        no_backup: SkipReason::RejectedAgain,
     })
 }
 
@@ -122,12 +124,16 @@ impl<B> Attempt<B> {
     where
         R: Replay<Q, Backup = B>,
     {
-        let backup = if R::IS_ENABLED && !no_resend {
-            layer.replay().back_up(request).ok_or(SkipReason::NoBackup)
+        let (backup, no_backup) = if R::IS_ENABLED && !no_resend {
+            (layer.replay().back_up(request), SkipReason::NoBackup)
         } else {
-            Err(SkipReason::Disabled)
+            (None, SkipReason::Disabled)
         };
-        Self { generation, backup }
+        Self {
+            generation,
+            backup,
+            no_backup,
+        }
     }
 
     /// Rejects the token in the cache, and decides whether to resend.
@@ -147,12 +153,12 @@ impl<B> Attempt<B> {
         Res: HttpResponse,
     {
         let generation = self.generation;
-        let backup = self
-            .backup
-            .and_then(|backup| match layer.replay().is_complete(&backup) {
+        let backup = self.backup.ok_or(self.no_backup).and_then(|backup| {
+            match layer.replay().is_complete(&backup) {
                 true => Ok(backup),
                 false => Err(SkipReason::NoBackup),
-            });
+            }
+        });
         let reason = match backup {
             // A 401 to the resend changes nothing in the cache: the token was new, so the 401 is
             // about the request.

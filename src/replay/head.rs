@@ -80,10 +80,7 @@ impl SavedHead {
     #[cold]
     fn parts_of_large<B>(request: &Request<B>) -> Option<(Vec<u8>, bool)> {
         // At most 2 GiB, so that all lengths fit their fields.
-        let mut sizes = (1..=22).map(|step| USUAL_SIZE << step);
-        sizes
-            .into_iter()
-            .find_map(|size| Self::parts_in(size, request))
+        (1..=22).find_map(|step| Self::parts_in(USUAL_SIZE << step, request))
     }
 
     /// The request with `body`. `None` if the saved head does not parse.
