@@ -77,7 +77,7 @@ where
         match scope.decision(&destination, url.path(), request.headers(), &options) {
             Decision::Authenticate => {}
             Decision::PassThrough => return next.run(request, extensions).await,
-            Decision::Reject(error) => return Err(Error::middleware(error)),
+            Decision::Reject => return Err(Error::middleware(crate::error::Error::insecure_uri())),
         }
         let own_cache = options.own_cache.map(Cow::into_owned);
         let cache = own_cache.as_ref().unwrap_or(&settings.cache);

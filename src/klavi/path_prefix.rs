@@ -49,6 +49,7 @@ fn has_dot_or_percent(path: &[u8]) -> bool {
 const MAX_DECODE_ROUNDS: u32 = 4;
 
 #[cold]
+#[inline(never)]
 fn decodes_to_parent(path: &[u8], rounds_left: u32) -> bool {
     let decoded = Decode(path);
     if has_parent_segment(decoded.clone()) {

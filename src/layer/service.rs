@@ -312,17 +312,19 @@ where
 
     #[inline]
     fn call(&mut self, mut request: Q) -> Self::Future {
-        let options = match request.decide(&self.layer().settings().options.scope) {
-            Ok((Decision::Authenticate, options)) => options,
+        let decided = request.decide(&self.layer().settings().options.scope);
+        // By reference: moving the options costs more than reading them.
+        let options = match decided {
+            Ok((Decision::Authenticate, ref options)) => options,
             Ok((Decision::PassThrough, _)) => {
                 return ResponseFuture::passing_through(self.inner.call(request));
             }
-            Ok((Decision::Reject(error), _)) => return self.fail(error),
+            Ok((Decision::Reject, _)) => return self.fail(Error::insecure_uri()),
             Err(error) => return self.fail(error),
         };
         // One clock read for everything: it costs as much as six atomic writes.
         let (now, no_resend) = (Instant::now(), options.no_resend);
-        let (own_cache, attached) = match options.own_cache {
+        let (own_cache, attached) = match options.own_cache.as_deref() {
             None => (None, self.attach(&mut request, now)),
             Some(cache) => {
                 let (copy, lookup) = cache.get_or_look_up(now);

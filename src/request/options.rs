@@ -84,10 +84,12 @@ impl<'a> RequestOptions<'a> {
                 ..Self::default()
             };
         }
+        let own_cache = extensions.get::<TokenCache>().map(Cow::Borrowed);
+        let is_alone = own_cache.is_some() && extensions.len() == 1;
         Self {
             skip_auth: false,
-            no_resend: extensions.get::<NoResend>().is_some(),
-            own_cache: extensions.get::<TokenCache>().map(Cow::Borrowed),
+            no_resend: !is_alone && extensions.get::<NoResend>().is_some(),
+            own_cache,
         }
     }
 
