@@ -96,6 +96,16 @@ impl Copies {
         }
     }
 
+    /// The copy of this thread, which may be stale.
+    #[inline]
+    pub(crate) fn get(&self, core: &Arc<Core>) -> Arc<LocalCopy> {
+        let none = || {
+            let (core, token) = (Arc::clone(core), None);
+            Arc::new(LocalCopy { core, token })
+        };
+        Arc::clone(self.lock().get_or_insert_with(none))
+    }
+
     /// The token of this thread's copy, without keeping the copy alive for the request. `None` if
     /// it must be looked up.
     #[inline]
@@ -143,14 +153,6 @@ impl Copies {
         let single = lock(&self.single).take();
         drop(single);
         shards
-    }
-
-    fn get(&self, core: &Arc<Core>) -> Arc<LocalCopy> {
-        let none = || {
-            let (core, token) = (Arc::clone(core), None);
-            Arc::new(LocalCopy { core, token })
-        };
-        Arc::clone(self.lock().get_or_insert_with(none))
     }
 
     fn set(&self, core: &Arc<Core>, valid: ValidToken) -> Arc<LocalCopy> {

@@ -88,7 +88,8 @@ impl Shared {
 }
 
 impl TokenCache {
-    pub(super) fn of(core: Arc<Core>) -> Self {
+    /// A handle with copies of its own.
+    pub(crate) fn of(core: Arc<Core>) -> Self {
         let copies = Copies::default();
         Self {
             shared: Arc::new(Shared { core, copies }),
@@ -204,14 +205,20 @@ impl TokenCache {
         Snapshot::of(&core.lock(), Instant::now(), is_alone)
     }
 
-    /// The token for a request at `now`, or a future that waits for one. A request with a cache of
-    /// its own holds the copy until its response, so that the cache stays alive.
+    /// The token for a request at `now`, or a future that waits for one, and the copy of this thread.
     #[inline]
     pub(crate) fn get_or_look_up(
         &self,
         now: Instant,
     ) -> (Arc<LocalCopy>, Lookup<AccessToken, Acquire>) {
         self.shared.copies.get_or_look_up(&self.shared.core, now)
+    }
+
+    /// The copy of this thread, which may be stale. A request with a cache of its own holds it until
+    /// its response, so that the cache stays alive.
+    #[inline]
+    pub(crate) fn local_copy(&self) -> Arc<LocalCopy> {
+        self.shared.copies.get(&self.shared.core)
     }
 
     /// The token of this thread's copy, without keeping the copy alive for the request. `None` if

@@ -123,9 +123,12 @@ impl<B> Attempt<B> {
     ) -> Self
     where
         R: Replay<Q, Backup = B>,
+        Q: HttpRequest,
     {
         let (backup, no_backup) = if R::IS_ENABLED && !no_resend {
-            (layer.replay().back_up(request), SkipReason::NoBackup)
+            // A clone of the cache writes to a reference count that other threads write to.
+            let backup = request.without_cache(|request| layer.replay().back_up(request));
+            (backup, SkipReason::NoBackup)
         } else {
             (None, SkipReason::Disabled)
         };
@@ -212,7 +215,7 @@ impl<Res: HttpResponse, B> Rejected<Res, B> {
         self.response
     }
 
-    /// The request to resend. Drops the response: its body may occupy a connection, or a permit of
+    /// The request to resend, without the token cache in its extensions. Drops the response: its body may occupy a connection, or a permit of
     /// the inner service.
     ///
     /// # Errors

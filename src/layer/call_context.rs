@@ -12,10 +12,14 @@ use std::{
 };
 
 use super::{inner_template::Template, layer::KlaviAuthLayer};
-use crate::cache::{
-    copies::LocalCopy,
-    core::Core,
-    thread_slot::{THREADS, thread_slot},
+use crate::{
+    cache::{
+        copies::LocalCopy,
+        core::Core,
+        thread_slot::{THREADS, thread_slot},
+        token_cache::TokenCache,
+    },
+    request::http_traits::HttpRequest,
 };
 
 /// The layer and the template, shared by all clones of a service.
@@ -81,6 +85,14 @@ impl<S, R> CallContext<S, R> {
 
     pub(super) fn layer(&self) -> &KlaviAuthLayer<R> {
         &self.shared().layer
+    }
+
+    /// Puts the cache back into the extensions of a request that was restored from its backup. The
+    /// inner service gets another handle of the same cache.
+    pub(super) fn restore_own_cache(&self, request: &mut impl HttpRequest) {
+        if let Some(copy) = &self.own_cache {
+            request.put_cache(TokenCache::of(Arc::clone(copy.core())));
+        }
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {

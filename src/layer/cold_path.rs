@@ -184,7 +184,10 @@ where
                         }
                         (Pending::Rejected(attempt), Ok(token)) => {
                             match attempt.into_request(context.layer().replay(), cache) {
-                                Ok(request) => (request, token),
+                                Ok(mut request) => {
+                                    context.restore_own_cache(&mut request);
+                                    (request, token)
+                                }
                                 Err(response) => return done(Ok(response)),
                             }
                         }

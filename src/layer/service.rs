@@ -327,9 +327,18 @@ where
         let (own_cache, attached) = match options.own_cache.as_deref() {
             None => (None, self.attach(&mut request, now)),
             Some(cache) => {
-                let (copy, lookup) = cache.get_or_look_up(now);
-                let attach = |token| attempt::attach(&mut request, &token);
-                (Some(copy), lookup.map(attach))
+                let copy = cache.local_copy();
+                match copy.token_if_fresh(now) {
+                    Some(token) => {
+                        let attached = Lookup::Token(attempt::attach(&mut request, token));
+                        (Some(copy), attached)
+                    }
+                    None => {
+                        let (copy, lookup) = cache.get_or_look_up(now);
+                        let attach = |token| attempt::attach(&mut request, &token);
+                        (Some(copy), lookup.map(attach))
+                    }
+                }
             }
         };
         // Sends the request at once if there is a token, and on the cold path otherwise.

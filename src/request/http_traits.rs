@@ -1,12 +1,14 @@
 //! Requests and responses: traits over the `http` crate's types and those of a client.
 
+use std::mem;
+
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, Uri};
 
 use super::{
     options::{RequestOptions, ResendCount},
     scope::{Decision, Scope},
 };
-use crate::error::BoxError;
+use crate::{cache::token_cache::TokenCache, error::BoxError};
 
 /// A request that can be given a token. Sealed.
 pub trait HttpRequest: sealed::Sealed {
@@ -16,6 +18,19 @@ pub trait HttpRequest: sealed::Sealed {
     /// Marks the request as resent, if its extensions can be seen by the inner service.
     #[doc(hidden)]
     fn mark_resent(&mut self) {}
+
+    /// Runs `act` while the token cache is out of the extensions.
+    #[doc(hidden)]
+    fn without_cache<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T
+    where
+        Self: Sized,
+    {
+        act(self)
+    }
+
+    /// Puts a token cache into the extensions, if they can be seen by the inner service.
+    #[doc(hidden)]
+    fn put_cache(&mut self, _: TokenCache) {}
 
     /// The decision about the request, and its options. The request is lost on an error.
     #[doc(hidden)]
@@ -66,6 +81,29 @@ impl<B> HttpRequest for Request<B> {
 
     fn mark_resent(&mut self) {
         self.extensions_mut().insert(ResendCount::first());
+    }
+
+    #[inline]
+    fn without_cache<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T {
+        let extensions = self.extensions_mut();
+        let is_alone = extensions.len() == 1 && extensions.get::<TokenCache>().is_some();
+        // Alone, it is taken with its map: one pointer.
+        let (map, cache) = match is_alone {
+            true => (mem::take(extensions), None),
+            false => (Extensions::new(), extensions.remove::<TokenCache>()),
+        };
+        let result = act(self);
+        if is_alone {
+            *self.extensions_mut() = map;
+        }
+        if let Some(cache) = cache {
+            self.put_cache(cache);
+        }
+        result
+    }
+
+    fn put_cache(&mut self, cache: TokenCache) {
+        self.extensions_mut().insert(cache);
     }
 
     #[inline]
