@@ -20,15 +20,20 @@ use super::{
 #[derive(Debug)]
 pub(super) struct SharedState {
     state: Mutex<State>,
-    epoch: AtomicU64,
+    epoch: Box<Epoch>,
 }
+
+/// In a cache line of its own: all threads read it, and the lock beside it is written to.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Epoch(AtomicU64);
 
 impl SharedState {
     pub(super) fn new(state: State) -> Self {
         let epoch = AtomicU64::new(state.epoch);
         Self {
             state: Mutex::new(state),
-            epoch,
+            epoch: Box::new(Epoch(epoch)),
         }
     }
 
@@ -46,7 +51,7 @@ impl SharedState {
         let mut state = self.lock();
         let result = change(&mut state);
         // While the lock is held: rule 1.
-        self.epoch.store(state.epoch, Ordering::Release);
+        self.epoch.0.store(state.epoch, Ordering::Release);
         // The drop of a user's error or waker is user code.
         let displaced = mem::take(&mut state.displaced);
         drop(state);
@@ -56,6 +61,6 @@ impl SharedState {
 
     #[inline]
     pub(super) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+        self.epoch.0.load(Ordering::Acquire)
     }
 }

@@ -41,7 +41,9 @@ impl<S: Clone, R> Shared<S, R> {
 #[repr(align(128))]
 struct ThreadContext<S, R>(Arc<Shared<S, R>>);
 
-/// A context for each thread.
+/// A context for each thread. Aligned so that it lies in no cache line with its own reference count,
+/// which clones of the service write to.
+#[repr(align(128))]
 pub(super) struct Contexts<S, R> {
     pub(super) shared: Arc<Shared<S, R>>,
     // Each is written once, so padding would gain nothing.
