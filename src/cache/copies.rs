@@ -46,17 +46,11 @@ impl LocalCopy {
     /// The token for a request at `now`. `None` if the request must look it up in the cache.
     #[inline]
     pub(crate) fn token_if_fresh(&self, now: Instant) -> Option<&AccessToken> {
-        let valid = self.fresh(now)?;
+        let epoch = self.core.epoch();
+        let valid = self.token.as_ref();
+        let valid = valid.filter(|valid| valid.is_fresh(epoch, now))?;
         self.core.report_served(&valid.token, valid.is_failing);
         Some(&valid.token)
-    }
-
-    #[inline]
-    fn fresh(&self, now: Instant) -> Option<&ValidToken> {
-        let epoch = self.core.epoch();
-        self.token
-            .as_ref()
-            .filter(|valid| valid.is_fresh(epoch, now))
     }
 }
 
@@ -104,19 +98,6 @@ impl Copies {
             Arc::new(LocalCopy { core, token })
         };
         Arc::clone(self.lock().get_or_insert_with(none))
-    }
-
-    /// The token of this thread's copy, without keeping the copy alive for the request. `None` if
-    /// it must be looked up.
-    #[inline]
-    pub(crate) fn peek_token(&self, core: &Core, now: Instant) -> Option<AccessToken> {
-        let copy = self.lock();
-        let valid = copy.as_ref()?.fresh(now)?;
-        let (token, is_failing) = (valid.token.clone(), valid.is_failing);
-        // The observer is user code, which must not run under the lock.
-        drop(copy);
-        core.report_served(&token, is_failing);
-        Some(token)
     }
 
     #[cold]

@@ -221,13 +221,6 @@ impl TokenCache {
         self.shared.copies.get(&self.shared.core)
     }
 
-    /// The token of this thread's copy, without keeping the copy alive for the request. `None` if
-    /// it must be looked up.
-    #[inline]
-    pub(crate) fn peek_token(&self, now: Instant) -> Option<AccessToken> {
-        self.shared.copies.peek_token(self.core(), now)
-    }
-
     /// Gives each thread its own copy of the token, before two of them contend.
     pub(crate) fn spread(&self) {
         self.shared.copies.spread();

@@ -28,7 +28,6 @@ use crate::{
         http_traits::{HttpRequest, HttpResponse, IntoRequest},
         scope::Decision,
     },
-    token::AccessToken,
 };
 
 /// A service that keeps requests to Klavi authenticated. Made by [`KlaviAuthLayer`].
@@ -84,11 +83,8 @@ pub struct KlaviAuth<S, R = CloneBody> {
     /// replaces.
     is_placeholder: bool,
     contexts: Arc<Contexts<S, R>>,
-    /// The copy of the layer's token that this instance used last. Stored from the second call on:
-    /// a clone for a single request has no use for it.
+    /// The copy of the layer's token that this instance used last.
     copy: Option<Arc<LocalCopy>>,
-    /// Whether this instance has been called before.
-    is_called: bool,
 }
 
 impl<S: Clone, R> KlaviAuth<S, R> {
@@ -102,7 +98,6 @@ impl<S: Clone, R> KlaviAuth<S, R> {
             is_placeholder: false,
             contexts,
             copy: None,
-            is_called: false,
         }
     }
 
@@ -241,31 +236,17 @@ type Attached = Lookup<Result<u64, Error>, Acquire>;
 
 impl<S: Clone, R> KlaviAuth<S, R> {
     /// Attaches the layer's token to a request at `now`, or returns a future that waits for one.
-    ///
-    /// The first call of an instance peeks at the copy of its thread, the second one stores that
-    /// copy, and from the third call on the instance uses the stored copy while it is fresh.
+    /// While the stored copy is fresh, the cache is not locked.
     #[inline]
     fn attach(&mut self, request: &mut impl HttpRequest, now: Instant) -> Attached {
-        match self.copy.as_ref().and_then(|copy| copy.token_if_fresh(now)) {
-            Some(token) => Lookup::Token(attempt::attach(request, token)),
-            None => (self.look_up(now)).map(|token| attempt::attach(request, &token)),
-        }
-    }
-
-    fn look_up(&mut self, now: Instant) -> Lookup<AccessToken, Acquire> {
         let cache = self.contexts.shared.layer.cache();
-        if !self.is_called {
-            self.is_called = true;
-            // A clone of the copy would increment two more reference counts, which this instance
-            // has no use for.
-            if let Some(token) = cache.peek_token(now) {
-                return Lookup::Token(token);
-            }
-            return cache.get_or_look_up(now).1;
+        let copy = self.copy.get_or_insert_with(|| cache.local_copy());
+        if let Some(token) = copy.token_if_fresh(now) {
+            return Lookup::Token(attempt::attach(request, token));
         }
-        let (copy, lookup) = cache.get_or_look_up(now);
-        self.copy = Some(copy);
-        lookup
+        let (fresh, lookup) = cache.get_or_look_up(now);
+        *copy = fresh;
+        lookup.map(|token| attempt::attach(request, &token))
     }
 
     #[cold]
@@ -375,7 +356,6 @@ impl<S: Clone, R> Clone for KlaviAuth<S, R> {
             contexts: Arc::clone(&self.contexts),
             // The clone probably goes to another thread, which has a copy of its own.
             copy: None,
-            is_called: false,
         }
     }
 }
