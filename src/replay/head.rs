@@ -55,9 +55,8 @@ impl SavedHead {
     /// is too small.
     #[inline]
     fn parts_in<B>(size: usize, request: &Request<B>) -> Option<(Vec<u8>, bool)> {
-        // `vec![0; size]` would take the slow path of most allocators.
-        let mut parts = Vec::with_capacity(size);
-        parts.resize(size, 0);
+        // Not with zeros: allocators have no fast path for zeroed memory.
+        let mut parts = vec![u8::MAX; size];
         let mut writer = Writer(&mut parts);
         for part in parts_of(request.uri()) {
             writer.put(part.as_bytes())?;
