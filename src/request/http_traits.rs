@@ -146,3 +146,26 @@ pub(crate) mod sealed {
     impl<B> Sealed for http::Request<B> {}
     impl<A> Sealed for http::Response<A> {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_is_made_without_the_cache_and_with_all_else() {
+        let cache = TokenCache::fixed("a-token").unwrap();
+        let alone = Request::builder().extension(cache.clone());
+        let with_another = Request::builder().extension(cache).extension("another");
+        for (request, others) in [(alone, 0), (with_another, 1)] {
+            let mut request = request.body(()).unwrap();
+            let seen = request.without_cache(|request| request.extensions().clone());
+            assert_eq!(
+                (seen.len(), seen.get::<&str>().is_some()),
+                (others, others == 1)
+            );
+            assert!(seen.get::<TokenCache>().is_none());
+            assert!(request.extensions().get::<TokenCache>().is_some());
+            assert_eq!(request.extensions().len(), others + 1);
+        }
+    }
+}
