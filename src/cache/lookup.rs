@@ -104,7 +104,7 @@ impl State {
             is_look,
         };
         let flight = RegisteredFlight::new(launch, runtime);
-        self.flight.insert(flight).waiter.clone()
+        self.flight.insert(Box::new(flight)).waiter.clone()
     }
 
     /// The flight that a lookup has just registered. The caller of the lookup starts it after the
@@ -143,7 +143,7 @@ impl State {
             self.record_failure(self.is_live(now), &error, now, 1.0);
         }
         // The drop of its sender wakes the waiters.
-        self.displaced.push(Box::new(flight));
+        self.displaced.push(flight);
     }
 
     /// Lets callers that have a live token stop waiting for this flight, which continues.

@@ -167,7 +167,13 @@ impl State {
 
     /// Records that an attempt failed. Retries it within the flight if callers wait and the error
     /// is transient.
-    fn fail(&mut self, flight: RegisteredFlight, error: Error, now: Instant, draw: f64) -> Step {
+    fn fail(
+        &mut self,
+        flight: Box<RegisteredFlight>,
+        error: Error,
+        now: Instant,
+        draw: f64,
+    ) -> Step {
         let is_refresh = flight.attempt_reason == FetchReason::Refresh;
         let serving = self.valid_token(now, None).is_some();
         // While requests are sent with a suspect, no caller waits: the pause has its full length.

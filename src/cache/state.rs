@@ -51,7 +51,8 @@ pub(super) struct State {
     /// Incremented whenever a copy of the token might be outdated: `current` changes or a flight
     /// ends. A copy is good while the epoch has not changed.
     pub(super) epoch: u64,
-    pub(super) flight: Option<RegisteredFlight>,
+    // Boxed, since most caches are idle.
+    pub(super) flight: Option<Box<RegisteredFlight>>,
     pub(super) last_flight: u64,
     pub(super) backoffs: Backoffs,
     pub(super) budget: Bucket,
