@@ -16,16 +16,16 @@ use http::{
 /// A request without its body and its `Authorization`. Each attempt attaches its own.
 pub(super) struct SavedHead {
     method: Method,
-    version: Version,
     /// Scheme, authority, path and query, then names and values.
     pub(super) parts: Vec<u8>,
-    /// Boxed, since most requests have neither.
+    /// Boxed, since most requests have none of it.
     rare: Option<Box<Rare>>,
 }
 
-/// Extensions and sensitive values.
+/// Extensions, sensitive values and a version other than HTTP/1.1.
 #[derive(Default)]
 struct Rare {
+    version: Version,
     extensions: Extensions,
     /// The values that are marked sensitive, in order.
     sensitive: Vec<HeaderValue>,
@@ -42,10 +42,11 @@ impl SavedHead {
             Some(saved) => saved,
             None => Self::parts_of_large(request)?,
         };
-        let is_rare = is_sensitive || !request.extensions().is_empty();
+        let is_rare = is_sensitive
+            || !request.extensions().is_empty()
+            || request.version() != Version::default();
         Some(Self {
             method: request.method().clone(),
-            version: request.version(),
             parts,
             rare: is_rare.then(|| Box::new(Rare::of(request))),
         })
@@ -95,7 +96,7 @@ impl SavedHead {
         uri.path_and_query = reader.take_optional(PathAndQuery::try_from)?;
         *request.method_mut() = self.method;
         *request.uri_mut() = Uri::from_parts(uri).ok()?;
-        *request.version_mut() = self.version;
+        *request.version_mut() = rare.version;
         while let Some(name) = reader.take() {
             let name = HeaderName::from_bytes(name).ok()?;
             let value = match reader.take() {
@@ -131,6 +132,7 @@ impl Rare {
             .map(|(_, value)| value)
             .filter(|value| value.is_sensitive());
         Self {
+            version: request.version(),
             extensions: request.extensions().clone(),
             sensitive: sensitive.cloned().collect(),
         }
