@@ -126,6 +126,11 @@ impl Copies {
         self.by_thread.get().is_some()
     }
 
+    #[cfg(test)]
+    pub(super) fn has_single(&self) -> bool {
+        lock(&self.single).is_some()
+    }
+
     #[cold]
     fn shards(&self) -> &Sharded {
         let shards = || Box::new(Sharded(array::from_fn(|_| Shard::default())));
@@ -154,12 +159,17 @@ impl Copies {
     pub(super) fn lock(&self) -> MutexGuard<'_, Option<Arc<LocalCopy>>> {
         let shards = match self.by_thread.get() {
             Some(shards) => shards,
-            None => match self.single.try_lock() {
-                // Do not use `single` once the shards exist: nobody looks here again, so a copy put
-                // here would stay until the cache is dropped.
-                Ok(single) if self.by_thread.get().is_none() => return single,
-                _ => self.shards(),
-            },
+            None => {
+                if let Ok(single) = self.single.try_lock() {
+                    // Do not use `single` once the shards exist: nobody looks here again, so a
+                    // copy put here would stay until the cache is dropped.
+                    if self.by_thread.get().is_none() {
+                        return single;
+                    }
+                    // Released before `shards`, which takes this lock.
+                }
+                self.shards()
+            }
         };
         lock(&shards.0[thread_slot()].0)
     }

@@ -59,4 +59,14 @@ use self::acquire::Acquire;
 // The files under test import `Core` from `core`.
 use self::model as core;
 // Pure functions, which need no second copy.
-use super::{backoff, budget, current, policy, thread_slot};
+use super::{backoff, budget, current, policy};
+
+/// One slot for all threads: they meet there, and the stack of a thread of loom has no room for
+/// more.
+mod thread_slot {
+    pub(super) const THREADS: usize = 1;
+
+    pub(super) fn thread_slot() -> usize {
+        0
+    }
+}

@@ -193,6 +193,9 @@ fn case_45_threads_that_meet_at_a_copy_use_no_old_one() {
         let mut copy = CachedCopy::default();
         let mut shared = copy.clone();
         let other = spawn(&cache, move |cache| {
+            // As if it had found the copy locked. In the model it never does: nothing that loom
+            // takes for a step happens under that lock.
+            shared.0.spread();
             let seen = shared.generation(cache);
             cache.reject(1);
             assert_ne!(shared.generation(cache), Some(1), "an old copy was used");
@@ -201,6 +204,19 @@ fn case_45_threads_that_meet_at_a_copy_use_no_old_one() {
         let _ = copy.generation(&cache);
         let _ = other.join().unwrap();
         assert_ne!(copy.generation(&cache), Some(1), "an old copy was used");
+    });
+}
+
+#[test]
+fn a_copy_that_is_taken_during_a_spread_is_not_left_behind() {
+    bounded(|| {
+        let cache = warm(TokenCache::of_tokens());
+        let mut copy = CachedCopy::default();
+        let copies = Arc::clone(&copy.0);
+        let other = spawn(&cache, move |_| copies.spread());
+        assert_eq!(copy.generation(&cache), Some(1));
+        other.join().unwrap();
+        assert!(!copy.0.has_single());
     });
 }
 
