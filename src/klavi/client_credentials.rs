@@ -509,26 +509,25 @@ mod tests {
                 "id.example.com/token",
                 "a",
                 "b",
-                "the token URL has no scheme: it must begin with `https://`, or for loopback with \
-                 `http://`",
+                "token URL `id.example.com` has no scheme: write `https://id.example.com`",
             ),
             (
                 "https://x.example/t?a=b",
                 "a",
                 "b",
-                "the token URL has a query: leave it out",
+                "token URL `https://x.example/…` has a query: leave it out",
             ),
             (
                 "https://u@x.example/t",
                 "a",
                 "b",
-                "the token URL has user information: leave it out",
+                "token URL `https://***@x.example/…` has user information: leave it out",
             ),
             (
                 "https://x.example/t#a",
                 "a",
                 "b",
-                "the token URL has a fragment: leave it out",
+                "token URL `https://x.example/…` has a fragment: leave it out",
             ),
             (
                 "http://x.example/t",

@@ -91,21 +91,28 @@ impl FromStr for Product {
     }
 }
 
-/// Why a path is invalid. Shows no part of it, since it may be a secret by mistake.
+/// Why a path is invalid. Shows at most one character of it, since it may be a secret by mistake.
 fn problem_with(path: &str) -> Option<String> {
     let count = path.split('/').count();
     if count > MAX_SEGMENTS {
-        return Some(format!("it has {count} segments"));
+        return Some(format!(
+            "it has {count} segments, and {MAX_SEGMENTS} are possible"
+        ));
     }
-    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    // Servers resolve `.` and `..`, so the path would be another product's.
-    let is_named = |segment: &str| segment.bytes().any(|byte| byte != b'.');
-    let mut segments = path.split('/');
-    let wrong = segments.position(|it| !is_named(it) || !it.bytes().all(is_legal))?;
-    let number = wrong + 1;
-    Some(format!(
-        "segment {number} of {count} is empty, has only dots or has another character"
-    ))
+    path.split('/').zip(1..).find_map(|(segment, number)| {
+        let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if segment.is_empty() {
+            return Some(format!("segment {number} of {count} is empty"));
+        }
+        if let Some(illegal) = segment.chars().find(|c| !is_legal(*c)) {
+            return Some(format!(
+                "segment {number} of {count} has the character {illegal:?}"
+            ));
+        }
+        // Servers resolve `.` and `..`, so the path would be another product's.
+        let is_dots = segment.bytes().all(|byte| byte == b'.');
+        is_dots.then(|| format!("segment {number} of {count} has only dots"))
+    })
 }
 
 impl fmt::Display for ProductName {
@@ -169,19 +176,19 @@ mod tests {
     fn any_other_path_is_a_config_error_with_the_reason() {
         for (path, why) in [
             ("", "segment 1 of 1 is empty"),
-            ("/", "segment 1 of 2"),
-            ("/monitor", "segment 1 of 2"),
-            ("monitor/", "segment 2 of 2"),
-            ("a//b", "segment 2 of 3"),
+            ("/", "segment 1 of 2 is empty"),
+            ("/monitor", "segment 1 of 2 is empty"),
+            ("monitor/", "segment 2 of 2 is empty"),
+            ("a//b", "segment 2 of 3 is empty"),
             ("a/b/c/d", "it has 4 segments"),
-            (".", "segment 1 of 1"),
-            ("a/..", "segment 2 of 2"),
-            ("a b", "segment 1 of 1"),
-            ("a/ä", "segment 2 of 2"),
-            ("a?b", "segment 1 of 1"),
-            ("a#b", "segment 1 of 1"),
-            ("%2e", "segment 1 of 1"),
-            ("a\\b", "segment 1 of 1"),
+            (".", "segment 1 of 1 has only dots"),
+            ("a/..", "segment 2 of 2 has only dots"),
+            ("a b", "segment 1 of 1 has the character ' '"),
+            ("a/ä", "segment 2 of 2 has the character 'ä'"),
+            ("a?b", "has the character '?'"),
+            ("a#b", "has the character '#'"),
+            ("%2e", "has the character '%'"),
+            ("a\\b", "has the character '\\\\'"),
         ] {
             let error = Product::other(path).unwrap_err();
             assert!(matches!(error, ConfigError::InvalidProduct(_)));

@@ -1,8 +1,8 @@
-//! Parses configured URLs, with errors that say what is wrong.
+//! Parses configured URLs, with errors that say what to write instead.
 
 use http::Uri;
 
-use super::{Origin, is_https};
+use super::{Origin, host::Host, is_https};
 use crate::error::config::ConfigError;
 
 /// The purpose of a configured URL.
@@ -28,10 +28,7 @@ pub(crate) fn parse(url: &str, purpose: Purpose) -> Result<(Origin, Uri), Config
         let origin = Origin::of_base(&uri).filter(|_| !has_more)?;
         Some((origin, uri))
     });
-    parsed.ok_or_else(|| {
-        let (name, problem) = (purpose.name(), problem_with(url, purpose));
-        ConfigError::InvalidUrl(format!("the {name} {problem}").into())
-    })
+    parsed.ok_or_else(|| ConfigError::InvalidUrl(problem_with(url, purpose).into()))
 }
 
 /// As [`parse`], with plain `http` accepted for loopback only.
@@ -74,36 +71,93 @@ impl Purpose {
     }
 }
 
-/// Why `url` was rejected. Shows no part of it: a URL that is wrong may be a secret.
-fn problem_with(url: &str, purpose: Purpose) -> &'static str {
+/// Why `url` was rejected. Shows its scheme, host and port only: user information, path, query and
+/// fragment may contain a secret.
+fn problem_with(url: &str, purpose: Purpose) -> String {
+    let name = purpose.name();
     if url.is_empty() {
-        return "is empty";
+        return format!("the {name} is empty");
     }
     if url.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return "has a space, a line break or another blank in it";
+        return format!("the {name} has a space, a line break or another blank in it");
     }
     let Some((scheme, rest)) = url.split_once("://") else {
-        return "has no scheme: it must begin with `https://`, or for loopback with `http://`";
+        let authority = authority(url);
+        // Without a scheme it may be anything, such as a key.
+        if !is_clearly_a_host(authority) {
+            return format!("the {name} has no scheme: it must begin with `https://`");
+        }
+        let is_loopback = Host::parse(host(authority)).is_some_and(|host| host.is_loopback());
+        let scheme = if is_loopback { "http" } else { "https" };
+        return format!("{name} `{authority}` has no scheme: write `{scheme}://{authority}`");
     };
+    let full_authority = authority(rest);
+    let (user, authority) = full_authority
+        .rsplit_once('@')
+        .map_or(("", full_authority), |(_, rest)| ("***@", rest));
+    let authority = Some(authority).filter(|it| is_printable(it)).unwrap_or("…");
     if is_https(scheme).is_none() {
-        return "has a scheme that is neither https nor http";
+        return format!(
+            "the scheme of {name} `…://{authority}` is neither https nor http: \
+             write `https://{authority}`"
+        );
     }
-    let (authority, path) = match rest.find(['/', '?', '#']) {
-        Some(end) => (&rest[..end], &rest[end..]),
-        None => (rest, ""),
-    };
+    let tail = &rest[full_authority.len()..];
+    let has_path = !matches!(tail, "" | "/");
     // The fragment comes before the query, since a `?` after `#` is part of it.
-    if authority.contains('@') {
+    let problem = if !user.is_empty() {
         "has user information: leave it out"
-    } else if path.contains('#') {
+    } else if tail.contains('#') {
         "has a fragment: leave it out"
-    } else if path.contains('?') {
+    } else if tail.contains('?') {
         "has a query: leave it out"
-    } else if purpose.is_origin() && !matches!(path, "" | "/") {
+    } else if purpose.is_origin() && has_path {
         "has a path: leave it out, since the token goes to all paths of an origin"
     } else {
         "has a host, a port or a path that is not valid"
+    };
+    let (scheme, more) = (
+        scheme.to_ascii_lowercase(),
+        if has_path { "/…" } else { "" },
+    );
+    format!("{name} `{scheme}://{user}{authority}{more}` {problem}")
+}
+
+/// Everything before the path, query and fragment.
+fn authority(rest: &str) -> &str {
+    // Browsers take a backslash for a slash, and what follows it may be a secret.
+    rest.split(['/', '\\', '?', '#']).next().unwrap_or_default()
+}
+
+fn host(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
     }
+}
+
+fn is_printable(authority: &str) -> bool {
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    // A name in DNS has at most 253 characters.
+    !authority.is_empty() && authority.len() <= 253 && authority.bytes().all(is_legal)
+}
+
+/// Whether this can only be a host: `localhost`, an address, or labels the last of which has only
+/// letters.
+fn is_clearly_a_host(authority: &str) -> bool {
+    let host = host(authority);
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let is_label = |label: &str| {
+        let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        (1..=63).contains(&label.len()) && label.bytes().all(is_legal)
+    };
+    // A JWT has dots too. Its last part is longer than a top-level domain, or has digits.
+    let has_top_level = name.rsplit_once('.').is_some_and(|(_, last)| {
+        last.len() <= 24 && last.bytes().all(|byte| byte.is_ascii_alphabetic())
+    });
+    let is_name = has_top_level || host.eq_ignore_ascii_case("localhost");
+    is_name && name.split('.').all(is_label)
+        || matches!(Host::parse(host), Some(Host::V4(_) | Host::V6(_)))
 }
 
 #[cfg(test)]
@@ -120,68 +174,111 @@ mod tests {
     }
 
     #[test]
-    fn the_problem_with_a_base_url_is_named() {
+    fn the_problem_with_a_base_url_says_what_to_do() {
         for (url, says) in [
-            ("", "is empty"),
-            ("https://api.klavi.ai\n", "has a space, a line break"),
+            ("", "the base URL is empty"),
             (
                 "api.klavi.ai",
-                "has no scheme: it must begin with `https://`",
+                "base URL `api.klavi.ai` has no scheme: write `https://api.klavi.ai`",
+            ),
+            (
+                "api.klavi.ai:443/x",
+                "base URL `api.klavi.ai:443` has no scheme: write `https://api.klavi.ai:443`",
             ),
             (
                 "localhost:8080",
-                "has no scheme: it must begin with `https://`",
+                "base URL `localhost:8080` has no scheme: write `http://localhost:8080`",
             ),
-            ("/v1", "has no scheme: it must begin with `https://`"),
-            ("https:/api.klavi.ai", "has no scheme"),
+            (
+                "127.0.0.1:8080",
+                "base URL `127.0.0.1:8080` has no scheme: write `http://127.0.0.1:8080`",
+            ),
+            (
+                "/v1",
+                "the base URL has no scheme: it must begin with `https://`",
+            ),
+            (
+                "https:/api.klavi.ai",
+                "the base URL has no scheme: it must begin with `https://`",
+            ),
+            (
+                "https://api.klavi.ai\n",
+                "the base URL has a space, a line break or another blank in it",
+            ),
             (
                 "ftp://api.klavi.ai",
-                "has a scheme that is neither https nor http",
+                "the scheme of base URL `…://api.klavi.ai` is neither https nor http: \
+                 write `https://api.klavi.ai`",
             ),
-            ("https://api.klavi.ai/a?b=c", "has a query: leave it out"),
-            ("HTTPS://api.klavi.ai#top?", "has a fragment: leave it out"),
             (
-                "https://user@api.klavi.ai#a",
-                "has user information: leave it out",
+                "https://api.klavi.ai/a?b=c",
+                "base URL `https://api.klavi.ai/…` has a query: leave it out",
+            ),
+            (
+                "HTTPS://api.klavi.ai#top",
+                "base URL `https://api.klavi.ai/…` has a fragment: leave it out",
+            ),
+            (
+                "https://user@api.klavi.ai",
+                "base URL `https://***@api.klavi.ai` has user information: leave it out",
             ),
             (
                 "https://1.2.3.256",
-                "has a host, a port or a path that is not valid",
+                "base URL `https://1.2.3.256` has a host, a port or a path that is not valid",
             ),
-            ("https://api.klavi.ai:x", "has a host, a port or a path"),
-            ("https://", "has a host, a port or a path"),
+            (
+                "https://api.klavi.ai:x",
+                "base URL `https://api.klavi.ai:x` has a host, a port or a path that is not valid",
+            ),
+            (
+                "https://",
+                "base URL `https://…` has a host, a port or a path that is not valid",
+            ),
+            (
+                "http://gw.example/k",
+                "base URL `http://gw.example` would carry secrets in the clear: \
+                 write `https://gw.example`, or use `KlaviApi::at_insecure` \
+                 if something else encrypts the connection",
+            ),
         ] {
-            let problem = problem(url, Purpose::BaseUrl);
-            assert!(
-                problem.starts_with(&format!("the base URL {says}")),
-                "{problem}"
-            );
+            assert_eq!(problem(url, Purpose::BaseUrl), says);
         }
-        assert_eq!(
-            problem("http://gw.example/k", Purpose::BaseUrl),
-            "base URL `http://gw.example` would carry secrets in the clear: \
-             write `https://gw.example`, or use `KlaviApi::at_insecure` \
-             if something else encrypts the connection"
-        );
+    }
+
+    #[test]
+    fn the_problem_with_an_added_origin_says_what_to_do() {
+        for (url, says) in [
+            (
+                "files.klavi.ai",
+                "added origin `files.klavi.ai` has no scheme: write `https://files.klavi.ai`",
+            ),
+            (
+                "https://files.klavi.ai/a",
+                "added origin `https://files.klavi.ai/…` has a path: leave it out, \
+                 since the token goes to all paths of an origin",
+            ),
+            (
+                "http://files.klavi.ai",
+                "added origin `http://files.klavi.ai` would carry secrets in the clear: \
+                 write `https://files.klavi.ai`",
+            ),
+        ] {
+            assert_eq!(problem(url, Purpose::AddedOrigin), says);
+        }
     }
 
     #[test]
     fn an_origin_and_a_token_url_are_named_as_such() {
         for (url, purpose, says) in [
             (
-                "files.klavi.ai",
-                Purpose::AddedOrigin,
-                "the added origin has no scheme",
-            ),
-            (
-                "http://files.klavi.ai",
-                Purpose::AddedOrigin,
-                "added origin `http://files.klavi.ai` would carry secrets in the clear",
+                "http://a.example",
+                Purpose::Origin,
+                "origin `http://a.example` would carry secrets in the clear",
             ),
             (
                 "https://a.example/b",
                 Purpose::Origin,
-                "the origin has a path: leave it out",
+                "origin `https://a.example/…` has a path: leave it out",
             ),
             (
                 "http://a.example/b",

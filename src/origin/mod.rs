@@ -1,7 +1,7 @@
 //! Origins: a token goes to the origins that it is pinned to, and nowhere else.
 
 pub(crate) mod configured_url;
-mod host;
+pub(crate) mod host;
 
 use http::{
     Uri,
