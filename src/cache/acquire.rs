@@ -31,7 +31,7 @@ pub(crate) struct Acquire {
     core: Arc<Core>,
     /// The generation of the token that the API rejected for this caller.
     rejected: Option<u64>,
-    /// The budget does not allow a fetch for this caller, who only looks for another token.
+    /// Why this caller may not fetch: the budget is used up. It only looks for another token.
     over_budget: Option<Error>,
     waiter: Option<Waiter>,
     timer: Option<StallTimer>,
@@ -50,7 +50,8 @@ impl Acquire {
         }
     }
 
-    /// With an error, the budget is used up: this only looks for another token and fetches none.
+    /// Sets the error of a budget that is used up. With one, this fetches no token and only looks
+    /// for that of another process.
     pub(crate) fn over_budget(self, over_budget: Option<Error>) -> Self {
         Self {
             over_budget,

@@ -100,7 +100,7 @@ impl RefreshTask {
         let core = self.core.upgrade()?;
         let now = Instant::now();
         let wakes_at = core.lock().schedule_refresh_task(self.number, now)?;
-        // A lookup before that would fetch after the shorter pause of callers that wait.
+        // Not earlier: a lookup obeys the pause of callers that wait, which may be shorter.
         if now < wakes_at {
             return Some(wakes_at);
         }

@@ -31,8 +31,8 @@ use crate::token::AccessToken;
 
 /// What the requests of a thread share: the cache, and a copy of its token.
 ///
-/// A request with a cache of its own holds it until its response, which keeps the cache alive. Two
-/// threads seldom write to the same reference count.
+/// A request with a cache of its own holds its thread's copy until the response, and the copy keeps
+/// the core alive. So two threads seldom write to the same reference count.
 pub(crate) struct LocalCopy {
     core: Arc<Core>,
     token: Option<ValidToken>,
@@ -56,7 +56,8 @@ impl LocalCopy {
 
 /// The copies of a cache that is busy.
 ///
-/// Up to 64 threads have a shard each, so its lock is not contended. Beyond that, some share one.
+/// Up to 64 threads have a shard each, so no lock of a shard is contended. With more threads, some
+/// share one.
 struct Sharded([Shard; THREADS]);
 
 /// Aligned so that no two shards lie in the same cache line, or in the pair of lines that a
@@ -75,8 +76,8 @@ pub(crate) struct Copies {
 }
 
 impl Copies {
-    /// The token for a request at `now`, or a future that waits for one. Replaces a copy that is
-    /// stale.
+    /// The copy of this thread, and the token for a request at `now` or a future that waits for
+    /// one. Replaces a stale copy if the cache has a fresh token.
     #[inline]
     pub(crate) fn get_or_look_up(
         &self,
@@ -107,7 +108,8 @@ impl Copies {
         now: Instant,
     ) -> (Arc<LocalCopy>, Lookup<AccessToken, Acquire>) {
         match Acquire::start(&stale.core, now, None) {
-            // If it is not fresh, the next request must look it up too: a copy is of no use.
+            // If the token is not fresh, the next request must look it up too, and a copy would be
+            // of no use.
             Lookup::Token(valid) if valid.is_fresh(valid.epoch, now) => {
                 let token = valid.token.clone();
                 (self.set(&stale.core, valid), Lookup::Token(token))

@@ -53,8 +53,8 @@ impl Core {
 
     /// Whether a token that was looked up earlier can be sent now, without another lookup.
     pub(crate) fn is_still_valid(&self, earlier: &ValidToken, now: Instant) -> bool {
-        // By generation: the epoch also moves on when a refresh fails, which says nothing about a
-        // live token.
+        // Not by the epoch: it also moves on when a refresh fails, which says nothing about a live
+        // token.
         let valid = self.lock().valid_token(now, None);
         valid.is_some_and(|valid| valid.token.generation() == earlier.token.generation())
     }
@@ -101,7 +101,8 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // The refresh task sleeps until the next refresh, and would hold its runtime's timer so long.
+        // Without it, the refresh task would sleep until the next refresh, and hold a timer of its
+        // runtime.
         self.refresh_signal.notify_one();
     }
 }

@@ -60,8 +60,8 @@ impl ValidToken {
 }
 
 impl Current {
-    /// The token that replaces `previous`. It gets the next generation, or keeps the previous one if
-    /// the same token was extended.
+    /// The token that replaces `previous`. It gets the next generation, or keeps the previous one
+    /// if the same token was extended.
     ///
     /// # Errors
     ///

@@ -25,9 +25,11 @@
 //!    or by the sender's `Drop`.
 //! 4. The state changes before the waiters are woken, and they look at it again. A token that has
 //!    arrived takes precedence over an error that was sent.
-//! 5. Every launch becomes a [`Flight`] at once, before anything that can fail. The task is its
-//!    only owner, so `run` and `drop` cannot overlap. Whatever tokio does with the task, the flight
-//!    is dropped exactly once, on any thread, and its drop removes the entry, subject to rule 2.
+//! 5. Every launch becomes a [`Flight`] at once. Before that, only values that the lookup displaced
+//!    are dropped; if such a drop panics, the flight counts as stalled in the end. The task is the
+//!    only owner of the [`Flight`], so `run` and `drop` cannot overlap. Whatever tokio does with
+//!    the task, the flight is dropped exactly once, on any thread, and its drop removes the entry,
+//!    subject to rule 2.
 //! 6. tokio must poll a spawned future when it is woken, or drop it. If it does neither, the flight
 //!    stalls, and the next lookup removes the entry. If the flight runs again later, rule 2
 //!    applies. Nothing depends on the `JoinHandle` or on the order of tasks and wake-ups.

@@ -1,8 +1,8 @@
 //! Looking for a token that another process fetched, while the backoff or the budget forbids a
 //! fetch. Only sources that several processes share can do so.
 //!
-//! A look is a flight that calls [`SharedSource::look`](crate::token::shared_source::SharedSource::look)
-//! instead of `fetch`. If it finds nothing, the state stays as it is.
+//! A look is a flight that calls `SharedSource::look` instead of `fetch`. If it finds nothing, the
+//! token and the backoffs stay as they are.
 
 use std::time::Duration;
 

@@ -37,7 +37,8 @@ impl State {
     /// The token for a request that is sent now, or the flight to wait for. `rejected` is the
     /// generation of the token that the API rejected for this request.
     ///
-    /// Registers a flight if one is needed. The caller starts it: see `flight_to_start`.
+    /// Registers a flight if one is needed. The caller takes it from `flight_to_start`, under the
+    /// same lock, and starts it.
     pub(super) fn lookup(
         &mut self,
         now: Instant,
@@ -107,8 +108,8 @@ impl State {
         self.flight.insert(Box::new(flight)).waiter.clone()
     }
 
-    /// The flight that a lookup has just registered. The caller of the lookup starts it after the
-    /// lock is released.
+    /// The flight that a lookup has just registered, if it did. The caller starts it after the lock
+    /// is released.
     pub(super) fn flight_to_start(&mut self) -> Option<Launch> {
         let flight = self.flight.as_mut()?;
         let is_started = mem::replace(&mut flight.is_started, true);

@@ -10,6 +10,7 @@ use crate::events::event::FetchReason;
 #[derive(Debug)]
 pub(super) struct RegisteredFlight {
     pub(super) launch: Launch,
+    /// Whether a caller has taken the launch, to start the flight after the lock is released.
     pub(super) is_started: bool,
     pub(super) waiter: Waiter,
     /// Dropped with the entry of a lost flight, which wakes the waiters.
@@ -51,7 +52,7 @@ impl RegisteredFlight {
         }
     }
 
-    /// Replaces the sender. The drop of the returned one wakes the callers that wait so far.
+    /// Replaces the sender. The drop of the returned one wakes all callers that wait now.
     pub(super) fn release_waiters(&mut self) -> Sender {
         self.is_awaited = false;
         let (sender, waiter) = waiters(self.waiter.stalled_at(), self.waiter.runtime());

@@ -1,8 +1,8 @@
 //! The state behind its lock, and its epoch beside the lock.
 //!
 //! A clone of a shared token writes to its reference count, which is slow when several cores do so
-//! at once. Therefore threads have copies of the token (see `copies`), and compare the epoch, one
-//! atomic read, instead of taking the lock.
+//! at once. Therefore threads have copies of the token (see `copies`). Whether a copy is current
+//! shows in the epoch: one atomic read, and no lock.
 
 use std::{mem, sync::PoisonError};
 
@@ -45,8 +45,8 @@ impl SharedState {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, publishes its epoch, and drops what was displaced after the lock is
-    /// released.
+    /// Changes the state and publishes its epoch. After the lock is released, drops what the change
+    /// displaced.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);

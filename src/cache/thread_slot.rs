@@ -1,4 +1,4 @@
-//! The slot of a thread in tables that have one for each thread.
+//! The slot of a thread, for tables with one slot for each thread.
 
 use std::{
     cell::Cell,

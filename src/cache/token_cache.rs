@@ -73,8 +73,8 @@ pub struct TokenCache {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What the handles share. A request with a cache of its own holds only the core until its
-/// response.
+/// What the handles share. Until its response, a request with a cache of its own holds the copy of
+/// its thread, and so the core, but not this.
 pub(super) struct Shared {
     pub(super) core: Arc<Core>,
     copies: Copies,
@@ -88,7 +88,7 @@ impl Shared {
 }
 
 impl TokenCache {
-    /// A handle with copies of its own.
+    /// A handle that shares no copies with the other handles.
     pub(crate) fn of(core: Arc<Core>) -> Self {
         let copies = Copies::default();
         Self {
@@ -205,7 +205,8 @@ impl TokenCache {
         Snapshot::of(&core.lock(), Instant::now(), is_alone)
     }
 
-    /// The token for a request at `now`, or a future that waits for one, and the copy of this thread.
+    /// The copy of this thread, and the token for a request at `now` or a future that waits for
+    /// one.
     #[inline]
     pub(crate) fn get_or_look_up(
         &self,
@@ -214,8 +215,8 @@ impl TokenCache {
         self.shared.copies.get_or_look_up(&self.shared.core, now)
     }
 
-    /// The copy of this thread, which may be stale. A request with a cache of its own holds it until
-    /// its response, so that the cache stays alive.
+    /// The copy of this thread, which may be stale. A request with a cache of its own holds the
+    /// copy until its response, so that the core stays alive.
     #[inline]
     pub(crate) fn local_copy(&self) -> Arc<LocalCopy> {
         self.shared.copies.get(&self.shared.core)

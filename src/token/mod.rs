@@ -1,4 +1,4 @@
-//! Tokens, as a source returns them and as the cache keeps them.
+//! Tokens, as a source returns them and as the cache stores them.
 
 pub(crate) mod fixed;
 pub(crate) mod identity;

@@ -16,6 +16,6 @@ pub(crate) trait SharedSource: TokenSource {
     /// backoff or the budget forbids a fetch.
     fn look(&self, request: TokenRequest) -> LookFuture<'_>;
 
-    /// Whether the last fetch went without the store.
+    /// Whether the last fetch did not use the store.
     fn is_alone(&self) -> bool;
 }
