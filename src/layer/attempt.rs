@@ -19,7 +19,7 @@ pub(crate) struct Attempt<B> {
     /// The generation of the token that was sent.
     generation: u64,
     backup: Option<B>,
-    /// Why there is no resend if there is no backup.
+    /// The reason for no resend, if there is no backup.
     no_backup: SkipReason,
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn resend<Q: HttpRequest, B>(
 
 /// Attaches the token, and returns its generation.
 ///
-/// Takes the token by reference: a token that is moved costs more than its clone.
+/// Borrows the token: to move it costs more than to clone its header value.
 ///
 /// # Errors
 ///
@@ -126,7 +126,8 @@ impl<B> Attempt<B> {
         Q: HttpRequest,
     {
         let (backup, no_backup) = if R::IS_ENABLED && !no_resend {
-            // A clone of the cache writes to a reference count that other threads write to.
+            // Without the cache of the request: to clone it is to write to a reference count that
+            // other threads write to.
             let backup = request.without_cache(|request| layer.replay().back_up(request));
             (backup, SkipReason::NoBackup)
         } else {
@@ -215,8 +216,8 @@ impl<Res: HttpResponse, B> Rejected<Res, B> {
         self.response
     }
 
-    /// The request to resend, without the token cache in its extensions. Drops the response: its body may occupy a connection, or a permit of
-    /// the inner service.
+    /// The request to resend, as it was backed up: without a token cache in its extensions. Drops
+    /// the response: its body may occupy a connection, or a permit of the inner service.
     ///
     /// # Errors
     ///

@@ -41,8 +41,8 @@ impl<S: Clone, R> Shared<S, R> {
 #[repr(align(128))]
 struct ThreadContext<S, R>(Arc<Shared<S, R>>);
 
-/// A context for each thread. Aligned so that it lies in no cache line with its own reference count,
-/// which clones of the service write to.
+/// The contexts of all threads. Aligned so that this table shares no cache line with its reference
+/// count, to which all clones of the service write.
 #[repr(align(128))]
 pub(super) struct Contexts<S, R> {
     pub(super) shared: Arc<Shared<S, R>>,
@@ -76,7 +76,8 @@ impl<S, R> Contexts<S, R> {
 /// What a request on this thread holds until its response.
 pub(super) struct CallContext<S, R> {
     context: Arc<ThreadContext<S, R>>,
-    /// The cache from the extensions of the request, used instead of the layer's.
+    /// This thread's copy of the token of the cache in the request's extensions. That cache is used
+    /// instead of the layer's.
     pub(super) own_cache: Option<Arc<LocalCopy>>,
 }
 
@@ -89,8 +90,8 @@ impl<S, R> CallContext<S, R> {
         &self.shared().layer
     }
 
-    /// Puts the cache back into the extensions of a request that was restored from its backup. The
-    /// inner service gets another handle of the same cache.
+    /// Puts the cache into the extensions of a request that was restored from its backup, which has
+    /// none. The inner service gets another handle to the same cache.
     pub(super) fn restore_own_cache(&self, request: &mut impl HttpRequest) {
         if let Some(copy) = &self.own_cache {
             request.put_cache(TokenCache::of(Arc::clone(copy.core())));

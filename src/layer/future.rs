@@ -117,7 +117,7 @@ where
                 // ## Calling => done | Cold
                 StateProj::Calling { response, sent } => {
                     let polled = response.poll(cx).map_err(Into::into);
-                    // Judged in place: moving costs more than looking.
+                    // Judged by reference: to take the response out and put it back costs more.
                     let is_rejected = match (&polled, &*sent) {
                         (Poll::Ready(Ok(response)), Some((_, context))) => {
                             is_rejection(response, context.layer(), context.own_cache.is_some())

@@ -1,4 +1,4 @@
-//! The layer and its settings.
+//! The layer, and the methods that set its settings.
 
 use std::{fmt, sync::Arc};
 

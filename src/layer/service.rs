@@ -55,12 +55,12 @@ use crate::{
 ///
 /// # Readiness
 ///
-/// Configure the inner service before you wrap it: the service keeps a
-/// clone of it for requests that wait.
+/// Configure the inner service before you wrap it: this service stores a clone of it for requests
+/// that wait.
 ///
-/// [`poll_ready`](Service::poll_ready) readies the inner service. If the request need not wait for a
-/// token, it is sent on that instance. A request that waits for a token drops the instance first, and
-/// readies a clone once it has the token. So a concurrency limit or a buffer that the token
+/// [`poll_ready`](Service::poll_ready) readies the inner service. If the request need not wait for
+/// a token, it is sent on that instance. A request that waits for a token drops the instance first,
+/// and readies a clone once it has the token. So a concurrency limit or a buffer that the token
 /// transport shares cannot deadlock.
 ///
 /// A panic in the inner service's `Clone` reaches the request that needed the clone, and no other.
@@ -70,9 +70,9 @@ use crate::{
 /// The inner service's error or an [`Error`](crate::Error), boxed. Downcast to tell them apart.
 ///
 /// A 401 is not an error. If the fetch for the resend fails, the 401 carries the
-/// [`Error`](crate::Error) in its extensions. If it succeeds, the 401 is dropped and then the inner
-/// service is readied. If that fails, or the new token expires or is rejected meanwhile and no other
-/// can be fetched, the caller gets the error instead.
+/// [`Error`](crate::Error) in its extensions. If the fetch succeeds, the 401 is dropped and then
+/// the inner service is readied. From then on the caller gets an error if the inner service fails,
+/// or if the new token expires or is rejected meanwhile and no other can be fetched.
 ///
 /// # Cancel safety
 ///
@@ -83,14 +83,16 @@ pub struct KlaviAuth<S, R = CloneBody> {
     /// replaces.
     is_placeholder: bool,
     contexts: Arc<Contexts<S, R>>,
-    /// The copy of the layer's token that this instance used last.
+    /// The copy of the layer's token that this instance used last. Until the next call it may be
+    /// stale, or the copy of another thread.
     copy: Option<Arc<LocalCopy>>,
 }
 
 impl<S: Clone, R> KlaviAuth<S, R> {
     pub(crate) fn new(inner: S, layer: KlaviAuthLayer<R>) -> Self {
-        // Instances keep the copy they used last and seldom lock the cache. They would all keep the
-        // one shared copy and never trigger the split, so split now.
+        // Long-lived instances store the copy that they used last, and seldom lock the copies. They
+        // would all store the one copy of all threads and never contend for its lock, so each
+        // thread gets a copy of its own now.
         layer.cache().spread();
         let contexts = Arc::new(Contexts::new(layer, inner.clone()));
         Self {
@@ -236,7 +238,7 @@ type Attached = Lookup<Result<u64, Error>, Acquire>;
 
 impl<S: Clone, R> KlaviAuth<S, R> {
     /// Attaches the layer's token to a request at `now`, or returns a future that waits for one.
-    /// While the stored copy is fresh, the cache is not locked.
+    /// While the stored copy is fresh, neither the cache nor its copies are locked.
     #[inline]
     fn attach(&mut self, request: &mut impl HttpRequest, now: Instant) -> Attached {
         let cache = self.contexts.shared.layer.cache();

@@ -201,8 +201,8 @@ impl<B> Drop for ReplayBody<B> {
         let Some(mut recording) = self.recording() else {
             return;
         };
-        // Without the first handle there is no reader to wake, without the second no takeover. The
-        // waker is dropped after the lock.
+        // Nobody uses the waker any more: without the first handle there is no reader to wake, and
+        // without the second there is no takeover. It is dropped after the lock is released.
         let _waker = recording.waker.take();
         if self.is_replay {
             // Without the second handle there is no replay.

@@ -2,8 +2,8 @@
 //!
 //! A clone of the head increments a reference count for every value and builds a second map, which
 //! is most of the cost of a backup. Copying the bytes is cheaper, and a map is built only after a
-//! 401. The restored head equals the saved one: order, duplicates and sensitive values, whose bytes
-//! are never copied.
+//! 401. The restored head equals the saved one, with its order, its duplicates and its sensitive
+//! values. The bytes of sensitive values are never copied.
 
 use std::{fmt, mem};
 
@@ -13,16 +13,16 @@ use http::{
     uri::{self, Authority, PathAndQuery, Scheme},
 };
 
-/// A request without its body and its `Authorization`. Each attempt attaches its own.
+/// A request without its body and without its `Authorization`, which each attempt attaches.
 pub(super) struct SavedHead {
     method: Method,
     /// Scheme, authority, path and query, then names and values.
     pub(super) parts: Vec<u8>,
-    /// Boxed, since most requests have none of it.
+    /// Boxed, since most requests have nothing rare.
     rare: Option<Box<Rare>>,
 }
 
-/// Extensions, sensitive values and a version other than HTTP/1.1.
+/// What most requests do not have: extensions, sensitive values, a version other than HTTP/1.1.
 #[derive(Default)]
 struct Rare {
     version: Version,
@@ -31,7 +31,7 @@ struct Rare {
     sensitive: Vec<HeaderValue>,
 }
 
-/// The size of the buffer for most heads.
+/// The size of the buffer in bytes. Most heads fit.
 const USUAL_SIZE: usize = 512;
 
 impl SavedHead {
@@ -52,11 +52,11 @@ impl SavedHead {
         })
     }
 
-    /// The parts in a buffer of `size` bytes, and whether values are sensitive. `None` if the buffer
-    /// is too small.
+    /// The parts in a buffer of `size` bytes, and whether a value is sensitive. `None` if the
+    /// buffer is too small.
     #[inline]
     fn parts_in<B>(size: usize, request: &Request<B>) -> Option<(Vec<u8>, bool)> {
-        // Not with zeros: allocators have no fast path for zeroed memory.
+        // Any byte but zero: some allocators have no fast path for zeroed memory.
         let mut parts = vec![u8::MAX; size];
         let mut writer = Writer(&mut parts);
         for part in parts_of(request.uri()) {
@@ -77,9 +77,11 @@ impl SavedHead {
         Some((parts, has_sensitive))
     }
 
+    /// The parts in the smallest buffer into which they fit.
     #[cold]
     fn parts_of_large<B>(request: &Request<B>) -> Option<(Vec<u8>, bool)> {
-        // At most 2 GiB, so that all lengths fit their fields.
+        // Each buffer is twice as large as the one before. With 2 GiB at most, all lengths fit into
+        // their fields.
         (1..=22).find_map(|step| Self::parts_in(USUAL_SIZE << step, request))
     }
 
@@ -151,7 +153,8 @@ const LENGTH: usize = size_of::<u32>();
 /// The length field of a sensitive value, which is in [`Rare`].
 const SENSITIVE: u32 = u32::MAX;
 
-/// Writes the parts into what is left of a buffer. `None` if a part does not fit.
+/// The unused rest of a buffer, into which the parts are written. Each method returns `None` if
+/// there is not enough room.
 struct Writer<'a>(&'a mut [u8]);
 
 impl Writer<'_> {

@@ -19,7 +19,7 @@ pub trait HttpRequest: sealed::Sealed {
     #[doc(hidden)]
     fn mark_resent(&mut self) {}
 
-    /// Runs `act` while the token cache is out of the extensions.
+    /// Runs `act` on the request without the token cache in its extensions, then puts it back.
     #[doc(hidden)]
     fn without_cache<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T
     where
@@ -87,7 +87,7 @@ impl<B> HttpRequest for Request<B> {
     fn without_cache<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T {
         let extensions = self.extensions_mut();
         let is_alone = extensions.len() == 1 && extensions.get::<TokenCache>().is_some();
-        // Alone, it is taken with its map: one pointer.
+        // If nothing else is in the map, the whole map is moved, which is one pointer.
         let (map, cache) = match is_alone {
             true => (mem::take(extensions), None),
             false => (Extensions::new(), extensions.remove::<TokenCache>()),

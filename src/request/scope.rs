@@ -26,7 +26,7 @@ pub enum Decision {
     Authenticate,
     /// Send it unchanged.
     PassThrough,
-    /// Fail it without sending it: the API's host, over plain http.
+    /// Fail it without sending it: plain http to a host that gets the token over https.
     Reject,
 }
 
