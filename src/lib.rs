@@ -35,7 +35,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`send`] readies and calls the service. `ready`, `call` and `oneshot` work as for any tower
+//! [`send`] readies and calls the service. `ready`, `call` and `oneshot` work as on any tower
 //! service.
 //!
 //! # Guides
@@ -60,14 +60,14 @@
 //! | about to expire | waits; if the fetch fails, sent | called once for all waiters |
 //! | expired, rejected or none | waits | called once for all waiters |
 //!
-//! After a 401 the token is replaced and the request is resent, once. A request passes through
+//! After a 401 the token is replaced and the request is resent once. A request passes through
 //! unchanged if it has an `Authorization` header or a [`SkipAuth`] extension, or if its path is not
 //! one of the product's.
 //!
 //! # Products and environments
 //!
-//! A [`KlaviApi`] is a [`Product`] in an [`Environment`], or at a base URL of your own. Both parse
-//! from the names that environment variables and configuration files use.
+//! A [`KlaviApi`] is a [`Product`] in an [`Environment`], or at your own base URL. Products and
+//! environments parse from names, such as those in a configuration file.
 //!
 //! ```
 //! use klavi_auth::{KlaviApi, Product};
@@ -105,7 +105,7 @@
 //! # Configuration
 //!
 //! [`KlaviAuthLayerBuilder`] has the settings of the token calls, the token cache and the layer.
-//! `build` checks them; a [`ConfigError`] names the wrong value and the fix. To build the cache
+//! `build` checks them: a [`ConfigError`] names the invalid value and the fix. To build the cache
 //! yourself, use [`TokenCacheBuilder`], and the methods of [`KlaviAuthLayer`] for the rest.
 //!
 //! Configure a proxy, client certificates and trusted authorities on the
@@ -127,7 +127,7 @@
 //! in the extensions opts a single request out. The request type of the inner service stays the
 //! same.
 //!
-//! A body that cannot be cloned does not compile without one of the two:
+//! A body that cannot be cloned needs one of the two. Without them the call does not compile:
 //!
 //! ```compile_fail,E0277
 //! # use axum::body::Body;
@@ -143,7 +143,7 @@
 //! # drop(response); Ok(()) }
 //! ```
 //!
-//! With either it does:
+//! With either, it compiles:
 //!
 //! ```
 //! # use axum::body::Body;
@@ -167,13 +167,14 @@
 //!
 //! # Signals
 //!
-//! Every event goes to `tracing`, to the `metrics` facade (feature `metrics`) and to an
-//! [`Observer`], once each. [Signals](docs::signals) lists names, fields, levels and labels.
+//! Each event goes once to `tracing`, to the `metrics` facade (feature `metrics`) and to an
+//! [`Observer`]. [Signals](docs::signals) lists names, fields, levels and labels.
 //!
 //! # Secrets
 //!
 //! Keys and tokens appear in no `Debug`, `Display`, error, event or metric of this crate. If the
-//! error of a transport or endpoint repeats more than 8 characters of one, they are masked (`***`).
+//! error of a transport or an endpoint repeats more than 8 characters of a secret, they are masked
+//! (`***`).
 //! The keys, the cached token, the body of the call to `/auth` and its response are wiped from
 //! memory on drop.
 //!
@@ -197,7 +198,8 @@
     doc = "* `reqwest-middleware`: `KlaviAuthMiddleware`, with the tokens of a layer."
 )]
 //! * `fleet`: one token for all processes with the same keys, through a store that they share.
-//! * `metrics`: counters and a histogram through the `metrics` facade.
+//! * `redis`: a store for a fleet in Redis or Valkey. It turns on `fleet`.
+//! * `metrics`: counters and histograms through the `metrics` facade.
 #![cfg_attr(
     feature = "sandbox",
     doc = "* [`sandbox`]: a simulated Klavi for your tests."
