@@ -18,7 +18,7 @@ use crate::{
     },
     error::Error,
     events::event::Event,
-    token::{NewToken, source::source_fn},
+    token::{AccessToken, NewToken, source::source_fn},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -168,6 +168,37 @@ async fn no_copy_of_an_earlier_token_is_used_again() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_lookup_that_is_due_again_at_once_replaces_no_copy() {
+    let (cache, _) = warm(0).await;
+    let (copy, _) = look_up(&cache);
+    advance(900 * SECOND).await;
+    // It starts the refresh. Its result would be out of date for the next request already.
+    assert!(Arc::ptr_eq(&copy, &look_up(&cache).0));
+    assert!(!Arc::ptr_eq(&copy, &look_up(&cache).0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peek_finds_a_copy_that_is_used_and_does_not_hold_it() {
+    let (cache, served) = warm(1).await;
+    let peek = || cache.peek_token(Instant::now());
+    assert_eq!(peek(), None);
+    let (copy, _) = look_up(&cache);
+    let holders = Arc::strong_count(&copy);
+    let token = peek();
+    assert_eq!(token.as_ref().map(AccessToken::expose), Some("token-1"));
+    assert_eq!(Arc::strong_count(&copy), holders);
+    advance(900 * SECOND).await;
+    assert_eq!(peek(), None);
+    // The refresh fails.
+    look_up(&cache);
+    sleep(SECOND + SECOND / 2).await;
+    look_up(&cache);
+    assert_eq!(served.load(SeqCst), 1);
+    assert_eq!(peek(), token);
+    assert_eq!(served.load(SeqCst), 2);
+}
+
 /// The copy that another thread gets.
 fn elsewhere(cache: &TokenCache) -> Arc<LocalCopy> {
     thread::scope(|scope| scope.spawn(|| look_up(cache).0).join().unwrap())
@@ -177,6 +208,11 @@ fn elsewhere(cache: &TokenCache) -> Arc<LocalCopy> {
 fn bytes(copy: &LocalCopy) -> *const u8 {
     let token = copy.token_if_fresh(Instant::now()).unwrap();
     token.header_value().as_bytes().as_ptr()
+}
+
+fn assert_all_differ(bytes: [*const u8; 3]) {
+    let [a, b, c] = bytes;
+    assert!(a != b && b != c && a != c);
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,9 +238,20 @@ async fn threads_that_meet_get_copies_of_their_own() {
         there.join().unwrap()
     });
     let (here, _) = look_up(&cache);
-    let bytes = [&shared, &here, &there].map(|copy| bytes(copy));
-    assert!(bytes[0] != bytes[1] && bytes[1] != bytes[2] && bytes[0] != bytes[2]);
+    assert_all_differ([&shared, &here, &there].map(|copy| bytes(copy)));
     assert!(Arc::ptr_eq(&here, &look_up(&cache).0));
     // The first one is not kept.
     assert_eq!(Arc::strong_count(&shared), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn threads_of_a_spread_cache_have_copies_of_their_own() {
+    let (cache, _) = warm(0).await;
+    let (shared, _) = look_up(&cache);
+    assert!(cache.copies().has_single());
+    cache.spread();
+    assert!(!cache.copies().has_single());
+    let (here, there) = (look_up(&cache).0, elsewhere(&cache));
+    assert_all_differ([&shared, &here, &there].map(|copy| bytes(copy)));
+    assert!(Arc::ptr_eq(&here, &look_up(&cache).0));
 }
