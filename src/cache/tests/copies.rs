@@ -13,7 +13,7 @@ use tokio::time::{Instant, advance, sleep};
 
 use crate::{
     cache::{
-        acquire::Acquire, copies::LocalCopy, lookup::Lookup, policy::RefreshPolicy,
+        acquire::Acquire, copies::LocalCopy, lookup::Lookup, policy::RefreshPolicy, state::State,
         token_cache::TokenCache,
     },
     error::Error,
@@ -131,6 +131,47 @@ async fn a_copy_is_not_used_once_its_token_is_expiring() {
     assert!(is_used(&copy));
     advance(SECOND).await;
     assert!(!is_used(&copy));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_used_from_the_start_of_the_margin_on() {
+    let (cache, _) = warm(1).await;
+    let until_margin = || cache.snapshot().expires_in().unwrap() - 30 * SECOND;
+    advance(until_margin() - SECOND - SECOND / 2).await;
+    // The refresh fails half a second before the margin, and the next may start half a second
+    // after.
+    look_up(&cache);
+    sleep(SECOND + SECOND / 4).await;
+    advance(until_margin()).await;
+    let (copy, token) = look_up(&cache);
+    assert_eq!((token.as_str(), is_used(&copy)), ("token-1", true));
+    advance(SECOND / 4).await;
+    assert!(is_used(&copy));
+    advance(SECOND / 2).await;
+    assert!(!is_used(&copy));
+}
+
+/// What becomes of the flight with this number.
+type Loss = fn(&mut State, u64);
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_not_used_once_its_flight_is_gone() {
+    let losses: [Loss; 2] = [
+        |state, number| state.abandon(number, Instant::now()),
+        |state, number| drop(state.end_look(number, Instant::now())),
+    ];
+    for lose in losses {
+        let (cache, _) = warm(0).await;
+        advance(900 * SECOND).await;
+        look_up(&cache);
+        let (copy, _) = look_up(&cache);
+        let epoch = cache.core().epoch();
+        assert!(is_used(&copy));
+        cache.core().change(|state| lose(state, 2));
+        assert!(!is_used(&copy));
+        // It never decreases: a copy from earlier still must not be used again.
+        assert_eq!(cache.core().epoch(), epoch + 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -154,3 +154,16 @@ async fn case_11_snapshots_are_equal_for_equal_states_and_errors() {
     assert_ne!(cache.snapshot().last_error().map(ToString::to_string), None);
     assert_ne!(cache.snapshot(), failed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn case_11_a_snapshot_with_an_error_equals_none_without() {
+    let cache = cache_drawing(1.0, ScriptedSource::new([rejected()]));
+    let unused = cache.snapshot();
+    cache.get().await.unwrap_err();
+    // After the backoff nothing but the error is left.
+    pass(secs(5)).await;
+    let failed = cache.snapshot();
+    assert!(failed.last_error().is_some() && failed.retry_in().is_none());
+    assert_ne!(failed, unused);
+    assert_ne!(unused, failed);
+}

@@ -16,7 +16,7 @@ use tower::{Layer, ServiceExt};
 use crate::support::{
     LoggedSource, ManualSource, NS, ScriptedSource,
     api::{Api, BAD, GOOD, gated, get, ok, only, status},
-    cache_drawing, error_of, frugal, layer_of, pass, secs, token,
+    cache_drawing, error_of, frugal, got, layer_of, pass, secs, settle, token,
 };
 
 const STEP: Duration = Duration::from_millis(100);
@@ -70,6 +70,24 @@ async fn case_47_a_401_over_budget_says_when_to_retry() {
     assert!(error().await.is_none());
     assert_eq!(error().await.unwrap().retry_after(), Some(secs(6)));
     assert_eq!(source.fetches(), 1 + 5 + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_47_over_budget_a_401_waits_for_no_refresh() {
+    let source = ManualSource::default();
+    let layer = layer_of(frugal(0, source.clone()));
+    let first = tokio::spawn(layer.layer(only("Bearer t1")).oneshot(get(GOOD)));
+    source.respond(token("t1")).await;
+    assert_eq!(first.await.unwrap().unwrap().status(), 200);
+    pass(layer.cache().snapshot().refresh_in().unwrap()).await;
+
+    let call = tokio::spawn(layer.layer(only("nobody")).oneshot(get(BAD)));
+    let refresh = source.next().await;
+    settle().await;
+    let response = got(call).unwrap().unwrap();
+    assert_eq!(response.status(), 401);
+    assert!(error_of(&response).unwrap().is_over_budget());
+    assert!(!refresh.is_dropped());
 }
 
 #[tokio::test(start_paused = true)]
