@@ -108,8 +108,8 @@ impl Acquire {
         // A token that can be sent takes precedence over an error or another wait. It may be the
         // old one, or one that arrived after the flight.
         let valid = self.core.lock().valid_token(Instant::now(), self.rejected);
-        // A look that finds nothing does not change the error of this caller.
-        let failed = outcome.err().filter(|_| self.over_budget.is_none());
+        // A caller over budget waits for one flight, whose failure does not change its error.
+        let failed = self.over_budget.clone().or_else(|| outcome.err());
         Poll::Ready(valid.map(Ok).or_else(|| failed.map(Err)))
     }
 

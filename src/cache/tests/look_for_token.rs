@@ -1,18 +1,34 @@
-//! What a caller over budget joins.
+//! What a caller joins that may not fetch, and how long it waits for a look.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
 
 use crate::{
     cache::{
+        acquire::Acquire,
         backoff::Backoff,
         budget::{Bucket, Budget},
         lookup::Lookup,
         policy::RefreshPolicy,
         state::{Config, State},
+        token_cache::TokenCache,
     },
     error::Error,
+    token::{
+        NewToken,
+        shared_source::{LookFuture, SharedSource},
+        source::{FetchFuture, TokenRequest, TokenSource},
+    },
 };
 
 #[tokio::test(start_paused = true)]
@@ -38,4 +54,70 @@ async fn case_30_a_look_replaces_a_stalled_flight() {
     };
     assert_eq!(look(flight_timeout), None);
     assert_eq!(look(2 * flight_timeout), Some(true));
+}
+
+/// The time that a look takes. Another would be due before it ends.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// A source whose looks find nothing.
+struct Fruitless {
+    token: Option<&'static str>,
+    looks: AtomicUsize,
+}
+
+impl TokenSource for Fruitless {
+    fn fetch(&self, _: TokenRequest) -> FetchFuture<'_> {
+        Box::pin(async {
+            let token = self
+                .token
+                .ok_or_else(|| Error::permanent("keys rejected"))?;
+            NewToken::new(token, Duration::from_secs(1800))
+        })
+    }
+}
+
+impl SharedSource for Fruitless {
+    fn look(&self, _: TokenRequest) -> LookFuture<'_> {
+        self.looks.fetch_add(1, SeqCst);
+        Box::pin(async {
+            sleep(LOOK).await;
+            None
+        })
+    }
+
+    fn is_alone(&self) -> bool {
+        false
+    }
+}
+
+fn cache_of(token: Option<&'static str>) -> (TokenCache, Arc<Fruitless>) {
+    let source = Arc::new(Fruitless {
+        token,
+        looks: AtomicUsize::new(0),
+    });
+    let mut builder = TokenCache::builder(Arc::clone(&source));
+    let shared = Arc::clone(&source);
+    builder.settings.share = Some(Box::new(|_| Ok(shared)));
+    (builder.build().unwrap(), source)
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_47_a_caller_over_budget_waits_for_one_slow_look() {
+    let (cache, source) = cache_of(Some("token"));
+    cache.warm_up().await.unwrap();
+    let start = Instant::now();
+    let over_budget = Error::over_budget(Duration::from_secs(6));
+    let caller = Acquire::new(cache.core(), Some(1)).over_budget(Some(over_budget));
+    assert!(caller.await.unwrap_err().is_over_budget());
+    assert_eq!((source.looks.load(SeqCst), start.elapsed()), (1, LOOK));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_34_a_caller_in_the_backoff_waits_for_one_slow_look() {
+    let (cache, source) = cache_of(None);
+    let failed = cache.get().await.unwrap_err();
+    let start = Instant::now();
+    let error = cache.get().await.unwrap_err();
+    assert_eq!((error.label(), error.is_no_token()), (failed.label(), true));
+    assert_eq!((source.looks.load(SeqCst), start.elapsed()), (1, LOOK));
 }
