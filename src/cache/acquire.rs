@@ -62,7 +62,7 @@ impl Acquire {
     /// Waits for the token, and reports that the caller gets it.
     pub(crate) async fn token(mut self) -> Result<AccessToken, Error> {
         let valid = (&mut self).await?;
-        self.core.report_served(&valid.token, valid.is_failing);
+        self.core.report_served(&valid);
         Ok(valid.token)
     }
 
@@ -75,7 +75,7 @@ impl Acquire {
     ) -> Lookup<ValidToken, Self> {
         match core.lookup_and_start(now, rejected, None) {
             Lookup::Token(valid) => {
-                core.report_served(&valid.token, valid.is_failing);
+                core.report_served(&valid);
                 Lookup::Token(valid)
             }
             Lookup::Wait(waiter) => Lookup::Wait(Self {

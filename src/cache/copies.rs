@@ -49,7 +49,7 @@ impl LocalCopy {
         let epoch = self.core.epoch();
         let valid = self.token.as_ref();
         let valid = valid.filter(|valid| valid.is_fresh(epoch, now))?;
-        self.core.report_served(&valid.token, valid.is_failing);
+        self.core.report_served(valid);
         Some(&valid.token)
     }
 }

@@ -11,7 +11,7 @@ use super::{budget::OverBudget, current::ValidToken, shared_state::SharedState, 
 use crate::{
     error::Error,
     events::{Events, event::Event},
-    token::{AccessToken, shared_source::SharedSource, source::TokenSource},
+    token::{shared_source::SharedSource, source::TokenSource},
 };
 
 pub(crate) struct Core {
@@ -53,17 +53,22 @@ impl Core {
 
     /// Whether a token that was looked up earlier can be sent now, without another lookup.
     pub(crate) fn is_still_valid(&self, earlier: &ValidToken, now: Instant) -> bool {
-        // Not by the epoch: it also moves on when a refresh fails, which says nothing about a live
-        // token.
-        let valid = self.lock().valid_token(now, None);
-        valid.is_some_and(|valid| valid.token.generation() == earlier.token.generation())
+        // Without the lock, which all waiters of a flight would take at once.
+        if earlier.is_fresh(self.epoch(), now) {
+            return true;
+        }
+        // By generation: the epoch also moves on when a refresh fails, which says nothing about a
+        // live token. A suspect needs another lookup, which may start its replacement.
+        let state = self.lock();
+        let live = state.live(now);
+        live.is_some_and(|live| live.token.generation() == earlier.token.generation())
     }
 
     /// Reports that a caller gets this token, if its replacement is failing.
     #[inline]
-    pub(super) fn report_served(&self, token: &AccessToken, is_failing: bool) {
-        if is_failing {
-            let generation = token.generation();
+    pub(crate) fn report_served(&self, valid: &ValidToken) {
+        if valid.is_failing {
+            let generation = valid.token.generation();
             self.emit(&Event::ServedWhileFailing { generation });
         }
     }

@@ -23,7 +23,8 @@ pub(super) struct SharedState {
     epoch: Box<Epoch>,
 }
 
-/// In a cache line of its own: all threads read it, and the lock beside it is written to.
+/// In a cache line of its own, where lines have 64 bytes: all threads read it, and the lock beside
+/// it is written to. Two lines would make an idle cache larger than 1 KiB.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Epoch(AtomicU64);
@@ -50,8 +51,11 @@ impl SharedState {
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
-        // While the lock is held: rule 1.
-        self.epoch.0.store(state.epoch, Ordering::Release);
+        // While the lock is held: rule 1. Not stored again if it is the same, because all readers
+        // would have to fetch the cache line again.
+        if self.epoch() != state.epoch {
+            self.epoch.0.store(state.epoch, Ordering::Release);
+        }
         // The drop of a user's error or waker is user code.
         let displaced = mem::take(&mut state.displaced);
         drop(state);

@@ -118,7 +118,7 @@ impl Core {
         lookup
     }
 
-    pub(super) fn report_served(&self, _: &AccessToken, _: bool) {}
+    pub(super) fn report_served(&self, _: &ValidToken) {}
 
     /// The counterpart of `Flight::run` and `Flight::drop`.
     fn run_flight(&self, Launch { number, .. }: Launch) {

@@ -220,9 +220,9 @@ async fn a_lookup_that_is_due_again_at_once_replaces_no_copy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peek_finds_a_copy_that_is_used_and_does_not_hold_it() {
+async fn a_copy_is_used_until_the_next_lookup_and_reports_failing() {
     let (cache, served) = warm(1).await;
-    let peek = || cache.peek_token(Instant::now());
+    let peek = || cache.local_copy().token_if_fresh(Instant::now()).cloned();
     assert_eq!(peek(), None);
     let (copy, _) = look_up(&cache);
     let holders = Arc::strong_count(&copy);

@@ -1,8 +1,13 @@
 //! Cases 12 and 14: in the margin a request waits for the successor of its token, and leaves with
 //! the token if there is none.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
 use futures_util::future::join_all;
-use klavi_auth::Predecessor;
+use klavi_auth::{Event, Predecessor, TokenCache};
 use tokio::time::{Duration, Instant};
 use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit};
 
@@ -82,6 +87,36 @@ async fn case_12_if_the_fetch_fails_requests_leave_with_the_token() {
             (2, vec!["Bearer t1".to_owned(); 3])
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_62_requests_that_waited_report_a_failed_fetch() {
+    let served = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&served);
+    let source = ManualSource::default();
+    let observer = move |event: &Event<'_>| {
+        if let Event::ServedWhileFailing { generation, .. } = event {
+            assert_eq!(*generation, 1);
+            count.fetch_add(1, SeqCst);
+        }
+    };
+    let cache = TokenCache::builder(source.clone()).observer(observer);
+    let layer = layer_of(cache.randomness(|| 1.0).build().unwrap());
+    let first = call(layer.cache());
+    source.respond(token("t1")).await;
+    first.await.unwrap().unwrap();
+    pass(secs(1775)).await;
+    let service = layer.layer(Api::fine());
+    let calls: Vec<_> = (0..3)
+        .map(|_| tokio::spawn(service.clone().oneshot(get(GOOD))))
+        .collect();
+    settle().await;
+    assert_eq!(served.load(SeqCst), 0);
+    source.respond(reset()).await;
+    for response in join_all(calls).await {
+        assert_eq!(response.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(served.load(SeqCst), 3);
 }
 
 #[tokio::test(start_paused = true)]
