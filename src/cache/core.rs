@@ -51,22 +51,24 @@ impl Core {
         draw.max(0.0).clamp(0.0, 1.0)
     }
 
-    /// Whether a token that was looked up earlier can be sent now, without another lookup.
-    pub(crate) fn is_still_valid(&self, earlier: &ValidToken, now: Instant) -> bool {
+    /// A token that was looked up earlier, if it can be sent now without another lookup.
+    pub(crate) fn check_again(&self, earlier: &ValidToken, now: Instant) -> Option<ValidToken> {
         // Without the lock, which all waiters of a flight would take at once.
-        if earlier.is_fresh(self.epoch(), now) {
-            return true;
-        }
-        // By generation: the epoch also moves on when a refresh fails, which says nothing about a
-        // live token. A suspect needs another lookup, which may start its replacement.
-        let state = self.lock();
-        let live = state.live(now);
-        live.is_some_and(|live| live.token.generation() == earlier.token.generation())
+        let valid = if earlier.is_fresh(self.epoch(), now) {
+            earlier.clone()
+        } else {
+            // By generation: the epoch also moves on when a refresh fails, which says nothing
+            // about a live token.
+            let same = |valid: &ValidToken| valid.token.generation() == earlier.token.generation();
+            self.lock().valid_token(now, None).filter(same)?
+        };
+        self.report_served(&valid);
+        Some(valid)
     }
 
     /// Reports that a caller gets this token, if its replacement is failing.
     #[inline]
-    pub(crate) fn report_served(&self, valid: &ValidToken) {
+    pub(super) fn report_served(&self, valid: &ValidToken) {
         if valid.is_failing {
             let generation = valid.token.generation();
             self.emit(&Event::ServedWhileFailing { generation });

@@ -216,11 +216,9 @@ where
                     }
                     // While the service got ready, the token may have expired or been rejected.
                     let now = Instant::now();
-                    let lookup = if cache.is_still_valid(token, now) {
-                        cache.report_served(token);
-                        Lookup::Token(token.clone())
-                    } else {
-                        Acquire::start(cache, now, next.rejected())
+                    let lookup = match cache.check_again(token, now) {
+                        Some(valid) => Lookup::Token(valid),
+                        None => Acquire::start(cache, now, next.rejected()),
                     };
                     match lookup {
                         Lookup::Token(ValidToken { token, .. }) => {
