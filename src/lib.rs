@@ -197,7 +197,7 @@
     not(feature = "reqwest-middleware"),
     doc = "* `reqwest-middleware`: `KlaviAuthMiddleware`, with the tokens of a layer."
 )]
-//! * `fleet`: one token for all processes with the same keys, through a store that they share.
+//! * `fleet`: [one token for all processes](docs::fleet) with the same keys, through a store.
 //! * `redis`: a store for a fleet in Redis or Valkey. It turns on `fleet`.
 //! * `metrics`: counters and histograms through the `metrics` facade.
 #![cfg_attr(

@@ -78,20 +78,18 @@ pub mod days {}
 #[doc = include_str!("faults.md")]
 pub mod faults {}
 
-#[cfg(feature = "fleet")]
-#[cfg_attr(feature = "sandbox", doc = include_str!("fleet.md"))]
+#[cfg_attr(all(feature = "fleet", feature = "sandbox"), doc = include_str!("fleet.md"))]
 #[cfg_attr(
-    not(feature = "sandbox"),
-    doc = "This page needs the feature `sandbox`."
+    not(all(feature = "fleet", feature = "sandbox")),
+    doc = "This page needs the features `fleet` and `sandbox`."
 )]
 pub mod fleet {}
 
-#[cfg(feature = "fleet")]
-#[doc = include_str!("fleet_faults.md")]
+#[cfg_attr(feature = "fleet", doc = include_str!("fleet_faults.md"))]
+#[cfg_attr(not(feature = "fleet"), doc = "This page needs the feature `fleet`.")]
 pub mod fleet_faults {}
 
 // In files of their own: `tests/redis` and `tests/redis_variants` compile and run them.
-#[cfg(feature = "fleet")]
 #[cfg_attr(feature = "redis", doc = include_str!("fleet_stores.md"))]
 #[cfg_attr(
     not(feature = "redis"),
