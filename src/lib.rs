@@ -21,7 +21,8 @@
 //! use tower::ServiceBuilder;
 //!
 //! # use klavi_auth::BoxError;
-//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
 //! let sandbox = Sandbox::start().await?;
 //! let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
 //! let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())

@@ -14,7 +14,8 @@ use crate::error::Error;
 /// use std::time::Duration;
 /// use klavi_auth::{Freshness, NewToken, TokenCache, source_fn};
 ///
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::Error> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), klavi_auth::Error> {
 /// let source = source_fn(async |_| NewToken::new("a-token", Duration::from_secs(1800)));
 /// let cache = TokenCache::new(source);
 /// assert!(!cache.snapshot().is_ready());
@@ -133,13 +134,15 @@ impl Snapshot {
     /// # use http::{Request, Response};
     /// # use klavi_auth::{BoxError, KlaviAuthLayer, TokenCache};
     /// # use tower::{Layer, service_fn};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let unauthorized = service_fn(async |_: Request<()>| {
     /// #     Ok::<_, BoxError>(Response::builder().status(401).body(()).unwrap())
     /// # });
     /// // A fixed token cannot be replaced.
     /// let cache = TokenCache::fixed("a-token")?;
-    /// let api = KlaviAuthLayer::for_origin("https://api.example.com", cache.clone())?.layer(unauthorized);
+    /// let layer = KlaviAuthLayer::for_origin("https://api.example.com", cache.clone())?;
+    /// let api = layer.layer(unauthorized);
     /// api.send(Request::get("https://api.example.com/").body(())?).await?;
     /// assert!(cache.snapshot().is_suspect() && cache.snapshot().is_ready());
     /// # Ok(()) }
@@ -178,7 +181,8 @@ impl Snapshot {
     ///
     /// ```
     /// # use klavi_auth::{Error, TokenCache, source_fn};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let cache = TokenCache::new(source_fn(async |_| Err(Error::permanent("wrong password"))));
     /// cache.warm_up().await.unwrap_err();
     /// let snapshot = cache.snapshot();

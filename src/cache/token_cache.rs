@@ -31,7 +31,8 @@ use crate::{
 /// use std::time::Duration;
 /// use klavi_auth::{NewToken, TokenCache, source_fn};
 ///
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::Error> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), klavi_auth::Error> {
 /// let cache = TokenCache::new(source_fn(async |_request| {
 ///     NewToken::new("a-token", Duration::from_secs(1800))
 /// }));
@@ -104,7 +105,8 @@ impl TokenCache {
     /// # use klavi_auth::TokenCache;
     /// use http::{Request, header::AUTHORIZATION};
     ///
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let cache = TokenCache::fixed("a-token")?;
     /// let token = cache.get().await?;
     /// let handshake = Request::get("wss://api.klavi.ai/monitor/v1/events")
@@ -137,7 +139,8 @@ impl TokenCache {
     ///
     /// ```
     /// # use klavi_auth::{Error, TokenCache, source_fn};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let cache = TokenCache::new(source_fn(async |_| Err(Error::permanent("wrong password"))));
     /// if let Err(error) = cache.warm_up().await {
     ///     eprintln!("starting without a token: {}", error.label());
@@ -169,7 +172,8 @@ impl TokenCache {
     /// ```
     /// # use std::time::Duration;
     /// # use klavi_auth::{NewToken, TokenCache, source_fn};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let source = source_fn(async |_| NewToken::new("a-token", Duration::from_secs(1800)));
     /// # let cache = TokenCache::new(source);
     /// let token = cache.get().await?;
@@ -190,7 +194,8 @@ impl TokenCache {
     ///
     /// ```
     /// # use klavi_auth::TokenCache;
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let cache = TokenCache::fixed("a-token")?;
     /// # cache.warm_up().await?;
     /// let snapshot = cache.snapshot();

@@ -213,7 +213,8 @@ impl<K> fmt::Debug for TokenCaches<K> {
 /// # fn main() -> Result<(), klavi_auth::BoxError> {
 /// let customers = TokenCaches::new(1, Duration::from_secs(3600));
 /// let bakery = customers.get_or_insert_with("bakery", || TokenCache::fixed("a").unwrap())?;
-/// let full = customers.get_or_insert_with("café", || TokenCache::fixed("b").unwrap()).unwrap_err();
+/// let full = customers.get_or_insert_with("café", || TokenCache::fixed("b").unwrap());
+/// let full = full.unwrap_err();
 /// assert!(full.to_string().starts_with("all 1 token caches are in use"));
 ///
 /// drop(bakery); // no longer in use, it makes room

@@ -187,7 +187,8 @@ impl Error for ConfigError {
     }
 }
 
-/// The error of a transport that could not be built: that of the client. Two are equal if one is a clone of the other.
+/// The error of a transport that could not be built: that of the client. Two are equal if one is a
+/// clone of the other.
 #[derive(Clone, Debug)]
 pub struct TransportBuildError(Arc<dyn Error + Send + Sync>);
 

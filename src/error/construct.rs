@@ -27,7 +27,8 @@ impl Error {
     /// # use klavi_auth::{Error, NewToken, TokenCache, source_fn};
     /// # use std::time::Duration;
     /// # async fn ask_the_vault() -> Result<String, u16> { Err(403) }
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// let source = source_fn(async |_request| match ask_the_vault().await {
     ///     Ok(token) => NewToken::new(&token, Duration::from_secs(1800)),
     ///     Err(403) => Err(Error::permanent("the vault denies access")),

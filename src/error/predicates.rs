@@ -10,7 +10,8 @@ impl Error {
     /// # use klavi_auth::{Error, TokenCache, source_fn};
     /// use std::error::Error as _;
     ///
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let cache = TokenCache::new(source_fn(async |_| Err(Error::permanent("wrong password"))));
     /// let error = cache.get().await.unwrap_err();
     /// assert!(error.is_no_token());
@@ -29,7 +30,8 @@ impl Error {
     /// # use http::{Request, Response};
     /// # use http_body_util::Full;
     /// # use klavi_auth::{Credentials, KlaviApi, KlaviSource, Product, TokenCache};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let http = tower::service_fn(async |_: Request<Bytes>| {
     /// #     let body = Full::<Bytes>::from(r#"{"message":"Invalid accessKey or secretKey"}"#);
     /// #     Response::builder().status(401).body(body)
@@ -102,14 +104,16 @@ impl Error {
     /// # use http::{Request, Response};
     /// # use klavi_auth::{Error, KlaviAuthLayer, TokenCache};
     /// # use tower::{Layer, service_fn};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let ok = service_fn(async |request: Request<String>| {
     /// #     let token = request.headers().get("authorization").cloned();
     /// #     let mut response = Response::new(String::new());
     /// #     response.headers_mut().extend(token.map(|token| (http::header::AUTHORIZATION, token)));
     /// #     Ok::<_, klavi_auth::BoxError>(response)
     /// # });
-    /// let auth = KlaviAuthLayer::for_origin("https://api.example.com", TokenCache::fixed("a-token")?)?;
+    /// let cache = TokenCache::fixed("a-token")?;
+    /// let auth = KlaviAuthLayer::for_origin("https://api.example.com", cache)?;
     /// let request = Request::get("http://api.example.com/").body(String::new())?;
     /// let error = auth.layer(ok).send(request).await.unwrap_err();
     /// assert!(error.downcast_ref().is_some_and(Error::is_insecure_uri));

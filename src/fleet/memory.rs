@@ -21,7 +21,8 @@ use super::store::{FleetStore, StoreFuture, Stored};
 /// use std::{sync::Arc, time::Duration};
 /// use klavi_auth::{FleetStore, MemoryStore};
 ///
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), klavi_auth::BoxError> {
 /// let store = Arc::new(MemoryStore::new());
 /// let minute = Duration::from_secs(60);
 /// assert!(store.swap("key", None, b"one", minute).await?);

@@ -178,7 +178,7 @@ impl ClientCredentials {
     /// # use klavi_auth::ClientCredentials;
     /// # fn demo() -> Result<(), klavi_auth::ConfigError> {
     /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-    /// let source = ClientCredentials::new("https://id.example.com/token", "my-client", "my-secret", http)?
+    /// let source = ClientCredentials::new("https://id.example/token", "client", "secret", http)?
     ///     .basic();
     /// # drop(source);
     /// # Ok(()) }
@@ -207,7 +207,7 @@ impl ClientCredentials {
     /// # use klavi_auth::ClientCredentials;
     /// # fn demo() -> Result<(), klavi_auth::ConfigError> {
     /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-    /// let source = ClientCredentials::new("https://id.example.com/token", "my-client", "my-secret", http)?
+    /// let source = ClientCredentials::new("https://id.example/token", "client", "secret", http)?
     ///     .audience("https://api.example.com");
     /// # drop(source);
     /// # Ok(()) }

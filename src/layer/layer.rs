@@ -30,7 +30,8 @@ use crate::{
 /// # use http::{Request, Response};
 /// # use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
 /// # use tower::{ServiceBuilder, service_fn};
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), klavi_auth::BoxError> {
 /// # let ok = service_fn(async |request: Request<String>| {
 /// #     let token = request.headers().get("authorization").cloned();
 /// #     let mut response = Response::new(String::new());
@@ -63,7 +64,8 @@ impl KlaviAuthLayer {
     /// # use http::{Request, Response};
     /// # use klavi_auth::{Error, KlaviApi, KlaviAuthLayer, Product, TokenCache};
     /// # use tower::{Layer, service_fn};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let ok = service_fn(async |request: Request<String>| {
     /// #     let token = request.headers().get("authorization").cloned();
     /// #     let mut response = Response::new(String::new());
@@ -101,7 +103,7 @@ impl KlaviAuthLayer {
     /// ```
     /// use klavi_auth::{KlaviAuthLayer, TokenCache};
     ///
-    /// let auth = KlaviAuthLayer::for_origin("https://api.example.com", TokenCache::fixed("a-token")?)?;
+    /// let auth = KlaviAuthLayer::for_origin("https://api.example.com", TokenCache::fixed("a")?)?;
     /// # drop(auth);
     /// # Ok::<_, klavi_auth::ConfigError>(())
     /// ```
@@ -130,7 +132,8 @@ impl<R> KlaviAuthLayer<R> {
     ///
     /// ```
     /// # use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Data), TokenCache::fixed("a-token")?);
     /// auth.cache().warm_up().await?;
     /// assert!(auth.cache().snapshot().is_ready());
@@ -188,7 +191,8 @@ impl<R> KlaviAuthLayer<R> {
     /// # use http::{Request, Response};
     /// # use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
     /// # use tower::{Layer, service_fn};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let ok = service_fn(async |request: Request<String>| {
     /// #     let token = request.headers().get("authorization").cloned();
     /// #     let mut response = Response::new(String::new());

@@ -36,7 +36,8 @@ use crate::{
 /// # use http::{Request, Response};
 /// # use klavi_auth::{KlaviApi, KlaviAuth, KlaviAuthLayer, Product, TokenCache};
 /// # use tower::{Layer, Service, ServiceExt, service_fn};
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), klavi_auth::BoxError> {
 /// # let ok = service_fn(async |request: Request<String>| {
 /// #     let token = request.headers().get("authorization").cloned();
 /// #     let mut response = Response::new(String::new());
@@ -136,7 +137,8 @@ impl<S, R> KlaviAuth<S, R> {
     /// use tower::Layer;
     ///
     /// # use klavi_auth::BoxError;
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
     /// let sandbox = Sandbox::start().await?;
     /// let http = Client::builder(TokioExecutor::new()).build_http::<Body>();
     /// let auth = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())

@@ -60,7 +60,8 @@ impl Fault {
     /// # use http_body_util::Full;
     /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
     /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let sandbox = Sandbox::start().await?;
     /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
@@ -87,7 +88,8 @@ impl Fault {
     /// # use http_body_util::Full;
     /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
     /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let sandbox = Sandbox::start().await?;
     /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
@@ -139,7 +141,8 @@ impl Fault {
     /// # use http_body_util::Full;
     /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
     /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let sandbox = Sandbox::start().await?;
     /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);

@@ -28,7 +28,8 @@ const MAX_BODY: usize = 64 * 1024;
 /// # use http_body_util::Full;
 /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), klavi_auth::BoxError> {
 /// # let sandbox = Sandbox::start().await?;
 /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
 /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);

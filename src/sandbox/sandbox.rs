@@ -104,7 +104,8 @@ impl Sandbox {
     /// # use http_body_util::Full;
     /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
     /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let sandbox = Sandbox::start().await?;
     /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
@@ -125,7 +126,8 @@ impl Sandbox {
     /// # use http_body_util::Full;
     /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
     /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let sandbox = Sandbox::start().await?;
     /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
@@ -150,7 +152,8 @@ impl Sandbox {
     /// # use http_body_util::Full;
     /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
     /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let sandbox = Sandbox::start().await?;
     /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
@@ -172,7 +175,8 @@ impl Sandbox {
     /// # use http_body_util::Full;
     /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
     /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let sandbox = Sandbox::start().await?;
     /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
@@ -198,7 +202,8 @@ impl Sandbox {
     /// # use http_body_util::Full;
     /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
     /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let sandbox = Sandbox::start().await?;
     /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
@@ -227,7 +232,8 @@ impl Sandbox {
     /// # use http_body_util::Full;
     /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
     /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let sandbox = Sandbox::start().await?;
     /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
@@ -253,7 +259,8 @@ impl Sandbox {
     /// # use http_body_util::Full;
     /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
     /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let sandbox = Sandbox::start().await?;
     /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);
@@ -288,7 +295,8 @@ impl Sandbox {
     /// # use http_body_util::Full;
     /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
     /// # use klavi_auth::{KlaviSource, Product, TokenCache, sandbox::*};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let sandbox = Sandbox::start().await?;
     /// # let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     /// # let source = KlaviSource::new(sandbox.api(Product::Monitor), sandbox.credentials(), http);

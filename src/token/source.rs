@@ -45,7 +45,8 @@ pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<NewToken, Error>> 
 ///     }
 /// }
 ///
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::BoxError> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), klavi_auth::BoxError> {
 /// // A unit test of the source.
 /// let source = Sidecar { path: "/run/sidecar/token".into() };
 /// let error = source.fetch(TokenRequest::new(Predecessor::None)).await.unwrap_err();
@@ -237,7 +238,8 @@ impl Predecessor {
 /// use klavi_auth::{NewToken, TokenCache, source_fn};
 ///
 /// # async fn read_from_vault() -> std::io::Result<String> { Ok("token-from-vault".into()) }
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), klavi_auth::Error> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), klavi_auth::Error> {
 /// let cache = TokenCache::new(source_fn(async |_request| {
 ///     let token = read_from_vault().await.map_err(klavi_auth::Error::transient)?;
 ///     NewToken::new(&token, Duration::from_secs(1800))
@@ -260,7 +262,8 @@ impl Predecessor {
 /// #         Ok(path.replace('/', "-"))
 /// #     }
 /// # }
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Error> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
 /// let vault = Arc::new(Vault::open());
 /// let cache = TokenCache::new(source_fn(move |_request| {
 ///     let vault = Arc::clone(&vault);
