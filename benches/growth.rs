@@ -126,9 +126,9 @@ where
             .clone()
             .oneshot(Recycler::post(Full::new).first())
             .now_or_never();
-        let answer = first.expect("at once").expect("an answer");
+        let response = first.expect("at once").expect("a response");
         assert!(
-            answer.headers().contains_key(AUTHORIZATION),
+            response.headers().contains_key(AUTHORIZATION),
             "it has a token"
         );
         let mut caller = Caller::new(service.clone(), Recycler::post(Full::new));

@@ -157,7 +157,7 @@ async fn request_herd(callers: usize) -> f64 {
         callers,
         || {
             let service = service.clone();
-            async move { drop(service.oneshot(request()).await.expect("an answer")) }
+            async move { drop(service.oneshot(request()).await.expect("a response")) }
         },
         || {
             gate.notify_one();
@@ -187,7 +187,7 @@ async fn constant_herd(callers: usize) -> f64 {
         let (service, request) = (service.clone(), request());
         async move {
             waiters.notified_owned().await;
-            drop(service.oneshot(request).await.expect("an answer"));
+            drop(service.oneshot(request).await.expect("a response"));
         }
     })
     .await

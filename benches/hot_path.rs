@@ -106,7 +106,7 @@ fn report(
             "without a clock read ÷ AddAuthorization",
             format!("{:.2}", ratio(&rest, constant)),
         );
-        if variant.claim == Claim::Renewed {
+        if variant.claim == Claim::Replaced {
             add(
                 "÷ tower::retry + AddAuthorization",
                 format!("{:.2}", ratio(of, retry)),

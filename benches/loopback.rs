@@ -54,7 +54,7 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let times = runtime
         .block_on(measure(rounds, requests))
-        .expect("requests are answered");
+        .expect("requests get a response");
 
     let mut tables = Tables::default();
     let of = |variant: usize| times.iter().map(move |round| round[variant]);

@@ -131,7 +131,7 @@ fn check(frames: &'static [Bytes], runtime: &Runtime) {
     let body = Frames(frames.iter());
     let response = runtime
         .block_on(service.oneshot(request(&body)))
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(response.status(), StatusCode::OK);
     let places: Vec<_> = frames
         .iter()
@@ -171,8 +171,8 @@ where
             let cx = &mut Context::from_waker(Waker::noop());
             for _ in 0..calls {
                 assert!(service.poll_ready(cx).is_ready());
-                let answer = pin!(service.call(request(&body))).poll(cx);
-                assert!(matches!(answer, Poll::Ready(Ok(_))));
+                let response = pin!(service.call(request(&body))).poll(cx);
+                assert!(matches!(response, Poll::Ready(Ok(_))));
             }
         };
         Box::new(run) as Box<dyn FnMut(u32)>

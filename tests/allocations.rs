@@ -233,7 +233,7 @@ async fn handing_out_a_token_allocates_nothing() {
 }
 
 #[tokio::test]
-async fn callers_that_come_and_go_take_the_place_of_others() {
+async fn a_cancelled_caller_leaves_its_place_in_the_list_to_others() {
     let source = ManualSource::default();
     let cache = TokenCache::new(source.clone());
     let come_and_go = || drop(poll_once(&mut pin!(cache.get())));

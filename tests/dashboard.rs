@@ -135,7 +135,7 @@ async fn the_state_has_what_the_page_draws_and_only_what_is_new() {
             ),
             (
                 "callers",
-                "answered unauthorized withoutToken timedOut failed",
+                "responded unauthorized withoutToken timedOut failed",
             ),
             ("latency", "p50 p99"),
         ] {
@@ -154,7 +154,7 @@ async fn the_state_has_what_the_page_draws_and_only_what_is_new() {
         (&true.into(), &1.into())
     );
     assert_eq!(last["counts"]["fetched"], 1);
-    assert!(last["callers"]["answered"].as_u64().unwrap() > 0, "{last}");
+    assert!(last["callers"]["responded"].as_u64().unwrap() > 0, "{last}");
 
     let known = samples.len() - 1;
     let (_, new) = get(&dashboard, &format!("/state/after/{known}")).await;
@@ -320,7 +320,7 @@ async fn the_program_says_where_it_is_and_ends_by_itself() {
 
     // Kept open, as browsers do: it does not hold the program up.
     let browser = Client::builder(TokioExecutor::new()).build_http::<Body>();
-    let answer = async {
+    let response = async {
         let request = Request::get(metrics).body(Body::empty()).unwrap();
         browser
             .request(request)
@@ -332,7 +332,7 @@ async fn the_program_says_where_it_is_and_ends_by_itself() {
             .unwrap()
             .to_bytes()
     };
-    soon(answer).await;
+    soon(response).await;
 
     let ended = soon(tokio::task::spawn_blocking(move || program.wait().unwrap()))
         .await

@@ -31,12 +31,12 @@ struct Call {
 }
 
 impl Call {
-    /// The errors for a layer that is changed by `keep`. None: it compiles.
-    fn errors(&self, keep: &str) -> String {
+    /// The errors for a layer that is changed by `fix`. None: it compiles.
+    fn errors(&self, fix: &str) -> String {
         let Self { http, call } = self;
         check(&format!(
             "pub async fn demo(auth: klavi_auth::KlaviAuthLayer, inner: {http}) {{
-                let klavi = tower::Layer::layer(&auth{keep}, inner);
+                let klavi = tower::Layer::layer(&auth{fix}, inner);
                 drop({call}.await);
             }}"
         ))
@@ -48,16 +48,16 @@ impl Call {
     fn needs(&self, replay_with: &str) {
         let errors = self.errors("");
         for title in titles(&errors) {
-            assert_eq!(title, CANNOT_KEEP, "{errors}");
+            assert_eq!(title, CANNOT_BACK_UP, "{errors}");
         }
         says_how_to_fix(&errors);
-        for keep in [replay_with, ".send_once()"] {
-            assert_eq!(self.errors(keep), "", "{keep}");
+        for fix in [replay_with, ".send_once()"] {
+            assert_eq!(self.errors(fix), "", "{fix}");
         }
     }
 }
 
-const CANNOT_KEEP: &str = "error[E0277]: `CloneBody` cannot back up this request for a resend";
+const CANNOT_BACK_UP: &str = "error[E0277]: `CloneBody` cannot back up this request for a resend";
 
 #[track_caller]
 fn says_how_to_fix(errors: &str) {
@@ -82,12 +82,12 @@ fn titles(errors: &str) -> Vec<&str> {
 }
 
 #[test]
-fn axums_body_over_hyper_needs_a_way_to_be_kept() {
+fn axums_body_over_hyper_needs_a_way_to_back_it_up() {
     AXUM_OVER_HYPER.needs(".replay_with(axum::body::Body::new)");
 }
 
 #[test]
-fn axums_body_over_a_router_needs_a_way_to_be_kept() {
+fn axums_body_over_a_router_needs_a_way_to_back_it_up() {
     let call = Call {
         http: "axum::Router",
         ..AXUM_OVER_HYPER
@@ -96,7 +96,7 @@ fn axums_body_over_a_router_needs_a_way_to_be_kept() {
 }
 
 #[test]
-fn tonics_body_over_a_channel_needs_a_way_to_be_kept() {
+fn tonics_body_over_a_channel_needs_a_way_to_back_it_up() {
     let call = Call {
         http: "tonic::transport::Channel",
         call: "klavi.send(http::Request::new(tonic::body::Body::empty()))",
@@ -105,14 +105,14 @@ fn tonics_body_over_a_channel_needs_a_way_to_be_kept() {
 }
 
 #[test]
-fn a_generated_client_of_tonics_says_it_first() {
+fn a_generated_tonic_client_begins_with_the_same_error() {
     let call = Call {
         http: "tonic::transport::Channel",
         call: "tonic_health::pb::health_client::HealthClient::new(klavi)
             .check(tonic_health::pb::HealthCheckRequest::default())",
     };
     let errors = call.errors("");
-    assert_eq!(titles(&errors)[0], CANNOT_KEEP, "{errors}");
+    assert_eq!(titles(&errors)[0], CANNOT_BACK_UP, "{errors}");
     says_how_to_fix(&errors);
     assert_eq!(call.errors(".replay_with(tonic::body::Body::new)"), "");
 }
@@ -127,7 +127,7 @@ fn a_call_with_an_extension_says_the_same() {
 }
 
 #[test]
-fn what_is_no_request_is_named() {
+fn an_argument_that_is_no_request_is_named() {
     let call = Call {
         call: r#"klavi.send("https://api.klavi.ai")"#,
         ..AXUM_OVER_HYPER
@@ -142,7 +142,7 @@ fn what_is_no_request_is_named() {
 
 #[cfg(feature = "reqwest")]
 #[test]
-fn reqwests_requests_are_not_kept_by_another_clients_body() {
+fn another_clients_body_cannot_back_up_a_reqwest_request() {
     let call = Call {
         http: "reqwest::Client",
         call: r#"klavi.send(reqwest::Client::new().get("https://api.klavi.ai"))"#,
@@ -155,8 +155,8 @@ fn reqwests_requests_are_not_kept_by_another_clients_body() {
         );
     }
     says_how_to_fix(&errors);
-    for keep in ["", ".replay_with(reqwest::Body::wrap)", ".send_once()"] {
-        assert_eq!(call.errors(keep), "", "{keep}");
+    for fix in ["", ".replay_with(reqwest::Body::wrap)", ".send_once()"] {
+        assert_eq!(call.errors(fix), "", "{fix}");
     }
 }
 

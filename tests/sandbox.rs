@@ -26,7 +26,7 @@ use tokio::{
 };
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
-type Answer = UnsyncBoxBody<Bytes, BoxError>;
+type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Http = Client<HttpConnector, Body>;
 
@@ -58,7 +58,7 @@ fn channel() -> (mpsc::UnboundedSender<&'static str>, Body) {
     (tx, StreamBody::new(chunks).boxed_unsync())
 }
 
-async fn read(response: Response<Answer>) -> (StatusCode, Value) {
+async fn read(response: Response<ResponseBody>) -> (StatusCode, Value) {
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (
@@ -115,7 +115,7 @@ impl SandboxClient {
         path: &str,
         headers: &[(&str, &str)],
         body: Body,
-    ) -> Response<Answer> {
+    ) -> Response<ResponseBody> {
         self.try_send(method, path, headers, body).await.unwrap()
     }
 
@@ -125,7 +125,7 @@ impl SandboxClient {
         path: &str,
         headers: &[(&str, &str)],
         body: Body,
-    ) -> Result<Response<Answer>, hyper_util::client::legacy::Error> {
+    ) -> Result<Response<ResponseBody>, hyper_util::client::legacy::Error> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.sandbox.base_url()));
@@ -145,9 +145,9 @@ impl SandboxClient {
     /// A token of that customer and product.
     async fn token(&self, (access, secret): (&str, &str), product: &str) -> String {
         let keys = json!({ "accessKey": access, "secretKey": secret }).to_string();
-        let (status, answer) = self.auth_with(product, keys).await;
+        let (status, response) = self.auth_with(product, keys).await;
         assert_eq!(status, StatusCode::OK);
-        answer["accessToken"].as_str().unwrap().to_owned()
+        response["accessToken"].as_str().unwrap().to_owned()
     }
 
     async fn get(&self, path: &str, token: &str) -> (StatusCode, Value) {
@@ -188,12 +188,12 @@ impl SandboxClient {
 async fn auth_exchanges_keys_for_a_token() {
     let client = SandboxClient::new().await;
     let body = json!({ "accessKey": KEYS.0, "secretKey": KEYS.1 }).to_string();
-    let (status, answer) = client.auth_with("monitor", body).await;
+    let (status, response) = client.auth_with("monitor", body).await;
     assert_eq!(status, StatusCode::OK);
-    assert_eq!(answer["expireIn"], json!(1800));
-    let token = answer["accessToken"].as_str().unwrap();
+    assert_eq!(response["expireIn"], json!(1800));
+    let token = response["accessToken"].as_str().unwrap();
     assert_eq!(token.split('.').count(), 3);
-    assert_eq!(answer.as_object().unwrap().len(), 2);
+    assert_eq!(response.as_object().unwrap().len(), 2);
     assert_eq!(
         client.get("/monitor/v1/monitors", token).await.0,
         StatusCode::OK
@@ -204,7 +204,7 @@ async fn auth_exchanges_keys_for_a_token() {
 #[tokio::test]
 async fn auth_checks_the_keys() {
     let client = SandboxClient::new().await;
-    let refused = error(401, "Unauthorized", "Invalid accessKey or secretKey");
+    let rejected = error(401, "Unauthorized", "Invalid accessKey or secretKey");
     for (access, secret) in [
         ("nobody", KEYS.1),
         (KEYS.0, "wrong"),
@@ -212,7 +212,7 @@ async fn auth_checks_the_keys() {
         ("", ""),
     ] {
         let body = json!({ "accessKey": access, "secretKey": secret }).to_string();
-        assert_eq!(client.auth_with("monitor", body).await, refused);
+        assert_eq!(client.auth_with("monitor", body).await, rejected);
     }
     assert_eq!(client.sandbox.live_tokens(), 0);
     assert_eq!(
@@ -288,7 +288,7 @@ async fn a_token_issued_out_of_band_is_as_good_as_any() {
 }
 
 #[tokio::test]
-async fn expire_in_is_the_lifetime_or_as_configured() {
+async fn expire_in_is_the_lifetime_unless_configured() {
     let sandbox = Sandbox::builder()
         .token_lifetime(Duration::from_millis(90_999))
         .start()
@@ -320,17 +320,17 @@ async fn refresh_issues_a_new_token_and_keeps_the_old_one() {
     let client = SandboxClient::new().await;
     let old = client.token(KEYS, "monitor").await;
     client.post("/monitor/v1/monitors", &old, "{}").await;
-    let (status, answer) = client.get("/monitor/v1/refresh", &old).await;
+    let (status, response) = client.get("/monitor/v1/refresh", &old).await;
     assert_eq!(
-        (status, &answer["expireIn"]),
+        (status, &response["expireIn"]),
         (StatusCode::OK, &json!(1800))
     );
-    let new = answer["accessToken"].as_str().unwrap();
+    let new = response["accessToken"].as_str().unwrap();
     assert_ne!(new, old);
     for token in [new, &old] {
-        let (status, answer) = client.get("/monitor/v1/monitors", token).await;
+        let (status, response) = client.get("/monitor/v1/monitors", token).await;
         assert_eq!(status, StatusCode::OK);
-        assert_eq!(answer, json!({ "monitors": [{ "id": "monitor-1" }] }));
+        assert_eq!(response, json!({ "monitors": [{ "id": "monitor-1" }] }));
     }
     assert_eq!(client.sandbox.live_tokens(), 2);
 }
@@ -340,8 +340,8 @@ async fn refresh_revokes_the_old_token_if_configured() {
     let client = SandboxClient::new().await;
     client.sandbox.set_refresh_revokes_old(true);
     let old = client.token(KEYS, "monitor").await;
-    let (_, answer) = client.get("/monitor/v1/refresh", &old).await;
-    let new = answer["accessToken"].as_str().unwrap();
+    let (_, response) = client.get("/monitor/v1/refresh", &old).await;
+    let new = response["accessToken"].as_str().unwrap();
     assert_eq!(
         client.get("/monitor/v1/monitors", new).await.0,
         StatusCode::OK
@@ -393,10 +393,10 @@ async fn a_new_token_revokes_those_of_its_owner_if_configured() {
     let get = async |token: &str| client.get("/monitor/v1/monitors", token).await.0;
     assert_eq!(get(&first).await, StatusCode::UNAUTHORIZED);
     assert_eq!(get(&second).await, StatusCode::OK);
-    let (_, answer) = client.get("/monitor/v1/refresh", &second).await;
+    let (_, response) = client.get("/monitor/v1/refresh", &second).await;
     assert_eq!(get(&second).await, StatusCode::UNAUTHORIZED);
     assert_eq!(
-        get(answer["accessToken"].as_str().unwrap()).await,
+        get(response["accessToken"].as_str().unwrap()).await,
         StatusCode::OK
     );
     assert_eq!(
@@ -428,7 +428,7 @@ async fn auth_repeats_a_live_token_if_configured() {
 }
 
 #[tokio::test]
-async fn refresh_and_resources_want_a_live_token_of_that_product() {
+async fn refresh_and_resources_need_a_live_token_of_the_product() {
     let client = SandboxClient::new().await;
     let token = client.token(KEYS, "monitor").await;
     let dead = client.token(KEYS, "monitor").await;
@@ -514,13 +514,13 @@ async fn token_exchanges_client_credentials_for_a_token() {
         ),
         (&basic, "grant_type=client_credentials&audience=x", "klaas"),
     ] {
-        let (status, answer) = token_for(&client, headers, body).await;
-        assert_eq!(status, StatusCode::OK, "{answer}");
+        let (status, response) = token_for(&client, headers, body).await;
+        assert_eq!(status, StatusCode::OK, "{response}");
         assert_eq!(
-            (&answer["token_type"], &answer["expires_in"]),
+            (&response["token_type"], &response["expires_in"]),
             (&json!("Bearer"), &json!(1800))
         );
-        let token = answer["access_token"].as_str().unwrap();
+        let token = response["access_token"].as_str().unwrap();
         assert_eq!(
             client
                 .get(&format!("/{product}/v1/monitors"), token)
@@ -587,9 +587,9 @@ async fn token_errors_are_those_of_the_rfc() {
             "invalid_scope",
         ),
     ] {
-        let (got, answer) = token_for(&client, headers, body).await;
+        let (got, response) = token_for(&client, headers, body).await;
         assert_eq!(
-            (got.as_u16(), answer["error"].as_str()),
+            (got.as_u16(), response["error"].as_str()),
             (status, Some(error)),
             "{body}"
         );
@@ -720,9 +720,9 @@ async fn a_401_does_not_wait_for_the_body() {
     let client = SandboxClient::new().await;
     let head = "POST /monitor/v1/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n";
     let mut raw = client.raw(head).await;
-    let mut answer = [0; 12];
-    soon(raw.read_exact(&mut answer)).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 401");
+    let mut response = [0; 12];
+    soon(raw.read_exact(&mut response)).await.unwrap();
+    assert_eq!(&response, b"HTTP/1.1 401");
 
     assert_eq!(client.sandbox.log()[0].body_len(), 0);
 }
@@ -744,14 +744,14 @@ async fn a_client_still_sending_after_an_early_response_is_served() {
     .await;
     // Nobody reads these bytes. A socket that is closed on unread bytes resets the connection.
     soon(raw.write_all(&[b'x'; 7_000_000])).await.unwrap();
-    let mut answer = String::new();
-    soon(raw.read_to_string(&mut answer)).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let mut response = String::new();
+    soon(raw.read_to_string(&mut response)).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 401"), "{response}");
     assert_eq!(client.sandbox.log()[0].body_len(), 0);
 }
 
 #[tokio::test]
-async fn what_it_does_not_have_is_a_404() {
+async fn an_unknown_path_is_a_404() {
     let client = SandboxClient::new().await;
     let token = client.token(KEYS, "monitor").await;
     assert_eq!(client.get("/monitor/v1/links", &token).await, not_found());
@@ -783,7 +783,7 @@ async fn faults_happen_in_order_and_to_their_endpoint_only() {
     let client = SandboxClient::new().await;
     let token = client.sandbox.issue_token(&Product::Monitor);
     let bad_gateway = error(502, "Bad Gateway", "The sandbox was told to fail");
-    let refused = error(401, "Unauthorized", "The sandbox was told to fail");
+    let rejected = error(401, "Unauthorized", "The sandbox was told to fail");
     client.sandbox.fail_next(
         Endpoint::Resource,
         2,
@@ -807,7 +807,7 @@ async fn faults_happen_in_order_and_to_their_endpoint_only() {
         bad_gateway
     );
     assert_eq!(client.get("/monitor/v1/no-such", "x").await, bad_gateway);
-    assert_eq!(client.get("/monitor/v1/monitors", &token).await, refused);
+    assert_eq!(client.get("/monitor/v1/monitors", &token).await, rejected);
     assert_eq!(
         client.get("/monitor/v1/monitors", &token).await.0,
         StatusCode::OK
@@ -825,7 +825,7 @@ async fn faults_happen_in_order_and_to_their_endpoint_only() {
 }
 
 #[tokio::test]
-async fn faults_with_a_response() {
+async fn a_fault_has_its_own_status_headers_and_body() {
     let client = SandboxClient::new().await;
     let date = "Wed, 21 Oct 2015 07:28:00 GMT";
     let busy = Fault::status(StatusCode::TOO_MANY_REQUESTS);
@@ -879,7 +879,7 @@ async fn faults_with_a_response() {
 }
 
 #[tokio::test]
-async fn a_reset_is_a_reset() {
+async fn a_reset_fault_resets_the_connection() {
     let client = SandboxClient::new().await;
     for request in [
         "GET /monitor/v1/refresh HTTP/1.1\r\nhost: x\r\n\r\n",
@@ -889,10 +889,10 @@ async fn a_reset_is_a_reset() {
             .sandbox
             .fail_next(Endpoint::Refresh, 1, Fault::reset());
         let mut raw = client.raw(request).await;
-        let mut answer = Vec::new();
-        let error = soon(raw.read_to_end(&mut answer)).await.unwrap_err();
+        let mut response = Vec::new();
+        let error = soon(raw.read_to_end(&mut response)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-        assert!(answer.is_empty());
+        assert!(response.is_empty());
         assert_eq!(client.sandbox.log().pop().unwrap().status(), None);
     }
     let client = SandboxClient {
@@ -919,9 +919,9 @@ async fn a_truncated_response_breaks_off_after_half_of_its_body() {
     let mut raw = client
         .raw("GET /monitor/v1/refresh HTTP/1.1\r\nhost: x\r\n\r\n")
         .await;
-    let mut answer = String::new();
-    soon(raw.read_to_string(&mut answer)).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let mut response = String::new();
+    soon(raw.read_to_string(&mut response)).await.unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     assert!(
         head.starts_with("HTTP/1.1 200 OK") && head.contains("content-length: 59"),
         "{head}"
@@ -944,7 +944,7 @@ async fn a_truncated_response_breaks_off_after_half_of_its_body() {
 }
 
 #[tokio::test]
-async fn never_takes_the_body_in_and_gives_nothing_back() {
+async fn a_hang_fault_reads_no_body_and_sends_no_response() {
     for (http, whole) in [
         (http1(), false),
         (http1(), true),
@@ -1021,7 +1021,7 @@ async fn a_response_with_latency_is_overtaken_by_one_without() {
 // ## What it tells
 
 #[tokio::test]
-async fn the_log_has_what_came_and_prints_no_secret() {
+async fn the_log_has_every_request_and_prints_no_secret() {
     let client = SandboxClient::new().await;
     let token = client.token(KEYS, "monitor").await;
     client
@@ -1106,7 +1106,7 @@ fn bearers(entry: &RecordedRequest) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn it_speaks_h2c() {
+async fn h2c_is_served() {
     let client = SandboxClient {
         http: h2c(),
         ..SandboxClient::new().await
@@ -1140,7 +1140,7 @@ async fn until(condition: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn dropped_it_leaves_nothing_behind() {
+async fn a_dropped_sandbox_leaves_nothing_behind() {
     let before = tasks();
     let sandbox = Sandbox::start().await.unwrap();
     let addr = sandbox
@@ -1188,15 +1188,15 @@ async fn dropped_it_leaves_nothing_behind() {
     );
     soon(until(|| tasks() == before)).await;
     for (n, mut raw) in open.into_iter().enumerate() {
-        let mut answer = Vec::new();
-        let end = soon(raw.read_to_end(&mut answer)).await;
+        let mut response = Vec::new();
+        let end = soon(raw.read_to_end(&mut response)).await;
         let reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
         assert!(end.as_ref().err().is_none_or(reset), "{n}: {end:?}");
     }
 }
 
 #[tokio::test]
-async fn dropped_during_a_request_over_h2_it_leaves_nothing_behind() {
+async fn a_sandbox_dropped_during_an_h2_request_leaves_nothing_behind() {
     let before = tasks();
     let client = SandboxClient {
         http: h2c(),
@@ -1216,7 +1216,7 @@ async fn dropped_during_a_request_over_h2_it_leaves_nothing_behind() {
 }
 
 #[test]
-fn handles_can_be_shared() {
+fn sandboxes_faults_and_records_can_be_shared() {
     fn check<T: Clone + Send + Sync + 'static + std::fmt::Debug>() {}
     check::<Sandbox>();
     check::<Fault>();

@@ -127,7 +127,7 @@ fn case_31_a_token_that_all_invalidate_is_never_returned_again() {
                 assert_eq!(token.generation(), round);
                 barrier.wait().await;
                 cache.invalidate(&token);
-                // Whoever was first, and however many are still at it.
+                // The order of the threads does not matter, nor how many still invalidate.
                 assert_eq!(cache.get().await.unwrap().generation(), round + 1);
                 let snapshot = cache.snapshot();
                 assert!(snapshot.is_ready() && snapshot.generation() == Some(round + 1));

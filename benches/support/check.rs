@@ -25,7 +25,7 @@ fn one(variant: &Variant, watch: &Watch, length: usize, runtime: &Runtime) {
     let mut client = variant.client();
     let mut send = |rejections: u32| {
         watch.reject(rejections);
-        let status = runtime.block_on(client.send()).expect("an answer");
+        let status = runtime.block_on(client.send()).expect("a response");
         (status, watch.take())
     };
     let name = variant.name;
@@ -41,7 +41,7 @@ fn one(variant: &Variant, watch: &Watch, length: usize, runtime: &Runtime) {
         Claim::NoToken => [(fine, sent(&[0])), (rejected, sent(&[0]))],
         Claim::Token => [(fine, sent(&[1])), (rejected, sent(&[1]))],
         Claim::Again => [(fine, sent(&[1])), (fine, sent(&[1, 1]))],
-        Claim::Renewed => [(fine, sent(&[1])), (fine, sent(&[1, 2]))],
+        Claim::Replaced => [(fine, sent(&[1])), (fine, sent(&[1, 2]))],
     };
     assert_eq!(
         [(first.0, tokens(&first.1)), (second.0, tokens(&second.1))],
@@ -50,7 +50,7 @@ fn one(variant: &Variant, watch: &Watch, length: usize, runtime: &Runtime) {
     );
     // A request that is always rejected is not sent a third time.
     let (status, seen) = send(u32::MAX);
-    let resends = matches!(variant.claim, Claim::Again | Claim::Renewed);
+    let resends = matches!(variant.claim, Claim::Again | Claim::Replaced);
     assert_eq!(
         (status, seen.len()),
         (rejected, if resends { 2 } else { 1 }),

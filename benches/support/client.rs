@@ -96,8 +96,8 @@ where
 {
     let mut future = pin!(future);
     for poll in 1_u32.. {
-        if let Poll::Ready(answer) = future.as_mut().poll(cx) {
-            return answer.expect("the inner service does not fail");
+        if let Poll::Ready(response) = future.as_mut().poll(cx) {
+            return response.expect("the inner service does not fail");
         }
         if poll % 100 == 0 {
             thread::yield_now()

@@ -72,7 +72,7 @@ impl<B: Send + 'static> AsyncPredicate<Request<B>> for Kube {
             let token = token.lock().await;
             assert!(
                 Instant::now() + Duration::from_secs(60) < token.1,
-                "nothing renews it here"
+                "nothing replaces it here"
             );
             request
                 .headers_mut()
@@ -103,7 +103,7 @@ impl Tokens {
             let cache = this.cache.lock().await;
             assert!(
                 Instant::now() + Duration::from_secs(300) < cache.1,
-                "nothing renews it here"
+                "nothing replaces it here"
             );
             Ok(Arc::clone(&cache.0))
         })
@@ -194,7 +194,7 @@ where
         let (tokens, length) = (Arc::clone(&self.token), self.length);
         Box::pin(async move {
             let token = Arc::clone(&tokens.read().unwrap_or_else(PoisonError::into_inner));
-            assert!(Instant::now() < token.1, "nothing renews it here");
+            assert!(Instant::now() < token.1, "nothing replaces it here");
             let mut again = request.clone();
             request.headers_mut().insert(AUTHORIZATION, token.0.clone());
             let response = inner.call(request).await?;
@@ -202,9 +202,11 @@ where
                 return Ok(response);
             }
             let number = token.2 + 1;
-            let renewed = Arc::new((bearer(number, length), Instant::now() + DAY, number));
-            *tokens.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&renewed);
-            again.headers_mut().insert(AUTHORIZATION, renewed.0.clone());
+            let replaced = Arc::new((bearer(number, length), Instant::now() + DAY, number));
+            *tokens.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&replaced);
+            again
+                .headers_mut()
+                .insert(AUTHORIZATION, replaced.0.clone());
             inner.call(again).await
         })
     }

@@ -81,7 +81,7 @@ pub enum Claim {
     /// Attaches the token, and resends with the same one on 401.
     Again,
     /// Attaches the token, and resends with the next one on 401.
-    Renewed,
+    Replaced,
 }
 
 impl Variant {
@@ -106,7 +106,7 @@ impl Variant {
 
 /// All variants, with tokens of `length` bytes.
 pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
-    use Claim::{Again, NoToken, Renewed, Token};
+    use Claim::{Again, NoToken, Replaced, Token};
     use Load::{Get, Post, Stream};
     use Role::{Clock as Clocked, Other, Ours, Raw, Retry, Static};
 
@@ -207,7 +207,7 @@ pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
             "klavi-auth, resendable GET",
             Get,
             Ours,
-            Renewed,
+            Replaced,
             ours().layer(api),
             get,
         ),
@@ -215,7 +215,7 @@ pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
             "klavi-auth, resendable POST",
             Post,
             Ours,
-            Renewed,
+            Replaced,
             ours().layer(api),
             post,
         ),
@@ -223,7 +223,7 @@ pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
             "klavi-auth, recorded POST",
             Stream,
             Ours,
-            Renewed,
+            Replaced,
             ours().replay_with(Payload::Recorded).layer(api),
             stream,
         ),
@@ -239,7 +239,7 @@ pub fn all(api: Api, length: usize, runtime: &Runtime) -> Vec<Variant> {
             "emulated: obvious prototype",
             Post,
             Other,
-            Renewed,
+            Replaced,
             Prototype::new(api, length),
             post,
         ),

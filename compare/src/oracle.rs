@@ -18,7 +18,7 @@ pub fn failed(sent: &Sent) -> bool {
 }
 
 pub fn need_not_have(world: &World, sent: &Sent) -> bool {
-    // The API answered, and not about the token.
+    // The API responded, and not about the token.
     let elsewhere = matches!(sent.outcome, Outcome::Status(status) if status != 401);
     if !failed(sent) || elsewhere || sent.path == FORBIDDEN {
         return false;

@@ -135,7 +135,7 @@ pub fn all() -> Vec<Situation> {
         Situation {
             name: "API rejects one path always",
             runs: 1,
-            what: "20 requests to a path that always answers 401, 3 s apart, among 10 requests/s to another.",
+            what: "20 requests to a path that always responds 401, 3 s apart, among 10 requests/s to another.",
             script: script(),
             calls: calls(load(50, 120, 10).chain(forbidden)),
         },

@@ -34,7 +34,7 @@ pub(crate) struct Callers(Mutex<Ledger>);
 
 #[derive(Debug, Default)]
 struct Ledger {
-    answered: u64,
+    responded: u64,
     unauthorized: u64,
     without_token: u64,
     timed_out: u64,
@@ -46,7 +46,7 @@ impl Callers {
     pub(crate) fn to_json(&self) -> Value {
         let ledger = self.ledger();
         json!({
-            "answered": ledger.answered,
+            "responded": ledger.responded,
             "unauthorized": ledger.unauthorized,
             "withoutToken": ledger.without_token,
             "timedOut": ledger.timed_out,
@@ -63,7 +63,7 @@ impl Callers {
         let mut ledger = self.ledger();
         ledger.latencies.push(latency);
         let count = match outcome {
-            Ok(status) if status.is_success() => &mut ledger.answered,
+            Ok(status) if status.is_success() => &mut ledger.responded,
             Ok(StatusCode::UNAUTHORIZED) => &mut ledger.unauthorized,
             // The type distinguishes the layer's errors from the client's.
             Err(error) if error.is::<Error>() => &mut ledger.without_token,

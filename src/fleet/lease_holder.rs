@@ -103,7 +103,7 @@ impl FleetSource {
             }
         };
         let current = done.record.token.as_ref();
-        // If the answer to the swap was lost, the other publication is this one.
+        // If the response to the swap was lost, the other publication is this one.
         let is_own = current.is_some_and(|token| token.id == id);
         match done.outcome {
             Published::AskAgain => return None,

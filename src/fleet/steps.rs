@@ -94,7 +94,7 @@ impl Record {
         let has_id = |token: &Publication| held.is_some_and(|held| held.id == token.id);
         let is_current = self.token.as_ref().is_none_or(has_id) && !is_marked;
         let may_refresh = is_current && held.is_some_and(|held| held.left.is_some());
-        // 4: an answer of the store was lost.
+        // 4: a response of the store was lost.
         if let Some(lease) = self.lease {
             return match lease.owner == me {
                 true => self.permitted(lease.seq, may_refresh),

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn case_57_a_path_with_a_way_up_is_not_the_products() {
+    fn case_57_a_path_with_a_dot_dot_segment_is_not_the_products() {
         for rest in [
             "/..",
             "/../",

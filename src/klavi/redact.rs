@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn case_61_an_ordinary_word_is_masked_in_quotes_and_after_equals() {
+    fn case_61_a_common_word_is_masked_in_quotes_and_after_equals() {
         for (secret, text, shown) in [
             (
                 "connect",

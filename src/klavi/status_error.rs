@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn case_35_which_statuses_are_transient() {
+    fn case_35_408_429_and_5xx_are_transient_and_other_4xx_are_not() {
         for (status, transient) in [
             (408, true),
             (429, true),

@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn case_57_an_api_of_another_company_gets_it_on_all_paths() {
+    fn case_57_another_companys_api_gets_the_token_on_all_paths() {
         let origin = Origin::of_base(&Uri::from_static("https://api.example.com")).unwrap();
         let scope = Scope::of_origin(origin);
         for uri in [
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn case_57_a_request_with_its_own_cache_is_bound_to_the_origin_only() {
+    fn case_57_a_request_with_its_own_cache_is_bound_to_the_origin() {
         let cache = TokenCache::new(source_fn(async |_| Err(Error::timeout())));
         let request = |uri: &str| Request::get(uri).extension(cache.clone()).body(()).unwrap();
         for path in [
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn case_57_59_everything_else_goes_out_without_it() {
+    fn case_57_59_all_other_requests_pass_through() {
         for uri in [
             "https://api.klavi.ai.evil.com/monitor/v1",
             "https://evil-klavi.ai/monitor/v1",

@@ -94,7 +94,7 @@ pub(crate) fn all(length: Duration) -> Vec<Day> {
     );
     for every in [10, 5, 1] {
         days.add(
-            &format!("a path that always answers 401, every {every} s, and 144 revocations"),
+            &format!("a path that always responds 401, every {every} s, and 144 revocations"),
             BUDGET,
             |day| {
                 day.poisoned = Some(Duration::from_secs(every));
@@ -102,21 +102,21 @@ pub(crate) fn all(length: Duration) -> Vec<Day> {
             },
         );
     }
-    days.add("a new token kills the old one", WELL, |day| {
-        day.script.new_kills_old = true
+    days.add("a new token revokes the old one", WELL, |day| {
+        day.script.new_revokes_old = true
     });
     days.add(
-        "a new token kills the old one, `/refresh` 500",
+        "a new token revokes the old one, `/refresh` 500",
         NO_REFRESH,
         |day| {
-            day.script.new_kills_old = true;
+            day.script.new_revokes_old = true;
             day.script.refresh = Schedule::always(Fault::Status(500));
         },
     );
-    for (what, auth_repeats, new_kills_old) in [
+    for (what, auth_repeats, new_revokes_old) in [
         ("", false, false),
         (", `/auth` repeats its live token", true, false),
-        (", a new token kills the old one", false, true),
+        (", a new token revokes the old one", false, true),
     ] {
         for (mood, bound) in [
             ("busy", most(8_500, 70, 35)),
@@ -124,7 +124,7 @@ pub(crate) fn all(length: Duration) -> Vec<Day> {
         ] {
             days.add(&format!("{mood} at random{what}"), bound, |day| {
                 day.script.auth_repeats = auth_repeats;
-                day.script.new_kills_old = new_kills_old;
+                day.script.new_revokes_old = new_revokes_old;
                 day.at_random(mood == "busy");
             });
         }
@@ -197,7 +197,7 @@ impl Plan {
     }
 
     /// An outage every 10 minutes, of one endpoint or both, revocations and spurious 401s. If busy,
-    /// these are many, and there is a path that always answers 401.
+    /// these are many, and there is a path that always responds 401.
     fn at_random(&mut self, busy: bool) {
         let (mut auth, mut refresh) = (Vec::new(), Vec::new());
         for start in self.moments(10 * MINUTE) {

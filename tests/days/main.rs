@@ -54,7 +54,7 @@ struct Outcome {
 }
 
 #[test]
-fn no_request_fails_that_could_have_succeeded_but_for_the_two_delays() {
+fn only_the_two_delays_fail_requests_that_could_have_succeeded() {
     let (seconds, every) = match env::var("DAYS_SECONDS") {
         Ok(text) => (
             text.parse().expect("a number of seconds"),

@@ -144,8 +144,8 @@ fn slow() -> Vec<Fault> {
 }
 
 fn lengths() -> Vec<Fault> {
-    let answer =
-        |fields: &str, body: &str| Wire::Answer(bytes(format!("{HEAD}{fields}\r\n\r\n{body}")));
+    let respond =
+        |fields: &str, body: &str| Wire::Respond(bytes(format!("{HEAD}{fields}\r\n\r\n{body}")));
     let len = BODY.len();
     vec![
         quick(
@@ -154,31 +154,31 @@ fn lengths() -> Vec<Fault> {
         ),
         quick(
             "`Content-Length` too short, cuts the JSON",
-            answer("content-length: 20", BODY),
+            respond("content-length: 20", BODY),
         ),
         quick(
             "`Content-Length` too short, by a line break",
-            answer(&length(len), &format!("{BODY}\r\n")),
+            respond(&length(len), &format!("{BODY}\r\n")),
         ),
         quick(
             "`Content-Length` not a number",
-            answer("content-length: many", BODY),
+            respond("content-length: many", BODY),
         ),
         quick(
             "two different `Content-Length`",
-            answer(&format!("{}\r\n{}", length(len), length(20)), BODY),
+            respond(&format!("{}\r\n{}", length(len), length(20)), BODY),
         ),
         quick("`Content-Length` and `chunked`", {
             let fields = format!("content-length: 20\r\n{CHUNKED}");
-            answer(&fields, &format!("{len:x}\r\n{BODY}\r\n0\r\n\r\n"))
+            respond(&fields, &format!("{len:x}\r\n{BODY}\r\n0\r\n\r\n"))
         }),
         quick(
             "chunk without a length",
-            answer(CHUNKED, &format!("many\r\n{BODY}\r\n0\r\n\r\n")),
+            respond(CHUNKED, &format!("many\r\n{BODY}\r\n0\r\n\r\n")),
         ),
         quick("a second, unsolicited response", {
             let second = BODY.replace("token-0", "nobodys-0");
-            Wire::Answer([whole(HEAD, BODY), whole(HEAD, &second)].concat().into())
+            Wire::Respond([whole(HEAD, BODY), whole(HEAD, &second)].concat().into())
         }),
     ]
 }
@@ -206,10 +206,10 @@ fn endless() -> Vec<Fault> {
             let piece = format!("x-many: {}\r\n", "x".repeat(1014)).repeat(64);
             Wire::Repeat(HEAD.into(), piece.into(), 16 * 16)
         }),
-        quick("gzip bomb of 48 MiB, not requested", Wire::Answer(bomb())),
+        quick("gzip bomb of 48 MiB, not requested", Wire::Respond(bomb())),
         Fault {
             name: "gzip bomb of 48 MiB, decompressed by the transport",
-            kind: Kind::Compressed(Wire::Answer(bomb())),
+            kind: Kind::Compressed(Wire::Respond(bomb())),
             is_slow: false,
         },
     ]
@@ -217,7 +217,7 @@ fn endless() -> Vec<Fault> {
 
 fn versions() -> Vec<Fault> {
     let before =
-        |interim: &str| Wire::Answer([interim.as_bytes(), &whole(HEAD, BODY)].concat().into());
+        |interim: &str| Wire::Respond([interim.as_bytes(), &whole(HEAD, BODY)].concat().into());
     let early = "HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n";
     vec![
         quick(
@@ -272,11 +272,11 @@ fn unusual() -> Vec<Fault> {
     vec![
         quick(
             "204 with a body",
-            Wire::Answer(whole("HTTP/1.1 204 No Content\r\n", BODY)),
+            Wire::Respond(whole("HTTP/1.1 204 No Content\r\n", BODY)),
         ),
         quick(
             "304 with a body",
-            Wire::Answer(whole("HTTP/1.1 304 Not Modified\r\n", BODY)),
+            Wire::Respond(whole("HTTP/1.1 304 Not Modified\r\n", BODY)),
         ),
         Fault {
             name: "429 with `Retry-After: 1`, and silence in the body",
@@ -305,14 +305,14 @@ fn unusual() -> Vec<Fault> {
 }
 
 fn garbage() -> Vec<Fault> {
-    let answer = |body: Vec<u8>| {
+    let respond = |body: Vec<u8>| {
         let head = format!("{HEAD}{}\r\n\r\n", length(body.len()));
-        Wire::Answer([head.into_bytes(), body].concat().into())
+        Wire::Respond([head.into_bytes(), body].concat().into())
     };
     let deep = "[".repeat(30_000) + &"]".repeat(30_000);
     vec![
         quick("invalid UTF-8 in a header", {
-            Wire::Answer(
+            Wire::Respond(
                 [
                     HEAD.as_bytes(),
                     b"x-name: \xff\xfe\r\n",
@@ -324,14 +324,14 @@ fn garbage() -> Vec<Fault> {
         }),
         quick(
             "NUL in a header",
-            Wire::Answer(whole(&format!("{HEAD}x-name: a\0b\r\n"), BODY)),
+            Wire::Respond(whole(&format!("{HEAD}x-name: a\0b\r\n"), BODY)),
         ),
         quick(
             "invalid UTF-8 in the token",
-            answer(b"{\"accessToken\":\"token-\xff\xfe\"}".to_vec()),
+            respond(b"{\"accessToken\":\"token-\xff\xfe\"}".to_vec()),
         ),
         quick("invalid UTF-8 beside the token", {
-            answer(
+            respond(
                 [
                     &BODY.as_bytes()[..BODY.len() - 1],
                     b",\"name\":\"\xff\xfe\"}",
@@ -339,11 +339,11 @@ fn garbage() -> Vec<Fault> {
                 .concat(),
             )
         }),
-        quick("JSON 30,000 deep", answer(deep.clone().into_bytes())),
+        quick("JSON 30,000 deep", respond(deep.clone().into_bytes())),
         quick("JSON 30,000 deep beside the token", {
-            answer(format!("{},\"more\":{deep}}}", &BODY[..BODY.len() - 1]).into_bytes())
+            respond(format!("{},\"more\":{deep}}}", &BODY[..BODY.len() - 1]).into_bytes())
         }),
-        quick("an empty body", answer(Vec::new())),
+        quick("an empty body", respond(Vec::new())),
     ]
 }
 
@@ -371,7 +371,7 @@ fn bytes(text: String) -> Bytes {
 /// A redirect that has a token all the same.
 pub(crate) fn redirect(status: u16, location: &str) -> Wire {
     let head = format!("HTTP/1.1 {status} Elsewhere\r\nlocation: {location}\r\n");
-    Wire::Answer(whole(&head, BODY))
+    Wire::Respond(whole(&head, BODY))
 }
 
 /// 48 MiB of spaces in less than 64 KiB.

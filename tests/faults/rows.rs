@@ -265,7 +265,7 @@ impl Fault {
     pub(crate) fn leaves_the_connection_open(&self) -> bool {
         match &self.kind {
             Kind::Wire(wire) | Kind::Compressed(wire) | Kind::Rejection(wire) => {
-                matches!(wire, Wire::Answer(_))
+                matches!(wire, Wire::Respond(_))
             }
             Kind::Redirect(_) => true,
             _ => false,

@@ -196,7 +196,7 @@ impl Connection {
             if ordered.is_some() {
                 lock(&self.state.struck).insert(self.number);
             }
-            let wire = ordered.unwrap_or_else(|| self.good_answer(&request));
+            let wire = ordered.unwrap_or_else(|| self.good_response(&request));
             let Some(open) = play(wire, stream.into_inner()).await? else {
                 return Ok(());
             };
@@ -205,7 +205,7 @@ impl Connection {
         Ok(())
     }
 
-    fn good_answer(&self, request: &Request) -> Wire {
+    fn good_response(&self, request: &Request) -> Wire {
         let (status, body) = match request.place {
             Place::Api if !request.has_token => ("401 Unauthorized", "no".to_owned()),
             Place::Api => ("200 OK", "fine".to_owned()),
@@ -222,7 +222,7 @@ impl Connection {
         if close {
             return Wire::HalfClose(format!("{head}connection: close\r\n\r\n{body}").into());
         }
-        Wire::Answer(format!("{head}\r\n{body}").into())
+        Wire::Respond(format!("{head}\r\n{body}").into())
     }
 }
 

@@ -179,7 +179,7 @@ impl FaultyStack {
         assert!(seen.is_fine(), "the next request: {seen:?}");
         if place == Place::Refresh {
             let failed = landed(&self.layer).await;
-            assert!(failed.is_none(), "the next renewal: {failed:?}");
+            assert!(failed.is_none(), "the next refresh: {failed:?}");
         }
         if self.server.latest_came_on_struck(place) {
             return "200, on the same connection".to_owned();

@@ -13,7 +13,7 @@ use tokio::{
 #[derive(Clone, Debug)]
 pub(crate) enum Wire {
     /// These bytes, and the connection stays open for further requests.
-    Answer(Bytes),
+    Respond(Bytes),
     /// These bytes, the end of the stream, and nothing more: the client's half stays open until the
     /// client ends it.
     HalfClose(Bytes),
@@ -30,7 +30,7 @@ pub(crate) enum Wire {
 /// The connection, if it is good for another request.
 pub(crate) async fn play(wire: Wire, mut stream: TcpStream) -> io::Result<Option<TcpStream>> {
     match wire {
-        Wire::Answer(bytes) => {
+        Wire::Respond(bytes) => {
             stream.write_all(&bytes).await?;
             return Ok(Some(stream));
         }

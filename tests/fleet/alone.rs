@@ -55,10 +55,10 @@ async fn the_breaker_skips_a_dead_store_for_five_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_sends_nobody_alone() {
+async fn a_lost_response_sends_nobody_alone() {
     let (issuer, store) = (Issuer::new(), FaultyStore::new());
     let cache = issuer.cache(&store);
-    store.set(Fault::LosesAnswers);
+    store.set(Fault::LosesResponses);
     // The swap that takes the lease is applied, and the next load finds it.
     assert_eq!(cache.get().await.unwrap().expose(), "t1");
     assert_eq!(cache.snapshot().sharing(), Some(Sharing::Shared));
@@ -111,7 +111,7 @@ async fn a_token_that_comes_after_its_lease_is_published() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn data_that_is_lost_is_one_more_fetch_when_one_is_due() {
+async fn lost_data_of_the_store_costs_one_fetch_when_one_is_due() {
     let (issuer, store) = (Issuer::new(), FaultyStore::new());
     let caches: Vec<_> = (0..10).map(|_| issuer.cache(&store)).collect();
     for cache in &caches {
@@ -165,7 +165,7 @@ async fn a_store_that_loses_every_second_response_is_used() {
 
 /// As a server does that is restarted.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_away_for_a_moment_sends_nobody_alone() {
+async fn a_short_outage_of_the_store_sends_nobody_alone() {
     for (away_for, expected) in [(249, Sharing::Shared), (251, Sharing::Alone)] {
         let (issuer, store) = (Issuer::new(), FaultyStore::new());
         // Each pause is half of the longest: 50 ms, five times.
@@ -234,7 +234,7 @@ async fn a_lease_of_a_failed_fetch_is_released_by_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_ends_though_the_stores_clock_went_back() {
+async fn a_lease_ends_although_the_clock_of_the_store_went_back() {
     let (slow, inner) = (Issuer::new(), Arc::new(MemoryStore::new()));
     slow.state().latency = secs(60);
     let holder = FaultyStore::of(&inner);

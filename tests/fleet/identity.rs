@@ -108,7 +108,7 @@ async fn layers_of_one_fleet_share_with_one_line_each() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bearer_without_keys_is_shared_by_those_who_have_it() {
+async fn processes_with_one_bearer_and_no_keys_share_its_successors() {
     let (klavi, fleet) = (klavi(), Fleet::new(MemoryStore::new()));
     let source = || {
         let bearer = Credentials::bearer("given", std::time::Duration::from_secs(1800)).unwrap();

@@ -80,7 +80,7 @@ async fn the_fleet_has_one_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_newcomer_gets_a_suspect_during_an_outage_and_asks_later() {
+async fn a_new_process_adopts_a_suspect_in_an_outage_then_fetches() {
     let (issuer, store) = (Issuer::new(), Arc::new(MemoryStore::new()));
     let service = layer_of(issuer.cache(&store)).layer(only("Bearer t2"));
     issuer.cache(&store).get().await.unwrap();

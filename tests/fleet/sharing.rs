@@ -33,7 +33,7 @@ fn is_all(got: &[Result<String, Error>], expected: &str) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cold_start_of_a_hundred_is_one_fetch() {
+async fn a_cold_start_of_a_hundred_processes_is_one_fetch() {
     let (issuer, _, caches) = fleet_of(100);
     let started = Instant::now();
     assert!(is_all(&all(&caches).await, "t1"));

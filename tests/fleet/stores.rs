@@ -21,13 +21,13 @@ pub(crate) enum Fault {
     Hangs,
     /// Loads work and swaps fail, as on a store that is full or read-only.
     ReadOnly,
-    /// Every swap is applied, and its answer is lost.
-    LosesAnswers,
-    /// Every second call is applied, and its answer is lost.
+    /// Every swap is applied, and its response is lost.
+    LosesResponses,
+    /// Every second call is applied, and its response is lost.
     LosesEverySecond,
-    /// Three calls in a row are applied, and their answers are lost. Then one succeeds.
+    /// Three calls in a row are applied, and their responses are lost. Then one succeeds.
     LosesThreeOfFour,
-    /// The next swap is applied, and its answer is lost. No call returns after it.
+    /// The next swap is applied, and its response is lost. No call returns after it.
     LosesSwapsThenHangs,
     /// The clock has gone back, so that nothing has an age.
     ClockWentBack,
@@ -112,7 +112,7 @@ impl FleetStore for FaultyStore {
                     self.inner.swap(key, expected, new, time_to_live).await?;
                     failed()
                 }
-                Fault::LosesAnswers | Fault::LosesEverySecond | Fault::LosesThreeOfFour => {
+                Fault::LosesResponses | Fault::LosesEverySecond | Fault::LosesThreeOfFour => {
                     self.inner.swap(key, expected, new, time_to_live).await?;
                     failed()
                 }

@@ -44,8 +44,8 @@ pub(crate) fn check(schedule: &Schedule, history: &History) -> Vec<String> {
                     let arrives = on_its_way(window.from).unwrap_or(window.from);
                     return window.from <= at && at <= arrives + AFTER_API;
                 }
-                // A process that does not share kills the others' token.
-                fault if fault.is_of_store() && schedule.kills => AFTER_STORE,
+                // A process that does not share revokes the others' token.
+                fault if fault.is_of_store() && schedule.revokes => AFTER_STORE,
                 _ => return false,
             };
             window.from <= at && at <= window.to + grace

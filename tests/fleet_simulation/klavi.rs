@@ -82,7 +82,7 @@ impl Klavi {
 
     fn issue(&self, may_repeat: bool) -> (usize, Duration) {
         let Schedule {
-            kills,
+            revokes,
             repeats,
             life,
             ..
@@ -93,7 +93,7 @@ impl Klavi {
             return (number, expires_at - now);
         }
         state.issued += 1;
-        if kills {
+        if revokes {
             state.living.clear();
         }
         let number = state.issued;

@@ -87,7 +87,7 @@ fn a_calm_fleet_fetches_once_per_lifetime() {
     for seed in 1..=4 {
         let schedule = Schedule::random(seed, 50, 0);
         let history = simulate(&schedule);
-        // A refresh is due after 0.65 to 0.75 of a life, whoever is first.
+        // A refresh is due after 0.65 to 0.75 of a life, in the first process.
         let per_life = schedule.length.as_secs_f64() / (0.65 * schedule.life.as_secs_f64());
         assert!(
             history.fetches.len() as f64 <= 1.0 + per_life,

@@ -27,7 +27,7 @@ pub(crate) enum Fault {
     StoreDown,
     /// The store does not respond.
     StoreHangs,
-    /// One answer in five is lost after it was applied, and one request in ten before.
+    /// One response in five is lost after it was applied, and one request in ten before.
     StoreLossy,
     /// The store takes up to 300 ms.
     StoreSlow,
@@ -86,8 +86,8 @@ pub(crate) struct Window {
 pub(crate) struct Schedule {
     pub(crate) seed: u64,
     pub(crate) processes: usize,
-    /// A new token kills the old one.
-    pub(crate) kills: bool,
+    /// A new token revokes the old one.
+    pub(crate) revokes: bool,
     /// `/auth` repeats a living token.
     pub(crate) repeats: bool,
     pub(crate) life: Duration,
@@ -112,7 +112,7 @@ impl Schedule {
         Self {
             seed,
             processes,
-            kills: seed % 2 == 0,
+            revokes: seed % 2 == 0,
             repeats: seed / 2 % 2 == 0,
             life: Duration::from_secs(chance.within(15, 60)),
             windows: (0..faults).map(window).collect(),

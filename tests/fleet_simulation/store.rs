@@ -1,4 +1,4 @@
-//! A simulated store that delays, fails, loses answers and data, rolls back and splits.
+//! A simulated store that delays, fails, loses responses and data, rolls back and splits.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -145,7 +145,7 @@ impl Server {
         self.transfer().await?;
         self.schedule.while_cut_off(process, self.start).await;
         if self.loses(0.2) {
-            return Err("the answer was lost".into());
+            return Err("the response was lost".into());
         }
         Ok(result)
     }

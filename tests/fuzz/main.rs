@@ -4,11 +4,11 @@
 //! The targets themselves run with cargo-fuzz (`fuzz/README.md`), from the same code. `FUZZ_RUNS`
 //! says how many inputs are made here, `FUZZ_SEED` which.
 
-mod answer;
 mod mutate;
 mod origin;
 mod reading;
-mod token_answer;
+mod response;
+mod token_response;
 
 use std::{env, fs, path::Path};
 
@@ -59,10 +59,10 @@ fn case_7_9_36_39_61_any_token_response_is_read_as_specified() {
         "Tue, 01 Jan 2999 00:00:00 GMT",
     ];
     replay(
-        "token_answer",
-        include_str!("token_answer.seeds"),
+        "token_response",
+        include_str!("token_response.seeds"),
         &words,
-        token_answer::run,
+        token_response::run,
     );
 }
 

@@ -53,7 +53,7 @@ enum AtHome {
 enum Outcome {
     WithToken,
     WithoutToken,
-    Refused,
+    Rejected,
 }
 
 pub(crate) fn run(data: &[u8]) {
@@ -332,7 +332,7 @@ fn judge(allowed: &[Place], leads: &Leads, path: AtHome) -> Outcome {
             let downgraded =
                 !place.is_secure && allowed.iter().any(|a| a.is_secure && a.host == place.host);
             if downgraded {
-                Outcome::Refused
+                Outcome::Rejected
             } else {
                 Outcome::WithoutToken
             }
@@ -401,7 +401,7 @@ fn understood(
                     .is_some_and(Error::is_insecure_uri),
                 "{error:?}"
             );
-            Outcome::Refused
+            Outcome::Rejected
         }
         (outcome, seen) => panic!("{outcome:?} after {seen:?}"),
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use http::header::RETRY_AFTER;
 use serde_json::{Value, value::RawValue};
 
-use super::answer::Answer;
+use super::response::TokenResponse;
 
 /// Fields that mean nothing to us may hold any JSON, also such that serde_json cannot represent.
 type Fields = BTreeMap<String, Box<RawValue>>;
@@ -30,7 +30,7 @@ pub(crate) enum Kind {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct Failure {
     pub(crate) kind: Kind,
     pub(crate) status: u16,
     pub(crate) message: Option<Message>,
@@ -113,31 +113,31 @@ impl Wait {
     }
 }
 
-impl Refusal {
+impl Failure {
     pub(crate) fn is_transient(&self) -> bool {
         self.kind != Kind::InvalidResponse
     }
 }
 
 /// `secrets` are what was sent.
-pub(crate) fn read(answer: &Answer, secrets: &[&str]) -> Result<Token, Refusal> {
-    let status = answer.status.as_u16();
-    let is_too_long = answer.body.len() > 64 * 1024;
-    let whole = if answer.cut || is_too_long {
+pub(crate) fn read(response: &TokenResponse, secrets: &[&str]) -> Result<Token, Failure> {
+    let status = response.status.as_u16();
+    let is_too_long = response.body.len() > 64 * 1024;
+    let whole = if response.cut || is_too_long {
         &[][..]
     } else {
-        &answer.body[..]
+        &response.body[..]
     };
     let fields: Option<Fields> = serde_json::from_slice(whole).ok();
-    let refusal = |kind, wait| Refusal {
+    let failure = |kind, wait| Failure {
         kind,
         status,
         message: fields.as_ref().and_then(|fields| message(fields, secrets)),
         wait,
     };
     if status == 200 {
-        if answer.cut && !is_too_long {
-            return Err(refusal(Kind::Transport, None));
+        if response.cut && !is_too_long {
+            return Err(failure(Kind::Transport, None));
         }
         let token = fields.as_ref().and_then(|fields| {
             let value = string(either(fields, "accessToken", "accesstoken")?)?;
@@ -146,14 +146,14 @@ pub(crate) fn read(answer: &Answer, secrets: &[&str]) -> Result<Token, Refusal> 
             let lifetime = lifetime(either(fields, "expireIn", "expirein"))?;
             legal.then_some(Token { value, lifetime })
         });
-        return token.ok_or_else(|| refusal(Kind::InvalidResponse, None));
+        return token.ok_or_else(|| failure(Kind::InvalidResponse, None));
     }
-    let wait = retry_after(answer);
+    let wait = retry_after(response);
     Err(match status {
-        429 => refusal(Kind::Throttled, wait),
-        503 if wait.is_some() => refusal(Kind::Throttled, wait),
-        408 | 500..=599 => refusal(Kind::Server, None),
-        _ => refusal(Kind::InvalidResponse, None),
+        429 => failure(Kind::Throttled, wait),
+        503 if wait.is_some() => failure(Kind::Throttled, wait),
+        408 | 500..=599 => failure(Kind::Server, None),
+        _ => failure(Kind::InvalidResponse, None),
     })
 }
 
@@ -224,8 +224,8 @@ pub(crate) fn shows(text: &str, secret: &str) -> bool {
         .any(|piece| text.contains(&piece.iter().collect::<String>()))
 }
 
-fn retry_after(answer: &Answer) -> Option<Wait> {
-    let text = answer.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+fn retry_after(response: &TokenResponse) -> Option<Wait> {
+    let text = response.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         // More than a u64 holds is a long time, and no reason not to wait.
         return Some(Wait::Seconds(text.parse().unwrap_or(u64::MAX)));

@@ -92,8 +92,8 @@ impl Api {
         }
     }
 
-    /// Answers one of the requests that wait for it.
-    pub(crate) fn answer(&self, which: u8, reply: Reply) -> bool {
+    /// Responds to one of the requests that wait for it.
+    pub(crate) fn respond(&self, which: u8, reply: Reply) -> bool {
         let waker = {
             let mut model = self.shared.model();
             let mut table = self.table.lock().unwrap();
@@ -192,7 +192,7 @@ impl Api {
             .for_each(|sending| sending.body = None);
     }
 
-    fn received(&self, head: &http::request::Parts, body: Streamed) -> Answering {
+    fn received(&self, head: &http::request::Parts, body: Streamed) -> Responding {
         let shared = &self.shared;
         let number = head.extensions.get::<Number>().copied();
         let Number(caller) = number.expect("the number of the caller");
@@ -250,7 +250,7 @@ impl Api {
             open: true,
             alive: true,
         });
-        Answering {
+        Responding {
             api: self.clone(),
             index: table.sendings.len() - 1,
         }
@@ -332,13 +332,13 @@ where
 {
     type Response = Response<()>;
     type Error = BoxError;
-    type Future = Answering;
+    type Future = Responding;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.poll_readiness(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Answering {
+    fn call(&mut self, request: Request<B>) -> Responding {
         self.use_readiness();
         let (head, body) = request.into_parts();
         self.received(&head, body.map_err(Into::into).boxed_unsync())
@@ -363,25 +363,25 @@ impl Service<reqwest::Request> for Api {
 
 /// The future of a response in reqwest's types.
 #[cfg(feature = "reqwest")]
-pub(crate) struct OfReqwest(Answering);
+pub(crate) struct OfReqwest(Responding);
 
 #[cfg(feature = "reqwest")]
 impl Future for OfReqwest {
     type Output = Result<reqwest::Response, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = Pin::new(&mut self.0).poll(cx);
-        answer.map_ok(|response| response.map(|()| Bytes::new()).into())
+        let response = Pin::new(&mut self.0).poll(cx);
+        response.map_ok(|response| response.map(|()| Bytes::new()).into())
     }
 }
 
 /// The future of a response.
-pub(crate) struct Answering {
+pub(crate) struct Responding {
     api: Api,
     index: usize,
 }
 
-impl Future for Answering {
+impl Future for Responding {
     type Output = Result<Response<()>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -420,7 +420,7 @@ impl Future for Answering {
     }
 }
 
-impl Drop for Answering {
+impl Drop for Responding {
     fn drop(&mut self) {
         let mut table = self.api.table.lock().unwrap();
         let sending = &mut table.sendings[self.index];

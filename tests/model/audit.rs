@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     budget::FULL_REFILL,
-    cache::{Answer, Cause, Nature},
+    cache::{Cause, Nature, Outcome},
     flight::Predecessor,
     time::{Ns, S},
 };
@@ -117,10 +117,10 @@ impl Audit {
     }
 
     /// `counts`: the flight that had asked was not overdue meanwhile.
-    pub(crate) fn answered(&mut self, fetch: usize, now: Ns, answer: &Answer, counts: bool) {
+    pub(crate) fn responded(&mut self, fetch: usize, now: Ns, response: &Outcome, counts: bool) {
         let (asked_at, asked) = self.asked[fetch];
-        match *answer {
-            Answer::Token { text, life, age } => {
+        match *response {
+            Outcome::Token { text, life, age } => {
                 let end = age.map_or(asked_at + life, |age| now + life.saturating_sub(age));
                 let handed = self.tokens.entry(text).or_default();
                 handed.until = handed.until.max(end);
@@ -137,7 +137,7 @@ impl Audit {
                     self.rejected.remove(&text);
                 }
             }
-            Answer::Failed { nature, ref cause } if counts => {
+            Outcome::Failed { nature, ref cause } if counts => {
                 let retry_after = match cause {
                     Cause::Source { retry_after, .. } => retry_after.unwrap_or(0).min(300 * S),
                     _ => 0,
@@ -150,7 +150,7 @@ impl Audit {
                 self.quiet_until = self.quiet_until.max(now + retry_after.max(permanent));
                 self.failed(asked, now);
             }
-            Answer::Failed { .. } => {}
+            Outcome::Failed { .. } => {}
         }
     }
 

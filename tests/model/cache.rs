@@ -1,6 +1,6 @@
 //! The reference: what a cache has to do, as the contract numbers it (in brackets), written down as
-//! plainly as possible. It has no locks, no tasks and no wakers. Whoever drives it says who is
-//! polled when, and what the source returns.
+//! plainly as possible. It has no locks, no tasks and no wakers. The driver says which
+//! caller is polled when, and what the source returns.
 
 use crate::{
     backoff::{Asker, Backoff},
@@ -86,7 +86,7 @@ pub(crate) struct Failure {
 
 /// What the source said.
 #[derive(Clone, Debug)]
-pub(crate) enum Answer {
+pub(crate) enum Outcome {
     Token {
         text: u32,
         life: Ns,

@@ -9,7 +9,7 @@ use crate::{
     time::{MS, Ns, Ticks},
 };
 
-/// How many flights a caller waits for in a row before it gives up.
+/// How many flights a caller waits for in a row before it gets an error.
 const MOST_FLIGHTS: u8 = 4;
 
 /// What a caller has got in the end.
@@ -257,7 +257,7 @@ impl Caller {
             Phase::New => self.begin(env, cache),
             Phase::Waiting(wait) => self.landed(wait, env, cache),
             Phase::Readying { epoch } => self.ready(Some(epoch), env, cache),
-            Phase::Sent => self.answered(env, cache),
+            Phase::Sent => self.responded(env, cache),
             over => over,
         }
     }
@@ -283,7 +283,7 @@ impl Caller {
         let failed = match &cache.flights[wait.flight].end {
             Some(End::Failed(failure)) => Some(failure.clone()),
             // Or it was lost, or has released its waiters.
-            Some(End::Installed | End::NoAnswer | End::Lost) | None => None,
+            Some(End::Installed | End::NoResult | End::Lost) | None => None,
         };
         // [12, 44a] A token that can be sent is worth more than an error, or another wait.
         if cache.has_valid(env.now, wait.rejected) {
@@ -379,14 +379,14 @@ impl Caller {
         Phase::Sent
     }
 
-    fn answered(&mut self, env: &mut Env, cache: &mut Cache) -> Phase {
+    fn responded(&mut self, env: &mut Env, cache: &mut Cache) -> Phase {
         let Some(Sending {
             bearer,
             generation,
             reply: Some(reply),
         }) = self.sendings.last().cloned()
         else {
-            return failed("not answered");
+            return failed("no response");
         };
         let is_second = self.sendings.len() == 2;
         if !is_second {

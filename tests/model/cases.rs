@@ -78,8 +78,8 @@ fn phrase() -> impl Strategy<Value = Vec<Op>> {
         2 => (call(), failure(), token()).prop_map(move |(call, failure, token)| {
             let rejected = || [Op::Call(2, call), Op::Api(u8::MAX, rejection(0))];
             let later = Op::PassTo(Moment::FetchBackoffOver(Asker::Waiter), Edge::At);
-            let answers = [Op::Source(failure), later, Op::Api(0, rejection(0))];
-            rejected().into_iter().chain(answers).chain(rejected()).chain([Op::Source(token)]).collect()
+            let responses = [Op::Source(failure), later, Op::Api(0, rejection(0))];
+            rejected().into_iter().chain(responses).chain(rejected()).chain([Op::Source(token)]).collect()
         }),
         // One is rejected when the budget has just been refilled, or not quite.
         1 => edge().prop_map(move |edge| {

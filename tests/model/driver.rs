@@ -13,10 +13,10 @@ use tokio::{runtime::Runtime, task::yield_now, time::Instant};
 use crate::{
     api::Api,
     budget::FULL_REFILL,
+    caller_task::CallerTask,
     callers::Caller,
     flight::{OVERDUE, Stage},
     ops::{Call, Case, Edge, Moment, Op, Readiness, Reply, Token, What},
-    seat::Seat,
     shared::Shared,
     snapshot::check_snapshot,
     source::Source,
@@ -28,10 +28,10 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     source: Source,
     api: Api,
-    /// All that holds the cache, together with the seats, until the end.
+    /// All that holds the cache, together with the tasks, until the end.
     stack: Option<Stack>,
     background_refresh: bool,
-    seats: Vec<Arc<Seat>>,
+    tasks: Vec<Arc<CallerTask>>,
     /// The one that runs, and the one that stands still, with their numbers.
     runtime: Option<(usize, Runtime)>,
     still: Option<(usize, Runtime)>,
@@ -62,7 +62,7 @@ impl Driver {
         Self {
             stack: Some(Stack::new(cache, &api, case.small_limit)),
             background_refresh: case.background_refresh,
-            seats: Vec::new(),
+            tasks: Vec::new(),
             runtime: Some((0, runtime)),
             still: None,
             shared,
@@ -95,9 +95,9 @@ impl Driver {
     fn act(&mut self, op: &Op) {
         match *op {
             Op::Call(times, call) => (0..times).for_each(|_| self.call(call)),
-            Op::Source(reply) => self.source.answer(reply),
+            Op::Source(reply) => self.source.respond(reply),
             Op::SourceAlways(reply) => self.shared.model().source_always = reply,
-            Op::Api(which, reply) => drop(self.api.answer(which, reply)),
+            Op::Api(which, reply) => drop(self.api.respond(which, reply)),
             Op::ApiAlways(reply) => self.shared.model().env.always = reply,
             Op::Readiness(readiness) => self.api.set_readiness(readiness),
             Op::Pass(ms) => self.pass_to(self.shared.now() + ms * MS),
@@ -107,19 +107,19 @@ impl Driver {
                 }
             }
             Op::Drop(which) => {
-                if let Some(seat) = self.pending(which) {
-                    seat.leave();
+                if let Some(task) = self.pending(which) {
+                    task.leave();
                 }
             }
             Op::Hold(which) => {
-                if let Some(seat) = self.pending(which) {
-                    self.hold(&seat, true);
+                if let Some(task) = self.pending(which) {
+                    self.hold(&task, true);
                 }
             }
-            Op::Release => self.seats.iter().for_each(|seat| self.hold(seat, false)),
+            Op::Release => self.tasks.iter().for_each(|task| self.hold(task, false)),
             Op::Move(which) => {
-                if let Some(seat) = self.pending(which) {
-                    seat.poll();
+                if let Some(task) = self.pending(which) {
+                    task.poll();
                 }
             }
             Op::Invalidate(back) => self.invalidate(back),
@@ -133,30 +133,30 @@ impl Driver {
     }
 
     fn call(&mut self, call: Call) {
-        let number = self.seats.len();
+        let number = self.tasks.len();
         self.shared.model().callers.push(Caller::new(call));
         let running = self.stack().run(number, call);
-        let seat = Seat::new(
+        let task = CallerTask::new(
             number,
             call,
             &self.shared,
             (&self.stack().cache, &self.api),
             running,
         );
-        self.seats.push(seat);
+        self.tasks.push(task);
     }
 
     /// One of the callers that still wait.
-    fn pending(&self, which: u8) -> Option<Arc<Seat>> {
-        let pending: Vec<_> = self.seats.iter().filter(|seat| seat.is_pending()).collect();
+    fn pending(&self, which: u8) -> Option<Arc<CallerTask>> {
+        let pending: Vec<_> = self.tasks.iter().filter(|task| task.is_pending()).collect();
         let index = usize::from(which).checked_rem(pending.len())?;
         Some(Arc::clone(pending[index]))
     }
 
-    fn hold(&self, seat: &Seat, held: bool) {
-        seat.held.store(held, Ordering::SeqCst);
-        seat.was_held.fetch_or(held, Ordering::SeqCst);
-        self.shared.model().callers[seat.number()].held = held;
+    fn hold(&self, task: &CallerTask, held: bool) {
+        task.held.store(held, Ordering::SeqCst);
+        task.was_held.fetch_or(held, Ordering::SeqCst);
+        self.shared.model().callers[task.number()].held = held;
     }
 
     /// Invalidates a token that some caller got, the newest or one of `back` before.
@@ -224,7 +224,7 @@ impl Driver {
             return;
         };
         let now = self.now_in(&runtime);
-        // Whoever is polled from within the end of a runtime would start flights in what is going.
+        // A caller polled while a runtime is dropped would start a flight in that runtime.
         self.shared.no_eagerness.store(true, Ordering::SeqCst);
         drop(runtime);
         self.shared.no_eagerness.store(false, Ordering::SeqCst);
@@ -290,10 +290,10 @@ impl Driver {
                 for _ in 0..8 {
                     yield_now().await;
                 }
-                for seat in &self.seats {
-                    let may = !seat.held.load(Ordering::SeqCst) && seat.is_pending();
-                    if may && seat.woken.load(Ordering::SeqCst) {
-                        seat.poll();
+                for task in &self.tasks {
+                    let may = !task.held.load(Ordering::SeqCst) && task.is_pending();
+                    if may && task.woken.load(Ordering::SeqCst) {
+                        task.poll();
                     }
                 }
                 if self.shared.events() == before {
@@ -347,20 +347,20 @@ impl Driver {
         self.run(&Op::Source(token))?;
         // A pause between two attempts ends within the timeout of the flight.
         self.run(&Op::PassTo(Moment::NextAttempt, Edge::After))?;
-        for _ in 0..self.seats.len() {
+        for _ in 0..self.tasks.len() {
             self.run(&Op::Api(0, reply))?;
         }
         let pending: Vec<_> = self
-            .seats
+            .tasks
             .iter()
-            .filter(|seat| seat.is_pending())
+            .filter(|task| task.is_pending())
             .map(|it| it.number())
             .collect();
         if !pending.is_empty() {
-            return Err(format!("callers {pending:?} were never answered"));
+            return Err(format!("callers {pending:?} were never got a response"));
         }
         // [20] With the last handle even the background refresh ends.
-        drop((self.seats.split_off(0), self.stack.take()));
+        drop((self.tasks.split_off(0), self.stack.take()));
         let Some((_, runtime)) = &self.runtime else {
             return Ok(());
         };
@@ -381,8 +381,8 @@ impl Drop for Driver {
         // What waits holds wakers, and these are not to poll what is going.
         self.shared.no_eagerness.store(true, Ordering::SeqCst);
         self.api.forget_bodies();
-        let seats = std::mem::take(&mut self.seats);
-        drop(seats);
+        let tasks = std::mem::take(&mut self.tasks);
+        drop(tasks);
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     backoff::{Asker, Backoff, PERMANENT, retry_after},
-    cache::{Answer, Cache, Cause, Failure, Nature, Phase, Status, Token},
+    cache::{Cache, Cause, Failure, Nature, Outcome, Phase, Status, Token},
     time::{Ns, S, Ticks},
 };
 
@@ -57,7 +57,7 @@ pub(crate) enum End {
     Failed(Failure),
     /// It asked with a live token and failed, or brought one that is rejected meanwhile: no result
     /// to those who need another one.
-    NoAnswer,
+    NoResult,
     Lost,
 }
 
@@ -174,7 +174,7 @@ impl Cache {
     }
 
     /// A fetch has come to its end.
-    pub(crate) fn answered(&mut self, fetch: usize, answer: Answer, now: Ns, draw: u8) {
+    pub(crate) fn responded(&mut self, fetch: usize, response: Outcome, now: Ns, draw: u8) {
         let asked_it = |flight: &Flight| matches!(flight.stage, Stage::Asking { fetch: id, .. } if id == fetch);
         let Some(number) = self.flights.iter().position(asked_it) else {
             return;
@@ -193,12 +193,12 @@ impl Cache {
             self.flights[number].stage = Stage::Over;
             return;
         }
-        let failed = match answer {
-            Answer::Failed { cause, nature } => Err((cause, nature)),
-            Answer::Token { text, .. } if self.is_outdated(number, text) => {
-                return self.land(number, End::NoAnswer);
+        let failed = match response {
+            Outcome::Failed { cause, nature } => Err((cause, nature)),
+            Outcome::Token { text, .. } if self.is_outdated(number, text) => {
+                return self.land(number, End::NoResult);
             }
-            Answer::Token { text, life, age } => {
+            Outcome::Token { text, life, age } => {
                 let end = age.map_or(asked + life, |age| now + life.saturating_sub(age));
                 self.install(text, life, end, now, draw)
                     .map_err(|what| (Cause::Bad(what), Nature::BackOff))
@@ -225,7 +225,7 @@ impl Cache {
                     self.set_status(Status::Suspect);
                 }
                 match predecessor {
-                    Predecessor::Live(_) => End::NoAnswer,
+                    Predecessor::Live(_) => End::NoResult,
                     _ => End::Failed(self.without_token(now, cause)),
                 }
             }

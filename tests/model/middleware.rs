@@ -9,11 +9,11 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 
 use crate::{
     api::Api,
+    caller_task::{Running, describe},
     callers::Outcome,
     ops::{Call, Kind},
     requests::of_reqwest,
-    seat::{Running, describe},
-    stack::Answer,
+    stack::AnyResponse,
 };
 
 pub(crate) struct Clients {
@@ -80,23 +80,23 @@ fn client(auth: impl Middleware, api: &Api) -> ClientWithMiddleware {
     let client = UNUSED.get_or_init(|| reqwest::Client::builder().no_proxy().build().unwrap());
     ClientBuilder::new(client.clone())
         .with(auth)
-        .with(Answers(api.clone()))
+        .with(Responder(api.clone()))
         .build()
 }
 
-/// Answers, instead of passing the request on.
-struct Answers(Api);
+/// Responds, instead of passing the request on.
+struct Responder(Api);
 
 #[async_trait::async_trait]
-impl Middleware for Answers {
+impl Middleware for Responder {
     async fn handle(
         &self,
         request: Request,
         _: &mut Extensions,
         _: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
-        let answer = self.0.receive(request).await;
-        answer.map_err(|error| reqwest_middleware::Error::middleware(Broke(error.to_string())))
+        let response = self.0.receive(request).await;
+        response.map_err(|error| reqwest_middleware::Error::middleware(Broke(error.to_string())))
     }
 }
 

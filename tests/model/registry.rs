@@ -30,7 +30,7 @@ enum Op {
     /// The cache of a key is forgotten.
     Remove(u8),
     /// The open fetches end.
-    Answer,
+    Respond,
     /// Milliseconds.
     Pass(u64),
 }
@@ -57,7 +57,7 @@ fn case() -> impl Strategy<Value = Case> {
         8 => (0..5_u8, then).prop_map(|(key, then)| Op::Get(key, then)),
         3 => any::<u8>().prop_map(Op::Release),
         1 => (0..5_u8).prop_map(Op::Remove),
-        1 => Just(Op::Answer),
+        1 => Just(Op::Respond),
         3 => prop_oneof![Just(TIMEOUT - 1), Just(IDLE / 4), Just(IDLE - 2), Just(IDLE)].prop_map(Op::Pass),
     ];
     (0..4_usize, any::<bool>(), vec(op, 1..60)).prop_map(|(capacity, background_refresh, ops)| {
@@ -202,7 +202,7 @@ impl RegistryRun {
                 let removed = self.caches.remove(&key).is_some();
                 prop_assert_eq!(removed, self.reference.remove(key));
             }
-            Op::Answer => {
+            Op::Respond => {
                 self.doors.opened.notify_waiters();
                 self.reference
                     .entries

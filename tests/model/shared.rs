@@ -15,11 +15,11 @@ use tokio::time::Instant;
 
 use crate::{
     audit::Audit,
-    cache::{Answer, Cache, Cause, Nature},
+    cache::{Cache, Cause, Nature, Outcome},
+    caller_task::describe,
     callers::{Caller, Env, describe_cause, text},
     flight,
     ops::{Case, Later, Readiness, Token},
-    seat::describe,
     time::{MS, Ns, Ticks},
 };
 
@@ -35,23 +35,23 @@ pub(crate) struct Model {
     texts: u32,
     failures: u32,
     /// A fetch that has come to its end, while the flight has not heard of it yet.
-    ended: Option<(usize, Answer)>,
+    ended: Option<(usize, Outcome)>,
 }
 
 impl Model {
     /// The source has its response to a fetch. Says it in the cache's own types.
     pub(crate) fn reply(&mut self, fetch: usize, reply: Token) -> Result<NewToken, Error> {
-        let (answer, result) = self.translate(reply);
-        self.ended = Some((fetch, answer));
+        let (response, result) = self.translate(reply);
+        self.ended = Some((fetch, response));
         result
     }
 
     /// A fetch has ended without a response.
     pub(crate) fn ended(&mut self, fetch: usize, cause: Cause, nature: Nature) {
-        self.ended = Some((fetch, Answer::Failed { cause, nature }));
+        self.ended = Some((fetch, Outcome::Failed { cause, nature }));
     }
 
-    fn translate(&mut self, reply: Token) -> (Answer, Result<NewToken, Error>) {
+    fn translate(&mut self, reply: Token) -> (Outcome, Result<NewToken, Error>) {
         let (number, life, age) = match reply {
             Token::New { life, age } => (self.new_text(), life, age),
             Token::Same { life, age } => {
@@ -71,7 +71,7 @@ impl Model {
                 // By its age its life began when that of the current one did, or somewhat later.
                 let age = (now + life).saturating_sub(token.end + later);
                 return (
-                    Answer::Token {
+                    Outcome::Token {
                         text,
                         life,
                         age: Some(age),
@@ -86,7 +86,7 @@ impl Model {
                 let cause = Cause::Bad("the access token is empty");
                 let result = NewToken::new("", Duration::from_secs(1));
                 return (
-                    Answer::Failed {
+                    Outcome::Failed {
                         cause,
                         nature: Nature::BackOff,
                     },
@@ -100,17 +100,17 @@ impl Model {
                 return self.failure(Error::permanent, Nature::Permanent, retry_after);
             }
             Token::Panic => {
-                let answer = Answer::Failed {
+                let response = Outcome::Failed {
                     cause: Cause::Panicked,
                     nature: Nature::Accident,
                 };
-                return (answer, Err(Error::permanent("not to be used")));
+                return (response, Err(Error::permanent("not to be used")));
             }
         };
         self.texts = self.texts.max(number);
         let (life, age) = (life * MS, age.map(|age| age * MS));
         (
-            Answer::Token {
+            Outcome::Token {
                 text: number,
                 life,
                 age,
@@ -124,7 +124,7 @@ impl Model {
         make: fn(String) -> Error,
         nature: Nature,
         retry_after: Option<u64>,
-    ) -> (Answer, Result<NewToken, Error>) {
+    ) -> (Outcome, Result<NewToken, Error>) {
         self.failures += 1;
         let number = self.failures;
         let mut error = make(format!("failure {number}"));
@@ -133,7 +133,7 @@ impl Model {
         }
         let retry_after = retry_after.map(|wait| wait * MS);
         (
-            Answer::Failed {
+            Outcome::Failed {
                 cause: Cause::Source {
                     number,
                     retry_after,
@@ -298,22 +298,22 @@ impl Shared {
         self.happened();
         let mut model = self.model();
         let draw = match model.ended.take() {
-            Some((fetch, answer)) => self.fetch_ended(&mut model, fetch, answer),
+            Some((fetch, response)) => self.fetch_ended(&mut model, fetch, response),
             None => model.env.drawn_for_401s.pop_front().unwrap_or_else(|| {
-                self.fault("a draw without an answer and without a 401");
+                self.fault("a draw without a response and without a 401");
                 0
             }),
         };
         f64::from(draw) / 4.0
     }
 
-    fn fetch_ended(&self, model: &mut Model, fetch: usize, answer: Answer) -> u8 {
+    fn fetch_ended(&self, model: &mut Model, fetch: usize, response: Outcome) -> u8 {
         let draw = model.env.draw();
         let (now, ticks) = (model.env.now, model.env.ticks());
         let flight = model.cache.open_fetches().get(&fetch).copied();
         if matches!(
-            answer,
-            Answer::Failed {
+            response,
+            Outcome::Failed {
                 cause: Cause::TimedOut,
                 ..
             }
@@ -325,8 +325,8 @@ impl Shared {
             );
         }
         let counts = flight.is_some() && flight == model.cache.flight;
-        model.audit.answered(fetch, now, &answer, counts);
-        model.cache.answered(fetch, answer, now, draw);
+        model.audit.responded(fetch, now, &response, counts);
+        model.cache.responded(fetch, response, now, draw);
         draw
     }
 
@@ -356,13 +356,13 @@ impl Shared {
         if let Err(fault) = model.cache.check_settled(runtime, now, &ticks) {
             self.fault(fault);
         }
-        // [49] Whoever waits for a token holds no place that somebody else may need.
+        // [49] A caller that waits for a token holds no permit of the inner service.
         let readied = self.readied.load(Ordering::SeqCst);
         self.check(readied == 0, || {
             format!("{readied} instances of the API are kept ready")
         });
         self.check(model.ended.is_none(), || {
-            "an answer of the source was lost".to_owned()
+            "a response of the source was lost".to_owned()
         });
         let undrawn = model.env.drawn_for_401s.len();
         self.check(undrawn == 0, || {

@@ -2,7 +2,9 @@
 
 use klavi_auth::{Freshness, Snapshot};
 
-use crate::{cache::Status, callers::describe_cause, seat::describe, shared::Shared, time::Ns};
+use crate::{
+    cache::Status, caller_task::describe, callers::describe_cause, shared::Shared, time::Ns,
+};
 
 pub(crate) fn check_snapshot(snapshot: &Snapshot, shared: &Shared) {
     let model = shared.model();

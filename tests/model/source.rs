@@ -32,8 +32,8 @@ impl Source {
         }
     }
 
-    /// Answers the oldest fetch that is open.
-    pub(crate) fn answer(&self, reply: Token) {
+    /// Ends the oldest fetch that is open.
+    pub(crate) fn respond(&self, reply: Token) {
         let waker = {
             let open = self.open.lock().unwrap();
             let mut model = self.shared.model();
@@ -98,11 +98,11 @@ struct Fetch {
 impl Fetch {
     /// Without the message that a panic prints: there are thousands.
     fn panic(&mut self) -> ! {
-        let _no_token = self.answer(Token::Panic);
+        let _no_token = self.respond(Token::Panic);
         resume_unwind(Box::new("the source panics"));
     }
 
-    fn answer(&mut self, reply: Token) -> Result<NewToken, Error> {
+    fn respond(&mut self, reply: Token) -> Result<NewToken, Error> {
         self.over = true;
         self.source.shared.model().reply(self.number, reply)
     }
@@ -120,7 +120,7 @@ impl Future for Fetch {
                 Poll::Pending
             }
             Some(Token::Panic) => self.panic(),
-            Some(reply) => Poll::Ready(self.answer(reply)),
+            Some(reply) => Poll::Ready(self.respond(reply)),
         }
     }
 }

@@ -19,10 +19,10 @@ use tower_service::Service;
 
 use crate::{
     api::Api,
+    caller_task::{Running, describe},
     callers::Outcome,
     ops::{Call, Face, Kind, SMALL_LIMIT},
     requests::{self, Streamed},
-    seat::{Running, describe},
 };
 
 /// The tokens that callers have got, by generation.
@@ -134,7 +134,7 @@ fn token(cache: TokenCache, handles: Handles) -> Running {
 /// A request, through a service that others use too.
 fn request<S, Q>(service: Arc<Mutex<S>>, request: Q) -> Running
 where
-    S: Service<Q, Response: Answer, Error = BoxError> + Send + 'static,
+    S: Service<Q, Response: AnyResponse, Error = BoxError> + Send + 'static,
     S::Future: Send,
     Q: Send + 'static,
 {
@@ -147,11 +147,11 @@ where
                 service.call(request.take().expect("ready once")),
             ))
         });
-        let answer = match call.await {
+        let response = match call.await {
             Ok(response) => response.await,
             Err(error) => Err(error),
         };
-        match answer {
+        match response {
             Ok(response) => response.outcome(),
             Err(error) => Outcome::Failed(match error.downcast_ref::<Error>() {
                 Some(error) => describe(error),
@@ -162,7 +162,7 @@ where
 }
 
 /// A response.
-pub(crate) trait Answer {
+pub(crate) trait AnyResponse {
     fn outcome(&self) -> Outcome;
 }
 
@@ -178,14 +178,14 @@ fn outcome(
     }
 }
 
-impl Answer for Response<()> {
+impl AnyResponse for Response<()> {
     fn outcome(&self) -> Outcome {
         outcome(self.status(), self.headers(), self.extensions())
     }
 }
 
 #[cfg(feature = "reqwest")]
-impl Answer for reqwest::Response {
+impl AnyResponse for reqwest::Response {
     fn outcome(&self) -> Outcome {
         outcome(self.status(), self.headers(), self.extensions())
     }

@@ -60,7 +60,7 @@ async fn case_41_47_a_401_path_every_1_s_costs_at_most_one_refill() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_47_a_row_of_revocations_heals_within_one_refill() {
+async fn case_47_consecutive_revocations_heal_within_one_refill() {
     let revocations: Vec<_> = (10..20).map(secs).collect();
     let last = secs(19);
     let (klavi, cache) = klavi_and_cache(

@@ -46,9 +46,9 @@ pub(crate) const HEADER: &str =
 pub(crate) async fn rows() -> Rows {
     let mut prepared = Vec::new();
     for (trouble, name) in TROUBLES {
-        for kills_old in [false, true] {
+        for revokes_old in [false, true] {
             let world = World::new().await;
-            world.klavi.set_new_token_revokes_old(kills_old);
+            world.klavi.set_new_token_revokes_old(revokes_old);
             let fleet = Fleet::with(PROCESSES, &world.setup(None));
             prepared.push(async move { (name, row(trouble, &world, fleet).await) });
         }

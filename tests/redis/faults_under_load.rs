@@ -88,18 +88,18 @@ impl Setting {
 }
 
 /// All rows of one world: where a new token ends the last, or does not.
-pub(crate) async fn rows(kills_old: bool) -> Rows {
+pub(crate) async fn rows(revokes_old: bool) -> Rows {
     // All processes run before the first row begins, so that starting them disturbs none.
     let mut prepared = Vec::new();
     for (trouble, name) in TROUBLES {
         let setting = Setting::new().await;
-        setting.world.klavi.set_new_token_revokes_old(kills_old);
+        setting.world.klavi.set_new_token_revokes_old(revokes_old);
         let fleet = setting.start(trouble);
         prepared.push(async move {
             (
                 name,
                 trouble,
-                row(trouble, &setting, fleet, kills_old).await,
+                row(trouble, &setting, fleet, revokes_old).await,
             )
         });
     }
@@ -108,14 +108,14 @@ pub(crate) async fn rows(kills_old: bool) -> Rows {
         .iter()
         .find_map(|(_, trouble, row)| matches!(trouble, Trouble::NoFleet).then_some(row.lost));
     let cells = |row: &Row| {
-        // Where both tokens live, a way was always left. Where a new one kills the last, no fleet
+        // Where both tokens live, a way was always left. Where a new one revokes the last, no fleet
         // can do better than none while it has no store.
         let needless = row
             .lost
-            .saturating_sub(without_fleet.filter(|_| kills_old).unwrap_or(0));
+            .saturating_sub(without_fleet.filter(|_| revokes_old).unwrap_or(0));
         assert_eq!(
             needless, 0,
-            "{kills_old}: {without_fleet:?}, {:?}",
+            "{revokes_old}: {without_fleet:?}, {:?}",
             row.cells
         );
         let mut cells = row.cells.clone();
@@ -135,7 +135,7 @@ struct Row {
 
 /// The trouble begins after 1 s. All tokens are revoked after 2, 3 and 4 s, and after 4.5 s the
 /// trouble ends. The load goes on for 1.5 s more. On a busy machine it takes longer.
-async fn row(trouble: Trouble, setting: &Setting, mut fleet: Fleet, kills_old: bool) -> Row {
+async fn row(trouble: Trouble, setting: &Setting, mut fleet: Fleet, revokes_old: bool) -> Row {
     let klavi = &setting.world.klavi;
     fleet.start_load(SECOND / 5, 60 * SECOND);
     sleep(SECOND).await;
@@ -191,8 +191,8 @@ async fn row(trouble: Trouble, setting: &Setting, mut fleet: Fleet, kills_old: b
     println!("{trouble:?}: {seen:?}, {calls} calls; {rejected_afterwards} in {rounds} rounds");
     match trouble {
         Trouble::None => assert_eq!((seen.unauthorized, calls), (0, 4)),
-        Trouble::FailOver => assert_eq!(seen.unauthorized, 0, "{kills_old}"),
-        _ => assert!(kills_old || seen.unauthorized + rejected_afterwards == 0),
+        Trouble::FailOver => assert_eq!(seen.unauthorized, 0, "{revokes_old}"),
+        _ => assert!(revokes_old || seen.unauthorized + rejected_afterwards == 0),
     }
     let cells = vec![
         measured(&seen.ok),

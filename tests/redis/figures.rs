@@ -40,7 +40,7 @@ const LIMIT_PER_SECOND: u64 = 10;
 
 /// Tokens with the numbers from 1.
 struct Issuer {
-    kills_old: bool,
+    revokes_old: bool,
     state: Mutex<Issued>,
 }
 
@@ -61,7 +61,7 @@ impl Issuer {
     fn accepts(&self, token: &str) -> bool {
         let state = self.state.lock().unwrap();
         let number: u64 = token.rsplit('-').next().unwrap().parse().unwrap();
-        number > state.revoked && (!self.kills_old || number == state.last)
+        number > state.revoked && (!self.revokes_old || number == state.last)
     }
 
     fn revoke_all(&self) {
@@ -118,7 +118,7 @@ struct Figures {
 
 /// An hour of so many processes, in simulated time: a cold start, a request of each every 10 s, and
 /// a revocation of all tokens after 30 min and a bit.
-fn hour(processes: usize, is_shared: bool, kills_old: bool) -> Figures {
+fn hour(processes: usize, is_shared: bool, revokes_old: bool) -> Figures {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -126,7 +126,7 @@ fn hour(processes: usize, is_shared: bool, kills_old: bool) -> Figures {
         .unwrap();
     runtime.block_on(async {
         let issuer = Arc::new(Issuer {
-            kills_old,
+            revokes_old,
             state: Mutex::default(),
         });
         let store = Counted::default();
@@ -215,7 +215,7 @@ fn figures() {
         return;
     }
     let settings = [(false, false), (false, true), (true, false), (true, true)];
-    let rows = SIZES.map(|size| settings.map(|(shared, kills)| hour(size, shared, kills)));
+    let rows = SIZES.map(|size| settings.map(|(shared, revokes)| hour(size, shared, revokes)));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let served = [1, 10, 100, 300].map(|size| (size, runtime.block_on(revocation(size))));
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
@@ -231,7 +231,7 @@ fn page(rows: &[[Figures; 4]; 4], served: &[(usize, (Duration, u64)); 4]) -> Str
          # Token calls in an hour\n\n\
          Simulated time, with the crate's own layer and cache. The processes start within a second, \
          and each\nsends a request every 10 s. Tokens live 30 min. After 31 min all are revoked. A \
-         token call takes 100\nms, a store call 1 ms. \"Kills\" is a Klavi whose new token ends the \
+         token call takes 100\nms, a store call 1 ms. \"Revokes\" is a Klavi whose new token ends the \
          last one, \"coexist\" one where\nboth live. The share is that of a limit of \
          {LIMIT_PER_SECOND} requests a second, which is an example: Klavi does not\nsay how high its \
          limit is.\n\n\
@@ -240,9 +240,9 @@ fn page(rows: &[[Figures; 4]; 4], served: &[(usize, (Duration, u64)); 4]) -> Str
     );
     let names = [
         "alone, coexist",
-        "alone, kills",
+        "alone, revokes",
         "fleet, coexist",
-        "fleet, kills",
+        "fleet, revokes",
     ];
     for (size, row) in SIZES.iter().zip(rows) {
         for (name, it) in names.iter().zip(row) {
@@ -264,11 +264,11 @@ fn page(rows: &[[Figures; 4]; 4], served: &[(usize, (Duration, u64)); 4]) -> Str
     page += "\n# Store calls\n\n\
              In the same hours: calls of each process for each token of the fleet. A call is a \
              load or a swap. A\nrequest with a fresh token makes none.\n\n\
-             | processes | coexist | kills |\n|---|---|---|\n";
+             | processes | coexist | revokes |\n|---|---|---|\n";
     for (size, row) in SIZES.iter().zip(rows) {
         let per_token = |it: &Figures| it.store_calls as f64 / (*size as u64 * it.calls) as f64;
-        let (coexist, kills) = (per_token(&row[2]), per_token(&row[3]));
-        writeln!(page, "| {size} | {coexist:.1} | {kills:.1} |").unwrap();
+        let (coexist, revokes) = (per_token(&row[2]), per_token(&row[3]));
+        writeln!(page, "| {size} | {coexist:.1} | {revokes:.1} |").unwrap();
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     write!(
@@ -298,14 +298,14 @@ fn chart(rows: &[[Figures; 4]; 4]) -> String {
          .title { font-size: 15px; font-weight: 600 }\n\
          .note { fill: #59636e }\n\
          .grid { stroke: #d1d9e0 }\n\
-         .kills { fill: #cf222e } .alone { fill: #8c959f } .fleet { fill: #0969da }\n\
+         .revokes { fill: #cf222e } .alone { fill: #8c959f } .fleet { fill: #0969da }\n\
          @media (prefers-color-scheme: dark) {\n  text { fill: #f0f6fc }\n  .note { fill: #9198a1 }\n  \
-         .grid { stroke: #3d444d }\n  .kills { fill: #f85149 } .alone { fill: #6e7681 } .fleet { \
+         .grid { stroke: #3d444d }\n  .revokes { fill: #f85149 } .alone { fill: #6e7681 } .fleet { \
          fill: #4493f8 }\n}\n</style>\n\
          <text class=\"title\" x=\"10\" y=\"22\">Token calls in an hour</text>\n",
     );
     let keys = [
-        ("kills", 10, "alone, and a new token ends the last one"),
+        ("revokes", 10, "alone, and a new token ends the last one"),
         ("alone", 10, "alone, and both live"),
         ("fleet", 150, "one fleet, in both cases"),
     ];
@@ -346,7 +346,7 @@ fn chart(rows: &[[Figures; 4]; 4]) -> String {
         .unwrap();
         let most = row[2].calls.max(row[3].calls);
         for (bar, (class, calls)) in [
-            ("kills", row[1].calls),
+            ("revokes", row[1].calls),
             ("alone", row[0].calls),
             ("fleet", most),
         ]

@@ -34,12 +34,12 @@ async fn a_cold_start_of_100_processes_calls_auth_once() {
 }
 
 /// In both worlds: with and without an issuer that ends the old token with each new one.
-async fn revoke(processes: usize, requests: usize, kills_old: bool) {
+async fn revoke(processes: usize, requests: usize, revokes_old: bool) {
     if server::is_missing() {
         return;
     }
     let (klavi, server) = (fleet::klavi().await, RedisServer::start());
-    klavi.set_new_token_revokes_old(kills_old);
+    klavi.set_new_token_revokes_old(revokes_old);
     let mut fleet = Fleet::start(processes, &klavi, server.url());
     assert_eq!(fleet.get(1).lost(), 0);
     klavi.revoke_all();
@@ -56,7 +56,7 @@ async fn a_revocation_costs_100_processes_one_fetch() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revocation_costs_one_fetch_where_a_token_ends_the_last() {
+async fn a_revocation_costs_one_fetch_if_new_tokens_revoke_old_ones() {
     revoke(60, 5, true).await;
 }
 
@@ -66,9 +66,9 @@ async fn revocations_under_load_fail_no_request() {
     if server::is_missing() {
         return;
     }
-    for kills_old in [false, true] {
+    for revokes_old in [false, true] {
         let (klavi, server) = (fleet::klavi().await, RedisServer::start());
-        klavi.set_new_token_revokes_old(kills_old);
+        klavi.set_new_token_revokes_old(revokes_old);
         let mut fleet = Fleet::start(40, &klavi, server.url());
         fleet.start_load(SECOND / 10, 60 * SECOND);
         for revocation in 1..=3 {
@@ -81,7 +81,7 @@ async fn revocations_under_load_fail_no_request() {
         }
         fleet.send("stop");
         let outcome = fleet.receive();
-        println!("three revocations, old ones killed: {kills_old}: {outcome:?}");
+        println!("three revocations, old ones revoked: {revokes_old}: {outcome:?}");
         assert_eq!(outcome.lost(), 0);
         assert_eq!(token_calls(&klavi), 4);
     }

@@ -48,7 +48,7 @@ impl Kind {
             .map_err(BoxError::from)
             .layer(trace())
             .service(client);
-        BoxCloneSyncService::new(client.map_response(|answer| answer.map(Body::new)))
+        BoxCloneSyncService::new(client.map_response(|response| response.map(Body::new)))
     }
 
     /// A layer whose token calls go over the same kind of client.
@@ -103,11 +103,11 @@ impl Kind {
                     let client = client.clone();
                     Box::pin(async move {
                         let request = reqwest::Request::try_from(request.map(|_| "")).unwrap();
-                        let answer = client
+                        let response = client
                             .execute(request)
                             .await
                             .map(http::Response::<reqwest::Body>::from);
-                        told(answer.map_err(BoxError::from))
+                        told(response.map_err(BoxError::from))
                     })
                 })
             }
@@ -150,11 +150,11 @@ pub(crate) fn once(mut request: Request<Sent>) -> Request<Sent> {
 }
 
 /// What a caller could write down of a response, but for what the API wrote into its body.
-fn told<A>(answer: Result<http::Response<A>, BoxError>) -> Option<u16> {
-    match answer {
+fn told<A>(response: Result<http::Response<A>, BoxError>) -> Option<u16> {
+    match response {
         Ok(response) => {
             let (head, _) = response.into_parts();
-            book::print("the head of an answer", &format!("{head:?}\n{head:#?}"));
+            book::print("the head of a response", &format!("{head:?}\n{head:#?}"));
             if let Some(error) = head.extensions.get::<klavi_auth::Error>() {
                 book::error("in the extensions of a 401", error);
             }

@@ -118,7 +118,7 @@ pub(crate) fn a_transport_that_prints_what_it_was_to_send() {
 /// The same under a source for OAuth2, and a server that repeats what it was sent.
 pub(crate) fn client_credentials() {
     runtime().block_on(async {
-        for (is_basic, is_answered) in [(false, false), (true, false), (false, true), (true, true)]
+        for (is_basic, is_received) in [(false, false), (true, false), (false, true), (true, true)]
         {
             let transport = service_fn(move |request: Request<Full<Bytes>>| async move {
                 let (mut head, body) = request.into_parts();
@@ -129,7 +129,7 @@ pub(crate) fn client_credentials() {
                 head.headers
                     .values_mut()
                     .for_each(|value| value.set_sensitive(false));
-                if !is_answered {
+                if !is_received {
                     return Err(BoxError::from(Talkative(head.headers, body)));
                 }
                 let said = format!(
@@ -152,7 +152,7 @@ pub(crate) fn client_credentials() {
             };
             let error = source.fetch(TokenRequest::default()).await.unwrap_err();
             book::error("of client credentials", &error);
-            assert_eq!(error.is_keys_rejected(), is_answered);
+            assert_eq!(error.is_keys_rejected(), is_received);
         }
     });
     for text in [

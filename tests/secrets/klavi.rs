@@ -18,7 +18,7 @@ use crate::needles::{self, ACCESS, BEARER, SECRET, TOKENS};
 
 /// How a token endpoint responds.
 #[derive(Clone, Debug)]
-pub(crate) enum Answer {
+pub(crate) enum Scripted {
     /// The next token.
     Token,
     /// This, with the secrets in its headers.
@@ -56,7 +56,7 @@ pub(crate) struct Klavi {
 }
 
 struct State {
-    answers: VecDeque<Answer>,
+    responses: VecDeque<Scripted>,
     issued: usize,
     /// The tokens that the API takes.
     good: Vec<String>,
@@ -73,7 +73,7 @@ impl Klavi {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let state = State {
-            answers: VecDeque::new(),
+            responses: VecDeque::new(),
             issued: 0,
             good: vec![BEARER.to_owned()],
             token_calls: 0,
@@ -82,7 +82,7 @@ impl Klavi {
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         let app = axum::Router::new()
-            .fallback(move |request: Request<Body>| answer(Arc::clone(&shared), request));
+            .fallback(move |request: Request<Body>| respond(Arc::clone(&shared), request));
         let (alive, stop) = oneshot::channel();
         let server = axum::serve(listener, app).with_graceful_shutdown(async { drop(stop.await) });
         tokio::spawn(server.into_future());
@@ -98,8 +98,8 @@ impl Klavi {
     }
 
     /// The next responses of the token endpoints. When there are no more, there are tokens again.
-    pub(crate) fn will(&self, answers: impl IntoIterator<Item = Answer>) {
-        self.state.lock().unwrap().answers = answers.into_iter().collect();
+    pub(crate) fn will(&self, responses: impl IntoIterator<Item = Scripted>) {
+        self.state.lock().unwrap().responses = responses.into_iter().collect();
     }
 
     /// No token is good any more, until there is a new one.
@@ -123,7 +123,7 @@ pub(crate) fn all_known() -> String {
     format!("\"{KNOWN}\"")
 }
 
-async fn answer(state: Arc<Mutex<State>>, request: Request<Body>) -> Response<Body> {
+async fn respond(state: Arc<Mutex<State>>, request: Request<Body>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     if path.ends_with("/auth") || path.ends_with("/refresh") {
         return token_call(&state, request).await;
@@ -152,7 +152,7 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Body>) -> Response<Bo
 }
 
 async fn token_call(state: &Mutex<State>, request: Request<Body>) -> Response<Body> {
-    let (answer, known) = {
+    let (response, known) = {
         let mut state = state.lock().unwrap();
         state.token_calls += 1;
         state.knows_keys |= request.uri().path().ends_with("/auth");
@@ -175,11 +175,14 @@ async fn token_call(state: &Mutex<State>, request: Request<Body>) -> Response<Bo
             .to_string()
             .trim_matches('"')
             .to_owned();
-        (state.answers.pop_front().unwrap_or(Answer::Token), known)
+        (
+            state.responses.pop_front().unwrap_or(Scripted::Token),
+            known,
+        )
     };
     let builder = Response::builder().header("content-type", "application/json");
-    match answer {
-        Answer::Token => {
+    match response {
+        Scripted::Token => {
             let token = {
                 let mut state = state.lock().unwrap();
                 state.issued += 1;
@@ -190,7 +193,7 @@ async fn token_call(state: &Mutex<State>, request: Request<Body>) -> Response<Bo
             let json = serde_json::json!({ "accessToken": token, "expireIn": 1800, "message": everything() });
             builder.body(Body::from(json.to_string())).unwrap()
         }
-        Answer::Says(status, body) => {
+        Scripted::Says(status, body) => {
             let builder = builder
                 .status(status)
                 .header("x-bearer", TOKENS[0])
@@ -200,7 +203,7 @@ async fn token_call(state: &Mutex<State>, request: Request<Body>) -> Response<Bo
                 .body(Body::from(body.replace(KNOWN, &known)))
                 .unwrap()
         }
-        Answer::Throttled => {
+        Scripted::Throttled => {
             let json = format!(r#"{{"message":"{known}"}}"#);
             builder
                 .status(429)
@@ -208,7 +211,7 @@ async fn token_call(state: &Mutex<State>, request: Request<Body>) -> Response<Bo
                 .body(Body::from(json))
                 .unwrap()
         }
-        Answer::Redirect => {
+        Scripted::Redirect => {
             let builder = builder.status(StatusCode::TEMPORARY_REDIRECT);
             builder
                 .header(
@@ -218,7 +221,7 @@ async fn token_call(state: &Mutex<State>, request: Request<Body>) -> Response<Bo
                 .body(Body::empty())
                 .unwrap()
         }
-        Answer::Broken => {
+        Scripted::Broken => {
             let start =
                 Ok::<_, std::io::Error>(Bytes::from(format!(r#"{{"accessToken":"{}"#, TOKENS[4])));
             let end = Err(std::io::Error::other(TOKENS[4]));
@@ -227,7 +230,7 @@ async fn token_call(state: &Mutex<State>, request: Request<Body>) -> Response<Bo
                 .body(Body::from_stream(stream::iter([start, end])))
                 .unwrap()
         }
-        Answer::Silence => std::future::pending::<Result<Response<Body>, Infallible>>()
+        Scripted::Silence => std::future::pending::<Result<Response<Body>, Infallible>>()
             .await
             .unwrap(),
     }

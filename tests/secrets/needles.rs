@@ -155,7 +155,7 @@ pub(crate) fn in_text(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_piece_is_found_in_every_form_and_eight_characters_are_none() {
+fn a_piece_of_nine_characters_is_found_in_every_form() {
     for secret in all().chain([SEALING]) {
         assert!(in_text(&secret.chars().take(8).collect::<String>()).is_empty());
         let piece: String = secret.chars().skip(7).take(12).collect();

@@ -14,7 +14,7 @@ use crate::{
     book,
     clients::{Kind, Send, once},
     failures, fleet,
-    klavi::{Answer, Klavi, all_known},
+    klavi::{Klavi, Scripted, all_known},
     needles::{ACCESS, BEARER, SECRET, TOKENS},
     recorder, states,
     support::{LIFETIME, settle},
@@ -55,9 +55,9 @@ impl Walk {
     }
 
     /// A fetch that fails so, when there is no token.
-    async fn fails(&self, answers: impl IntoIterator<Item = Answer>) {
+    async fn fails(&self, responses: impl IntoIterator<Item = Scripted>) {
         self.invalidate().await;
-        self.klavi.will(answers);
+        self.klavi.will(responses);
         assert_eq!(self.status("x").await, None);
         pass(Duration::from_secs(400)).await;
         self.klavi.will([]);
@@ -135,12 +135,12 @@ async fn walk(kind: Kind) {
     pass(Duration::from_secs(1400)).await;
     assert_eq!(walk.status("x").await, Some(200));
     pass(Duration::from_secs(1400)).await;
-    walk.klavi.will([Answer::Says(
+    walk.klavi.will([Scripted::Says(
         500,
         format!(r#"{{"message":{}}}"#, all_known()),
     )]);
     assert_eq!(walk.status("x").await, Some(200));
-    walk.klavi.will([Answer::Says(403, all_known())]);
+    walk.klavi.will([Scripted::Says(403, all_known())]);
     assert_eq!(walk.status("x").await, Some(200));
 
     // 401: cured, again, not to be resent, not to be cured.
@@ -154,7 +154,7 @@ async fn walk(kind: Kind) {
     pass(Duration::from_secs(60)).await;
     assert_eq!(walk.status("x").await, Some(200));
     walk.klavi.revoke();
-    walk.klavi.will([Answer::Says(
+    walk.klavi.will([Scripted::Says(
         401,
         format!(r#"{{"message":{}}}"#, all_known()),
     )]);
@@ -175,17 +175,17 @@ async fn walk(kind: Kind) {
     pass(Duration::from_secs(60)).await;
 
     for (status, body) in nonsense() {
-        walk.fails(vec![Answer::Says(status, body); 3]).await;
+        walk.fails(vec![Scripted::Says(status, body); 3]).await;
     }
-    walk.fails(vec![Answer::Says(401, all_known())]).await;
-    for answer in [Answer::Throttled, Answer::Redirect, Answer::Broken] {
-        walk.fails(vec![answer; 3]).await;
+    walk.fails(vec![Scripted::Says(401, all_known())]).await;
+    for response in [Scripted::Throttled, Scripted::Redirect, Scripted::Broken] {
+        walk.fails(vec![response; 3]).await;
     }
 
     // The token expires, and there is no other.
     assert_eq!(walk.status("x").await, Some(200));
     pass(LIFETIME).await;
-    walk.klavi.will([Answer::Says(
+    walk.klavi.will([Scripted::Says(
         400,
         format!(r#"{{"message":{}}}"#, all_known()),
     )]);
@@ -194,7 +194,7 @@ async fn walk(kind: Kind) {
 
     // Silence, until the call times out.
     walk.invalidate().await;
-    walk.klavi.will(vec![Answer::Silence; 3]);
+    walk.klavi.will(vec![Scripted::Silence; 3]);
     let (calls, call) = (
         walk.klavi.token_calls(),
         tokio::spawn((walk.send)(walk.get("x"))),
@@ -238,7 +238,7 @@ async fn walk(kind: Kind) {
     };
     assert_eq!(walk.status("x").await, Some(200));
     walk.klavi.revoke();
-    walk.klavi.will([Answer::Says(401, all_known())]);
+    walk.klavi.will([Scripted::Says(401, all_known())]);
     for _ in 0..2 {
         assert_eq!(walk.status("x").await, Some(401));
     }

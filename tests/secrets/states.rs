@@ -127,9 +127,9 @@ pub(crate) fn caches() {
         look("aging");
         support::at_once(&cache).unwrap();
         settle().await;
-        look("a renewal under way");
+        look("a refresh in flight");
         requested(&source, "live", Err(Error::transient("not now"))).await;
-        look("a renewal failed");
+        look("a failed refresh");
         pass(secs(375)).await;
         look("expiring");
         pass(secs(25)).await;
@@ -140,7 +140,7 @@ pub(crate) fn caches() {
         cache.invalidate(&held);
         look("invalidated");
         let caller = support::call(&cache);
-        requested(&source, "refused", Err(Error::permanent("no"))).await;
+        requested(&source, "rejected", Err(Error::permanent("no"))).await;
         book::error("of a caller", &caller.await.unwrap().unwrap_err());
         look("failed");
     });
@@ -150,7 +150,7 @@ pub(crate) fn caches() {
 async fn requested(
     source: &ManualSource,
     state: &str,
-    answer: Result<NewToken, Error>,
+    response: Result<NewToken, Error>,
 ) -> Predecessor {
     let fetch = source.next().await;
     let predecessor = fetch.predecessor.clone();
@@ -161,7 +161,7 @@ async fn requested(
         state,
         &request.with_failures(2, Some(Error::transient("not now"))),
     );
-    fetch.respond(answer);
+    fetch.respond(response);
     settle().await;
     predecessor
 }

@@ -62,10 +62,10 @@ fn case_62_tokens_from_refresh_and_from_auth_are_distinguished() {
             } else {
                 StatusCode::OK
             };
-            let answer = Response::builder()
+            let response = Response::builder()
                 .status(status)
                 .body(http_body_util::Full::new(Bytes::from(body)));
-            ready(Ok::<_, std::convert::Infallible>(answer.unwrap()))
+            ready(Ok::<_, std::convert::Infallible>(response.unwrap()))
         });
         let keys = Credentials::new("access-key", "secret-key").unwrap();
         let cache = lines.cache(KlaviSource::new(
@@ -321,7 +321,7 @@ fn case_62_a_skipped_resend_says_why() {
     assert_eq!(given_up(lines), ["g1 no_token"]);
 }
 
-/// Answers 401, and does `at_second` when it is readied after the first time.
+/// Responds 401, and does `at_second` when it is readied after the first time.
 #[derive(Clone)]
 struct Readied<F> {
     times: Arc<AtomicUsize>,

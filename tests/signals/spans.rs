@@ -61,7 +61,7 @@ fn case_62_the_source_is_asked_within_the_span() {
         let source = klavi_auth::source_fn(async |_| {
             tracing::info!(target: "caller", "asked");
             tokio::time::sleep(secs(1)).await;
-            tracing::info!(target: "caller", "answering");
+            tracing::info!(target: "caller", "responding");
             token("t")
         });
         TokenCache::new(source).get().await.unwrap();

@@ -64,8 +64,8 @@ impl Caller {
                 method: Method::POST,
                 ..self.op()
             };
-            let answer = timeout(STUCK, self.send(&op)).await;
-            match answer.map(|answer| self.judged(&op, answer)) {
+            let response = timeout(STUCK, self.send(&op)).await;
+            match response.map(|response| self.judged(&op, response)) {
                 Ok(Ok("right")) => {}
                 other => self
                     .tally
@@ -77,7 +77,7 @@ impl Caller {
     async fn token(&mut self) {
         match timeout(STUCK, self.stack.auth.cache().get()).await {
             Ok(Ok(token)) if !token.expose().is_empty() => self.tally.count("token: right"),
-            Ok(Err(error)) if error.is_no_token() => self.tally.count("token: none to be had"),
+            Ok(Err(error)) if error.is_no_token() => self.tally.count("token: none"),
             other => self.tally.wrong(format!("get() gave {other:?}")),
         }
     }
@@ -139,7 +139,7 @@ impl Caller {
 
     async fn perform(&mut self, op: Op, patience: Duration) {
         match timeout(patience, self.send(&op)).await {
-            Ok(answer) => match self.judged(&op, answer) {
+            Ok(response) => match self.judged(&op, response) {
                 Ok(outcome) => self.tally.count(outcome),
                 Err(wrong) => self
                     .tally
@@ -150,8 +150,8 @@ impl Caller {
         }
     }
 
-    fn judged(&self, op: &Op, answer: Result<Seen, BoxError>) -> Result<&'static str, String> {
-        let seen = match answer {
+    fn judged(&self, op: &Op, response: Result<Seen, BoxError>) -> Result<&'static str, String> {
+        let seen = match response {
             Ok(seen) => seen,
             Err(error) if error.is::<TokenCachesFull>() => return Ok("no room for another cache"),
             Err(error) => {

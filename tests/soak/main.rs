@@ -234,9 +234,9 @@ fn bounded(name: &str, ordered: &Ordered, tally: &Tally, took: Duration) {
         .map(|status| sum(&format!("Auth: {status}")))
         .iter()
         .sum::<f64>();
-    let refused = (believed + free).min(caches * sum("revoked all tokens") + sum("Resource: 401"));
+    let rejected = (believed + free).min(caches * sum("revoked all tokens") + sum("Resource: 401"));
     let useless = sum("garbage") + sum("truncated") + sum("the truth again") * 10.0;
-    let good = ends + refused + sum("invalidated by a caller") + useless;
+    let good = ends + rejected + sum("invalidated by a caller") + useless;
     let fetched = count("auth: 200") + count("refresh: 200");
     assert!(
         fetched <= good,

@@ -149,10 +149,10 @@ impl SoakStack {
         for number in 0..CUSTOMERS {
             let monitor = Bytes::from(format!(r#"{{"of":{number}}}"#));
             let face = Face::Customer(number);
-            let answer = self
+            let response = self
                 .send(face, Method::POST, "/monitor/v1/monitors", 0, &[monitor])
                 .await;
-            assert_eq!(answer.unwrap().status, StatusCode::CREATED);
+            assert_eq!(response.unwrap().status, StatusCode::CREATED);
         }
     }
 

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
 
 use crate::support::{
-    axum_client::{answer, http},
+    axum_client::{http, respond},
     revocations::a_hundred_posts,
     sockets::soon,
 };
@@ -53,7 +53,7 @@ async fn case_40_53_100_posts_through_a_handler_survive_revocations() {
         let base = serve(Router::new().fallback(forward).with_state((klavi, uri))).await;
         let http = http();
         a_hundred_posts(&sandbox, seed, 100, |monitor| {
-            let response = answer(
+            let response = respond(
                 http.clone(),
                 Request::post(&base).body(Body::from(monitor)).unwrap(),
             );
@@ -71,7 +71,7 @@ async fn the_boxed_client_in_a_handlers_state_survives_revocations() {
         let request = Request::post(format!("{base}/customers/ana"))
             .body(Body::empty())
             .unwrap();
-        assert_eq!(soon(answer(http.clone(), request)).await.status(), 201);
+        assert_eq!(soon(respond(http.clone(), request)).await.status(), 201);
         let counts = sandbox.counts();
         assert_eq!(
             (counts.auth, counts.resource, counts.unauthorized),

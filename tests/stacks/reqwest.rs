@@ -60,7 +60,7 @@ async fn case_46_a_predicate_decides_which_responses_reject() {
         .layer()
         .rejected_when(|status, headers| status == 403 && headers.contains_key("x-which"));
     let service = layer.layer(unpooled());
-    let fails = |answer| stack.sandbox.fail_next(Endpoint::Resource, 1, answer);
+    let fails = |response| stack.sandbox.fail_next(Endpoint::Resource, 1, response);
     fails(Fault::status(reqwest::StatusCode::FORBIDDEN).header("x-which", "token"));
     assert_eq!(status(&service, get(&stack, "echo")).await, 200);
     fails(Fault::status(reqwest::StatusCode::FORBIDDEN));
@@ -134,7 +134,7 @@ async fn case_3_4_an_opt_out_and_an_own_authorization_pass_through() {
 }
 
 #[tokio::test]
-async fn case_48_no_resend_is_heard() {
+async fn case_48_no_resend_is_honoured() {
     let (stack, service) = revoked(TestStack::layer).await;
     assert_eq!(
         status(&service, with(get(&stack, "echo"), NoResend)).await,
@@ -149,7 +149,7 @@ async fn case_48_no_resend_is_heard() {
 }
 
 #[tokio::test]
-async fn a_request_brings_the_tokens_of_its_customer() {
+async fn a_request_uses_the_cache_of_its_customer() {
     let stack = default_stack().await;
     let layer = KlaviAuthLayer::without_cache(&stack.sandbox.api(Product::Monitor));
     let service = layer.layer(http());

@@ -88,7 +88,7 @@ async fn case_57_60_a_redirect_to_a_foreign_origin_carries_no_token() {
     assert_eq!(here.counts(), [1, 0, 2, 0]);
 }
 
-/// Answers 401 to all tokens but the second one.
+/// Responds 401 to all tokens but the second one.
 fn accepting_the_second() -> impl Service<Request, Response = Response, Error = BoxError> + Clone {
     let inner = service_fn(async |request: Request| {
         let fresh = request.headers()["authorization"] == "Bearer t2";
@@ -109,7 +109,7 @@ fn accepting_the_second() -> impl Service<Request, Response = Response, Error = 
 }
 
 #[tokio::test]
-async fn case_40_a_401_that_was_made_by_hand_is_taken_for_the_apis() {
+async fn case_40_a_401_made_by_an_inner_service_counts_like_the_apis() {
     let service = accepting_the_second();
     let url = "https://api.klavi.ai/monitor/v1/monitors".parse().unwrap();
     assert_eq!(status(&service, Request::new(Method::GET, url)).await, 200);

@@ -124,7 +124,7 @@ async fn case_58_plain_http_to_the_api_is_an_error() {
 }
 
 #[tokio::test]
-async fn case_48_no_resend_is_heard() {
+async fn case_48_no_resend_is_honoured() {
     let (stack, layer) = revoked().await;
     assert_eq!(
         status(echo(&client(&layer), &stack).with_extension(NoResend)).await,
@@ -139,7 +139,7 @@ async fn case_48_no_resend_is_heard() {
 }
 
 #[tokio::test]
-async fn a_request_brings_the_tokens_of_its_customer() {
+async fn a_request_uses_the_cache_of_its_customer() {
     let stack = default_stack().await;
     let client = client(&KlaviAuthLayer::without_cache(
         &stack.sandbox.api(Product::Monitor),
@@ -163,7 +163,7 @@ async fn a_request_brings_the_tokens_of_its_customer() {
 }
 
 #[tokio::test]
-async fn what_a_request_says_in_extensions_of_its_own_is_heard_too() {
+async fn extensions_of_the_request_itself_are_honoured() {
     let (stack, layer) = revoked().await;
     let client = client(&layer);
     let run = async |request| {

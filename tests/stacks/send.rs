@@ -108,7 +108,7 @@ async fn case_40_52_reqwests_json_gets_the_token_and_is_resent() {
 }
 
 #[tokio::test]
-async fn case_4_a_request_of_reqwests_opts_out() {
+async fn case_4_a_reqwest_request_opts_out() {
     let stack = default_stack().await;
     let (http, klavi) = (http(), stack.layer().layer(http()));
     let open = klavi.send_with(http.get(uri(&stack, "echo")), SkipAuth);
@@ -118,7 +118,7 @@ async fn case_4_a_request_of_reqwests_opts_out() {
 }
 
 #[tokio::test]
-async fn case_48_a_request_of_reqwests_does_without_the_resend() {
+async fn case_48_a_reqwest_request_opts_out_of_the_resend() {
     let (stack, http, klavi) = revoked().await;
     for (status, counts) in [(401, [1, 0, 2, 1]), (200, [2, 0, 3, 1])] {
         let sent = klavi.send_with(http.get(uri(&stack, "echo")), NoResend);
@@ -128,7 +128,7 @@ async fn case_48_a_request_of_reqwests_does_without_the_resend() {
 }
 
 #[tokio::test]
-async fn a_request_of_reqwests_brings_the_tokens_of_its_customer() {
+async fn a_reqwest_request_uses_the_cache_of_its_customer() {
     let stack = default_stack().await;
     let layer = KlaviAuthLayer::without_cache(&stack.sandbox.api(Product::Monitor));
     let (http, klavi) = (http(), layer.layer(http()));
@@ -170,7 +170,7 @@ async fn send_the_service_and_the_middleware_share_one_token() {
 }
 
 #[tokio::test]
-async fn a_builder_that_builds_nothing_is_an_error() {
+async fn a_request_builder_that_fails_is_an_error() {
     let stack = default_stack().await;
     let (http, klavi) = (http(), stack.layer().layer(http()));
     for builder in [

@@ -235,7 +235,7 @@ async fn case_54_a_message_over_the_limit_is_sent_once() {
 }
 
 #[tokio::test]
-async fn case_54_send_once_is_enough_for_who_wants_no_resend() {
+async fn case_54_with_send_once_a_call_gets_its_own_rejection() {
     let server = Server::start(Rejects::FromTheHead).await;
     let layer = KlaviAuthLayer::new(&server.api(), server.tokens())
         .whole_origin()
@@ -278,9 +278,9 @@ async fn case_40_100_calls_amid_revocations_are_handled_once() {
         let call = |number| {
             let mut client = client.clone();
             async move {
-                let answer = client.check(request(&kibibyte(number))).await;
+                let response = client.check(request(&kibibyte(number))).await;
                 assert_eq!(
-                    answer.unwrap().into_inner().status,
+                    response.unwrap().into_inner().status,
                     1,
                     "no caller sees a rejection"
                 );

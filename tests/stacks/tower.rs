@@ -27,9 +27,9 @@ where
     S::Error: Into<BoxError>,
 {
     let calls = (0..calls).map(|_| service.clone().oneshot(get("/monitor/x")));
-    let answers = join_all(calls).await.into_iter();
-    answers
-        .map(|answer| answer.map_err(Into::into).unwrap().status().as_u16())
+    let responses = join_all(calls).await.into_iter();
+    responses
+        .map(|response| response.map_err(Into::into).unwrap().status().as_u16())
         .collect()
 }
 

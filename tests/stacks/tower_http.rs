@@ -194,9 +194,9 @@ async fn case_52_a_request_id_is_the_same_on_the_resend() {
         } else {
             401
         };
-        let mut answer = status(code, "")?;
-        answer.headers_mut().insert(ID, seen.headers[ID].clone());
-        Ok(answer)
+        let mut response = status(code, "")?;
+        response.headers_mut().insert(ID, seen.headers[ID].clone());
+        Ok(response)
     });
     let set = || SetRequestIdLayer::x_request_id(MakeRequestUuid);
     let stack = ServiceBuilder::new()

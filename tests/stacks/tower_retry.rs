@@ -106,7 +106,7 @@ async fn retries_around_the_layer_get_a_token_each() {
             }
         });
         let builder = ServiceBuilder::new();
-        let answer = match around {
+        let response = match around {
             true => {
                 builder
                     .retry(Again(1))
@@ -124,7 +124,7 @@ async fn retries_around_the_layer_get_a_token_each() {
                     .await
             }
         };
-        assert_eq!(answer.unwrap().status(), 200);
+        assert_eq!(response.unwrap().status(), 200);
         assert_eq!(api.bearers(), bearers);
     }
 }
@@ -133,8 +133,8 @@ async fn retries_around_the_layer_get_a_token_each() {
 async fn case_34_35_retries_do_not_multiply_token_calls() {
     // Keys that are rejected are asked for once; a failure that may pass three times, then there is
     // a backoff.
-    for (answer, fetches) in [(rejected(), 1), (reset(), 3)] {
-        let (api, source) = (scripted(&[]), ScriptedSource::new([answer]));
+    for (response, fetches) in [(rejected(), 1), (reset(), 3)] {
+        let (api, source) = (scripted(&[]), ScriptedSource::new([response]));
         let auth = layer_of(cache_drawing(1.0, source.clone()));
         let service = ServiceBuilder::new()
             .retry(Again(20))

@@ -15,7 +15,7 @@ pub fn http() -> Client<HttpConnector, Body> {
     Client::builder(TokioExecutor::new()).build(tcp)
 }
 
-pub async fn answer(http: Client<HttpConnector, Body>, request: Request<Body>) -> Response<Bytes> {
+pub async fn respond(http: Client<HttpConnector, Body>, request: Request<Body>) -> Response<Bytes> {
     let (head, body) = http.request(request).await.unwrap().into_parts();
     Response::from_parts(head, body.collect().await.unwrap().to_bytes())
 }

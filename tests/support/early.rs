@@ -66,7 +66,7 @@ struct State {
     read_first: usize,
     /// The bodies of the requests with a later token.
     handled: Mutex<Vec<Bytes>>,
-    answered: Notify,
+    responded: Notify,
 }
 
 impl Early {
@@ -77,7 +77,7 @@ impl Early {
             after,
             read_first,
             handled: Mutex::default(),
-            answered: Notify::new(),
+            responded: Notify::new(),
         });
         let served = Arc::clone(&state);
         if after == After::Hyper {
@@ -137,7 +137,7 @@ impl Early {
             let late = late.clone().filter(|_| number == 1);
             async move {
                 match late {
-                    Some(state) => state.answered.notified().await,
+                    Some(state) => state.responded.notified().await,
                     None => yield_now().await,
                 }
                 Ok(Frame::data(piece))
@@ -179,7 +179,7 @@ async fn through_hyper(state: Arc<State>, request: Request) -> StatusCode {
             .unwrap()
             .len();
     }
-    state.answered.notify_one();
+    state.responded.notify_one();
     StatusCode::UNAUTHORIZED
 }
 
@@ -201,7 +201,7 @@ async fn by_hand(state: Arc<State>, stream: TcpStream) -> io::Result<()> {
     }
     stream.read_exact(&mut vec![0; state.read_first]).await?;
     stream.write_all(UNAUTHORIZED).await?;
-    state.answered.notify_one();
+    state.responded.notify_one();
     if state.after == After::Close {
         stream.shutdown().await?;
     }

@@ -93,11 +93,11 @@ pub struct Script {
     pub refresh: Schedule,
     /// `/auth` hands out the live token again, with what remains of its life.
     pub auth_repeats: bool,
-    /// A new token kills all others.
-    pub new_kills_old: bool,
+    /// A new token revokes all others.
+    pub new_revokes_old: bool,
     /// How long the API does not know a new token.
     pub learns_after: Duration,
-    /// Kills all tokens.
+    /// Revokes all tokens.
     pub revocations: Vec<Duration>,
     /// The next healthy request gets a 401 to a token that is good.
     pub spurious: Vec<Duration>,
@@ -110,7 +110,7 @@ impl Default for Script {
             auth: Schedule::default(),
             refresh: Schedule::default(),
             auth_repeats: false,
-            new_kills_old: false,
+            new_revokes_old: false,
             learns_after: Duration::ZERO,
             revocations: Vec::new(),
             spurious: Vec::new(),
@@ -144,14 +144,14 @@ pub struct Token {
     /// When the client had the response.
     pub delivered: Option<Duration>,
     expires: Duration,
-    killed: Option<Duration>,
+    revoked: Option<Duration>,
 }
 
 impl Token {
     /// From this moment on the API does not take it.
     pub fn dead_at(&self) -> Duration {
-        self.killed
-            .map_or(self.expires, |killed| killed.min(self.expires))
+        self.revoked
+            .map_or(self.expires, |revoked| revoked.min(self.expires))
     }
 }
 
@@ -330,15 +330,15 @@ impl Klavi {
         {
             return Decision::Token { id, life };
         }
-        if script.new_kills_old {
-            state.kill_all(now);
+        if script.new_revokes_old {
+            state.revoke_all(now);
         }
         let expires = now + Duration::from_secs(script.lifetime);
         state.tokens.push(Token {
             issued: now,
             delivered: None,
             expires,
-            killed: None,
+            revoked: None,
         });
         Decision::Token {
             id: state.tokens.len() - 1,
@@ -394,20 +394,20 @@ impl State {
             .copied()
             .filter(|at| *at <= now)
         {
-            self.kill_all(at);
+            self.revoke_all(at);
             self.revocations_done += 1;
         }
     }
 
-    fn kill_all(&mut self, at: Duration) {
+    fn revoke_all(&mut self, at: Duration) {
         // Those before a dead one are dead.
         for token in self
             .tokens
             .iter_mut()
             .rev()
-            .take_while(|token| token.killed.is_none())
+            .take_while(|token| token.revoked.is_none())
         {
-            token.killed = Some(at);
+            token.revoked = Some(at);
         }
     }
 

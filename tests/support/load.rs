@@ -16,7 +16,7 @@ use tower_service::Service;
 
 use crate::klavi::{Body, HEALTHY, Klavi, Number, POISONED};
 
-/// Every request gives up after this long.
+/// The timeout of every request.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Copy)]
@@ -25,7 +25,7 @@ pub struct Load {
     pub requests: u64,
     /// One each.
     pub every: Duration,
-    /// How often a path is called, besides, that always answers 401.
+    /// How often a path is called, besides, that always responds 401.
     pub poisoned: Option<Duration>,
 }
 

@@ -29,22 +29,22 @@ pub struct Fetch {
     pub predecessor: Predecessor,
     pub failures: u32,
     pub last_error: Option<Error>,
-    answer: oneshot::Sender<Result<NewToken, Error>>,
+    response: oneshot::Sender<Result<NewToken, Error>>,
 }
 
 impl Fetch {
     pub fn respond(self, result: Result<NewToken, Error>) {
-        let _ = self.answer.send(result);
+        let _ = self.response.send(result);
     }
 
     /// The cache no longer waits for this fetch.
     pub fn is_dropped(&self) -> bool {
-        self.answer.is_closed()
+        self.response.is_closed()
     }
 
     /// Ends it with a panic inside of the source.
     pub fn panic(self) {
-        drop(self.answer);
+        drop(self.response);
     }
 }
 
@@ -79,14 +79,14 @@ impl ManualSource {
 impl TokenSource for ManualSource {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
         self.0.fetches.fetch_add(1, Ordering::SeqCst);
-        let (answer, result) = oneshot::channel();
+        let (response, result) = oneshot::channel();
         let (failures, last_error) = (request.failures(), request.last_error().cloned());
         let predecessor = request.predecessor().clone();
         self.0.open.lock().unwrap().push_back(Fetch {
             predecessor,
             failures,
             last_error,
-            answer,
+            response,
         });
         Box::pin(async {
             result
@@ -100,14 +100,14 @@ impl TokenSource for ManualSource {
 #[derive(Clone)]
 pub struct ScriptedSource {
     fetches: Arc<AtomicUsize>,
-    answers: Arc<Mutex<VecDeque<Result<NewToken, Error>>>>,
+    responses: Arc<Mutex<VecDeque<Result<NewToken, Error>>>>,
 }
 
 impl ScriptedSource {
-    pub fn new(answers: impl IntoIterator<Item = Result<NewToken, Error>>) -> Self {
+    pub fn new(responses: impl IntoIterator<Item = Result<NewToken, Error>>) -> Self {
         Self {
             fetches: Arc::default(),
-            answers: Arc::new(Mutex::new(answers.into_iter().collect())),
+            responses: Arc::new(Mutex::new(responses.into_iter().collect())),
         }
     }
 
@@ -124,13 +124,13 @@ impl ScriptedSource {
 impl TokenSource for ScriptedSource {
     fn fetch(&self, _: TokenRequest) -> FetchFuture<'_> {
         self.fetches.fetch_add(1, Ordering::SeqCst);
-        let mut answers = self.answers.lock().unwrap();
-        let answer = match answers.len() {
+        let mut responses = self.responses.lock().unwrap();
+        let response = match responses.len() {
             0 => panic!("the script has no response"),
-            1 => answers[0].clone(),
-            _ => answers.pop_front().unwrap(),
+            1 => responses[0].clone(),
+            _ => responses.pop_front().unwrap(),
         };
-        Box::pin(async move { answer })
+        Box::pin(async move { response })
     }
 }
 
@@ -140,14 +140,16 @@ pub struct LoggedSource(Arc<LoggedSourceInner>);
 
 struct LoggedSourceInner {
     asked: Mutex<Vec<Instant>>,
-    answer: Box<dyn Fn(usize) -> Result<NewToken, Error> + Send + Sync>,
+    response: Box<dyn Fn(usize) -> Result<NewToken, Error> + Send + Sync>,
 }
 
 impl LoggedSource {
-    pub fn new(answer: impl Fn(usize) -> Result<NewToken, Error> + Send + Sync + 'static) -> Self {
+    pub fn new(
+        response: impl Fn(usize) -> Result<NewToken, Error> + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(LoggedSourceInner {
             asked: Mutex::default(),
-            answer: Box::new(answer),
+            response: Box::new(response),
         }))
     }
 
@@ -178,6 +180,6 @@ impl TokenSource for LoggedSource {
             asked.push(Instant::now());
             asked.len()
         };
-        Box::pin(async move { (self.0.answer)(number) })
+        Box::pin(async move { (self.0.response)(number) })
     }
 }

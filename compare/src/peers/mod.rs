@@ -78,11 +78,11 @@ where
 {
     tower::service_fn(move |request: http::Request<B>| {
         let world = world.clone();
-        async move { Ok(answer(&world, request).await) }
+        async move { Ok(respond(&world, request).await) }
     })
 }
 
-async fn answer<B>(
+async fn respond<B>(
     world: &World,
     request: http::Request<B>,
 ) -> http::Response<http_body_util::Full<bytes::Bytes>> {

@@ -15,7 +15,7 @@ const REJECTIONS = [
   ['resend skipped', 'bad', ({ counts }) => counts.resendsSkipped],
 ];
 const CALLERS = [
-  ['a response', 'good', ({ callers }) => callers.answered],
+  ['a response', 'good', ({ callers }) => callers.responded],
   ['a 401', 'warned', ({ callers }) => callers.unauthorized],
   ['no token', 'bad', ({ callers }) => callers.withoutToken],
   ['timed out', 'bad', ({ callers }) => callers.timedOut],
@@ -107,9 +107,9 @@ function status(name, story, kind) {
 
 async function poll() {
   try {
-    const answer = await fetch(`/state/after/${taken}`, { signal: AbortSignal.timeout(5000) });
-    if (!answer.ok) throw new Error(`status ${answer.status}`);
-    latest = await answer.json();
+    const response = await fetch(`/state/after/${taken}`, { signal: AbortSignal.timeout(5000) });
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    latest = await response.json();
     // A lower count is from another run.
     if (latest.taken < taken) [samples, taken] = [[], 0];
     else {

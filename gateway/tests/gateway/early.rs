@@ -89,7 +89,7 @@ async fn the_rest_of_an_upload_is_read_for_a_limited_time() {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_100_continue_gets_the_response() {
+async fn a_caller_that_waits_for_100_continue_gets_the_response() {
     let upstream = Upstream::start().await;
     let front = Front::of(&upstream.url, &["--max-body", "10"]).await;
     let head = "POST /monitor/v1/any HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n\

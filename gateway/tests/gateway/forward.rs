@@ -14,14 +14,14 @@ async fn it_streams_both_ways() {
     let request = front.request("POST", "/monitor/v1/echo/raw").body(body);
     let response = soon(front.http.request(request.unwrap())).await.unwrap();
     assert_eq!(response.status(), 200, "before anything of the body");
-    let mut answer = response.into_body().into_data_stream();
+    let mut response = response.into_body().into_data_stream();
     for piece in ["one", "two", "three"] {
         pieces.send(piece).await.unwrap();
         // The next one is not sent before this one is back.
-        assert_eq!(soon(answer.next()).await.unwrap().unwrap(), piece);
+        assert_eq!(soon(response.next()).await.unwrap().unwrap(), piece);
     }
     drop(pieces);
-    assert!(soon(answer.next()).await.is_none());
+    assert!(soon(response.next()).await.is_none());
 }
 
 #[tokio::test]

@@ -197,16 +197,16 @@ async fn a_shutdown_finishes_requests_and_takes_no_new_ones() {
     let (pieces, body) = channel();
     let request = front.request("POST", "/monitor/v1/echo/raw").body(body);
     let response = soon(front.http.request(request.unwrap())).await.unwrap();
-    let mut answer = response.into_body().into_data_stream();
+    let mut response = response.into_body().into_data_stream();
     front.stop.send(()).unwrap();
     let address = front.base.trim_start_matches("http://").to_owned();
     soon(async { while TcpStream::connect(&address).await.is_ok() {} }).await;
     assert!(!front.served.is_finished());
 
     pieces.send("the rest").await.unwrap();
-    assert_eq!(soon(answer.next()).await.unwrap().unwrap(), "the rest");
+    assert_eq!(soon(response.next()).await.unwrap().unwrap(), "the rest");
     drop(pieces);
-    assert!(soon(answer.next()).await.is_none());
+    assert!(soon(response.next()).await.is_none());
     assert!(soon(front.served).await.unwrap().is_ok());
 }
 

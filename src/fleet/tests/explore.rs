@@ -12,19 +12,19 @@ use super::model::{Checked, Faults, Model, Phase, Status, Without, World};
 
 const WORLDS: [World; 4] = [
     World {
-        kills: false,
+        revokes: false,
         repeats: false,
     },
     World {
-        kills: false,
+        revokes: false,
         repeats: true,
     },
     World {
-        kills: true,
+        revokes: true,
         repeats: false,
     },
     World {
-        kills: true,
+        revokes: true,
         repeats: true,
     },
 ];
@@ -149,7 +149,7 @@ fn moves(model: &Model, mut found: impl FnMut(Model, Checked)) {
             }
             Phase::Asking => {
                 try_move(&mut |next| {
-                    take(&mut next.faults.lost_answers).then(|| next.ask(at, true))
+                    take(&mut next.faults.lost_responses).then(|| next.ask(at, true))
                 });
                 try_move(&mut |next| {
                     take(&mut next.faults.outages).then(|| {
@@ -180,7 +180,7 @@ fn moves(model: &Model, mut found: impl FnMut(Model, Checked)) {
             }
             Phase::Fetched(fetch, token) if fetch.permit.is_some() => {
                 try_move(&mut |next| {
-                    take(&mut next.faults.lost_answers)
+                    take(&mut next.faults.lost_responses)
                         .then(|| next.publish(at, fetch, token, true))
                 });
                 try_move(&mut |next| {
@@ -296,7 +296,7 @@ fn explore(start: Model, served: &mut HashSet<u64>) -> Result<usize, (&'static s
         if let Some(broken) = is_stuck(&model, served) {
             return Err((broken, Box::new(model)));
         }
-        // Who fetches alone kills the fleet's token in one of the worlds.
+        // Who fetches alone revokes the fleet's token in one of the worlds.
         let is_excused = model.is_excused;
         let used = faults - fetches_for(model.faults);
         if let Err(broken) = model.check_counts(used, is_excused) {
@@ -320,7 +320,7 @@ type Fault = fn(&mut Faults) -> &mut u8;
 const FAULTS: [Fault; 10] = [
     |faults| &mut faults.lapses,
     |faults| &mut faults.crashes,
-    |faults| &mut faults.lost_answers,
+    |faults| &mut faults.lost_responses,
     |faults| &mut faults.data_losses,
     |faults| &mut faults.revocations,
     |faults| &mut faults.spurious,
@@ -455,13 +455,13 @@ fn without_the_mark_a_rejected_token_is_adopted() {
 }
 
 #[test]
-fn without_a_retry_one_lost_answer_sends_a_process_alone() {
+fn without_a_retry_one_lost_response_sends_a_process_alone() {
     let faults = Faults {
-        lost_answers: 1,
+        lost_responses: 1,
         ..Faults::default()
     };
     assert_eq!(
         found(Without::RetryBeforeAlone, faults),
-        ["one lost answer sends a process alone"]
+        ["one lost response sends a process alone"]
     );
 }

@@ -25,8 +25,8 @@ const LIFE: Duration = Duration::from_secs(1800);
 /// What Klavi does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct World {
-    /// A new token kills the old one.
-    pub(super) kills: bool,
+    /// A new token revokes the old one.
+    pub(super) revokes: bool,
     /// `/auth` repeats a living token.
     pub(super) repeats: bool,
 }
@@ -48,7 +48,7 @@ pub(super) enum Without {
 pub(super) struct Faults {
     pub(super) lapses: u8,
     pub(super) crashes: u8,
-    pub(super) lost_answers: u8,
+    pub(super) lost_responses: u8,
     pub(super) data_losses: u8,
     pub(super) revocations: u8,
     pub(super) spurious: u8,
@@ -93,7 +93,7 @@ pub(super) struct Process {
     pub(super) held: Option<(u8, Option<(u64, u64)>)>,
     pub(super) status: Status,
     pub(super) phase: Phase,
-    /// Answers of the store that were lost in this step.
+    /// Responses of the store that were lost in this step.
     lost: u8,
 }
 
@@ -226,7 +226,7 @@ impl Model {
         }
     }
 
-    /// Runs a step of a process on the record. `None`: the answer was lost, and it tries again.
+    /// Runs a step of a process on the record. `None`: the response was lost, and it tries again.
     fn step<T>(
         &mut self,
         at: usize,
@@ -266,7 +266,7 @@ impl Model {
 
     pub(super) fn ask(&mut self, at: usize, is_lost: bool) -> Checked {
         let Some(asked) = self.step(at, is_lost, |record, caller, _| record.ask(caller)) else {
-            return self.after_lost_answer(at);
+            return self.after_lost_response(at);
         };
         match asked {
             Asked::Adopt { as_suspect } => self.adopt(at, as_suspect),
@@ -277,9 +277,9 @@ impl Model {
     }
 
     /// A process repeats a step before it goes alone: less often here, for fewer states.
-    fn after_lost_answer(&mut self, at: usize) -> Checked {
+    fn after_lost_response(&mut self, at: usize) -> Checked {
         match self.without == Without::RetryBeforeAlone {
-            true => Err("one lost answer sends a process alone"),
+            true => Err("one lost response sends a process alone"),
             false if self.processes[at].lost < 3 => Ok(()),
             false => {
                 // A process that goes alone fetches beside the others.
@@ -306,12 +306,12 @@ impl Model {
         }
     }
 
-    /// The issuer answers a fetch.
+    /// The issuer responds to a fetch.
     pub(super) fn issue(&mut self, at: usize, fetch: Fetch) {
         let repeated = self.living.last().copied().filter(|_| self.world.repeats);
         let token = repeated.unwrap_or_else(|| {
             self.issued += 1;
-            if self.world.kills {
+            if self.world.revokes {
                 self.living.clear();
             }
             self.living.push(self.issued);
@@ -353,7 +353,7 @@ impl Model {
             self.published = (fetch.order, fetch.asked);
         }
         match published {
-            None => self.after_lost_answer(at),
+            None => self.after_lost_response(at),
             Some(Published::Accepted { .. }) => {
                 let publication = now.and_then(|record| Some((record.epoch, record.token?.seq)));
                 self.serve(at, token, publication, Status::Good);
@@ -472,7 +472,7 @@ impl Model {
                     Phase::Fetching(fetch) | Phase::Fetched(fetch, _) | Phase::Failed(fetch, _) => {
                         fetch.permit
                     }
-                    // It has the lease, and the answer of the store was lost.
+                    // It has the lease, and the response of the store was lost.
                     Phase::Asking if u64::from(process.me) == lease.owner => return true,
                     _ => None,
                 };

@@ -60,14 +60,14 @@ fn may_refresh(asked: Asked) -> Option<bool> {
 }
 
 #[test]
-fn a_401_just_after_a_publication_of_the_string_is_older() {
+fn a_401_just_after_a_publication_of_the_string_does_not_count() {
     let mut record = record(secs(1));
     assert_eq!(record.ask(&caller(1, None)), ADOPT);
     assert!(!record.token.unwrap().is_marked());
 }
 
 #[test]
-fn a_401_during_a_fetch_waits_though_the_string_is_vouched_for() {
+fn a_401_during_a_fetch_waits_although_the_string_was_confirmed() {
     let mut record = record(secs(1));
     let mut holder = caller(1, Some(secs(900)));
     (holder.me, holder.held.as_mut().unwrap().publication) = (2, Some((7, 2)));
@@ -80,7 +80,7 @@ fn a_401_during_a_fetch_waits_though_the_string_is_vouched_for() {
 }
 
 #[test]
-fn a_401_long_after_a_publication_of_the_string_is_news() {
+fn a_401_long_after_a_publication_of_the_string_counts() {
     let mut record = record(secs(6));
     assert_eq!(may_refresh(record.ask(&caller(1, None))), Some(false));
     assert!(record.token.unwrap().is_marked());

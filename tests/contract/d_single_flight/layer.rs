@@ -150,8 +150,8 @@ fn await_outside(call: Call) -> ApiResult {
     assert!(Handle::try_current().is_err());
     let mut call = Box::pin(call);
     for _ in 0..3 {
-        if let Poll::Ready(answer) = poll_once(&mut call) {
-            return answer;
+        if let Poll::Ready(response) = poll_once(&mut call) {
+            return response;
         }
     }
     panic!("the request waits")

@@ -56,7 +56,7 @@ async fn case_44a_the_snapshot_of_a_rejected_token_and_of_a_suspect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_44a_a_suspect_is_ready_to_its_very_end() {
+async fn case_44a_a_suspect_is_ready_until_it_expires() {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let caller = call(&cache);

@@ -10,7 +10,7 @@ use aws_smithy_runtime_api::client::{
 };
 use aws_smithy_types::{body::SdkBody, config_bag::ConfigBag};
 
-use crate::{peers::answer, world::World};
+use crate::{peers::respond, world::World};
 
 #[derive(Clone)]
 pub struct Simulated(pub World);
@@ -40,7 +40,7 @@ impl HttpConnector for Simulated {
         let world = self.0.clone();
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x().expect("a valid request");
-            let (head, _) = answer(&world, request).await.into_parts();
+            let (head, _) = respond(&world, request).await.into_parts();
             Ok(HttpResponse::new(
                 head.status.as_u16().try_into().expect("a status"),
                 SdkBody::empty(),

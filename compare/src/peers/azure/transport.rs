@@ -5,7 +5,7 @@ use std::fmt;
 use azure_core::http::{AsyncRawResponse, HttpClient, Request, headers::Headers};
 use http_body_util::BodyExt;
 
-use crate::{peers::answer, world::World};
+use crate::{peers::respond, world::World};
 
 pub struct Simulated(pub World);
 
@@ -22,7 +22,7 @@ impl HttpClient for Simulated {
         for (name, value) in request.headers().iter() {
             simulated = simulated.header(name.as_str(), value.as_str());
         }
-        let response = answer(&self.0, simulated.body(()).expect("a valid request")).await;
+        let response = respond(&self.0, simulated.body(()).expect("a valid request")).await;
         let (head, body) = response.into_parts();
         let mut headers = Headers::new();
         for (name, value) in &head.headers {

@@ -136,7 +136,7 @@ async fn case_2_other_keys_traffic_drops_idle_caches_on_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_2_an_endless_idle_time_and_one_of_zero() {
+async fn case_2_an_idle_time_may_be_endless_or_zero() {
     let forever = TokenCaches::new(10, Duration::MAX);
     knows(&forever, "a");
     advance(secs(3600 * 24 * 365)).await;

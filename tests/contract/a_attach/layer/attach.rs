@@ -168,7 +168,7 @@ async fn case_5_a_source_that_calls_through_the_layer_never_deadlocks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_6_the_header_that_leaves_is_marked_sensitive_every_time() {
+async fn case_6_the_header_of_every_request_is_marked_sensitive() {
     let inner = Api::accepting(|bearer| bearer != "Bearer t2");
     let service = monitor_layer(ScriptedSource::tokens()).layer(inner.clone());
     let send = async |request| {

@@ -103,10 +103,10 @@ async fn case_11_34_the_snapshot_of_a_rejected_token_and_of_a_failure() {
     let caller = call(&cache);
     source.respond(token("t1")).await;
     cache.invalidate(&caller.await.unwrap().unwrap());
-    let refused = cache.snapshot();
-    assert!(refused.is_rejected() && !refused.is_ready() && !refused.is_fetching());
+    let invalidated = cache.snapshot();
+    assert!(invalidated.is_rejected() && !invalidated.is_ready() && !invalidated.is_fetching());
     assert_eq!(
-        (refused.freshness(), refused.generation()),
+        (invalidated.freshness(), invalidated.generation()),
         (Some(Freshness::Fresh), Some(1))
     );
 
@@ -128,9 +128,9 @@ async fn case_11_34_the_snapshot_of_a_rejected_token_and_of_a_failure() {
     let caller = call(&cache);
     source.respond(token("t2")).await;
     caller.await.unwrap().unwrap();
-    let mended = cache.snapshot();
-    assert!(mended.is_ready() && !mended.is_rejected() && mended.last_error().is_none());
-    assert_eq!(mended.generation(), Some(2));
+    let replaced = cache.snapshot();
+    assert!(replaced.is_ready() && !replaced.is_rejected() && replaced.last_error().is_none());
+    assert_eq!(replaced.generation(), Some(2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -59,8 +59,8 @@ async fn case_17_19_the_source_gets_the_predecessor_and_its_state() {
 
     cache.invalidate(&waiting.await.unwrap());
     assert!(poll_once(&mut held(&cache)).is_pending());
-    let refused = source.next().await;
-    assert!(matches!(&refused.predecessor, Predecessor::Rejected(t) if t.expose() == "t3"));
+    let rejected = source.next().await;
+    assert!(matches!(&rejected.predecessor, Predecessor::Rejected(t) if t.expose() == "t3"));
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn case_23_threads_share_1_fetch_per_generation() {
 }
 
 #[test]
-fn case_23_no_task_sees_an_older_generation_again() {
+fn case_23_no_task_gets_an_older_generation_than_before() {
     let source = LoggedSource::new(|n| token(&format!("t{n}")));
     let cache = cache_drawing(0.0, source.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -135,7 +135,7 @@ async fn case_28_a_source_that_keeps_panicking_is_backed_off_from() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_29_a_flight_times_out_after_10_s_for_all_who_wait() {
+async fn case_29_a_flight_times_out_after_10_s_for_all_waiters() {
     let source = ManualSource::default();
     let cache = cache_drawing(1.0, source.clone());
     let mut early = held(&cache);
@@ -226,7 +226,7 @@ async fn case_29_a_refresh_timeout_does_not_count_after_invalidation() {
     let error = got(waiting).unwrap_err();
     assert!(
         error.is_no_token() && error.is_timeout(),
-        "that one is the answer"
+        "that one is the result"
     );
     assert_eq!(source.fetches(), 3);
 }
@@ -262,7 +262,7 @@ async fn case_29_a_caller_polled_after_expiry_looks_again() {
     pass(secs(5)).await;
     assert!(
         poll_once(&mut late).is_pending(),
-        "the failure of a refresh is no answer to it"
+        "the failure of a refresh is no result for it"
     );
     source.respond(token("t2")).await;
     assert_eq!(got(late).unwrap().expose(), "t2");

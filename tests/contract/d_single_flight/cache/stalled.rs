@@ -170,7 +170,7 @@ fn case_30_if_many_are_dropped_the_last_starts_a_flight() {
         let mut last = held(&cache);
         assert!(poll_once(&mut last).is_pending());
         drop(first);
-        // Whoever was woken, this one was not polled since.
+        // It may have been woken, but was not polled since.
         drop(last);
         sleep(secs(21)).await;
         source.respond(token("t2")).await;

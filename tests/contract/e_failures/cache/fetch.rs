@@ -55,9 +55,9 @@ async fn case_34_the_error_says_whether_the_token_expired() {
     );
     pass(secs(5)).await;
     cache.invalidate(&cache.get().await.unwrap());
-    let refused = "the access token was rejected and no new one could be fetched";
-    assert_eq!(cache.get().await.unwrap_err().to_string(), refused);
-    assert_eq!(at_once(&cache).unwrap_err().to_string(), refused);
+    let rejected = "the access token was rejected and no new one could be fetched";
+    assert_eq!(cache.get().await.unwrap_err().to_string(), rejected);
+    assert_eq!(at_once(&cache).unwrap_err().to_string(), rejected);
 }
 
 #[tokio::test(start_paused = true)]
@@ -302,8 +302,14 @@ async fn case_36_retry_after_is_clamped_to_5_min() {
         throttled(86_400),
         Err(Error::permanent("503").with_retry_after(Duration::MAX)),
     ] {
-        let answer = error.clone();
-        let source = LoggedSource::new(move |n| if n == 1 { answer.clone() } else { token("t1") });
+        let response = error.clone();
+        let source = LoggedSource::new(move |n| {
+            if n == 1 {
+                response.clone()
+            } else {
+                token("t1")
+            }
+        });
         let cache = cache_drawing(1.0, source.clone());
         at_once_after_landing(&cache).await;
         pass(secs(300) - NS).await;

@@ -15,7 +15,7 @@ use crate::support::sockets::{
 
 /// `Retry-After` as a date, this far from now.
 fn date_in(wait: Duration) -> String {
-    #[expect(clippy::disallowed_types, reason = "a date is told by the wall clock")]
+    #[expect(clippy::disallowed_types, reason = "a date needs the wall clock")]
     let now = std::time::SystemTime::now();
     httpdate::fmt_http_date(now + wait)
 }

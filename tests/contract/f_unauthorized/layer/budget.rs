@@ -107,7 +107,7 @@ async fn case_47_after_30_s_the_burst_is_five_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_47_joins_and_late_401s_are_free() {
+async fn case_47_401s_that_join_a_flight_and_late_401s_are_free() {
     let source = ManualSource::default();
     let layer = layer_of(frugal(1, source.clone()));
     let ((joins, open), (late, open_late)) = (gated("Bearer t2"), gated("Bearer t2"));

@@ -38,7 +38,7 @@ async fn case_48_a_resend_carries_its_count_for_the_layers_inside() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_48_without_resend_the_next_request_has_the_successor() {
+async fn case_48_without_resend_the_next_request_has_the_new_token() {
     let (per_layer, per_request, send_once) =
         (only("Bearer t2"), only("Bearer t2"), only("Bearer t2"));
     let sources = [
@@ -138,7 +138,7 @@ async fn case_49_every_path_calls_the_readied_instance() {
     let inner = only("Bearer t2");
     let mut service = monitor_layer(source.clone()).layer(inner.clone());
 
-    // Waiting for the first token: the place that was taken is given up meanwhile.
+    // Waiting for the first token: the readied instance is released meanwhile.
     let call = tokio::spawn(service.ready().await.unwrap().call(get("/monitor/x")));
     settle().await;
     assert_eq!((inner.readied(), inner.held(), inner.calls()), (1, 0, 0));
@@ -159,7 +159,7 @@ async fn case_49_every_path_calls_the_readied_instance() {
         .unwrap();
     assert_eq!((inner.readied(), inner.held(), inner.calls()), (4, 0, 3));
 
-    // Refused before it is sent: nothing is held either.
+    // Rejected before it is sent: nothing is held either.
     service.ready().await.unwrap();
     let token = klavi_auth::KlaviAuthLayer::new(
         &KlaviApi::production(Product::Data),

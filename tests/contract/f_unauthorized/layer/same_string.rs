@@ -172,7 +172,7 @@ async fn case_45_a_late_401_counts_for_no_later_generation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_45_a_string_rejected_before_its_successor_is_good_again() {
+async fn case_45_a_rejected_string_that_is_fetched_again_is_valid() {
     let source = ScriptedSource::new([token("t1"), token("t2"), token("t1"), token("t3")]);
     let inner = only("nobody");
     let service = monitor_layer(source.clone()).layer(inner.clone());

@@ -124,7 +124,7 @@ async fn case_44a_the_backoff_of_a_suspect_has_no_jitter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_44a_a_suspect_spends_no_budget() {
+async fn case_44a_a_suspect_withdraws_nothing_from_the_budget() {
     let outage = [rejected(), rejected(), rejected()];
     let source = ScriptedSource::new(
         [token("t1")]

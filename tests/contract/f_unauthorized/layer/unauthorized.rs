@@ -85,7 +85,7 @@ async fn case_41_a_second_401_is_returned_intact_after_1_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_41_the_second_401_rejects_nothing_and_costs_no_budget() {
+async fn case_41_the_second_401_rejects_and_withdraws_nothing() {
     let source = ScriptedSource::tokens();
     let inner = picky("nobody");
     let layer = layer_of(frugal(2, source.clone()));

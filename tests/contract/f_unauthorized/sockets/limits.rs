@@ -36,14 +36,14 @@ async fn case_46_every_other_response_is_returned_untouched() {
             assert_eq!(response.headers()["retry-after"], "1");
             assert!(reason(&response).is_none());
         }
-        let answered = 1 + codes.len() as u64;
-        assert_eq!(stack.counts(), [1, 0, answered, 0]);
+        let responded = 1 + codes.len() as u64;
+        assert_eq!(stack.counts(), [1, 0, responded, 0]);
         stack
             .sandbox
             .fail_next(Endpoint::Resource, 1, Fault::reset());
         let error = soon(client.exchange(stack.get("echo"))).await.unwrap_err();
         assert!(error.is::<hyper_util::client::legacy::Error>(), "{error:?}");
-        assert_eq!(stack.counts(), [1, 0, answered + 1, 0]);
+        assert_eq!(stack.counts(), [1, 0, responded + 1, 0]);
         assert_eq!(client.status(stack.get("echo")).await, 200);
         assert_eq!(stack.counts()[..2], [1, 0]);
     })
@@ -109,7 +109,7 @@ async fn case_47_rejecting_everything_costs_5_fetches_then_1_per_6_s() {
 }
 
 #[tokio::test]
-async fn case_48_without_resend_the_next_request_has_the_successor() {
+async fn case_48_without_resend_the_next_request_has_the_new_token() {
     through_each(async |stack| {
         let never = stack.layer().send_once().layer(http1());
         never_resent(&stack, never, stack.get("echo")).await;

@@ -272,9 +272,9 @@ async fn case_40_52_a_post_is_resent_with_its_head_and_body() {
 
 /// The names of the monitors that were made.
 async fn monitors(client: &impl Caller, stack: &TestStack) -> Vec<String> {
-    let answer = client.response(stack.get("monitors")).await;
-    let answer: Value = serde_json::from_slice(answer.body()).unwrap();
-    let monitors = answer["monitors"].as_array().unwrap().iter();
+    let response = client.response(stack.get("monitors")).await;
+    let response: Value = serde_json::from_slice(response.body()).unwrap();
+    let monitors = response["monitors"].as_array().unwrap().iter();
     monitors
         .map(|monitor| monitor["name"].as_str().unwrap().to_owned())
         .collect()

@@ -23,7 +23,7 @@ use crate::support::{
 };
 
 #[test]
-fn case_51_a_stack_of_one_request_type_stays_one() {
+fn case_51_a_stack_of_one_request_type_keeps_that_type() {
     fn unchanged<S, B>(service: KlaviAuth<S>) -> KlaviAuth<S>
     where
         S: Service<Request<B>, Response = Response<Body>, Error = BoxError> + Clone,

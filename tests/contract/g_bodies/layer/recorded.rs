@@ -294,24 +294,24 @@ async fn case_54_an_error_of_the_body_comes_through_without_resend() {
         ("the disk failed", 1)
     );
 
-    let answers = Streams::new(|_, mut request: Request<Own>| async move {
+    let responses = Streams::new(|_, mut request: Request<Own>| async move {
         assert_eq!(
             rest(request.body_mut()).await.unwrap_err().to_string(),
             "the disk failed"
         );
         status(401, "original")
     });
-    let service = recording_layer(ScriptedSource::tokens(), Own::again).layer(answers.clone());
+    let service = recording_layer(ScriptedSource::tokens(), Own::again).layer(responses.clone());
     let response = service.oneshot(post(failing())).await.unwrap();
     assert_eq!(
         text(response).await,
         (http::StatusCode::UNAUTHORIZED, "original".into())
     );
-    assert_eq!(answers.bearers(), ["Bearer t1"]);
+    assert_eq!(responses.bearers(), ["Bearer t1"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_53_an_error_past_the_first_reading_comes_in_the_second() {
+async fn case_53_an_error_after_the_first_reading_is_in_the_replay() {
     let inner = Streams::new(|number, mut request: Request<Own>| async move {
         assert_eq!(next(request.body_mut()).await.unwrap()?, "one");
         if number == 1 {

@@ -21,8 +21,8 @@ use tokio::time::{Instant, advance};
 use tower::service_fn;
 
 use super::{
-    answer::{Answer, split_once},
-    reading::{self, Kind, Refusal, Token, Wait},
+    reading::{self, Failure, Kind, Token, Wait},
+    response::{TokenResponse, split_once},
 };
 
 const ACCESS: &str = "q7Zx4Vn2Kw9Tj3Hd8Rb5";
@@ -73,10 +73,10 @@ pub(crate) fn run(data: &[u8]) {
         b"bearer" => Way::Bearer,
         _ => Way::Keys,
     };
-    let mut answers = Vec::new();
-    while answers.is_empty() || (!rest.is_empty() && answers.len() < 4) {
-        let (answer, others) = split_once(rest, b"\n%%\n");
-        answers.push(Answer::parse(answer));
+    let mut responses = Vec::new();
+    while responses.is_empty() || (!rest.is_empty() && responses.len() < 4) {
+        let (response, others) = split_once(rest, b"\n%%\n");
+        responses.push(TokenResponse::parse(response));
         rest = others;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -84,27 +84,27 @@ pub(crate) fn run(data: &[u8]) {
         .start_paused(true)
         .build()
         .unwrap();
-    runtime.block_on(converse(way, Arc::new(answers)));
+    runtime.block_on(converse(way, Arc::new(responses)));
 }
 
-async fn converse(way: Way, answers: Arc<Vec<Answer>>) {
+async fn converse(way: Way, responses: Arc<Vec<TokenResponse>>) {
     let (asked, seen) = (Seen::<Asked>::default(), Seen::default());
     let transport = {
-        let (answers, asked) = (Arc::clone(&answers), Arc::clone(&asked));
+        let (responses, asked) = (Arc::clone(&responses), Arc::clone(&asked));
         service_fn(move |request: Request<Bytes>| {
             let mut asked = asked.lock().unwrap();
             asked.push(Asked {
                 is_auth: request.uri().path().ends_with("/auth"),
                 request,
             });
-            let answer = match (way, asked.len()) {
-                (Way::Live, 1) => {
-                    Answer::parse(format!("200\n\n{{\"accessToken\":\"{BEARER}\"}}").as_bytes())
-                }
-                (Way::Live, calls) => answers[(calls - 2).min(answers.len() - 1)].clone(),
-                (_, calls) => answers[(calls - 1).min(answers.len() - 1)].clone(),
+            let response = match (way, asked.len()) {
+                (Way::Live, 1) => TokenResponse::parse(
+                    format!("200\n\n{{\"accessToken\":\"{BEARER}\"}}").as_bytes(),
+                ),
+                (Way::Live, calls) => responses[(calls - 2).min(responses.len() - 1)].clone(),
+                (_, calls) => responses[(calls - 1).min(responses.len() - 1)].clone(),
             };
-            std::future::ready(Ok::<_, std::io::Error>(answer.response()))
+            std::future::ready(Ok::<_, std::io::Error>(response.to_http()))
         })
     };
     let credentials = match way {
@@ -123,16 +123,16 @@ async fn converse(way: Way, answers: Arc<Vec<Answer>>) {
     // Neither jitter nor backoff: what is waited is what was asked for.
     let cache = TokenCache::builder(spy).randomness(|| 0.0).build().unwrap();
     match way {
-        Way::Keys => first_token(&cache, &answers, &asked).await,
-        Way::Live | Way::Bearer => renewal(way, &cache, &answers, &asked, &seen).await,
+        Way::Keys => first_token(&cache, &responses, &asked).await,
+        Way::Live | Way::Bearer => refreshed(way, &cache, &responses, &asked, &seen).await,
     }
 }
 
-async fn first_token(cache: &TokenCache, answers: &[Answer], asked: &Seen<Asked>) {
+async fn first_token(cache: &TokenCache, responses: &[TokenResponse], asked: &Seen<Asked>) {
     let start = Instant::now();
     let got = cache.get().await;
     let waited = start.elapsed();
-    let (calls, expected, expected_wait) = retried(answers);
+    let (calls, expected, expected_wait) = retried(responses);
     let is_exact = expected_wait.is_some();
     if is_exact {
         assert_eq!(
@@ -165,12 +165,12 @@ async fn first_token(cache: &TokenCache, answers: &[Answer], asked: &Seen<Asked>
                     && snapshot.retry_in().is_none()
             );
         }
-        (Err(error), Err(refusal)) => {
+        (Err(error), Err(failure)) => {
             assert!(error.is_no_token() && !snapshot.is_ready());
-            says(&error, &refusal, true);
-            shows_nothing(&error, &[ACCESS, SECRET], answers);
-            let held = match &refusal.wait {
-                _ if matches!(refusal.status, 400 | 401 | 403) => Duration::from_secs(5),
+            says(&error, &failure, true);
+            shows_nothing(&error, &[ACCESS, SECRET], responses);
+            let held = match &failure.wait {
+                _ if matches!(failure.status, 400 | 401 | 403) => Duration::from_secs(5),
                 wait => wait
                     .map_or(Duration::ZERO, Wait::duration)
                     .min(LONGEST_WAIT),
@@ -181,40 +181,40 @@ async fn first_token(cache: &TokenCache, answers: &[Answer], asked: &Seen<Asked>
                 "case 36: {got:?}, not {held:?}"
             );
         }
-        (got, expected) => panic!("got {got:?}, and the answer says {expected:?}"),
+        (got, expected) => panic!("got {got:?}, and the response says {expected:?}"),
     }
 }
 
 /// The attempts of a flight for which callers wait: how many, what comes of it, and after how long;
 /// `None` for that if it depends on the date.
-fn retried(answers: &[Answer]) -> (usize, Result<Token, Refusal>, Option<Duration>) {
+fn retried(responses: &[TokenResponse]) -> (usize, Result<Token, Failure>, Option<Duration>) {
     let (mut now, mut exact) = (Duration::ZERO, true);
     for call in 1.. {
-        let refusal = match reading::read(
-            &answers[(call - 1).min(answers.len() - 1)],
+        let failure = match reading::read(
+            &responses[(call - 1).min(responses.len() - 1)],
             &[ACCESS, SECRET],
         ) {
             Ok(token) => return (call, Ok(token), exact.then_some(now)),
-            Err(refusal) => refusal,
+            Err(failure) => failure,
         };
-        let wait = refusal
+        let wait = failure
             .wait
             .map_or(Duration::ZERO, Wait::duration)
             .min(LONGEST_WAIT);
         exact &=
-            !matches!(refusal.wait, Some(Wait::Date(_))) || wait.is_zero() || wait > FLIGHT * 2;
-        if call == 3 || !refusal.is_transient() || now + wait >= FLIGHT {
-            return (call, Err(refusal), exact.then_some(now));
+            !matches!(failure.wait, Some(Wait::Date(_))) || wait.is_zero() || wait > FLIGHT * 2;
+        if call == 3 || !failure.is_transient() || now + wait >= FLIGHT {
+            return (call, Err(failure), exact.then_some(now));
         }
         now += wait;
     }
     unreachable!("the third call is the last");
 }
 
-async fn renewal(
+async fn refreshed(
     way: Way,
     cache: &TokenCache,
-    answers: &[Answer],
+    responses: &[TokenResponse],
     asked: &Seen<Asked>,
     seen: &Seen<Result<NewToken, Error>>,
 ) {
@@ -224,7 +224,7 @@ async fn renewal(
     assert_eq!(
         cache.get().await.unwrap().expose(),
         BEARER,
-        "case 16: nobody waits for a renewal"
+        "case 16: nobody waits for a refresh"
     );
     for _ in 0..1000 {
         if !cache.snapshot().is_fetching() {
@@ -235,7 +235,7 @@ async fn renewal(
     let snapshot = cache.snapshot();
     assert!(!snapshot.is_fetching() && snapshot.is_ready(), "case 33");
     let asked = asked.lock().unwrap();
-    let (first, second) = (&answers[0], answers.get(1).unwrap_or(&answers[0]));
+    let (first, second) = (&responses[0], responses.get(1).unwrap_or(&responses[0]));
     let denied = matches!(first.status.as_u16(), 401 | 403 | 404);
     let falls_back = denied && way == Way::Live;
     assert_eq!(asked.len() - before, 1 + usize::from(falls_back), "case 18");
@@ -275,27 +275,27 @@ async fn renewal(
                 "cases 14 and 15"
             );
         }
-        (Err(error), Err(refusal)) => {
+        (Err(error), Err(failure)) => {
             assert_eq!(snapshot.generation(), Some(1), "case 33");
             assert!(!error.is_no_token());
             let keys_needed = way == Way::Bearer && denied;
             assert_eq!(error.is_keys_needed(), keys_needed, "case 22");
-            says(error, &refusal, falls_back);
-            shows_nothing(error, secrets, answers);
-            shows_nothing(snapshot.last_error().unwrap(), secrets, answers);
+            says(error, &failure, falls_back);
+            shows_nothing(error, secrets, responses);
+            shows_nothing(snapshot.last_error().unwrap(), secrets, responses);
         }
-        (got, expected) => panic!("got {got:?}, and the answer says {expected:?}"),
+        (got, expected) => panic!("got {got:?}, and the response says {expected:?}"),
     }
 }
 
 /// Cases 35 and 63: the error says what the response says, and nothing else.
-fn says(error: &Error, refusal: &Refusal, is_of_auth: bool) {
-    let Refusal {
+fn says(error: &Error, failure: &Failure, is_of_auth: bool) {
+    let Failure {
         kind,
         status,
         message,
         wait,
-    } = refusal;
+    } = failure;
     let rejected = is_of_auth && matches!(status, 401 | 403);
     let bad_request = is_of_auth && *status == 400;
     assert_eq!(error.is_keys_rejected(), rejected, "case 35");
@@ -331,7 +331,7 @@ fn says(error: &Error, refusal: &Refusal, is_of_auth: bool) {
 
 /// Cases 39 and 61: what is printed has no piece of a secret that was sent, and nothing of the
 /// response but its message.
-fn shows_nothing(error: &Error, sent: &[&str], answers: &[Answer]) {
+fn shows_nothing(error: &Error, sent: &[&str], responses: &[TokenResponse]) {
     let mut printed = format!("{error:?} {error:#?}");
     let mut next: Option<&dyn std::error::Error> = Some(error);
     while let Some(cause) = next {
@@ -363,14 +363,14 @@ fn shows_nothing(error: &Error, sent: &[&str], answers: &[Answer]) {
         .windows(5)
         .filter(|piece| is_telling(piece))
         .collect();
-    for answer in answers {
-        let leak = answer
+    for response in responses {
+        let leak = response
             .body
             .windows(5)
             .find(|piece| printed.contains(*piece));
         assert!(
             leak.is_none(),
-            "{:?} of the answer: {error:?}",
+            "{:?} of the response: {error:?}",
             leak.map(String::from_utf8_lossy)
         );
     }

@@ -22,7 +22,7 @@ use crate::{
 
 pub(crate) type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-pub(crate) struct Seat {
+pub(crate) struct CallerTask {
     number: usize,
     shared: Arc<Shared>,
     running: Mutex<Option<Running>>,
@@ -38,7 +38,7 @@ pub(crate) struct Seat {
     api: Api,
 }
 
-impl Seat {
+impl CallerTask {
     pub(crate) fn new(
         number: usize,
         call: Call,
@@ -87,8 +87,8 @@ impl Seat {
             let model = &mut *self.shared.model();
             model.callers[self.number].poll(&mut model.env, &mut model.cache);
         }
-        let waker = Waker::from(Arc::new(SeatWaker {
-            seat: Arc::downgrade(self),
+        let waker = Waker::from(Arc::new(TaskWaker {
+            task: Arc::downgrade(self),
             version,
         }));
         let mut running = self.running.lock().unwrap();
@@ -198,25 +198,25 @@ impl Current {
     }
 }
 
-struct SeatWaker {
-    seat: Weak<Seat>,
+struct TaskWaker {
+    task: Weak<CallerTask>,
     version: u64,
 }
 
-impl Wake for SeatWaker {
+impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
-        let Some(seat) = self.seat.upgrade() else {
+        let Some(task) = self.task.upgrade() else {
             return;
         };
-        if seat.polls.load(Ordering::SeqCst) != self.version {
+        if task.polls.load(Ordering::SeqCst) != self.version {
             return;
         }
-        seat.shared.happened();
-        seat.woken.store(true, Ordering::SeqCst);
+        task.shared.happened();
+        task.woken.store(true, Ordering::SeqCst);
         let may =
-            !seat.held.load(Ordering::SeqCst) && !seat.shared.no_eagerness.load(Ordering::SeqCst);
-        if seat.eager && may && seat.is_pending() {
-            seat.poll();
+            !task.held.load(Ordering::SeqCst) && !task.shared.no_eagerness.load(Ordering::SeqCst);
+        if task.eager && may && task.is_pending() {
+            task.poll();
         }
     }
 }

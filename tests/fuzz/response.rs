@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::{Body, Frame};
 
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct TokenResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -29,7 +29,7 @@ pub(crate) struct Answer {
     chunk: usize,
 }
 
-impl Answer {
+impl TokenResponse {
     pub(crate) fn parse(data: &[u8]) -> Self {
         let (head, body) = split_once(data, b"\n\n");
         let head = String::from_utf8_lossy(head);
@@ -38,15 +38,15 @@ impl Answer {
             .next()
             .and_then(|line| line.trim().parse().ok())
             .unwrap_or(StatusCode::OK);
-        let mut answer = Self {
+        let mut response = Self {
             status,
             headers: HeaderMap::new(),
             body: Bytes::copy_from_slice(body),
             cut: false,
             chunk: usize::MAX,
         };
-        lines.for_each(|line| answer.read_line(line));
-        answer
+        lines.for_each(|line| response.read_line(line));
+        response
     }
 
     fn read_line(&mut self, line: &str) {
@@ -81,7 +81,7 @@ impl Answer {
             .into();
     }
 
-    pub(crate) fn response(&self) -> http::Response<Pieces> {
+    pub(crate) fn to_http(&self) -> http::Response<Pieces> {
         let mut response = http::Response::new(Pieces(self.clone()));
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers.clone();
@@ -90,7 +90,7 @@ impl Answer {
 }
 
 /// The body of a response, on its way.
-pub(crate) struct Pieces(Answer);
+pub(crate) struct Pieces(TokenResponse);
 
 impl Body for Pieces {
     type Data = Bytes;
@@ -100,13 +100,13 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let answer = &mut self.0;
-        let size = answer.chunk.min(answer.body.len());
+        let response = &mut self.0;
+        let size = response.chunk.min(response.body.len());
         if size > 0 {
-            return Poll::Ready(Some(Ok(Frame::data(answer.body.split_to(size)))));
+            return Poll::Ready(Some(Ok(Frame::data(response.body.split_to(size)))));
         }
         let broken =
-            std::mem::take(&mut answer.cut).then(|| Err(io::ErrorKind::ConnectionReset.into()));
+            std::mem::take(&mut response.cut).then(|| Err(io::ErrorKind::ConnectionReset.into()));
         Poll::Ready(broken)
     }
 }
