@@ -1,9 +1,9 @@
 //! A tower layer that keeps requests to Klavi's open-finance API authenticated.
 //!
-//! Klavi expects `Authorization: Bearer <token>`. A token expires after 30 minutes. `/auth` exchanges
-//! two keys for a token, and `/refresh` exchanges a live token for a new one. [`KlaviAuthLayer`]
-//! wraps any tower HTTP client: it attaches the token, refreshes it before expiry (single flight),
-//! and resends a request once on 401.
+//! Klavi expects `Authorization: Bearer <token>`. A token expires after 30 minutes. `/auth`
+//! exchanges two keys for a token, and `/refresh` exchanges a live token for a new one.
+//! [`KlaviAuthLayer`] wraps any tower HTTP client: it attaches the token, refreshes it before
+//! expiry (single flight), and resends a request once on 401.
 //!
 //! # Example
 //!

@@ -59,8 +59,8 @@ impl Record {
     pub(super) fn adoptable(&self, caller: &Caller) -> Option<bool> {
         let held = caller.held;
         let is_outdated = |token: &Publication| self.is_older(token, held);
-        // The same string, vouched for again. But a fetch is under way, and where a new token ends the
-        // last it may be the reason for the 401.
+        // The same string, vouched for again. But a fetch is under way, and where a new token ends
+        // the last it may be the reason for the 401.
         let is_being_replaced = |token: &Publication| {
             let has_other_lease = self.lease.is_some_and(|lease| lease.owner != caller.me);
             has_other_lease && held.is_some_and(|held| held.id == token.id)

@@ -57,8 +57,8 @@ impl FleetSource {
         });
     }
 
-    /// Fetches alone. Meanwhile drops a lease that the process may have: others would wait for it in
-    /// vain.
+    /// Fetches alone. Meanwhile drops a lease that the process may have: others would wait for it
+    /// in vain.
     async fn fetch_alone(
         &self,
         access: Option<&Access<'_>>,

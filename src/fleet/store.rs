@@ -22,8 +22,8 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> +
 /// Neither the key nor, with a sealing key, the value has anything
 /// secret in readable form.
 ///
-/// A store in the memory of one process. [The page on stores](crate::docs::fleet_stores) has one for
-/// PostgreSQL.
+/// A store in the memory of one process. [The page on stores](crate::docs::fleet_stores) has one
+/// for PostgreSQL.
 ///
 /// ```
 /// # use std::{collections::HashMap, sync::Mutex, time::Duration};

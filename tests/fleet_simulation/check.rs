@@ -22,8 +22,8 @@ const AFTER_STORE: Duration = Duration::from_secs(12);
 /// What is broken, in words. Nothing if the history is as it should be.
 pub(crate) fn check(schedule: &Schedule, history: &History) -> Vec<String> {
     let mut broken = Vec::new();
-    // While some processes have the last token and some the one before, a revocation of both is seen
-    // twice: by the request with the old token, and by its resend with the new one. So is a
+    // While some processes have the last token and some the one before, a revocation of both is
+    // seen twice: by the request with the old token, and by its resend with the new one. So is a
     // revocation of a token that is on its way.
     let has_two_tokens = |at: Duration| {
         let overlap = schedule.life / 4;

@@ -1,8 +1,8 @@
 //! A fleet under simulated time: caches with layers, a store and a Klavi that fail by a schedule.
 //! Everything random comes from a seed, so a seed that fails once fails again.
 //!
-//! `KLAVI_FLEET_SEEDS=1000` runs more seeds, `KLAVI_FLEET_SEEDS=56..56` one, and `KLAVI_FLEET_LOG=1`
-//! prints every event.
+//! `KLAVI_FLEET_SEEDS=1000` runs more seeds, `KLAVI_FLEET_SEEDS=56..56` one, and
+//! `KLAVI_FLEET_LOG=1` prints every event.
 #![cfg(feature = "fleet")]
 #![allow(clippy::print_stdout, reason = "what was simulated, and the events")]
 

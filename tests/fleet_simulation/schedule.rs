@@ -120,9 +120,9 @@ impl Schedule {
         }
     }
 
-    /// A schedule in which every second process is cut off while a fetch is under way, so that a lease
-    /// may end before its holder publishes. With every second seed the data is lost meanwhile. Then one
-    /// more random fault.
+    /// A schedule in which every second process is cut off while a fetch is under way, so that a
+    /// lease may end before its holder publishes. With every second seed the data is lost
+    /// meanwhile. Then one more random fault.
     pub(crate) fn with_cut_off(seed: u64, processes: usize) -> Self {
         let (mut schedule, chance) = (Self::random(seed, processes, 1), Chance::new(!seed));
         let at = chance.within(5_000, 30_000);

@@ -10,8 +10,8 @@ use crate::{
     time::{Ns, S},
 };
 
-/// More fetches than that in one moment are a loop. Without a pause, each of the calls in one moment
-/// may wait for four flights of three attempts.
+/// More fetches than that in one moment are a loop. Without a pause, each of the calls in one
+/// moment may wait for four flights of three attempts.
 const MOST_AT_ONCE: usize = 1000;
 
 /// The longest backoff of fetches that somebody waits for [34, 35].

@@ -1,5 +1,5 @@
-//! What any store must do. Asked of Redis here, of PostgreSQL in `postgres.rs`, and of Redis with TLS,
-//! as a cluster and behind Sentinel, and of Valkey, in `tests/redis_variants`.
+//! What any store must do. Asked of Redis here, of PostgreSQL in `postgres.rs`, and of Redis with
+//! TLS, as a cluster and behind Sentinel, and of Valkey, in `tests/redis_variants`.
 
 use std::time::Duration;
 

@@ -29,8 +29,8 @@ enum Trouble {
     Lose,
     /// A replica takes over that has missed the last writes.
     FailOver,
-    /// For half of the processes a replica takes over, while the others keep the primary. Then it is
-    /// a replica again, and what was written to it is lost.
+    /// For half of the processes a replica takes over, while the others keep the primary. Then it
+    /// is a replica again, and what was written to it is lost.
     Split,
 }
 
@@ -145,9 +145,9 @@ async fn row(trouble: Trouble, setting: &Setting, mut fleet: Fleet, revokes_old:
         let before = klavi.counts().unauthorized;
         klavi.revoke_all();
         sleep(SECOND / 2).await;
-        // A revocation that overtakes the last one is seen twice, by a request and by its resend. So
-        // all processes get the time for their 401, and half a second to be served again. While the
-        // store is away some may have no 401, because they fetch alone meanwhile.
+        // A revocation that overtakes the last one is seen twice, by a request and by its resend.
+        // So all processes get the time for their 401, and half a second to be served again. While
+        // the store is away some may have no 401, because they fetch alone meanwhile.
         let all_have_seen_it = async {
             while klavi.counts().unauthorized < before + PROCESSES as u64 {
                 sleep(SECOND / 100).await;

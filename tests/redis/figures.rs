@@ -1,4 +1,5 @@
-//! What a fleet saves, as figures and as a chart. Writes `benches/fleet.md` and `benches/fleet.svg`:
+//! What a fleet saves, as figures and as a chart. Writes `benches/fleet.md` and
+//! `benches/fleet.svg`:
 //!
 //! ```sh
 //! cargo test --features redis,sandbox --test redis figures -- --ignored # four minutes

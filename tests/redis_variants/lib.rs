@@ -1,6 +1,6 @@
 //! The Redis store over TLS, with a cluster, behind Sentinel, and with Valkey, by the code of the
-//! docs. Each test starts its own servers on free loopback ports. One whose server is missing says so
-//! and shows nothing, or fails if `KLAVI_REQUIRE_REDIS` is set.
+//! docs. Each test starts its own servers on free loopback ports. One whose server is missing says
+//! so and shows nothing, or fails if `KLAVI_REQUIRE_REDIS` is set.
 #![cfg(test)]
 #![allow(clippy::disallowed_types, reason = "the servers live in real time")]
 

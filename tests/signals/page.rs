@@ -77,8 +77,8 @@ fn case_62_the_page_has_every_event() {
     assert_eq!(names, table("name").iter().map(|row| row[0]).collect());
 }
 
-/// An event has the fields that the page says, all of them; only an endpoint, the age after a further
-/// 401 and the error of a store may be missing.
+/// An event has the fields that the page says, all of them; only an endpoint, the age after a
+/// further 401 and the error of a store may be missing.
 pub(crate) fn check_fields(told: &Told) {
     let row = table("name")
         .into_iter()

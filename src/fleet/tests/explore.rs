@@ -77,8 +77,8 @@ fn pass_time(model: &mut Model) {
     });
 }
 
-/// `served`: the states from which all are served within the rounds, whatever faults are left. States
-/// that differ in these only are many.
+/// `served`: the states from which all are served within the rounds, whatever faults are left.
+/// States that differ in these only are many.
 fn is_stuck(model: &Model, served: &mut HashSet<u64>) -> Option<&'static str> {
     let mut model = model.clone();
     (model.faults, model.fetches, model.is_excused) = (Faults::default(), 0, true);
@@ -348,7 +348,8 @@ fn settings(faults: usize) -> Vec<Faults> {
     settings.into_iter().map(|(_, faults)| faults).collect()
 }
 
-/// How many fetches so many faults explain. A refresh that a rejection overtakes is asked for again.
+/// How many fetches so many faults explain. A refresh that a rejection overtakes is asked for
+/// again.
 fn fetches_for(mut faults: Faults) -> u8 {
     let each: u8 = FAULTS.iter().map(|fault| *fault(&mut faults)).sum();
     each + faults.refreshes

@@ -433,7 +433,8 @@ impl Model {
         self.serve(at, token, None, Status::Good);
     }
 
-    /// A rejected token becomes a suspect. If the store is away when a fetch failed, the lease stays.
+    /// A rejected token becomes a suspect. If the store is away when a fetch failed, the lease
+    /// stays.
     pub(super) fn end_without_token(&mut self, at: usize) -> Checked {
         let process = &mut self.processes[at];
         if process.status == Status::Rejected {
