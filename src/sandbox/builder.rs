@@ -129,6 +129,7 @@ impl SandboxBuilder {
             server,
             socket,
             accept,
+            // Dropped with the last handle, which ends the connections.
             _running: running,
         })))
     }

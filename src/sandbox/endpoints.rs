@@ -50,6 +50,7 @@ pub(super) async fn respond(
             _ => not_allowed("POST"),
         };
     }
+    // A wrong method is wrong whatever the token is.
     if *target == Target::Refresh && parts.method != Method::GET {
         return not_allowed("GET");
     }
@@ -155,6 +156,7 @@ async fn echo(server: &Server, number: u64, token: u64, parts: &Parts, body: Bod
 }
 
 /// Streams the body back.
+// Without a buffer, so that an upload may be longer than the memory.
 fn echo_raw(server: &Arc<Server>, number: u64, parts: &Parts, body: Body) -> Response {
     const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
     let server = Arc::clone(server);

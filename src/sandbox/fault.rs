@@ -127,6 +127,7 @@ impl Fault {
     /// Adds `Retry-After`, in seconds, rounded up. For a date, use [`header`](Self::header).
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
+        // Rounded up, because a client that comes back early is throttled again.
         let seconds = wait
             .as_secs()
             .saturating_add(u64::from(wait.subsec_nanos() > 0));
@@ -193,6 +194,7 @@ impl Fault {
             Kind::Status(status) => response::error(status, "The sandbox was told to fail"),
             Kind::Body(status, body) => (status, Body::from(body)).into_response(),
             Kind::Truncated => truncated(connection),
+            // The handler hangs by itself. If its client disconnects, the connection is reset too.
             Kind::Reset | Kind::Hang => return None,
         };
         response.headers_mut().extend(self.headers);

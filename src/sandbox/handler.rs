@@ -48,6 +48,7 @@ async fn handle(
         }
         Some(fault) => fault.into_response(&connection),
     };
+    // A token that is revoked during the delay was valid when the request arrived.
     if !received.latency.is_zero() {
         sleep(received.latency).await;
     }

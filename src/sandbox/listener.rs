@@ -73,6 +73,7 @@ impl axum::serve::Listener for Listener {
     type Addr = ();
 
     async fn accept(&mut self) -> (Io, ()) {
+        // `axum::serve` expects a listener that handles its errors by itself.
         loop {
             match poll_fn(|cx| self.socket.poll_accept(cx)).await {
                 Ok(stream) => return (Io::new(stream, self.stop.clone()), ()),
@@ -207,6 +208,7 @@ pub(super) struct Connection(Arc<ConnectionState>);
 struct ConnectionState {
     reset: AtomicBool,
     /// The number of bytes handed to the system.
+    // A watch, because several responses of one HTTP/2 connection may wait for it.
     written: watch::Sender<usize>,
 }
 

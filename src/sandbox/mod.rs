@@ -78,7 +78,7 @@ mod handler;
 mod listener;
 mod oauth2;
 mod read_body;
-mod record;
+mod request_log;
 mod response;
 mod route;
 #[expect(
@@ -91,7 +91,7 @@ mod tokens;
 
 pub use builder::SandboxBuilder;
 pub use fault::Fault;
-pub use record::RecordedRequest;
+pub use request_log::RecordedRequest;
 pub use sandbox::Sandbox;
 
 /// A group of paths with its own count, latency and faults.

@@ -41,6 +41,7 @@ pub(super) async fn respond(server: &Server, number: u64, parts: &Parts, body: B
             return bad_request("unsupported_grant_type", "Only client_credentials is known");
         }
     }
+    // RFC 6749, section 2.3: a client authenticates in one way only.
     let in_form = fields
         .remove("client_id")
         .zip(fields.remove("client_secret"));
@@ -65,6 +66,7 @@ pub(super) async fn respond(server: &Server, number: u64, parts: &Parts, body: B
         return bad_request("invalid_scope", "A scope is the name of one product");
     }
     let (token, expires_in) = state.grant(id.into(), scope.into());
+    // Not with `json!`: a test may set any text as the lifetime, even one that is not JSON.
     let expires_in = match expires_in.as_str() {
         "" => String::new(),
         json => format!(r#","expires_in":{json}"#),
@@ -149,6 +151,7 @@ fn decode(text: &[u8]) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
+// By hand, like the form above: ten lines are not worth a dependency of a test double.
 fn base64(encoded: &[u8]) -> Option<Vec<u8>> {
     let digits = encoded
         .strip_suffix(b"==")

@@ -32,11 +32,12 @@ pub(super) async fn read(
         let Ok(chunk) = frame.map_err(broken)?.into_data() else {
             continue;
         };
-        // Not kept, so the limit does not apply.
+        // Not buffered, so the limit does not apply.
         if record == BodyRecord::Length {
             server.lock().log.count_body(number, chunk.len());
             continue;
         }
+        // Chunk by chunk, so that the log has what arrived of a body that breaks off.
         server.lock().log.record_body(number, &chunk);
         if whole.len() + chunk.len() > limit {
             return Err(response::error(

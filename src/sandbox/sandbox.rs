@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, task::AbortHandle};
 
 use super::{
-    Counts, Endpoint, fault::Fault, listener::Socket, record::RecordedRequest, state::Server,
+    Counts, Endpoint, fault::Fault, listener::Socket, request_log::RecordedRequest, state::Server,
 };
 use crate::klavi::{api::KlaviApi, credentials::Credentials, product::Product};
 
@@ -65,6 +65,7 @@ pub(super) struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        // An aborted task ends later, so the port is closed here: the next connection is refused.
         self.socket.close();
         self.accept.abort();
     }

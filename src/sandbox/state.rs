@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode, header::AUTHORIZATION, request::Parts};
 
 use super::{
     Counts, Endpoint, Fault,
-    record::{Log, RecordedRequest},
+    request_log::{Log, RecordedRequest},
     route::Route,
     tokens::{Owner, Tokens},
 };
@@ -108,6 +108,7 @@ impl State {
     }
 
     pub(super) fn authenticates(&self, access_key: &str, secret_key: &str) -> bool {
+        // Not in constant time: these keys protect nothing.
         self.customers
             .get(access_key)
             .is_some_and(|secret| secret == secret_key)
@@ -121,6 +122,7 @@ impl State {
     pub(super) fn receive(&mut self, parts: &Parts) -> Received {
         let route = Route::of(parts.uri.path());
         let endpoint = route.endpoint();
+        // A dead token has a number too, so that the log shows which one a request carried.
         let number = bearer(&parts.headers).and_then(|token| self.tokens.number(token));
         let caller = number.and_then(|number| {
             let owner = self.tokens.owner(number)?;
@@ -129,6 +131,7 @@ impl State {
         let (fault, latency) = match endpoint {
             None => (None, Duration::ZERO),
             Some(endpoint) => {
+                // A request counts even if it fails on order.
                 self.counts.count(endpoint);
                 let controls = self.controls(endpoint);
                 (controls.next_fault(), controls.latency)
@@ -174,6 +177,7 @@ impl State {
             access_key,
             product,
         };
+        // Before the new one is issued, or it would be revoked too.
         if self.new_token_revokes_old {
             self.tokens.revoke_all_of(&owner);
         }
@@ -207,6 +211,7 @@ impl State {
         mut monitor: serde_json::Map<String, serde_json::Value>,
     ) -> String {
         let monitors = self.monitors.entry(owner).or_default();
+        // Monitors are never removed, so the number is unique.
         let id = format!("monitor-{}", monitors.len() + 1);
         monitor.insert("id".to_owned(), id.as_str().into());
         monitors.push(monitor.into());
@@ -221,6 +226,7 @@ impl State {
 /// The bearer token of a request, `None` with more than one `Authorization` header.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
+    // A server that took one of two would hide a client that adds a second header.
     let (Some(value), None) = (values.next(), values.next()) else {
         return None;
     };

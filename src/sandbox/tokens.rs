@@ -51,6 +51,7 @@ impl Tokens {
     }
 
     pub(super) fn set_lifetime(&mut self, lifetime: Duration) {
+        // A lifetime of zero is an error of the endpoint, which `set_expire_in` makes.
         self.lifetime = Duration::from_secs(lifetime.as_secs().max(1));
     }
 
@@ -86,6 +87,7 @@ impl Tokens {
             Some(expires_at) => expires_at.saturating_duration_since(Instant::now()),
             None => self.lifetime,
         };
+        // The string is made again from its number: the table has it as a key only.
         (left.as_secs() > 0).then(|| (self.jwt_like(index as u64 + 1), left))
     }
 

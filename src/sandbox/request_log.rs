@@ -1,4 +1,4 @@
-//! The log of requests.
+//! The log of requests, which a test reads.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -11,10 +11,10 @@ use http::{
 
 use super::Endpoint;
 
-/// The number of requests that the log keeps.
+/// The number of requests that the log has at most.
 const MAX_REQUESTS: usize = 10_000;
 
-/// The number of bytes that the log keeps of a body.
+/// The number of bytes that the log has of a body at most.
 const MAX_BODY: usize = 64 * 1024;
 
 /// A request to the sandbox and the status of its response.
@@ -43,6 +43,7 @@ const MAX_BODY: usize = 64 * 1024;
 /// ```
 #[derive(Clone)]
 pub struct RecordedRequest {
+    // Shared: `log` clones 10,000 entries under the lock.
     head: Arc<Head>,
     body: Vec<u8>,
     body_len: u64,
@@ -62,7 +63,7 @@ impl RecordedRequest {
     pub(super) fn new(parts: &Parts, endpoint: Option<Endpoint>, token: Option<u64>) -> Self {
         let mut headers = parts.headers.clone();
         for (name, value) in &mut headers {
-            // HTTP/2 may have marked others as sensitive.
+            // For `Debug`. HTTP/2 may have marked others as sensitive.
             let secret = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE].contains(name);
             value.set_sensitive(secret || value.is_sensitive());
         }
@@ -155,7 +156,7 @@ impl fmt::Debug for RecordedRequest {
     }
 }
 
-/// The latest requests, in order of received.
+/// The latest requests, in the order of arrival.
 #[derive(Default)]
 pub(super) struct Log {
     entries: VecDeque<RecordedRequest>,
@@ -176,7 +177,7 @@ impl Log {
 
     pub(super) fn record_body(&mut self, number: u64, chunk: &[u8]) {
         if let Some(entry) = self.entry(number) {
-            // Longer bodies are counted in full and kept in part.
+            // Longer bodies are counted in full and recorded in part.
             let room = MAX_BODY - entry.body.len();
             entry
                 .body
