@@ -1,5 +1,5 @@
-//! Whether the token of the record is better than the one that a process holds. Pure functions, as
-//! the steps that use them.
+//! Whether the token of the record is better than the one that a process holds. Pure functions,
+//! like the steps that use them.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use super::{
     steps::{Caller, Held},
 };
 
-/// Two ages differ by this much without a reason: each process measures from the start of a fetch.
+/// Ages that differ by less count as equal: each process measures from the start of its own fetch.
 const AGE_TOLERANCE: Duration = Duration::from_secs(1);
 
 impl Record {
     /// Whether the token of the record is the publication that the caller holds. The same string
-    /// under another number is another publication: its issuer vouched for it again. It does so for
-    /// a few seconds only, because a later 401 is news.
+    /// under another number is another publication, because the issuer has confirmed it. After a few
+    /// seconds it counts as the same: a 401 that arrives later cannot be an old one.
     pub(super) fn is_same(&self, token: &Publication, held: Option<Held>) -> bool {
         held.is_some_and(|held| {
             token.id == held.id
                 && held.publication.is_none_or(|(epoch, seq)| {
-                    epoch != self.epoch || seq == token.seq || !token.is_vouched()
+                    epoch != self.epoch || seq == token.seq || !token.is_confirmed()
                 })
         })
     }
@@ -31,6 +31,7 @@ impl Record {
             let Some((held, left)) = held.and_then(|held| Some((held, held.left?))) else {
                 return true;
             };
+            // As in the cache: a smaller extension of the same string is no new token.
             let extension = match held.id == token.id {
                 true => token.lifetime / 10,
                 false => Duration::ZERO,
@@ -47,6 +48,8 @@ impl Record {
     /// likely is dead too.
     fn is_older(&self, token: &Publication, held: Option<Held>) -> bool {
         held.is_some_and(|held| {
+            // A later number of the same epoch is newer. Ages decide for tokens that were fetched
+            // alone, and after the store went back to an earlier state.
             let is_next = held
                 .publication
                 .is_some_and(|(epoch, seq)| epoch == self.epoch && seq < token.seq);
@@ -59,8 +62,8 @@ impl Record {
     pub(super) fn adoptable(&self, caller: &Caller) -> Option<bool> {
         let held = caller.held;
         let is_outdated = |token: &Publication| self.is_older(token, held);
-        // The same string, vouched for again. But a fetch is under way, and where a new token ends
-        // the last it may be the reason for the 401.
+        // The same string, confirmed. But another process is fetching, and if a new token revokes
+        // the previous one, that fetch may be the reason for the 401.
         let is_being_replaced = |token: &Publication| {
             let has_other_lease = self.lease.is_some_and(|lease| lease.owner != caller.me);
             has_other_lease && held.is_some_and(|held| held.id == token.id)
@@ -71,6 +74,7 @@ impl Record {
         let token = self.other(held).filter(is_good)?;
         match token.is_marked() {
             false => Some(false),
+            // A process that has a token uses its own as a suspect.
             true => (token.is_suspect && held.is_none()).then_some(true),
         }
     }

@@ -39,6 +39,7 @@ impl FleetSource {
         }
         let started = Instant::now();
         let new = self.fetch_alone(access, request).await?;
+        // Without a publication: the others do not know this token.
         self.held.remember(
             id(new.text()),
             None,
@@ -57,8 +58,8 @@ impl FleetSource {
         });
     }
 
-    /// Fetches alone. Meanwhile drops a lease that the process may have: others would wait for it
-    /// in vain.
+    /// Fetches alone. Meanwhile drops a lease that the process may have, because the others would
+    /// wait until it ends.
     async fn fetch_alone(
         &self,
         access: Option<&Access<'_>>,
@@ -69,6 +70,7 @@ impl FleetSource {
         let Some(access) = access.filter(|_| is_needed) else {
             return fetch.await;
         };
+        // At the same time: the store fails, so dropping the lease first would delay the caller.
         match select(fetch, pin!(self.release(access))).await {
             Either::Left((result, _)) => result,
             Either::Right(((), fetch)) => fetch.await,
@@ -79,6 +81,7 @@ impl FleetSource {
     async fn release(&self, access: &Access<'_>) {
         let release = |record: &mut Record, _| record.release(self.me);
         while let Err(trouble) = access.run(&release, RELEASE_PATIENCE).await {
+            // A record that this process cannot read has none of its leases.
             if trouble.reason != AloneReason::Store {
                 return;
             }

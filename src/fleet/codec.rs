@@ -63,6 +63,7 @@ pub(super) fn encode(record: &Record, nonce: u64) -> Zeroizing<Vec<u8>> {
 pub(super) fn decode(bytes: &[u8]) -> Option<Record> {
     let mut reader = Reader(bytes);
     let [flags] = reader.take()?;
+    // A later version that adds a flag also raises the number of the format, in the envelope.
     if flags & !(HAS_TOKEN | HAS_LEASE | IS_REJECTED | IS_SUSPECT) != 0 {
         return None;
     }

@@ -1,4 +1,4 @@
-//! The fleet of a cache: its store, its keys and its name. And the one line that joins it.
+//! `Fleet`, the public type, and the method of the cache's builder that takes it.
 
 use std::{
     fmt,
@@ -38,8 +38,8 @@ use crate::{
 /// Clones share the store. Use them for several layers or for the caches of many customers: each
 /// identity has its own record.
 ///
-/// [The page on fleets](crate::docs::fleet) says when to use one, what lies in the store and what
-/// happens when the store fails.
+/// [The page on fleets](crate::docs::fleet) says when to use one, what the store contains, and
+/// what happens when it fails.
 #[derive(Clone)]
 #[must_use]
 pub struct Fleet {
@@ -49,8 +49,8 @@ pub struct Fleet {
 impl Fleet {
     /// A fleet whose processes share `store`.
     ///
-    /// **Without [`seal_with`](Self::seal_with), the token lies in the store in plain text:
-    /// everybody who can read the store can call the API with it.**
+    /// **Without [`seal_with`](Self::seal_with), the token is in the store in plain text: anybody
+    /// who can read the store can call the API with it.**
     pub fn new(store: impl FleetStore) -> Self {
         let shared = Shared {
             store: Box::new(store),
@@ -113,6 +113,7 @@ impl Fleet {
     /// Makes a source whose tokens the fleet shares.
     pub(crate) fn share(self) -> Share {
         Box::new(move |shareable: Shareable| {
+            // Checked when the cache is built: a fleet that shares nothing would not be noticed.
             if shareable.source.identity().is_none() && self.member.identity.is_none() {
                 return Err(ConfigError::FleetIdentity);
             }
@@ -153,6 +154,7 @@ impl TokenCacheBuilder {
 
 /// A random number. If the operating system has none, from the seed of a hash map.
 fn random() -> u64 {
+    // Jitter and the names of leases must differ, but need not be secret.
     getrandom::u64().unwrap_or_else(|_| RandomState::new().build_hasher().finish())
 }
 

@@ -41,12 +41,14 @@ impl HeldToken {
     /// last.
     pub(super) fn of(&self, predecessor: &Predecessor) -> Option<Held> {
         let id = id(predecessor.token()?.expose());
+        // The cache may have dropped the last one, because it was outdated.
         let last = self.lock().filter(|last| last.id == id);
         let left = last.map(|last| last.expires_at.saturating_duration_since(Instant::now()));
         let is_live = matches!(predecessor, Predecessor::Live(_));
         Some(Held {
             id,
             publication: last.and_then(|last| last.publication),
+            // Unknown counts as zero: any token of the record is then better.
             left: is_live.then(|| left.unwrap_or_default()),
             age: last
                 .zip(left)

@@ -1,4 +1,4 @@
-//! The process that fetches for all: it keeps its lease while the fetch runs, and publishes the
+//! The process that fetches for all: it extends its lease while the fetch runs, and publishes the
 //! token.
 //!
 //! Fetch and heartbeat are one future. If it is dropped, both stop, and the lease ends by itself
@@ -41,6 +41,7 @@ impl FleetSource {
             Ok(new) if new.expires_at(started) > Instant::now() => {
                 self.publish(access, caller, permit, new, started).await
             }
+            // Not published: every process would adopt it and fail.
             Ok(_expired) => {
                 let message = "the new access token has already expired";
                 let error = Error::invalid_response(message);
@@ -60,6 +61,7 @@ impl FleetSource {
     ) -> Result<NewToken, Error> {
         let fetch = self.inner.fetch(request);
         let heartbeat = pin!(self.heartbeat(access, caller, permit));
+        // Ends before the cache drops the fetch, so that the lease can still be released.
         match timeout_at(until, select(fetch, heartbeat)).await {
             Ok(Either::Left((result, _))) => result,
             Ok(Either::Right((never, _))) => match never {},
@@ -75,6 +77,8 @@ impl FleetSource {
         };
         loop {
             sleep(HEARTBEAT).await;
+            // A failure is ignored: the next heartbeat may succeed, and a fetch without a lease can
+            // still be published. Without the breaker, which would stop the heartbeats for 5 s.
             let _ = access.run(&extend, HEARTBEAT / 2).await;
         }
     }
@@ -96,6 +100,7 @@ impl FleetSource {
         let done = match published.await {
             Ok(done) => done,
             Err(trouble) => {
+                // The token is good for this process, even if the others do not get it.
                 self.may_hold_lease.store(true, Ordering::Relaxed);
                 self.report_alone(&trouble);
                 self.held.remember(id, None, expires_at, lifetime);

@@ -34,6 +34,7 @@ impl Member {
             .chain_update(identity.as_bytes())
             .finalize();
         let mut name = "klavi-auth:fleet:".to_owned();
+        // 128 bits tell any two identities apart.
         for byte in &hash[..16] {
             // Writing to a string cannot fail.
             let _ = write!(name, "{byte:02x}");

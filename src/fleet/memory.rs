@@ -69,6 +69,7 @@ impl MemoryStore {
 }
 
 impl FleetStore for MemoryStore {
+    // Both work before their future is polled, so no lock is held across an await.
     fn load<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Stored>> {
         let values = self.values();
         let value = values.get(key).filter(|value| value.is_alive());

@@ -7,11 +7,11 @@ use tokio::time::{Instant, timeout};
 use super::trouble::Text;
 use crate::error::BoxError;
 
-/// The timeout of one load or one swap.
+/// The timeout of one load or one swap. Three fit into the patience of a step.
 const CALL_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// How often the loads of a step, and its swaps, may fail. A store that fails at once is given up
-/// sooner than one that does not respond.
+/// How often the loads of a step, and its swaps, may fail. A store that fails at once delays a
+/// fetch by less than one that does not respond.
 pub(super) const FAILURES: u32 = 6;
 
 /// The time for the calls of a step, from the start of the first that fails.
@@ -36,6 +36,7 @@ impl Patience {
             Err(_elapsed) => Err(Text("the store does not respond in time").into()),
         };
         if result.is_err() {
+            // Calls before the first failure cost no patience, however slow they are.
             self.until.get_or_insert(started + self.length);
         }
         result

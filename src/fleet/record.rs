@@ -5,19 +5,20 @@ use std::{fmt, time::Duration};
 use secrecy::zeroize::Zeroizing;
 
 /// How long a lease lasts after it was taken or extended.
+// One of the heartbeats, a second apart, may fail. A dead holder delays the others by 3 s.
 pub(super) const LEASE: Duration = Duration::from_secs(3);
 
-/// The longest pause that a `Retry-After` can impose.
+/// The longest pause that a `Retry-After` can impose, as in a cache without a fleet.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
 
-/// How long a new publication of the same string vouches for it: a 401 that arrives in that time
-/// may be older.
-const VOUCHED: Duration = Duration::from_secs(5);
+/// How long a new publication of the same string confirms it: a 401 that arrives in that time may
+/// be older.
+const CONFIRMED: Duration = Duration::from_secs(5);
 
 /// How much longer than its content a record lives in the store.
 const RETENTION: Duration = Duration::from_secs(300);
 
-/// A token's string, hashed: who compares tokens needs no secret.
+/// A token's string, hashed: a comparison of tokens needs no secret.
 pub(super) type TokenId = [u8; 16];
 
 /// Everything that the processes of a fleet know together: one value under one key.
@@ -107,6 +108,7 @@ impl Record {
             token.left = token.left.saturating_sub(by);
             token.since = token.since.saturating_add(by);
         }
+        // A lease with nothing left has ended, or the others would wait for it in a loop.
         self.lease = self.lease.and_then(|lease| {
             let left = lease.left.checked_sub(by)?;
             (!left.is_zero()).then_some(Lease { left, ..lease })
@@ -144,9 +146,9 @@ impl Publication {
         self.lifetime.saturating_sub(self.left)
     }
 
-    /// Whether the issuer has just vouched for it.
-    pub(super) fn is_vouched(&self) -> bool {
-        self.since <= VOUCHED
+    /// Whether the issuer has confirmed it within the last seconds.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.since <= CONFIRMED
     }
 
     pub(super) fn is_marked(&self) -> bool {
@@ -188,7 +190,7 @@ impl Forced {
     }
 
     /// Takes one out. Returns whether there was one.
-    pub(super) fn spend(&mut self, limits: Limits) -> bool {
+    pub(super) fn withdraw(&mut self, limits: Limits) -> bool {
         let Some(left) = self.left.checked_sub(1) else {
             return false;
         };

@@ -140,7 +140,7 @@ impl Seal {
         let mut nonce = [0; NONCE];
         if let Some(key) = key {
             getrandom::fill(&mut nonce).map_err(|error| error.to_string())?;
-            // Reserved, so that sealing does not move the plain record and leave a copy behind.
+            // Room for the tag, so that sealing does not move the plain record and leave a copy.
             body.reserve_exact(16);
             let aad = associated(&header, name);
             let sealed = key
@@ -163,6 +163,7 @@ impl Seal {
         else {
             return Opened::Garbage;
         };
+        // While a new version is deployed, the older processes must not replace its records.
         if header[MAGIC.len()] != FORMAT {
             return Opened::Foreign("the record has another format");
         }

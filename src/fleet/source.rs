@@ -97,8 +97,10 @@ impl FleetSource {
                 Ok(done) => done,
                 Err(trouble) => return self.go_alone(Some(&access), request, &trouble).await,
             };
+            // The store responds again, so its next failure is a first one, which warns.
             self.is_alone.store(false, Ordering::Relaxed);
             if let Asked::Wait(left) = done.outcome {
+                // Nothing notifies the process of a publication: it reads the record again.
                 if !wait.is_over() {
                     wait.pause(left, &access).await;
                     continue;
@@ -109,7 +111,7 @@ impl FleetSource {
             }
             match done.outcome {
                 Asked::Adopt { as_suspect } => return self.adopt(&done, as_suspect),
-                Asked::Wait(_) => return self.give_up(&access, &caller).await,
+                Asked::Wait(_) => return self.end_wait(&access, &caller).await,
                 Asked::Paused { left, is_refresh } => {
                     let reason = DenyReason::RetryAfter;
                     return Err(self.denied(reason, left, Error::paused(left, is_refresh)));
@@ -125,7 +127,8 @@ impl FleetSource {
                         true => request.clone(),
                         false => without_refresh(request.clone()),
                     };
-                    let until = wait.gives_up_at;
+                    let until = wait.ends_at;
+                    // `None`: the issuer repeated a rejected token. The next round asks again.
                     if let Some(result) = self
                         .fetch_for_all(&access, &caller, permit, request, until)
                         .await
@@ -137,8 +140,8 @@ impl FleetSource {
         }
     }
 
-    /// Ends a wait that took too long: with any token that there is.
-    async fn give_up(&self, access: &Access<'_>, caller: &Caller) -> Result<NewToken, Error> {
+    /// Ends a wait that took too long, with any token that there is.
+    async fn end_wait(&self, access: &Access<'_>, caller: &Caller) -> Result<NewToken, Error> {
         match access
             .step(|record, _| record.failed(caller, None, None))
             .await
@@ -182,7 +185,7 @@ impl FleetSource {
         let Some(token) = &done.record.token else {
             return Err(Error::interrupted("the fleet has no token"));
         };
-        // The store saw its age while it was loaded.
+        // The age in the record is that of the moment at which the store was read.
         let age = token.age() + done.loaded_at.elapsed();
         let remaining = token.lifetime.saturating_sub(age);
         let new = NewToken::new(&token.text, token.lifetime)?;
@@ -220,6 +223,7 @@ impl FleetSource {
 
     /// The name of the record. If the identity cannot be read now, that of the last one.
     async fn name(&self) -> Option<Arc<str>> {
+        // Read each time: with keys that are replaced while the program runs, the record changes.
         let identity = match self.inner.identity() {
             Some(identity) => timeout(IDENTITY_TIMEOUT, identity)
                 .await

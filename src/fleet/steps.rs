@@ -1,8 +1,30 @@
-//! The steps of the protocol: pure functions on the record. No I/O, no clock, no randomness.
+//! The steps of the protocol: pure functions on the record. No I/O, no clock, no randomness, so
+//! that a model can explore every order of them (`tests`).
 //!
 //! A process loads the record, runs one of these functions and swaps the result, if it changed.
-//! If another process was faster, it starts again. The numbers in the comments are those of the
-//! page [on fleets](crate::docs::fleet).
+//! If another process was faster, it starts again.
+//!
+//! # Asking
+//!
+//! The first rule that applies decides:
+//!
+//! 1. The API rejected the token of the record: mark it, if the budget of the fleet allows it. The
+//!    other rules follow.
+//! 2. The record has a better token than the caller: adopt it.
+//! 3. The record has a suspect, and the caller has no token at all: adopt it as a suspect.
+//! 4. The caller has the lease, so a response of the store was lost: fetch under the same number.
+//! 5. Another process has the lease: wait.
+//! 6. A `Retry-After` is running: adopt any other token as a suspect, or return the pause.
+//! 7. The budget was used up in 1: return the time until its refill.
+//! 8. Take the lease, and fetch.
+//!
+//! # Publishing
+//!
+//! 9. The issuer repeated a string that was rejected after the fetch was asked for: ask again.
+//! 10. The caller has the lease, or its number is above the fence: publish.
+//! 11. A newer publication is there: adopt it. If it is of no use, the fetched token serves this
+//!     process only.
+//! 12. The fetch failed: a marked token becomes a suspect, and a `Retry-After` is shared.
 
 use std::time::Duration;
 
@@ -83,24 +105,28 @@ impl Record {
             .token
             .as_ref()
             .is_some_and(|token| is_same(self, token));
+        // 1
         if caller.is_rejected && same {
             self.reject(limits);
         }
+        // 2 and 3
         if let Some(as_suspect) = self.adoptable(caller) {
             return Asked::Adopt { as_suspect };
         }
         let is_marked = self.token.as_ref().is_some_and(Publication::is_marked);
-        // With an empty record nothing is known against the held token.
+        // `/refresh` may end the token that it is called with. So it is called with the fleet's
+        // token only. With an empty record nothing is known against the held one.
         let has_id = |token: &Publication| held.is_some_and(|held| held.id == token.id);
         let is_current = self.token.as_ref().is_none_or(has_id) && !is_marked;
         let may_refresh = is_current && held.is_some_and(|held| held.left.is_some());
-        // 4: a response of the store was lost.
+        // 4 and 5
         if let Some(lease) = self.lease {
             return match lease.owner == me {
                 true => self.permitted(lease.seq, may_refresh),
                 false => Asked::Wait(lease.left),
             };
         }
+        // 6. After 5, because the process with the lease may have begun before the pause.
         let pause = self.pauses.of(may_refresh);
         if !pause.is_zero() {
             return match self.other(held).is_some() {
@@ -111,11 +137,12 @@ impl Record {
                 },
             };
         }
-        // 7: the budget was empty in 1.
+        // 7. After 6, because a pause says more exactly when to come back.
         let usable = self.token.as_ref().is_some_and(Publication::is_usable);
         if caller.is_rejected && same && usable && !is_marked {
             return Asked::Denied(self.forced.refill_in.max(Duration::from_millis(1)));
         }
+        // 8
         self.seq += 1;
         self.lease = Some(Lease {
             owner: me,
@@ -134,14 +161,14 @@ impl Record {
         }
     }
 
-    /// Rule 1: believes a rejection, if the budget allows it. Also raises the fence: an older lease
-    /// must not bring back a token that was rejected before.
+    /// Rule 1: marks the token, if the budget allows it. Also raises the fence: an older lease must
+    /// not bring back a token that was rejected before.
     fn reject(&mut self, limits: Limits) {
         let seq = self.seq;
         let Some(token) = self.token.as_mut().filter(|token| !token.is_marked()) else {
             return;
         };
-        if self.forced.spend(limits) {
+        if self.forced.withdraw(limits) {
             token.rejected = Some(seq);
             // The fetch that is under way may still publish.
             let fence = self.lease.map_or(seq, |lease| lease.seq.saturating_sub(1));
@@ -157,7 +184,7 @@ impl Record {
         if let Some(lease) = self.lease.filter(|lease| lease.owner != caller.me) {
             return Looked::Wait(lease.left);
         }
-        // An older token is better than none.
+        // An older token is better than none: only the API can tell whether it is dead.
         match self.other(caller.held) {
             Some(token) if !token.is_marked() => Looked::Adopt { as_suspect: false },
             _ => Looked::Nothing,
@@ -175,6 +202,7 @@ impl Record {
 
     /// Drops a lease of the caller that it cannot use. What it fetches alone is not published.
     pub(super) fn release(&mut self, me: u64) {
+        // By owner, not by number: the response with the number may be what was lost.
         self.lease = self.lease.filter(|lease| lease.owner != me);
     }
 
@@ -192,12 +220,13 @@ impl Record {
         let asked_before_rejection = |token: &Publication| {
             token.id == new.id && token.rejected.is_some_and(|seq| permit.seq <= seq)
         };
-        // 9
+        // 9. The lease goes too: the caller takes the next one, with a number after the rejection.
         if permit.epoch == self.epoch && current.is_some_and(asked_before_rejection) {
             self.lease = self.lease.filter(|_| !is_mine);
             return Published::AskAgain;
         }
-        // 10
+        // 10. Without the fence, an endpoint that takes longer than a lease would never serve
+        // anybody. Numbers of another epoch say nothing, unless the store lost its data.
         let is_comparable = permit.epoch == self.epoch || is_empty;
         if is_mine || (is_comparable && permit.seq > self.fence) {
             let seq = if is_mine { self.seq } else { permit.seq };
@@ -212,7 +241,7 @@ impl Record {
             self.lease = self.lease.filter(|_| !is_mine);
             return Published::Accepted { lapsed: !is_mine };
         }
-        // 11
+        // 11. A publication that the caller reported itself is no use to it.
         let is_reported =
             |token: &Publication| caller.is_rejected && self.is_same(token, caller.held);
         match current {
@@ -238,6 +267,7 @@ impl Record {
             permit.epoch == self.epoch && self.is_mine(caller.me, permit.seq)
         });
         self.lease = self.lease.filter(|_| !is_mine);
+        // 12. Without a permit the caller only waited, so nothing is known of the issuer.
         if let Some(token) = self.token.as_mut().filter(|_| permit.is_some()) {
             token.is_suspect = token.is_marked();
         }

@@ -1,4 +1,4 @@
-//! The port to the store that a fleet shares: two methods.
+//! The trait of the store that a fleet shares: two methods.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -19,11 +19,10 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> +
 ///   of the processes may differ.
 ///
 /// A value is at most 64 KiB long. A key has at most 100 characters: letters, digits, `:` and `-`.
-/// Neither the key nor, with a sealing key, the value has anything
-/// secret in readable form.
+/// The key shows nothing secret. Neither does the value if the fleet has a sealing key.
 ///
-/// A store in the memory of one process. [The page on stores](crate::docs::fleet_stores) has one
-/// for PostgreSQL.
+/// For example, a store in the memory of one process ([the page on
+/// stores](crate::docs::fleet_stores) has one for PostgreSQL):
 ///
 /// ```
 /// # use std::{collections::HashMap, sync::Mutex, time::Duration};

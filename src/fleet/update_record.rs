@@ -97,6 +97,8 @@ impl Access<'_> {
         patience: Duration,
     ) -> Result<Done<T>, Trouble> {
         let result = self.run(step, patience).await;
+        // A record that cannot be read says nothing of the store, which the caches of other
+        // customers use too.
         let has_failed = matches!(&result, Err(trouble) if trouble.reason == AloneReason::Store);
         self.set_breaker(has_failed.then(|| Instant::now() + BREAK));
         result
@@ -133,6 +135,7 @@ impl Access<'_> {
                 record,
                 loaded_at,
             };
+            // Processes that only wait write nothing, so they do not conflict.
             if done.record == before {
                 return Ok(done);
             }
@@ -141,6 +144,7 @@ impl Access<'_> {
                 Ok(true) => return Ok(done),
                 Ok(false) if conflicts < CONFLICTS => {
                     conflicts += 1;
+                    // Random, so that processes that met do not meet again.
                     sleep(self.jitter(CONFLICT_PAUSE)).await;
                 }
                 Ok(false) => {
@@ -179,6 +183,7 @@ impl Access<'_> {
         };
         match self.seal.open(stored.bytes(), self.name) {
             Opened::Record(record) => {
+                // The store's clock may have gone back, that of this process has not.
                 let age = stored.age().max(self.seen.time_since(stored.bytes()));
                 Ok(Some(record.aged(age, self.limits)))
             }
@@ -191,6 +196,7 @@ impl Access<'_> {
     }
 
     async fn swap(&self, stored: Option<&Stored>, record: &Record) -> Result<bool, BoxError> {
+        // Sealed again for each attempt: two values must not have the same nonce.
         let value = self.seal.close(record, self.name, self.draw)?;
         let expected = stored.map(Stored::bytes);
         let store = &self.shared.store;
@@ -204,8 +210,11 @@ impl Access<'_> {
         longest.mul_f64(f64::from((self.draw)() as u32) / f64::from(u32::MAX))
     }
 
-    /// How long the store may fail. Not at all a short time after a failure; then there is one
-    /// probe.
+    /// How long the store may fail before the process goes alone.
+    ///
+    /// # Errors
+    ///
+    /// The store failed a short time ago. After that time one caller probes it.
     fn pass_breaker(&self) -> Result<Duration, Trouble> {
         let mut broken_until = self.shared.broken_until();
         let Some(until) = *broken_until else {
@@ -218,7 +227,7 @@ impl Access<'_> {
                 error: None,
             });
         }
-        // The others wait for the result of this probe.
+        // One probe is enough: until it succeeds, the other callers go alone.
         *broken_until = Some(now + BREAK);
         Ok(PROBE_PATIENCE)
     }

@@ -10,7 +10,7 @@ use crate::token::source::TokenRequest;
 const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_millis(250);
 
-/// The time that is left for the store after a wait or a fetch was given up.
+/// The time that remains for the store after a wait or a fetch has timed out.
 const RESERVE: Duration = Duration::from_millis(250);
 
 /// The timeout of a fetch that has none.
@@ -20,8 +20,9 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Wait {
     started_at: Option<Instant>,
     next: Duration,
-    /// When to give up, so that the outcome is still known before the cache drops the fetch.
-    pub(super) gives_up_at: Instant,
+    /// The end of the wait, and of a fetch. Earlier than the moment at which the cache drops the
+    /// fetch, so that the lease can be released.
+    pub(super) ends_at: Instant,
 }
 
 impl Wait {
@@ -32,7 +33,7 @@ impl Wait {
         Self {
             started_at: None,
             next: SHORTEST,
-            gives_up_at: deadline - RESERVE.min(left / 10),
+            ends_at: deadline - RESERVE.min(left / 10),
         }
     }
 
@@ -40,14 +41,15 @@ impl Wait {
     pub(super) async fn pause(&mut self, lease: Duration, access: &Access<'_>) {
         let now = Instant::now();
         self.started_at.get_or_insert(now);
+        // 80 to 120 %, so that processes that started together do not read together.
         let pause = self.next.mul_f64(0.8) + access.jitter(self.next.mul_f64(0.4));
-        let until_over = self.gives_up_at.saturating_duration_since(now);
+        let until_over = self.ends_at.saturating_duration_since(now);
         sleep(pause.min(lease).min(until_over)).await;
         self.next = self.next.mul_f64(1.5).min(LONGEST);
     }
 
     pub(super) fn is_over(&self) -> bool {
-        Instant::now() >= self.gives_up_at
+        Instant::now() >= self.ends_at
     }
 
     /// How long the process has waited since it was last asked. `None` if it has not.

@@ -86,13 +86,13 @@ impl RedisConnection {
         let current = Arc::clone(&self.current());
         let connect = &*self.connect;
         let mut connection = current.get_or_try_init(connect).await?.clone();
-        let mut lease = Lease {
+        let mut running = Running {
             owner: self,
             current: &current,
             is_healthy: false,
         };
         let result = command(&mut connection).await;
-        lease.is_healthy = match &result {
+        running.is_healthy = match &result {
             Ok(_) => true,
             Err(error) => error::is_from_a_healthy_connection(error),
         };
@@ -105,20 +105,22 @@ impl RedisConnection {
 
     fn replace(&self, failed: &Current) {
         let mut current = self.current();
+        // Unless another command has replaced it: many fail together when a connection breaks.
         let failed = Arc::ptr_eq(&current, failed).then(|| std::mem::take(&mut *current));
+        // The connection is closed after the lock is released.
         drop(current);
         drop(failed);
     }
 }
 
-/// A command on its way. Its drop, by a timeout for instance, replaces the connection.
-struct Lease<'a> {
+/// A running command. Its drop, by a timeout for instance, replaces the connection.
+struct Running<'a> {
     owner: &'a RedisConnection,
     current: &'a Current,
     is_healthy: bool,
 }
 
-impl Drop for Lease<'_> {
+impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.is_healthy {
             self.owner.replace(self.current);

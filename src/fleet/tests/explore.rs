@@ -212,7 +212,7 @@ fn moves(model: &Model, mut found: impl FnMut(Model, Checked)) {
             })
         });
     }
-    let is_fresh = |record: &Record| record.token.as_ref().is_some_and(Publication::is_vouched);
+    let is_fresh = |record: &Record| record.token.as_ref().is_some_and(Publication::is_confirmed);
     if record.as_ref().is_some_and(is_fresh) {
         // The publication is no longer new.
         try_move(&mut |next| {
@@ -450,7 +450,7 @@ fn without_the_mark_a_rejected_token_is_adopted() {
     };
     let found = found(Without::Mark, faults);
     assert!(
-        found.contains(&"I3: a rejected token is adopted, and nobody vouched for it again"),
+        found.contains(&"I3: a rejected token is adopted, and it was not confirmed"),
         "{found:?}"
     );
 }

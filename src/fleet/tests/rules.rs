@@ -153,9 +153,9 @@ fn leases_and_pauses_end_with_time_and_the_budget_refills() {
     let (mut paused, rejected) = (record(secs(6)), caller(1, None));
     paused.pauses.extend(false, secs(1000));
     for _ in 0..5 {
-        assert!(paused.forced.spend(LIMITS));
+        assert!(paused.forced.withdraw(LIMITS));
     }
-    assert!(!paused.forced.spend(LIMITS));
+    assert!(!paused.forced.withdraw(LIMITS));
     let asked = |by| paused.clone().aged(by, LIMITS).ask(&rejected);
     // `Retry-After` is clamped to five minutes.
     let left = secs(1);
