@@ -79,7 +79,7 @@ impl Current {
         }
         let generation = match previous {
             Some(live) if live.is_live(now) => live.next_generation(&new, &schedule)?,
-            // The same string too: its issuer was asked again, and vouches for it.
+            // The same string too: its issuer was asked again, and confirms it.
             Some(previous) => previous.token.generation() + 1,
             None => 1,
         };

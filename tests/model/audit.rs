@@ -128,7 +128,7 @@ impl Audit {
                 if end <= now && counts {
                     return self.failed(asked, now);
                 }
-                // [45] The issuer vouches for it.
+                // [45] The issuer confirms it.
                 if self
                     .rejected
                     .get(&text)

@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// A certificate that vouches for itself, and its key.
+/// A self-signed certificate and its key.
 pub struct Identity {
     certificate: rcgen::Certificate,
     key: KeyPair,
@@ -152,7 +152,7 @@ impl Front {
         format!("https://localhost:{}{path}", self.address.port())
     }
 
-    /// Those that vouch for this server.
+    /// The authorities with which a client trusts this server.
     pub fn authorities(&self) -> RootCertStore {
         self.identity.as_authority()
     }

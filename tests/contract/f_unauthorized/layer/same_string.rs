@@ -116,7 +116,7 @@ async fn case_45_a_late_401_of_an_older_generation_changes_nothing() {
     let layer = layer_of(frugal(2, source.clone()));
     let late = tokio::spawn(layer.layer(inner.clone()).oneshot(get(LATE)));
     settle().await;
-    // Another request's 401 takes the first of two from the budget. The source vouches for T1.
+    // Another request's 401 takes the first of two from the budget. The source confirms T1.
     assert_eq!(
         layer
             .layer(rejecting_once())
