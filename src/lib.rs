@@ -175,9 +175,8 @@
 //!
 //! Keys and tokens appear in no `Debug`, `Display`, error, event or metric of this crate. If the
 //! error of a transport or an endpoint repeats more than 8 characters of a secret, they are masked
-//! (`***`).
-//! The keys, the cached token, the body of the call to `/auth` and its response are wiped from
-//! memory on drop.
+//! (`***`). The keys, the cached token, the body of the call to `/auth` and its response are wiped
+//! from memory on drop.
 //!
 //! The crate does not control what an HTTP client copies or logs: reqwest with `connection_verbose`
 //! shows the token at TRACE level. See [security](docs::security) for threats, defences and limits.
