@@ -231,11 +231,11 @@ fn page(rows: &[[Figures; 4]; 4], served: &[(usize, (Duration, u64)); 4]) -> Str
          ![Token calls in an hour, by the number of processes](fleet.svg)\n\n\
          # Token calls in an hour\n\n\
          Simulated time, with the crate's own layer and cache. The processes start within a second, \
-         and each\nsends a request every 10 s. Tokens live 30 min. After 31 min all are revoked. A \
-         token call takes 100\nms, a store call 1 ms. \"Revokes\" is a Klavi whose new token ends the \
-         last one, \"coexist\" one where\nboth live. The share is that of a limit of \
-         {LIMIT_PER_SECOND} requests a second, which is an example: Klavi does not\nsay how high its \
-         limit is.\n\n\
+         and each\nsends a request every 10 s. A token is valid for 30 min. After 31 min all are \
+         revoked. A token call\ntakes 100 ms, a store call 1 ms. In the rows \"revokes\" a new token \
+         revokes the previous one, in the\nrows \"coexist\" both stay valid. The share is that of a \
+         limit of {LIMIT_PER_SECOND} requests a second. This is an\nexample: Klavi does not say how \
+         high its limit is.\n\n\
          | processes | | calls at the start | calls in the hour | share of the limit | requests \
          that got a 401 |\n|---|---|---|---|---|---|\n"
     );
@@ -306,8 +306,12 @@ fn chart(rows: &[[Figures; 4]; 4]) -> String {
          <text class=\"title\" x=\"10\" y=\"22\">Token calls in an hour</text>\n",
     );
     let keys = [
-        ("revokes", 10, "alone, and a new token ends the last one"),
-        ("alone", 10, "alone, and both live"),
+        (
+            "revokes",
+            10,
+            "alone, and a new token revokes the previous one",
+        ),
+        ("alone", 10, "alone, both valid"),
         ("fleet", 150, "one fleet, in both cases"),
     ];
     for ((class, left, text), top) in keys.into_iter().zip([34, 52, 52]) {
