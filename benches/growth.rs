@@ -29,7 +29,7 @@ use tower_http::auth::{AddAuthorization, AddAuthorizationLayer};
 
 type Body = Full<Bytes>;
 
-const TABLE: &str = "What must not make a request dearer (send once, long-lived services)";
+const TABLE: &str = "What must not make a request slower (send once, long-lived services)";
 
 fn main() {
     let options = Options::of_command_line();

@@ -6,7 +6,7 @@
 //!
 //! Starts a simulated Klavi, a redis-server and five processes on loopback. A live table shows the
 //! token of each process: at the start, at a refresh, after a revocation, while the process that
-//! fetches is killed, and while Redis is gone. In this world a new token ends the one before.
+//! fetches is killed, and while Redis is gone. Here, a new token revokes the previous one.
 //!
 //! Without redis-server on the machine, five tasks of one process share a token in memory.
 #![allow(

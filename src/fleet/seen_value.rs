@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// The value that was loaded last.
 ///
 /// The store measures ages with its wall clock. If that clock goes back by an hour, the age of the
-/// value stands still for an hour, and the lease of a dead process would not end before. The clock
+/// value does not grow for an hour, and the lease of a dead process would last as long. The clock
 /// of this process only goes forward.
 #[derive(Default)]
 pub(super) struct SeenValue(Mutex<Option<(Hash, Instant)>>);

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use super::record::{LEASE, Lease, Limits, Publication, Record, TokenId};
 
-/// Who asks, and what it has.
+/// The process that asks, and the token that it holds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller {
     pub(super) me: u64,

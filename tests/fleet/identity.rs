@@ -1,4 +1,4 @@
-//! Who shares with whom.
+//! Which processes share a token.
 
 use std::{convert::Infallible, sync::Arc};
 

@@ -24,7 +24,7 @@ pub(crate) fn check(schedule: &Schedule, history: &History) -> Vec<String> {
     let mut broken = Vec::new();
     // While some processes have the last token and some the one before, a revocation of both is
     // seen twice: by the request with the old token, and by its resend with the new one. So is a
-    // revocation of a token that is on its way.
+    // revocation of a token that is in flight.
     let has_two_tokens = |at: Duration| {
         let overlap = schedule.life / 4;
         let mut fetches = history.fetches.iter();

@@ -89,7 +89,7 @@ impl TokenResponse {
     }
 }
 
-/// The body of a response, on its way.
+/// The body of a response, in pieces.
 pub(crate) struct Pieces(TokenResponse);
 
 impl Body for Pieces {

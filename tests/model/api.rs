@@ -56,7 +56,7 @@ impl Drop for Readied {
 
 #[derive(Default)]
 struct Table {
-    /// Who waits for readiness.
+    /// The callers that wait for readiness.
     waiting: Vec<Waker>,
     sendings: Vec<Sending>,
 }

@@ -209,7 +209,7 @@ impl Cache {
         }
     }
 
-    /// [30] A flight whose runtime stands still.
+    /// [30] A flight whose runtime is stalled.
     fn take_out_overdue(&mut self, now: Ns) {
         if self
             .flight

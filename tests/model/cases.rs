@@ -91,7 +91,7 @@ fn phrase() -> impl Strategy<Value = Vec<Op>> {
             let again = Op::Call(1, plain(Kind::Token));
             vec![Op::Invalidate(back), again, Op::Invalidate(back), Op::Source(token)]
         }),
-        // A runtime stands still with a flight, until that is overdue.
+        // A runtime is stalled with a flight, until the flight is overdue.
         1 => (edge(), token()).prop_map(move |(edge, token)| {
             let over = Op::PassTo(Moment::End, Edge::At);
             let overdue = Op::PassTo(Moment::FlightOverdue, edge);

@@ -32,7 +32,7 @@ pub(crate) struct Driver {
     stack: Option<Stack>,
     background_refresh: bool,
     tasks: Vec<Arc<CallerTask>>,
-    /// The one that runs, and the one that stands still, with their numbers.
+    /// The one that runs, and the stalled one, with their numbers.
     runtime: Option<(usize, Runtime)>,
     still: Option<(usize, Runtime)>,
 }
@@ -83,7 +83,7 @@ impl Driver {
     pub(crate) fn run(&mut self, op: &Op) -> Result<(), String> {
         match *op {
             Op::Restart => self.restart(),
-            // Where the task of the background refresh goes from a runtime that stands still is not
+            // Where the task of the background refresh goes from a stalled runtime is not
             // part of the model.
             Op::Switch if self.background_refresh => {}
             Op::Switch => self.switch(),
@@ -232,7 +232,7 @@ impl Driver {
         self.inside(|driver| driver.shared.runtime_lost(number));
     }
 
-    /// The runtime stands still from now on; the one that stood still, or a new one, goes on.
+    /// The runtime is stalled from now on; the stalled one, or a new one, runs.
     fn switch(&mut self) {
         let Some((number, runtime)) = self.runtime.take() else {
             return;

@@ -11,7 +11,7 @@ use crate::{
 /// How long a flight may take [29].
 const TIMEOUT: Ns = 10 * S;
 
-/// When a flight is overdue: its runtime stands still [30].
+/// When a flight is overdue: its runtime is stalled [30].
 pub(crate) const OVERDUE: Ns = 2 * TIMEOUT;
 
 /// How often a flight may fail while nothing can be sent [35].
@@ -73,7 +73,7 @@ pub(crate) enum Predecessor {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Question {
     pub(crate) predecessor: Predecessor,
-    /// How often in a row it was asked in vain.
+    /// How often in a row it failed.
     pub(crate) failures: u32,
     pub(crate) cause: Option<Cause>,
 }
@@ -239,8 +239,8 @@ impl Cache {
         self.flight = None;
     }
 
-    /// [31, 45] A token was on its way already when the current one was invalidated, or is the very
-    /// string that was rejected meanwhile.
+    /// [31, 45] A token had already been requested when the current one was invalidated, or is the
+    /// very string that was rejected meanwhile.
     fn is_outdated(&self, number: usize, text: u32) -> bool {
         let flight = &self.flights[number];
         let is_current = self.token.as_ref().is_some_and(|token| token.text == text);

@@ -51,7 +51,7 @@ pub(crate) enum Op {
     ReadOn(u8),
     /// The runtime is dropped; another goes on at the same moment.
     Restart,
-    /// The runtime stands still, and the one that stood still goes on.
+    /// The runtime is stalled, and the stalled one runs again.
     Switch,
 }
 

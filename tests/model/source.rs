@@ -50,7 +50,7 @@ impl Source {
     }
 
     /// Nobody waits for a fetch that the reference knows nothing of, and the other way round.
-    /// [23] There is one, or one more for a runtime that stands still.
+    /// [23] There is one, or one more for a stalled runtime.
     pub(crate) fn check(&self, most: usize) {
         let open: Vec<_> = self.open.lock().unwrap().keys().copied().collect();
         let expected: Vec<_> = self

@@ -131,7 +131,7 @@ fn faults_of_redis() -> Vec<Fault> {
             pass,
         ),
         Fault::new(
-            "stands still (`SIGSTOP`)",
+            "stopped (`SIGSTOP`)",
             |world| world.server.freeze(true),
             |world| world.server.freeze(false),
         ),

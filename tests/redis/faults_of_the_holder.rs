@@ -1,4 +1,4 @@
-//! The process that fetches for all is killed, stands still or is slow.
+//! The process that fetches for all is killed, stopped or slow.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ const TROUBLES: [(Trouble, &str); 5] = [
     ),
     (
         Trouble::Stopped,
-        "stands still for longer than its lease (`SIGSTOP`)",
+        "stopped for longer than its lease (`SIGSTOP`)",
     ),
     (Trouble::Slow, "`/auth` takes 4.5 s, longer than its lease"),
 ];
@@ -42,7 +42,8 @@ const TROUBLES: [(Trouble, &str); 5] = [
 pub(crate) const HEADER: &str =
     "| fault | 200 | 401 | no response | token calls | after it, all revoked | *slowest* |";
 
-/// Each row is seen in both worlds: where a new token ends the last, and where it does not.
+/// Each row is seen in both worlds: where a new token revokes the previous one, and where it does
+/// not.
 pub(crate) async fn rows() -> Rows {
     let mut prepared = Vec::new();
     for (trouble, name) in TROUBLES {

@@ -38,7 +38,7 @@ const TROUBLES: [(Trouble, &str); 8] = [
     (Trouble::None, "none"),
     (Trouble::NoFleet, "none, and no fleet"),
     (Trouble::Restart, "killed, and empty 3.5 s later"),
-    (Trouble::Freeze, "stands still for 3.5 s"),
+    (Trouble::Freeze, "stopped for 3.5 s"),
     (Trouble::Flush, "`FLUSHALL` ten times in 3 s"),
     (Trouble::Lose, "one response in five is lost"),
     (
@@ -87,7 +87,7 @@ impl Setting {
     }
 }
 
-/// All rows of one world: where a new token ends the last, or does not.
+/// All rows of one world: where a new token revokes the previous one, or does not.
 pub(crate) async fn rows(revokes_old: bool) -> Rows {
     // All processes run before the first row begins, so that starting them disturbs none.
     let mut prepared = Vec::new();

@@ -101,7 +101,7 @@ pub(crate) fn speakers() -> BTreeSet<String> {
         .collect()
 }
 
-/// Who has shown a piece of a secret, and which.
+/// The outputs that showed a piece of a secret, and the piece.
 pub(crate) fn leaks() -> BTreeMap<String, Vec<String>> {
     let mut leaks = BTreeMap::new();
     for (who, text) in SAID.lock().unwrap().iter() {

@@ -161,7 +161,7 @@ pub fn without_deadlock(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// A runtime of one thread whose clock stands still.
+/// A runtime of one thread whose clock is paused.
 pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()

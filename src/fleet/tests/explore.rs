@@ -296,7 +296,7 @@ fn explore(start: Model, served: &mut HashSet<u64>) -> Result<usize, (&'static s
         if let Some(broken) = is_stuck(&model, served) {
             return Err((broken, Box::new(model)));
         }
-        // Who fetches alone revokes the fleet's token in one of the worlds.
+        // In some worlds, a process that fetches alone revokes the fleet's token.
         let is_excused = model.is_excused;
         let used = faults - fetches_for(model.faults);
         if let Err(broken) = model.check_counts(used, is_excused) {

@@ -74,7 +74,7 @@ async fn case_1_the_scope_limits_what_the_token_opens() {
             client.status(oauth2::get(&sandbox, "/data/v1/echo")).await,
             200
         );
-        // A token for something else is replaced once, and in vain.
+        // A token for something else is replaced once, which does not help.
         assert_eq!(
             client.status(oauth2::get(&sandbox, "/klaas/v1/echo")).await,
             401

@@ -1,6 +1,6 @@
 //! The clock jumps: a host that was asleep on a clock that goes on, a process that was stopped, a
 //! machine that was paused. In one step, as those do, and not from timer to timer. (Asleep on a
-//! clock that stands still: `b_lifetime/layer/clocks.rs`.)
+//! clock that stops: `b_lifetime/layer/clocks.rs`.)
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The clock stands still while the tokens age: a host that sleeps, on most systems. The schedule
+//! The clock stops while the tokens age: a host that sleeps, on most systems. The schedule
 //! says "fresh", the API says 401. (A clock that jumps: `b_lifetime/cache/clocks.rs`.)
 
 use std::sync::{
@@ -15,7 +15,7 @@ use crate::support::{
     api::{Api, Body, get},
 };
 
-/// An API whose tokens die while the client's clock stands still: it takes the newest only.
+/// An API whose tokens die while the client's clock is stopped: it takes the newest only.
 struct SleepingHost {
     source: ScriptedSource,
     cache: TokenCache,

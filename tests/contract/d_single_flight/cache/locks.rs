@@ -300,7 +300,7 @@ fn case_32_no_lock_is_held_while_an_observer_runs() {
             TokenCache::builder(source)
                 .randomness(|| 1.0)
                 .observer(move |_: &Event<'_>| {
-                    // What the calls below cause is heard too.
+                    // The observer gets the events of the calls below too.
                     if within.swap(true, Ordering::SeqCst) {
                         return;
                     }

@@ -14,7 +14,7 @@ use crate::support::{
     runtime, secs, settle, token,
 };
 
-/// A cache, and a runtime that stands still with a flight in it. Its starter is gone.
+/// A cache, and a stalled runtime with a flight in it. The caller that started it is gone.
 fn stalled() -> (TokenCache, ManualSource, Runtime, Fetch) {
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
