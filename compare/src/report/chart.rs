@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Cell;
 use crate::peers::Peer;
 
-const TITLE: &str = "Failed, and need not have";
+const TITLE: &str = "Requests that failed needlessly";
 
 /// Large letters and few words: it is read on a phone, 400 pixels wide.
 const WIDTH: usize = 560;
@@ -59,7 +59,7 @@ pub fn svg(totals: &[Total]) -> String {
          role=\"img\">\n<title>{TITLE}</title>\n<style>{STYLE}</style>\n\
          <rect class=\"page\" width=\"{WIDTH}\" height=\"{height}\" rx=\"8\"/>\n\
          <text class=\"title\" x=\"16\" y=\"38\">{TITLE}</text>\n\
-         <text class=\"note\" x=\"16\" y=\"66\">requests, in 11 situations that users fear</text>\n"
+         <text class=\"note\" x=\"16\" y=\"66\">in 11 situations that users fear</text>\n"
     );
     for (row, total) in totals.iter().enumerate() {
         let y = TOP + ROW * row;
@@ -89,7 +89,7 @@ pub fn svg(totals: &[Total]) -> String {
 pub fn text(totals: &[Total]) -> String {
     const BAR: usize = 32;
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let mut text = format!("{TITLE}: requests, in 11 situations\n\n");
+    let mut text = format!("{TITLE}, in 11 situations\n\n");
     for total in totals {
         let eighths = (total.needless * BAR * 8).div_ceil(most(totals));
         let bar = "█".repeat(eighths / 8) + EIGHTHS[eighths % 8];

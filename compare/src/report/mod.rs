@@ -10,7 +10,7 @@ use crate::{peers::Peer, situations::Situation};
 
 /// What one peer did in one situation.
 pub struct Cell {
-    /// Requests that failed and need not have.
+    /// Requests that failed needlessly.
     pub needless: usize,
     /// All that failed.
     pub failed: usize,

@@ -8,11 +8,10 @@ crates, in the newest versions of 2026-11-25, pinned in `Cargo.toml`. Endpoint a
 so is the time: half an hour passes in an instant, for `SystemTime` and `Instant` too.
 ";
 
-pub const READING: &str = "A cell has two numbers: requests that **failed and need not have** / token \
-calls. A request need not have failed if a token that the API would have accepted was in hand, or could \
-have been fetched, early enough for a response within the caller's patience. A 503 of the API and a path \
-that is always rejected are no fault of anybody here. Peers that do not resend on a 401 do so by design: \
-most see no responses at all.
+pub const READING: &str = "A cell has two numbers: requests that **failed needlessly** / token calls. A request failed needlessly if \
+a token that the API would have accepted was in hand, or could have been fetched, early enough for a response \
+within the caller's patience. A 503 of the API and a path that is always rejected are no fault of anybody \
+here. Peers that do not resend on a 401 do so by design: most see no responses at all.
 ";
 
 pub const BETTER: &str = "Where a peer does better than klavi-auth:
