@@ -89,10 +89,10 @@ async fn the_fresh_path_allocates_nothing_but_the_saved_head() {
     let no_resend = &mut layer.clone().send_once().layer(inner());
     let once = &mut layer.clone().send_once().layer(inner());
 
-    // Nothing is kept: nothing is allocated.
+    // No backup, no allocation.
     assert_eq!(allocations(once, || request(7)), 0);
     assert_eq!(allocations(no_resend, || request(7)), 0);
-    // The head is kept, as bytes in one buffer; the body's bytes are shared.
+    // The head is backed up as bytes in one buffer; the body's bytes are shared.
     assert_eq!(allocations(cloning, || request(7)), 1);
     // Opted out.
     assert_eq!(allocations(cloning, skipped), 0);

@@ -1,4 +1,4 @@
-//! What is read from the environment, and what is found wrong when something is built.
+//! What is read from the environment, and which errors `build` reports.
 
 mod support;
 
@@ -14,7 +14,7 @@ use klavi_auth::{
 use support::{api::Api, secs};
 use tower::{Layer, Service, ServiceExt};
 
-/// What the test `child` of this file reads and tells in a process of its own, with these
+/// What the test `child` of this file reads and prints in its own process, with these
 /// variables.
 #[derive(Debug, Default)]
 struct Read {

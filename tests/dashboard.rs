@@ -1,4 +1,4 @@
-//! The dashboard of the examples: its page, its data, and that the faces of the signals agree in
+//! The dashboard of the examples: its page, its data, and that the signals agree in
 //! what they say.
 #![cfg(all(feature = "metrics", feature = "sandbox"))]
 
@@ -26,7 +26,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::Value;
 use tower::ServiceExt;
 
-/// So that a test that hangs says so.
+/// So that a test that hangs fails.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(100), future)
         .await

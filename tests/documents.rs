@@ -1,4 +1,4 @@
-//! What the README, the guides and the page on the API guidelines say of the crate holds.
+//! Checks what the README, the guides and the page on the API guidelines say of the crate.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

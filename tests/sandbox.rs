@@ -85,7 +85,7 @@ fn not_found() -> (StatusCode, Value) {
     error(404, "Not Found", "The sandbox has nothing here")
 }
 
-/// So that a test that hangs says so.
+/// So that a test that hangs fails.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(10), future)
         .await

@@ -1,4 +1,4 @@
-//! What holds of the tests themselves: each is in the folder of its section, and each case has one.
+//! Checks the tests themselves: each is in the folder of its section, and each case has one.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! The days: what goes wrong in each, and how often the token endpoints may be called meanwhile.
+//! The days: the faults of each, and how often the token endpoints may be called meanwhile.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ const fn most(auth: u64, refresh: u64, in_60_s: usize) -> Most {
     }
 }
 
-/// Everything well: one `/auth`, and a `/refresh` for each 65 to 75 % of 1800 s.
+/// No fault: one `/auth`, and a `/refresh` for each 65 to 75 % of 1800 s.
 const WELL: Most = most(1, 70, 1);
 
 /// `/refresh` is down: two of them and an `/auth` per token.

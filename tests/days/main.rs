@@ -35,7 +35,7 @@ use tokio::runtime::Builder;
 const SHORT: (u64, Duration) = (7_200, Duration::from_millis(200));
 const WHOLE: u64 = 86_400;
 
-/// What came of one day.
+/// The outcome of one day.
 struct Outcome {
     name: String,
     requests: u64,
@@ -49,7 +49,7 @@ struct Outcome {
     in_60_s: usize,
     longest_success: Duration,
     longest_failure: Duration,
-    /// What is not as it should be.
+    /// What is wrong.
     complaints: Vec<String>,
 }
 

@@ -8,7 +8,7 @@ use crate::{
     load::{Failed, PATIENCE, Why},
 };
 
-/// The longest back-off of fetches that somebody waits for.
+/// The longest backoff of fetches with waiters.
 const BACK_OFF: Duration = Duration::from_secs(5);
 
 /// The longest refill of the budget, and the way of a request to the API.
@@ -16,10 +16,10 @@ const REFILL: Duration = Duration::from_millis(6_000 + 45);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// There was no way to serve it.
+    /// It could not have been served.
     Impossible,
-    /// It could have succeeded, and one of the two delays that the contract allows is why it did
-    /// not.
+    /// It could have succeeded, and failed because of one of the two delays that the contract
+    /// allows.
     Delayed,
     /// It could have succeeded.
     Wrong,

@@ -1,4 +1,4 @@
-//! The page in the docs: written from what the days came to, or compared with it.
+//! The page in the docs: written from the outcomes, or compared with them.
 
 use std::{env, fmt::Write, fs, path::Path, time::Duration};
 

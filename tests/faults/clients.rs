@@ -1,4 +1,4 @@
-//! The clients that carry token calls and requests, and what a caller sees of an exchange.
+//! The clients for token calls and requests, and what a caller sees.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
 use tower_http::decompression::Decompression;
 
-use crate::road::{Connector, Road};
+use crate::network::{Connector, Network};
 
 /// Any client of any kind, with or without the layer around it.
 pub(crate) type Http = BoxCloneSyncService<Request<Bytes>, Response<Body>, BoxError>;
@@ -46,18 +46,18 @@ impl Client {
     /// Carries the token calls.
     pub(crate) fn transport(
         self,
-        road: &Road,
+        network: &Network,
         builder: KlaviAuthLayerBuilder,
     ) -> KlaviAuthLayerBuilder {
         match self {
-            Self::HyperUtil => builder.transport(hyper(road)),
-            Self::Http2 => builder.transport(hyper_h2(road)),
+            Self::HyperUtil => builder.transport(hyper(network)),
+            Self::Http2 => builder.transport(hyper_h2(network)),
             Self::Reqwest => {
                 let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
                 builder.reqwest(
                     client
                         .no_proxy()
-                        .dns_resolver(road.clone())
+                        .dns_resolver(network.clone())
                         .build()
                         .unwrap(),
                 )
@@ -66,44 +66,44 @@ impl Client {
     }
 
     /// Carries requests, as it is.
-    pub(crate) fn bare(self, road: &Road) -> Http {
+    pub(crate) fn bare(self, network: &Network) -> Http {
         match self {
-            Self::HyperUtil => over_hyper(hyper(road)),
-            Self::Http2 => over_hyper(hyper_h2(road)),
-            Self::Reqwest => over_reqwest(follower(road)),
+            Self::HyperUtil => over_hyper(hyper(network)),
+            Self::Http2 => over_hyper(hyper_h2(network)),
+            Self::Reqwest => over_reqwest(follower(network)),
         }
     }
 
     /// Carries requests, with tokens.
-    pub(crate) fn layered(self, road: &Road, layer: &KlaviAuthLayer) -> Http {
+    pub(crate) fn layered(self, network: &Network, layer: &KlaviAuthLayer) -> Http {
         match self {
-            Self::HyperUtil => over_hyper(layer.layer(hyper(road))),
-            Self::Http2 => over_hyper(layer.layer(hyper_h2(road))),
-            Self::Reqwest => over_reqwest(layer.layer(follower(road))),
+            Self::HyperUtil => over_hyper(layer.layer(hyper(network))),
+            Self::Http2 => over_hyper(layer.layer(hyper_h2(network))),
+            Self::Reqwest => over_reqwest(layer.layer(follower(network))),
         }
     }
 }
 
 /// A client that asks for compression and takes it away.
-pub(crate) fn decompressing(road: &Road) -> Decompression<Hyper> {
-    Decompression::new(hyper(road))
+pub(crate) fn decompressing(network: &Network) -> Decompression<Hyper> {
+    Decompression::new(hyper(network))
 }
 
-fn hyper(road: &Road) -> Hyper {
-    legacy::Client::builder(TokioExecutor::new()).build(Connector::new(road.clone()))
+fn hyper(network: &Network) -> Hyper {
+    legacy::Client::builder(TokioExecutor::new()).build(Connector::new(network.clone()))
 }
 
-fn hyper_h2(road: &Road) -> Hyper {
+fn hyper_h2(network: &Network) -> Hyper {
     legacy::Client::builder(TokioExecutor::new())
         .http2_only(true)
-        .build(Connector::new(road.clone()))
+        .build(Connector::new(network.clone()))
 }
 
 /// Follows up to ten redirects, which is what reqwest does unless it is configured otherwise.
-fn follower(road: &Road) -> reqwest::Client {
+fn follower(network: &Network) -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
-        .dns_resolver(road.clone())
+        .dns_resolver(network.clone())
         .build()
         .unwrap()
 }
@@ -138,7 +138,7 @@ where
     response.map(|body| body.map_err(Into::into).boxed_unsync())
 }
 
-/// What a caller gets who posts something, waits for so long, and reads 256 KiB at most.
+/// What a caller gets that posts something, waits for this long, and reads at most 256 KiB.
 pub(crate) async fn post(http: &Http, uri: String, patience: Duration) -> Seen {
     // The clients send the body without waiting for the 100.
     let request = Request::post(uri).header("expect", "100-continue");
@@ -185,9 +185,9 @@ pub(crate) struct Seen {
 pub(crate) enum End {
     Whole,
     Error(BoxError),
-    /// There was no end to it.
+    /// The body did not end.
     Much,
-    /// There was nothing more for as long as the caller would wait.
+    /// Nothing more came before the caller's timeout.
     Silence,
 }
 

@@ -10,7 +10,7 @@ use crate::wire::Wire;
 pub(crate) struct Fault {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
-    /// Nothing but a timeout ends it, at the token endpoints and for a caller.
+    /// Only a timeout ends it, at the token endpoints and for a caller.
     pub(crate) is_slow: bool,
 }
 
@@ -359,7 +359,7 @@ fn length(len: usize) -> String {
     format!("content-length: {len}")
 }
 
-/// A response that is as it should be, if `head` is.
+/// A valid response, if `head` is.
 fn whole(head: &str, body: &str) -> Bytes {
     bytes(format!("{head}{}\r\n\r\n{body}", length(body.len())))
 }
@@ -368,7 +368,7 @@ fn bytes(text: String) -> Bytes {
     text.into()
 }
 
-/// A redirect that has a token all the same.
+/// A redirect with a token in its body.
 pub(crate) fn redirect(status: u16, location: &str) -> Wire {
     let head = format!("HTTP/1.1 {status} Elsewhere\r\nlocation: {location}\r\n");
     Wire::Respond(whole(&head, BODY))

@@ -1,4 +1,4 @@
-//! Whatever goes wrong on the way to the token endpoints and to the API, over real sockets and in
+//! Faults between the client, the token endpoints and the API, over real sockets and in
 //! real time: what the caller sees, that the next request works, and that nothing is left behind.
 //! `src/docs/faults.md` is made of it:
 //!
@@ -9,7 +9,7 @@
 
 mod clients;
 mod list;
-mod road;
+mod network;
 mod rows;
 mod sandbox;
 mod server;

@@ -1,4 +1,4 @@
-//! What is done for a row of the table: a fault at a place, over a client.
+//! A row of the table: a fault at one place, with one client.
 
 use std::{sync::Arc, time::Duration};
 
@@ -127,7 +127,7 @@ impl Fault {
             // The reqwest of these tests has no TLS.
             Kind::Tls(_) => client == Client::HyperUtil,
             Kind::Compressed(_) => client == Client::HyperUtil && place != Place::Api,
-            // Keys that were turned down stay so for 5 s; that is shown elsewhere.
+            // Rejected keys are cached for 5 s; other tests show that.
             Kind::Rejection(_) => place != Place::Auth,
             _ => true,
         }

@@ -11,7 +11,7 @@ use klavi_auth::{
 
 use crate::{
     clients::{Client, Http, Seen, post},
-    road::{Road, To},
+    network::{Network, To},
     rows::{Cell, Row, Section, describe, timed, token_error},
     stack::{LONG, SHORT, at_once, back_off, landed, left_behind, soon, tasks},
 };
@@ -86,10 +86,10 @@ async fn run(
 ) -> Vec<Cell> {
     let sandbox = Sandbox::start().await.unwrap();
     let tasks_before = tasks();
-    let road = Road::new(To::Server(([127, 0, 0, 1], 0).into()));
+    let network = Network::new(To::Server(([127, 0, 0, 1], 0).into()));
     let is_slow = name == SILENCE;
     let builder = KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials());
-    let builder = client.transport(&road, builder).randomness(|| 0.0);
+    let builder = client.transport(&network, builder).randomness(|| 0.0);
     let builder = if endpoint == Endpoint::Refresh {
         builder.refresh_policy(at_once())
     } else {
@@ -102,7 +102,7 @@ async fn run(
     }
     .build()
     .unwrap();
-    let (bare, layered) = (client.bare(&road), client.layered(&road, &layer));
+    let (bare, layered) = (client.bare(&network), client.layered(&network, &layer));
     let stack = SandboxStack {
         sandbox,
         bare,
@@ -144,7 +144,7 @@ impl SandboxStack {
         soon(post(http, uri, if self.is_slow { SHORT } else { LONG })).await
     }
 
-    /// What the caller sees, how long that took, and what became of the fetch.
+    /// What the caller sees, how long that took, and the outcome of the fetch.
     async fn strike(&self, endpoint: Endpoint, fault: Fault) -> (String, String, String) {
         if endpoint != Endpoint::Auth {
             self.layer.cache().warm_up().await.unwrap();

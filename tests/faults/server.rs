@@ -1,4 +1,4 @@
-//! A server by hand, over raw TCP: good responses, and whatever else was ordered.
+//! A server over raw TCP: good responses, and the faults that were ordered.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -63,7 +63,7 @@ impl Server {
         let accept = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let connection = Connection::new(&served);
-                // Whatever happens on a connection is the client's affair.
+                // Errors of a connection are the client's to report.
                 tokio::spawn(async move { drop(connection.serve(stream).await) });
             }
         });

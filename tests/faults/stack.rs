@@ -12,7 +12,7 @@ use tokio::{
 use crate::{
     clients::{Client, Http, Seen, decompressing, post},
     list::{self, Fault, Kind},
-    road::{Road, To},
+    network::{Network, To},
     server::{Place, Server},
 };
 
@@ -20,7 +20,7 @@ use crate::{
 /// API there. Not shorter: every response comes within this time.
 pub(crate) const SHORT: Duration = Duration::from_secs(1);
 
-/// Far beyond anything: who comes this far hangs.
+/// A test that takes this long hangs.
 pub(crate) const LONG: Duration = Duration::from_secs(40);
 
 pub(crate) struct FaultyStack {
@@ -30,8 +30,8 @@ pub(crate) struct FaultyStack {
     pub(crate) layer: KlaviAuthLayer,
     /// Where a redirect leads to.
     elsewhere: Server,
-    to_tokens: Road,
-    to_api: Road,
+    to_tokens: Network,
+    to_api: Network,
     /// Bound to its port, so that nothing else is, and not listening.
     refuser: TcpSocket,
     base: &'static str,
@@ -46,7 +46,7 @@ impl FaultyStack {
         refuser.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let tasks_before = tasks();
         let direct = To::Server(server.addr());
-        let (to_tokens, to_api) = (Road::new(direct), Road::new(direct));
+        let (to_tokens, to_api) = (Network::new(direct), Network::new(direct));
         let is_tls = matches!(fault.kind, Kind::Tls(_));
         let base = if is_tls {
             "https://klavi.invalid"
@@ -96,9 +96,9 @@ impl FaultyStack {
         }
     }
 
-    /// From now on, that is what happens at this place.
+    /// Starts the fault at this place.
     pub(crate) fn strike(&self, fault: &Fault, place: Place) {
-        let (road, is_api) = if place == Place::Api {
+        let (network, is_api) = if place == Place::Api {
             (&self.to_api, true)
         } else {
             (&self.to_tokens, false)
@@ -108,7 +108,7 @@ impl FaultyStack {
             Kind::Rejection(wire) => self.server.strike_once(place, wire.clone()),
             Kind::Tls(wire) => {
                 self.server.strike_tls(wire.clone());
-                road.lead(To::Tls(self.server.addr()));
+                network.lead(To::Tls(self.server.addr()));
             }
             Kind::Redirect(status) => {
                 let elsewhere = format!("http://{}/monitor/v1/auth", self.elsewhere.addr());
@@ -117,17 +117,17 @@ impl FaultyStack {
                 self.server
                     .strike(place, list::redirect(*status, &location));
             }
-            Kind::NobodyListens => road.lead(To::Server(self.refuser.local_addr().unwrap())),
-            Kind::NoSuchName => road.lead(To::Nowhere),
-            Kind::NoNameServer => road.lead(To::Silence),
+            Kind::NobodyListens => network.lead(To::Server(self.refuser.local_addr().unwrap())),
+            Kind::NoSuchName => network.lead(To::Nowhere),
+            Kind::NoNameServer => network.lead(To::Silence),
         }
     }
 
-    /// From now on, all is well.
+    /// Ends the fault.
     pub(crate) fn heal(&self) {
         self.server.heal();
-        for road in [&self.to_tokens, &self.to_api] {
-            road.lead(To::Server(self.server.addr()));
+        for network in [&self.to_tokens, &self.to_api] {
+            network.lead(To::Server(self.server.addr()));
         }
     }
 
@@ -140,7 +140,7 @@ impl FaultyStack {
         .await
     }
 
-    /// The token that there is, is to be replaced by a call to `/auth`.
+    /// Makes the next fetch call `/auth`.
     pub(crate) async fn invalidate(&self) {
         if self.layer.cache().snapshot().is_ready() {
             let token = self.layer.cache().get().await.unwrap();
@@ -164,7 +164,7 @@ impl FaultyStack {
     /// Waits until the connection that had the fault is gone, if it is to go.
     pub(crate) async fn struck_is_gone(&self, fault: &Fault) {
         if !fault.leaves_the_connection_open() {
-            // All clients are there still, and what was struck is gone all the same.
+            // The clients still exist, but the connection with the fault must be closed.
             until(|| self.server.open_and_struck() == 0).await;
             // A reset has reached the system on this side, and in the next turns of this runtime
             // the client.

@@ -1,4 +1,4 @@
-//! The server's first words of a TLS 1.2 handshake, with a certificate that signed itself.
+//! The server's first message of a TLS 1.2 handshake, with a self-signed certificate.
 //!
 //! The client judges the certificate before it looks at the signature over the key exchange, so
 //! that none is needed.

@@ -1,4 +1,4 @@
-//! What the server plays instead of a good response, byte by byte.
+//! What the server sends instead of a good response, byte by byte.
 
 use std::{io, time::Duration};
 

@@ -94,7 +94,7 @@ async fn a_token_that_comes_after_its_lease_is_published() {
     let holder = slow.builder(fleet).observer(observer).build().unwrap();
     let first = call(&holder);
     sleep(millis(500)).await;
-    // Its heartbeats fail, and another process takes the lease and is no faster.
+    // Its heartbeats fail, and another process takes the lease and is not faster.
     store.set(Fault::Hangs);
     let other = slow.cache(&inner);
     let second = call(&other);
@@ -142,7 +142,7 @@ async fn a_rejected_token_is_not_replaced_by_an_older_one() {
     assert_eq!(token.expose(), "t2");
     store.set(Fault::None);
     pass(secs(6)).await;
-    // Both are revoked. The fleet's would cost a request one more 401.
+    // Both are revoked. The fleet's token would cost a request one more 401.
     alone.invalidate(&token);
     assert_eq!(alone.get().await.unwrap().expose(), "t3");
     let token = other.get().await.unwrap();
@@ -163,7 +163,7 @@ async fn a_store_that_loses_every_second_response_is_used() {
     assert_eq!(issuer.fetches(), 1);
 }
 
-/// As a server does that is restarted.
+/// Like a server that is restarted.
 #[tokio::test(start_paused = true)]
 async fn a_short_outage_of_the_store_sends_nobody_alone() {
     for (away_for, expected) in [(249, Sharing::Shared), (251, Sharing::Alone)] {

@@ -13,7 +13,7 @@ use tower::service_fn;
 
 use crate::support::token;
 
-/// A Klavi that hands out another token with every call.
+/// A Klavi that issues another token with every call.
 fn klavi() -> impl tower::Service<
     Request<Bytes>,
     Response = Response<Full<Bytes>>,

@@ -52,7 +52,7 @@ async fn each_lifetime_is_one_fetch_by_a_refresh() {
     let (issuer, _, caches) = fleet_of(20);
     all(&caches).await.into_iter().for_each(drop);
     for _ in 0..72 {
-        // Not advanced in one step, which would let every lease lapse.
+        // Not in one step, because then every lease would lapse.
         tokio::time::sleep(secs(100)).await;
         assert!(all(&caches).await.iter().all(Result::is_ok));
     }

@@ -44,7 +44,7 @@ impl FaultyStore {
         Self::of(&Arc::default())
     }
 
-    /// One process's way to a store.
+    /// A store as one process sees it.
     pub(crate) fn of(inner: &Arc<MemoryStore>) -> Arc<Self> {
         Arc::new(Self {
             inner: Arc::clone(inner),

@@ -1,4 +1,4 @@
-//! Values in the store that are none of ours, or no longer readable.
+//! Values in the store that are not of this crate, or no longer readable.
 
 use std::{
     sync::{Arc, Mutex},

@@ -13,13 +13,13 @@ use crate::{
 /// force, and the time that the next fetch takes.
 const AFTER_ISSUER: Duration = Duration::from_secs(7);
 
-/// How long after 401s that say nothing a request may still fail: it was under way.
+/// How long after a spurious 401 a request may still fail: it was in flight.
 const AFTER_API: Duration = Duration::from_secs(1);
 
-/// How long after a fault of the store the fleet is whole again: the breaker, and a fetch.
+/// How long after a fault of the store the fleet shares a token again: the breaker, and a fetch.
 const AFTER_STORE: Duration = Duration::from_secs(12);
 
-/// What is broken, in words. Nothing if the history is as it should be.
+/// What is wrong, in words. Nothing if the history is correct.
 pub(crate) fn check(schedule: &Schedule, history: &History) -> Vec<String> {
     let mut broken = Vec::new();
     // While some processes have the last token and some the one before, a revocation of both is
@@ -51,7 +51,7 @@ pub(crate) fn check(schedule: &Schedule, history: &History) -> Vec<String> {
             window.from <= at && at <= window.to + grace
         })
     };
-    // The first rule: a request fails only if no way was left.
+    // The first rule: a request fails only if nothing could have served it.
     for failure in history
         .failures
         .iter()

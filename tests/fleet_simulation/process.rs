@@ -23,7 +23,7 @@ use crate::{
     store::{Client, Server},
 };
 
-/// Whether a process lives. What a dead one calls never returns.
+/// Whether a process is alive. The calls of a dead one never return.
 #[derive(Clone)]
 pub(crate) struct Life(Arc<AtomicBool>);
 

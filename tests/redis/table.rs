@@ -1,4 +1,4 @@
-//! The page in the docs: written from what the rows saw, or compared with it.
+//! The page in the docs: written from the rows, or compared with them.
 
 use std::{collections::BTreeMap, env, fs, path::Path};
 

@@ -33,12 +33,12 @@ use tonic_health::pb::{
     health_server::{Health, HealthServer},
 };
 
-/// How the server says that it does not accept a token.
+/// How the server rejects a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rejects {
-    /// HTTP 401, without having read anything of the body.
+    /// HTTP 401, before anything of the body is read.
     FromTheHead,
-    /// HTTP 401, once the body is there.
+    /// HTTP 401, after the body has arrived.
     AfterTheBody,
     /// HTTP 200 and `grpc-status: 16`.
     WithStatus16,

@@ -24,14 +24,14 @@ where
     B: Body<Data: Send> + Send,
 {
     let mut tcp = HttpConnector::new();
-    // Or small pieces wait for each other's acknowledgement.
+    // Otherwise small pieces wait for each other's acknowledgement.
     tcp.set_nodelay(true);
     Client::builder(TokioExecutor::new())
         .http2_only(version == Version::HTTP_2)
         .build(tcp)
 }
 
-/// A layer that may refresh as often as it takes.
+/// A layer with an unlimited budget.
 fn ample_layer(sandbox: &Sandbox) -> KlaviAuthLayer {
     KlaviAuthLayer::builder(sandbox.api(Product::Monitor), sandbox.credentials())
         .transport(http::<Full<Bytes>>(Version::HTTP_11))
@@ -44,7 +44,7 @@ fn ample_layer(sandbox: &Sandbox) -> KlaviAuthLayer {
         .unwrap()
 }
 
-/// The body in pieces that take their time, and of which nothing is known before.
+/// A body in slow pieces, of unknown length.
 fn in_pieces(body: &Bytes) -> Stream {
     let pieces: Vec<_> = body.chunks(100).map(Bytes::copy_from_slice).collect();
     let pieces = stream::iter(pieces).then(async |piece| {

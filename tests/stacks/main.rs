@@ -1,4 +1,4 @@
-//! The layer in the stacks that people have.
+//! The layer in the stacks that users have.
 #![cfg(all(feature = "reqwest-middleware", feature = "sandbox"))]
 
 #[path = "../support/mod.rs"]

@@ -17,7 +17,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncServic
 type Klavi =
     BoxCloneSyncService<Request<Body>, <Http as Service<Request<Body>>>::Response, BoxError>;
 
-/// One is the beginning of another.
+/// One name is the beginning of another.
 const PRODUCTS: [&str; 4] = ["monitor", "data", "monitoring", "data.v2"];
 
 /// All orders of `0..n`.

@@ -26,7 +26,7 @@ pub(crate) fn http() -> Client {
 }
 
 /// For streams: a server may respond with 401 before a stream has ended, and then close the
-/// connection without a word. Over HTTP/1.1, no request is to follow on it.
+/// connection without notice. Over HTTP/1.1, no request may follow on it.
 pub(crate) fn unpooled() -> Client {
     Client::builder()
         .no_proxy()

@@ -177,7 +177,7 @@ async fn a_request_uses_the_cache_of_its_customer() {
     assert_eq!(stack.counts(), [3, 0, 6, 1]);
 }
 
-/// What can be seen of a request by the service that it is given to.
+/// What the inner service sees of a request.
 type Head = (
     Method,
     String,

@@ -1,4 +1,4 @@
-//! `reqwest::Client` under the layer: where the token goes, what stands around it, and tokens that
+//! `reqwest::Client` under the layer: where the token goes, the layers around it, and tokens that
 //! are revoked at random.
 
 use std::{
@@ -306,7 +306,7 @@ async fn case_2_reqwest_and_hyper_share_the_token_of_one_layer() {
 async fn case_40_100_posts_amid_revocations_are_handled_once() {
     for (seed, recorded) in [(3, false), (4, true)] {
         let stack = default_stack().await;
-        // More revocations than are believed by default.
+        // More revocations than the default budget allows.
         let builder = stack
             .builder()
             .budget(Budget::default().burst(100).full_refill(secs(1)));

@@ -227,7 +227,7 @@ async fn case_44_if_the_fetch_fails_the_401_carries_the_error() {
 #[tokio::test]
 async fn case_47_401s_over_budget_call_no_token_endpoint() {
     let stack = default_stack().await;
-    // None is refilled while the test runs.
+    // The budget is not refilled while the test runs.
     let layer = stack
         .builder()
         .budget(Budget::default().full_refill(secs(5 * 3600)));
@@ -292,7 +292,7 @@ async fn case_8_without_a_token_the_client_is_not_called() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_40_100_posts_amid_revocations_are_handled_once() {
     let stack = default_stack().await;
-    // More revocations than are believed by default.
+    // More revocations than the default budget allows.
     let builder = stack
         .builder()
         .budget(Budget::default().burst(100).full_refill(secs(1)));

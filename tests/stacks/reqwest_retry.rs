@@ -16,7 +16,7 @@ use reqwest_retry::{
     RetryTransientMiddleware, Retryable, RetryableStrategy, policies::ExponentialBackoff,
 };
 
-/// Three times more, almost at once.
+/// Three retries, almost at once.
 fn policy() -> ExponentialBackoff {
     let wait = Duration::from_millis(1);
     ExponentialBackoff::builder()
@@ -86,7 +86,7 @@ async fn case_41_a_401_is_not_retried_beyond_the_resend() {
     on_either_side(&[401, 401], 401, [2, 0, 2, 2]).await;
 }
 
-/// Tries everything again that has not worked.
+/// Retries everything that failed.
 struct Everything;
 
 impl RetryableStrategy for Everything {

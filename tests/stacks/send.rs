@@ -1,4 +1,4 @@
-//! `KlaviAuth::send` over the clients that people have: ready, call and await in one.
+//! `KlaviAuth::send` over the clients that users have: ready, call and await in one.
 
 use std::{
     sync::{Arc, Mutex},

@@ -262,7 +262,7 @@ async fn case_54_with_send_once_a_call_gets_its_own_rejection() {
 async fn case_40_100_calls_amid_revocations_are_handled_once() {
     for (kind, seed) in KINDS.into_iter().zip(6..) {
         let server = Server::start(kind).await;
-        // More revocations than are believed by default.
+        // More revocations than the default budget allows.
         let tokens = TokenCache::builder(server.source()).budget(
             Budget::default()
                 .burst(100)

@@ -1,4 +1,4 @@
-//! The layer in tower's company, on either side of it.
+//! The layer with tower's layers, on either side.
 
 use std::{task::Poll, time::Duration};
 

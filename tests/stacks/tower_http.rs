@@ -215,7 +215,7 @@ async fn case_52_a_request_id_is_the_same_on_the_resend() {
     assert_eq!((ids.len(), &ids[0]), (2, &ids[1]));
     assert_eq!(response.unwrap().headers()[ID], ids[0]);
 
-    // Inside, every send gets one of its own.
+    // Inside, every attempt has its own.
     let stack = ServiceBuilder::new()
         .layer(monitor_layer(ScriptedSource::tokens()))
         .layer(set());

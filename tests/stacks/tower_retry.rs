@@ -92,7 +92,7 @@ async fn retries_around_the_layer_get_a_token_each() {
     ] {
         let cache = TokenCache::new(ScriptedSource::tokens());
         let rival = cache.clone();
-        // While the first try is under way, another request finds out that its token is dead.
+        // While the first attempt is in flight, another request gets a 401 to the same token.
         let api = Api::new(move |seen| {
             let rival = rival.clone();
             async move {

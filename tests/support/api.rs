@@ -157,7 +157,7 @@ impl Service<Request<Body>> for Api {
         self.shared.readied.fetch_add(1, Ordering::SeqCst);
         self.shared.held.fetch_add(1, Ordering::SeqCst);
         self.ready = Ready(true, Some(Arc::clone(&self.shared)));
-        // Ready at the second look, so that looking once is not enough.
+        // Ready at the second poll, so that one poll is not enough.
         cx.waker().wake_by_ref();
         Poll::Pending
     }

@@ -1,4 +1,4 @@
-//! A double of Klavi's two token endpoints. A test gives the rule by which they respond.
+//! A double of Klavi's two token endpoints. A test sets the rule by which they respond.
 
 use std::{
     future::{Future, pending},
@@ -28,7 +28,7 @@ pub type Exchange = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>
 pub enum Reply {
     /// A token of this name that lives for so many seconds.
     Token(String, u64),
-    /// The token that was given out last, with the rest of its life.
+    /// The token that was issued last, with the rest of its life.
     Rest,
     Http(u16, &'static str),
     /// 429, with `Retry-After` in seconds.
@@ -164,7 +164,7 @@ pub fn issue(endpoint: char, number: usize) -> Reply {
     Reply::Token(format!("{}{number}", endpoint.to_ascii_lowercase()), 1800)
 }
 
-/// Every way in which `/refresh` can fail, other than to say 401, 403, 404 or `Retry-After`.
+/// All failures of `/refresh` other than 401, 403, 404 and `Retry-After`.
 pub fn refresh_failures() -> [Reply; 9] {
     [
         Reply::Http(500, ""),

@@ -35,7 +35,7 @@ pub const API_LEG: Duration = Duration::from_millis(45);
 pub const POISONED: &str = "https://api-sandbox.klavi.ai/monitor/v1/poisoned";
 pub const HEALTHY: &str = "https://api-sandbox.klavi.ai/monitor/v1/monitors";
 
-/// What a token endpoint does instead of its job.
+/// The faults of a token endpoint.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     Status(u16),
@@ -46,7 +46,7 @@ pub enum Fault {
     Empty,
     Silence,
     Reset,
-    /// `/refresh` hands out the bearer that it got, with what remains of its life.
+    /// `/refresh` returns the bearer that it got, with the rest of its life.
     Repeats,
 }
 
@@ -91,7 +91,7 @@ pub struct Script {
     pub lifetime: u64,
     pub auth: Schedule,
     pub refresh: Schedule,
-    /// `/auth` hands out the live token again, with what remains of its life.
+    /// `/auth` returns the live token again, with the rest of its life.
     pub auth_repeats: bool,
     /// A new token revokes all others.
     pub new_revokes_old: bool,
@@ -148,7 +148,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// From this moment on the API does not take it.
+    /// From this moment on the API rejects it.
     pub fn dead_at(&self) -> Duration {
         self.revoked
             .map_or(self.expires, |revoked| revoked.min(self.expires))
@@ -400,7 +400,7 @@ impl State {
     }
 
     fn revoke_all(&mut self, at: Duration) {
-        // Those before a dead one are dead.
+        // The tokens before a revoked one are revoked.
         for token in self
             .tokens
             .iter_mut()

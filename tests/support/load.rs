@@ -1,4 +1,4 @@
-//! Requests at a steady rate, each with its patience, and what became of them. Paused time.
+//! Requests at a steady rate, each with a timeout, and their outcomes. Paused time.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -29,7 +29,7 @@ pub struct Load {
     pub poisoned: Option<Duration>,
 }
 
-/// What became of the healthy requests.
+/// The outcomes of the healthy requests.
 #[derive(Default)]
 pub struct Report {
     pub failed: Vec<Failed>,
@@ -51,9 +51,9 @@ pub enum Why {
     Error,
     /// The API's 401.
     Unauthorized,
-    /// The API's 401, and the budget for forced refreshes has run out.
+    /// The API's 401, while the budget is used up.
     OverBudget,
-    /// Nothing within its patience.
+    /// No response before the timeout.
     Patience,
 }
 
@@ -119,7 +119,7 @@ fn get(uri: &Uri) -> Request<Body> {
     request
 }
 
-/// How a healthy request ended; nobody minds the others.
+/// The outcome of a healthy request; the others are not counted.
 type End = Option<Result<Duration, Failed>>;
 
 async fn request(

@@ -57,14 +57,14 @@ pub fn token_for(text: &str, seconds: u64) -> Result<NewToken, Error> {
     NewToken::new(text, secs(seconds))
 }
 
-/// Lets every task that can run do so until none can, on a current-thread runtime. No time passes.
+/// Runs every task that can run, until none can, on a current-thread runtime. No time passes.
 pub async fn settle() {
     for _ in 0..64 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Moves paused time on and lets everything that is due happen.
+/// Advances paused time and runs everything that is due.
 pub async fn pass(duration: Duration) {
     settle().await;
     tokio::time::advance(duration).await;
@@ -85,12 +85,12 @@ pub fn chain(error: &dyn std::error::Error) -> Vec<String> {
         .collect()
 }
 
-/// A failure that may pass by itself.
+/// A transient failure.
 pub fn reset() -> Result<NewToken, Error> {
     Err(Error::transient("connection reset"))
 }
 
-/// A failure that stands until somebody fixes it.
+/// A permanent failure.
 pub fn rejected() -> Result<NewToken, Error> {
     Err(Error::permanent("keys rejected"))
 }
@@ -148,7 +148,7 @@ pub fn alive_tasks() -> usize {
         .num_alive_tasks()
 }
 
-/// Runs `test` in a thread of its own, so that a deadlock is a failure and no hang.
+/// Runs `test` in its own thread, so that a deadlock is a failure and not a hang.
 pub fn without_deadlock(test: impl FnOnce() + Send + 'static) {
     let (done, finished) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! What is expected of every stack: a hundred POSTs while tokens are revoked at random.
+//! A test for every stack: a hundred POSTs while tokens are revoked at random.
 
 use std::{collections::BTreeSet, future::Future};
 

@@ -1,4 +1,4 @@
-//! Token endpoints whose responses have a head and a body that never comes.
+//! Token endpoints whose responses have a head and a body that never arrives.
 
 use std::{
     convert::Infallible,

@@ -41,7 +41,7 @@ pub fn h2c() -> Http {
         .build_http()
 }
 
-/// What carries the token calls.
+/// The transport of the token calls.
 #[derive(Clone, Copy, Debug)]
 pub enum Transport {
     Hyper,
@@ -182,7 +182,7 @@ pub trait Caller: Clone {
     /// Sends a request and reads the response to its end.
     fn exchange(&self, request: Request<Body>) -> impl Future<Output = ApiResult> + Send + 'static;
 
-    /// Sends a request that gets its response soon.
+    /// Sends a request that must get its response soon.
     async fn response(&self, request: Request<Body>) -> Response<Bytes> {
         soon(self.exchange(request)).await.unwrap()
     }
@@ -216,12 +216,12 @@ where
     }
 }
 
-/// The error that travels with a 401.
+/// The error in the extensions of a 401.
 pub fn reason(response: &Response<Bytes>) -> Option<&Error> {
     response.extensions().get::<Error>()
 }
 
-/// So that a test that hangs says so.
+/// So that a test that hangs fails.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(secs(60), future)
         .await

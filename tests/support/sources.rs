@@ -24,7 +24,7 @@ struct ManualSourceInner {
     open: Mutex<VecDeque<Fetch>>,
 }
 
-/// A fetch that is under way.
+/// A running fetch.
 pub struct Fetch {
     pub predecessor: Predecessor,
     pub failures: u32,

@@ -1,4 +1,4 @@
-//! Cases 16 and 18 at the layer: a refresh behind the request's back, and one that is denied.
+//! Cases 16 and 18 at the layer: a refresh in the background, and one that is rejected.
 
 use klavi_auth::Predecessor;
 use tower::{Layer, Service, ServiceExt};

@@ -1,4 +1,4 @@
-//! C. Refresh ahead of expiry: when a token is refreshed, by whom and through which endpoint (cases
+//! C. Refresh ahead of expiry: when, by which task and through which endpoint (cases
 //! 16 to 22).
 
 mod cache;

@@ -122,7 +122,7 @@ fn case_30_called_outside_a_runtime_an_aging_token_is_sent() {
     assert_eq!(service.get_ref().bearers(), ["Bearer t1"]);
     let runtime = runtime();
     assert_eq!(runtime.block_on(call).unwrap().status(), 200);
-    // Nobody could start the refresh yet. The next request inside of a runtime does.
+    // Nothing could start the refresh yet. The next request inside of a runtime does.
     assert_eq!(
         (
             source.fetches(),
@@ -145,7 +145,7 @@ fn case_30_called_outside_a_runtime_an_aging_token_is_sent() {
 }
 
 /// Awaits a request here, where there is no runtime. It must not wait for more than the API, which
-/// is ready at the second look.
+/// is ready at the second poll.
 fn await_outside(call: Call) -> ApiResult {
     assert!(Handle::try_current().is_err());
     let mut call = Box::pin(call);
@@ -184,7 +184,8 @@ fn case_30_awaited_outside_a_runtime_no_token_is_an_error() {
         assert!(error.is_no_token() && error.is_interrupted(), "{error:?}");
         assert_eq!((source.fetches(), inner.calls(), inner.held()), (0, 0, 0));
 
-        // It is no lasting failure: the token comes in elsewhere, before the other one is polled.
+        // The failure is not final: another caller fetches the token before the other one is
+        // polled.
         let runtime = runtime();
         let fetch = runtime.block_on(async {
             let fetched = tokio::spawn(service.clone().oneshot(get(GOOD)));
@@ -210,7 +211,7 @@ fn case_30_44a_awaited_outside_a_runtime_a_401_makes_a_suspect() {
             assert_eq!(response.status(), 401);
             assert!(error_of(&response).unwrap().is_interrupted());
             assert!(service.layer().cache().snapshot().is_suspect());
-            // It cannot be replaced here: all others leave with it.
+            // It cannot be replaced here: all others are sent with it.
             assert_eq!(await_outside(call(&service, GOOD)).unwrap().status(), 200);
         }
         assert_eq!(

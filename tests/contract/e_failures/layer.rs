@@ -1,5 +1,5 @@
 //! Cases 34 to 36 at the layer: a request during the backoff, and responses of the token endpoints
-//! whose head is there and whose body never comes.
+//! whose head arrives and whose body never does.
 
 use tower::{Layer, Service, ServiceExt};
 

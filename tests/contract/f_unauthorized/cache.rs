@@ -98,7 +98,7 @@ async fn case_45_a_string_repeated_after_invalidation_is_new() {
     assert!(cache.snapshot().is_rejected() && !cache.snapshot().is_ready());
     let after = cache.get().await.unwrap();
     assert_eq!((after.expose(), after.generation()), ("t1", 2));
-    // The one before is not the current one, though it reads the same.
+    // The earlier token is not the current one, although it has the same string.
     cache.invalidate(&before);
     assert_eq!(at_once(&cache).unwrap().generation(), 2);
     assert_eq!(source.fetches(), 2);

@@ -1,4 +1,4 @@
-//! F. 401: what a 401 does to the token, to its request and to all others (cases 40 to 50).
+//! F. 401: its effect on the token, on its request and on all others (cases 40 to 50).
 
 mod cache;
 mod layer;

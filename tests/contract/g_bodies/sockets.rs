@@ -1,10 +1,10 @@
 //! Cases 52 to 54 over sockets: the 401 comes while the body is still being sent. A body that is
-//! backed up is resent whole, a longer one gets its 401, and nothing waits for ever.
+//! backed up is resent whole, a longer one gets its 401, and nothing hangs.
 //!
-//! A server that closes an HTTP/1.1 connection without having read the body can take its own 401
-//! away: hyper's client then meets a broken pipe or a reset while it writes, before it has read the
+//! A server that closes an HTTP/1.1 connection before it has read the body can lose its own 401:
+//! hyper's client then gets a broken pipe or a reset while it writes, before it has read the
 //! response. The caller gets that as a transport error, nothing is resent and no token is fetched,
-//! for nothing is known of a 401. The tests here tell the two apart.
+//! because the layer never sees the 401. The tests here tell the two apart.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ async fn case_52_a_small_upload_sent_at_once_survives_a_reset() {
     }
 }
 
-/// Of a big body this much is read before the 401 where it comes in the middle.
+/// How much of a big body is read before a 401 in the middle.
 const MIDDLE: usize = 1024 * 1024;
 
 const BIG: u32 = 10 * 1024 * 1024;
@@ -118,7 +118,7 @@ async fn case_52_a_big_body_that_can_be_cloned_is_resent_whole() {
     }
 }
 
-/// How much was read of it when the 401 came is a matter of luck.
+/// How much of it was read before the 401 varies.
 #[tokio::test]
 async fn case_53_54_a_big_unsized_stream_is_resent_or_gets_its_401() {
     for (after, http2) in [

@@ -32,7 +32,7 @@ async fn case_57_a_foreign_origin_gets_no_token() {
     }
     assert!(inner.seen().iter().all(|seen| seen.headers.is_empty()));
     assert_eq!(source.fetches(), 0);
-    // The budget is whole: a real 401 is cured.
+    // The budget is full: a real 401 leads to a new token.
     let response = service
         .oneshot(get("https://API.KLAVI.AI:443/monitor/v1/monitors"))
         .await
@@ -65,7 +65,7 @@ async fn case_57_another_products_path_gets_no_token() {
     }
     assert!(inner.seen().iter().all(|seen| seen.headers.is_empty()));
     assert_eq!(source.fetches(), 0);
-    // The budget is whole: a real 401 is cured.
+    // The budget is full: a real 401 leads to a new token.
     assert_eq!(service.oneshot(get(MONITORS)).await.unwrap().status(), 200);
     assert_eq!(source.fetches(), 2);
 }

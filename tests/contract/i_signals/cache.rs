@@ -23,7 +23,7 @@ async fn case_62_a_shared_observer_gets_the_events_of_each_cache() {
     let observer = Arc::new(move |_: &Event<'_>| {
         counted.fetch_add(1, Ordering::SeqCst);
     });
-    // A source may be shared likewise; each cache asks it for a token of its own.
+    // A source may be shared too; each cache fetches its own token from it.
     let source = Arc::new(ScriptedSource::new([token("t1"), token("t2")]));
     for expected in ["t1", "t2"] {
         let cache = TokenCache::builder(source.clone())
@@ -133,7 +133,7 @@ fn case_64_a_flight_dropped_during_a_panic_does_not_abort() {
             at_once(&cache).unwrap();
             source.next().await
         });
-        // It takes the runtime along, and the flight in it.
+        // It drops the runtime, and the flight in it.
         resume_unwind(Box::new("the program panics"))
     }));
     assert!(unwound.is_err());

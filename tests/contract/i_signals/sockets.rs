@@ -36,7 +36,7 @@ async fn case_61_a_message_that_repeats_the_access_key_is_masked() {
         flight_ended(&layer).await;
         let error = layer.cache().snapshot().last_error().cloned().unwrap();
         let printed = format!("{error} {error:?} {:?}", chain(&error));
-        // With the dash, since a port may have these digits.
+        // With the dash, because a port may have these digits.
         assert!(!printed.contains("-4711"), "{printed}");
     })
     .await;

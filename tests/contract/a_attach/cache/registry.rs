@@ -1,4 +1,4 @@
-//! Case 2: one cache per key. Bounded; idle ones are dropped, those in use never.
+//! Case 2: one cache per key. The number is bounded; idle caches are dropped, those in use never.
 
 use std::{
     collections::HashSet,
@@ -31,7 +31,7 @@ fn cache() -> TokenCache {
     TokenCache::new(ScriptedSource::tokens())
 }
 
-/// Asks for a key, keeps nothing, and says whether there was a cache already.
+/// Asks for a key, drops the cache, and returns whether there was one already.
 fn knows(caches: &TokenCaches<&'static str>, key: &'static str) -> bool {
     let mut known = true;
     let got = caches.get_or_insert_with(key, || {
@@ -82,7 +82,7 @@ async fn case_2_caches_in_use_stay_even_if_there_is_no_room_left() {
         full.to_string(),
         "all 2 token caches are in use, there is no room for another"
     );
-    // Neither are they dropped when they were idle for long.
+    // They are not dropped either after a long idle time.
     advance(IDLE * 2).await;
     assert!(caches.get_or_insert_with("d", cache).is_err());
     assert_eq!(caches.len(), 2);
@@ -155,7 +155,7 @@ async fn case_2_a_flight_keeps_its_cache_so_that_no_key_has_two() {
     let make = || TokenCache::new(source.clone());
     let mut caller = held(&caches.get_or_insert_with("a", make).unwrap());
     assert!(poll_once(&mut caller).is_pending());
-    // The caller is gone; the flight goes on.
+    // The caller is gone; the flight continues.
     drop(caller);
     settle().await;
     assert!(matches!(
@@ -343,7 +343,7 @@ fn case_2_64_the_closure_may_call_the_registry() {
         let cache = caches.get_or_insert_with("a", || {
             assert!(caches.is_empty() && caches.remove(&"a").is_none());
             knows(&caches, "b");
-            // It asks for its own key: the inner one was first, and stays.
+            // It asks for its own key: the inner cache was first, and stays.
             caches
                 .get_or_insert_with("a", || {
                     TokenCache::new(ScriptedSource::new([token("inner")]))

@@ -266,7 +266,7 @@ async fn case_8_a_token_that_expires_during_readiness_is_not_sent() {
     settle().await;
     blocker.ready().await.unwrap();
     source.respond(token_for("t1", 60)).await;
-    // The token is there, the place is not: it becomes free when the token expires.
+    // There is a token, but no permit: one becomes free when the token expires.
     pass(secs(60)).await;
     assert_eq!(inner.calls(), 0);
     drop(blocker);
@@ -295,7 +295,7 @@ async fn the_inner_service_can_be_borrowed_and_unwrapped() {
     );
 }
 
-/// As many headers as the `http` crate allows for.
+/// As many headers as the `http` crate allows.
 const MOST_HEADERS: usize = 24_576;
 
 fn with_headers(count: usize) -> Request<Body> {
@@ -313,7 +313,7 @@ async fn case_8_a_request_without_room_for_the_header_is_not_sent() {
     let inner = Api::fine();
     let service = monitor_layer(source.clone()).layer(inner.clone());
     let full = || service.clone().oneshot(with_headers(MOST_HEADERS));
-    // It waits for the token first, then there is one.
+    // The first request waits for the token, the second one finds it.
     let (waited, ()) = tokio::join!(full(), source.respond(token("t1")));
     for outcome in [waited, full().await] {
         assert!(

@@ -39,7 +39,7 @@ async fn case_2_a_request_uses_the_cache_in_its_extensions() {
             service.clone().oneshot(request).await.unwrap();
         }
     }
-    // One instance, many customers: what it remembers of the layer's token is not theirs.
+    // One instance, many customers: its copy of the layer's token is not used for them.
     let mut one = service;
     for request in [
         get("/data/x"),
@@ -106,7 +106,7 @@ async fn case_2_40_a_401_replaces_the_token_of_that_customer_only() {
 async fn case_2_52_the_resend_carries_the_customers_cache() {
     let cache = TokenCache::new(named("bakery"));
     let layer = KlaviAuthLayer::without_cache(&data_api());
-    // A layer further in has only the extension to go by; it sends the token of that cache itself.
+    // An inner layer sees only the extension, and sends the token of that cache.
     let inner = Api::accepting(|bearer| bearer == "Bearer bakery2");
     let within = KlaviAuthLayer::without_cache(&data_api())
         .overwrite_authorization(true)
@@ -211,7 +211,7 @@ fn error_of_layer(error: &BoxError) -> &Error {
 async fn case_8_without_any_cache_a_request_fails_unsent() {
     let inner = Api::accepting(|_| true);
     let service = KlaviAuthLayer::without_cache(&data_api()).layer(inner.clone());
-    // The second one meets an error that is remembered; it is the same.
+    // The second one gets the cached error, which is the same.
     for _ in 0..2 {
         let error = service.clone().oneshot(get("/data/x")).await.unwrap_err();
         assert!(error_of_layer(&error).is_cache_missing() && error_of_layer(&error).is_no_token());

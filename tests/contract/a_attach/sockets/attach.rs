@@ -145,7 +145,7 @@ async fn case_5_a_transport_inside_the_layer_never_deadlocks() {
     assert_eq!(client.status(stack.get("echo")).await, 200);
     flight_ended(&layer).await;
     assert_eq!(stack.counts(), [1, 1, 2, 0]);
-    // Its own calls that get a 401 start nothing either.
+    // A 401 to its own calls starts no fetch either.
     stack.sandbox.revoke_all();
     stack
         .sandbox

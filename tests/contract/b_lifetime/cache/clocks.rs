@@ -1,5 +1,5 @@
 //! The clock jumps: a host that was asleep on a clock that goes on, a process that was stopped, a
-//! machine that was paused. In one step, as those do, and not from timer to timer. (Asleep on a
+//! machine that was paused. In one step, and not from timer to timer. (Asleep on a
 //! clock that stops: `b_lifetime/layer/clocks.rs`.)
 
 use std::time::Duration;
@@ -117,7 +117,7 @@ async fn a_response_that_is_there_after_the_jump_counts() {
     let cache = background_cache(0.0, source.clone());
     let caller = call(&cache);
     let fetch = source.next().await;
-    // Both are there when the flight runs again: the response, and the end of its time.
+    // When the flight runs again, its response has arrived and its timeout has passed.
     fetch.respond(token("t1"));
     tokio::time::advance(secs(60)).await;
     assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
@@ -246,7 +246,7 @@ async fn case_9_a_jump_of_a_century_overflows_nothing() {
     assert_eq!(at_once(&cache).unwrap().expose(), "t2");
     assert_eq!(source.fetches(), 2);
 
-    // While a fetch is under way.
+    // During a fetch.
     let source = ManualSource::default();
     let cache = cache_drawing(0.0, source.clone());
     let mut caller = held(&cache);
@@ -256,7 +256,7 @@ async fn case_9_a_jump_of_a_century_overflows_nothing() {
     assert!(caller.await.unwrap_err().is_timeout());
     assert_eq!(source.fetches(), 1);
 
-    // While the source is left alone.
+    // During the backoff.
     let source = LoggedSource::new(|n| if n == 1 { rejected() } else { token("t2") });
     let cache = cache_drawing(0.0, source.clone());
     cache.get().await.unwrap_err();

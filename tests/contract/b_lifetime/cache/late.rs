@@ -11,7 +11,7 @@ use crate::support::{
     in_no_time, pass, secs, settle, token, token_for, traffic,
 };
 
-/// Tokens `t1`, `t2`, … of 1800 s, of which so much remains when they arrive.
+/// Tokens `t1`, `t2`, … of 1800 s, with this rest of their life when they arrive.
 fn late(remaining: Duration) -> LoggedSource {
     LoggedSource::new(move |n| {
         token(&format!("t{n}")).map(|new| new.with_age(LIFETIME - remaining))
@@ -88,7 +88,7 @@ async fn refreshed_with(name: &str, life: u64, age: Duration) -> TokenCache {
 
 #[tokio::test(start_paused = true)]
 async fn case_14_a_token_that_expires_earlier_is_a_failed_refresh() {
-    // By 1 s, by 1 ns, and with the very same string.
+    // By 1 s, by 1 ns, and with the same string.
     for (name, life, age) in [("t2", 629, secs(0)), ("t2", 630, NS), ("t1", 629, secs(0))] {
         let cache = refreshed_with(name, life, age).await;
         let state = cache.snapshot();
@@ -132,7 +132,7 @@ async fn case_14_15_a_repeated_token_must_expire_a_tenth_later() {
 #[tokio::test(start_paused = true)]
 async fn case_14_an_endpoint_that_repeats_itself_is_backed_off_from() {
     let start = Instant::now();
-    // As a store does that gives out what it has, until it has expired.
+    // Like a store that returns its token until that has expired.
     let source = LoggedSource::new(move |_| token("t1").map(|new| new.with_age(start.elapsed())));
     let cache = cache_drawing(1.0, source.clone());
     cache.get().await.unwrap();

@@ -26,7 +26,7 @@ async fn case_12_the_margin_begins_and_ends_to_the_nanosecond() {
         assert_eq!(cache.snapshot().is_ready(), freshness != Freshness::Expired);
         let mut caller = held(&cache);
         assert_eq!(poll_once(&mut caller).is_pending(), waits, "{age:?}");
-        // Only a token that has expired is not shown to the source as live.
+        // The source sees the token as live until it has expired.
         let fetch = source.next().await;
         let is_live =
             matches!(&fetch.predecessor, Predecessor::Live(token) if token.expose() == "t1");

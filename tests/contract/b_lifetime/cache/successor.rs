@@ -1,5 +1,5 @@
-//! Cases 14 and 15: which successor of a token is taken, and what it is to those who hold the
-//! token.
+//! Cases 14 and 15: which successor of a token is accepted, and what it means for callers that
+//! hold the token.
 
 use std::time::Duration;
 

@@ -15,7 +15,7 @@ use crate::support::{
     api::{Api, Body, get},
 };
 
-/// An API whose tokens die while the client's clock is stopped: it takes the newest only.
+/// An API whose tokens expire while the client's clock is stopped: it accepts only the newest.
 struct SleepingHost {
     source: ScriptedSource,
     cache: TokenCache,

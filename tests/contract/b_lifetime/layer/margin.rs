@@ -178,7 +178,7 @@ async fn case_12_a_silent_endpoint_leaves_time_to_send_the_token() {
     for response in join_all(calls).await {
         assert_eq!(response.unwrap().status(), 200);
     }
-    // Of the five seconds that are left, one eighth. Others do not wait any more.
+    // One eighth of the remaining five seconds. Later requests do not wait.
     assert_eq!(start.elapsed(), secs(5) / 8 * 7);
     assert_eq!(
         service.clone().oneshot(get(GOOD)).await.unwrap().status(),
@@ -194,7 +194,7 @@ async fn case_12_a_silent_endpoint_leaves_time_to_send_the_token() {
         (2, vec!["Bearer t1".to_owned(); 5])
     );
 
-    // The fetch goes on. Once the token has expired, it is waited for.
+    // The fetch continues. Once the token has expired, requests wait for it.
     pass(NS).await;
     let call = tokio::spawn(service.oneshot(get(GOOD)));
     settle().await;

@@ -12,7 +12,7 @@ use crate::support::{
     held, pass, poll_once, reset, runtime, secs, settle, token, token_for,
 };
 
-/// Lets paused time run on by itself: from one timer to the next.
+/// Lets paused time advance by itself, from one timer to the next.
 async fn quiet(duration: Duration) {
     tokio::time::sleep(duration).await;
     settle().await;
@@ -257,7 +257,7 @@ async fn case_20_34_background_refresh_survives_a_full_outage() {
     let turns = "A0 R1170 R1171 A1173 R1177 A1185 R1201 A1231 R1261 A1291 R1321 A1351";
     assert!(klavi.calls().starts_with(turns), "{}", klavi.calls());
     assert!(cache.snapshot().is_ready());
-    // After its end.
+    // After its expiry.
     quiet(secs(1000)).await;
     let calls = klavi.calls();
     assert!(cache.snapshot().is_ready(), "{calls}");

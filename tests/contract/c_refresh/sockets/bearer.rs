@@ -107,7 +107,7 @@ async fn case_22_44a_a_rejected_bearer_is_refreshed_once() {
             assert!(reason(&response).unwrap().is_keys_needed());
         }
         assert_eq!(stack.counts(), [0, 1, 20, 20]);
-        // Now a suspect: what is sent with it gets the API's own response, and no endpoint is
+        // It is a suspect now: requests with it get the API's own response, and no endpoint is
         // called again.
         for requests in 21..=23 {
             let response = client.response(stack.get("echo")).await;

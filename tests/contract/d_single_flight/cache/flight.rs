@@ -107,7 +107,7 @@ fn case_23_no_task_gets_an_older_generation_than_before() {
                 let mut last = 0;
                 for _ in 0..50 {
                     let got = match cache.get().await {
-                        // The others were quicker to invalidate, several times in a row.
+                        // The others have invalidated it before, several times.
                         Err(error) if error.is_interrupted() => continue,
                         got => got.unwrap(),
                     };

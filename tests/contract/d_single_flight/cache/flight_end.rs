@@ -60,7 +60,7 @@ async fn case_28_a_source_that_panics_at_once_fails_its_waiters_only() {
     assert_eq!(fetches.load(Ordering::SeqCst), 2);
 }
 
-/// The waker of an executor that is broken.
+/// The waker of a broken executor.
 struct Broken;
 
 impl Wake for Broken {

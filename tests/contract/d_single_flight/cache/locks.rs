@@ -25,7 +25,7 @@ struct CallBackInner {
     calls: AtomicUsize,
 }
 
-/// A cache that is called back, with a token to invalidate, once both are there.
+/// The cache to call back, with a token to invalidate, once both exist.
 #[derive(Clone, Default)]
 struct CallBack(Arc<CallBackInner>);
 
@@ -196,7 +196,7 @@ fn case_30_32_an_error_is_replaced_without_the_lock() {
     }
 }
 
-/// A waker that calls back when it wakes and when it goes.
+/// A waker that calls back when it wakes and when it is dropped.
 struct Alarm(CallBack);
 
 impl Wake for Alarm {
@@ -240,8 +240,8 @@ fn case_32_wakers_that_call_back_do_not_deadlock() {
 type Callers =
     Arc<Mutex<Vec<std::pin::Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>>>>;
 
-/// Drops every other caller when it wakes, as an executor does that is shut down by what it wakes
-/// for.
+/// Drops every other caller when it wakes, like an executor that is shut down by the task that it
+/// wakes for.
 struct Sweeper(Callers);
 
 impl Wake for Sweeper {
@@ -321,7 +321,7 @@ fn case_32_no_lock_is_held_while_an_observer_runs() {
             built.invalidate(&first);
             built.get().await.unwrap();
         });
-        // Fetched, refresh failed, served all the same, invalidated, fetched.
+        // Fetched, refresh failed, served nevertheless, invalidated, fetched.
         assert_eq!(calls.load(Ordering::SeqCst), 5);
     });
 }

@@ -155,7 +155,7 @@ fn case_30_a_runtime_for_each_call_refreshes_by_backoff() {
     let mut calls_with_a_fetch = Vec::new();
     for number in 0..50 {
         let before = source.fetches();
-        // Each of them goes, with the refresh that it began.
+        // Each of them is dropped, with the refresh that it started.
         runtime().block_on(async {
             pass(secs(23_400 + 10 * number)).await;
             assert_eq!(at_once(&cache).unwrap().expose(), "t1");
@@ -216,7 +216,7 @@ fn case_29a_a_flight_starts_while_its_caller_blocks_the_worker() {
         let (own, other) = (cache.clone(), cache.clone());
         let starter = runtime.spawn(async move {
             let mut starter = held(&own);
-            // The other worker may be that quick.
+            // The other worker may have run the flight already.
             let at_once = poll_once(&mut starter);
             has_started.send(()).unwrap();
             released

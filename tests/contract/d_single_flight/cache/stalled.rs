@@ -284,7 +284,7 @@ fn case_30_a_stalled_refresh_is_a_failed_refresh() {
         pass(secs(11)).await;
         assert_eq!(at_once(&cache).unwrap().expose(), "t1");
         settle().await;
-        // Case 33: all of the first pause, though the draw is 0.
+        // Case 33: the whole first pause, although the draw is 0.
         let state = cache.snapshot();
         assert!(state.last_error().unwrap().is_interrupted() && !state.is_fetching());
         assert_eq!((source.fetches(), state.retry_in()), (2, Some(secs(1))));

@@ -1,4 +1,4 @@
-//! Case 29 over a connection whose other end vanished without a word: the calls after it, in real
+//! Case 29 over a connection whose other end has vanished: the calls after it, in real
 //! time.
 
 use std::{
@@ -25,7 +25,7 @@ use tower::service_fn;
 
 use crate::support::sockets::{Body, drawing, secs, soon};
 
-/// Accepts connections and says nothing on any of them.
+/// Accepts connections and sends nothing.
 async fn abyss() -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (addr, accepted) = (
@@ -86,8 +86,7 @@ async fn case_29_over_http_1_a_timeout_closes_the_connection() {
     next.unwrap();
 }
 
-/// Not what one would wish for, but all clients that speak HTTP/2 share it, and only they can know
-/// better.
+/// Not ideal, but all HTTP/2 clients behave so, and only they can detect a dead connection.
 #[tokio::test]
 async fn case_29_over_http_2_calls_stay_on_the_vanished_connection() {
     let (first, connections, next) = fetches(secs(1), |http| _ = http.http2_only(true)).await;

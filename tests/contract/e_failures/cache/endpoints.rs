@@ -11,7 +11,7 @@ use crate::support::{
     in_no_time, pass, rejected, reset, secs, settle, token, traffic,
 };
 
-/// Ends the fetch that is under way, and returns what its source was given of earlier attempts.
+/// Ends the current fetch, and returns what its source was given about earlier attempts.
 async fn end(source: &ManualSource, result: Result<NewToken, Error>) -> (u32, Option<String>) {
     let fetch = source.next().await;
     let cause = fetch
@@ -255,7 +255,7 @@ async fn case_36_retry_after_of_auth_pauses_refreshes_too() {
     );
 }
 
-/// `/refresh` fails, and `/auth`, in its turn, at the second `A`, asks for 120 s without calls.
+/// `/refresh` fails. When `/auth` is next, at the second `A`, it responds with `Retry-After: 120`.
 async fn throttled_by_auth(due: u64) -> (TokenEndpoints, TokenCache, AccessToken) {
     let klavi = TokenEndpoints::new(|endpoint, number| match (endpoint, number) {
         ('A', 2) => Reply::Throttled(120),

@@ -359,7 +359,7 @@ async fn rejecting() -> (klavi_auth::TokenCache, LoggedSource) {
             rejected()
         }
     });
-    // The pauses after rejected keys are not drawn.
+    // The pauses after rejected keys are not random.
     let cache = cache_drawing(0.0, source.clone());
     cache.get().await.unwrap();
     pass(secs(64_800)).await;

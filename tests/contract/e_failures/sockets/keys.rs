@@ -126,8 +126,8 @@ async fn case_35_keys_rotated_on_disk_under_load_fail_no_request() {
             })
         })
         .collect();
-    // Of every client, so that no request under way has met a revocation: a second one would be a
-    // second 401.
+    // Of every client, so that no request in flight has met a revocation: a second one would cause
+    // a second 401.
     let three_requests_each = async || {
         let counts = || done.each_ref().map(|count| count.load(Ordering::SeqCst));
         let before = counts();

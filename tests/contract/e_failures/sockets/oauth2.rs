@@ -46,7 +46,7 @@ async fn case_39_the_error_has_the_description_of_the_server() {
             error.message(),
             Some("invalid_scope: A scope is the name of one product")
         );
-        // Neither is worth a second attempt.
+        // Neither is attempted again.
         assert_eq!(sandbox.counts().token, 2);
     }
 }

@@ -17,7 +17,7 @@ use crate::support::sockets::{
 /// How `/refresh` fails, all the time.
 enum Outage {
     As(Fault),
-    /// Only the end of the call's own time ends it.
+    /// Only the timeout of the call ends it.
     Silence,
     /// It responds with the live token, and with what is left of its life plus so much.
     Repeats(Duration),

@@ -22,7 +22,7 @@ fn date_in(wait: Duration) -> String {
 
 #[tokio::test]
 async fn case_36_retry_after_is_read_as_seconds_and_as_a_date() {
-    // Asked for, and granted: no call before the first, one after the second.
+    // The requested and the actual pause: no call before the first, one after the second.
     let waits = [
         (fault(429).retry_after(secs(200)), 190, 201),
         (fault(503).retry_after(secs(200)), 190, 201),

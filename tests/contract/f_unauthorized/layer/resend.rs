@@ -122,7 +122,7 @@ async fn case_48_a_401_without_resend_defers_the_fetch() {
         ["Bearer t1", "Bearer t2", "Bearer t2", "Bearer t2"]
     );
 
-    // It took one from the budget like any other 401, and there is none for T2.
+    // It withdrew one from the budget like any other 401, and there is none for T2.
     let over = layer
         .layer(only("nobody"))
         .oneshot(get("/monitor/x"))
@@ -241,7 +241,7 @@ async fn case_49_an_inner_buffer_of_one_does_not_deadlock() {
     assert_eq!(source.fetches(), 2);
 }
 
-/// A service whose clones take over what it knows of its readiness, as `tower::steer`'s do.
+/// A service whose clones inherit its readiness, like those of `tower::steer`.
 #[derive(Default)]
 struct Steered {
     was_readied: bool,

@@ -1,5 +1,5 @@
-//! Case 45: a 401 counts for the generation that it was sent with, and what the source hands out
-//! after it is good, even if it is the same string.
+//! Case 45: a 401 counts for the generation that it was sent with, and what the source returns
+//! after it is valid, even if it is the same string.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -160,7 +160,8 @@ async fn case_45_a_late_401_counts_for_no_later_generation() {
         assert_eq!(layer.cache().snapshot().generation(), Some(generation));
     }
     open.send(true).unwrap();
-    // It is resent with the current token, which reads the same: the second 401 is the caller's.
+    // It is resent with the current token, which is the same string: the caller gets the second
+    // 401.
     let response = late.await.unwrap().unwrap();
     assert!(response.status() == 401 && error_of(&response).is_none());
     assert_eq!(inner.bearers(), ["Bearer t1", "Bearer t1"]);

@@ -16,7 +16,7 @@ use crate::support::{
     token_for,
 };
 
-/// Responds as [`picky`], but to [`BAD`] not before the test says so.
+/// Responds like [`picky`], but to [`BAD`] only when the test says so.
 fn late() -> (Api, watch::Sender<bool>) {
     let (open, gate) = watch::channel(true);
     let api = Api::new(move |seen| {
@@ -98,7 +98,7 @@ async fn case_44a_a_spurious_401_in_an_outage_fails_no_other() {
         assert_eq!(in_no_time(&service, GOOD).await.0, 200);
         pass(Duration::from_millis(100)).await;
     }
-    // The pause of those who wait, up to 5 s. The budget of one was used up by the 401.
+    // The pause of fetches with waiters, up to 5 s. The 401 used up the budget of one.
     let asked = [
         0.0, 0.0, 1.0, 3.0, 7.0, 12.0, 17.0, 22.0, 27.0, 32.0, 37.0, 42.0, 47.0, 52.0, 57.0,
     ];
@@ -190,7 +190,7 @@ async fn case_44a_a_401_that_finds_a_fetch_running_waits_for_it() {
         let (source, inner) = (ManualSource::default(), picky("Bearer t2"));
         let service = with_a_suspect(&source, &inner).await;
         pass(secs(5)).await;
-        // The request leaves at once and starts the fetch.
+        // The request is sent at once and starts the fetch.
         assert_eq!(in_no_time(&service, GOOD).await.0, 200);
         settle().await;
         assert_eq!(source.fetches(), 3);
@@ -200,7 +200,7 @@ async fn case_44a_a_401_that_finds_a_fetch_running_waits_for_it() {
             (source.fetches(), inner.calls(), waits.is_finished()),
             (3, 3, false)
         );
-        // All others leave at once meanwhile.
+        // Meanwhile all others are sent at once.
         assert_eq!(in_no_time(&service, GOOD).await.0, 200);
         let fetch = source.next().await;
         assert!(
@@ -223,7 +223,7 @@ async fn case_44a_a_401_that_may_start_a_fetch_starts_it_and_waits() {
     let source = ManualSource::default();
     let (inner, gate) = late();
     let service = with_a_suspect(&source, &inner).await;
-    // It leaves while no fetch may start, and gets its response when one may.
+    // It is sent while no fetch may start, and gets its response when one may.
     gate.send(false).unwrap();
     let call = spawn(&service, BAD);
     pass(secs(5)).await;
@@ -276,7 +276,7 @@ async fn case_44a_a_first_401_while_retry_after_runs_calls_nothing() {
         (3, Some(2))
     );
 
-    // Nothing was spent: the budget of one is there for T3, and not for T4.
+    // Nothing was withdrawn: the budget of one is there for T3, and not for T4.
     assert!(in_no_time(&service, BAD).await.1.is_none());
     assert_eq!(source.fetches(), 4);
     assert!(in_no_time(&service, BAD).await.1.unwrap().is_over_budget());

@@ -95,7 +95,7 @@ async fn case_41_the_second_401_rejects_and_withdraws_nothing() {
         401
     );
     assert!(layer.cache().snapshot().is_ready() && !layer.cache().snapshot().is_suspect());
-    // The next request leaves with T2, and nothing is fetched.
+    // The next request carries T2, and nothing is fetched.
     assert_eq!(
         service.clone().oneshot(get(GOOD)).await.unwrap().status(),
         200
@@ -131,7 +131,7 @@ async fn case_42_a_late_401_is_resent_with_the_newer_token() {
     let service = monitor_layer(source.clone()).layer(inner.clone());
     let late = tokio::spawn(service.clone().oneshot(get("/monitor/late")));
     settle().await;
-    // Another request's 401 brings T2 while the first one is still under way.
+    // Another request's 401 fetches T2 while the first one is still in flight.
     assert_eq!(
         service
             .oneshot(get("/monitor/other"))

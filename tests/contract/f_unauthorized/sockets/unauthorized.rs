@@ -115,7 +115,7 @@ async fn case_42_a_refresh_that_revokes_the_bearer_costs_resends_only() {
         assert_eq!(client.status(stack.get("echo")).await, 200);
         gate.forget_permits(1);
         pass(TO_REFRESH).await;
-        // These have the first token, and leave when it is dead.
+        // These have the first token, and are sent after it was revoked.
         let calls: Vec<_> = (0..10)
             .map(|_| tokio::spawn(client.exchange(stack.get("echo"))))
             .collect();
@@ -301,7 +301,7 @@ async fn a_hundred_posts(stack: &TestStack, http: Http) {
             "no caller sees the 401"
         );
     }
-    // Those that were slow to leave had the second token from the start.
+    // Those that were sent late had the second token from the start.
     let [auth_now, refresh_now, resource_now, unauthorized_now] = stack.counts();
     let rejected = unauthorized_now - unauthorized;
     assert!((1..=100).contains(&rejected), "{rejected}");

@@ -181,7 +181,7 @@ async fn case_55_a_replays_size_includes_what_was_read_before() {
     assert_eq!(*hints.lock().unwrap(), [Some(7), Some(0), Some(7), Some(0)]);
 }
 
-/// A response body that is never read to its end, and says when it is dropped.
+/// A response body that is never read to its end, and reports its drop.
 struct Endless(Arc<AtomicBool>);
 
 impl http_body::Body for Endless {

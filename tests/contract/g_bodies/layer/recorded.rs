@@ -35,7 +35,7 @@ fn post<B>(body: B) -> Request<B> {
 }
 
 /// The API reads `frames` frames of the first request and says 401; then it reads all of the
-/// second. The first body lives on, as it does where a connection still has it.
+/// second. The first body stays alive, as it does while a connection still has it.
 async fn is_resent_whole_after<B>(frames: usize, construct: fn(ReplayBody<B>) -> B, body: B)
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
@@ -95,7 +95,7 @@ async fn case_53_every_kind_of_body_is_resent_whole() {
     is_resent_whole(UnsyncBoxBody::new, || UnsyncBoxBody::new(stream(parts()))).await;
     is_resent_whole(BoxBody::new, || BoxBody::new(stream(parts()))).await;
     is_resent_whole(Own::again, || Own::of(parts())).await;
-    // An error type of its own.
+    // An error type of the test.
     let io = |body: ReplayBody<_>| body.map_err(std::io::Error::other).boxed();
     is_resent_whole(io, || {
         stream(parts()).map_err(std::io::Error::other).boxed()
@@ -146,8 +146,8 @@ async fn case_54_over_the_cap_a_body_is_sent_once_unbroken() {
         (Some(0), 0),
     ] {
         for length in [cap, cap + 1] {
-            // Of unknown length, and with a length that says at once that there is no point in
-            // recording.
+            // Of unknown length, and with a length that shows at once that it is too long to
+            // record.
             let streamed = axum::body::Body::new(stream(of_length(length)));
             for body in [streamed, axum::body::Body::from(vec![b'a'; length])] {
                 let source = ScriptedSource::tokens();
@@ -192,7 +192,7 @@ async fn case_54_reading_past_the_cap_in_the_fetch_returns_the_401() {
     let call = tokio::spawn(layer.layer(inner.clone()).oneshot(post(Own::of(parts()))));
     source.respond(token("t1")).await;
     settle().await;
-    // The 401 is there, and its request could be resent. The connection reads on.
+    // The 401 has arrived, and its request could be resent. The connection continues to read.
     let mut first = first.lock().unwrap().take().unwrap();
     assert_eq!(rest(&mut first).await.unwrap(), PARTS[1..]);
     source.respond(token("t2")).await;
@@ -367,7 +367,7 @@ async fn case_55_the_length_is_the_same_both_times() {
     assert_eq!(inner.bearers().len(), 2);
 }
 
-/// What a client frames a body by.
+/// What a client needs to know to frame a body.
 fn announced<B: http_body::Body>(body: &B) -> (u64, Option<u64>, bool) {
     (
         body.size_hint().lower(),

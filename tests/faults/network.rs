@@ -1,4 +1,4 @@
-//! The way to the server: what a name leads to, and whether there is TLS on the way.
+//! A simulated network: the address of a name, and whether its server speaks TLS.
 
 use std::{
     future::{pending, ready},
@@ -21,13 +21,13 @@ use tower::{Service, ServiceExt};
 
 /// What the name of the API leads to, for all clients that have a clone of it.
 #[derive(Clone)]
-pub(crate) struct Road(Arc<Mutex<(To, usize)>>);
+pub(crate) struct Network(Arc<Mutex<(To, usize)>>);
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum To {
-    /// There, and `https` is spoken without TLS, as if that had gone well.
+    /// To this address. `https` is spoken without TLS, as if the handshake had succeeded.
     Server(SocketAddr),
-    /// There, and `https` is spoken as it should be.
+    /// To this address, over TLS for `https`.
     Tls(SocketAddr),
     /// The name does not exist.
     Nowhere,
@@ -35,7 +35,7 @@ pub(crate) enum To {
     Silence,
 }
 
-impl Road {
+impl Network {
     pub(crate) fn new(to: To) -> Self {
         Self(Arc::new(Mutex::new((to, 0))))
     }
@@ -48,7 +48,7 @@ impl Road {
         self.0.lock().unwrap().0
     }
 
-    /// How often somebody asked for the way.
+    /// How often the name was resolved.
     pub(crate) fn asked(&self) -> usize {
         self.0.lock().unwrap().1
     }
@@ -65,7 +65,7 @@ impl Road {
     }
 }
 
-impl Service<Name> for Road {
+impl Service<Name> for Network {
     type Response = iter::Once<SocketAddr>;
     type Error = io::Error;
     type Future = BoxFuture<'static, io::Result<Self::Response>>;
@@ -81,30 +81,30 @@ impl Service<Name> for Road {
     }
 }
 
-impl reqwest::dns::Resolve for Road {
+impl reqwest::dns::Resolve for Network {
     fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
         let resolved = self.resolve();
         async move { Ok(Box::new(iter::once(resolved.await?)) as reqwest::dns::Addrs) }.boxed()
     }
 }
 
-/// Connects hyper-util's client along a road.
+/// Connects hyper-util's client over a network.
 #[derive(Clone)]
 pub(crate) struct Connector {
-    road: Road,
-    https: HttpsConnector<HttpConnector<Road>>,
+    network: Network,
+    https: HttpsConnector<HttpConnector<Network>>,
 }
 
 impl Connector {
-    pub(crate) fn new(road: Road) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(road.clone());
+    pub(crate) fn new(network: Network) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(network.clone());
         tcp.enforce_http(false);
         let https = HttpsConnectorBuilder::new()
             .with_webpki_roots()
             .https_or_http()
             .enable_http1();
         Self {
-            road,
+            network,
             https: https.wrap_connector(tcp),
         }
     }
@@ -121,7 +121,7 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let mut parts = uri.into_parts();
-        if !matches!(self.road.to(), To::Tls(_)) {
+        if !matches!(self.network.to(), To::Tls(_)) {
             parts.scheme = Some(Scheme::HTTP);
         }
         self.https
