@@ -1018,7 +1018,7 @@ async fn a_response_with_latency_is_overtaken_by_one_without() {
     );
 }
 
-// ## What it tells
+// ## The log and the counts
 
 #[tokio::test]
 async fn the_log_has_every_request_and_prints_no_secret() {
@@ -1125,7 +1125,7 @@ async fn h2c_is_served() {
     assert_eq!(client.sandbox.log().len(), 2);
 }
 
-// ## The end
+// ## Shutdown
 
 fn tasks() -> usize {
     tokio::runtime::Handle::current()

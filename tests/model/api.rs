@@ -1,4 +1,4 @@
-//! The API: insists on readiness and on the whole request, and responds when an op says so.
+//! The API: it panics without readiness, reads whole requests, and responds when an op says so.
 
 use std::{
     future::Future,
@@ -128,8 +128,8 @@ impl Api {
         true
     }
 
-    /// Reads on in the body of a request that got its response: it may be the one that is sent
-    /// again meanwhile.
+    /// Continues to read the body of a request that got its response: the same body may be resent
+    /// meanwhile.
     pub(crate) fn read_on(&self, which: u8) {
         let mut model = self.shared.model();
         let mut table = self.table.lock().unwrap();
@@ -183,7 +183,7 @@ impl Api {
             .bearer
     }
 
-    /// Whatever the API knows of a request is gone with its connection.
+    /// The API forgets a request with its connection.
     pub(crate) fn forget_bodies(&self) {
         let mut table = self.table.lock().unwrap();
         table
@@ -256,7 +256,7 @@ impl Api {
         }
     }
 
-    /// What holds of everything that arrives.
+    /// Checks every request that arrives.
     fn audit(
         &self,
         audit: &mut crate::audit::Audit,

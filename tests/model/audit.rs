@@ -1,4 +1,4 @@
-//! What must hold whatever the reference says: checked on what the source and the API see, on what
+//! Invariants, whatever the reference says: checked on what the source and the API see, on what
 //! callers get, and on what the cache says of itself.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ const LONGEST_BACKOFF: Ns = 5 * S;
 /// Of one 401, in the fractions in which [`Budget`] counts.
 const COST: u64 = 9 * FULL_REFILL;
 
-/// Counts what happens: the order of what happens in one moment.
+/// Counts the events, for their order within one instant.
 type Stamp = u64;
 
 #[derive(Debug)]
@@ -28,15 +28,15 @@ pub(crate) struct Audit {
     stamps: Stamp,
     /// When the source was asked, by the number of the fetch.
     asked: Vec<(Ns, Stamp)>,
-    /// What it has handed out.
+    /// The tokens that it returned.
     tokens: BTreeMap<u32, Handed>,
     /// The last generation that was invalidated, and when: everything that was asked for before is
-    /// out of use.
+    /// not used.
     invalidated: (u64, Stamp),
-    /// The strings that were rejected, and are not in use until they are handed out again or cannot
+    /// The strings that were rejected, and are not used until they are returned again or cannot
     /// be replaced.
     rejected: BTreeMap<u32, Stamp>,
-    /// The source has asked to be left alone until then.
+    /// The end of the source's `Retry-After`.
     quiet_until: Ns,
     failed_at: Option<Ns>,
     budget: Budget,
@@ -64,7 +64,7 @@ struct Budget {
 pub(crate) struct Failed {
     /// There is a token that can be sent, says the cache.
     pub(crate) ready: bool,
-    /// It was held back at some time.
+    /// It was held at some time.
     pub(crate) was_held: bool,
     pub(crate) what: String,
 }
@@ -93,7 +93,7 @@ impl Audit {
         self.stamps
     }
 
-    /// [36] No fetch before its time, not even a forced one.
+    /// [36] No fetch during a `Retry-After`, not even after a 401.
     pub(crate) fn asked(&mut self, now: Ns, predecessor: Predecessor) -> Result<(), String> {
         let stamp = self.stamp();
         self.asked.push((now, stamp));
@@ -192,10 +192,10 @@ impl Audit {
         }
     }
 
-    /// [47] A 401 was acted upon. `expired`: it was about a token that was over.
+    /// [47] A 401 had an effect. `expired`: its token had expired.
     pub(crate) fn rejected(&mut self, text: u32, now: Ns, expired: bool) -> Result<(), String> {
         if now < self.quiet_until {
-            // [44a] It makes a suspect, which costs nothing.
+            // [44a] It makes a suspect, and withdraws nothing.
             return Ok(());
         }
         let stamp = self.stamp();
@@ -207,12 +207,12 @@ impl Audit {
         }
     }
 
-    /// The first rule: a request that was not sent fails only if no way was left to serve it.
+    /// The first rule: a request that was not sent fails only if nothing could have served it.
     pub(crate) fn failed_unsent(&self, now: Ns, failed: &Failed) -> Result<(), String> {
         if failed.ready {
             return Err(format!("{failed:?}, although there is a token"));
         }
-        // What a caller waited for may be long over when it is polled again; and nothing follows
+        // The flight of a caller may have ended long before it is polled again; and nothing follows
         // lost flights.
         if failed.was_held
             || failed.what.contains("several fetches")
@@ -234,7 +234,7 @@ impl Audit {
 
 impl Budget {
     fn withdraw(&mut self, now: Ns) -> Result<(), String> {
-        // A refill takes nine tenths of its usual time at the least.
+        // A refill takes at least nine tenths of its usual time.
         let filled = (now - self.at) * self.burst * 10;
         self.level = (self.level + filled).min(self.burst * COST);
         self.at = now;

@@ -1,4 +1,4 @@
-//! The reference: failures in a row, and how long the source is left alone after them [33-36].
+//! The reference: consecutive failures, and the backoff after them [33-36].
 
 use crate::{
     cache::{Cause, Nature},
@@ -8,12 +8,12 @@ use crate::{
 /// The longest `Retry-After` that is honoured [36].
 const LONGEST_RETRY_AFTER: Ns = 300 * S;
 
-/// On whose behalf the source would be asked.
+/// The reason to call the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
-    /// No caller's: a refresh ahead of expiry, or the background refresh.
+    /// A refresh ahead of expiry, for no caller.
     Background,
-    /// Somebody waits for the token.
+    /// A caller waits for the token.
     Waiter,
 }
 
@@ -22,7 +22,7 @@ pub(crate) enum Asker {
 pub(crate) struct Backoff {
     /// In a row.
     pub(crate) failures: u32,
-    /// How many of the last ones were permanent.
+    /// How many of the latest were permanent.
     permanent: u32,
     last: Option<Last>,
     /// Until then the source itself, or its rejection of the keys, forbids everything.
@@ -93,7 +93,7 @@ pub(crate) fn retry_after(cause: &Cause) -> Option<Ns> {
     }
 }
 
-/// For how long rejected keys are left alone while somebody waits [35].
+/// The pause after rejected keys while a caller waits [35].
 pub(crate) const PERMANENT: Ns = 5 * S;
 
 impl Last {
@@ -102,7 +102,7 @@ impl Last {
         match (self.nature, asker) {
             (Nature::Permanent, Asker::Waiter) => PERMANENT,
             (Nature::Permanent, Asker::Background) => doubled(PERMANENT, self.count - 1, 300 * S),
-            // The first accident costs nothing.
+            // The first panic or lost flight causes no pause.
             (Nature::Accident, _) if self.count == 1 => 0,
             (nature, _) => {
                 let longest = if asker == Asker::Background {

@@ -1,15 +1,15 @@
-//! The reference: the bucket that bounds how many 401s are believed [47].
+//! The reference: the budget of 401s that replace a token [47].
 
 use crate::time::{Ns, S};
 
-/// In which an empty bucket is full again.
+/// The time in which an empty bucket is full again.
 pub(crate) const FULL_REFILL: Ns = 30 * S;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bucket {
     burst: u32,
     left: u32,
-    /// The next one comes in, if the bucket is not full.
+    /// The time of the next refill, if the bucket is not full.
     pub(crate) refill_at: Ns,
 }
 

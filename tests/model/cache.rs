@@ -1,5 +1,5 @@
-//! The reference: what a cache has to do, as the contract numbers it (in brackets), written down as
-//! plainly as possible. It has no locks, no tasks and no wakers. The driver says which
+//! The reference: what a cache does, with the cases of the contract in brackets, written as
+//! simply as possible. It has no locks, no tasks and no wakers. The driver says which
 //! caller is polled when, and what the source returns.
 
 use crate::{
@@ -25,9 +25,9 @@ pub(crate) struct Token {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
     Good,
-    /// The API rejected it; out of use while it is replaced.
+    /// The API rejected it; not used while it is replaced.
     Rejected,
-    /// Rejected, but the replacement failed: in use again [44a].
+    /// Rejected, but the replacement failed: used again [44a].
     Suspect,
     Invalidated,
 }
@@ -42,7 +42,7 @@ impl Token {
     }
 }
 
-/// What a lookup makes of the current token.
+/// The result of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Fresh,
@@ -50,7 +50,7 @@ pub(crate) enum Phase {
     Expiring,
     Suspect,
     Rejected,
-    /// None, or none that is ever sent again.
+    /// None, or one that is never sent again.
     Gone,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Failure {
     pub(crate) cause: Cause,
 }
 
-/// What the source said.
+/// The result of the source.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Token {
@@ -158,7 +158,7 @@ impl Cache {
             .is_some_and(|token| token.is_valid(now) && rejected != Some(token.generation))
     }
 
-    /// Somebody needs the token now, perhaps because the one of generation `rejected` was rejected.
+    /// A caller needs the token now, perhaps because generation `rejected` was rejected.
     pub(crate) fn lookup(&mut self, now: Ns, runtime: usize, rejected: Option<u64>) -> Found {
         self.take_out_overdue(now);
         let flight = self.flight;
@@ -241,11 +241,11 @@ impl Cache {
         Failure { lost, cause }
     }
 
-    /// A first 401 came back for a token of this generation [42, 45, 47].
+    /// The first attempt with a token of this generation got a 401 [42, 45, 47].
     ///
     /// # Errors
     ///
-    /// It is not believed.
+    /// It is over budget.
     pub(crate) fn reject(&mut self, generation: u64, now: Ns, draw: u8) -> Result<(), Cause> {
         let pauses = !self.fetches.is_over(Asker::Waiter, now);
         let is_it =
@@ -256,7 +256,7 @@ impl Cache {
         let status = if now >= token.end {
             Status::Rejected
         } else if pauses {
-            // [44a] Nobody may ask for another one.
+            // [44a] No fetch is allowed.
             Status::Suspect
         } else {
             self.bucket
@@ -287,7 +287,7 @@ impl Cache {
         }
     }
 
-    /// What holds back the next fetch, and on whose behalf that would be.
+    /// What holds back the next fetch, and the reason for that fetch.
     pub(crate) fn next_backoff(&self, now: Ns) -> (&Backoff, Asker) {
         let is_released = self
             .flight
@@ -300,7 +300,7 @@ impl Cache {
         }
     }
 
-    /// What must have happened by now if everybody who can run has run.
+    /// Checks what must have happened once every task that can run has run.
     pub(crate) fn check_settled(
         &self,
         runtime: usize,

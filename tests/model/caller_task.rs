@@ -68,7 +68,7 @@ impl CallerTask {
         self.running.lock().unwrap().is_some()
     }
 
-    /// Goes away.
+    /// Drops the caller.
     pub(crate) fn leave(&self) {
         self.shared.model().callers[self.number].phase = Phase::Dropped;
         let running = self.running.lock().unwrap().take();
@@ -76,7 +76,7 @@ impl CallerTask {
         self.compare(None);
     }
 
-    /// Polls once, and then looks whether it is where the reference is.
+    /// Polls once, and compares the caller with its reference.
     pub(crate) fn poll(self: &Arc<Self>) {
         let no_eagerness = self.shared.no_eagerness.swap(true, Ordering::SeqCst);
         self.shared.happened();
@@ -136,7 +136,7 @@ impl CallerTask {
         });
     }
 
-    /// A 401 was acted upon just now. To the audit this says which token is out of use, whatever
+    /// A 401 had an effect just now. It tells the audit which token is not used, whatever
     /// the reference thinks.
     fn notice_rejection(&self, before: Current) {
         let now = Current::of(&self.cache);

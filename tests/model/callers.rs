@@ -1,4 +1,4 @@
-//! The reference: the way of one caller, from one `poll` to the next.
+//! The reference: the states of one caller, from one `poll` to the next.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use crate::{
 /// How many flights a caller waits for in a row before it gets an error.
 const MOST_FLIGHTS: u8 = 4;
 
-/// What a caller has got in the end.
+/// The outcome of a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Token {
@@ -30,9 +30,9 @@ pub(crate) enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     New,
-    /// For a token. Nothing of the API's is held, except for a 401 that may have to be returned.
+    /// For a token. It holds no permit of the API, but perhaps a 401 that it may have to return.
     Waiting(Wait),
-    /// There was a token; the API is not ready.
+    /// It has a token; the API is not ready.
     Readying {
         /// Of the token that there was.
         epoch: u64,
@@ -63,7 +63,7 @@ pub(crate) struct Wait {
 struct Timer {
     runtime: usize,
     deadline: Ns,
-    /// The flight's own timeout goes first, if both are due at the same moment.
+    /// The flight's own timeout comes first if both are due at the same instant.
     had_grace: bool,
 }
 
@@ -80,7 +80,7 @@ impl Wait {
         }
     }
 
-    /// The flight is of no use to it any more.
+    /// The flight is no longer of use to it.
     fn is_over(&self, cache: &Cache) -> bool {
         let flight = &cache.flights[self.flight];
         flight.end.is_some() || flight.is_released && !self.is_released
@@ -93,7 +93,7 @@ impl Wait {
     }
 
     /// It is polled while it waits. Says whether the flight is overdue for all it knows. In the
-    /// flight's own runtime timers stand still with it.
+    /// flight's own runtime, timers stall with it.
     fn notices_stall(&mut self, env: &Env, cache: &Cache) -> bool {
         let flight = &cache.flights[self.flight];
         self.runtime = env.runtime;
@@ -142,7 +142,7 @@ pub(crate) struct Caller {
     pub(crate) taken_over: bool,
 }
 
-/// What the callers meet.
+/// The environment of the callers.
 #[derive(Debug)]
 pub(crate) struct Env {
     pub(crate) now: Ns,
@@ -154,10 +154,10 @@ pub(crate) struct Env {
     pub(crate) revoked: Vec<u32>,
     pub(crate) last_seen: Option<u32>,
     pub(crate) small_limit: bool,
-    /// What is drawn, over and over, and how often that was done.
+    /// The random numbers, repeated, and how many were drawn.
     pub(crate) draws: Vec<u8>,
     pub(crate) drawn: usize,
-    /// What was drawn for 401s that the cache has not heard of yet.
+    /// The numbers drawn for 401s that the cache has not received yet.
     pub(crate) drawn_for_401s: VecDeque<u8>,
 }
 
@@ -172,7 +172,7 @@ impl Env {
         draw
     }
 
-    /// Whether the API says yes or no is settled when the request arrives or gets its response,
+    /// The status is decided when the request arrives or gets its response,
     /// whichever is later.
     pub(crate) fn settle(&self, reply: Reply, bearer: Option<u32>) -> Reply {
         let what = match (reply.what, bearer) {
@@ -215,7 +215,7 @@ impl Caller {
         self.call.kind == Kind::Token || self.call.face.is_middleware()
     }
 
-    /// It can go on: who does not hold it must have polled it.
+    /// It can continue: unless it is held, it must have been polled.
     pub(crate) fn is_runnable(&self, env: &Env, cache: &Cache) -> bool {
         match &self.phase {
             Phase::New => self.is_always_ready() || env.readiness != Readiness::Busy,
@@ -229,7 +229,7 @@ impl Caller {
         }
     }
 
-    /// It was woken, and is to be polled.
+    /// It was woken and must be polled.
     pub(crate) fn is_woken(&self, env: &Env, cache: &Cache) -> bool {
         let is_due = |wait: &Wait| wait.runtime == env.runtime && wait.is_timer_due(env);
         self.is_runnable(env, cache) || matches!(&self.phase, Phase::Waiting(wait) if is_due(wait))
@@ -247,7 +247,7 @@ impl Caller {
             if !wait.notices_stall(env, cache) {
                 return;
             }
-            // [30] This takes the flight out.
+            // [30] This replaces the flight.
             let _found = cache.lookup(env.now, env.runtime, wait.rejected);
         }
     }
@@ -285,14 +285,14 @@ impl Caller {
             // Or it was lost, or has released its waiters.
             Some(End::Installed | End::NoResult | End::Lost) | None => None,
         };
-        // [12, 44a] A token that can be sent is worth more than an error, or another wait.
+        // [12, 44a] A token that can be sent is better than an error, or another wait.
         if cache.has_valid(env.now, wait.rejected) {
             return self.token(wait.rejected, env, cache);
         }
         match failed {
-            // [24] All who wait get the same error; [44] or their own 401 with it.
+            // [24] All waiters get the same error; [44] or their own 401 with it.
             Some(failure) => self.without_token(failure, wait.rejected),
-            // [29] The flight was not for those who need another token by now.
+            // [29] The flight was not for callers that now need another token.
             None => self.look(wait.flights + 1, wait.rejected, env, cache),
         }
     }
@@ -328,7 +328,7 @@ impl Caller {
                 generation: token.generation,
             });
         }
-        // [54] More was read meanwhile than is kept.
+        // [54] More was read meanwhile than is recorded.
         if rejected.is_some() && !self.is_whole(env) {
             return self.rejected(None);
         }
@@ -351,7 +351,7 @@ impl Caller {
         if env.readiness == Readiness::Broken {
             return failed(NOT_READY);
         }
-        // [12] The token that it has got is still what it was.
+        // [12] Its token is still in the same state.
         let found = match epoch == Some(cache.epoch) && cache.has_valid(env.now, None) {
             true => Found::Token,
             false => cache.lookup(env.now, env.runtime, None),
@@ -400,14 +400,14 @@ impl Caller {
         if status != 401 || bearer.is_none() {
             return self.response(status, None);
         }
-        // [41] The second 401 is the caller's, and says nothing of the token.
+        // [41] The caller gets the second 401, which does not reject the token.
         if is_second {
             return self.rejected(None);
         }
         let draw = env.draw();
         env.drawn_for_401s.push_back(draw);
         match cache.reject(generation, env.now, draw) {
-            // [47] It is not believed.
+            // [47] It is over budget.
             Err(cause) => self.rejected(Some(describe(&Failure { lost: None, cause }))),
             // [48, 54]
             Ok(()) if self.call.mark == Mark::NoResend || !self.is_whole(env) => {

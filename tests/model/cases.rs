@@ -1,4 +1,4 @@
-//! How cases are drawn.
+//! How cases are generated.
 
 use proptest::{collection::vec, prelude::*};
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(crate) fn case() -> impl Strategy<Value = Case> {
-    // Without a pause, the background refresh asks a source that always fails again and again.
+    // Without a pause, the background refresh calls a source that always fails in a loop.
     let draws = |background_refresh| vec(u8::from(background_refresh)..=4, 1..6);
     let burst = prop_oneof![3 => Just(5), 1 => Just(1), 1 => Just(2), 1 => Just(0)];
     let background_refresh = prop_oneof![3 => Just(false), 1 => Just(true)];
@@ -29,7 +29,7 @@ pub(crate) fn case() -> impl Strategy<Value = Case> {
     )
 }
 
-/// Ops that are worth more together, so that a case gets deep before it gets long.
+/// Sequences of ops that reach deep states in few steps.
 fn phrase() -> impl Strategy<Value = Vec<Op>> {
     let plain = |kind| Call {
         kind,
@@ -50,7 +50,7 @@ fn phrase() -> impl Strategy<Value = Vec<Op>> {
         16 => op().prop_map(|op| vec![op]),
         // There is a token.
         1 => Just(vec![Op::Call(1, plain(Kind::Token)), Op::Source(warm)]),
-        // It is to be refreshed, or is expiring, or over, and somebody notices.
+        // It is due for a refresh, expiring or expired, and a caller comes.
         2 => (edge(), token()).prop_map(move |(edge, token)| {
             vec![Op::PassTo(Moment::Refresh, edge), Op::Call(1, plain(Kind::Token)), Op::Source(token)]
         }),
@@ -58,7 +58,7 @@ fn phrase() -> impl Strategy<Value = Vec<Op>> {
             vec![Op::PassTo(Moment::Expiring, edge), Op::Call(2, call), Op::Source(token)]
         }),
         1 => edge().prop_map(move |edge| vec![Op::PassTo(Moment::End, edge), Op::Call(1, plain(Kind::Bare))]),
-        // There is one that lives for a short time, and its successor does not come in time.
+        // A token of a short life, whose successor comes too late.
         2 => (edge(), call(), token()).prop_map(move |(edge, call, token)| {
             let short = Op::Source(Token::New { life: 20_000, age: None });
             let before = [Op::PassTo(Moment::End, Edge::At), Op::Call(1, plain(Kind::Token)), short];
@@ -81,12 +81,12 @@ fn phrase() -> impl Strategy<Value = Vec<Op>> {
             let responses = [Op::Source(failure), later, Op::Api(0, rejection(0))];
             rejected().into_iter().chain(responses).chain(rejected()).chain([Op::Source(token)]).collect()
         }),
-        // One is rejected when the budget has just been refilled, or not quite.
+        // One is rejected just before or after a refill of the budget.
         1 => edge().prop_map(move |edge| {
             let refill = Op::PassTo(Moment::Refill, edge);
             vec![refill, Op::Call(1, plain(Kind::Bare)), Op::Api(u8::MAX, rejection(0))]
         }),
-        // It is invalidated, and that is said twice.
+        // It is invalidated twice.
         1 => (0..3_u8, token()).prop_map(move |(back, token)| {
             let again = Op::Call(1, plain(Kind::Token));
             vec![Op::Invalidate(back), again, Op::Invalidate(back), Op::Source(token)]
@@ -98,7 +98,7 @@ fn phrase() -> impl Strategy<Value = Vec<Op>> {
             let again = || Op::Call(1, plain(Kind::Token));
             vec![over, again(), Op::Switch, overdue, again(), Op::Source(token), Op::Switch]
         }),
-        // And callers in another runtime wait for it.
+        // Callers in another runtime wait for it.
         2 => (any::<bool>(), edge(), call(), token()).prop_map(move |(over, edge, call, token)| {
             let due = Op::PassTo(if over { Moment::End } else { Moment::Expiring }, Edge::At);
             let overdue = Op::PassTo(Moment::FlightOverdue, edge);

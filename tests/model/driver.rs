@@ -1,5 +1,5 @@
-//! Runs a case: each op is done to the crate and to the reference, then every task runs until none
-//! can.
+//! Runs a case: each op is applied to the crate and to the reference, then every task runs until
+//! none can.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -79,7 +79,7 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// What was found wrong.
+    /// The difference that was found.
     pub(crate) fn run(&mut self, op: &Op) -> Result<(), String> {
         match *op {
             Op::Restart => self.restart(),
@@ -214,11 +214,11 @@ impl Driver {
 
     fn pass_to(&self, moment: Ns) {
         let by = Duration::from_nanos(moment - self.shared.now());
-        // The first poll moves the clock, the others let tasks run, which comes soon enough.
+        // The first poll advances the clock, the others let tasks run.
         let _moved = tokio::time::advance(by).now_or_never();
     }
 
-    /// The runtime is gone, whatever runs in it. Time goes on where it stood.
+    /// Drops the runtime, whatever runs in it. Time continues where it was.
     fn restart(&mut self) {
         let Some((number, runtime)) = self.runtime.take() else {
             return;
@@ -268,7 +268,7 @@ impl Driver {
         self.shared.now()
     }
 
-    /// Does something within the runtime that runs.
+    /// Runs a function within the current runtime.
     fn inside(&mut self, act: impl FnOnce(&mut Self)) {
         let Some((number, runtime)) = self.runtime.take() else {
             return;
@@ -277,7 +277,7 @@ impl Driver {
         self.runtime = Some((number, runtime));
     }
 
-    /// Lets everybody run who can, and looks at everything.
+    /// Runs every task that can run, and checks everything.
     fn settle(&mut self) -> Result<(), String> {
         let Some((_, runtime)) = &self.runtime else {
             return Ok(());
@@ -285,7 +285,7 @@ impl Driver {
         runtime.block_on(async {
             loop {
                 let before = self.shared.events();
-                // A task that is due needs one of them to be found, and one to run. That of
+                // A task that is due needs one turn to be found, and one to run. That of
                 // the background refresh lets others go first, and begins a flight.
                 for _ in 0..8 {
                     yield_now().await;
@@ -313,11 +313,11 @@ impl Driver {
         }
     }
 
-    /// Everything is well from now on: every request gets its response.
+    /// No faults from now on: every request gets its response.
     ///
     /// # Errors
     ///
-    /// What was found wrong.
+    /// The difference that was found.
     pub(crate) fn finish(&mut self) -> Result<(), String> {
         let reply = Reply {
             what: What::Honest,
@@ -328,7 +328,7 @@ impl Driver {
             age: None,
         };
         if let (Some((number, runtime)), Some((_, current))) = (self.still.take(), &self.runtime) {
-            // It is dropped now, not when it stopped.
+            // It is dropped now, not when it was stalled.
             let now = self.now_in(current);
             self.move_clock(&runtime, now);
             self.shared.no_eagerness.store(true, Ordering::SeqCst);
@@ -378,7 +378,7 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // What waits holds wakers, and these are not to poll what is going.
+        // Waiting callers hold wakers, which must not poll callers that are being dropped.
         self.shared.no_eagerness.store(true, Ordering::SeqCst);
         self.api.forget_bodies();
         let tasks = std::mem::take(&mut self.tasks);

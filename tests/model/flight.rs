@@ -1,4 +1,4 @@
-//! The reference: a flight, from its beginning to its end, and what it changes.
+//! The reference: a flight, from its start to its end, and its changes to the cache.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,13 +19,13 @@ const MOST_ATTEMPTS: u32 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// It will ask as soon as its runtime runs it.
+    /// It calls the source as soon as its runtime runs it.
     Ready,
     Asking {
         fetch: usize,
         asked: Ns,
         predecessor: Predecessor,
-        /// The predecessor was rejected, and is out of use until this flight has ended.
+        /// The predecessor was rejected, and is not used until this flight has ended.
         of_rejected: bool,
     },
     Pausing {
@@ -41,9 +41,9 @@ pub(crate) struct Flight {
     pub(crate) deadline: Option<Ns>,
     pub(crate) begun: Ns,
     failures: u32,
-    /// Since it asked, the token was invalidated.
+    /// The token was invalidated after its call.
     pub(crate) invalidated_since: bool,
-    /// Since it asked, the token was rejected.
+    /// The token was rejected after its call.
     pub(crate) rejected_since: bool,
     /// Callers that have a live token wait until then, and then send it [12].
     pub(crate) release_at: Option<Ns>,
@@ -69,7 +69,7 @@ pub(crate) enum Predecessor {
     Rejected(u64),
 }
 
-/// What a flight asks the source.
+/// The request of a flight to the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Question {
     pub(crate) predecessor: Predecessor,
@@ -173,7 +173,7 @@ impl Cache {
         flight.is_released |= is_due && is_asking && flight.runtime == runtime;
     }
 
-    /// A fetch has come to its end.
+    /// A fetch has ended.
     pub(crate) fn responded(&mut self, fetch: usize, response: Outcome, now: Ns, draw: u8) {
         let asked_it = |flight: &Flight| matches!(flight.stage, Stage::Asking { fetch: id, .. } if id == fetch);
         let Some(number) = self.flights.iter().position(asked_it) else {
@@ -208,7 +208,7 @@ impl Cache {
             Ok(()) => End::Installed,
             Err((cause, nature)) => {
                 let is_refresh = matches!(predecessor, Predecessor::Live(_));
-                // [44a] Nobody waits while there is a suspect: the whole pause.
+                // [44a] No caller waits while there is a suspect: the whole pause.
                 let draw = if self.has_valid(now, None) && !is_refresh {
                     4
                 } else {
@@ -240,14 +240,14 @@ impl Cache {
     }
 
     /// [31, 45] A token had already been requested when the current one was invalidated, or is the
-    /// very string that was rejected meanwhile.
+    /// string that was rejected meanwhile.
     fn is_outdated(&self, number: usize, text: u32) -> bool {
         let flight = &self.flights[number];
         let is_current = self.token.as_ref().is_some_and(|token| token.text == text);
         flight.invalidated_since || flight.rejected_since && is_current
     }
 
-    /// When a flight asks again that has just failed, if it does [35].
+    /// When a flight that has just failed calls the source again, if it does [35].
     fn retry_at(
         &self,
         number: usize,
@@ -268,8 +268,8 @@ impl Cache {
         may.then_some(until)
     }
 
-    /// A failure in its row. [35, 36] The source knows no endpoints: what it asks for binds both
-    /// rows.
+    /// Counts a failure. [35, 36] The source has no endpoints: its `Retry-After` holds back both
+    /// kinds.
     fn record(
         &mut self,
         predecessor: Predecessor,
@@ -288,7 +288,7 @@ impl Cache {
         }
     }
 
-    /// Takes a token over, if that is no step back [14, 15, 45].
+    /// Accepts a token, unless it is older [14, 15, 45].
     fn install(
         &mut self,
         text: u32,

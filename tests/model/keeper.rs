@@ -21,7 +21,7 @@ impl Keeper {
         }
     }
 
-    /// A caller has launched a flight in this runtime.
+    /// A caller has started a flight in this runtime.
     pub(crate) fn launched(&mut self, runtime: usize) {
         if self.wanted {
             self.runtime.get_or_insert(runtime);
@@ -63,7 +63,7 @@ impl Cache {
         let refresh = refresh.min(self.token.as_ref().map_or(refresh, |token| token.end));
         match &self.token {
             Some(token) if token.is_live(now) => refresh,
-            // It may sleep, and not know that the token is out of use.
+            // It may sleep, and not know that the token is not used.
             _ => refresh.max(self.fetches.until(Asker::Background)),
         }
     }

@@ -1,17 +1,17 @@
-//! The whole layer against a plain reference, through thousands of random lives.
+//! The whole layer against a simple reference, through thousands of random histories.
 //!
 //! A case is a list of ops ([`ops`], [`cases`]): callers come, the source and the API respond, time
 //! passes, callers go away or are not polled, tokens are revoked and invalidated, runtimes are
-//! dropped or stand still. Each is done to the crate and to a reference ([`cache`], [`flight`],
-//! [`callers`]) that was written from the documented behaviour. Both run in lock-step: at every
-//! poll, every call of the source and every response it is compared what became of it. So the
-//! reference says exactly which token leaves, who waits for which flight, which error a caller
-//! gets, and how often the source is asked. Callers come through the cache itself, through the
-//! layer's services of either kind, and through reqwest-middleware ([`stack`]). What must hold
-//! whatever the reference says is checked apart from it ([`audit`]). [`registry`] does the same
+//! dropped or stalled. Each op is applied to the crate and to a reference ([`cache`], [`flight`],
+//! [`callers`]) that was written from the documented behaviour. Both run in step: at every
+//! poll, every call of the source and every response, the outcomes are compared. So the
+//! reference determines which token is sent, who waits for which flight, which error a caller
+//! gets, and how often the source is called. Callers use the cache itself, the
+//! layer's services of both kinds, and reqwest-middleware ([`stack`]). The invariants that hold
+//! whatever the reference says are checked separately ([`audit`]). [`registry`] does the same
 //! with the caches of many customers.
 //!
-//! More cases: `MODEL_CASES=100000 cargo test --all-features --test model`. Failing ones are kept
+//! More cases: `MODEL_CASES=100000 cargo test --all-features --test model`. Failing ones are saved
 //! in `proptest-regressions/model.txt` and run first from then on.
 
 mod api;
@@ -85,7 +85,7 @@ fn show(case: &Case) -> String {
     )
 }
 
-/// As many cases as are wanted. Failing ones are kept under this name.
+/// The configured number of cases. Failing ones are saved under this name.
 fn runner(name: &str) -> TestRunner {
     let cases = std::env::var("MODEL_CASES")
         .ok()
@@ -105,7 +105,7 @@ fn runner(name: &str) -> TestRunner {
 }
 
 fn run_all(begun: &Sender<Option<Case>>) {
-    // How many went well before the first that did not: shrinking begins there.
+    // How many succeeded before the first that failed: shrinking begins there.
     let (well, failed) = (Cell::new(0), Cell::new(false));
     let outcome = runner("model").run(&cases::case(), |case| {
         begun.send(Some(case.clone())).unwrap();

@@ -1,4 +1,5 @@
-//! The clients of reqwest-middleware: the layer's middleware around one that responds for the API.
+//! The clients of reqwest-middleware: the layer's middleware around a middleware that plays the
+//! API.
 
 use std::{fmt, sync::OnceLock};
 
@@ -40,7 +41,7 @@ impl Clients {
         } else {
             &self.clonable
         };
-        // What the request says of itself is said in either place.
+        // The options of the request are in either place.
         let (request, mut extensions) = if number % 2 == 0 {
             (of_reqwest(number, call), Extensions::new())
         } else {

@@ -1,16 +1,16 @@
-//! What can happen: small steps that print well.
+//! The ops: small steps that print well.
 
 use crate::backoff::Asker;
 
-/// One life of a cache and its callers.
+/// One history of a cache and its callers.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
-    /// What jitter, backoff and budget draw, in quarters, over and over.
+    /// The random numbers of jitter, backoff and budget, in quarters, repeated.
     pub(crate) draws: Vec<u8>,
-    /// How many 401s are believed in a row.
+    /// The burst of the budget.
     pub(crate) burst: u32,
     pub(crate) background_refresh: bool,
-    /// Of a recorded body, only [`SMALL_LIMIT`] bytes are kept.
+    /// Only [`SMALL_LIMIT`] bytes of a body are recorded.
     pub(crate) small_limit: bool,
     pub(crate) ops: Vec<Op>,
 }
@@ -24,18 +24,18 @@ pub(crate) enum Op {
     Call(u8, Call),
     /// The oldest fetch that is open ends.
     Source(Token),
-    /// So will all fetches be from now on, as soon as they are begun.
+    /// All fetches end so from now on, as soon as they start.
     SourceAlways(Option<Token>),
     /// One of the requests that the API has gets its response.
     Api(u8, Reply),
-    /// So will all be from now on, as soon as they arrive.
+    /// All requests get it from now on, as soon as they arrive.
     ApiAlways(Option<Reply>),
     /// The API's own readiness.
     Readiness(Readiness),
     /// Milliseconds.
     Pass(u64),
     PassTo(Moment, Edge),
-    /// One of the callers that still wait goes away.
+    /// One of the waiting callers is dropped.
     Drop(u8),
     /// One is not polled, although it may be woken.
     Hold(u8),
@@ -47,9 +47,9 @@ pub(crate) enum Op {
     Invalidate(u8),
     /// The API no longer accepts the token that it saw last. The cache does not know.
     Revoke,
-    /// The API reads on in the body of a request that it has responded to.
+    /// The API continues to read the body of a request that it has responded to.
     ReadOn(u8),
-    /// The runtime is dropped; another goes on at the same moment.
+    /// The runtime is dropped; another continues at the same instant.
     Restart,
     /// The runtime is stalled, and the stalled one runs again.
     Switch,
@@ -72,13 +72,13 @@ pub(crate) enum Kind {
     Token,
     /// A request without a body.
     Bare,
-    /// A body that is kept as a clone.
+    /// A body that is backed up as a clone.
     Clonable,
     /// A body that is recorded: so many chunks, and trailers or not.
     Stream(u8, bool),
 }
 
-/// Through what a request goes.
+/// The client of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Face {
     /// A service of the `http` crate's types.
@@ -133,14 +133,14 @@ pub(crate) enum Token {
         life: u64,
         age: Option<u64>,
     },
-    /// The current string once more.
+    /// The current string again.
     Same {
         life: u64,
         age: Option<u64>,
     },
     /// The current string with the same end, or one that is a tenth of its life later.
     Again(Later),
-    /// A string of before.
+    /// An earlier string.
     Former {
         back: u8,
         life: u64,

@@ -23,7 +23,7 @@ const TIMEOUT: u64 = 10_000;
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// Somebody asks for the cache of a key.
+    /// A caller asks for the cache of a key.
     Get(u8, Then),
     /// One of the handles that are held is dropped.
     Release(u8),
@@ -35,12 +35,12 @@ enum Op {
     Pass(u64),
 }
 
-/// What becomes of a cache that somebody has got.
+/// What the caller does with the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
     Drop,
     Hold,
-    /// A fetch is started, and everything is dropped while it goes on.
+    /// A fetch is started, and everything is dropped while it runs.
     Fetch,
 }
 
@@ -283,7 +283,7 @@ fn run(runtime: &Runtime, case: &Case) -> Result<(), TestCaseError> {
                 TestCaseError::fail(format!("after op {number}, {op:?}: {fault}"))
             })?;
         }
-        // What is fetched for no caller ends as well, and the background refresh with it.
+        // A fetch without callers ends too, and the background refresh with it.
         state.pass(TIMEOUT).await;
         drop(state);
         settle().await;

@@ -87,7 +87,7 @@ impl Mark {
         extensions
     }
 
-    /// Without what is said in extensions.
+    /// Without the extensions.
     #[cfg(feature = "reqwest-middleware")]
     pub(crate) fn in_head(self) -> Self {
         if self == Self::OwnAuthorization {

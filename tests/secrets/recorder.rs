@@ -199,7 +199,7 @@ impl Visit for Line {
     }
 }
 
-// ## log, which reqwest and rustls speak to
+// ## log, the facade of reqwest and rustls
 
 struct Log;
 
