@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn case_57_another_companys_api_gets_the_token_on_all_paths() {
+    fn case_57_the_api_of_another_company_gets_it_on_all_paths() {
         let origin = Origin::of_base(&Uri::from_static("https://api.example.com")).unwrap();
         let scope = Scope::of_origin(origin);
         for uri in [
