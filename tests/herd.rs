@@ -1,4 +1,4 @@
-//! Case 23 at its size: a hundred thousand callers and one fetch.
+//! Case 23 at full size: a hundred thousand callers and one fetch.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! What the compiler says of a call that does not fit, and that the fix it names compiles.
+//! The compile errors of wrong calls, and that the fixes they name compile.
 //!
 //! Each program is a few lines, checked by rustc against the libraries that this test was built
 //! with.
@@ -42,7 +42,7 @@ impl Call {
         ))
     }
 
-    /// With the layer as it is there is the one error, with the names of both fixes; with either
+    /// Without a fix there is one error, with the names of both fixes; with either
     /// fix there is none.
     #[track_caller]
     fn needs(&self, replay_with: &str) {
@@ -176,7 +176,7 @@ fn an_inner_service_and_a_body_need_not_be_send() {
     assert_eq!(check(program), "");
 }
 
-/// What rustc says of a program. Nothing: it compiles.
+/// The output of rustc for a program. Empty if it compiles.
 fn check(program: &str) -> String {
     static PROGRAMS: AtomicUsize = AtomicUsize::new(0);
     let name = format!("message_{}", PROGRAMS.fetch_add(1, Ordering::Relaxed));
@@ -210,7 +210,8 @@ static LIBRARIES: LazyLock<Vec<OsString>> = LazyLock::new(|| {
         .args(["--message-format=json", "--features", &features()])
         .arg("--target-dir")
         .arg(target);
-    // What cargo says to the package that it tests. Build scripts that look at it would run again.
+    // The variables that cargo sets for the tested package. Build scripts that read them would run
+    // again.
     for (name, _) in env::vars_os() {
         let known = name.to_string_lossy();
         if known.starts_with("CARGO_PKG_") || known.starts_with("CARGO_MANIFEST_") {

@@ -1,4 +1,4 @@
-//! What a body that is recorded costs: copies and allocations that are made, and memory that is
+//! The cost of a recorded body: copies, allocations, and memory that is
 //! freed.
 
 mod support;
@@ -111,7 +111,7 @@ async fn case_48_what_is_not_to_be_resent_is_not_recorded() {
 #[tokio::test(start_paused = true)]
 async fn case_54_what_is_known_to_be_too_long_is_not_recorded() {
     let inner = Streams::new(|number, request: Request<Own>| async move {
-        // What fits is wrapped, what does not is not.
+        // A body within the limit is wrapped, a longer one is not.
         assert_eq!(request.body().is_original(), number == 2);
         ok("fine")
     });
@@ -132,7 +132,7 @@ async fn case_54_what_is_known_to_be_too_long_is_not_recorded() {
     assert_eq!(inner.bearers().len(), 2);
 }
 
-/// Memory that says when it is freed.
+/// Memory that reports when it is freed.
 struct Chunk(Arc<AtomicUsize>);
 
 impl AsRef<[u8]> for Chunk {
@@ -194,7 +194,7 @@ async fn case_54_over_the_cap_the_recordings_memory_is_freed_at_once() {
                 drop(part?);
                 counts.push(alive.load(Ordering::SeqCst));
             }
-            // Two are within the cap. With the third all that was read is gone.
+            // Two are within the cap. With the third, the recording is dropped.
             assert_eq!(counts, [5, 5, 2, 1, 0]);
             ok("fine")
         }

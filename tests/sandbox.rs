@@ -67,7 +67,7 @@ async fn read(response: Response<ResponseBody>) -> (StatusCode, Value) {
     )
 }
 
-/// Klavi's shape for errors, as pairs of names and values in order.
+/// The format of Klavi's errors, as pairs of names and values in order.
 fn error(status: u16, error: &str, message: &str) -> (StatusCode, Value) {
     let body = json!({ "statusCode": status, "error": error, "message": message });
     (StatusCode::from_u16(status).unwrap(), body)
@@ -531,7 +531,7 @@ async fn token_exchanges_client_credentials_for_a_token() {
         assert_eq!(client.get("/data/v1/monitors", token).await, unauthorized());
     }
     assert_eq!(client.sandbox.counts().token, 3);
-    // What was sent is not shown.
+    // The request is not shown.
     let log = client.sandbox.log();
     assert_eq!(log[0].endpoint(), Some(Endpoint::Token));
     assert!(
@@ -742,7 +742,7 @@ async fn a_client_still_sending_after_an_early_response_is_served() {
             .any(|entry| entry.status().is_some())
     }))
     .await;
-    // Nobody reads these bytes. A socket that is closed on unread bytes resets the connection.
+    // These bytes are not read. A socket that is closed with unread bytes resets the connection.
     soon(raw.write_all(&[b'x'; 7_000_000])).await.unwrap();
     let mut response = String::new();
     soon(raw.read_to_string(&mut response)).await.unwrap();
@@ -976,7 +976,7 @@ async fn a_hang_fault_reads_no_body_and_sends_no_response() {
         let either = futures_util::future::select(&mut request, Box::pin(soon(received))).await;
         assert!(matches!(either, futures_util::future::Either::Right(_)));
         drop(either);
-        // The client goes away, and nothing is left of it in the sandbox.
+        // The client disconnects, and the sandbox has nothing left of it.
         drop(request);
         drop(tx);
         let SandboxClient { sandbox, http } = client;

@@ -1,4 +1,4 @@
-//! A TLS server in front of the sandbox that wants a client certificate.
+//! A TLS server in front of the sandbox that requires a client certificate.
 
 use std::{
     fs,
@@ -135,7 +135,7 @@ impl Front {
         {
             let mut current = self.server.tls.lock().unwrap();
             let mut tls = tls(&self.identity, accepted);
-            // A session that a client resumes is accepted as ever.
+            // A resumed session is accepted.
             tls.session_storage = current.session_storage.clone();
             *current = Arc::new(tls);
         }
@@ -187,7 +187,7 @@ async fn connection(tcp: TcpStream, server: Arc<Server>, mut close: watch::Recei
     let tls = server.tls.lock().unwrap().clone();
     let mut client = match TlsAcceptor::from(tls).accept(tcp).into_fallible().await {
         Ok(client) => client,
-        // A socket that closes with bytes unread takes the alert along.
+        // A socket that is closed with unread bytes loses the alert.
         Err((_, mut tcp)) => return to_end(&mut tcp).await,
     };
     let presented = client.get_ref().1.peer_certificates().unwrap()[0].clone();

@@ -1,4 +1,4 @@
-//! The background refresh, when it cannot simply go on.
+//! The background refresh in outages and without its runtime.
 
 use tokio::{
     runtime::{Builder, Runtime},

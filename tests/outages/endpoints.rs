@@ -1,4 +1,4 @@
-//! Something is wrong with the token endpoints.
+//! Faults of the token endpoints.
 
 use crate::{
     Load, Script, TokenCache,
@@ -6,7 +6,7 @@ use crate::{
     klavi_and_cache, secs,
 };
 
-/// `/refresh` has a fault for so many hours of one request a second, and `/auth` has none.
+/// `/refresh` has a fault for this many hours, with one request a second. `/auth` has none.
 async fn without_refresh(hours: u64, fault: Fault) {
     let (klavi, cache) = klavi_and_cache(
         Script {

@@ -1,5 +1,5 @@
-//! Outages, and what they cost: no request fails that could have succeeded, and the token endpoints
-//! are left in peace. The load is steady, the counts are exact, and time is paused wherever no
+//! The cost of outages: no request fails that could have succeeded, and the token endpoints
+//! are not overloaded. The load is steady, the counts are exact, and time is paused wherever no
 //! socket or thread is needed.
 
 #[path = "../support/klavi.rs"]

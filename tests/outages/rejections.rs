@@ -1,4 +1,4 @@
-//! The API responds with 401 to a token that is good.
+//! The API responds with 401 to a valid token.
 
 use crate::{
     Load, Script,

@@ -1,4 +1,4 @@
-//! Real revocations, beside a path that always responds with 401 and in a row.
+//! Real revocations, beside a path that always responds with 401, and in a row.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Runtimes that come and go, stand still, or have a worker that is blocked.
+//! Runtimes that are dropped or stalled, or have a blocked worker.
 
 use std::{
     future::pending,
@@ -60,7 +60,7 @@ fn case_30_a_runtime_for_every_call_refreshes_by_backoff() {
 
 #[test]
 fn case_29a_a_flight_starts_while_its_starter_blocks_the_worker() {
-    // The best of three, for a machine that is busy.
+    // The best of three, because the machine may be busy.
     let waits: Vec<_> = (0..3).map(|_| wait_beside_a_blocked_worker()).collect();
     let best = waits.iter().min().unwrap();
     assert!(

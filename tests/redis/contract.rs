@@ -1,5 +1,5 @@
-//! What any store must do. Asked of Redis here, of PostgreSQL in `postgres.rs`, and of Redis with
-//! TLS, as a cluster and behind Sentinel, and of Valkey, in `tests/redis_variants`.
+//! What any store must do. Tested with Redis here, with PostgreSQL in `postgres.rs`, and with Redis
+//! over TLS, as a cluster and behind Sentinel, and with Valkey, in `tests/redis_variants`.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(crate) async fn swap(store: &impl FleetStore, expected: Option<&[u8]>, new: 
     store.swap(KEY, expected, new, MINUTE).await.unwrap()
 }
 
-/// Fails if the store does anything else.
+/// Panics if the store does anything else.
 pub(crate) async fn keeps_its_contract(store: &impl FleetStore) {
     assert!(load(store).await.is_none());
     assert!(!swap(store, Some(b""), b"one").await);

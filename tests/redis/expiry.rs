@@ -1,4 +1,4 @@
-//! Tokens that end all the time. By its name the longest test is the first to start.
+//! Tokens with short lives. The longest test starts first, by its name.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Whatever goes wrong with Redis and with the record: what callers see, in `fleet_faults.md`.
+//! Faults of Redis and of the record: what callers see, for `fleet_faults.md`.
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
@@ -55,7 +55,7 @@ impl World {
         first
     }
 
-    /// The value of the record as it lies in Redis.
+    /// The value of the record in Redis.
     fn value(&self) -> Vec<u8> {
         redis::from_redis_value(self.server.run(&["GET", &self.server.key()])).unwrap()
     }
@@ -69,13 +69,13 @@ impl World {
     }
 }
 
-/// What a row does to a world. The first function sets the fault, the second ends it.
+/// The fault of a row. The first function starts it, the second ends it.
 struct Fault {
     name: &'static str,
     seal: Option<u8>,
     /// A process that has a token before the fault.
     has_first: bool,
-    /// The key of the newcomers, if not that of the first.
+    /// The key of the new processes, if it differs.
     newcomers_seal: Option<u8>,
     /// The record is replaced by the one from before a revocation.
     is_rollback: bool,
@@ -240,8 +240,8 @@ fn faults_of_the_record() -> Vec<Fault> {
 /// The format of the record: behind the store's prefix and four letters.
 const FORMAT_AT: usize = 12;
 
-/// New processes with two requests each meet the fault. Once it has ended, all tokens are revoked
-/// and all processes send two requests again, those that met the fault before the first.
+/// New processes send two requests each during the fault. Once it has ended, all tokens are revoked
+/// and all processes send two requests again, those from the time of the fault first.
 async fn row(
     fault: &Fault,
     world: &World,
@@ -295,7 +295,7 @@ pub(crate) async fn at_once<T: Send + 'static>(
     results
 }
 
-/// Lets the other rows go on.
+/// Lets the other rows run.
 pub(crate) async fn receive(fleet: &mut Fleet) -> Outcome {
     tokio::task::block_in_place(|| fleet.receive())
 }

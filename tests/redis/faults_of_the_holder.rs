@@ -66,7 +66,7 @@ pub(crate) async fn rows() -> Rows {
     rows
 }
 
-/// The first process fetches and the others wait for it, when the trouble begins.
+/// The first process fetches and the others wait for it when the fault begins.
 async fn row(trouble: Trouble, world: &World, mut fleet: Fleet) -> Vec<Cell> {
     let latency = match trouble {
         Trouble::Slow => 9 * SECOND / 2,

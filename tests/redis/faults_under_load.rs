@@ -108,8 +108,8 @@ pub(crate) async fn rows(revokes_old: bool) -> Rows {
         .iter()
         .find_map(|(_, trouble, row)| matches!(trouble, Trouble::NoFleet).then_some(row.lost));
     let cells = |row: &Row| {
-        // Where both tokens live, a way was always left. Where a new one revokes the last, no fleet
-        // can do better than none while it has no store.
+        // If both tokens stay valid, each request could be served. If a new one revokes the last,
+        // no fleet can do better than none while it has no store.
         let needless = row
             .lost
             .saturating_sub(without_fleet.filter(|_| revokes_old).unwrap_or(0));
@@ -129,12 +129,12 @@ pub(crate) async fn rows(revokes_old: bool) -> Rows {
 
 struct Row {
     cells: Vec<Cell>,
-    /// How many requests under load had no success.
+    /// How many requests under load failed.
     lost: u64,
 }
 
-/// The trouble begins after 1 s. All tokens are revoked after 2, 3 and 4 s, and after 4.5 s the
-/// trouble ends. The load goes on for 1.5 s more. On a busy machine it takes longer.
+/// The fault begins after 1 s. All tokens are revoked after 2, 3 and 4 s, and after 4.5 s the
+/// fault ends. The load continues for 1.5 s. On a busy machine it takes longer.
 async fn row(trouble: Trouble, setting: &Setting, mut fleet: Fleet, revokes_old: bool) -> Row {
     let klavi = &setting.world.klavi;
     fleet.start_load(SECOND / 5, 60 * SECOND);
@@ -174,7 +174,7 @@ async fn row(trouble: Trouble, setting: &Setting, mut fleet: Fleet, revokes_old:
     let calls = token_calls(klavi);
     sleep(BREAK).await;
 
-    // These may find that their token and the fleet's have died meanwhile.
+    // The tokens of these processes and of the fleet may have been revoked meanwhile.
     let (mut rejected_afterwards, mut rounds) = (0, 0);
     loop {
         fleet.send("get 1");
@@ -257,7 +257,7 @@ fn end(setting: &Setting, trouble: Trouble) {
     }
 }
 
-/// As replication does.
+/// Like replication.
 fn copy(from: &RedisServer, to: &RedisServer) {
     let key = from.key();
     let left: i64 = redis::from_redis_value(from.run(&["PTTL", &key])).unwrap();

@@ -1,4 +1,4 @@
-//! Fleets whose store is well.
+//! Fleets whose store works.
 
 use std::{path::Path, thread::sleep, time::Duration};
 
@@ -33,7 +33,7 @@ async fn a_cold_start_of_100_processes_calls_auth_once() {
     start_cold(100).await;
 }
 
-/// In both worlds: with and without an issuer that ends the old token with each new one.
+/// Both with and without an issuer that revokes the old token with each new one.
 async fn revoke(processes: usize, requests: usize, revokes_old: bool) {
     if server::is_missing() {
         return;

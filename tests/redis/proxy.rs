@@ -1,4 +1,4 @@
-//! A proxy in front of a server that cuts, delays or swallows what passes.
+//! A proxy in front of a server that cuts connections, or delays or drops responses.
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ pub(crate) enum Mode {
     Cut,
     /// Each response is late.
     Delay(Duration),
-    /// Takes everything and returns nothing.
+    /// Reads everything and returns nothing.
     Swallow,
     /// One response in so many is lost after the server has sent it: the connection is closed.
     Lose(u64),

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The server to test: `KLAVI_REDIS_SERVER=valkey-server` asks Valkey.
+/// The server to test: `KLAVI_REDIS_SERVER=valkey-server` selects Valkey.
 fn program() -> String {
     env::var("KLAVI_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
 }

@@ -1,4 +1,4 @@
-//! Everything public, formatted: nothing that a type prints has a piece of a secret in it, and no
+//! Formats everything public: no output of a type contains a piece of a secret, and no
 //! type is forgotten.
 
 use std::{
@@ -14,10 +14,10 @@ use crate::{needles, recorder};
 /// The types that were shown.
 static SHOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// All that was printed of them.
+/// Their output.
 static PRINTED: Mutex<String> = Mutex::new(String::new());
 
-/// Prints a value of a type of the crate's.
+/// Prints a value of a public type.
 pub(crate) fn show<T: Debug>(state: &str, value: &T) {
     mark(value);
     print(
@@ -26,7 +26,7 @@ pub(crate) fn show<T: Debug>(state: &str, value: &T) {
     );
 }
 
-/// Notes that a value was printed elsewhere.
+/// Records that a value was printed elsewhere.
 pub(crate) fn mark<T>(_: &T) {
     let path = type_name::<T>().split('<').next().unwrap();
     assert!(path.starts_with("klavi_auth::"), "{path}");
@@ -36,7 +36,7 @@ pub(crate) fn mark<T>(_: &T) {
         .insert(path.rsplit("::").next().unwrap().to_owned());
 }
 
-/// Notes that a type was printed as a part of another, which is the only way to get at it.
+/// Records that a type was printed as a part of another, because it is not accessible alone.
 pub(crate) fn part(beginning: &str) {
     assert!(has_printed(beginning), "{beginning}");
     SHOWN
@@ -45,19 +45,19 @@ pub(crate) fn part(beginning: &str) {
         .insert(beginning.trim_end_matches([' ', '{']).to_owned());
 }
 
-/// Prints a value that has words for people.
+/// Prints a value that has `Display`.
 pub(crate) fn say<T: Debug + Display>(state: &str, value: &T) {
     show(state, value);
     print(state, &format!("{value}\n{value:#}"));
 }
 
-/// Prints an error of the crate's and all that it was caused by.
+/// Prints an error of the crate and its causes.
 pub(crate) fn error<T: Error + 'static>(state: &str, value: &T) {
     say(state, value);
     print(state, &recorder::chain(value));
 }
 
-/// Prints any error, of the crate's or around it.
+/// Prints any error, of the crate or of a caller.
 pub(crate) fn any_error(state: &str, value: &(dyn Error + 'static)) {
     print(state, &recorder::chain(value));
 }
@@ -122,7 +122,7 @@ fn public_names() -> BTreeSet<String> {
     names
 }
 
-/// Called when all that could be shown was.
+/// Called at the end, when everything was shown.
 pub(crate) fn is_complete() {
     let shown = SHOWN.lock().unwrap().clone();
     let types: BTreeSet<_> = public_names()
@@ -131,7 +131,7 @@ pub(crate) fn is_complete() {
         .collect();
     let forgotten: Vec<_> = types.difference(&shown).collect();
     assert!(forgotten.is_empty(), "show these too: {forgotten:?}");
-    // As many as there are, so that the list above cannot be read wrong without notice.
+    // The exact number, so that the parser above cannot miss one.
     assert!(types.len() >= 45, "{types:?}");
 }
 

@@ -1,4 +1,4 @@
-//! The ways in which a request goes out, brought into one form.
+//! The clients of a request, behind one interface.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{book, recorder};
 
 type Sent = Full<Bytes>;
 
-/// Sends a request and prints all there is to print about it and its response; the status, or
+/// Sends a request and prints everything about it and its response. Returns the status, or
 /// nothing for an error.
 pub(crate) type Send =
     Arc<dyn Fn(Request<Sent>) -> BoxFuture<'static, Option<u16>> + std::marker::Send + Sync>;
@@ -66,7 +66,7 @@ impl Kind {
         layer
     }
 
-    /// The same client with the layer around it, between traces that show all they can.
+    /// The same client with the layer around it, between traces that show everything.
     pub(crate) fn around(self, layer: &KlaviAuthLayer) -> Send {
         match self {
             Self::Hyper | Self::H2c => {
@@ -149,7 +149,7 @@ pub(crate) fn once(mut request: Request<Sent>) -> Request<Sent> {
     request
 }
 
-/// What a caller could write down of a response, but for what the API wrote into its body.
+/// What a caller could log of a response, except for the body.
 fn told<A>(response: Result<http::Response<A>, BoxError>) -> Option<u16> {
     match response {
         Ok(response) => {

@@ -1,4 +1,4 @@
-//! Errors of every kind, each made the way it comes about.
+//! Errors of every kind, each caused as in production.
 
 use std::{collections::BTreeSet, convert::Infallible, fmt, future::ready, time::Duration};
 
@@ -49,7 +49,7 @@ impl fmt::Debug for Talkative {
 
 impl std::error::Error for Talkative {}
 
-/// Nothing is wrong with this one, but with what it was caused by.
+/// An error without a secret, whose cause has one.
 struct Quiet(Option<Talkative>);
 
 impl fmt::Debug for Quiet {
@@ -70,7 +70,7 @@ impl std::error::Error for Quiet {
     }
 }
 
-/// A transport that fails with the request in its mouth, on `/auth` or on both.
+/// A transport whose error repeats the request, of `/auth` or of both.
 pub(crate) fn a_transport_that_prints_what_it_was_to_send() {
     for credentials in [
         Credentials::new(ACCESS, SECRET),
@@ -104,7 +104,7 @@ pub(crate) fn a_transport_that_prints_what_it_was_to_send() {
             book::show("that failed", &layer.cache().snapshot());
         });
     }
-    // The chain and the rest of its texts stay.
+    // The chain and the rest of its text stay.
     for text in [
         "quiet",
         r#"cannot send "{\"accessKey\":\"***\",\"secretKey\":\"***\"}" with {"#,
@@ -115,7 +115,7 @@ pub(crate) fn a_transport_that_prints_what_it_was_to_send() {
     }
 }
 
-/// The same under a source for OAuth2, and a server that repeats what it was sent.
+/// The same under an OAuth2 source, and a server that repeats the request.
 pub(crate) fn client_credentials() {
     runtime().block_on(async {
         for (is_basic, is_received) in [(false, false), (true, false), (false, true), (true, true)]
@@ -163,7 +163,7 @@ pub(crate) fn client_credentials() {
     }
 }
 
-/// A token that comes in and cannot be used.
+/// A fetched token that cannot be used.
 const UNUSABLE: &str = TOKENS[8];
 
 /// A message that repeats one secret and no other, for each that the call could be about.
@@ -192,7 +192,7 @@ pub(crate) fn one_secret_at_a_time() {
     });
 }
 
-/// Whatever a source does, short of telling us a secret in the words of its error.
+/// The failures of a source, except for a secret in the text of its error.
 pub(crate) fn sources() {
     runtime().block_on(async {
         let cache = TokenCache::new(source_fn(async |_| panic!("{}", TOKENS[0])));
@@ -221,7 +221,7 @@ pub(crate) fn sources() {
     );
 }
 
-/// Requests that do not get out.
+/// Requests that are not sent.
 pub(crate) fn requests() {
     runtime().block_on(async {
         let api = KlaviApi::production(Product::Monitor);
@@ -332,7 +332,7 @@ fn client_error(token_url: &str, id: &str, secret: &str) -> ConfigError {
     ClientCredentials::new(token_url, id, secret, transport).unwrap_err()
 }
 
-/// Every kind of error was printed by now.
+/// Checks that every kind of error was printed.
 pub(crate) fn are_complete() {
     for kind in book::variants(include_str!("../../src/error/mod.rs"), "Kind") {
         assert!(

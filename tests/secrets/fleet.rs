@@ -29,7 +29,7 @@ enum Mode {
     RepeatsSwaps,
 }
 
-/// One process's way to a store that repeats values in its errors.
+/// A store, as one process sees it, that repeats values in its errors.
 struct Repeating {
     inner: Arc<MemoryStore>,
     mode: Mutex<Mode>,
@@ -141,7 +141,7 @@ fn cache(store: &Arc<Repeating>, is_sealed: bool, source: impl TokenSource) -> T
         .unwrap()
 }
 
-/// A source that takes its time.
+/// A slow source.
 fn after(seconds: u64, text: &'static str) -> impl TokenSource {
     source_fn(move |_| async move {
         sleep(secs(seconds)).await;

@@ -1,5 +1,5 @@
 //! Token endpoints and an API on a loopback port, over HTTP/1.1 and HTTP/2, that respond as the
-//! test says, and that repeat every secret of the caller's wherever a response has room for it.
+//! test says, and that repeat every secret of the caller in all parts of a response.
 
 use std::{
     collections::VecDeque,
@@ -25,7 +25,7 @@ pub(crate) enum Scripted {
     Says(u16, String),
     /// 429 with `Retry-After`.
     Throttled,
-    /// To a place with a secret in its name.
+    /// A redirect to a URL with a secret in it.
     Redirect,
     /// It breaks off.
     Broken,
@@ -58,7 +58,7 @@ pub(crate) struct Klavi {
 struct State {
     responses: VecDeque<Scripted>,
     issued: usize,
-    /// The tokens that the API takes.
+    /// The tokens that the API accepts.
     good: Vec<String>,
     token_calls: usize,
     /// The keys came here.
@@ -102,7 +102,7 @@ impl Klavi {
         self.state.lock().unwrap().responses = responses.into_iter().collect();
     }
 
-    /// No token is good any more, until there is a new one.
+    /// Revokes all tokens.
     pub(crate) fn revoke(&self) {
         self.state.lock().unwrap().good.clear();
     }

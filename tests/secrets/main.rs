@@ -1,9 +1,9 @@
 //! Cases 57 to 61: no secret is shown. Everything public is formatted in every state,
-//! every error is followed to its root, and every path is taken under a subscriber that records all
-//! there is. No nine characters in a row of a secret may turn up, as they are or in any of the ways
+//! every error is followed to its root, and every path runs under a subscriber that records
+//! everything. No nine consecutive characters of a secret may appear, plain or in any of the forms
 //! in which text is escaped and encoded.
 //!
-//! A process of its own: what is recorded here is recorded for all of it.
+//! A test binary of its own, because the recorder is global.
 #![cfg(all(
     feature = "sandbox",
     feature = "reqwest-middleware",

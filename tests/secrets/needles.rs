@@ -123,7 +123,7 @@ fn base64(bytes: &[u8]) -> Vec<char> {
         .collect()
 }
 
-/// The pieces of secrets that a text shows, with what is around them.
+/// The pieces of secrets in a text, with their context.
 pub(crate) fn in_text(text: &str) -> Vec<String> {
     // Indented lists, as `{:#?}` prints them, are compared without the indentation.
     let flat: String = if text.contains('\n') {

@@ -1,5 +1,5 @@
-//! Every path of a request and of a fetch, over real sockets, with everything recorded that anybody
-//! says.
+//! Every path of a request and of a fetch, over real sockets, with all output
+//! recorded.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -54,7 +54,7 @@ impl Walk {
         }
     }
 
-    /// A fetch that fails so, when there is no token.
+    /// A fetch that fails with these responses, without a token.
     async fn fails(&self, responses: impl IntoIterator<Item = Scripted>) {
         self.invalidate().await;
         self.klavi.will(responses);
@@ -77,7 +77,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
         .expect("it takes too long")
 }
 
-/// Moves the clock on, and lets everything happen that is due then.
+/// Advances the clock, and runs everything that is due.
 async fn pass(duration: Duration) {
     tokio::time::pause();
     tokio::time::advance(duration).await;
@@ -85,7 +85,7 @@ async fn pass(duration: Duration) {
     settle().await;
 }
 
-/// What a token endpoint may say instead of a token: with every secret in it that the endpoint has.
+/// The responses of a token endpoint without a token, each with every secret that it knows.
 fn nonsense() -> Vec<(u16, String)> {
     let (all, token) = (all_known(), TOKENS[6]);
     let object = |fields: &str| format!("{{{fields},\"message\":{all}}}");
@@ -143,7 +143,7 @@ async fn walk(kind: Kind) {
     walk.klavi.will([Scripted::Says(403, all_known())]);
     assert_eq!(walk.status("x").await, Some(200));
 
-    // 401: cured, again, not to be resent, not to be cured.
+    // A 401 that is replaced, a second one, one without resend, one whose fetch fails.
     walk.klavi.revoke();
     assert_eq!(walk.status("x").await, Some(200));
     assert_eq!(walk.status("never-good").await, Some(401));
@@ -211,7 +211,7 @@ async fn walk(kind: Kind) {
     assert_eq!(soon(call).await.unwrap(), None);
     pass(Duration::from_secs(60)).await;
     walk.klavi.will([]);
-    // The way back from a redirect leads nowhere.
+    // A redirect to a closed port.
     walk.status("away").await;
     walk.status("x").await;
 
@@ -245,7 +245,7 @@ async fn walk(kind: Kind) {
     pass(LIFETIME).await;
     assert_eq!(walk.status("x").await, None);
 
-    // Nobody is there.
+    // Nothing listens.
     let api = KlaviApi::at("http://127.0.0.1:1", Product::Monitor).unwrap();
     let layer = kind.layer(api, Credentials::new(ACCESS, SECRET).unwrap());
     book::error(
@@ -306,7 +306,7 @@ fn case_61_nothing_printed_or_recorded_shows_part_of_a_secret() {
     }
     assert_eq!(recorder::leaks(), BTreeMap::new());
 
-    // Not ours to hide, and said in SECURITY.md: what a client writes down of its connections.
+    // Not hidden by the crate, and named in SECURITY.md: what a client logs of its connections.
     runtime.block_on(a_client_that_logs_its_connections());
     let leaking: Vec<_> = recorder::leaks().into_keys().collect();
     assert_eq!(leaking, ["reqwest::connect::verbose"]);

@@ -1,4 +1,4 @@
-//! Everything that this process says to anybody: to `tracing`, to `log`, to `metrics`, to an
+//! Everything that this process reports: to `tracing`, to `log`, to `metrics`, to an
 //! observer.
 
 use std::{
@@ -21,11 +21,11 @@ use tracing::{
 
 use crate::{book, needles};
 
-/// What was said, each once, by whom.
+/// Each output once, with its origin.
 static SAID: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
 static METRICS: OnceLock<Snapshotter> = OnceLock::new();
 
-/// Records from now on, for the whole process and for good.
+/// Installs the recorder for the whole process.
 pub(crate) fn start() {
     static START: Once = Once::new();
     START.call_once(|| {
@@ -42,9 +42,9 @@ pub(crate) fn say(who: &str, text: String) {
     SAID.lock().unwrap().insert((who.to_owned(), text));
 }
 
-/// What an observer of the crate's hears.
+/// The events of an observer.
 pub(crate) fn observe(event: &Event<'_>) {
-    // A panic here would be lost in the task of a fetch; this is looked at in the end.
+    // A panic here would be lost in the task of a fetch, so this is checked at the end.
     say("observer", format!("{event:?}\n{event:#?}"));
     book::mark(event);
     match event {
@@ -77,14 +77,14 @@ pub(crate) fn observe(event: &Event<'_>) {
     }
 }
 
-/// What the crate says through `metrics`, with the help texts.
+/// The metrics of the crate, with the help texts.
 pub(crate) fn metrics() {
     for (key, unit, help, value) in METRICS.get().unwrap().snapshot().into_vec() {
         say("metrics", format!("{key:?} {unit:?} {help:?} {value:?}"));
     }
 }
 
-/// Whether somebody whose name begins so has said something with this in it.
+/// Whether an origin with this prefix has an output that contains this text.
 pub(crate) fn has_said(who: &str, what: &str) -> bool {
     SAID.lock()
         .unwrap()
@@ -92,7 +92,7 @@ pub(crate) fn has_said(who: &str, what: &str) -> bool {
         .any(|(name, text)| name.starts_with(who) && text.contains(what))
 }
 
-/// Everybody who spoke.
+/// All origins.
 pub(crate) fn speakers() -> BTreeSet<String> {
     SAID.lock()
         .unwrap()

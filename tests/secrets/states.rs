@@ -146,7 +146,7 @@ pub(crate) fn caches() {
     });
 }
 
-/// Ends a fetch, and prints what it was asked with.
+/// Ends a fetch, and prints its request.
 async fn requested(
     source: &ManualSource,
     state: &str,
@@ -302,7 +302,7 @@ async fn show_resend_count() {
     assert_eq!(response.unwrap().status(), 200);
 }
 
-/// A service that takes its time to get ready.
+/// A service that becomes ready late.
 #[derive(Clone)]
 struct Unprinted<S>(S);
 

@@ -1,4 +1,4 @@
-//! What a fleet reports.
+//! The signals of a fleet.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! One scenario, and what the three listeners heard of it, brought into one form.
+//! One scenario, and the reports of the three listeners in one form.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use crate::{
     traces::{self, Log, Told},
 };
 
-/// What the observer heard, one line an event: `name field field …`.
+/// The events of the observer, one line each: `name field field …`.
 #[derive(Clone, Default)]
 pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
 
@@ -331,7 +331,7 @@ fn counted(line: &str) -> Vec<String> {
     vec![counter]
 }
 
-/// What an error is, as in the labels.
+/// The label of an error.
 fn kind(error: &Error) -> &'static str {
     match () {
         () if error.is_timeout() => "timeout",

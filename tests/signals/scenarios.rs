@@ -1,4 +1,4 @@
-//! What happens, and what is reported of it.
+//! Scenarios, and their signals.
 
 use std::{
     future::{Ready, ready},
@@ -124,7 +124,7 @@ fn case_62_a_failed_refresh_warns_once_and_counts_callers() {
         "token_fetch_failed refresh x1 0ms true 1000ms source",
         "token_served_while_failing g1",
         "token_served_while_failing g1",
-        // The next attempt is under way, its outcome not known.
+        // The next attempt is running.
         "token_served_while_failing g1",
         "token_refreshed refresh none g2 x1 1800s 0ms true",
     ];
@@ -374,7 +374,7 @@ fn case_62_a_resend_that_fails_after_the_401_says_why_too() {
     });
     assert_eq!(given_up(lines), ["g1 not_ready"]);
 
-    // The new token is taken out of use while the inner service gets ready, and there is no other:
+    // The new token is invalidated while the inner service gets ready, and there is no other:
     // the caller waits for the fetch that fails ...
     let (lines, ..) = hear(|lines| async move {
         let source = LoggedSource::new(|n| {
@@ -413,7 +413,7 @@ fn case_62_a_resend_that_fails_after_the_401_says_why_too() {
     });
     assert_eq!(given_up(lines), ["g1 no_token"]);
 
-    // ... or it has failed already, in the background: the inner service took its time.
+    // ... or it has already failed, in the background, while the inner service was not ready.
     let (lines, ..) = hear(|lines| async move {
         let source = LoggedSource::new(|n| {
             if n <= 2 {
@@ -475,7 +475,7 @@ fn case_62_401s_over_budget_warn_once_and_are_counted() {
             );
         }
     });
-    // The first 401 of five requests is believed. Their second ones say nothing about the token.
+    // The first 401 of five requests rejects a token. The second ones do not.
     let over: Vec<_> = lines
         .iter()
         .filter(|line| line.starts_with("over_budget"))

@@ -1,5 +1,5 @@
 //! Mixed load through every face at once while everything fails at random, over real sockets: no
-//! wrong result, no request without a token, and nothing that gkinds.
+//! wrong result, no request without a token, and nothing that grows.
 //!
 //! It runs twice: on one thread, where every allocated byte is counted, and on four. Each shift
 //! takes `SOAK_SECONDS` (15 if not set); `SOAK_SEED` repeats the choices of a run, though not the
