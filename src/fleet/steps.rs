@@ -22,8 +22,8 @@
 //!
 //! 9. The issuer repeated a string that was rejected after the fetch was asked for: ask again.
 //! 10. The caller has the lease, or its number is above the fence: publish.
-//! 11. A newer publication is there: adopt it. If it is of no use, the fetched token serves this
-//!     process only.
+//! 11. A newer publication is there: adopt it. If it is of no use, ask again if it has the same
+//!     string; otherwise the fetched token serves this process only.
 //! 12. The fetch failed: a marked token becomes a suspect, and a `Retry-After` is shared.
 
 use std::time::Duration;
@@ -114,8 +114,8 @@ impl Record {
             return Asked::Adopt { as_suspect };
         }
         let is_marked = self.token.as_ref().is_some_and(Publication::is_marked);
-        // `/refresh` may end the token that it is called with. So it is called with the fleet's
-        // token only. With an empty record nothing is known against the held one.
+        // `/refresh` may revoke the token that it is called with, so it is called only with the
+        // fleet's token. With an empty record nothing is known against the held one.
         let has_id = |token: &Publication| held.is_some_and(|held| held.id == token.id);
         let is_current = self.token.as_ref().is_none_or(has_id) && !is_marked;
         let may_refresh = is_current && held.is_some_and(|held| held.left.is_some());
@@ -137,7 +137,7 @@ impl Record {
                 },
             };
         }
-        // 7. After 6, because a pause says more exactly when to come back.
+        // 7. After 6: a `Retry-After` holds whatever the budget says.
         let usable = self.token.as_ref().is_some_and(Publication::is_usable);
         if caller.is_rejected && same && usable && !is_marked {
             return Asked::Denied(self.forced.refill_in.max(Duration::from_millis(1)));
