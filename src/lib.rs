@@ -245,11 +245,7 @@ pub use cache::{
 #[cfg(feature = "reqwest-middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest-middleware")))]
 pub use clients::reqwest_middleware::KlaviAuthMiddleware;
-pub use error::{
-    BoxError, Error,
-    config::{ConfigError, TransportBuildError},
-    token_endpoint::TokenEndpoint,
-};
+pub use error::{BoxError, Error, config::ConfigError, token_endpoint::TokenEndpoint};
 pub use events::{
     event::{Event, FetchReason, FetchedToken, Observer, SkipReason},
     fleet::{AloneReason, DenyReason, FleetEvent},

@@ -180,7 +180,6 @@ fn public_types_are_send_sync_and_debug() {
     check::<(SkipAuth, NoResend, ResendCount)>();
     is_error::<Error>();
     is_error::<ConfigError>();
-    is_error::<TransportBuildError>();
     is_error::<TokenCachesFull>();
     #[cfg(feature = "fleet")]
     check::<(Fleet, MemoryStore, SealingKey, Stored)>();

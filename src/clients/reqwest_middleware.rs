@@ -8,6 +8,7 @@ use reqwest_middleware::{Error, Middleware, Next, Result};
 
 use super::reqwest::{destination, read_options};
 use crate::{
+    error::{self, Kind},
     layer::{
         attempt::{self, is_rejection},
         layer::KlaviAuthLayer,
@@ -77,7 +78,9 @@ where
         match scope.decision(&destination, url.path(), request.headers(), &options) {
             Decision::Authenticate => {}
             Decision::PassThrough => return next.run(request, extensions).await,
-            Decision::Reject => return Err(Error::middleware(crate::error::Error::insecure_uri())),
+            Decision::Reject => {
+                return Err(Error::middleware(error::Error::new(Kind::InsecureUri)));
+            }
         }
         let own_cache = options.own_cache.map(Cow::into_owned);
         let cache = own_cache.as_ref().unwrap_or(&settings.cache);

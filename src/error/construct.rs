@@ -17,7 +17,7 @@ impl Error {
     /// assert!(error.is_source() && error.is_transient());
     /// ```
     pub fn transient(cause: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Source, Recovery::Transient).with_source(cause)
+        Self::new(Kind::Source(Recovery::Transient)).with_source(cause)
     }
 
     /// An error of a [`TokenSource`](crate::TokenSource) that another attempt cannot fix. The cache
@@ -38,7 +38,7 @@ impl Error {
     /// # Ok(()) }
     /// ```
     pub fn permanent(cause: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Source, Recovery::Permanent).with_source(cause)
+        Self::new(Kind::Source(Recovery::Permanent)).with_source(cause)
     }
 
     /// Delays the next call of the source by at least `wait`, which is capped at five minutes.
@@ -55,10 +55,9 @@ impl Error {
         self.rebuild(|inner| inner.retry_after = Some(wait))
     }
 
-    pub(crate) fn new(kind: Kind, recovery: Recovery) -> Self {
+    pub(crate) fn new(kind: Kind) -> Self {
         Self(Arc::new(Inner {
             kind,
-            recovery,
             endpoint: None,
             host: None,
             status: None,
@@ -69,33 +68,30 @@ impl Error {
     }
 
     pub(crate) fn no_token(state: TokenState, cause: Self) -> Self {
-        // `is_transient` must say the same of both.
-        let recovery = cause.recovery();
-        Self::new(Kind::NoToken(state), recovery).with_source(cause)
+        Self::new(Kind::NoToken(state)).with_source(cause)
     }
 
     pub(crate) fn invalid_response(message: &'static str) -> Self {
-        // The same call at once would bring the same response.
-        Self::new(Kind::InvalidResponse(message), Recovery::BackOff)
+        Self::new(Kind::InvalidResponse(message))
     }
 
     pub(crate) fn timeout() -> Self {
-        Self::new(Kind::Timeout, Recovery::Transient)
+        Self::new(Kind::Timeout)
     }
 
     pub(crate) fn transport(cause: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Transport, Recovery::Transient).with_source(cause)
+        Self::new(Kind::Transport).with_source(cause)
     }
 
     pub(crate) fn interrupted(message: &'static str) -> Self {
         // The endpoint is not at fault, so a pause would gain nothing.
-        Self::new(Kind::Interrupted(message), Recovery::Immediate)
+        Self::new(Kind::Interrupted(message, Recovery::Immediate))
     }
 
     /// The fetch was lost with its runtime.
     pub(crate) fn lost(message: &'static str) -> Self {
         // A program with a runtime for each call would otherwise fetch with each call.
-        Self::new(Kind::Interrupted(message), Recovery::BackOff)
+        Self::new(Kind::Interrupted(message, Recovery::BackOff))
     }
 
     /// The token endpoint named a `Retry-After` to another process of the fleet.
@@ -103,26 +99,15 @@ impl Error {
     pub(crate) fn paused(left: Duration, is_refresh: bool) -> Self {
         // As if this process had called: a pause of `/refresh` must not hold back `/auth`.
         let endpoint = is_refresh.then_some(TokenEndpoint::Refresh);
-        Self::new(Kind::Throttled, Recovery::Transient)
-            .with_retry_after(left)
-            .rebuild(|inner| inner.endpoint = endpoint)
+        Self::new(Kind::Throttled).rebuild(|inner| {
+            inner.endpoint = endpoint;
+            inner.retry_after = Some(left);
+        })
     }
 
     /// Too many tokens were rejected in a short time.
     pub(crate) fn over_budget(left: Duration) -> Self {
-        Self::new(Kind::OverBudget, Recovery::BackOff).with_retry_after(left)
-    }
-
-    pub(crate) fn insecure_uri() -> Self {
-        Self::new(Kind::InsecureUri, Recovery::Permanent)
-    }
-
-    pub(crate) fn too_many_headers() -> Self {
-        Self::new(Kind::TooManyHeaders, Recovery::Permanent)
-    }
-
-    pub(crate) fn cache_missing() -> Self {
-        Self::new(Kind::CacheMissing, Recovery::Permanent)
+        Self::new(Kind::OverBudget).with_retry_after(left)
     }
 
     pub(crate) fn with_source(self, source: impl Into<BoxError>) -> Self {
@@ -141,14 +126,6 @@ impl Error {
         self.rebuild(|inner| {
             inner.endpoint = Some(endpoint);
             inner.host = Some(host.into());
-        })
-    }
-
-    /// The same error with another kind, for a caller that knows more about the failed call.
-    pub(crate) fn reclassified(self, kind: Kind, recovery: Recovery) -> Self {
-        self.rebuild(|inner| {
-            inner.kind = kind;
-            inner.recovery = recovery;
         })
     }
 

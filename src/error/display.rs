@@ -1,4 +1,4 @@
-//! How errors are printed: their message, their `Debug` and their label.
+//! How errors are printed: their message and their label.
 
 use std::fmt;
 
@@ -69,7 +69,7 @@ impl Kind {
             Self::ServerError => "the token endpoint failed",
             Self::Timeout => "fetching the token timed out",
             Self::Transport => "the token endpoint",
-            Self::InvalidResponse(message) | Self::Interrupted(message) => message,
+            Self::InvalidResponse(message) | Self::Interrupted(message, _) => message,
             Self::OverBudget => {
                 "too many tokens were rejected in a short time: none is fetched until some time has passed"
             }
@@ -78,7 +78,7 @@ impl Kind {
             Self::CacheMissing => {
                 "the request brings no token cache, and the layer has none of its own"
             }
-            Self::Source => "the token source failed",
+            Self::Source(_) => "the token source failed",
         }
     }
 
@@ -93,12 +93,12 @@ impl Kind {
             Self::Timeout => "timeout",
             Self::InvalidResponse(_) => "invalid_response",
             Self::Transport => "transport",
-            Self::Interrupted(_) => "interrupted",
+            Self::Interrupted(..) => "interrupted",
             Self::OverBudget => "over_budget",
             Self::InsecureUri => "insecure_uri",
             Self::TooManyHeaders => "too_many_headers",
             Self::CacheMissing => "cache_missing",
-            Self::Source => "source",
+            Self::Source(_) => "source",
         }
     }
 }
@@ -133,36 +133,6 @@ impl Error {
     /// assert_eq!(error.label(), "source");
     /// ```
     pub fn label(&self) -> &'static str {
-        let mut kinds = self.chain().map(|error| error.0.kind);
-        let cause = kinds.find(|kind| !matches!(kind, Kind::NoToken(_)));
-        cause.map_or("no_token", Kind::label)
+        self.cause().label()
     }
-}
-
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let inner = &*self.0;
-        let optional = [
-            ("endpoint", debug(&inner.endpoint)),
-            ("host", debug(&inner.host)),
-            ("status", debug(&inner.status)),
-            ("message", debug(&inner.message)),
-            ("retry_after", debug(&inner.retry_after)),
-            ("source", debug(&inner.source)),
-        ];
-        let mut out = f.debug_struct("Error");
-        out.field("kind", &inner.kind);
-        out.field("recovery", &inner.recovery);
-        // An error has two or three of them, so the absent ones are left out.
-        for (name, value) in optional {
-            if let Some(value) = value {
-                out.field(name, value);
-            }
-        }
-        out.finish()
-    }
-}
-
-fn debug<T: fmt::Debug>(value: &Option<T>) -> Option<&dyn fmt::Debug> {
-    value.as_ref().map(|value| value as _)
 }

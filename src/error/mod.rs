@@ -2,7 +2,6 @@
 
 pub(crate) mod config;
 mod construct;
-pub(crate) mod context;
 mod display;
 pub(crate) mod mask;
 mod predicates;
@@ -58,14 +57,13 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// [`ClientCredentials`](crate::ClientCredentials), a cause that contains a part of a secret is
 /// replaced by a copy that has `***` instead and cannot be downcast. Causes of other token sources
 /// are not searched.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 // A pointer keeps small what may carry an error: results, futures, the state of the cache.
 pub struct Error(Arc<Inner>);
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Inner {
     kind: Kind,
-    recovery: Recovery,
     /// The token endpoint that was called.
     endpoint: Option<TokenEndpoint>,
     /// The endpoint's host and port, as in its URL.
@@ -98,12 +96,13 @@ pub(crate) enum Kind {
     Timeout,
     InvalidResponse(&'static str),
     Transport,
-    Interrupted(&'static str),
+    Interrupted(&'static str, Recovery),
     OverBudget,
     InsecureUri,
     TooManyHeaders,
     CacheMissing,
-    Source,
+    /// A user's source failed, and says whether another attempt may succeed.
+    Source(Recovery),
 }
 
 /// What a failed attempt means for the next attempt.
@@ -140,14 +139,12 @@ impl Error {
     /// assert_eq!(error.io_kind(), Some(io::ErrorKind::ConnectionReset));
     /// ```
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
-        let mut kinds = chain(self).filter_map(io_kind);
-        let first = kinds.next()?;
+        let kinds = chain(self).filter_map(io_kind);
         // An error that wraps another often has the kind `Other`, and the wrapped one says more.
-        let is_specific = |kind: &io::ErrorKind| *kind != io::ErrorKind::Other;
-        Some(first)
-            .filter(is_specific)
-            .or_else(|| kinds.find(is_specific))
-            .or(Some(first))
+        kinds.reduce(|outer, inner| match outer {
+            io::ErrorKind::Other => inner,
+            specific => specific,
+        })
     }
 
     /// The token endpoint that failed, if one did.
@@ -183,7 +180,22 @@ impl Error {
     }
 
     pub(crate) fn recovery(&self) -> Recovery {
-        self.0.recovery
+        match self.cause() {
+            Kind::Throttled | Kind::ServerError | Kind::Timeout | Kind::Transport => {
+                Recovery::Transient
+            }
+            // The same call at once would bring the same response.
+            Kind::InvalidResponse(_) | Kind::OverBudget => Recovery::BackOff,
+            Kind::Interrupted(_, recovery) | Kind::Source(recovery) => recovery,
+            _ => Recovery::Permanent,
+        }
+    }
+
+    /// The kind of this error, or of its cause if it only says that there is no token.
+    fn cause(&self) -> Kind {
+        let mut kinds = self.chain().map(|error| error.0.kind);
+        let cause = kinds.find(|kind| !matches!(kind, Kind::NoToken(_)));
+        cause.unwrap_or(self.0.kind)
     }
 
     /// This error and the `Error`s that caused it.
@@ -244,15 +256,15 @@ mod tests {
             Kind::Timeout,
             Kind::InvalidResponse("what"),
             Kind::Transport,
-            Kind::Interrupted("what"),
+            Kind::Interrupted("what", Recovery::Immediate),
             Kind::OverBudget,
             Kind::InsecureUri,
             Kind::TooManyHeaders,
             Kind::CacheMissing,
-            Kind::Source,
+            Kind::Source(Recovery::Permanent),
         ];
         for (number, kind) in kinds.into_iter().enumerate() {
-            let error = Error::new(kind, Recovery::BackOff);
+            let error = Error::new(kind);
             let matching: Vec<_> = predicates
                 .iter()
                 .filter(|(_, holds)| holds(&error))
@@ -275,7 +287,7 @@ mod tests {
             (None, None, None)
         );
         assert_eq!((error.host(), error.io_kind()), (None, None));
-        let cause = Error::new(Kind::ServerError, Recovery::Transient)
+        let cause = Error::new(Kind::ServerError)
             .with_endpoint(TokenEndpoint::Auth, "api.klavi.ai")
             .with_status(StatusCode::BAD_GATEWAY)
             .with_message(Some("later".to_owned()));
@@ -311,7 +323,7 @@ mod tests {
 
     #[test]
     fn case_35_a_400_without_a_message_says_where_it_may_come_from() {
-        let error = Error::new(Kind::BadRequest, Recovery::Permanent)
+        let error = Error::new(Kind::BadRequest)
             .with_endpoint(TokenEndpoint::Auth, "api.klavi.ai")
             .with_status(StatusCode::BAD_REQUEST);
         let with_message = error.clone().with_message(Some("no accessKey".to_owned()));

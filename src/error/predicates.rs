@@ -89,7 +89,7 @@ impl Error {
 
     /// The fetch ended without a result: the source panicked, or there is no tokio runtime.
     pub fn is_interrupted(&self) -> bool {
-        self.any(|kind| matches!(kind, Kind::Interrupted(_)))
+        self.any(|kind| matches!(kind, Kind::Interrupted(..)))
     }
 
     /// Too many tokens were rejected in a short time, so the 401 went to the caller and no token
@@ -138,7 +138,7 @@ impl Error {
     /// A [`TokenSource`](crate::TokenSource) failed with [`Error::transient`] or
     /// [`Error::permanent`]. The [`source`](std::error::Error::source) says why.
     pub fn is_source(&self) -> bool {
-        self.has_kind(Kind::Source)
+        self.any(|kind| matches!(kind, Kind::Source(_)))
     }
 
     /// Another attempt may succeed: after a timeout, a transport error, a 408, 429 or 5xx of the
@@ -154,7 +154,7 @@ impl Error {
     /// assert!(timeout.is_transient() && !password.is_transient());
     /// ```
     pub fn is_transient(&self) -> bool {
-        self.0.recovery == Recovery::Transient
+        self.recovery() == Recovery::Transient
     }
 
     fn has_kind(&self, kind: Kind) -> bool {

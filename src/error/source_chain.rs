@@ -1,4 +1,4 @@
-//! Causes from outside this crate, and what they say about a connection.
+//! Causes from outside this crate: what they say about a connection, and what is said about them.
 
 use std::{
     error::Error as StdError,
@@ -64,6 +64,25 @@ pub(crate) fn prints(link: &(dyn StdError + 'static), text: &str) -> bool {
     }
     let mut rest = Rest(text);
     write!(rest, "{link}").is_ok() && rest.0.is_empty()
+}
+
+/// A cause, and what this crate says about it. `Display` shows the message only.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) message: String,
+    pub(crate) cause: Box<dyn StdError + Send + Sync>,
+}
+
+impl fmt::Display for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Context {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.cause)
+    }
 }
 
 /// The copy of a cause whose texts have a secret.

@@ -10,12 +10,11 @@ use super::{
     call::{JSON, TokenCall},
     encode,
     keys::Keys,
-    response_format::ResponseFormat,
+    response_format::{AUTH, REFRESH},
     source::KlaviSource,
-    status_error,
 };
 use crate::{
-    error::{Error, token_endpoint::TokenEndpoint},
+    error::Error,
     token::{AccessToken, NewToken},
 };
 
@@ -33,9 +32,8 @@ impl KlaviSource {
         let keys = self.memory().last_keys.clone();
         let (access, secret) = keys.as_ref().map_or(("", ""), Keys::expose);
         let call = TokenCall {
-            endpoint: TokenEndpoint::Refresh,
+            format: &REFRESH,
             reason,
-            format: ResponseFormat::Klavi,
             secrets: &[bearer.expose(), access, secret],
         };
         self.client.send(request, call).await
@@ -80,12 +78,10 @@ impl KlaviSource {
         let mut request = self.client.request(Method::POST, self.api.auth_uri(), body);
         request.headers_mut().insert(CONTENT_TYPE, JSON);
         let call = TokenCall {
-            endpoint: TokenEndpoint::Auth,
+            format: &AUTH,
             reason,
-            format: ResponseFormat::Klavi,
             secrets: &[old.map_or("", AccessToken::expose), access, secret],
         };
-        let outcome = self.client.send(request, call).await;
-        outcome.map_err(status_error::keys_error)
+        self.client.send(request, call).await
     }
 }

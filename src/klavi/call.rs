@@ -1,6 +1,6 @@
 //! Calls to token endpoints, Klavi's and others.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
@@ -17,7 +17,7 @@ use super::{
     wiped::format,
 };
 use crate::{
-    error::{Error, token_endpoint::TokenEndpoint},
+    error::Error,
     events::trace,
     token::{NewToken, source::Predecessor},
 };
@@ -38,9 +38,8 @@ pub(super) struct TokenClient {
 
 /// What a token call has besides its request.
 pub(super) struct TokenCall<'a> {
-    pub(super) endpoint: TokenEndpoint,
+    pub(super) format: &'a ResponseFormat,
     pub(super) reason: &'static str,
-    pub(super) format: ResponseFormat,
     /// The secrets in the request, and others that the endpoint may know: masked in errors.
     pub(super) secrets: &'a [&'a str],
 }
@@ -75,27 +74,23 @@ impl TokenClient {
         request: Request<Bytes>,
         call: TokenCall<'_>,
     ) -> Result<NewToken, Error> {
-        trace::token_call(call.endpoint, call.reason);
+        let endpoint = call.format.endpoint;
+        trace::token_call(endpoint, call.reason);
         let host = request.uri().authority();
         let host = host.map_or_else(String::new, ToString::to_string);
         let sent_at = Instant::now();
         let response = transport::exchange(&self.transport, request, self.timeout).await;
         match response.and_then(|response| response::token(&response, call.format, call.secrets)) {
             // The lifetime began, at the earliest, before the request left.
-            Ok(token) => Ok(token
-                .with_age(sent_at.elapsed())
-                .with_endpoint(call.endpoint)),
+            Ok(token) => Ok(token.with_age(sent_at.elapsed()).with_endpoint(endpoint)),
             // The text of an error is the transport's own, and may echo the request.
-            Err(error) => Err(error
-                .masked(&|text| call.redact(text))
-                .with_endpoint(call.endpoint, &host)),
+            Err(error) => {
+                let masked = error.masked(&|text| {
+                    redact(&format(text), call.secrets).map(|text| text.to_string())
+                });
+                Err(masked.with_endpoint(endpoint, &host))
+            }
         }
-    }
-}
-
-impl TokenCall<'_> {
-    fn redact(&self, text: fmt::Arguments<'_>) -> Option<String> {
-        redact(&format(text), self.secrets).map(|text| text.to_string())
     }
 }
 

@@ -15,12 +15,11 @@ use super::{
     call::{TokenCall, TokenClient, reason},
     encode,
     keys::Keys,
-    response_format::ResponseFormat,
-    status_error,
+    response_format::{OAUTH2, ResponseFormat},
     transport::{self, Transport},
 };
 use crate::{
-    error::{BoxError, Error, config::ConfigError, token_endpoint::TokenEndpoint},
+    error::{BoxError, Error, config::ConfigError},
     origin::configured_url::{self, Purpose},
     token::{
         AccessToken, NewToken,
@@ -276,15 +275,14 @@ impl ClientCredentials {
         // Not sent, but the server may know and echo it.
         let old = predecessor.token().map_or("", AccessToken::expose);
         let call = TokenCall {
-            endpoint: TokenEndpoint::Token,
-            reason: reason(predecessor),
-            format: ResponseFormat::OAuth2 {
+            format: &ResponseFormat {
                 default_lifetime: self.default_lifetime,
+                ..OAUTH2
             },
+            reason: reason(predecessor),
             secrets: &[old, id, secret, &authorization],
         };
-        let outcome = self.client.send(request, call).await;
-        outcome.map_err(status_error::keys_error)
+        self.client.send(request, call).await
     }
 }
 
@@ -330,6 +328,7 @@ mod tests {
     use tower::service_fn;
 
     use super::*;
+    use crate::error::token_endpoint::TokenEndpoint;
 
     const URL: &str = "https://id.example.com/oauth/token";
 

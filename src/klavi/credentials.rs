@@ -11,7 +11,7 @@ use super::{
     keys::{Keys, key},
 };
 use crate::{
-    error::{BoxError, Error, Kind, Recovery, config::ConfigError},
+    error::{BoxError, Error, Kind, config::ConfigError},
     token::NewToken,
 };
 
@@ -193,7 +193,7 @@ impl Credentials {
                     "`Credentials::from_fn` returned something else than two keys",
                 )),
             },
-            Secrets::Bearer { .. } => Err(Error::new(Kind::KeysNeeded, Recovery::Permanent)),
+            Secrets::Bearer { .. } => Err(Error::new(Kind::KeysNeeded)),
         }
     }
 

@@ -9,6 +9,7 @@ use super::{
     searchable::is_printable,
     wiped::{format, json_string},
 };
+use crate::error::token_endpoint::TokenEndpoint;
 
 /// The longest message that is passed on, in characters.
 pub(super) const MAX_LEN: usize = 200;
@@ -17,17 +18,17 @@ pub(super) const MAX_LEN: usize = 200;
 /// counts as a secret too.
 pub(super) fn message(
     fields: &Fields<'_>,
-    format: ResponseFormat,
+    format: &ResponseFormat,
     secrets: &[&str],
 ) -> Option<String> {
-    let mut message = match format {
+    let mut message = match format.endpoint {
+        TokenEndpoint::Token => oauth2(fields),
         // Klavi's errors look like those of NestJS, whose validation sends a list.
-        ResponseFormat::Klavi => string_or_list(fields.json(&["message", "error"])?),
-        ResponseFormat::OAuth2 { .. } => oauth2(fields),
+        _ => string_or_list(fields.json(&["message", "error"])?),
     }?;
     // A line break could forge a line of a log.
     message.retain(is_printable);
-    let names = format.token_fields().iter();
+    let names = format.token.iter();
     let tokens: Vec<_> = names.filter_map(|name| fields.string(&[name])).collect();
     let tokens = tokens.iter().map(|token| token.as_str());
     let secrets: Vec<_> = secrets.iter().copied().chain(tokens).collect();
@@ -37,15 +38,10 @@ pub(super) fn message(
 }
 
 fn oauth2(fields: &Fields<'_>) -> Option<Zeroizing<String>> {
-    let (code, description) = (
-        fields.string(&["error"]),
-        fields.string(&["error_description"]),
-    );
-    match (code, description) {
-        (Some(code), Some(description)) => {
-            Some(format(format_args!("{}: {}", *code, *description)))
-        }
-        (code, description) => description.or(code),
+    let description = fields.string(&["error_description"]);
+    match (fields.string(&["error"]), &description) {
+        (Some(code), Some(text)) => Some(format(format_args!("{}: {}", *code, **text))),
+        (code, _) => description.or(code),
     }
 }
 
@@ -69,11 +65,14 @@ fn string_or_list(json: &str) -> Option<Zeroizing<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::response_format::{AUTH, OAUTH2},
+        *,
+    };
 
     fn klavi(body: &str, secrets: &[&str]) -> Option<String> {
         let fields = Fields::parse(body.as_bytes()).unwrap();
-        message(&fields, ResponseFormat::Klavi, secrets)
+        message(&fields, &AUTH, secrets)
     }
 
     #[test]
@@ -161,10 +160,7 @@ mod tests {
     fn case_61_an_oauth2_message_is_masked_and_short() {
         let oauth2 = |body: &str| {
             let fields = Fields::parse(body.as_bytes()).unwrap();
-            let format = ResponseFormat::OAuth2 {
-                default_lifetime: None,
-            };
-            message(&fields, format, &["the-client-secret"])
+            message(&fields, &OAUTH2, &["the-client-secret"])
         };
         for (body, expected) in [
             (

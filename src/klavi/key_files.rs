@@ -2,14 +2,14 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::Read,
     path::{Path, PathBuf},
 };
 
 use secrecy::{SecretString, zeroize::Zeroizing};
 
 use super::keys::{Keys, key};
-use crate::error::{BoxError, Error, context::Context};
+use crate::error::{BoxError, Error, source_chain::Context};
 
 /// The longest key file, in bytes.
 const MAX_FILE: usize = 8 * 1024;
@@ -42,31 +42,18 @@ impl KeyFiles {
 
 /// An error names the file and shows nothing of its content.
 fn read_key(path: &Path, which: &'static str) -> Result<SecretString, Context> {
-    let error = |cause: BoxError| {
-        let path = path.display();
-        Context::new(format!("the {which} cannot be read from `{path}`"), cause)
-    };
-    // One byte larger, to notice a longer file. Of fixed size: a buffer that grows leaves a copy.
-    let mut bytes = Zeroizing::new([0; MAX_FILE + 1]);
-    let length = fill(path, &mut *bytes).map_err(|cause| error(cause.into()))?;
-    if length > MAX_FILE {
-        return Err(error("it is longer than 8 KiB".into()));
-    }
-    let text =
-        std::str::from_utf8(&bytes[..length]).map_err(|_| error("it is not UTF-8".into()))?;
-    key(text.trim_end_matches(['\r', '\n']), which).map_err(|problem| error(problem.into()))
-}
-
-fn fill(path: &Path, bytes: &mut [u8]) -> io::Result<usize> {
-    let mut file = File::open(path)?;
-    let mut length = 0;
-    while length < bytes.len() {
-        match file.read(&mut bytes[length..]) {
-            Ok(0) => break,
-            Ok(more) => length += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+    let read = || -> Result<SecretString, BoxError> {
+        // With more room than is read: a buffer that grows leaves a copy behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(2 * MAX_FILE));
+        let mut file = File::open(path)?.take(MAX_FILE as u64 + 1);
+        if file.read_to_end(&mut bytes)? > MAX_FILE {
+            return Err("it is longer than 8 KiB".into());
         }
-    }
-    Ok(length)
+        let text = std::str::from_utf8(&bytes).map_err(|_| "it is not UTF-8")?;
+        Ok(key(text.trim_end_matches(['\r', '\n']), which)?)
+    };
+    read().map_err(|cause| Context {
+        message: format!("the {which} cannot be read from `{}`", path.display()),
+        cause,
+    })
 }

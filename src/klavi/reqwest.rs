@@ -7,10 +7,7 @@ use http::{Request, Response};
 use tower::service_fn;
 
 use super::transport::{Transport, erase};
-use crate::error::{
-    BoxError,
-    config::{ConfigError, TransportBuildError},
-};
+use crate::error::{BoxError, config::ConfigError};
 
 /// A `reqwest::Client` as a transport.
 pub(crate) fn over_reqwest(client: ::reqwest::Client) -> Transport {
@@ -34,12 +31,13 @@ pub(crate) fn default_transport() -> Result<Transport, ConfigError> {
             .redirect(::reqwest::redirect::Policy::none())
             .build()
     });
-    let client = built
+    let built = built
         .map_err(|panic| panic_message(&*panic).into())
-        .and_then(|built| built.map_err(BoxError::from));
-    client
-        .map(over_reqwest)
-        .map_err(|cause| ConfigError::Transport(TransportBuildError::new(cause)))
+        .and_then(|client| client.map_err(BoxError::from));
+    match built {
+        Ok(client) => Ok(over_reqwest(client)),
+        Err(cause) => Err(ConfigError::Transport(cause.into())),
+    }
 }
 
 /// The message of a panic.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+use secrecy::zeroize::Zeroizing;
 
 use super::{
     error_message::message,
@@ -11,26 +12,25 @@ use super::{
     status_error,
     wiped::json_string,
 };
-use crate::{error::Error, token::NewToken};
+use crate::{
+    error::{Error, token_endpoint::TokenEndpoint},
+    token::NewToken,
+};
 
 /// The token in a response, or the error. `secrets` are kept out of the error.
 pub(super) fn token(
     response: &Response<Bytes>,
-    format: ResponseFormat,
+    format: &ResponseFormat,
     secrets: &[&str],
 ) -> Result<NewToken, Error> {
     let fields = Fields::parse(response.body());
     let outcome = match &fields {
-        _ if !status_error::is_success(response.status()) => {
-            let error = status_error::error(response.status(), response.headers(), format);
-            Err(match (format, &fields) {
-                (ResponseFormat::OAuth2 { .. }, Some(fields)) => {
-                    status_error::oauth2_error(error, fields)
-                }
-                _ => error,
-            })
+        fields if !status_error::is_success(response.status()) => {
+            Err(status_error::error(response, format, fields.as_ref()))
         }
-        Some(fields) => new_token(fields, format),
+        Some(fields) => token_and_lifetime(fields, format)
+            .map_err(Error::invalid_response)
+            .and_then(|(token, lifetime)| NewToken::new(&token, lifetime)),
         None => Err(Error::invalid_response("the response is not a JSON object")),
     };
     outcome.map_err(|error| {
@@ -39,26 +39,18 @@ pub(super) fn token(
     })
 }
 
-fn new_token(fields: &Fields<'_>, format: ResponseFormat) -> Result<NewToken, Error> {
-    let (no_token, not_a_string) = match format {
-        ResponseFormat::Klavi => (
-            "the response has no accessToken",
-            "the accessToken is not a string",
-        ),
-        ResponseFormat::OAuth2 { .. } => (
-            "the response has no access_token",
-            "the access_token is not a string",
-        ),
-    };
+fn token_and_lifetime(
+    fields: &Fields<'_>,
+    format: &ResponseFormat,
+) -> Result<(Zeroizing<String>, Duration), &'static str> {
     let lifetime = lifetime(fields, format)?;
-    let json = fields.json(format.token_fields());
-    let json = json.ok_or_else(|| Error::invalid_response(no_token))?;
-    let token = json_string(json).ok_or_else(|| Error::invalid_response(not_a_string))?;
+    let json = fields.json(format.token).ok_or(format.no_token)?;
+    let token = json_string(json).ok_or(format.token_not_a_string)?;
     // Klavi's responses name no type.
-    if matches!(format, ResponseFormat::OAuth2 { .. }) && !is_bearer(fields) {
-        return Err(Error::invalid_response("the token_type is not bearer"));
+    if format.endpoint == TokenEndpoint::Token && !is_bearer(fields) {
+        return Err("the token_type is not bearer");
     }
-    NewToken::new(&token, lifetime)
+    Ok((token, lifetime))
 }
 
 /// A missing type counts as bearer, the only type that is supported.
@@ -69,11 +61,10 @@ fn is_bearer(fields: &Fields<'_>) -> bool {
     })
 }
 
-fn lifetime(fields: &Fields<'_>, format: ResponseFormat) -> Result<Duration, Error> {
-    let Some(json) = fields.json(format.lifetime_fields()) else {
-        return format.default_lifetime().ok_or_else(|| {
-            Error::invalid_response("the response has no expires_in, and there is no default")
-        });
+fn lifetime(fields: &Fields<'_>, format: &ResponseFormat) -> Result<Duration, &'static str> {
+    let Some(json) = fields.json(format.lifetime) else {
+        let missing = "the response has no expires_in, and there is no default";
+        return format.default_lifetime.ok_or(missing);
     };
     // Klavi's documentation says string, and its sample has a number. serde_json would copy a
     // string, here or into its error.
@@ -81,21 +72,20 @@ fn lifetime(fields: &Fields<'_>, format: ResponseFormat) -> Result<Duration, Err
         true => json_string(json).and_then(|text| text.trim().parse::<f64>().ok()),
         false => serde_json::from_str::<f64>(json).ok(),
     };
-    match seconds {
-        // Whole seconds above zero. A huge number saturates here, and `NewToken` cuts it to a year.
-        Some(seconds) if seconds >= 1.0 && seconds.is_finite() && seconds.fract() == 0.0 => {
-            Ok(Duration::from_secs(seconds as u64))
-        }
-        _ => Err(Error::invalid_response(match format {
-            ResponseFormat::Klavi => "the expireIn is not a number of seconds",
-            ResponseFormat::OAuth2 { .. } => "the expires_in is not a number of seconds",
-        })),
+    // Whole seconds above zero. A huge number saturates here, and `NewToken` cuts it to a year.
+    let is_valid = |seconds: &f64| *seconds >= 1.0 && seconds.is_finite() && seconds.fract() == 0.0;
+    match seconds.filter(is_valid) {
+        Some(seconds) => Ok(Duration::from_secs(seconds as u64)),
+        None => Err(format.lifetime_not_a_number),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::response_format::{AUTH, OAUTH2},
+        *,
+    };
 
     fn response(status: u16, body: &str) -> Response<Bytes> {
         Response::builder()
@@ -105,7 +95,7 @@ mod tests {
     }
 
     fn token(response: &Response<Bytes>, secrets: &[&str]) -> Result<NewToken, Error> {
-        super::token(response, ResponseFormat::Klavi, secrets)
+        super::token(response, &AUTH, secrets)
     }
 
     fn expire_in(json: &str) -> Result<u64, Error> {
@@ -239,12 +229,11 @@ mod tests {
     }
 
     fn oauth2(status: u16, body: &str, default: Option<u64>) -> Result<NewToken, Error> {
-        let default_lifetime = default.map(Duration::from_secs);
-        super::token(
-            &response(status, body),
-            ResponseFormat::OAuth2 { default_lifetime },
-            &["the-client-secret"],
-        )
+        let format = ResponseFormat {
+            default_lifetime: default.map(Duration::from_secs),
+            ..OAUTH2
+        };
+        super::token(&response(status, body), &format, &["the-client-secret"])
     }
 
     #[test]

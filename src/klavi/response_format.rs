@@ -6,47 +6,54 @@ use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 
 use super::wiped::json_string;
+use crate::error::token_endpoint::TokenEndpoint;
 
-/// Klavi's documentation: "default 1800 seconds".
-const KLAVI_LIFETIME: Duration = Duration::from_secs(1800);
-
-/// Whose responses are read.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum ResponseFormat {
-    /// Klavi's `/auth` and `/refresh`.
-    Klavi,
-    /// RFC 6749, sections 5.1 and 5.2.
-    OAuth2 {
-        /// The lifetime of a token whose response does not state one.
-        default_lifetime: Option<Duration>,
-    },
-}
-
-impl ResponseFormat {
-    /// The names of the field with the token. Klavi's documented spelling comes first; some
-    /// versions of its endpoints use the other one.
-    pub(super) fn token_fields(self) -> &'static [&'static str] {
-        match self {
-            Self::Klavi => &["accessToken", "accesstoken"],
-            Self::OAuth2 { .. } => &["access_token"],
-        }
-    }
-
+/// A token endpoint, the fields of its responses, and what errors say about them.
+pub(super) struct ResponseFormat {
+    pub(super) endpoint: TokenEndpoint,
+    /// The names of the field with the token.
+    pub(super) token: &'static [&'static str],
+    pub(super) no_token: &'static str,
+    pub(super) token_not_a_string: &'static str,
     /// The names of the field with the lifetime.
-    pub(super) fn lifetime_fields(self) -> &'static [&'static str] {
-        match self {
-            Self::Klavi => &["expireIn", "expirein"],
-            Self::OAuth2 { .. } => &["expires_in"],
-        }
-    }
-
-    pub(super) fn default_lifetime(self) -> Option<Duration> {
-        match self {
-            Self::Klavi => Some(KLAVI_LIFETIME),
-            Self::OAuth2 { default_lifetime } => default_lifetime,
-        }
-    }
+    pub(super) lifetime: &'static [&'static str],
+    pub(super) lifetime_not_a_number: &'static str,
+    /// The lifetime of a token whose response does not state one.
+    pub(super) default_lifetime: Option<Duration>,
+    pub(super) no_such_endpoint: &'static str,
 }
+
+/// Klavi's `/auth`. The documented spelling of a field comes first; some versions of Klavi's
+/// endpoints use the other one.
+pub(super) const AUTH: ResponseFormat = ResponseFormat {
+    endpoint: TokenEndpoint::Auth,
+    token: &["accessToken", "accesstoken"],
+    no_token: "the response has no accessToken",
+    token_not_a_string: "the accessToken is not a string",
+    lifetime: &["expireIn", "expirein"],
+    lifetime_not_a_number: "the expireIn is not a number of seconds",
+    // Klavi's documentation: "default 1800 seconds".
+    default_lifetime: Some(Duration::from_secs(1800)),
+    no_such_endpoint: "there is no such endpoint: check the base URL and the product",
+};
+
+/// Klavi's `/refresh`.
+pub(super) const REFRESH: ResponseFormat = ResponseFormat {
+    endpoint: TokenEndpoint::Refresh,
+    ..AUTH
+};
+
+/// RFC 6749, sections 5.1 and 5.2.
+pub(super) const OAUTH2: ResponseFormat = ResponseFormat {
+    endpoint: TokenEndpoint::Token,
+    token: &["access_token"],
+    no_token: "the response has no access_token",
+    token_not_a_string: "the access_token is not a string",
+    lifetime: &["expires_in"],
+    lifetime_not_a_number: "the expires_in is not a number of seconds",
+    default_lifetime: None,
+    no_such_endpoint: "there is no such endpoint: check the token URL",
+};
 
 /// The fields of a JSON object, undecoded: no value, which may be a secret, is copied.
 pub(super) struct Fields<'a>(BTreeMap<String, &'a RawValue>);

@@ -20,7 +20,7 @@ use super::{
     transport::{self, Transport},
 };
 use crate::{
-    error::{BoxError, Error, Kind, Recovery},
+    error::{BoxError, Error, Kind},
     token::{
         AccessToken, NewToken,
         identity::{Identity, IdentityFuture},
@@ -253,7 +253,7 @@ fn rejects_bearer(error: &Error) -> bool {
 }
 
 fn no_keys() -> Error {
-    Error::new(Kind::KeysNeeded, Recovery::Permanent)
+    Error::new(Kind::KeysNeeded)
 }
 
 fn keys_needed(error: Error) -> Error {

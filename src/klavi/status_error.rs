@@ -2,75 +2,60 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode, header::RETRY_AFTER};
 
 use super::response_format::{Fields, ResponseFormat};
-use crate::error::{Error, Kind, Recovery};
+use crate::error::{Error, Kind, token_endpoint::TokenEndpoint};
 
 /// Whether a token may come with this status. The response to a `POST` may be 201.
 pub(super) fn is_success(status: StatusCode) -> bool {
     matches!(status, StatusCode::OK | StatusCode::CREATED)
 }
 
-/// The error of a response without a token.
-pub(super) fn error(status: StatusCode, headers: &HeaderMap, format: ResponseFormat) -> Error {
-    let wait = retry_after(headers);
-    let error = match status {
-        StatusCode::TOO_MANY_REQUESTS => Error::new(Kind::Throttled, Recovery::Transient),
+/// The error of a response without a token: by its status, and by the `error` field of RFC 6749,
+/// section 5.2.
+pub(super) fn error(
+    response: &Response<Bytes>,
+    format: &ResponseFormat,
+    fields: Option<&Fields<'_>>,
+) -> Error {
+    let wait = retry_after(response.headers());
+    let fields = fields.filter(|_| format.endpoint == TokenEndpoint::Token);
+    let code = fields.and_then(|fields| fields.string(&["error"]));
+    let sends_keys = format.endpoint != TokenEndpoint::Refresh;
+    let kind = match (response.status(), code.as_deref().map(String::as_str)) {
+        (StatusCode::TOO_MANY_REQUESTS, _) => Kind::Throttled,
         // Without `Retry-After` it is an outage, as any other 5xx.
-        StatusCode::SERVICE_UNAVAILABLE if wait.is_some() => {
-            Error::new(Kind::Throttled, Recovery::Transient)
-        }
+        (StatusCode::SERVICE_UNAVAILABLE, _) if wait.is_some() => Kind::Throttled,
         // The server gave up waiting: nothing is wrong with the call.
-        StatusCode::REQUEST_TIMEOUT => Error::new(Kind::ServerError, Recovery::Transient),
-        _ if status.is_server_error() => Error::new(Kind::ServerError, Recovery::Transient),
+        (StatusCode::REQUEST_TIMEOUT, _) => Kind::ServerError,
+        (status, _) if status.is_server_error() => Kind::ServerError,
+        // The field means nothing while the endpoint fails or throttles. Otherwise it says more
+        // than the status.
+        (_, Some("invalid_client")) => Kind::KeysRejected,
+        (
+            _,
+            Some(
+                "invalid_request"
+                | "invalid_grant"
+                | "invalid_scope"
+                | "unauthorized_client"
+                | "unsupported_grant_type",
+            ),
+        ) => Kind::BadRequest,
+        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) if sends_keys => Kind::KeysRejected,
+        (StatusCode::BAD_REQUEST, _) if sends_keys => Kind::BadRequest,
+        (StatusCode::NOT_FOUND, _) => Kind::InvalidResponse(format.no_such_endpoint),
         // To follow it would send the keys or the bearer to a second place.
-        _ if status.is_redirection() => {
-            Error::invalid_response("the response is a redirect, which is not followed")
+        (status, _) if status.is_redirection() => {
+            Kind::InvalidResponse("the response is a redirect, which is not followed")
         }
-        StatusCode::NOT_FOUND => Error::invalid_response(match format {
-            ResponseFormat::Klavi => {
-                "there is no such endpoint: check the base URL and the product"
-            }
-            ResponseFormat::OAuth2 { .. } => "there is no such endpoint: check the token URL",
-        }),
-        _ => Error::invalid_response("the response is not a token"),
+        _ => Kind::InvalidResponse("the response is not a token"),
     };
-    let error = error.with_status(status);
     match wait {
-        Some(wait) if error.is_throttled() => error.with_retry_after(wait),
-        _ => error,
-    }
-}
-
-/// Reclassifies an error by the `error` field of RFC 6749, section 5.2. The field means nothing
-/// while the endpoint fails or throttles.
-pub(super) fn oauth2_error(error: Error, fields: &Fields<'_>) -> Error {
-    let code = fields.string(&["error"]);
-    match code.as_deref().map(String::as_str) {
-        _ if error.is_transient() => error,
-        Some("invalid_client") => error.reclassified(Kind::KeysRejected, Recovery::Permanent),
-        Some(
-            "invalid_request"
-            | "invalid_grant"
-            | "invalid_scope"
-            | "unauthorized_client"
-            | "unsupported_grant_type",
-        ) => error.reclassified(Kind::BadRequest, Recovery::Permanent),
-        _ => error,
-    }
-}
-
-/// Reclassifies the error of a call that sent keys.
-pub(super) fn keys_error(error: Error) -> Error {
-    match error.status() {
-        // The body has said more than the status.
-        _ if error.is_keys_rejected() || error.is_bad_request() => error,
-        Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-            error.reclassified(Kind::KeysRejected, Recovery::Permanent)
-        }
-        Some(StatusCode::BAD_REQUEST) => error.reclassified(Kind::BadRequest, Recovery::Permanent),
-        _ => error,
+        Some(wait) if kind == Kind::Throttled => Error::new(kind).with_retry_after(wait),
+        _ => Error::new(kind),
     }
 }
 
@@ -93,24 +78,26 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    const OAUTH2: ResponseFormat = ResponseFormat::OAuth2 {
-        default_lifetime: None,
+    use super::{
+        super::response_format::{AUTH, OAUTH2},
+        *,
     };
 
-    fn klavi(status: u16, headers: &HeaderMap) -> Error {
-        let status = StatusCode::from_u16(status).unwrap();
-        error(status, headers, ResponseFormat::Klavi)
+    fn response(status: u16, body: &'static str) -> Response<Bytes> {
+        let response = Response::builder().status(status).body(body.into());
+        response.unwrap()
     }
 
-    fn oauth2(status: u16, body: &str) -> Error {
-        let status = StatusCode::from_u16(status).unwrap();
-        let error = error(status, &HeaderMap::new(), OAUTH2);
-        keys_error(match Fields::parse(body.as_bytes()) {
-            Some(fields) => oauth2_error(error, &fields),
-            None => error,
-        })
+    fn klavi(status: u16, headers: &HeaderMap) -> Error {
+        let mut response = response(status, "");
+        response.headers_mut().clone_from(headers);
+        error(&response, &AUTH, None).with_status(response.status())
+    }
+
+    fn oauth2(status: u16, body: &'static str) -> Error {
+        let response = response(status, body);
+        let fields = Fields::parse(response.body());
+        error(&response, &OAUTH2, fields.as_ref()).with_status(response.status())
     }
 
     #[test]

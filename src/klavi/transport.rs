@@ -18,8 +18,7 @@ use tower_service::Service;
 use super::{status_error::is_success, wiped::WipedBuffer};
 use crate::error::{
     BoxError, Error,
-    context::Context,
-    source_chain::{chain, prints},
+    source_chain::{Context, chain, prints},
 };
 
 /// The longest response body that is read, in bytes.
@@ -69,8 +68,8 @@ fn without_tls(cause: BoxError) -> Context {
         () if cause.is::<::reqwest::Error>() => "turn on one of reqwest's TLS features",
         () => "build it with a TLS connector, such as hyper-rustls",
     };
-    let problem = "the HTTP client has no TLS, which `https` needs";
-    Context::new(format!("{problem}: {advice}"), cause)
+    let message = format!("the HTTP client has no TLS, which `https` needs: {advice}");
+    Context { message, cause }
 }
 
 /// Sends a request and reads the whole response within `limit`.

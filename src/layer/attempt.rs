@@ -7,7 +7,7 @@ use http::{Uri, header::AUTHORIZATION};
 use super::layer::KlaviAuthLayer;
 use crate::{
     cache::{acquire::Acquire, core::Core},
-    error::Error,
+    error::{Error, Kind},
     events::event::{Event, SkipReason},
     replay::Replay,
     request::http_traits::{HttpRequest, HttpResponse},
@@ -81,7 +81,7 @@ pub(super) fn attach(request: &mut impl HttpRequest, token: &AccessToken) -> Res
     }
     match headers.try_insert(AUTHORIZATION, token.header_value().clone()) {
         Ok(_) => Ok(token.generation()),
-        Err(_) => Err(Error::too_many_headers()),
+        Err(_) => Err(Error::new(Kind::TooManyHeaders)),
     }
 }
 

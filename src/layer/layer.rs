@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use super::settings::{Options, Settings};
 use crate::{
     cache::token_cache::TokenCache,
-    error::{Error, config::ConfigError},
+    error::{Error, Kind, config::ConfigError},
     klavi::api::KlaviApi,
     origin::configured_url::{self, Purpose},
     replay::{CloneBody, SendOnce, body::ReplayBody, record_body::RecordBody},
@@ -87,7 +87,7 @@ impl KlaviAuthLayer {
         // A source that always fails, so that a missing cache needs no path of its own.
         Self::new(
             api,
-            TokenCache::new(source_fn(async |_| Err(Error::cache_missing()))),
+            TokenCache::new(source_fn(async |_| Err(Error::new(Kind::CacheMissing)))),
         )
     }
 

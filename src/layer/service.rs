@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     cache::{acquire::Acquire, copies::LocalCopy, lookup::Lookup},
-    error::{BoxError, Error},
+    error::{BoxError, Error, Kind},
     replay::{CloneBody, Replay},
     request::{
         http_traits::{HttpRequest, HttpResponse, IntoRequest},
@@ -304,7 +304,7 @@ where
             Ok((Decision::PassThrough, _)) => {
                 return ResponseFuture::passing_through(self.inner.call(request));
             }
-            Ok((Decision::Reject, _)) => return self.fail(Error::insecure_uri()),
+            Ok((Decision::Reject, _)) => return self.fail(Error::new(Kind::InsecureUri)),
             Err(error) => return self.fail(error),
         };
         // One clock read for everything: it costs as much as six atomic writes.

@@ -313,7 +313,7 @@ mod tests {
             assert!(error.is_invalid_response());
             let printed = format!("{error} {error:?}");
             assert!(
-                !printed.contains("ret") && !printed.contains("xxxxx"),
+                !printed.contains("sec") && !printed.contains("xxxxx"),
                 "{printed}"
             );
         }

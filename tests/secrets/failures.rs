@@ -8,7 +8,7 @@ use http_body_util::Full;
 use klavi_auth::{
     Backoff, BoxError, Budget, ClientCredentials, ConfigError, Credentials, Environment, Error,
     KlaviApi, KlaviAuthLayer, KlaviSource, NewToken, Predecessor, Product, RefreshPolicy,
-    TokenCache, TokenRequest, TokenSource, TransportBuildError, source_fn,
+    TokenCache, TokenRequest, TokenSource, source_fn,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -313,9 +313,7 @@ pub(crate) fn configuration() {
     // What only other features, or another machine, can bring about.
     errors.extend([ConfigError::MissingTransport, ConfigError::MissingEnv("A")]);
     errors.push(ConfigError::InvalidEnv("A", "it is empty".into()));
-    let cause = TransportBuildError::new("no TLS");
-    book::say("of a client", &cause);
-    errors.push(ConfigError::Transport(cause));
+    errors.push(ConfigError::Transport(BoxError::from("no TLS").into()));
     let mut kinds = BTreeSet::new();
     for error in &errors {
         book::error("of a configuration", error);
