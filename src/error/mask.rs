@@ -14,24 +14,22 @@ impl Error {
     /// The same error with secrets masked in its message and its causes. A cause without secrets is
     /// not replaced.
     pub(crate) fn masked(self, mask: &Mask<'_>) -> Self {
-        let message = self.0.message.as_deref();
-        let message = message.and_then(|message| mask(format_args!("{message}")));
-        let source = StdError::source(&self).filter(|source| has_secret(*source, mask));
-        let source = source.map(|source| masked(source, mask));
-        if message.is_none() && source.is_none() {
-            return self;
-        }
         self.rebuild(|inner| {
-            inner.message = message
-                .map(String::into_boxed_str)
-                .or_else(|| inner.message.take());
-            inner.source = source.or_else(|| inner.source.take());
+            let message = inner.message.as_deref();
+            if let Some(message) = message.and_then(|text| mask(format_args!("{text}"))) {
+                inner.message = Some(message.into());
+            }
+            let source = inner.source.take();
+            inner.source = source.map(|source| match has_secret(&*source, mask) {
+                true => masked(&*source, mask),
+                false => source,
+            });
         })
     }
 }
 
 /// Whether a cause or one of its sources has a secret in its texts.
-pub(crate) fn has_secret(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> bool {
+fn has_secret(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> bool {
     chain(cause)
         .filter(|link| !is_system_error(*link))
         .any(|link| {
@@ -48,7 +46,7 @@ pub(crate) fn has_secret(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> b
 }
 
 /// A copy of a cause and its sources, with secrets masked.
-pub(crate) fn masked(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> Cause {
+fn masked(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> Cause {
     if let Some(error) = cause.downcast_ref::<Error>() {
         // Stays an `Error`, so that the predicates see through it.
         return Arc::new(error.clone().masked(mask));

@@ -1,12 +1,10 @@
 //! The location of Klavi's API: base URL, product, and the two token endpoints.
 
-use std::fmt;
-
 use http::Uri;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::{
-    base_path::normalized_path, env_var::parse_var, environment::Environment,
-    path_prefix::PathPrefix, product::Product,
+    env_var::parse_var, environment::Environment, path_prefix::PathPrefix, product::Product,
 };
 use crate::{
     error::config::ConfigError,
@@ -46,7 +44,7 @@ use crate::{
 /// assert_eq!(api.auth_uri(), "https://api-sandbox.klavi.ai/monitor/v1/auth");
 /// assert_eq!(api.refresh_uri(), "https://api-sandbox.klavi.ai/monitor/v1/refresh");
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KlaviApi {
     product: Product,
     base_url: Box<str>,
@@ -129,22 +127,18 @@ impl KlaviApi {
     ///
     /// [`ConfigError::InvalidEnv`], with the name of the variable and the problem with its value.
     pub fn from_env(product: Product) -> Result<Self, ConfigError> {
-        let (api, from) = Self::read_env(product)?;
+        const URL: &str = "KLAVI_API_URL";
+        // Read second, so that it may be anything beside a URL.
+        const ENVIRONMENT: &str = "KLAVI_ENV";
+        let (api, from) = if let Some(api) = parse_var(URL, |url| Self::at(url, product.clone()))? {
+            (api, URL)
+        } else if let Some(environment) = parse_var(ENVIRONMENT, str::parse)? {
+            (Self::new(environment, product), ENVIRONMENT)
+        } else {
+            (Self::sandbox(product), "default")
+        };
         trace::api_from_env(api.base_url(), from);
         Ok(api)
-    }
-
-    /// The API, and the variable that it comes from.
-    fn read_env(product: Product) -> Result<(Self, &'static str), ConfigError> {
-        let (url, env) = ("KLAVI_API_URL", "KLAVI_ENV");
-        if let Some(api) = parse_var(url, |text| Self::at(text, product.clone()))? {
-            return Ok((api, url));
-        }
-        // Read second, so that it may be anything beside a URL.
-        Ok(match parse_var(env, str::parse)? {
-            Some(environment) => (Self::new(environment, product), env),
-            None => (Self::sandbox(product), "default"),
-        })
     }
 
     /// The product.
@@ -196,14 +190,25 @@ impl KlaviApi {
     }
 }
 
-impl fmt::Debug for KlaviApi {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KlaviApi")
-            .field("product", &self.product)
-            .field("auth", &self.auth)
-            .field("refresh", &self.refresh)
-            .finish()
+/// Normalizes the path of a base URL as the `url` crate does: without dot segments, and
+/// percent-encoded where `Uri` does not require it. Removes slashes at the end.
+fn normalized_path(path: &str) -> String {
+    // reqwest sends this spelling, and paths are compared literally.
+    const ENCODED: &AsciiSet = &CONTROLS.add(b'"').add(b'{').add(b'}');
+    let mut segments = Vec::new();
+    for segment in path.split(['/', '\\']).skip(1) {
+        match &*segment.to_ascii_lowercase().replace("%2e", ".") {
+            "." => {}
+            ".." => drop(segments.pop()),
+            _ => segments.push(segment),
+        }
     }
+    let normalized: String = segments
+        .iter()
+        .flat_map(|segment| ["/", *segment])
+        .collect();
+    // Paths that start with a slash are appended.
+    utf8_percent_encode(normalized.trim_end_matches('/'), ENCODED).to_string()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! they are dropped.
 
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::zeroize::Zeroizing;
 
 use crate::error::Error;
@@ -21,15 +22,13 @@ pub(super) fn form(fields: &[(&str, Option<&str>)]) -> Bytes {
     // With room for every byte to be escaped: a buffer that grows leaves a copy behind.
     let room =
         |(name, value): &(&str, Option<&str>)| name.len() + 2 + 3 * value.map_or(0, str::len);
-    let mut form = Zeroizing::new(Vec::with_capacity(fields.iter().map(room).sum()));
+    let mut form = Zeroizing::new(String::with_capacity(fields.iter().map(room).sum()));
     for (name, value) in fields {
         let Some(value) = value else { continue };
         if !form.is_empty() {
-            form.push(b'&');
+            form.push('&');
         }
-        form.extend_from_slice(name.as_bytes());
-        form.push(b'=');
-        push_encoded(value, |byte| form.push(byte));
+        form.extend([name, "="].into_iter().chain(form_encoded(value)));
     }
     Bytes::from_owner(form)
 }
@@ -38,32 +37,25 @@ pub(super) fn form(fields: &[(&str, Option<&str>)]) -> Bytes {
 /// section 2.3.1.
 pub(super) fn basic(id: &str, secret: &str) -> Zeroizing<String> {
     const SCHEME: &str = "Basic ";
-    let mut pair = Zeroizing::new(Vec::with_capacity(3 * (id.len() + secret.len()) + 1));
-    push_encoded(id, |byte| pair.push(byte));
-    pair.push(b':');
-    push_encoded(secret, |byte| pair.push(byte));
+    let mut pair = Zeroizing::new(String::with_capacity(3 * (id.len() + secret.len()) + 1));
+    pair.extend(form_encoded(id).chain([":"]).chain(form_encoded(secret)));
     let mut basic = Zeroizing::new(String::with_capacity(
         SCHEME.len() + pair.len().div_ceil(3) * 4,
     ));
     basic.push_str(SCHEME);
-    basic.extend(pair.chunks(3).flat_map(base64));
+    basic.extend(pair.as_bytes().chunks(3).flat_map(base64));
     basic
 }
 
-fn push_encoded(text: &str, mut push: impl FnMut(u8)) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in text.bytes() {
-        match byte {
-            // Those that the URL standard leaves as they are in a form.
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'*' | b'-' | b'.' | b'_' => push(byte),
-            b' ' => push(b'+'),
-            _ => {
-                push(b'%');
-                push(DIGITS[usize::from(byte >> 4)]);
-                push(DIGITS[usize::from(byte & 15)]);
-            }
-        }
-    }
+/// The pieces of a text, encoded as in a form. They are borrowed: none is a copy to be wiped.
+fn form_encoded(text: &str) -> impl Iterator<Item = &str> {
+    // The URL standard leaves these as they are, and encodes a blank as `+`.
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'*')
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'_');
+    utf8_percent_encode(text, ENCODED).map(|piece| if piece == "%20" { "+" } else { piece })
 }
 
 /// Encodes up to three bytes as four characters.

@@ -2,7 +2,6 @@
 
 pub(crate) mod api;
 mod auth_and_refresh;
-mod base_path;
 mod call;
 pub(crate) mod client_credentials;
 pub(crate) mod credentials;

@@ -1,6 +1,6 @@
 //! The path prefix of a product.
 
-use super::decode_escapes::{Decoded, percent};
+use percent_encoding::percent_decode;
 
 /// `{base path}/{product}`, the prefix of all paths of a product.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ const MAX_DECODE_ROUNDS: u32 = 4;
 #[cold]
 #[inline(never)]
 fn decodes_to_parent(path: &[u8], rounds_left: u32) -> bool {
-    let decoded = Decode(path);
+    let decoded = percent_decode(path);
     if has_parent_segment(decoded.clone()) {
         return true;
     }
@@ -77,23 +77,6 @@ fn has_parent_segment(path: impl Iterator<Item = u8>) -> bool {
         }
     }
     dots == Some(2)
-}
-
-/// The bytes of a path, percent-decoded once.
-#[derive(Clone)]
-struct Decode<'a>(&'a [u8]);
-
-impl Iterator for Decode<'_> {
-    type Item = u8;
-
-    fn next(&mut self) -> Option<u8> {
-        let (length, byte) = match percent(self.0) {
-            Some((length, Decoded::Byte(byte))) => (length, byte),
-            _ => (1, *self.0.first()?),
-        };
-        self.0 = &self.0[length..];
-        Some(byte)
-    }
 }
 
 #[cfg(test)]
