@@ -1,13 +1,7 @@
 //! The calls of `/refresh` and `/auth`.
 
-use bytes::Bytes;
-use http::{
-    Method,
-    header::{AUTHORIZATION, CONTENT_TYPE},
-};
-
 use super::{
-    call::{JSON, TokenCall},
+    call::TokenCall,
     encode,
     keys::Keys,
     response_format::{AUTH, REFRESH},
@@ -24,19 +18,18 @@ impl KlaviSource {
         bearer: &AccessToken,
         reason: &'static str,
     ) -> Result<NewToken, Error> {
-        let uri = self.api.refresh_uri();
-        let mut request = self.client.request(Method::GET, uri, Bytes::new());
-        let header = bearer.header_value().clone();
-        request.headers_mut().insert(AUTHORIZATION, header);
         // The keys are not sent, but the server may know them and echo them in its response.
         let keys = self.memory().last_keys.clone();
         let (access, secret) = keys.as_ref().map_or(("", ""), Keys::expose);
         let call = TokenCall {
+            uri: self.api.refresh_uri(),
+            authorization: Some(bearer.header_value().clone()),
+            content: None,
             format: &REFRESH,
             reason,
             secrets: &[bearer.expose(), access, secret],
         };
-        self.client.send(request, call).await
+        self.client.send(call).await
     }
 
     pub(super) async fn authenticate(
@@ -46,17 +39,16 @@ impl KlaviSource {
     ) -> Result<NewToken, Error> {
         let keys = self.read_keys().await?;
         let outcome = self.authenticate_with(&keys, old, reason).await;
-        let is_rejected = outcome.as_ref().is_err_and(Error::is_keys_rejected);
-        if is_rejected && self.credentials.may_change() {
-            // The keys may have changed between the read and the call.
-            match self.read_keys().await {
-                Ok(newer) if newer.expose() != keys.expose() => {
-                    return self.authenticate_with(&newer, old, "keys changed").await;
-                }
-                _ => {}
-            }
+        if !outcome.as_ref().is_err_and(Error::is_keys_rejected) {
+            return outcome;
         }
-        outcome
+        // The keys may have changed between the read and the call.
+        match self.read_keys().await {
+            Ok(newer) if newer.expose() != keys.expose() => {
+                self.authenticate_with(&newer, old, "keys changed").await
+            }
+            _ => outcome,
+        }
     }
 
     pub(super) async fn read_keys(&self) -> Result<Keys, Error> {
@@ -74,14 +66,14 @@ impl KlaviSource {
         reason: &'static str,
     ) -> Result<NewToken, Error> {
         let (access, secret) = keys.expose();
-        let body = encode::keys(access, secret)?;
-        let mut request = self.client.request(Method::POST, self.api.auth_uri(), body);
-        request.headers_mut().insert(CONTENT_TYPE, JSON);
         let call = TokenCall {
+            uri: self.api.auth_uri(),
+            authorization: None,
+            content: Some(encode::keys(access, secret)?),
             format: &AUTH,
             reason,
             secrets: &[old.map_or("", AccessToken::expose), access, secret],
         };
-        self.client.send(request, call).await
+        self.client.send(call).await
     }
 }

@@ -6,10 +6,12 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Uri,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT},
+    uri::Authority,
 };
 use tokio::time::Instant;
 
 use super::{
+    encode::{Content, JSON},
     redact::redact,
     response,
     response_format::ResponseFormat,
@@ -19,12 +21,11 @@ use super::{
 use crate::{
     error::Error,
     events::trace,
-    token::{NewToken, source::Predecessor},
+    token::{NewToken, skip_auth::SkipAuth, source::Predecessor},
 };
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("klavi-auth/", env!("CARGO_PKG_VERSION")));
 
@@ -36,8 +37,11 @@ pub(super) struct TokenClient {
     pub(super) headers: HeaderMap,
 }
 
-/// What a token call has besides its request.
+/// A token call: a `POST` if it has content, otherwise a `GET`.
 pub(super) struct TokenCall<'a> {
+    pub(super) uri: &'a Uri,
+    pub(super) authorization: Option<HeaderValue>,
+    pub(super) content: Option<Content>,
     pub(super) format: &'a ResponseFormat,
     pub(super) reason: &'static str,
     /// The secrets in the request, and others that the endpoint may know: masked in errors.
@@ -53,31 +57,10 @@ impl TokenClient {
         }
     }
 
-    /// A request with the headers that all token calls have.
-    pub(super) fn request(&self, method: Method, uri: &Uri, body: Bytes) -> Request<Bytes> {
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = uri.clone();
-        let headers = request.headers_mut();
-        // The user's headers come first, since only the user agent may be replaced.
-        headers.clone_from(&self.headers);
-        headers.entry(USER_AGENT).or_insert(AGENT);
-        headers.insert(ACCEPT, JSON);
-        // Each call sets its own.
-        headers.remove(AUTHORIZATION);
-        headers.remove(CONTENT_TYPE);
-        request
-    }
-
-    pub(super) async fn send(
-        &self,
-        request: Request<Bytes>,
-        call: TokenCall<'_>,
-    ) -> Result<NewToken, Error> {
+    pub(super) async fn send(&self, call: TokenCall<'_>) -> Result<NewToken, Error> {
         let endpoint = call.format.endpoint;
         trace::token_call(endpoint, call.reason);
-        let host = request.uri().authority();
-        let host = host.map_or_else(String::new, ToString::to_string);
+        let request = self.request(&call);
         let sent_at = Instant::now();
         let response = transport::exchange(&self.transport, request, self.timeout).await;
         match response.and_then(|response| response::token(&response, call.format, call.secrets)) {
@@ -88,9 +71,35 @@ impl TokenClient {
                 let masked = error.masked(&|text| {
                     redact(&format(text), call.secrets).map(|text| text.to_string())
                 });
-                Err(masked.with_endpoint(endpoint, &host))
+                let host = call.uri.authority().map_or("", Authority::as_str);
+                Err(masked.with_endpoint(endpoint, host))
             }
         }
+    }
+
+    fn request(&self, call: &TokenCall<'_>) -> Request<Bytes> {
+        let mut request = Request::new(Bytes::new());
+        *request.uri_mut() = call.uri.clone();
+        // The transport may have the layer in it, and a token call must not wait for a token.
+        request.extensions_mut().insert(SkipAuth);
+        let headers = request.headers_mut();
+        // The user's headers come first, since only the user agent may be replaced.
+        headers.clone_from(&self.headers);
+        headers.entry(USER_AGENT).or_insert(AGENT);
+        headers.insert(ACCEPT, JSON);
+        headers.remove(AUTHORIZATION);
+        headers.remove(CONTENT_TYPE);
+        headers.extend(
+            call.authorization
+                .clone()
+                .map(|value| (AUTHORIZATION, value)),
+        );
+        if let Some((content_type, body)) = call.content.clone() {
+            headers.insert(CONTENT_TYPE, content_type);
+            *request.method_mut() = Method::POST;
+            *request.body_mut() = body;
+        }
+        request
     }
 }
 

@@ -3,12 +3,8 @@
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
-use http::{
-    HeaderName, HeaderValue, Method, Uri,
-    header::{AUTHORIZATION, CONTENT_TYPE},
-};
+use http::{HeaderName, HeaderValue, Uri};
 use http_body::Body;
-use secrecy::zeroize::Zeroizing;
 use tower_service::Service;
 
 use super::{
@@ -24,12 +20,9 @@ use crate::{
     token::{
         AccessToken, NewToken,
         identity::{Identity, IdentityFuture},
-        skip_auth::SkipAuth,
         source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
     },
 };
-
-const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
 /// The [`TokenSource`] of OAuth2's client credentials grant ([RFC 6749, section 4.4]).
 ///
@@ -55,8 +48,8 @@ const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlen
 /// ```
 ///
 /// The transport must not follow redirects: it would send the secret to the target of a redirect.
-/// This source follows none. The token call carries [`SkipAuth`], so the transport may be a service
-/// with the layer in it.
+/// This source follows none. The token call carries a [`SkipAuth`](crate::SkipAuth), so the transport
+/// may be a service with the layer in it.
 ///
 /// Every fetch requests a new token, since this grant has no refresh tokens. Discovery and client
 /// assertions are not supported.
@@ -251,38 +244,33 @@ impl ClientCredentials {
     async fn request_token(&self, predecessor: &Predecessor) -> Result<NewToken, Error> {
         let (id, secret) = self.keys.expose();
         // RFC 6749, section 2.3: a client must not authenticate in two ways at once.
+        let in_form = |value| (!self.is_basic).then_some(value);
         let form = encode::form(&[
             ("grant_type", Some("client_credentials")),
             ("scope", self.scope.as_deref()),
             ("audience", self.audience.as_deref()),
-            ("client_id", (!self.is_basic).then_some(id)),
-            ("client_secret", (!self.is_basic).then_some(secret)),
+            ("client_id", in_form(id)),
+            ("client_secret", in_form(secret)),
         ]);
-        let mut request = self.client.request(Method::POST, &self.token_url, form);
-        request.headers_mut().insert(CONTENT_TYPE, FORM);
-        // The transport may have the layer in it, and a token call must not wait for a token.
-        request.extensions_mut().insert(SkipAuth);
-        // Kept until the call has ended: an error may echo it.
-        let mut authorization = Zeroizing::default();
-        if self.is_basic {
-            authorization = encode::basic(id, secret);
-            let value = Zeroizing::new(authorization.as_bytes().to_vec());
-            let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
-                .map_err(Error::permanent)?;
-            value.set_sensitive(true);
-            request.headers_mut().insert(AUTHORIZATION, value);
-        }
+        let basic = self
+            .is_basic
+            .then(|| encode::basic(id, secret))
+            .transpose()?;
+        let in_header = basic.as_ref().and_then(|value| value.to_str().ok());
         // Not sent, but the server may know and echo it.
         let old = predecessor.token().map_or("", AccessToken::expose);
         let call = TokenCall {
+            uri: &self.token_url,
+            authorization: basic.clone(),
+            content: Some(form),
             format: &ResponseFormat {
                 default_lifetime: self.default_lifetime,
                 ..OAUTH2
             },
             reason: reason(predecessor),
-            secrets: &[old, id, secret, &authorization],
+            secrets: &[old, id, secret, in_header.unwrap_or_default()],
         };
-        self.client.send(request, call).await
+        self.client.send(call).await
     }
 }
 
@@ -323,12 +311,15 @@ mod tests {
         sync::{Arc, Mutex},
     };
 
-    use http::{Request, Response};
+    use http::{
+        Method, Request, Response,
+        header::{AUTHORIZATION, CONTENT_TYPE},
+    };
     use http_body_util::Full;
     use tower::service_fn;
 
     use super::*;
-    use crate::error::token_endpoint::TokenEndpoint;
+    use crate::{error::token_endpoint::TokenEndpoint, token::skip_auth::SkipAuth};
 
     const URL: &str = "https://id.example.com/oauth/token";
 

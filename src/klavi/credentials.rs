@@ -3,7 +3,6 @@
 use std::{fmt, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::time::Instant;
 
 use super::{
     env_var::parse_var,
@@ -36,7 +35,7 @@ pub struct Credentials(pub(crate) Secrets);
 #[derive(Clone)]
 pub(crate) enum Secrets {
     Keys(Keys),
-    Bearer { token: NewToken, since: Instant },
+    Bearer(NewToken),
     Files(Arc<KeyFiles>),
     Function(Arc<ReadCredentials>),
 }
@@ -173,11 +172,8 @@ impl Credentials {
     pub fn bearer(token: &str, remaining: Duration) -> Result<Self, ConfigError> {
         let token = NewToken::new(token, remaining)
             .map_err(|error| ConfigError::cannot_be_used("bearer", &error))?;
-        Ok(Self(Secrets::Bearer {
-            token,
-            // The lifetime runs from here, whenever the first request comes.
-            since: Instant::now(),
-        }))
+        // The lifetime runs from here, whenever the first request comes.
+        Ok(Self(Secrets::Bearer(token.with_age(Duration::ZERO))))
     }
 }
 
@@ -193,13 +189,8 @@ impl Credentials {
                     "`Credentials::from_fn` returned something else than two keys",
                 )),
             },
-            Secrets::Bearer { .. } => Err(Error::new(Kind::KeysNeeded)),
+            Secrets::Bearer(_) => Err(Error::new(Kind::KeysNeeded)),
         }
-    }
-
-    /// Whether the next [`read_keys`](Self::read_keys) may return other keys.
-    pub(super) fn may_change(&self) -> bool {
-        matches!(self.0, Secrets::Files(_) | Secrets::Function(_))
     }
 }
 
@@ -214,7 +205,7 @@ impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Secrets::Keys(_) => f.write_str("Credentials::Keys([redacted])"),
-            Secrets::Bearer { .. } => f.write_str("Credentials::Bearer([redacted])"),
+            Secrets::Bearer(_) => f.write_str("Credentials::Bearer([redacted])"),
             Secrets::Files(files) => f
                 .debug_tuple("Credentials::Files")
                 .field(&files.access)

@@ -2,23 +2,30 @@
 //! they are dropped.
 
 use bytes::Bytes;
+use http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::zeroize::Zeroizing;
 
-use crate::error::Error;
+use crate::{error::Error, token::secret_header};
+
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+
+/// The `Content-Type` of a token call, and its body.
+pub(super) type Content = (HeaderValue, Bytes);
 
 /// `{"accessKey": …, "secretKey": …}`, the body of `/auth`.
-pub(super) fn keys(access: &str, secret: &str) -> Result<Bytes, Error> {
+pub(super) fn keys(access: &str, secret: &str) -> Result<Content, Error> {
     // A map, since serde's derive would be a dependency for this struct alone.
     let fields = std::collections::BTreeMap::from([("accessKey", access), ("secretKey", secret)]);
     // With room for every character to be escaped: a buffer that grows leaves a copy behind.
     let mut body = Zeroizing::new(Vec::with_capacity(64 + 6 * (access.len() + secret.len())));
     serde_json::to_writer(&mut *body, &fields).map_err(Error::permanent)?;
-    Ok(Bytes::from_owner(body))
+    Ok((JSON, Bytes::from_owner(body)))
 }
 
-/// Encodes the fields that have a value as `application/x-www-form-urlencoded`.
-pub(super) fn form(fields: &[(&str, Option<&str>)]) -> Bytes {
+/// A form with the fields that have a value.
+pub(super) fn form(fields: &[(&str, Option<&str>)]) -> Content {
     // With room for every byte to be escaped: a buffer that grows leaves a copy behind.
     let room =
         |(name, value): &(&str, Option<&str>)| name.len() + 2 + 3 * value.map_or(0, str::len);
@@ -30,12 +37,12 @@ pub(super) fn form(fields: &[(&str, Option<&str>)]) -> Bytes {
         }
         form.extend([name, "="].into_iter().chain(form_encoded(value)));
     }
-    Bytes::from_owner(form)
+    (FORM, Bytes::from_owner(form))
 }
 
 /// The value of `Authorization: Basic`. Id and secret are each encoded as in a form: RFC 6749,
 /// section 2.3.1.
-pub(super) fn basic(id: &str, secret: &str) -> Zeroizing<String> {
+pub(super) fn basic(id: &str, secret: &str) -> Result<HeaderValue, Error> {
     const SCHEME: &str = "Basic ";
     let mut pair = Zeroizing::new(String::with_capacity(3 * (id.len() + secret.len()) + 1));
     pair.extend(form_encoded(id).chain([":"]).chain(form_encoded(secret)));
@@ -44,7 +51,7 @@ pub(super) fn basic(id: &str, secret: &str) -> Zeroizing<String> {
     ));
     basic.push_str(SCHEME);
     basic.extend(pair.as_bytes().chunks(3).flat_map(base64));
-    basic
+    secret_header(basic).map_err(Error::permanent)
 }
 
 /// The pieces of a text, encoded as in a form. They are borrowed: none is a copy to be wiped.

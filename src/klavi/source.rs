@@ -22,7 +22,7 @@ use super::{
 use crate::{
     error::{BoxError, Error, Kind},
     token::{
-        AccessToken, NewToken,
+        NewToken,
         identity::{Identity, IdentityFuture},
         source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
     },
@@ -177,25 +177,26 @@ impl KlaviSource {
     async fn fetch_with_bearer(
         &self,
         bearer: &NewToken,
-        since: Instant,
         request: &TokenRequest,
     ) -> Result<NewToken, Error> {
-        match request.predecessor() {
+        let now = Instant::now();
+        let outcome = match request.predecessor() {
             // The bearer may have expired before the first request.
-            Predecessor::None if since.elapsed() >= bearer.lifetime() => Err(no_keys()),
-            Predecessor::None => Ok(bearer.clone().with_age(since.elapsed())),
-            Predecessor::Live(bearer) => self.refresh(bearer, "refresh").await.map_err(keys_needed),
+            Predecessor::None if bearer.expires_at(now) > now => Ok(bearer.clone()),
+            Predecessor::Live(bearer) => self.refresh(bearer, "refresh").await,
+            // The API may be wrong about it, and without keys there is nothing else to try, unless
             // `/refresh` has rejected this bearer before.
-            Predecessor::Rejected(_) if request.last_error().is_some_and(Error::is_keys_needed) => {
-                Err(no_keys())
+            Predecessor::Rejected(bearer)
+                if !request.last_error().is_some_and(Error::is_keys_needed) =>
+            {
+                self.refresh(bearer, "last resort").await
             }
-            Predecessor::Rejected(bearer) => {
-                // The API may be wrong about it, and without keys there is nothing else to try.
-                let outcome = self.refresh(bearer, "last resort").await;
-                outcome.map_err(keys_needed)
-            }
-            Predecessor::Expired(_) => Err(no_keys()),
-        }
+            _ => return Err(Error::new(Kind::KeysNeeded)),
+        };
+        outcome.map_err(|error| match rejects_bearer(&error) {
+            true => Error::new(Kind::KeysNeeded).with_source(error),
+            false => error,
+        })
     }
 
     pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -212,9 +213,7 @@ impl TokenSource for KlaviSource {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
         Box::pin(async move {
             match &self.credentials.0 {
-                Secrets::Bearer { token, since } => {
-                    self.fetch_with_bearer(token, *since, &request).await
-                }
+                Secrets::Bearer(bearer) => self.fetch_with_bearer(bearer, &request).await,
                 _ => self.fetch_with_keys(&request).await,
             }
         })
@@ -223,9 +222,8 @@ impl TokenSource for KlaviSource {
     fn identity(&self) -> Option<IdentityFuture<'_>> {
         Some(Box::pin(async move {
             let identity = Identity::new("klavi").with(&self.api.auth_uri().to_string());
-            if let Secrets::Bearer { token, .. } = &self.credentials.0 {
-                let bearer = AccessToken::new(token.clone().into_header(), 0);
-                return Ok(identity.with("bearer").with(bearer.expose()));
+            if let Secrets::Bearer(bearer) = &self.credentials.0 {
+                return Ok(identity.with("bearer").with(bearer.text()));
             }
             let keys = self.read_keys().await?;
             let (access, secret) = keys.expose();
@@ -250,15 +248,4 @@ fn rejects_bearer(error: &Error) -> bool {
         error.status(),
         Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND)
     )
-}
-
-fn no_keys() -> Error {
-    Error::new(Kind::KeysNeeded)
-}
-
-fn keys_needed(error: Error) -> Error {
-    match rejects_bearer(&error) {
-        true => no_keys().with_source(error),
-        false => error,
-    }
 }

@@ -9,8 +9,8 @@ pub(crate) mod source;
 use std::{fmt, hint::black_box, time::Duration};
 
 use bytes::Bytes;
-use http::HeaderValue;
-use secrecy::zeroize::Zeroizing;
+use http::{HeaderValue, header::InvalidHeaderValue};
+use secrecy::zeroize::{Zeroize, Zeroizing};
 use tokio::time::Instant;
 
 use crate::error::{Error, token_endpoint::TokenEndpoint};
@@ -68,13 +68,10 @@ impl AccessToken {
 
     /// A copy with its own bytes, so that clones of the one do not slow down clones of the other.
     pub(crate) fn copy(&self) -> Self {
-        let bytes = Bytes::from_owner(Zeroizing::new(self.header.as_bytes().to_vec()));
-        // Cannot fail, because the bytes are those of a header value.
-        let header = HeaderValue::from_maybe_shared(bytes);
-        let mut header = header.unwrap_or_else(|_| self.header.clone());
-        header.set_sensitive(true);
+        let header = secret_header(Zeroizing::new(self.header.as_bytes().to_vec()));
         Self {
-            header,
+            // Cannot fail, because the bytes are those of a header value.
+            header: header.unwrap_or_else(|_| self.header.clone()),
             generation: self.generation,
         }
     }
@@ -149,11 +146,9 @@ impl NewToken {
         let mut value = Zeroizing::new(Vec::with_capacity(SCHEME.len() + token.len()));
         value.extend_from_slice(SCHEME.as_bytes());
         value.extend_from_slice(token.as_bytes());
-        let header = HeaderValue::from_maybe_shared(Bytes::from_owner(value));
-        let mut header = header.map_err(|_| Error::invalid_response(INVALID_CHARACTERS))?;
-        header.set_sensitive(true);
+        let header = secret_header(value);
         Ok(Self {
-            header,
+            header: header.map_err(|_| Error::invalid_response(INVALID_CHARACTERS))?,
             // The cache adds it to an instant, and a huge one would overflow.
             lifetime: lifetime.min(MAX_LIFETIME),
             aged: None,
@@ -226,7 +221,6 @@ impl NewToken {
     }
 
     /// The token without the scheme.
-    #[cfg(feature = "fleet")]
     pub(crate) fn text(&self) -> &str {
         bare(&self.header)
     }
@@ -259,6 +253,15 @@ fn check(token: &str, lifetime: Duration) -> Result<(), &'static str> {
         return Err("the access token has no lifetime");
     }
     Ok(())
+}
+
+/// A header value that `Debug` does not show, of bytes that are wiped when they are dropped.
+pub(crate) fn secret_header(
+    bytes: Zeroizing<impl Zeroize + AsRef<[u8]> + Send + 'static>,
+) -> Result<HeaderValue, InvalidHeaderValue> {
+    let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes))?;
+    header.set_sensitive(true);
+    Ok(header)
 }
 
 /// The token of a header value, without the scheme.
