@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     encode::{Content, JSON},
-    redact::redact,
+    mask::mask,
     response,
     response_format::ResponseFormat,
     transport::{self, Transport},
@@ -68,9 +68,7 @@ impl TokenClient {
             Ok(token) => Ok(token.with_age(sent_at.elapsed()).with_endpoint(endpoint)),
             // The text of an error is the transport's own, and may echo the request.
             Err(error) => {
-                let masked = error.masked(&|text| {
-                    redact(&format(text), call.secrets).map(|text| text.to_string())
-                });
+                let masked = error.masked(&|text| mask(&format(text), call.secrets));
                 let host = call.uri.authority().map_or("", Authority::as_str);
                 Err(masked.with_endpoint(endpoint, host))
             }

@@ -26,7 +26,7 @@ use crate::{
 /// use klavi_auth::Credentials;
 ///
 /// let credentials = Credentials::new("my-access-id", "my-secret-phrase")?;
-/// assert_eq!(format!("{credentials:?}"), "Credentials::Keys([redacted])");
+/// assert_eq!(format!("{credentials:?}"), "Credentials::Keys(***)");
 /// # Ok::<_, klavi_auth::ConfigError>(())
 /// ```
 #[derive(Clone)]
@@ -204,8 +204,8 @@ fn from_user(error: BoxError) -> Error {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Secrets::Keys(_) => f.write_str("Credentials::Keys([redacted])"),
-            Secrets::Bearer(_) => f.write_str("Credentials::Bearer([redacted])"),
+            Secrets::Keys(_) => f.write_str("Credentials::Keys(***)"),
+            Secrets::Bearer(_) => f.write_str("Credentials::Bearer(***)"),
             Secrets::Files(files) => f
                 .debug_tuple("Credentials::Files")
                 .field(&files.access)

@@ -4,7 +4,7 @@ use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 
 use super::{
-    redact::redact,
+    mask::mask,
     response_format::{Fields, ResponseFormat},
     searchable::is_printable,
     wiped::{format, json_string},
@@ -32,7 +32,8 @@ pub(super) fn message(
     let tokens: Vec<_> = names.filter_map(|name| fields.string(&[name])).collect();
     let tokens = tokens.iter().map(|token| token.as_str());
     let secrets: Vec<_> = secrets.iter().copied().chain(tokens).collect();
-    let message = redact(&message, &secrets).unwrap_or(message);
+    let masked = mask(&message, &secrets);
+    let message = masked.as_deref().unwrap_or(&message);
     // Cut last: half of a secret may be too short to be found.
     Some(message.chars().take(MAX_LEN).collect())
 }

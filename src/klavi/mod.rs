@@ -12,9 +12,9 @@ pub(crate) mod environment;
 mod error_message;
 mod key_files;
 mod keys;
+mod mask;
 pub(crate) mod path_prefix;
 pub(crate) mod product;
-mod redact;
 #[cfg(feature = "reqwest")]
 pub(crate) mod reqwest;
 mod response;

@@ -147,7 +147,7 @@ impl fmt::Debug for RecordedRequest {
             .field("token", &self.token());
         match self.endpoint() {
             // Both have keys in their bodies.
-            Some(Endpoint::Auth | Endpoint::Token) => out.field("body", &"[redacted]"),
+            Some(Endpoint::Auth | Endpoint::Token) => out.field("body", &"***"),
             _ => out.field("body", &Bytes::copy_from_slice(&self.body)),
         };
         out.field("body_len", &self.body_len)

@@ -376,7 +376,7 @@ fn case_61_what_the_environment_says_is_not_repeated() {
     let url = format!("https://user:{}@api.klavi.ai", TOKENS[1]);
     let breaks = format!("{SECRET}\n");
     for (access, secret, url, read) in [
-        (ACCESS, SECRET, "https://api.klavi.ai", "Keys([redacted])"),
+        (ACCESS, SECRET, "https://api.klavi.ai", "Keys(***)"),
         (ACCESS, "", "https://api.klavi.ai", "InvalidEnv"),
         (
             ACCESS,

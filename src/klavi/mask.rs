@@ -1,4 +1,4 @@
-//! Redacts secrets in text from outside.
+//! Masks secrets in text from outside.
 
 use std::ops::Range;
 
@@ -25,37 +25,32 @@ const MAX_DECODE_ROUNDS: usize = 4;
 /// a word. If it may be an ordinary word or number ([`is_ordinary`]), it is masked only between
 /// quotes and after `=`, as in a printed body or header. Anywhere else the mask would make the
 /// message unreadable and protect nothing.
-pub(super) fn redact(text: &str, secrets: &[&str]) -> Option<Zeroizing<String>> {
+pub(super) fn mask(text: &str, secrets: &[&str]) -> Option<String> {
     let secrets: Vec<_> = secrets.iter().map(|secret| Secret::new(secret)).collect();
-    let mut found = Vec::new();
+    let mut is_masked = vec![false; text.len()];
     // A text may be escaped more than once, in different ways: all decoded forms are searched.
     let mut forms = vec![(0, Searchable::new(text))];
     while let Some((rounds, form)) = forms.pop() {
-        secrets
-            .iter()
-            .for_each(|secret| secret.find_in(&form, &mut found));
+        for origin in secrets.iter().flat_map(|secret| secret.origins_in(&form)) {
+            is_masked[origin].fill(true);
+        }
         if rounds < MAX_DECODE_ROUNDS {
             let decoded = [backslash as Decode, percent].map(|decode| form.decoded(decode));
-            let decoded = decoded.into_iter().flatten();
-            forms.extend(decoded.map(|form| (rounds + 1, form)));
+            forms.extend(decoded.into_iter().flatten().map(|form| (rounds + 1, form)));
         }
     }
-    if found.is_empty() {
+    if !is_masked.contains(&true) {
         return None;
     }
-    found.sort_unstable_by_key(|range| range.start);
-    // With room for the result: a `String` that grows leaves a copy behind.
-    let mut redacted = Zeroizing::new(String::with_capacity(text.len() + MASK.len() * found.len()));
-    let mut end = 0;
-    for range in found {
-        if range.start > end || redacted.is_empty() {
-            redacted.push_str(&text[end..range.start]);
-            redacted.push_str(MASK);
+    let mut masked = String::new();
+    for (at, c) in text.char_indices() {
+        if !is_masked[at] {
+            masked.push(c);
+        } else if at == 0 || !is_masked[at - 1] {
+            masked.push_str(MASK);
         }
-        end = end.max(range.end);
     }
-    redacted.push_str(&text[end..]);
-    Some(redacted)
+    Some(masked)
 }
 
 /// A secret, in the form of the texts in which it is searched.
@@ -64,7 +59,6 @@ struct Secret {
     /// Its pieces of [`MASKED_PIECE`] characters, in the order of their content. A short secret has
     /// none.
     pieces: Vec<Range<usize>>,
-    is_ordinary: bool,
 }
 
 impl Secret {
@@ -75,26 +69,18 @@ impl Secret {
         let pieces = starts.windows(MASKED_PIECE + 1);
         let mut pieces: Vec<_> = pieces.map(|piece| piece[0]..piece[MASKED_PIECE]).collect();
         pieces.sort_unstable_by(|one, other| bytes[one.clone()].cmp(&bytes[other.clone()]));
-        let is_ordinary = is_ordinary(&bytes);
-        Self {
-            bytes,
-            pieces,
-            is_ordinary,
-        }
+        Self { bytes, pieces }
     }
 
-    /// Adds the places where the secret, or a piece of it, stands in the text.
-    fn find_in(&self, text: &Searchable, found: &mut Vec<Range<usize>>) {
-        for at in 0..text.bytes.len() {
-            let length = if self.pieces.is_empty() {
-                self.word_at(text, at)
-            } else {
-                self.piece_at(text, at)
+    /// Where the secret, or a piece of it, stands in the original of a text.
+    fn origins_in(&self, text: &Searchable) -> impl Iterator<Item = Range<usize>> {
+        (0..text.bytes.len()).filter_map(|at| {
+            let length = match self.pieces.is_empty() {
+                true => self.word_at(text, at)?,
+                false => self.piece_at(text, at)?,
             };
-            if let Some(length) = length {
-                found.push(text.origins[at].start..text.origins[at + length - 1].end);
-            }
-        }
+            Some(text.origins[at].start..text.origins[at + length - 1].end)
+        })
     }
 
     /// The length of the piece at this place.
@@ -114,15 +100,11 @@ impl Secret {
         let (before, after) = (text.bytes[..at].last(), rest.first());
         let continues =
             |here: &u8, there: Option<&u8>| is_letter(here) && there.is_some_and(is_letter);
+        let is_ordinary = is_ordinary(&self.bytes);
         let is_word = match before {
-            Some(quote @ (b'"' | b'\'' | b'`')) if self.is_ordinary => after == Some(quote),
-            Some(b'=') if self.is_ordinary => {
-                matches!(
-                    after,
-                    None | Some(b'&' | b' ' | b',' | b';' | b'"' | b'\'' | b'\\')
-                )
-            }
-            _ => !self.is_ordinary && !continues(first, before) && !continues(last, after),
+            Some(quote @ (b'"' | b'\'' | b'`')) if is_ordinary => after == Some(quote),
+            Some(b'=') if is_ordinary => after.is_none_or(|byte| b"& ,;\"'\\".contains(byte)),
+            _ => !is_ordinary && !continues(first, before) && !continues(last, after),
         };
         is_word.then_some(self.bytes.len())
     }
@@ -132,11 +114,12 @@ impl Secret {
 /// alone, or a number of up to five digits.
 fn is_ordinary(secret: &[u8]) -> bool {
     let is_number = secret.len() <= 5 && secret.iter().all(u8::is_ascii_digit);
-    secret.len() < 4
-        || is_number
-        || secret
+    let is_word = || {
+        secret
             .iter()
             .all(|byte| is_letter(byte) && !byte.is_ascii_digit())
+    };
+    secret.len() < 4 || is_number || is_word()
 }
 
 /// An ASCII letter or digit, or part of a character that is not ASCII.
@@ -152,8 +135,8 @@ mod tests {
 
     use super::{super::searchable::is_printable, *};
 
-    fn mask(text: &str, secrets: &[&str]) -> String {
-        redact(text, secrets).map_or_else(|| text.to_owned(), |text| text.to_string())
+    fn masked(text: &str, secrets: &[&str]) -> String {
+        mask(text, secrets).unwrap_or_else(|| text.to_owned())
     }
 
     #[test]
@@ -169,9 +152,9 @@ mod tests {
             ("qwert-998qwert-9981, 1-asdfg", "***, 1-asdfg"),
             ("ert-9981-a", "***"),
         ] {
-            assert_eq!(mask(text, &secrets), shown);
+            assert_eq!(masked(text, &secrets), shown);
         }
-        assert!(redact("anything", &["qwert-9981-asdfg", "", "a"]).is_none());
+        assert!(mask("anything", &["qwert-9981-asdfg", "", "a"]).is_none());
     }
 
     #[test]
@@ -195,7 +178,7 @@ mod tests {
                 "",
                 "dns",
             ] {
-                assert!(redact(text, &[secret]).is_none(), "{secret}: {text}");
+                assert!(mask(text, &[secret]).is_none(), "{secret}: {text}");
             }
         }
     }
@@ -220,7 +203,7 @@ mod tests {
             r#"Qw\"é\n   \\t+y 9/\r\n\t😀-81"#,
         ] {
             assert_eq!(
-                mask(&format!("key {text}."), &[secret]),
+                masked(&format!("key {text}."), &[secret]),
                 "key ***.",
                 "{text}"
             );
@@ -237,7 +220,7 @@ mod tests {
             ("p@s/w0rd", "key=p%40s%2Fw0rd&x=y", "key=***&x=y"),
             ("0123456", "port 0123456, 01234567", "port ***, 01234567"),
         ] {
-            assert_eq!(mask(text, &[secret]), shown, "{secret}");
+            assert_eq!(masked(text, &[secret]), shown, "{secret}");
         }
     }
 
@@ -267,7 +250,7 @@ mod tests {
             ("8080", "127.0.0.1:8080 \"8080\"", "127.0.0.1:8080 \"***\""),
             ("a", r#"a {"accessKey":"a"}"#, r#"a {"accessKey":"***"}"#),
         ] {
-            assert_eq!(mask(text, &[secret]), shown, "{secret}");
+            assert_eq!(masked(text, &[secret]), shown, "{secret}");
         }
     }
 
@@ -332,7 +315,7 @@ mod tests {
             text.push_str(&end);
             shown.push_str(&end);
             let secrets: Vec<_> = secrets.iter().map(String::as_str).collect();
-            let masked = mask(&text, &secrets);
+            let masked = masked(&text, &secrets);
             prop_assert_eq!(&masked, &shown, "{}", text);
         }
 
@@ -360,7 +343,7 @@ mod tests {
                 };
                 text.extend([between, piece]);
             }
-            let masked = mask(&text, &[&secret]);
+            let masked = masked(&text, &[&secret]);
             let (lower, secret) = (masked.to_ascii_lowercase(), secret.to_ascii_lowercase());
             let secret: Vec<char> = secret.chars().collect();
             for piece in secret.windows(MASKED_PIECE) {
