@@ -262,12 +262,8 @@ pub use fleet::{
     store::{FleetStore, StoreFuture, Stored},
 };
 pub use klavi::{
-    api::KlaviApi,
-    client_credentials::ClientCredentials,
-    credentials::Credentials,
-    environment::Environment,
-    product::{Product, ProductName},
-    source::KlaviSource,
+    api::KlaviApi, client_credentials::ClientCredentials, credentials::Credentials,
+    environment::Environment, product::Product, source::KlaviSource,
 };
 pub use layer::{
     builder::KlaviAuthLayerBuilder, future::ResponseFuture, layer::KlaviAuthLayer,

@@ -173,7 +173,7 @@ fn public_types_are_send_sync_and_debug() {
     check::<(RefreshPolicy, Freshness, Backoff, Budget, TokenEndpoint)>();
     check::<(Event<'_>, FetchedToken, FetchReason, SkipReason)>();
     check::<(FleetEvent<'_>, AloneReason, DenyReason)>();
-    check::<(KlaviApi, Product, ProductName, Environment, Credentials)>();
+    check::<(KlaviApi, Product, Environment, Credentials)>();
     check::<(KlaviSource, ClientCredentials, SourceFn<fn()>)>();
     check::<(KlaviAuthLayerBuilder, KlaviAuthLayer, KlaviAuth<Inner>)>();
     check::<(CloneBody, SendOnce, RecordBody<String>, ReplayBody<String>)>();

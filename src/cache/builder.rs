@@ -21,7 +21,7 @@ use super::{
 use crate::{
     error::config::{ConfigError, ensure},
     events::{Events, event::Observer},
-    token::{fixed::Fixed, shared_source::SharedSource, source::TokenSource},
+    token::{fixed::fixed, shared_source::SharedSource, source::TokenSource},
 };
 
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -63,7 +63,7 @@ impl TokenCache {
     ///
     /// [`ConfigError::InvalidCredential`] if `token` cannot be a header value.
     pub fn fixed(token: &str) -> Result<Self, ConfigError> {
-        Fixed::new(token).map(Self::new)
+        fixed(token).map(Self::new)
     }
 }
 

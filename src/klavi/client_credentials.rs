@@ -99,9 +99,7 @@ impl ClientCredentials {
         T::Future: Send,
         T::Error: Into<BoxError>,
         B: From<Bytes> + Send + 'static,
-        A: Body + Send + 'static,
-        A::Data: Send,
-        A::Error: Into<BoxError>,
+        A: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         let transport = transport::erase(transport);
         Self::over(token_url, client_id, client_secret, transport)

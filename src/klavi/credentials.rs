@@ -6,8 +6,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 
 use super::{
     env_var::parse_var,
-    key_files::KeyFiles,
-    keys::{Keys, key},
+    keys::{KeyFiles, Keys, key},
 };
 use crate::{
     error::{BoxError, Error, Kind, config::ConfigError},

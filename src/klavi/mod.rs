@@ -10,7 +10,6 @@ mod encode;
 mod env_var;
 pub(crate) mod environment;
 mod error_message;
-mod key_files;
 mod keys;
 mod mask;
 pub(crate) mod path_prefix;

@@ -27,13 +27,14 @@ pub enum Product {
     /// Klavi Payment, the management API: `/payment/management/v1/…`. It has other keys than the
     /// customer API.
     PaymentManagement,
-    /// Any other product. Use [`Product::other`], or parse its path.
-    Other(ProductName),
+    /// Any other product, by its path. Made by [`Product::other`] and by parsing, which check it:
+    ///
+    /// ```compile_fail
+    /// let unchecked = klavi_auth::Product::Other("../data".into());
+    /// ```
+    #[non_exhaustive]
+    Other(Box<str>),
 }
-
-/// The path of a [`Product`] that has no variant of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ProductName(Box<str>);
 
 /// The maximum number of segments of a product path.
 const MAX_SEGMENTS: usize = 3;
@@ -65,7 +66,7 @@ impl Product {
             Self::Data => "data",
             Self::PaymentCustomer => "payment/customer",
             Self::PaymentManagement => "payment/management",
-            Self::Other(name) => &name.0,
+            Self::Other(path) => path,
         }
     }
 }
@@ -86,7 +87,7 @@ impl FromStr for Product {
         }
         match problem_with(path) {
             Some(problem) => Err(ConfigError::InvalidProduct(problem.into())),
-            None => Ok(Self::Other(ProductName(path.into()))),
+            None => Ok(Self::Other(path.into())),
         }
     }
 }
@@ -113,12 +114,6 @@ fn problem_with(path: &str) -> Option<String> {
         let is_dots = segment.bytes().all(|byte| byte == b'.');
         is_dots.then(|| format!("segment {number} of {count} has only dots"))
     })
-}
-
-impl fmt::Display for ProductName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 impl fmt::Display for Product {

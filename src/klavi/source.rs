@@ -93,9 +93,7 @@ impl KlaviSource {
         T::Future: Send,
         T::Error: Into<BoxError>,
         B: From<Bytes> + Send + 'static,
-        A: Body + Send + 'static,
-        A::Data: Send,
-        A::Error: Into<BoxError>,
+        A: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         Self::over(api, credentials, transport::erase(transport))
     }

@@ -1,14 +1,10 @@
 //! The transport of token calls: any tower HTTP service, with its types erased.
 
-use std::{
-    error::Error as StdError,
-    future::Future,
-    pin::{Pin, pin},
-    time::Duration,
-};
+use std::{pin::pin, time::Duration};
 
 use bytes::{Buf, Bytes};
-use http::{Request, Response, uri::Scheme};
+use futures_util::{FutureExt, future::BoxFuture};
+use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout};
@@ -28,7 +24,7 @@ const MAX_BODY: usize = 64 * 1024;
 pub(crate) type Transport = BoxCloneSyncService<Request<Bytes>, Response<ReadBody>, Error>;
 
 /// Reads a response body to its end.
-pub(crate) type ReadBody = Pin<Box<dyn Future<Output = Result<Bytes, Error>> + Send>>;
+pub(crate) type ReadBody = BoxFuture<'static, Result<Bytes, Error>>;
 
 /// Erases the types of a tower HTTP service. Each call readies a clone of its own.
 pub(crate) fn erase<T, B, A>(service: T) -> Transport
@@ -37,39 +33,31 @@ where
     T::Future: Send,
     T::Error: Into<BoxError>,
     B: From<Bytes> + Send + 'static,
-    A: Body + Send + 'static,
-    A::Data: Send,
-    A::Error: Into<BoxError>,
+    A: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     BoxCloneSyncService::new(service_fn(move |request: Request<Bytes>| {
-        let is_https = request.uri().scheme() == Some(&Scheme::HTTPS);
         let response = service.clone().oneshot(request.map(B::from));
         async move {
-            match response.await.map_err(Into::into) {
-                Ok(response) => Ok(response.map(|body| Box::pin(read(body)) as ReadBody)),
-                Err(error) if is_https && is_without_tls(&*error) => {
-                    Err(Error::transport(without_tls(error)))
-                }
-                Err(error) => Err(Error::transport(error)),
-            }
+            let response = response.await.map_err(|error| with_advice(error.into()));
+            let response = response.map_err(Error::transport)?;
+            Ok(response.map(|body| read(body).boxed()))
         }
     }))
 }
 
-/// Whether the client lacks TLS, which hyper-util and reqwest report as a wrong scheme.
-fn is_without_tls(error: &(dyn StdError + 'static)) -> bool {
-    let root = chain(error).last();
-    root.is_some_and(|root| prints(root, "invalid URL, scheme is not http"))
-}
-
-fn without_tls(cause: BoxError) -> Context {
+/// Says what to do if the client lacks TLS, which hyper-util and reqwest report as a wrong scheme.
+fn with_advice(cause: BoxError) -> BoxError {
+    let root = chain(&*cause).last();
+    if !root.is_some_and(|root| prints(root, "invalid URL, scheme is not http")) {
+        return cause;
+    }
     let advice = match () {
         #[cfg(feature = "reqwest")]
         () if cause.is::<::reqwest::Error>() => "turn on one of reqwest's TLS features",
         () => "build it with a TLS connector, such as hyper-rustls",
     };
     let message = format!("the HTTP client has no TLS, which `https` needs: {advice}");
-    Context { message, cause }
+    Context { message, cause }.into()
 }
 
 /// Sends a request and reads the whole response within `limit`.

@@ -1,34 +1,24 @@
 //! The source of a fixed token.
 
-use std::time::Duration;
+use std::{future, time::Duration};
 
 use super::{
     NewToken,
-    source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
+    source::{Predecessor, TokenSource, source_fn},
 };
 use crate::error::{Error, config::ConfigError};
 
 /// A source that always returns the same token.
-#[derive(Debug)]
-pub(crate) struct Fixed(NewToken);
-
-impl Fixed {
-    pub(crate) fn new(token: &str) -> Result<Self, ConfigError> {
-        // The lifetime is capped. When it has passed, the same token is returned again.
-        NewToken::new(token, Duration::MAX)
-            .map(Self)
-            .map_err(|error| ConfigError::cannot_be_used("token", &error))
-    }
-}
-
-impl TokenSource for Fixed {
-    fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
-        let is_rejected = matches!(request.predecessor(), Predecessor::Rejected(_));
-        Box::pin(std::future::ready(match is_rejected {
+pub(crate) fn fixed(token: &str) -> Result<impl TokenSource, ConfigError> {
+    // The lifetime is capped. When it has passed, the same token is returned again.
+    let token = NewToken::new(token, Duration::MAX)
+        .map_err(|error| ConfigError::cannot_be_used("token", &error))?;
+    Ok(source_fn(move |request| {
+        future::ready(match request.predecessor() {
             // If it were returned again, it would count as a new token, and every 401 would cause a
             // resend.
-            true => Err(Error::permanent("a fixed token cannot be replaced")),
-            false => Ok(self.0.clone()),
-        }))
-    }
+            Predecessor::Rejected(_) => Err(Error::permanent("a fixed token cannot be replaced")),
+            _ => Ok(token.clone()),
+        })
+    }))
 }
