@@ -8,7 +8,7 @@ use super::{
 };
 
 /// Masks the secrets in a text. `None` if it has none.
-pub(crate) type Mask<'a> = dyn Fn(fmt::Arguments<'_>) -> Option<String> + 'a;
+pub(super) type Mask<'a> = dyn Fn(fmt::Arguments<'_>) -> Option<String> + 'a;
 
 impl Error {
     /// The same error with secrets masked in its message and its causes. A cause without secrets is

@@ -3,7 +3,7 @@
 pub(crate) mod config;
 mod construct;
 mod display;
-pub(crate) mod mask;
+mod mask;
 mod predicates;
 pub(crate) mod source_chain;
 pub(crate) mod token_endpoint;

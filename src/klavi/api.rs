@@ -92,8 +92,8 @@ impl KlaviApi {
     /// [`ConfigError::InvalidUrl`] if it is not an absolute `http` or `https` URL or has user
     /// information or a query; [`ConfigError::InsecureUrl`] for plain `http` to any other host.
     pub fn at(base_url: &str, product: Product) -> Result<Self, ConfigError> {
-        let (origin, uri) = configured_url::parse_secure(base_url, Purpose::BaseUrl)?;
-        Self::with_path(origin, &normalized_path(uri.path()), product)
+        let base = configured_url::parse_secure(base_url, Purpose::BaseUrl)?;
+        Self::below(base, product)
     }
 
     /// As [`at`](Self::at), with plain `http` accepted for every host.
@@ -113,8 +113,8 @@ impl KlaviApi {
     ///
     /// [`ConfigError::InvalidUrl`] as for [`at`](Self::at).
     pub fn at_insecure(base_url: &str, product: Product) -> Result<Self, ConfigError> {
-        let (origin, uri) = configured_url::parse(base_url, Purpose::BaseUrl)?;
-        Self::with_path(origin, &normalized_path(uri.path()), product)
+        let base = configured_url::parse(base_url, Purpose::BaseUrl)?;
+        Self::below(base, product)
     }
 
     /// A product at the base URL in `KLAVI_API_URL`, or else in the [`Environment`] in `KLAVI_ENV`,
@@ -169,21 +169,19 @@ impl KlaviApi {
         &self.path_prefix
     }
 
-    /// `base_path` is empty, or starts with a slash and ends without one.
-    fn with_path(origin: Origin, base_path: &str, product: Product) -> Result<Self, ConfigError> {
-        let path = format!("{base_path}/{}", product.as_str());
+    fn below((origin, uri): (Origin, Uri), product: Product) -> Result<Self, ConfigError> {
+        let base_path = normalized_path(uri.path());
+        let path = format!("{base_path}/{product}");
         let endpoint = |name| {
-            let uri = origin.uri(&format!("{path}/v1/{name}"));
+            let uri = format!("{origin}{path}/v1/{name}").parse();
             // All parts are checked. Only the length is left, which `Uri` limits to 64 KiB.
             uri.map_err(|_| ConfigError::InvalidUrl("the base URL is too long".into()))
         };
-        let (auth, refresh) = (endpoint("auth")?, endpoint("refresh")?);
-        let base_url = format!("{}://{}{base_path}", origin.scheme(), origin.authority()).into();
         Ok(Self {
-            base_url,
+            base_url: format!("{origin}{base_path}").into(),
             path_prefix: PathPrefix::new(&path),
-            auth,
-            refresh,
+            auth: endpoint("auth")?,
+            refresh: endpoint("refresh")?,
             origin,
             product,
         })

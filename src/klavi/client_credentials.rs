@@ -146,7 +146,9 @@ impl ClientCredentials {
         let keys = Keys::new(client_id, client_secret, ["client id", "client secret"])?;
         let (origin, uri) = configured_url::parse_secure(token_url, Purpose::TokenUrl)?;
         Ok(Self {
-            token_url: origin.uri(uri.path()).expect("the path of a URI is valid"),
+            token_url: format!("{origin}{}", uri.path())
+                .parse()
+                .expect("the parts of a URI make a URI"),
             keys,
             client: TokenClient::new(transport),
             is_basic: false,

@@ -205,11 +205,10 @@ impl fmt::Debug for Credentials {
         match &self.0 {
             Secrets::Keys(_) => f.write_str("Credentials::Keys(***)"),
             Secrets::Bearer(_) => f.write_str("Credentials::Bearer(***)"),
-            Secrets::Files(files) => f
-                .debug_tuple("Credentials::Files")
-                .field(&files.access)
-                .field(&files.secret)
-                .finish(),
+            Secrets::Files(files) => {
+                let (access, secret) = (&files.access, &files.secret);
+                write!(f, "Credentials::Files({access:?}, {secret:?})")
+            }
             Secrets::Function(_) => f.write_str("Credentials::Function(..)"),
         }
     }

@@ -3,6 +3,8 @@
 pub(crate) mod configured_url;
 pub(crate) mod host;
 
+use std::fmt;
+
 use http::{
     Uri,
     uri::{Authority, Scheme},
@@ -38,21 +40,11 @@ impl Origin {
         })
     }
 
-    pub(crate) fn scheme(&self) -> Scheme {
-        if self.secure {
-            Scheme::HTTPS
-        } else {
-            Scheme::HTTP
+    fn scheme(&self) -> Scheme {
+        match self.secure {
+            true => Scheme::HTTPS,
+            false => Scheme::HTTP,
         }
-    }
-
-    /// The URI of a path of this origin.
-    pub(crate) fn uri(&self, path: &str) -> Result<Uri, http::Error> {
-        Uri::builder()
-            .scheme(self.scheme())
-            .authority(self.authority())
-            .path_and_query(path)
-            .build()
     }
 
     /// Host and port, normalized.
@@ -86,6 +78,13 @@ impl Origin {
     /// Whether this is plain `http` to a host that is not loopback.
     pub(crate) fn is_exposed(&self) -> bool {
         !self.secure && !self.host.is_loopback()
+    }
+}
+
+/// As a URL without a path.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme(), self.authority)
     }
 }
 
@@ -125,11 +124,7 @@ impl<'a> Target<'a> {
 /// `None` for a scheme that is neither `https` nor `http`.
 fn is_https(scheme: &str) -> Option<bool> {
     let is = |name: &str| scheme.eq_ignore_ascii_case(name);
-    match scheme {
-        _ if is("https") => Some(true),
-        _ if is("http") => Some(false),
-        _ => None,
-    }
+    (is("https") || is("http")).then(|| is("https"))
 }
 
 fn default_port(secure: bool) -> u16 {

@@ -240,19 +240,13 @@ impl fmt::Debug for NewToken {
 }
 
 fn check(token: &str, lifetime: Duration) -> Result<(), &'static str> {
-    if token.is_empty() {
-        return Err("the access token is empty");
+    match token {
+        "" => Err("the access token is empty"),
+        _ if token.len() > MAX_TOKEN => Err("the access token is longer than 16 KiB"),
+        _ if !token.bytes().all(|b| b.is_ascii_graphic()) => Err(INVALID_CHARACTERS),
+        _ if lifetime.is_zero() => Err("the access token has no lifetime"),
+        _ => Ok(()),
     }
-    if token.len() > MAX_TOKEN {
-        return Err("the access token is longer than 16 KiB");
-    }
-    if !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(INVALID_CHARACTERS);
-    }
-    if lifetime.is_zero() {
-        return Err("the access token has no lifetime");
-    }
-    Ok(())
 }
 
 /// A header value that `Debug` does not show, of bytes that are wiped when they are dropped.

