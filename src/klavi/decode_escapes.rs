@@ -3,17 +3,25 @@
 /// The length of the escape at the start of a text, and what it stands for.
 pub(super) type Decode = fn(&[u8]) -> Option<(usize, Decoded)>;
 
-#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decoded {
-    /// May be part of a character.
+    /// A part of a character that is not ASCII.
     Byte(u8),
     Char(char),
+}
+
+impl Decoded {
+    pub(super) fn of(byte: u8) -> Self {
+        match byte {
+            0x80.. => Self::Byte(byte),
+            _ => Self::Char(byte.into()),
+        }
+    }
 }
 
 /// Decodes an escape of a URL or a form.
 pub(super) fn percent(text: &[u8]) -> Option<(usize, Decoded)> {
     let digits = text.strip_prefix(b"%")?.get(..2)?;
-    Some((3, Decoded::Byte(hex(digits)?.try_into().ok()?)))
+    Some((3, Decoded::of(hex(digits)?.try_into().ok()?)))
 }
 
 /// Decodes an escape of JSON or of `Debug`. Half of a surrogate pair is no escape.
@@ -21,7 +29,7 @@ pub(super) fn backslash(text: &[u8]) -> Option<(usize, Decoded)> {
     let c = match text.strip_prefix(b"\\")? {
         [b'x', digits @ ..] => {
             let byte = hex(digits.get(..2)?)?.try_into().ok()?;
-            return Some((4, Decoded::Byte(byte)));
+            return Some((4, Decoded::of(byte)));
         }
         [b'u', b'{', rest @ ..] => {
             // Six digits at most, then the brace.

@@ -43,17 +43,15 @@ impl Keys {
 
 /// Checks a key. `which` names it in the error.
 pub(super) fn key(text: &str, which: &'static str) -> Result<SecretString, ConfigError> {
-    let problem = match text {
-        "" => Some("is empty"),
-        _ if text.ends_with(['\r', '\n']) => Some("ends with a line break: trim it"),
-        _ if text.contains(char::is_control) => Some("has a control character in it"),
-        _ => None,
-    };
-    if let Some(problem) = problem {
-        return Err(ConfigError::InvalidCredential(which, problem.into()));
+    let invalid =
+        |problem: &'static str| Err(ConfigError::InvalidCredential(which, problem.into()));
+    match text {
+        "" => invalid("is empty"),
+        _ if text.ends_with(['\r', '\n']) => invalid("ends with a line break: trim it"),
+        _ if text.contains(char::is_control) => invalid("has a control character in it"),
+        // An exact copy. To shrink the caller's `String` could move it and leave a copy behind.
+        _ => Ok(SecretString::from(Box::<str>::from(text))),
     }
-    // An exact copy. To shrink the caller's `String` could move it and leave a copy behind.
-    Ok(SecretString::from(Box::<str>::from(text)))
 }
 
 /// The paths of the two keys.
@@ -68,22 +66,19 @@ impl KeyFiles {
     pub(super) async fn read(&self) -> Result<Keys, Error> {
         let files = self.clone();
         let read = tokio::task::spawn_blocking(move || {
-            let access = read_key(&files.access, "access key")?;
             Ok(Keys {
-                access,
+                access: read_key(&files.access, "access key")?,
                 secret: read_key(&files.secret, "secret key")?,
             })
         });
-        match read.await {
-            Ok(keys) => keys.map_err(|error: Context| Error::transient(error)),
-            // `read_key` does not panic, so the task was cancelled.
-            Err(_) => Err(Error::interrupted("the runtime of the fetch shuts down")),
-        }
+        // `read_key` does not panic, so the task was cancelled.
+        let cancelled = |_| Err(Error::interrupted("the runtime of the fetch shuts down"));
+        read.await.unwrap_or_else(cancelled)
     }
 }
 
 /// An error names the file and shows nothing of its content.
-fn read_key(path: &Path, which: &'static str) -> Result<SecretString, Context> {
+fn read_key(path: &Path, which: &'static str) -> Result<SecretString, Error> {
     let read = || -> Result<SecretString, BoxError> {
         // With more room than is read: a buffer that grows leaves a copy behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(2 * MAX_FILE));
@@ -94,8 +89,8 @@ fn read_key(path: &Path, which: &'static str) -> Result<SecretString, Context> {
         let text = std::str::from_utf8(&bytes).map_err(|_| "it is not UTF-8")?;
         Ok(key(text.trim_end_matches(['\r', '\n']), which)?)
     };
-    read().map_err(|cause| Context {
-        message: format!("the {which} cannot be read from `{}`", path.display()),
-        cause,
+    read().map_err(|cause| {
+        let message = format!("the {which} cannot be read from `{}`", path.display());
+        Error::transient(Context { message, cause })
     })
 }

@@ -1,6 +1,6 @@
 //! The form of a text in which a secret is searched.
 
-use std::ops::Range;
+use std::{iter, ops::Range};
 
 use secrecy::zeroize::Zeroizing;
 
@@ -22,68 +22,51 @@ pub(super) struct Searchable {
     pub(super) bytes: Zeroizing<Vec<u8>>,
     /// Where each byte comes from in the original text.
     pub(super) origins: Vec<Range<usize>>,
-    /// A line has just ended: blanks that follow are indentation.
-    at_line_start: bool,
 }
 
 impl Searchable {
     pub(super) fn new(text: &str) -> Self {
-        let mut searchable = Self::with_capacity(text.len());
-        for (at, c) in text.char_indices() {
-            searchable.push(c, at..at + c.len_utf8());
-        }
-        searchable
+        let parts = text.char_indices();
+        let parts = parts.map(|(at, c)| (Decoded::Char(c), at..at + c.len_utf8()));
+        Self::of(parts, text.len())
     }
 
-    /// With room for all that is pushed: a buffer that grows leaves a copy behind.
-    fn with_capacity(length: usize) -> Self {
-        Self {
-            bytes: Zeroizing::new(Vec::with_capacity(length)),
-            origins: Vec::with_capacity(length),
-            at_line_start: false,
-        }
-    }
-
-    fn push(&mut self, c: char, origin: Range<usize>) {
+    /// Of parts with their origins. They have `length` bytes at most: a buffer that grows leaves a
+    /// copy behind.
+    fn of(parts: impl Iterator<Item = (Decoded, Range<usize>)>, length: usize) -> Self {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(length));
+        let mut origins = Vec::with_capacity(length);
         // A printer that wraps and indents would otherwise split a secret.
-        if matches!(c, '\n' | '\r') {
-            self.at_line_start = true;
+        let mut is_indentation = false;
+        for (part, origin) in parts {
+            let is_break = matches!(part, Decoded::Char('\n' | '\r'));
+            match part {
+                Decoded::Byte(byte) => bytes.push(byte),
+                Decoded::Char(c) if !is_printable(c) || (c == ' ' && is_indentation) => {}
+                Decoded::Char('+') => bytes.push(b' '),
+                Decoded::Char(c) => {
+                    let c = c.to_ascii_lowercase();
+                    bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                }
+            }
+            is_indentation = is_break || (is_indentation && bytes.len() == origins.len());
+            origins.resize(bytes.len(), origin);
         }
-        if !is_printable(c) || (c == ' ' && self.at_line_start) {
-            return;
-        }
-        let c = match c {
-            '+' => ' ',
-            c => c.to_ascii_lowercase(),
-        };
-        for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-            self.push_byte(byte, origin.clone());
-        }
-    }
-
-    /// `byte` may be part of a character.
-    fn push_byte(&mut self, byte: u8, origin: Range<usize>) {
-        self.at_line_start = false;
-        self.bytes.push(byte);
-        self.origins.push(origin);
+        Self { bytes, origins }
     }
 
     /// The text with one layer of escapes decoded, `None` if it has no escapes.
     pub(super) fn decoded(&self, decode: Decode) -> Option<Self> {
-        let mut decoded = Self::with_capacity(self.bytes.len());
         let (mut at, mut has_changed) = (0, false);
-        while at < self.bytes.len() {
-            let verbatim = (1, Decoded::Byte(self.bytes[at]));
-            let (length, what) = decode(&self.bytes[at..]).unwrap_or(verbatim);
+        let parts = iter::from_fn(|| {
+            let verbatim = Decoded::of(*self.bytes.get(at)?);
+            let (length, part) = decode(&self.bytes[at..]).unwrap_or((1, verbatim));
             let origin = self.origins[at].start..self.origins[at + length - 1].end;
-            match what {
-                Decoded::Byte(byte) if !byte.is_ascii() => decoded.push_byte(byte, origin),
-                Decoded::Byte(byte) => decoded.push(byte.into(), origin),
-                Decoded::Char(c) => decoded.push(c, origin),
-            }
             at += length;
             has_changed |= length > 1;
-        }
+            Some((part, origin))
+        });
+        let decoded = Self::of(parts, self.bytes.len());
         has_changed.then_some(decoded)
     }
 }
