@@ -201,9 +201,7 @@ impl Error {
     /// This error and the `Error`s that caused it.
     fn chain(&self) -> impl Iterator<Item = &Self> {
         // Ends at the first foreign error: an `Error` below that is not about this fetch.
-        std::iter::successors(Some(self), |e| {
-            e.0.source.as_deref()?.downcast_ref::<Self>()
-        })
+        chain(self).map_while(|link| link.downcast_ref())
     }
 }
 

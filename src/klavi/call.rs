@@ -87,11 +87,9 @@ impl TokenClient {
         headers.insert(ACCEPT, JSON);
         headers.remove(AUTHORIZATION);
         headers.remove(CONTENT_TYPE);
-        headers.extend(
-            call.authorization
-                .clone()
-                .map(|value| (AUTHORIZATION, value)),
-        );
+        if let Some(value) = &call.authorization {
+            headers.insert(AUTHORIZATION, value.clone());
+        }
         if let Some((content_type, body)) = call.content.clone() {
             headers.insert(CONTENT_TYPE, content_type);
             *request.method_mut() = Method::POST;

@@ -12,7 +12,7 @@ use super::{
     encode,
     keys::Keys,
     response_format::{OAUTH2, ResponseFormat},
-    transport::{self, Transport},
+    transport::{Transport, erase},
 };
 use crate::{
     error::{BoxError, Error, config::ConfigError},
@@ -75,7 +75,7 @@ pub struct ClientCredentials {
     is_basic: bool,
     scope: Option<Box<str>>,
     audience: Option<Box<str>>,
-    default_lifetime: Option<Duration>,
+    format: ResponseFormat,
 }
 
 impl ClientCredentials {
@@ -101,8 +101,7 @@ impl ClientCredentials {
         B: From<Bytes> + Send + 'static,
         A: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        let transport = transport::erase(transport);
-        Self::over(token_url, client_id, client_secret, transport)
+        Self::over(token_url, client_id, client_secret, erase(transport))
     }
 
     /// As [`new`](Self::new), over a client of reqwest.
@@ -154,7 +153,7 @@ impl ClientCredentials {
             is_basic: false,
             scope: None,
             audience: None,
-            default_lifetime: None,
+            format: OAUTH2,
         })
     }
 
@@ -217,7 +216,7 @@ impl ClientCredentials {
     /// ([`is_invalid_response`](Error::is_invalid_response)).
     #[must_use]
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
-        self.default_lifetime = Some(lifetime);
+        self.format.default_lifetime = Some(lifetime);
         self
     }
 
@@ -263,10 +262,7 @@ impl ClientCredentials {
             uri: &self.token_url,
             authorization: basic.clone(),
             content: Some(form),
-            format: &ResponseFormat {
-                default_lifetime: self.default_lifetime,
-                ..OAUTH2
-            },
+            format: &self.format,
             reason: reason(predecessor),
             secrets: &[old, id, secret, in_header.unwrap_or_default()],
         };
@@ -298,7 +294,7 @@ impl fmt::Debug for ClientCredentials {
             .field("basic", &self.is_basic)
             .field("scope", &self.scope)
             .field("audience", &self.audience)
-            .field("default_lifetime", &self.default_lifetime)
+            .field("default_lifetime", &self.format.default_lifetime)
             .field("token_call_timeout", &self.client.timeout)
             .finish_non_exhaustive()
     }

@@ -182,22 +182,17 @@ impl Credentials {
         match &self.0 {
             Secrets::Keys(keys) => Ok(keys.clone()),
             Secrets::Files(files) => files.read().await,
-            Secrets::Function(read) => match read().await.map_err(from_user)?.0 {
-                Secrets::Keys(keys) => Ok(keys),
-                _ => Err(Error::permanent(
+            Secrets::Function(read) => match read().await {
+                Ok(Self(Secrets::Keys(keys))) => Ok(keys),
+                Ok(_) => Err(Error::permanent(
                     "`Credentials::from_fn` returned something else than two keys",
                 )),
+                // Transient, unless it is an `Error` that says otherwise.
+                Err(error) => Err(error.downcast().map_or_else(Error::transient, |it| *it)),
             },
             Secrets::Bearer(_) => Err(Error::new(Kind::KeysNeeded)),
         }
     }
-}
-
-/// The error of a user's function: transient, unless it is an [`Error`] that says otherwise.
-fn from_user(error: BoxError) -> Error {
-    error
-        .downcast::<Error>()
-        .map_or_else(Error::transient, |error| *error)
 }
 
 impl fmt::Debug for Credentials {

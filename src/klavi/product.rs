@@ -76,19 +76,16 @@ impl FromStr for Product {
     type Err = ConfigError;
 
     fn from_str(path: &str) -> Result<Self, ConfigError> {
-        let known = [
-            Self::Monitor,
-            Self::Data,
-            Self::PaymentCustomer,
-            Self::PaymentManagement,
-        ];
-        if let Some(known) = known.into_iter().find(|known| known.as_str() == path) {
-            return Ok(known);
-        }
-        match problem_with(path) {
-            Some(problem) => Err(ConfigError::InvalidProduct(problem.into())),
-            None => Ok(Self::Other(path.into())),
-        }
+        Ok(match path {
+            "monitor" => Self::Monitor,
+            "data" => Self::Data,
+            "payment/customer" => Self::PaymentCustomer,
+            "payment/management" => Self::PaymentManagement,
+            _ => match problem_with(path) {
+                Some(problem) => return Err(ConfigError::InvalidProduct(problem.into())),
+                None => Self::Other(path.into()),
+            },
+        })
     }
 }
 

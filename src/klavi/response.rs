@@ -46,19 +46,17 @@ fn token_and_lifetime(
     let lifetime = lifetime(fields, format)?;
     let json = fields.json(format.token).ok_or(format.no_token)?;
     let token = json_string(json).ok_or(format.token_not_a_string)?;
-    // Klavi's responses name no type.
-    if format.endpoint == TokenEndpoint::Token && !is_bearer(fields) {
+    // Klavi's responses name no type. A missing type counts as bearer, the only type that is
+    // supported.
+    let json = fields.json(&["token_type"]);
+    if format.endpoint == TokenEndpoint::Token && !json.is_none_or(is_bearer) {
         return Err("the token_type is not bearer");
     }
     Ok((token, lifetime))
 }
 
-/// A missing type counts as bearer, the only type that is supported.
-fn is_bearer(fields: &Fields<'_>) -> bool {
-    let json = fields.json(&["token_type"]);
-    json.is_none_or(|json| {
-        json_string(json).is_some_and(|text| text.eq_ignore_ascii_case("bearer"))
-    })
+fn is_bearer(json: &str) -> bool {
+    json_string(json).is_some_and(|text| text.eq_ignore_ascii_case("bearer"))
 }
 
 fn lifetime(fields: &Fields<'_>, format: &ResponseFormat) -> Result<Duration, &'static str> {

@@ -134,27 +134,22 @@ impl TokenRequest {
     /// assert_eq!((third.failures(), third.last_error().is_some()), (2, true));
     /// ```
     #[must_use]
-    pub fn with_failures(self, failures: u32, last_error: Option<Error>) -> Self {
-        Self {
-            failures,
-            last_error,
-            ..self
-        }
+    pub fn with_failures(mut self, failures: u32, last_error: Option<Error>) -> Self {
+        (self.failures, self.last_error) = (failures, last_error);
+        self
     }
 
     /// Sets when the cache drops the fetch.
-    pub(crate) fn until(self, deadline: Instant) -> Self {
-        let deadline = Some(deadline);
-        Self { deadline, ..self }
+    pub(crate) fn until(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
     }
 
     /// The same request for a token that replaces another predecessor.
     #[cfg(feature = "fleet")]
-    pub(crate) fn replacing(self, predecessor: Predecessor) -> Self {
-        Self {
-            predecessor,
-            ..self
-        }
+    pub(crate) fn replacing(mut self, predecessor: Predecessor) -> Self {
+        self.predecessor = predecessor;
+        self
     }
 
     #[cfg(feature = "fleet")]
