@@ -263,7 +263,7 @@ pub use fleet::{
 };
 pub use klavi::{
     api::KlaviApi, client_credentials::ClientCredentials, credentials::Credentials,
-    environment::Environment, product::Product, source::KlaviSource,
+    hosts::Environment, product::Product, source::KlaviSource,
 };
 pub use layer::{
     builder::KlaviAuthLayerBuilder, future::ResponseFuture, layer::KlaviAuthLayer,
@@ -277,7 +277,7 @@ pub use request::{
 pub use token::{
     AccessToken, NewToken,
     identity::{Identity, IdentityFuture},
-    skip_auth::SkipAuth,
+    opt_out::SkipAuth,
     source::{FetchFuture, Predecessor, SourceFn, TokenRequest, TokenSource, source_fn},
 };
 

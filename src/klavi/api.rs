@@ -3,9 +3,7 @@
 use http::Uri;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::{
-    env_var::parse_var, environment::Environment, path_prefix::PathPrefix, product::Product,
-};
+use super::{env_var::parse_var, hosts::Environment, path_prefix::PathPrefix, product::Product};
 use crate::{
     error::config::ConfigError,
     events::trace,

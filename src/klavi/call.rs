@@ -21,7 +21,7 @@ use super::{
 use crate::{
     error::Error,
     events::trace,
-    token::{NewToken, skip_auth::SkipAuth, source::Predecessor},
+    token::{NewToken, opt_out::SkipAuth, source::Predecessor},
 };
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);

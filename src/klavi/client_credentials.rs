@@ -315,7 +315,7 @@ mod tests {
     use tower::service_fn;
 
     use super::*;
-    use crate::{error::token_endpoint::TokenEndpoint, token::skip_auth::SkipAuth};
+    use crate::{error::token_endpoint::TokenEndpoint, token::opt_out::SkipAuth};
 
     const URL: &str = "https://id.example.com/oauth/token";
 

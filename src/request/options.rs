@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::Extensions;
 
-use crate::{cache::token_cache::TokenCache, token::skip_auth::SkipAuth};
+use crate::{cache::token_cache::TokenCache, token::opt_out::SkipAuth};
 
 /// Put it into the extensions of a request to send it once. A 401 goes to the caller, and the token
 /// is replaced for the next request.

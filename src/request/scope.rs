@@ -186,7 +186,7 @@ mod tests {
         cache::token_cache::TokenCache,
         error::Error,
         klavi::product::Product,
-        token::{skip_auth::SkipAuth, source::source_fn},
+        token::{opt_out::SkipAuth, source::source_fn},
     };
 
     fn of<B>(scope: &Scope, request: &Request<B>) -> Decision {

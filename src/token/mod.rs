@@ -2,8 +2,8 @@
 
 pub(crate) mod fixed;
 pub(crate) mod identity;
+pub(crate) mod opt_out;
 pub(crate) mod shared_source;
-pub(crate) mod skip_auth;
 pub(crate) mod source;
 
 use std::{fmt, hint::black_box, time::Duration};

@@ -1,4 +1,4 @@
-//! The environments of Klavi.
+//! The environments of Klavi and their hosts.
 
 use std::{fmt, str::FromStr};
 
