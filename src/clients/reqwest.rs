@@ -41,6 +41,7 @@ pub(crate) fn read_options(
 ) -> Result<RequestOptions<'static>, ::reqwest::Error> {
     with_extensions(request, |extensions| {
         let options = RequestOptions::of(extensions);
+        // Owned, since the extensions exist during the conversion only.
         RequestOptions {
             own_cache: options
                 .own_cache

@@ -91,6 +91,7 @@ where
             .map_err(Error::middleware)?;
         // Not the future of the layer: `Next` is no service, and its future is boxed anyway.
         loop {
+            // A call consumes `Next`, and a resend needs another.
             let response = next.clone().run(request, extensions).await?;
             if !is_rejection(&response, layer, own_cache.is_some()) {
                 return Ok(response);

@@ -64,6 +64,7 @@ pub enum ConfigError {
     /// There is no transport for the token calls: none was given, and the feature `reqwest` is off.
     MissingTransport,
     /// The default transport could not be built. The source has the cause.
+    // In an `Arc`, so that the error can be cloned.
     Transport(Arc<dyn Error + Send + Sync>),
 }
 

@@ -52,6 +52,7 @@ impl Error {
     /// ```
     #[must_use]
     pub fn with_retry_after(self, wait: Duration) -> Self {
+        // Capped where it is obeyed, so that the error shows what the endpoint asked for.
         self.rebuild(|inner| inner.retry_after = Some(wait))
     }
 

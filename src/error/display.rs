@@ -57,6 +57,7 @@ impl Kind {
             Self::NoToken(TokenState::Rejected) => {
                 "the access token was rejected and no new one could be fetched"
             }
+            // An OAuth2 client has no keys of Klavi's.
             Self::KeysRejected if endpoint == Some(TokenEndpoint::Token) => {
                 "the client id and client secret were rejected"
             }
@@ -68,6 +69,7 @@ impl Kind {
             Self::Throttled => "the token endpoint asks for fewer calls",
             Self::ServerError => "the token endpoint failed",
             Self::Timeout => "fetching the token timed out",
+            // Which endpoint, and what failed, follows.
             Self::Transport => "the token endpoint",
             Self::InvalidResponse(message) | Self::Interrupted(message, _) => message,
             Self::OverBudget => {

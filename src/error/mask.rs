@@ -15,6 +15,7 @@ impl Error {
     /// not replaced.
     pub(crate) fn masked(self, mask: &Mask<'_>) -> Self {
         self.rebuild(|inner| {
+            // A message from another layer of this crate, inside the transport, is not masked yet.
             let message = inner.message.as_deref();
             if let Some(message) = message.and_then(|text| mask(format_args!("{text}"))) {
                 inner.message = Some(message.into());

@@ -187,6 +187,7 @@ impl Error {
             // The same call at once would bring the same response.
             Kind::InvalidResponse(_) | Kind::OverBudget => Recovery::BackOff,
             Kind::Interrupted(_, recovery) | Kind::Source(recovery) => recovery,
+            // Keys, a configuration or a request that somebody has to change.
             _ => Recovery::Permanent,
         }
     }

@@ -24,6 +24,7 @@ use crate::{
     token::{NewToken, opt_out::SkipAuth, source::Predecessor},
 };
 
+// Half of what a whole fetch may take, so that a call that hangs leaves time for another.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
 const AGENT: HeaderValue =

@@ -281,6 +281,7 @@ impl TokenSource for ClientCredentials {
             .with(&self.token_url.to_string())
             .with(id)
             .with(secret)
+            // Another scope or audience means another token.
             .with(self.scope.as_deref().unwrap_or_default())
             .with(self.audience.as_deref().unwrap_or_default());
         Some(Box::pin(std::future::ready(Ok(identity))))

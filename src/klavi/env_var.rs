@@ -14,6 +14,7 @@ pub(super) fn parse_var<T>(
     let invalid = |problem: &'static str| Err(ConfigError::InvalidEnv(name, problem.into()));
     // Wiped: it may be a key.
     match env::var(name).map(Zeroizing::new) {
+        // A mistake in a deployment, and no wish for the default.
         Ok(value) if value.is_empty() => invalid("it is empty"),
         Ok(value) => parse(&value).map(Some).map_err(|error| error.of_env(name)),
         Err(env::VarError::NotPresent) => Ok(None),

@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use crate::error::{BoxError, Error, config::ConfigError, source_chain::Context};
 
 /// The longest key file, in bytes.
+// A key has some dozens of characters, and a wrong path may lead to anything.
 const MAX_FILE: usize = 8 * 1024;
 
 /// Two keys, or the id and the secret of an OAuth2 client.

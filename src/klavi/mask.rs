@@ -43,6 +43,7 @@ pub(super) fn mask(text: &str, secrets: &[&str]) -> Option<String> {
         return None;
     }
     let mut masked = String::new();
+    // Pieces that overlap or touch get one mask, which does not tell how many they are.
     for (at, c) in text.char_indices() {
         if !is_masked[at] {
             masked.push(c);

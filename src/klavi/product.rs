@@ -37,6 +37,7 @@ pub enum Product {
 }
 
 /// The maximum number of segments of a product path.
+// Those that are documented have two at most.
 const MAX_SEGMENTS: usize = 3;
 
 impl Product {

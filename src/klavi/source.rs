@@ -220,6 +220,7 @@ impl TokenSource for KlaviSource {
     fn identity(&self) -> Option<IdentityFuture<'_>> {
         Some(Box::pin(async move {
             let identity = Identity::new("klavi").with(&self.api.auth_uri().to_string());
+            // Without keys nothing else tells two bearers apart.
             if let Secrets::Bearer(bearer) = &self.credentials.0 {
                 return Ok(identity.with("bearer").with(bearer.text()));
             }

@@ -23,6 +23,7 @@ pub(super) fn error(
     let wait = retry_after(response.headers());
     let fields = fields.filter(|_| format.endpoint == TokenEndpoint::Token);
     let code = fields.and_then(|fields| fields.string(&["error"]));
+    // A 401 of `/refresh` is about the bearer. The source then calls `/auth`.
     let sends_keys = format.endpoint != TokenEndpoint::Refresh;
     let kind = match (response.status(), code.as_deref().map(String::as_str)) {
         (StatusCode::TOO_MANY_REQUESTS, _) => Kind::Throttled,

@@ -85,6 +85,7 @@ async fn read(body: impl Body<Error: Into<BoxError>>) -> Result<Bytes, Error> {
     let mut buffer = WipedBuffer::default();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(Error::transport)?.into_data() else {
+            // Trailers have no token.
             continue;
         };
         if buffer.len().saturating_add(data.remaining()) > MAX_BODY {

@@ -21,6 +21,7 @@ pub(crate) enum Purpose {
 /// [`ConfigError::InvalidUrl`].
 pub(crate) fn parse(url: &str, purpose: Purpose) -> Result<(Origin, Uri), ConfigError> {
     let parsed = url.parse::<Uri>().ok().and_then(|uri| {
+        // No client sends it, so it can only be a mistake.
         let userinfo = uri.authority().is_some_and(|it| it.as_str().contains('@'));
         let has_path = uri.path() != "/" && purpose.is_origin();
         // `Uri` drops a fragment silently. Here it can only be a mistake.

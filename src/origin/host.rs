@@ -30,7 +30,7 @@ impl Host {
     pub(crate) fn is(&self, host: &str) -> bool {
         match self {
             Self::Name(name) => name.eq_ignore_ascii_case(host),
-            Self::V4(ip) => ends_in_number(host) && ipv4(host) == Some(*ip),
+            Self::V4(ip) => ipv4(host) == Some(*ip),
             Self::V6(ip) => ipv6(host) == Some(*ip),
         }
     }

@@ -54,6 +54,7 @@ impl Origin {
 
     /// Whether the target has this scheme, host (in any spelling) and port.
     pub(crate) fn contains(&self, target: &Target<'_>) -> bool {
+        // The scheme counts: a token for https must not cross the network in the clear.
         self.secure == target.secure && self.port == target.port && self.same_host(target)
     }
 

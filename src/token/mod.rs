@@ -18,6 +18,7 @@ use crate::error::{Error, token_endpoint::TokenEndpoint};
 const SCHEME: &str = "Bearer ";
 
 /// The maximum length of a token in bytes.
+// Few servers accept a header this long.
 const MAX_TOKEN: usize = 16 * 1024;
 
 const INVALID_CHARACTERS: &str = "the access token has characters that a header cannot have";
@@ -212,6 +213,7 @@ impl NewToken {
     pub(crate) fn expires_at(&self, called_at: Instant) -> Instant {
         match self.aged {
             None => called_at + self.lifetime,
+            // Older than its lifetime: it had expired at that instant.
             Some((age, at)) => at + self.lifetime.saturating_sub(age),
         }
     }
@@ -254,6 +256,7 @@ pub(crate) fn secret_header(
     bytes: Zeroizing<impl Zeroize + AsRef<[u8]> + Send + 'static>,
 ) -> Result<HeaderValue, InvalidHeaderValue> {
     let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes))?;
+    // It also keeps the value out of the compression tables of HTTP/2.
     header.set_sensitive(true);
     Ok(header)
 }

@@ -85,6 +85,7 @@ pub trait TokenSource: Send + Sync + 'static {
     }
 }
 
+// Both wrappers forward `identity` too: with the default there could be no fleet.
 impl<T: TokenSource + ?Sized> TokenSource for Arc<T> {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
         (**self).fetch(request)
