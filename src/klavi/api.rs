@@ -199,10 +199,7 @@ fn normalized_path(path: &str) -> String {
             _ => segments.push(segment),
         }
     }
-    let normalized: String = segments
-        .iter()
-        .flat_map(|segment| ["/", *segment])
-        .collect();
+    let normalized = format!("/{}", segments.join("/"));
     // Paths that start with a slash are appended.
     utf8_percent_encode(normalized.trim_end_matches('/'), ENCODED).to_string()
 }
