@@ -46,8 +46,8 @@ use crate::{
 pub struct KlaviApi {
     product: Product,
     base_url: Box<str>,
-    origin: Origin,
-    path_prefix: PathPrefix,
+    pub(crate) origin: Origin,
+    pub(crate) path_prefix: PathPrefix,
     auth: Uri,
     refresh: Uri,
 }
@@ -157,14 +157,6 @@ impl KlaviApi {
     /// The endpoint that refreshes a live token: `GET {base}/{product}/v1/refresh`.
     pub fn refresh_uri(&self) -> &Uri {
         &self.refresh
-    }
-
-    pub(crate) fn origin(&self) -> &Origin {
-        &self.origin
-    }
-
-    pub(crate) fn path_prefix(&self) -> &PathPrefix {
-        &self.path_prefix
     }
 
     fn below((origin, uri): (Origin, Uri), product: Product) -> Result<Self, ConfigError> {

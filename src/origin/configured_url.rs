@@ -117,10 +117,8 @@ fn problem_with(url: &str, purpose: Purpose) -> String {
     } else {
         "has a host, a port or a path that is not valid"
     };
-    let (scheme, more) = (
-        scheme.to_ascii_lowercase(),
-        if has_path { "/…" } else { "" },
-    );
+    let more = if has_path { "/…" } else { "" };
+    let scheme = scheme.to_ascii_lowercase();
     format!("{name} `{scheme}://{user}{authority}{more}` {problem}")
 }
 

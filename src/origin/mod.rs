@@ -16,7 +16,7 @@ use self::host::Host;
 /// crate).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
-    secure: bool,
+    pub(crate) secure: bool,
     host: Host,
     port: u16,
     /// Host and port in the most common spelling: normalized, without the scheme's default port.
@@ -70,10 +70,6 @@ impl Origin {
 
     pub(crate) fn same_host(&self, target: &Target<'_>) -> bool {
         self.host.is(target.host)
-    }
-
-    pub(crate) fn is_secure(&self) -> bool {
-        self.secure
     }
 
     /// Whether this is plain `http` to a host that is not loopback.

@@ -36,9 +36,9 @@ impl Scope {
             .map(|uri| uri.path().into())
             .into();
         Self {
-            product: Some(api.path_prefix().clone()),
+            product: Some(api.path_prefix.clone()),
             token_paths,
-            ..Self::of_origin(api.origin().clone())
+            ..Self::of_origin(api.origin.clone())
         }
     }
 
@@ -126,7 +126,7 @@ impl Scope {
         // If it passed through, its content would cross the network in the clear, and the 401 would
         // not say why.
         let is_downgrade =
-            |origin: &Origin| !target.secure && origin.is_secure() && origin.same_host(target);
+            |origin: &Origin| !target.secure && origin.secure && origin.same_host(target);
         match (is_downgrade(&self.api) && is_in_scope)
             || self.added_origins.iter().any(is_downgrade)
         {
