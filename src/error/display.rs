@@ -1,4 +1,4 @@
-//! How errors are printed: their message and their label.
+//! How errors are printed: their message, their `Debug` and their label.
 
 use std::fmt;
 
@@ -137,4 +137,31 @@ impl Error {
     pub fn label(&self) -> &'static str {
         self.cause().label()
     }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        let optional = [
+            ("endpoint", debug(&inner.endpoint)),
+            ("host", debug(&inner.host)),
+            ("status", debug(&inner.status)),
+            ("message", debug(&inner.message)),
+            ("retry_after", debug(&inner.retry_after)),
+            ("source", debug(&inner.source)),
+        ];
+        let mut out = f.debug_struct("Error");
+        out.field("kind", &inner.kind);
+        // An error has two or three of them, so the absent ones are left out.
+        for (name, value) in optional {
+            if let Some(value) = value {
+                out.field(name, value);
+            }
+        }
+        out.finish()
+    }
+}
+
+fn debug<T: fmt::Debug>(value: &Option<T>) -> Option<&dyn fmt::Debug> {
+    value.as_ref().map(|value| value as _)
 }

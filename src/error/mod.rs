@@ -57,11 +57,11 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// [`ClientCredentials`](crate::ClientCredentials), a cause that contains a part of a secret is
 /// replaced by a copy that has `***` instead and cannot be downcast. Causes of other token sources
 /// are not searched.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 // A pointer keeps small what may carry an error: results, futures, the state of the cache.
 pub struct Error(Arc<Inner>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Inner {
     kind: Kind,
     /// The token endpoint that was called.

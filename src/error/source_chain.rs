@@ -27,6 +27,13 @@ pub(crate) fn io_kind(link: &(dyn StdError + 'static)) -> Option<io::ErrorKind> 
 
 /// Whether an error says that no connection could be made.
 pub(crate) fn is_connect(link: &(dyn StdError + 'static)) -> bool {
+    #[cfg(feature = "reqwest")]
+    if link
+        .downcast_ref::<reqwest::Error>()
+        .is_some_and(reqwest::Error::is_connect)
+    {
+        return true;
+    }
     if let Some(masked) = link.downcast_ref::<Masked>() {
         return masked.is_connect;
     }
@@ -41,8 +48,7 @@ pub(crate) fn is_connect(link: &(dyn StdError + 'static)) -> bool {
                 | io::ErrorKind::NetworkDown
         )
     );
-    // hyper-util, which is in reqwest too, has a predicate for this, but this crate does not depend
-    // on it.
+    // hyper-util has a predicate for this, but this crate does not depend on hyper-util.
     is_connect || prints(link, "client error (Connect)")
 }
 
