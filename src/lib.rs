@@ -269,7 +269,7 @@ pub use layer::{
     builder::KlaviAuthLayerBuilder, future::ResponseFuture, layer::KlaviAuthLayer,
     service::KlaviAuth,
 };
-pub use replay::{CloneBody, Replay, SendOnce, body::ReplayBody, record_body::RecordBody};
+pub use replay::{CloneBody, Replay, SendOnce, record_body::RecordBody, replay_body::ReplayBody};
 pub use request::{
     http_traits::{HttpRequest, HttpResponse, IntoRequest},
     options::{NoResend, ResendCount},

@@ -8,7 +8,7 @@ use http::{Extensions, HeaderMap, StatusCode, Uri};
 use crate::{
     error::BoxError,
     origin::Target,
-    replay::{CloneBody, Replay, body::ReplayBody, record_body::RecordBody},
+    replay::{CloneBody, Replay, record_body::RecordBody, replay_body::ReplayBody},
     request::{
         http_traits::{HttpRequest, HttpResponse, IntoRequest, sealed::Sealed},
         options::RequestOptions,

@@ -29,7 +29,6 @@ pub(crate) struct Attempt<B> {
 /// # Errors
 ///
 /// The request has too many headers to add another.
-#[inline]
 pub(crate) fn first<R, Q>(
     request: &mut Q,
     token: &AccessToken,
@@ -97,6 +96,7 @@ pub(crate) fn is_rejection<R>(
 ) -> bool {
     let options = &layer.settings().options;
     let in_scope = |uri: &Uri| options.scope.contains(uri, has_own_cache);
+    // The status first: a client may have to parse the URI.
     options.is_rejection(response.status(), response.headers())
         && response.responder().is_none_or(|uri| in_scope(&uri))
 }
@@ -129,6 +129,7 @@ impl<B> Attempt<B> {
             // Without the cache of the request: to clone it is to write to a reference count that
             // other threads write to.
             let backup = request.without_cache(|request| layer.replay().back_up(request));
+            // The reason counts only if there is no backup.
             (backup, SkipReason::NoBackup)
         } else {
             (None, SkipReason::Disabled)
@@ -167,26 +168,20 @@ impl<B> Attempt<B> {
             // A 401 to the resend changes nothing in the cache: its token is newer than the rejected
             // one, so the 401 is about the request.
             Err(reason @ SkipReason::RejectedAgain) => reason,
-            backup => match (cache.reject(generation), backup) {
-                (Ok(()), Ok(backup)) => {
+            backup => match (backup, cache.reject(generation).err()) {
+                // Over budget, another process may have a token.
+                (Ok(backup), over_budget) if over_budget.is_none() || cache.can_look() => {
                     return Ok(Rejected {
                         generation,
                         backup,
                         response,
-                        over_budget: None,
+                        over_budget,
                     });
                 }
-                (Err(error), Ok(backup)) if cache.can_look() => {
-                    return Ok(Rejected {
-                        generation,
-                        backup,
-                        response,
-                        over_budget: Some(error),
-                    });
-                }
-                (Ok(()), Err(reason)) => reason,
-                (Err(error), backup) => {
-                    response.extensions_mut().insert(error);
+                (backup, over_budget) => {
+                    if let Some(error) = over_budget {
+                        response.extensions_mut().insert(error);
+                    }
                     // The budget is the reason only if the request could have been resent.
                     backup.err().unwrap_or(SkipReason::OverBudget)
                 }

@@ -110,14 +110,8 @@ where
         no_resend: bool,
         context: CallContext<S, R>,
     ) -> Box<Self> {
-        let pending = Some(Pending::Request(request));
-        let state = State::Acquiring { acquire, pending };
         let next = Next::First { no_resend };
-        Box::new(Self {
-            state,
-            context,
-            next,
-        })
+        Self::acquiring(acquire, Pending::Request(request), next, context)
     }
 
     /// The path of a request whose token was rejected.
@@ -132,10 +126,18 @@ where
             rejected: rejected.generation,
         };
         let acquire = rejected.acquire(context.core());
-        let pending = Some(Pending::Rejected(rejected));
-        let state = State::Acquiring { acquire, pending };
+        Self::acquiring(acquire, Pending::Rejected(rejected), next, context)
+    }
+
+    fn acquiring(
+        acquire: Acquire,
+        pending: Pending<Q, S::Response, R::Backup>,
+        next: Next,
+        context: CallContext<S, R>,
+    ) -> Box<Self> {
+        let pending = Some(pending);
         Box::new(Self {
-            state,
+            state: State::Acquiring { acquire, pending },
             context,
             next,
         })
@@ -152,6 +154,7 @@ where
         }
     }
 
+    #[cold]
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -218,11 +221,15 @@ where
                     let now = Instant::now();
                     let lookup = match cache.check_again(token, now) {
                         Some(valid) => Lookup::Token(valid),
+                        // Never the token that this request's 401 rejected, though the cache may
+                        // use it again.
                         None => Acquire::start(cache, now, next.rejected()),
                     };
                     match lookup {
                         Lookup::Token(ValidToken { token, .. }) => {
                             let attempt = match *next {
+                                // Backed up only now: a request may wait for long, and a backup
+                                // takes memory.
                                 Next::First { no_resend } => {
                                     let layer = context.layer();
                                     attempt::first(&mut request, &token, no_resend, layer)

@@ -40,13 +40,11 @@ pin_project! {
         S: Service<Q>,
         R: Replay<Q>,
     {
-        // The inner service has the request, without a token from the layer.
-        PassingThrough { #[pin] response: S::Future },
-        // The inner service has the request, with a token.
+        // The inner service has the request, with a token if the layer attached one.
         Calling {
             #[pin]
             response: S::Future,
-            sent: Option<(Attempt<R::Backup>, CallContext<S, R>)>,
+            sent: Option<Sent<S, R, Q>>,
         },
         // The request waits for a token, then for the inner service: before the first attempt or
         // before the resend.
@@ -56,27 +54,18 @@ pin_project! {
     }
 }
 
+/// What is needed if the response rejects the token.
+type Sent<S, R, Q> = (Attempt<<R as Replay<Q>>::Backup>, CallContext<S, R>);
+
 impl<S, R, Q> ResponseFuture<S, R, Q>
 where
     S: Service<Q>,
     R: Replay<Q>,
 {
-    pub(super) fn passing_through(response: S::Future) -> Self {
+    /// The future of a request that was sent. `None` for one that passes through.
+    pub(super) fn calling(response: S::Future, sent: Option<Sent<S, R, Q>>) -> Self {
         Self {
-            state: State::PassingThrough { response },
-        }
-    }
-
-    pub(super) fn calling(
-        response: S::Future,
-        attempt: Attempt<R::Backup>,
-        context: CallContext<S, R>,
-    ) -> Self {
-        Self {
-            state: State::Calling {
-                response,
-                sent: Some((attempt, context)),
-            },
+            state: State::Calling { response, sent },
         }
     }
 
@@ -109,26 +98,25 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                // ## PassingThrough => done
-                StateProj::PassingThrough { response } => {
+                // ## Calling, without a token => done
+                StateProj::Calling {
+                    response,
+                    sent: None,
+                } => {
                     return response.poll(cx).map_err(Into::into);
                 }
 
-                // ## Calling => done | Cold
+                // ## Calling, with a token => done | Cold
                 StateProj::Calling { response, sent } => {
-                    let polled = response.poll(cx).map_err(Into::into);
-                    // Judged by reference: to take the response out and put it back costs more.
-                    let is_rejected = match (&polled, &*sent) {
-                        (Poll::Ready(Ok(response)), Some((_, context))) => {
+                    // Judged by reference: to take it out and put it back costs more.
+                    let is_rejected = |response: &S::Response| {
+                        sent.as_ref().is_some_and(|(_, context)| {
                             is_rejection(response, context.layer(), context.own_cache.is_some())
-                        }
-                        _ => false,
+                        })
                     };
-                    if !is_rejected {
-                        return polled;
-                    }
-                    let Poll::Ready(Ok(response)) = polled else {
-                        return polled;
+                    let response = match response.poll(cx) {
+                        Poll::Ready(Ok(response)) if is_rejected(&response) => response,
+                        polled => return polled.map_err(Into::into),
                     };
                     let (attempt, context) = take(sent);
                     match attempt.reject(response, context.layer(), context.core()) {
@@ -175,7 +163,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
-            State::PassingThrough { .. } => "passing_through",
+            State::Calling { sent: None, .. } => "passing_through",
             State::Calling { .. } => "calling",
             State::Cold { path: Some(path) } => path.state_name(),
             State::Cold { path: None } => "done",

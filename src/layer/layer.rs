@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Kind, config::ConfigError},
     klavi::api::KlaviApi,
     origin::configured_url::{self, Purpose},
-    replay::{CloneBody, SendOnce, body::ReplayBody, record_body::RecordBody},
+    replay::{CloneBody, SendOnce, record_body::RecordBody, replay_body::ReplayBody},
     request::scope::Scope,
     token::source::source_fn,
 };

@@ -21,7 +21,7 @@ use super::{
     layer::KlaviAuthLayer,
 };
 use crate::{
-    cache::{acquire::Acquire, copies::LocalCopy, lookup::Lookup},
+    cache::{copies::LocalCopy, lookup::Lookup},
     error::{BoxError, Error, Kind},
     replay::{CloneBody, Replay},
     request::{
@@ -229,30 +229,14 @@ impl<S, R> KlaviAuth<S, R> {
         S: Service<Q, Response: HttpResponse, Error: Into<BoxError>> + Clone,
     {
         match request {
+            // With a clone of its own, so that the future borrows nothing.
             Ok(request) => Either::Left(Oneshot::new(self.clone(), request)),
             Err(error) => Either::Right(future::ready(Err(error))),
         }
     }
 }
 
-/// The generation of the token that was attached, or a future that waits for one.
-type Attached = Lookup<Result<u64, Error>, Acquire>;
-
 impl<S: Clone, R> KlaviAuth<S, R> {
-    /// Attaches the layer's token to a request at `now`, or returns a future that waits for one.
-    /// While the stored copy is fresh, neither the cache nor its copies are locked.
-    #[inline]
-    fn attach(&mut self, request: &mut impl HttpRequest, now: Instant) -> Attached {
-        let cache = self.contexts.shared.layer.cache();
-        let copy = self.copy.get_or_insert_with(|| cache.local_copy());
-        if let Some(token) = copy.token_if_fresh(now) {
-            return Lookup::Token(attempt::attach(request, token));
-        }
-        let (fresh, lookup) = cache.get_or_look_up(now);
-        *copy = fresh;
-        lookup.map(|token| attempt::attach(request, &token))
-    }
-
     #[cold]
     fn fail<Q>(&mut self, error: impl Into<BoxError>) -> ResponseFuture<S, R, Q>
     where
@@ -289,6 +273,7 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         if self.is_placeholder {
+            // If the clone is pending, `inner` stays a placeholder, and the next poll asks again.
             self.inner = ready!(self.contexts.shared.poll_not_ready_inner(cx));
             self.is_placeholder = false;
         }
@@ -302,43 +287,47 @@ where
         let options = match decided {
             Ok((Decision::Authenticate, ref options)) => options,
             Ok((Decision::PassThrough, _)) => {
-                return ResponseFuture::passing_through(self.inner.call(request));
+                return ResponseFuture::calling(self.inner.call(request), None);
             }
             Ok((Decision::Reject, _)) => return self.fail(Error::new(Kind::InsecureUri)),
             Err(error) => return self.fail(error),
         };
         // One clock read for everything: it costs as much as six atomic writes.
         let (now, no_resend) = (Instant::now(), options.no_resend);
-        let (own_cache, attached) = match options.own_cache.as_deref() {
-            None => (None, self.attach(&mut request, now)),
-            Some(cache) => {
-                let copy = cache.local_copy();
-                match copy.token_if_fresh(now) {
-                    Some(token) => {
-                        let attached = Lookup::Token(attempt::attach(&mut request, token));
-                        (Some(copy), attached)
-                    }
-                    None => {
-                        let (copy, lookup) = cache.get_or_look_up(now);
-                        let attach = |token| attempt::attach(&mut request, &token);
-                        (Some(copy), lookup.map(attach))
+        let mut own_cache = None;
+        let (cache, copy) = match options.own_cache.as_deref() {
+            None => {
+                let cache = self.contexts.shared.layer.cache();
+                (cache, self.copy.get_or_insert_with(|| cache.local_copy()))
+            }
+            Some(cache) => (cache, own_cache.insert(cache.local_copy())),
+        };
+        // While the copy is fresh, neither the cache nor its copies are locked again.
+        let attached = match copy.token_if_fresh(now) {
+            Some(token) => attempt::attach(&mut request, token),
+            None => {
+                let (fresh, lookup) = cache.get_or_look_up(now);
+                *copy = fresh;
+                match lookup {
+                    Lookup::Token(token) => attempt::attach(&mut request, &token),
+                    Lookup::Failed(error) => Err(error),
+                    Lookup::Wait(acquire) => {
+                        self.release_inner();
+                        let context = self.contexts.for_request(own_cache);
+                        let path = ColdPath::first(acquire, request, no_resend, context);
+                        return ResponseFuture::cold(path);
                     }
                 }
             }
         };
-        // Sends the request at once if there is a token, and on the cold path otherwise.
         match attached {
-            Lookup::Token(Ok(generation)) => {
+            Ok(generation) => {
                 let attempt = Attempt::first(&mut request, generation, no_resend, self.layer());
+                // Taken last, since a request that fails needs none.
                 let context = self.contexts.for_request(own_cache);
-                ResponseFuture::calling(self.inner.call(request), attempt, context)
+                ResponseFuture::calling(self.inner.call(request), Some((attempt, context)))
             }
-            Lookup::Token(Err(error)) | Lookup::Failed(error) => self.fail(error),
-            Lookup::Wait(acquire) => {
-                self.release_inner();
-                let context = self.contexts.for_request(own_cache);
-                ResponseFuture::cold(ColdPath::first(acquire, request, no_resend, context))
-            }
+            Err(error) => self.fail(error),
         }
     }
 }

@@ -57,6 +57,7 @@ impl Options {
     #[inline]
     pub(crate) fn is_rejection(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         match &self.rejected_when {
+            // Not a default predicate: the usual case needs no call through a pointer.
             None => status == StatusCode::UNAUTHORIZED,
             Some(predicate) => predicate(status, headers),
         }

@@ -15,17 +15,16 @@ use http::{
 
 /// A request without its body and without its `Authorization`, which each attempt attaches.
 pub(super) struct SavedHead {
-    method: Method,
-    /// Scheme, authority, path and query, then names and values.
+    /// Method, scheme, authority, path and query, then names and values.
     pub(super) parts: Vec<u8>,
+    version: Version,
     /// Boxed, since most requests have nothing rare.
     rare: Option<Box<Rare>>,
 }
 
-/// What most requests do not have: extensions, sensitive values, a version other than HTTP/1.1.
+/// What most requests do not have.
 #[derive(Default)]
 struct Rare {
-    version: Version,
     extensions: Extensions,
     /// The values that are marked sensitive, in order.
     sensitive: Vec<HeaderValue>,
@@ -35,19 +34,17 @@ struct Rare {
 const USUAL_SIZE: usize = 512;
 
 impl SavedHead {
-    /// `None` if the head is larger than 2 GiB.
-    #[inline]
+    /// `None` if the head is larger than 1 GiB.
     pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
-        let (parts, is_sensitive) = match Self::parts_in(USUAL_SIZE, request) {
-            Some(saved) => saved,
-            None => Self::parts_of_large(request)?,
-        };
-        let is_rare = is_sensitive
-            || !request.extensions().is_empty()
-            || request.version() != Version::default();
+        // Each buffer is twice as large as the one before. With 1 GiB at most, all lengths fit into
+        // their fields, and 32 bits can address the buffer.
+        let mut larger = (1..=21).map(|step| USUAL_SIZE << step);
+        let (parts, is_sensitive) = Self::parts_in(USUAL_SIZE, request)
+            .or_else(|| larger.find_map(|size| Self::parts_in(size, request)))?;
+        let is_rare = is_sensitive || !request.extensions().is_empty();
         Some(Self {
-            method: request.method().clone(),
             parts,
+            version: request.version(),
             rare: is_rare.then(|| Box::new(Rare::of(request))),
         })
     }
@@ -59,6 +56,8 @@ impl SavedHead {
         // Any byte but zero: some allocators have no fast path for zeroed memory.
         let mut parts = vec![u8::MAX; size];
         let mut writer = Writer(&mut parts);
+        // As text, like the rest: a `Method` would make the future larger.
+        writer.put(request.method().as_str().as_bytes())?;
         for part in parts_of(request.uri()) {
             writer.put(part.as_bytes())?;
         }
@@ -77,14 +76,6 @@ impl SavedHead {
         Some((parts, has_sensitive))
     }
 
-    /// The parts in the smallest buffer into which they fit.
-    #[cold]
-    fn parts_of_large<B>(request: &Request<B>) -> Option<(Vec<u8>, bool)> {
-        // Each buffer is twice as large as the one before. With 2 GiB at most, all lengths fit into
-        // their fields.
-        (1..=22).find_map(|step| Self::parts_in(USUAL_SIZE << step, request))
-    }
-
     /// The request with `body`. `None` if the saved head does not parse.
     pub(super) fn restore<B>(self, body: B) -> Option<Request<B>> {
         let rare = *self.rare.unwrap_or_default();
@@ -92,13 +83,13 @@ impl SavedHead {
         let mut reader = Reader(&self.parts);
         let mut request = Request::new(body);
 
+        *request.method_mut() = Method::from_bytes(reader.take()?).ok()?;
         let mut uri = uri::Parts::default();
         uri.scheme = reader.take_optional(Scheme::try_from)?;
         uri.authority = reader.take_optional(Authority::try_from)?;
         uri.path_and_query = reader.take_optional(PathAndQuery::try_from)?;
-        *request.method_mut() = self.method;
         *request.uri_mut() = Uri::from_parts(uri).ok()?;
-        *request.version_mut() = rare.version;
+        *request.version_mut() = self.version;
         while let Some(name) = reader.take() {
             let name = HeaderName::from_bytes(name).ok()?;
             let value = match reader.take() {
@@ -134,7 +125,6 @@ impl Rare {
             .map(|(_, value)| value)
             .filter(|value| value.is_sensitive());
         Self {
-            version: request.version(),
             extensions: request.extensions().clone(),
             sensitive: sensitive.cloned().collect(),
         }
@@ -161,6 +151,7 @@ impl Writer<'_> {
     /// Writes the length of a part, then the part.
     #[inline]
     fn put(&mut self, part: &[u8]) -> Option<()> {
+        // A length that does not fit into its field does not fit into a buffer either.
         self.put_length(part.len() as u32)?;
         let (to, rest) = mem::take(&mut self.0).split_at_mut_checked(part.len())?;
         to.copy_from_slice(part);

@@ -1,9 +1,9 @@
 //! Backups of requests for a resend.
 
-pub(crate) mod body;
 mod head;
 pub(crate) mod record_body;
 mod recording;
+pub(crate) mod replay_body;
 
 use std::{convert::Infallible, fmt};
 
@@ -59,6 +59,7 @@ impl<B: Clone> Replay<Request<B>> for CloneBody {
 
     #[inline]
     fn back_up(&self, request: &mut Request<B>) -> Option<Backup<B>> {
+        // The head first: without it, the body need not be cloned.
         let head = SavedHead::of(request)?;
         Some(Backup {
             head,

@@ -5,7 +5,7 @@ use std::{fmt, mem};
 use http::Request;
 use http_body::Body;
 
-use super::{Backup, Replay, body::ReplayBody, head::SavedHead, sealed::Sealed};
+use super::{Backup, Replay, head::SavedHead, replay_body::ReplayBody, sealed::Sealed};
 use crate::error::BoxError;
 
 /// The default limit of a recording, in bytes.
@@ -72,6 +72,7 @@ where
     type Backup = Backup<ReplayBody<B>>;
 
     fn back_up(&self, request: &mut Request<B>) -> Option<Self::Backup> {
+        // The head first: without it, the body is sent as it is, and not recorded in vain.
         let head = SavedHead::of(request)?;
         Some(Backup {
             head,

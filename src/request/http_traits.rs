@@ -86,16 +86,17 @@ impl<B> HttpRequest for Request<B> {
     #[inline]
     fn without_cache<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T {
         let extensions = self.extensions_mut();
-        let is_alone = extensions.len() == 1 && extensions.get::<TokenCache>().is_some();
+        if extensions.get::<TokenCache>().is_none() {
+            // Returned as it is: through one exit for all cases, the result is moved once more.
+            return act(self);
+        }
         // If nothing else is in the map, the whole map is moved, which is one pointer.
-        let (map, cache) = match is_alone {
-            true => (mem::take(extensions), None),
-            false => (Extensions::new(), extensions.remove::<TokenCache>()),
+        let (map, cache) = match extensions.len() {
+            1 => (mem::take(extensions), None),
+            _ => (Extensions::new(), extensions.remove::<TokenCache>()),
         };
         let result = act(self);
-        if is_alone {
-            *self.extensions_mut() = map;
-        }
+        self.extensions_mut().extend(map);
         if let Some(cache) = cache {
             self.put_cache(cache);
         }
@@ -109,6 +110,7 @@ impl<B> HttpRequest for Request<B> {
     #[inline]
     fn decide(&mut self, scope: &Scope) -> Result<(Decision, RequestOptions<'_>), BoxError> {
         let (uri, options) = (self.uri(), RequestOptions::of(self.extensions()));
+        // Before the URI is looked at: a request that opts out should cost next to nothing.
         if options.skip_auth {
             return Ok((Decision::PassThrough, options));
         }

@@ -85,6 +85,7 @@ impl<'a> RequestOptions<'a> {
             };
         }
         let own_cache = extensions.get::<TokenCache>().map(Cow::Borrowed);
+        // A platform puts nothing but the cache into each request, which saves it a lookup.
         let is_alone = own_cache.is_some() && extensions.len() == 1;
         Self {
             skip_auth: false,

@@ -96,9 +96,11 @@ impl Scope {
         headers: &HeaderMap,
         options: &RequestOptions<'_>,
     ) -> Decision {
-        if options.skip_auth || (!self.overwrite && headers.contains_key(AUTHORIZATION)) {
+        // The caller knows better than the layer, unless the layer is to overwrite the header.
+        if options.skip_auth || (!self.overwrite && headers.contains_key(&AUTHORIZATION)) {
             return Decision::PassThrough;
         }
+        // A customer's token may be for any product: see `contains`.
         let is_in_scope = options.own_cache.is_some() || self.allows_path(path);
         match destination {
             Destination::Elsewhere => Decision::PassThrough,

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 
-use super::body::ReplayBody;
+use super::replay_body::ReplayBody;
 use crate::error::BoxError;
 
 /// A step of an original: what a poll returns.
