@@ -38,9 +38,8 @@ impl SavedHead {
     pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
         // Each buffer is twice as large as the one before. With 1 GiB at most, all lengths fit into
         // their fields, and 32 bits can address the buffer.
-        let mut larger = (1..=21).map(|step| USUAL_SIZE << step);
-        let (parts, is_sensitive) = Self::parts_in(USUAL_SIZE, request)
-            .or_else(|| larger.find_map(|size| Self::parts_in(size, request)))?;
+        let mut sizes = (0..=21).map(|step| USUAL_SIZE << step);
+        let (parts, is_sensitive) = sizes.find_map(|size| Self::parts_in(size, request))?;
         let is_rare = is_sensitive || !request.extensions().is_empty();
         Some(Self {
             parts,

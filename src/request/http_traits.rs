@@ -87,7 +87,6 @@ impl<B> HttpRequest for Request<B> {
     fn without_cache<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T {
         let extensions = self.extensions_mut();
         if extensions.get::<TokenCache>().is_none() {
-            // Returned as it is: through one exit for all cases, the result is moved once more.
             return act(self);
         }
         // If nothing else is in the map, the whole map is moved, which is one pointer.
