@@ -314,6 +314,9 @@ impl Cache {
             }
         }
         let [refresh_at, expiring_at] = schedule(life.min(end - now), end, draw);
+        // [15] An extension is not a new token.
+        let current = self.token.as_ref().map(|token| token.generation);
+        self.epoch += u64::from(current != Some(generation));
         self.token = Some(Token {
             text,
             generation,
@@ -323,7 +326,6 @@ impl Cache {
             life,
             status: Status::Good,
         });
-        self.epoch += 1;
         // [37]
         (self.refreshes, self.fetches) = Default::default();
         Ok(())
