@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{
     runtime::{Handle, Id},
-    time::{Instant, Sleep, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{core::Core, current::ValidToken, lookup::Lookup, waiters::Waiter};
@@ -39,23 +39,16 @@ pub(crate) struct Acquire {
 }
 
 impl Acquire {
-    pub(crate) fn new(core: &Arc<Core>, rejected: Option<u64>) -> Self {
+    /// With an `over_budget` error, this fetches no token and only looks for that of another
+    /// process.
+    pub(crate) fn new(core: &Arc<Core>, rejected: Option<u64>, over_budget: Option<Error>) -> Self {
         Self {
             core: Arc::clone(core),
             rejected,
-            over_budget: None,
+            over_budget,
             waiter: None,
             timer: None,
             flights: 0,
-        }
-    }
-
-    /// Sets the error of a budget that is used up. With one, this fetches no token and only looks
-    /// for that of another process.
-    pub(crate) fn over_budget(self, over_budget: Option<Error>) -> Self {
-        Self {
-            over_budget,
-            ..self
         }
     }
 
@@ -80,11 +73,11 @@ impl Acquire {
             }
             Lookup::Wait(waiter) => Lookup::Wait(Self {
                 waiter: Some(waiter),
-                ..Self::new(core, rejected)
+                ..Self::new(core, rejected, None)
             }),
             Lookup::Failed(error) if Core::has_runtime() => Lookup::Failed(error),
             // No flight can start here, but the future may be polled on a runtime.
-            Lookup::Failed(_) => Lookup::Wait(Self::new(core, rejected)),
+            Lookup::Failed(_) => Lookup::Wait(Self::new(core, rejected, None)),
         }
     }
 
@@ -107,7 +100,11 @@ impl Acquire {
         self.flights += 1;
         // A token that can be sent takes precedence over an error or another wait. It may be the
         // old one, or one that arrived after the flight.
-        let valid = self.core.lock().valid_token(Instant::now(), self.rejected);
+        let valid = self
+            .core
+            .state
+            .lock()
+            .valid_token(Instant::now(), self.rejected);
         // A caller over budget waits for one flight, whose failure does not change its error.
         let failed = self.over_budget.clone().or_else(|| outcome.err());
         Poll::Ready(valid.map(Ok).or_else(|| failed.map(Err)))
@@ -115,7 +112,7 @@ impl Acquire {
 
     fn too_many_flights(&self) -> Error {
         let cause = Error::interrupted("several fetches in a row brought no usable token");
-        self.core.lock().without_token(Instant::now(), cause)
+        self.core.state.lock().without_token(Instant::now(), cause)
     }
 }
 
@@ -144,7 +141,20 @@ impl Future for Acquire {
 /// The timer of a waiter whose flight is on another runtime.
 struct StallTimer {
     runtime: Id,
-    sleep: Pin<Box<Sleep>>,
+    fired: BoxFuture<'static, ()>,
+}
+
+impl StallTimer {
+    fn new(runtime: Id, stalled_at: Instant) -> Self {
+        let fired = async move {
+            sleep_until(stalled_at).await;
+            sleep(GRACE).await;
+        };
+        Self {
+            runtime,
+            fired: Box::pin(fired),
+        }
+    }
 }
 
 /// Whether the flight has stalled.
@@ -158,29 +168,11 @@ fn has_stalled(waiter: &Waiter, timer: &mut Option<StallTimer>, cx: &mut Context
     if runtime == waiter.runtime() {
         return false;
     }
-    let poll_timer = || match timer {
-        Some(timer) if timer.runtime == runtime => timer.poll(waiter.stalled_at(), cx),
-        _ => {
-            let sleep = Box::pin(sleep_until(waiter.stalled_at()));
-            let timer = timer.insert(StallTimer { runtime, sleep });
-            timer.poll(waiter.stalled_at(), cx)
-        }
+    let timer = match timer {
+        Some(timer) if timer.runtime == runtime => timer,
+        _ => timer.insert(StallTimer::new(runtime, waiter.stalled_at())),
     };
     // tokio panics if the runtime has no timer or has been shut down.
-    catch_unwind(AssertUnwindSafe(poll_timer)).unwrap_or(false)
-}
-
-impl StallTimer {
-    /// Whether `stalled_at` has passed, and the grace after it too.
-    fn poll(&mut self, stalled_at: Instant, cx: &mut Context<'_>) -> bool {
-        let sleep = &mut self.sleep;
-        if sleep.as_mut().poll(cx).is_pending() {
-            return false;
-        }
-        let had_grace = sleep.deadline() > stalled_at;
-        sleep.as_mut().reset(Instant::now() + GRACE);
-        // Registers the timer.
-        let _ = sleep.as_mut().poll(cx);
-        had_grace
-    }
+    let poll = AssertUnwindSafe(|| timer.fired.poll_unpin(cx).is_ready());
+    catch_unwind(poll).unwrap_or(false)
 }

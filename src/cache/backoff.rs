@@ -7,7 +7,6 @@ use tokio::time::Instant;
 use crate::error::{
     Error, Recovery,
     config::{ConfigError, ensure},
-    token_endpoint::TokenEndpoint,
 };
 
 /// The longest pause: of a background refresh after permanent errors, and of `Retry-After`.
@@ -122,27 +121,6 @@ pub(crate) struct Backoffs {
     pub(crate) fetch: Failures,
 }
 
-impl Backoffs {
-    /// Records a failure where it holds back the next fetch.
-    pub(crate) fn record(
-        &mut self,
-        backoff: Backoff,
-        is_refresh: bool,
-        error: &Error,
-        now: Instant,
-        draw: f64,
-    ) {
-        if !is_refresh {
-            return self.fetch.record(backoff, error, now, draw);
-        }
-        self.refresh.record(backoff, error, now, draw);
-        // A `Retry-After` of `/refresh` must not hold back `/auth`.
-        if error.endpoint() != Some(TokenEndpoint::Refresh) {
-            self.fetch.inherit(error, now);
-        }
-    }
-}
-
 /// The consecutive failures of one kind of fetch, and the pause after the last one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Failures {
@@ -160,7 +138,7 @@ struct Pause {
 }
 
 impl Failures {
-    fn record(&mut self, backoff: Backoff, error: &Error, now: Instant, draw: f64) {
+    pub(super) fn record(&mut self, backoff: Backoff, error: &Error, now: Instant, draw: f64) {
         self.count = self.count.saturating_add(1);
         self.permanent = match error.recovery() {
             Recovery::Permanent => self.permanent.saturating_add(1),
@@ -177,7 +155,7 @@ impl Failures {
 
     /// Takes over what a failure of the other kind of fetch imposes on this kind too: its
     /// `Retry-After`, or the pause after a permanent error.
-    fn inherit(&mut self, error: &Error, now: Instant) {
+    pub(super) fn inherit(&mut self, error: &Error, now: Instant) {
         let pause = match error.recovery() {
             Recovery::Permanent => MAX_FOREGROUND_PAUSE,
             _ if error.retry_after().is_some() => Duration::ZERO,

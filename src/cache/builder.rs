@@ -11,7 +11,7 @@ use tower::util::rng::{HasherRng, Rng};
 
 use super::{
     backoff::Backoff,
-    budget::{Bucket, Budget},
+    budget::Budget,
     core::Core,
     policy::RefreshPolicy,
     shared_state::SharedState,
@@ -92,37 +92,27 @@ pub struct TokenCacheBuilder {
 /// The settings of a cache.
 pub(crate) struct TokenSettings {
     pub(crate) config: Config,
-    pub(crate) budget: Budget,
-    pub(crate) background_refresh: bool,
     pub(crate) randomness: Box<dyn Fn() -> f64 + Send + Sync>,
     pub(crate) events: Events,
     pub(crate) share: Option<Share>,
 }
 
 /// Wraps the source in one whose tokens other processes share.
-pub(crate) type Share =
-    Box<dyn FnOnce(Shareable) -> Result<Arc<dyn SharedSource>, ConfigError> + Send + Sync>;
-
-/// What a shared source needs.
-#[cfg_attr(not(feature = "fleet"), allow(dead_code))]
-pub(crate) struct Shareable {
-    pub(crate) source: Box<dyn TokenSource>,
-    pub(crate) events: Arc<Events>,
-    pub(crate) budget: Budget,
-}
+pub(crate) type Share = Box<
+    dyn FnOnce(
+            Box<dyn TokenSource>,
+            Arc<Events>,
+            Budget,
+        ) -> Result<Arc<dyn SharedSource>, ConfigError>
+        + Send
+        + Sync,
+>;
 
 impl Default for TokenSettings {
     fn default() -> Self {
         let rng = Mutex::new(HasherRng::new());
         Self {
-            config: Config {
-                policy: RefreshPolicy::default(),
-                flight_timeout: Duration::from_secs(10),
-                attempts: 3,
-                backoff: Backoff::default(),
-            },
-            budget: Budget::default(),
-            background_refresh: false,
+            config: Config::default(),
             randomness: Box::new(move || {
                 rng.lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -136,30 +126,26 @@ impl Default for TokenSettings {
 
 impl TokenSettings {
     pub(crate) fn build(self, source: Box<dyn TokenSource>) -> Result<TokenCache, ConfigError> {
-        self.config.policy.check()?;
-        check_timeout("flight_timeout", self.config.flight_timeout)?;
-        self.config.backoff.check()?;
-        self.budget.check()?;
-        ensure(self.config.attempts > 0, ConfigError::Attempts)?;
+        let config = self.config;
+        config.policy.check()?;
+        check_timeout("flight_timeout", config.flight_timeout)?;
+        config.backoff.check()?;
+        config.budget.check()?;
+        ensure(config.attempts > 0, ConfigError::Attempts)?;
         self.events.describe();
         let events = Arc::new(self.events);
         let (source, shared) = match self.share {
             None => (source, None),
             Some(share) => {
-                let shared = share(Shareable {
-                    source,
-                    events: Arc::clone(&events),
-                    budget: self.budget,
-                })?;
+                let shared = share(source, Arc::clone(&events), config.budget)?;
                 (Box::new(Arc::clone(&shared)) as _, Some(shared))
             }
         };
-        let mut state = State::new(self.config, Bucket::new(self.budget));
+        let mut state = State::new(config);
         state.next_look = shared.is_some().then(Instant::now);
         let core = Core {
             source,
             shared,
-            background_refresh: self.background_refresh,
             randomness: self.randomness,
             events,
             state: SharedState::new(state),
@@ -241,7 +227,7 @@ impl TokenCacheBuilder {
     /// How many times 401s may replace the token, and how fast that number recovers. Default: see
     /// [`Budget`], which also says what the payment products may need.
     pub fn budget(mut self, budget: Budget) -> Self {
-        self.settings.budget = budget;
+        self.settings.config.budget = budget;
         self
     }
 
@@ -266,7 +252,7 @@ impl TokenCacheBuilder {
     /// # Ok(()) }
     /// ```
     pub fn background_refresh(mut self, background_refresh: bool) -> Self {
-        self.settings.background_refresh = background_refresh;
+        self.settings.config.background_refresh = background_refresh;
         self
     }
 
@@ -318,8 +304,6 @@ impl fmt::Debug for TokenSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenSettings")
             .field("config", &self.config)
-            .field("budget", &self.budget)
-            .field("background_refresh", &self.background_refresh)
             .field("events", &self.events)
             .finish_non_exhaustive()
     }

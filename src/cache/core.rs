@@ -2,12 +2,12 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, MutexGuard},
+    sync::Arc,
 };
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::{budget::OverBudget, current::ValidToken, shared_state::SharedState, state::State};
+use super::{budget::OverBudget, current::ValidToken, shared_state::SharedState};
 use crate::{
     error::Error,
     events::{Events, event::Event},
@@ -18,7 +18,6 @@ pub(crate) struct Core {
     pub(super) source: Box<dyn TokenSource>,
     /// The same source, if several processes share its tokens.
     pub(super) shared: Option<Arc<dyn SharedSource>>,
-    pub(super) background_refresh: bool,
     /// Random numbers from 0 to 1.
     pub(super) randomness: Box<dyn Fn() -> f64 + Send + Sync>,
     pub(super) events: Arc<Events>,
@@ -29,15 +28,6 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
-    /// Changes the state. See [`SharedState::change`].
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        self.state.change(change)
-    }
-
     /// The epoch, which tells whether a copy of the token is still current.
     #[inline]
     pub(super) fn epoch(&self) -> u64 {
@@ -60,7 +50,7 @@ impl Core {
             // By generation: the epoch also moves on when a refresh fails, which says nothing
             // about a live token.
             let same = |valid: &ValidToken| valid.token.generation() == earlier.token.generation();
-            self.lock().valid_token(now, None).filter(same)?
+            self.state.lock().valid_token(now, None).filter(same)?
         };
         self.report_served(&valid);
         Some(valid)
@@ -83,7 +73,9 @@ impl Core {
     pub(crate) fn reject(&self, generation: u64) -> Result<(), Error> {
         // Drawn before the lock is taken: the function is the user's.
         let draw = self.draw();
-        let result = self.change(|state| state.reject(generation, Instant::now(), draw));
+        let result = self
+            .state
+            .change(|state| state.reject(generation, Instant::now(), draw));
         self.emit(&match result {
             Ok(age) => Event::Rejected {
                 generation,
@@ -110,6 +102,6 @@ impl Drop for Core {
     fn drop(&mut self) {
         // Without it, the refresh task would sleep until the next refresh, and hold a timer of its
         // runtime.
-        self.refresh_signal.notify_one();
+        self.refresh_signal.notify_waiters();
     }
 }

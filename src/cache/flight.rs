@@ -36,7 +36,7 @@
 //! 7. A flight holds no lock across an await, and the source runs under no lock. A stalled flight
 //!    delays its waiters and nobody else.
 
-use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc};
+use std::{mem, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use futures_util::FutureExt;
 use tokio::{
@@ -46,10 +46,13 @@ use tokio::{
 use tracing::{Instrument, Span};
 
 use super::{
+    background_refresh,
     core::Core,
-    registered_flight::Launch,
-    settle::{End, Step},
-    state::State,
+    current::ValidToken,
+    fetch_attempt::{End, Step},
+    lookup::Lookup,
+    state::{Launch, State},
+    waiters::Waiter,
 };
 use crate::{
     error::{Error, token_endpoint::TokenEndpoint},
@@ -57,14 +60,41 @@ use crate::{
     token::{NewToken, source::TokenRequest},
 };
 
-/// Starts a registered flight.
-pub(super) fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
+impl Core {
+    /// The token for a request that is sent now, or the flight to wait for. Starts a flight if one
+    /// is needed. A caller that is over budget only looks for another process's token.
+    pub(super) fn lookup_and_start(
+        self: &Arc<Self>,
+        now: Instant,
+        rejected: Option<u64>,
+        over_budget: Option<&Error>,
+    ) -> Lookup<ValidToken, Waiter> {
+        let runtime = Handle::try_current().ok();
+        let id = runtime.as_ref().map(Handle::id);
+        let (lookup, launch) = self.state.change(|state| {
+            let lookup = state.lookup(now, rejected, over_budget, id);
+            (lookup, state.to_start.take())
+        });
+        // Outside the lock: the user's `tracing` subscriber runs here.
+        if let Some((launch, runtime)) = launch.zip(runtime) {
+            start(self, launch, &runtime);
+            background_refresh::ensure_running(self, launch.number, &runtime);
+        }
+        lookup
+    }
+
+    /// Whether a flight can be started by this thread: it runs in a tokio runtime.
+    pub(super) fn has_runtime() -> bool {
+        Handle::try_current().is_ok()
+    }
+}
+
+fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
     let mut flight = Flight {
         core: Arc::clone(core),
         launch,
         attempts: 0,
         span: Span::none(),
-        finished: false,
     };
     // The span is created after the flight: if the user's subscriber panics, the flight's drop
     // removes the entry.
@@ -86,31 +116,28 @@ struct Flight {
     launch: Launch,
     /// How many times the source was called.
     attempts: u32,
+    /// `none` for a look, and once the outcome is recorded.
     span: Span,
-    finished: bool,
 }
 
 impl Flight {
     async fn run(mut self) {
+        let number = self.launch.number;
         loop {
-            let number = self.launch.number;
-            let attempt = self.core.lock().begin_attempt(number, Instant::now());
+            let attempt = self.core.state.lock().begin_attempt(number, Instant::now());
             let Some((request, awaited_until)) = attempt else {
                 // It stalled, and was removed.
                 return;
             };
             self.attempts += 1;
             let result = match self.launch.is_look {
-                false => self.fetch(request, awaited_until).await,
-                true => match self.look(request).await {
-                    Some(new) => Ok(new),
-                    None => return self.end_look(),
-                },
+                false => self.fetch(request, awaited_until).await.map(Some),
+                true => Ok(self.look(request).await),
             };
             // Drawn before the lock is taken: the function is the user's.
             let (now, draw) = (Instant::now(), self.core.draw());
             let settle = |state: &mut State| state.settle(number, result, now, draw);
-            match self.core.change(settle) {
+            match self.core.state.change(settle) {
                 None => return,
                 Some(Step::RetryAt(retry_at, error)) => {
                     self.core.events.emit(&Event::Retrying {
@@ -144,7 +171,9 @@ impl Flight {
                 return result?;
             }
             let number = self.launch.number;
-            self.core.change(|state| state.release_waiters(number));
+            self.core
+                .state
+                .change(|state| state.release_waiters(number));
         }
         fetch.await?
     }
@@ -157,17 +186,10 @@ impl Flight {
         guard(look, self.launch.deadline).await.ok()?
     }
 
-    fn end_look(&mut self) {
-        self.finished = true;
-        let (number, now) = (self.launch.number, Instant::now());
-        if let Some((sender, outcome)) = self.core.change(|state| state.end_look(number, now)) {
-            sender.send(outcome);
-        }
-    }
-
     fn report(&mut self, end: End, now: Instant) {
         match end {
-            End::Outdated => self.finish("outdated", None),
+            // Only a fetch has a span: for a look, this records nothing.
+            End::Unchanged => self.finish("outdated", None),
             End::Installed { fetched, refreshed } => {
                 self.finish("ok", fetched.endpoint);
                 self.core.events.emit(&match refreshed {
@@ -193,22 +215,21 @@ impl Flight {
         }
     }
 
+    /// Records the outcome, once.
     fn finish(&mut self, outcome: &'static str, endpoint: Option<TokenEndpoint>) {
-        self.finished = true;
+        let span = mem::replace(&mut self.span, Span::none());
         let elapsed = self.launch.started.elapsed();
-        trace::finished(&self.span, outcome, endpoint, self.attempts, elapsed);
+        trace::finished(&span, outcome, endpoint, self.attempts, elapsed);
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.core
-            .change(|state| state.abandon(self.launch.number, Instant::now()));
+        let (number, now) = (self.launch.number, Instant::now());
+        self.core.state.change(|state| state.abandon(number, now));
         // The refresh task schedules its next wake-up.
-        self.core.refresh_signal.notify_one();
-        if !self.finished {
-            self.finish("lost", None);
-        }
+        self.core.refresh_signal.notify_waiters();
+        self.finish("lost", None);
     }
 }
 

@@ -6,11 +6,9 @@ use std::mem;
 use tokio::{runtime::Id, time::Instant};
 
 use super::{
-    backoff::FetchMode,
     current::ValidToken,
-    registered_flight::{Launch, RegisteredFlight},
-    state::State,
-    waiters::Waiter,
+    state::{Launch, RegisteredFlight, State},
+    waiters::{Waiter, waiters},
 };
 use crate::error::Error;
 
@@ -34,68 +32,73 @@ impl<T, W> Lookup<T, W> {
 }
 
 impl State {
-    /// The token for a request that is sent now, or the flight to wait for. `rejected` is the
-    /// generation of the token that the API rejected for this request.
+    /// The token for a request that is sent now, or the flight to wait for.
     ///
-    /// Registers a flight if one is needed. The caller takes it from `flight_to_start`, under the
-    /// same lock, and starts it.
+    /// `rejected` is the generation of the token that the API rejected for this request, and
+    /// `over_budget` the reason why the request may not cause a fetch.
+    ///
+    /// Registers a flight if one is needed. The caller takes it from `to_start`, under the same
+    /// lock, and starts it.
     pub(super) fn lookup(
         &mut self,
         now: Instant,
         rejected: Option<u64>,
+        over_budget: Option<&Error>,
         runtime: Option<Id>,
     ) -> Lookup<ValidToken, Waiter> {
-        self.remove_stalled_flight(now);
+        self.remove_flight(now, |flight| now >= flight.waiter.stalled_at());
         if self.flight.is_none() && (self.is_fetch_paused(now) || runtime.is_none()) {
             // No flight can start now, so a rejected token cannot be replaced.
             self.mark_suspect(now);
         }
-        let fallback = match self.valid_token(now, rejected) {
-            Some(token) if !self.is_expiring(now) => {
-                self.refresh_if_due(&token, now, runtime);
-                return Lookup::Token(token);
-            }
+        let is_expiring = self.is_expiring(now);
+        let token = match self.valid_token(now, rejected) {
+            // No refresh is due. If one has failed, `fresh_until` is the end of the backoff.
+            Some(token) if !is_expiring && now < token.fresh_until => return Lookup::Token(token),
             token => token,
         };
-        // Before the backoff is checked: a flight that pauses between two attempts is joined.
-        if let Some(waiter) = self.waiter() {
-            return Lookup::Wait(waiter.clone());
+        let flight = match &self.flight {
+            // Before the backoff is checked: a flight that pauses between two attempts is joined.
+            Some(flight) => Ok(flight.waiter.clone()),
+            None => self.next_flight(now, over_budget, runtime),
+        };
+        match (token, flight) {
+            (Some(token), _) if !is_expiring => Lookup::Token(token),
+            (_, Ok(waiter)) => Lookup::Wait(waiter),
+            // A token that expires soon is better than an error.
+            (Some(token), Err(_)) => Lookup::Token(token),
+            (None, Err(error)) => Lookup::Failed(self.without_token(now, error)),
         }
-        let failures = self.failures(now);
-        let blocking_error = failures.blocking_error(now, FetchMode::Foreground);
-        let error = match (blocking_error.cloned(), runtime) {
-            (None, Some(runtime)) => {
-                return Lookup::Wait(self.register_flight(now, runtime, false));
+    }
+
+    /// Registers a fetch, or a look for another process's token while no fetch is allowed.
+    ///
+    /// # Errors
+    ///
+    /// Why no flight can start now.
+    fn next_flight(
+        &mut self,
+        now: Instant,
+        over_budget: Option<&Error>,
+        runtime: Option<Id>,
+    ) -> Result<Waiter, Error> {
+        let paused_by = self.failures(now).blocking_error(now, self.fetch_mode(now));
+        let blocked_by = over_budget.or(paused_by).cloned();
+        // While the backoff of refreshes runs, the token is live: another would gain nothing.
+        let may_look = over_budget.is_some() || !self.is_live(now);
+        let is_look_due = may_look && self.next_look.is_some_and(|at| now >= at);
+        match (blocked_by, runtime) {
+            (None, Some(runtime)) => Ok(self.register_flight(now, runtime, false)),
+            (Some(_), Some(runtime)) if is_look_due => Ok(self.register_flight(now, runtime, true)),
+            (Some(error), _) => Err(error),
+            (None, None) => {
+                let message = "there is no tokio runtime to fetch the token in";
+                Err(Error::interrupted(message))
             }
-            (None, None) => Error::interrupted("there is no tokio runtime to fetch the token in"),
-            (Some(error), _) => error,
-        };
-        // A token that expires soon is better than an error.
-        if let Some(token) = fallback {
-            return Lookup::Token(token);
-        }
-        match self.look_if_due(now, runtime) {
-            Some(waiter) => Lookup::Wait(waiter),
-            None => Lookup::Failed(self.without_token(now, error)),
         }
     }
 
-    fn refresh_if_due(&mut self, token: &ValidToken, now: Instant, runtime: Option<Id>) {
-        // If the refresh is due and has failed, `fresh_until` is the end of the backoff.
-        let is_due = now >= token.fresh_until && self.flight.is_none();
-        let Some(runtime) = runtime.filter(|_| is_due) else {
-            return;
-        };
-        let mode = self.fetch_mode(now);
-        if self.failures(now).blocking_error(now, mode).is_none() {
-            self.register_flight(now, runtime, false);
-        } else if !self.is_live(now) {
-            // A look may find a better token than a suspect.
-            self.look_if_due(now, Some(runtime));
-        }
-    }
-
-    pub(super) fn register_flight(&mut self, now: Instant, runtime: Id, is_look: bool) -> Waiter {
+    fn register_flight(&mut self, now: Instant, runtime: Id, is_look: bool) -> Waiter {
         self.last_flight += 1;
         let launch = Launch {
             number: self.last_flight,
@@ -104,20 +107,20 @@ impl State {
             deadline: now + self.config.flight_timeout,
             is_look,
         };
-        let flight = RegisteredFlight::new(launch, runtime);
-        self.flight.insert(Box::new(flight)).waiter.clone()
-    }
-
-    /// The flight that a lookup has just registered, if it did. The caller starts it after the lock
-    /// is released.
-    pub(super) fn flight_to_start(&mut self) -> Option<Launch> {
-        let flight = self.flight.as_mut()?;
-        let is_started = mem::replace(&mut flight.is_started, true);
-        (!is_started).then_some(flight.launch)
-    }
-
-    pub(super) fn remove_stalled_flight(&mut self, now: Instant) {
-        self.remove_flight(now, |flight| now >= flight.waiter.stalled_at());
+        // A flight ends at its timeout. Twice the timeout leaves room for a busy runtime.
+        let stalled_at = launch.deadline + self.config.flight_timeout;
+        let (sender, waiter) = waiters(stalled_at, runtime);
+        self.to_start = Some(launch);
+        self.flight = Some(Box::new(RegisteredFlight {
+            launch,
+            waiter: waiter.clone(),
+            sender,
+            attempts: 0,
+            attempt_reason: launch.reason,
+            attempt_started: now,
+            is_awaited: !is_look,
+        }));
+        waiter
     }
 
     /// Called when a flight is dropped. Removes its entry if it ended without a result: its runtime
@@ -151,8 +154,12 @@ impl State {
     pub(super) fn release_waiters(&mut self, number: u64) {
         let flight = self.flight.as_mut();
         if let Some(flight) = flight.filter(|flight| flight.launch.number == number) {
-            // The drop of the sender wakes them.
-            self.displaced.push(Box::new(flight.release_waiters()));
+            flight.is_awaited = false;
+            let (sender, waiter) = waiters(flight.waiter.stalled_at(), flight.waiter.runtime());
+            flight.waiter = waiter;
+            // The drop of the replaced sender wakes them.
+            let replaced = mem::replace(&mut flight.sender, sender);
+            self.displaced.push(Box::new(replaced));
         }
     }
 }

@@ -8,18 +8,15 @@ pub(crate) mod builder;
 pub(crate) mod copies;
 pub(crate) mod core;
 pub(crate) mod current;
+mod fetch_attempt;
 mod flight;
-mod look_for_token;
 pub(crate) mod lookup;
 #[cfg(test)]
 mod loom;
 pub(crate) mod policy;
-mod registered_flight;
 mod rejection;
-mod settle;
 mod shared_state;
 pub(crate) mod snapshot;
-mod start_flight;
 pub(crate) mod state;
 mod sync;
 #[cfg(test)]

@@ -54,31 +54,26 @@ impl State {
     /// Takes a token out of use because the program called `invalidate`. Returns whether that
     /// changed anything.
     pub(super) fn invalidate(&mut self, token: &AccessToken) -> bool {
-        let is_affected = |current: &&mut Current| {
+        // ## (Good | Rejected | Suspect) => Invalidated
+        // Never a suspect later: the program knows better than the API.
+        self.set_status(Status::Invalidated, |current| {
             // A token of another cache may have the same generation.
             current.token.generation() == token.generation()
                 && current.token.same_string(token.header_value())
                 && current.status != Status::Invalidated
-        };
-        // ## (Good | Rejected | Suspect) => Invalidated
-        // Never a suspect later: the program knows better than the API.
-        self.set_status(Status::Invalidated, is_affected)
+        })
     }
 
     /// Puts a rejected token back into use until it expires.
     pub(super) fn mark_suspect(&mut self, now: Instant) {
-        let is_affected =
-            |current: &&mut Current| current.status == Status::Rejected && !current.is_expired(now);
         // ## Rejected => Suspect
-        self.set_status(Status::Suspect, is_affected);
+        self.set_status(Status::Suspect, |current| {
+            current.status == Status::Rejected && !current.is_expired(now)
+        });
     }
 
-    fn set_status(
-        &mut self,
-        status: Status,
-        is_affected: impl FnOnce(&&mut Current) -> bool,
-    ) -> bool {
-        let current = self.current.as_mut().filter(is_affected);
+    fn set_status(&mut self, status: Status, is_affected: impl FnOnce(&Current) -> bool) -> bool {
+        let current = self.current.as_mut().filter(|current| is_affected(current));
         let is_changed = current.map(|current| current.status = status).is_some();
         self.epoch += u64::from(is_changed);
         is_changed

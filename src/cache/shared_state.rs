@@ -4,7 +4,11 @@
 //! at once. Therefore threads have copies of the token (see `copies`). Whether a copy is current
 //! shows in the epoch: one atomic read, and no lock.
 
-use std::{mem, sync::PoisonError};
+use std::{
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::PoisonError,
+};
 
 use super::{
     state::State,
@@ -56,10 +60,11 @@ impl SharedState {
         if self.epoch() != state.epoch {
             self.epoch.0.store(state.epoch, Ordering::Release);
         }
-        // The drop of a user's error or waker is user code.
         let displaced = mem::take(&mut state.displaced);
         drop(state);
-        drop(displaced);
+        // The drop of a user's error is user code. If it panicked here, a flight that the change has
+        // registered would never start.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(displaced)));
         result
     }
 

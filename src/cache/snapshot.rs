@@ -92,18 +92,16 @@ impl Snapshot {
             expires_in: current.schedule.expires_at.saturating_duration_since(now),
         });
         let failures = state.failures(now);
-        let retry_in = failures
-            .retry_at(state.fetch_mode(now))
-            .map(|at| at.saturating_duration_since(now));
+        let retry_in = state.retry_at(now).saturating_duration_since(now);
         let last_error = failures.last_error();
         // After expiry, a failed refresh says why there is no new token yet.
         let last_error = last_error.or_else(|| state.backoffs.refresh.last_error());
         Self {
             token,
             is_ready: state.valid_token(now, None).is_some(),
-            fetching: state.waiter().is_some(),
+            fetching: state.flight.is_some(),
             last_error: last_error.cloned(),
-            retry_in: retry_in.filter(|wait| !wait.is_zero()),
+            retry_in: (!retry_in.is_zero()).then_some(retry_in),
             sharing: is_alone.map(|is_alone| match is_alone {
                 true => Sharing::Alone,
                 false => Sharing::Shared,

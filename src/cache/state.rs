@@ -25,23 +25,37 @@ use tokio::time::Instant;
 use super::policy::{Freshness, RefreshPolicy};
 use super::{
     backoff::{Backoff, Backoffs, Failures, FetchMode},
-    budget::Bucket,
+    budget::{Bucket, Budget},
     current::{Current, Status, ValidToken},
-    registered_flight::RegisteredFlight,
-    waiters::Waiter,
+    waiters::{Sender, Waiter},
 };
 use crate::{
-    error::{Error, TokenState},
+    error::{Error, TokenState, token_endpoint::TokenEndpoint},
     events::event::FetchReason,
 };
 
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) policy: RefreshPolicy,
-    pub(crate) backoff: Backoff,
     pub(crate) flight_timeout: Duration,
     /// How many times a flight calls the source while callers wait.
     pub(crate) attempts: u32,
+    pub(crate) backoff: Backoff,
+    pub(crate) budget: Budget,
+    pub(crate) background_refresh: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            policy: RefreshPolicy::default(),
+            flight_timeout: Duration::from_secs(10),
+            attempts: 3,
+            backoff: Backoff::default(),
+            budget: Budget::default(),
+            background_refresh: false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -54,6 +68,9 @@ pub(super) struct State {
     // Boxed, since most caches are idle.
     pub(super) flight: Option<Box<RegisteredFlight>>,
     pub(super) last_flight: u64,
+    /// The flight that a lookup has just registered, for its caller to start after the lock is
+    /// released.
+    pub(super) to_start: Option<Launch>,
     pub(super) backoffs: Backoffs,
     pub(super) budget: Bucket,
     /// When the next look for another process's token may start. `None` if the source is not
@@ -64,6 +81,33 @@ pub(super) struct State {
     pub(super) displaced: Vec<Box<dyn Any + Send>>,
 }
 
+/// The flight in progress.
+#[derive(Debug)]
+pub(super) struct RegisteredFlight {
+    pub(super) launch: Launch,
+    pub(super) waiter: Waiter,
+    /// Dropped with the entry of a lost flight, which wakes the waiters.
+    pub(super) sender: Sender,
+    /// How many attempts were started.
+    pub(super) attempts: u32,
+    /// Why the last attempt was needed when it started. This may differ from the flight's reason.
+    pub(super) attempt_reason: FetchReason,
+    pub(super) attempt_started: Instant,
+    /// Whether callers that have a live token wait for the flight.
+    pub(super) is_awaited: bool,
+}
+
+/// What a flight knows of itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Launch {
+    pub(super) number: u64,
+    pub(super) reason: FetchReason,
+    pub(super) started: Instant,
+    pub(super) deadline: Instant,
+    /// Looks for a token that another process fetched, and fetches none.
+    pub(super) is_look: bool,
+}
+
 /// The refresh task in charge.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RefreshTaskEntry {
@@ -72,22 +116,24 @@ pub(super) struct RefreshTaskEntry {
 }
 
 impl State {
-    pub(super) fn new(config: Config, budget: Bucket) -> Self {
+    pub(super) fn new(config: Config) -> Self {
         Self {
+            budget: Bucket::new(config.budget),
             config,
             current: None,
             epoch: 0,
             flight: None,
             last_flight: 0,
+            to_start: None,
             backoffs: Backoffs::default(),
-            budget,
             next_look: None,
             refresh_task: None,
             displaced: Vec::new(),
         }
     }
 
-    /// Records a failure of a refresh, or of a fetch that replaces no live token, in its backoff.
+    /// Records a failure of a refresh, or of a fetch that replaces no live token, in the backoffs of
+    /// those fetches that it holds back.
     pub(super) fn record_failure(
         &mut self,
         is_refresh: bool,
@@ -98,7 +144,15 @@ impl State {
         // A clone keeps the replaced errors until the lock is released.
         self.displaced.push(Box::new(self.backoffs.clone()));
         let backoff = self.config.backoff;
-        self.backoffs.record(backoff, is_refresh, error, now, draw);
+        let Backoffs { refresh, fetch } = &mut self.backoffs;
+        if !is_refresh {
+            return fetch.record(backoff, error, now, draw);
+        }
+        refresh.record(backoff, error, now, draw);
+        // A `Retry-After` of `/refresh` must not hold back `/auth`.
+        if error.endpoint() != Some(TokenEndpoint::Refresh) {
+            fetch.inherit(error, now);
+        }
     }
 
     /// A token that can be sent now and has a different generation from the `rejected` one.
@@ -138,7 +192,7 @@ impl State {
     }
 
     fn next_flight_at(&self, now: Instant) -> Instant {
-        let retry_at = self.retry_at(now, self.fetch_mode(now));
+        let retry_at = self.retry_at(now);
         // A look may find a better token than a suspect.
         let look_at = self.next_look.filter(|_| !self.is_live(now));
         look_at.map_or(retry_at, |look_at| look_at.min(retry_at))
@@ -159,8 +213,9 @@ impl State {
     }
 
     /// When the backoff lets the next fetch start.
-    pub(super) fn retry_at(&self, now: Instant, mode: FetchMode) -> Instant {
-        self.failures(now).retry_at(mode).unwrap_or(now)
+    pub(super) fn retry_at(&self, now: Instant) -> Instant {
+        let retry_at = self.failures(now).retry_at(self.fetch_mode(now));
+        retry_at.unwrap_or(now)
     }
 
     /// Whether the backoff or a `Retry-After` holds back a fetch that replaces no live token.
@@ -185,15 +240,6 @@ impl State {
         is_awaited && self.live(now).is_some_and(is_expiring)
     }
 
-    /// The instant until which callers that have a live token wait for its successor. After that
-    /// they send the live token, before it expires. `None` if no token is live.
-    pub(super) fn awaited_until(&self, now: Instant) -> Option<Instant> {
-        let schedule = self.live(now)?.schedule;
-        let left = schedule.expires_at - now.max(schedule.expiring_at);
-        // The rest is for the request itself: it must arrive before the token expires.
-        Some(schedule.expires_at - left / 8)
-    }
-
     /// The mode of the next fetch. A suspect is replaced in the foreground mode: no caller waits,
     /// but every request that is sent with the suspect may fail.
     pub(super) fn fetch_mode(&self, now: Instant) -> FetchMode {
@@ -201,10 +247,6 @@ impl State {
             true => FetchMode::Background,
             false => FetchMode::Foreground,
         }
-    }
-
-    pub(super) fn waiter(&self) -> Option<&Waiter> {
-        self.flight.as_ref().map(|flight| &flight.waiter)
     }
 
     /// The error for callers when there is no token because of `cause`.

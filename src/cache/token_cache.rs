@@ -71,21 +71,14 @@ use crate::{
 /// All methods are cancel safe: a fetch that was started continues, and its result is cached.
 #[derive(Clone)]
 pub struct TokenCache {
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
 }
 
 /// What the handles share. Until its response, a request with a cache of its own holds the copy of
 /// its thread, and so the core, but not this.
-pub(super) struct Shared {
-    pub(super) core: Arc<Core>,
+struct Shared {
+    core: Arc<Core>,
     copies: Copies,
-}
-
-impl Shared {
-    /// The core, without the copies.
-    pub(super) fn into_core(self) -> Arc<Core> {
-        self.core
-    }
 }
 
 impl TokenCache {
@@ -95,6 +88,17 @@ impl TokenCache {
         Self {
             shared: Arc::new(Shared { core, copies }),
         }
+    }
+
+    /// The core, if nobody else holds this cache: no handle, no request in flight and no task.
+    ///
+    /// Each step is atomic, because the refresh task may wake up now. Either the task finds the
+    /// cache gone, or the cache stays alive, with the flight that the task starts.
+    pub(super) fn into_unused(self) -> Result<Core, Self> {
+        let shared = Arc::try_unwrap(self.shared).map_err(|shared| Self { shared })?;
+        // The copies hold the core too.
+        drop(shared.copies);
+        Arc::try_unwrap(shared.core).map_err(Self::of)
     }
 
     /// Returns a token that can be sent now. Fetches it if necessary.
@@ -132,7 +136,7 @@ impl TokenCache {
     /// outside `block_on`), the fetch stalls: after twice the flight's timeout a waiting or a new
     /// caller starts another.
     pub async fn get(&self) -> Result<AccessToken, Error> {
-        Acquire::new(self.core(), None).token().await
+        Acquire::new(self.core(), None, None).token().await
     }
 
     /// Fetches the token before the first request, for start-up and readiness probes.
@@ -182,7 +186,7 @@ impl TokenCache {
     /// # Ok(()) }
     /// ```
     pub fn invalidate(&self, token: &AccessToken) {
-        if self.core().change(|state| state.invalidate(token)) {
+        if self.core().state.change(|state| state.invalidate(token)) {
             // After the lock is released: the observer is user code.
             self.core().emit(&Event::Invalidated {
                 generation: token.generation(),
@@ -207,7 +211,7 @@ impl TokenCache {
         let core = self.core();
         // Before the lock: no source runs under it.
         let is_alone = core.shared.as_deref().map(SharedSource::is_alone);
-        Snapshot::of(&core.lock(), Instant::now(), is_alone)
+        Snapshot::of(&core.state.lock(), Instant::now(), is_alone)
     }
 
     /// The copy of this thread, and the token for a request at `now` or a future that waits for

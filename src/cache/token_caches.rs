@@ -177,21 +177,13 @@ fn evict<K: Eq + Hash>(
         let Some((key, Entry { cache, .. })) = entries.pop_lru() else {
             break;
         };
-        // Unwraps first what the handles share, then what requests in flight hold too. Each step is
-        // atomic, because the refresh task may wake up now. Either the task finds the cache gone,
-        // or the cache stays alive, with the flight that the task starts.
-        let used = match Arc::try_unwrap(cache.shared) {
-            Ok(shared) => match Arc::try_unwrap(shared.into_core()) {
-                Ok(core) => {
-                    evicted.push((key, core));
-                    continue;
-                }
-                Err(core) => TokenCache::of(core),
-            },
-            Err(shared) => TokenCache { shared },
-        };
-        let (cache, used_at) = (used, now);
-        drop(entries.put(key, Entry { cache, used_at }));
+        match cache.into_unused() {
+            Ok(core) => evicted.push((key, core)),
+            Err(cache) => {
+                let used_at = now;
+                drop(entries.put(key, Entry { cache, used_at }));
+            }
+        }
     }
     evicted
 }

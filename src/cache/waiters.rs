@@ -108,11 +108,6 @@ impl List {
         });
         self.wakers[index].replace(waker)
     }
-
-    fn is_registered(&self, index: Option<usize>, waker: &Waker) -> bool {
-        let registered = index.and_then(|index| self.wakers.get(index)?.as_ref());
-        registered.is_some_and(|registered| registered.will_wake(waker))
-    }
 }
 
 impl Waiter {
@@ -133,18 +128,10 @@ impl Future for Waiter {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { waiters, index } = &mut *self;
-        let list = waiters.lock();
-        if let Some(outcome) = &list.outcome {
-            return Poll::Ready(outcome.clone());
-        }
-        if list.is_registered(*index, cx.waker()) {
-            return Poll::Pending;
-        }
-        // The clone of a waker is user code.
-        drop(list);
+        // Outside the lock: the clone of a waker is user code. The waker of the last poll may be
+        // that of another task.
         let waker = cx.waker().clone();
         let mut list = waiters.lock();
-        // Checked again: a flight that ended in between wakes no new waker.
         if let Some(outcome) = &list.outcome {
             return Poll::Ready(outcome.clone());
         }

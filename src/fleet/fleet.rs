@@ -14,7 +14,7 @@ use super::{
     update_record::Shared,
 };
 use crate::{
-    cache::builder::{Share, Shareable, TokenCacheBuilder},
+    cache::builder::{Share, TokenCacheBuilder},
     error::config::ConfigError,
     token::identity::Identity,
 };
@@ -112,12 +112,13 @@ impl Fleet {
 
     /// Makes a source whose tokens the fleet shares.
     pub(crate) fn share(self) -> Share {
-        Box::new(move |shareable: Shareable| {
+        Box::new(move |source, events, budget| {
             // Checked when the cache is built: a fleet that shares nothing would not be noticed.
-            if shareable.source.identity().is_none() && self.member.identity.is_none() {
+            if source.identity().is_none() && self.member.identity.is_none() {
                 return Err(ConfigError::FleetIdentity);
             }
-            Ok(Arc::new(FleetSource::new(self.member, shareable)) as _)
+            let shared = FleetSource::new(self.member, source, events, budget);
+            Ok(Arc::new(shared) as _)
         })
     }
 }

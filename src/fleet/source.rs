@@ -26,7 +26,7 @@ use super::{
     wait::Wait,
 };
 use crate::{
-    cache::builder::Shareable,
+    cache::budget::Budget,
     error::Error,
     events::{
         Events,
@@ -60,12 +60,12 @@ pub(super) struct FleetSource {
 }
 
 impl FleetSource {
-    pub(super) fn new(member: Member, shareable: Shareable) -> Self {
-        let Shareable {
-            source,
-            events,
-            budget,
-        } = shareable;
+    pub(super) fn new(
+        member: Member,
+        source: Box<dyn TokenSource>,
+        events: Arc<Events>,
+        budget: Budget,
+    ) -> Self {
         let (burst, interval) = budget.limits();
         Self {
             me: (member.draw)(),

@@ -195,8 +195,7 @@ impl<B> Attempt<B> {
 impl<Res: HttpResponse, B> Rejected<Res, B> {
     /// The wait for another token.
     pub(crate) fn acquire(&mut self, cache: &Arc<Core>) -> Acquire {
-        let acquire = Acquire::new(cache, Some(self.generation));
-        acquire.over_budget(self.over_budget.take())
+        Acquire::new(cache, Some(self.generation), self.over_budget.take())
     }
 
     /// The response for the caller, since there is no token for the resend.

@@ -230,13 +230,13 @@ impl KlaviAuthLayerBuilder {
 
     /// See [`TokenCacheBuilder::budget`](crate::TokenCacheBuilder::budget).
     pub fn budget(mut self, budget: Budget) -> Self {
-        self.tokens.budget = budget;
+        self.tokens.config.budget = budget;
         self
     }
 
     /// See [`TokenCacheBuilder::background_refresh`](crate::TokenCacheBuilder::background_refresh).
     pub fn background_refresh(mut self, background_refresh: bool) -> Self {
-        self.tokens.background_refresh = background_refresh;
+        self.tokens.config.background_refresh = background_refresh;
         self
     }
 

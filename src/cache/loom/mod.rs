@@ -34,16 +34,12 @@ mod sync {
 mod acquire;
 #[path = "../copies.rs"]
 mod copies;
-#[path = "../look_for_token.rs"]
-mod look_for_token;
+#[path = "../fetch_attempt.rs"]
+mod fetch_attempt;
 #[path = "../lookup.rs"]
 mod lookup;
-#[path = "../registered_flight.rs"]
-mod registered_flight;
 #[path = "../rejection.rs"]
 mod rejection;
-#[path = "../settle.rs"]
-mod settle;
 #[path = "../shared_state.rs"]
 mod shared_state;
 #[path = "../state.rs"]

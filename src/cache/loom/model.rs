@@ -16,21 +16,14 @@ use tokio::{
     time::Instant,
 };
 
+use super::current::ValidToken;
 use super::{
     Acquire,
+    fetch_attempt::Step,
     lookup::Lookup,
-    registered_flight::Launch,
-    settle::Step,
     shared_state::SharedState,
-    state::{Config, State},
-    sync::MutexGuard,
+    state::{Config, Launch, State},
     waiters::Waiter,
-};
-use super::{
-    backoff::Backoff,
-    budget::{Bucket, Budget},
-    current::ValidToken,
-    policy::RefreshPolicy,
 };
 use crate::{
     error::Error,
@@ -88,10 +81,6 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     pub(super) fn epoch(&self) -> u64 {
         self.state.epoch()
     }
@@ -108,8 +97,8 @@ impl Core {
     ) -> Lookup<ValidToken, Waiter> {
         assert!(over_budget.is_none(), "no source of the model is shared");
         let (lookup, launch) = self.state.change(|state| {
-            let lookup = state.lookup(now, rejected, Some(runtime()));
-            (lookup, state.flight_to_start())
+            let lookup = state.lookup(now, rejected, None, Some(runtime()));
+            (lookup, state.to_start.take())
         });
         if let Some(launch) = launch {
             let core = Arc::clone(self);
@@ -128,7 +117,7 @@ impl Core {
                 break;
             };
             let result = match (self.source)(self.fetches.fetch_add(1, SeqCst) + 1, number) {
-                Fetch::Token(token) => NewToken::new(&token, HOUR),
+                Fetch::Token(token) => NewToken::new(&token, HOUR).map(Some),
                 Fetch::Panics => Err(Error::interrupted("the token source panicked")),
                 Fetch::Dropped => break,
             };
@@ -156,14 +145,11 @@ pub(super) struct TokenCache {
 
 impl TokenCache {
     pub(super) fn new(source: impl Fn(usize, u64) -> Fetch + Send + Sync + 'static) -> Self {
-        let (policy, backoff) = (RefreshPolicy::default(), Backoff::default());
         let config = Config {
-            policy,
-            backoff,
             flight_timeout: HOUR,
-            attempts: 3,
+            ..Config::default()
         };
-        let state = SharedState::new(State::new(config, Bucket::new(Budget::default())));
+        let state = SharedState::new(State::new(config));
         let (source, fetches) = (Box::new(source), AtomicUsize::new(0));
         Self {
             core: Arc::new(Core {
@@ -185,7 +171,7 @@ impl TokenCache {
 
     /// A token of a different generation from the `rejected` one.
     pub(super) fn acquire(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
-        block_on(Acquire::new(&self.core, rejected)).map(|valid| valid.token)
+        block_on(Acquire::new(&self.core, rejected, None)).map(|valid| valid.token)
     }
 
     pub(super) fn reject(&self, generation: u64) {
@@ -209,7 +195,7 @@ impl TokenCache {
     }
 
     pub(super) fn is_fetching(&self) -> bool {
-        self.core.state.lock().waiter().is_some()
+        self.core.state.lock().flight.is_some()
     }
 }
 

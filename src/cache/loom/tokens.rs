@@ -88,7 +88,7 @@ fn case_26_a_cancelled_caller_does_not_affect_others() {
         let cache = TokenCache::of_tokens();
         let other = spawn(&cache, |cache| {
             let waker = CountingWaker::new();
-            let mut caller = Acquire::new(&cache.core, None);
+            let mut caller = Acquire::new(&cache.core, None, None);
             drop((waker.poll(&mut caller), caller));
         });
         assert_eq!(generation(&cache), 1);

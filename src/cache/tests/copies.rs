@@ -158,7 +158,7 @@ type Loss = fn(&mut State, u64);
 async fn a_copy_is_not_used_once_its_flight_is_gone() {
     let losses: [Loss; 2] = [
         |state, number| state.abandon(number, Instant::now()),
-        |state, number| drop(state.end_look(number, Instant::now())),
+        |state, number| drop(state.settle(number, Ok(None), Instant::now(), 0.0)),
     ];
     for lose in losses {
         let (cache, _) = warm(0).await;
@@ -167,7 +167,7 @@ async fn a_copy_is_not_used_once_its_flight_is_gone() {
         let (copy, _) = look_up(&cache);
         let epoch = cache.core().epoch();
         assert!(is_used(&copy));
-        cache.core().change(|state| lose(state, 2));
+        cache.core().state.change(|state| lose(state, 2));
         assert!(!is_used(&copy));
         // It never decreases: a copy from earlier still must not be used again.
         assert_eq!(cache.core().epoch(), epoch + 1);
@@ -181,7 +181,7 @@ async fn a_copy_of_a_suspect_is_used_until_the_next_fetch_may_start() {
     cache.core().reject(1).unwrap();
     assert!(!is_used(&copy));
     // Three attempts fail. The pauses between them and after them are 1 s, 2 s and 4 s.
-    assert!(Acquire::new(cache.core(), Some(1)).await.is_err());
+    assert!(Acquire::new(cache.core(), Some(1), None).await.is_err());
     let (suspect, token) = look_up(&cache);
     assert_eq!((token.as_str(), served.load(SeqCst)), ("token-1", 1));
     advance(4 * SECOND - SECOND / 2).await;

@@ -16,10 +16,7 @@ use tokio::{
 use crate::{
     cache::{
         acquire::Acquire,
-        backoff::Backoff,
-        budget::{Bucket, Budget},
         lookup::Lookup,
-        policy::RefreshPolicy,
         state::{Config, State},
         token_cache::TokenCache,
     },
@@ -35,22 +32,21 @@ use crate::{
 async fn case_30_a_look_replaces_a_stalled_flight() {
     let flight_timeout = Duration::from_secs(10);
     let config = Config {
-        policy: RefreshPolicy::default(),
-        backoff: Backoff::default(),
         flight_timeout,
-        attempts: 3,
+        ..Config::default()
     };
     let (now, runtime) = (Instant::now(), Some(Handle::current().id()));
-    let mut state = State::new(config, Bucket::new(Budget::default()));
+    let mut state = State::new(config);
     state.next_look = Some(now);
-    assert!(matches!(state.lookup(now, None, runtime), Lookup::Wait(_)));
-    assert!(!state.flight_to_start().unwrap().is_look);
+    let lookup = state.lookup(now, None, None, runtime);
+    assert!(matches!(lookup, Lookup::Wait(_)));
+    assert!(!state.to_start.take().unwrap().is_look);
 
     let over_budget = Error::over_budget(flight_timeout);
     let mut look = |later: Duration| {
-        let lookup = state.look(now + later, None, &over_budget, runtime);
+        let lookup = state.lookup(now + later, None, Some(&over_budget), runtime);
         assert!(matches!(lookup, Lookup::Wait(_)));
-        state.flight_to_start().map(|launch| launch.is_look)
+        state.to_start.take().map(|launch| launch.is_look)
     };
     assert_eq!(look(flight_timeout), None);
     assert_eq!(look(2 * flight_timeout), Some(true));
@@ -97,7 +93,7 @@ fn cache_of(token: Option<&'static str>) -> (TokenCache, Arc<Fruitless>) {
     });
     let mut builder = TokenCache::builder(Arc::clone(&source));
     let shared = Arc::clone(&source);
-    builder.settings.share = Some(Box::new(|_| Ok(shared)));
+    builder.settings.share = Some(Box::new(|_, _, _| Ok(shared)));
     (builder.build().unwrap(), source)
 }
 
@@ -107,7 +103,7 @@ async fn case_47_a_caller_over_budget_waits_for_one_slow_look() {
     cache.warm_up().await.unwrap();
     let start = Instant::now();
     let over_budget = Error::over_budget(Duration::from_secs(6));
-    let caller = Acquire::new(cache.core(), Some(1)).over_budget(Some(over_budget));
+    let caller = Acquire::new(cache.core(), Some(1), Some(over_budget));
     assert!(caller.await.unwrap_err().is_over_budget());
     assert_eq!((source.looks.load(SeqCst), start.elapsed()), (1, LOOK));
 }

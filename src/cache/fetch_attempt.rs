@@ -9,15 +9,13 @@
 //!
 //! In both cases the waiters look at the state again and share a new flight.
 
-use std::mem;
+use std::{mem, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
-    backoff::FetchMode,
     current::{Current, Status},
-    registered_flight::RegisteredFlight,
-    state::State,
+    state::{RegisteredFlight, State},
     waiters::{Outcome, Sender},
 };
 use crate::{
@@ -28,6 +26,9 @@ use crate::{
         source::{Predecessor, TokenRequest},
     },
 };
+
+/// The time between two looks of one cache.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What a flight does next.
 #[derive(Debug)]
@@ -51,8 +52,8 @@ pub(super) enum End {
         retry_at: Instant,
         serving: bool,
     },
-    /// The new token is discarded: see the module docs.
-    Outdated,
+    /// The new token is outdated (see the module docs), or a look found none.
+    Unchanged,
 }
 
 impl State {
@@ -79,6 +80,15 @@ impl State {
         Some((request, awaited_until))
     }
 
+    /// The instant until which callers that have a live token wait for its successor. After that
+    /// they send the live token, before it expires. `None` if no token is live.
+    fn awaited_until(&self, now: Instant) -> Option<Instant> {
+        let schedule = self.live(now)?.schedule;
+        let left = schedule.expires_at - now.max(schedule.expiring_at);
+        // The rest is for the request itself: it must arrive before the token expires.
+        Some(schedule.expires_at - left / 8)
+    }
+
     fn predecessor(&self, now: Instant) -> Predecessor {
         let Some(current) = &self.current else {
             return Predecessor::None;
@@ -91,13 +101,14 @@ impl State {
         }
     }
 
-    /// Ends an attempt of the flight with this number: the source returned `result`.
+    /// Ends an attempt of the flight with this number: the source returned `result`. `Ok(None)`: a
+    /// look found no token.
     ///
     /// `None` if the flight is no longer registered.
     pub(super) fn settle(
         &mut self,
         number: u64,
-        result: Result<NewToken, Error>,
+        result: Result<Option<NewToken>, Error>,
         now: Instant,
         draw: f64,
     ) -> Option<Step> {
@@ -107,9 +118,15 @@ impl State {
         };
         // Incremented after a failure too; otherwise copies would not notice it.
         self.epoch += 1;
+        if flight.launch.is_look {
+            // From its end: callers that waited for a slow look must not wait for another.
+            self.next_look = Some(now + LOOK_INTERVAL);
+        }
         let end = match result {
-            Ok(new) if self.is_outdated(&new, &flight, now) => Ok(End::Outdated),
-            Ok(new) => self.install(new, &flight, now, draw),
+            Ok(Some(new)) if !self.is_outdated(&new, &flight, now) => {
+                self.install(new, &flight, now, draw)
+            }
+            Ok(_) => Ok(End::Unchanged),
             Err(error) => Err(error),
         };
         Some(match end {
@@ -180,7 +197,7 @@ impl State {
         let draw = if serving && !is_refresh { 1.0 } else { draw };
         self.record_failure(is_refresh, &error, now, draw);
 
-        let retry_at = self.retry_at(now, FetchMode::Foreground);
+        let retry_at = self.retry_at(now);
         // With a token to send, no caller need wait for another attempt.
         let may_retry = !serving
             && error.recovery() == Recovery::Transient
@@ -204,7 +221,7 @@ impl State {
         };
         let end = End::Failed {
             error,
-            retry_at: self.retry_at(now, self.fetch_mode(now)),
+            retry_at: self.retry_at(now),
             serving: self.valid_token(now, None).is_some(),
         };
         Step::End(end, flight.sender, outcome)
