@@ -1,10 +1,12 @@
 //! The events as counters and a histogram, through the `metrics` facade. [The page on
 //! signals](crate::docs::signals) has the table.
 
+use std::time::Duration;
+
 use ::metrics::{Label, Unit, counter, describe_counter, describe_histogram, histogram};
 
 use super::{
-    event::{Event, FetchReason, FetchedToken},
+    event::{Event, FetchReason},
     fleet::FleetEvent,
 };
 use crate::error::token_endpoint::TokenEndpoint;
@@ -26,132 +28,96 @@ const PUBLISHED: &str = "klavi_auth_fleet_tokens_published_total";
 const WAITED: &str = "klavi_auth_fleet_wait_seconds";
 const DENIED: &str = "klavi_auth_fleet_denied_total";
 const ALONE: &str = "klavi_auth_fleet_alone_total";
-const PUBLICATIONS_LOST: &str = "klavi_auth_fleet_publications_lost_total";
-const LEASES_LAPSED: &str = "klavi_auth_fleet_leases_lapsed_total";
+const LOST: &str = "klavi_auth_fleet_publications_lost_total";
+const LAPSED: &str = "klavi_auth_fleet_leases_lapsed_total";
 
 pub(super) fn describe() {
-    let counters = [
-        (FETCHED, "Tokens fetched while there was no valid token"),
-        (
-            REFRESHED,
-            "Tokens fetched while the previous token was still valid",
-        ),
-        (
-            RETRIED,
-            "Attempts of a token fetch that failed and were repeated",
-        ),
-        (FAILED, "Token fetches that failed, after all attempts"),
-        (
-            SERVED,
-            "Requests that got the current token although its refresh has failed",
-        ),
-        (
-            REJECTED,
-            "401s to requests with the token, within the budget",
-        ),
-        (
-            OVER_BUDGET,
-            "401s that replaced no token, because the budget was used up",
-        ),
-        (INVALIDATED, "Tokens invalidated by the program"),
-        (RESENT, "Requests resent"),
-        (RESENDS_SKIPPED, "401s that were not followed by a resend"),
-        (ADOPTED, "Tokens of other processes that were adopted"),
-        (PUBLISHED, "Tokens fetched for the whole fleet"),
-        (DENIED, "Fetches that the fleet did not allow"),
-        (
-            ALONE,
-            "Fetches for this process alone, although it has a fleet",
-        ),
-        (
-            PUBLICATIONS_LOST,
-            "Tokens fetched while another process published one",
-        ),
-        (LEASES_LAPSED, "Fetches that outlived their lease"),
-    ];
-    for (name, what) in counters {
+    let counts = |name: &'static str, what: &'static str| {
         describe_counter!(name, Unit::Count, what);
-    }
-    describe_histogram!(
-        DURATION,
-        Unit::Seconds,
-        "How long a token fetch took, with all attempts"
-    );
-    describe_histogram!(
-        REJECTED_AGE,
-        Unit::Seconds,
-        "How old a token was when the API rejected it"
-    );
-    describe_histogram!(
-        WAITED,
-        Unit::Seconds,
-        "How long a fetch waited for that of another process"
-    );
+    };
+    counts(FETCHED, "Tokens fetched while there was no valid token");
+    counts(REFRESHED, "Tokens fetched while the last one was valid");
+    counts(RETRIED, "Failed attempts of a fetch that were repeated");
+    counts(FAILED, "Token fetches that failed, after all attempts");
+    counts(SERVED, "Requests with a token whose refresh has failed");
+    counts(REJECTED, "401s to requests with a token, within the budget");
+    counts(OVER_BUDGET, "401s that found the budget used up");
+    counts(INVALIDATED, "Tokens invalidated by the program");
+    counts(RESENT, "Requests resent");
+    counts(RESENDS_SKIPPED, "401s that were not followed by a resend");
+    counts(ADOPTED, "Tokens of other processes that were adopted");
+    counts(PUBLISHED, "Tokens fetched for the whole fleet");
+    counts(DENIED, "Fetches that the fleet did not allow");
+    counts(ALONE, "Fetches for this process alone, despite its fleet");
+    counts(LOST, "Tokens fetched while another process published one");
+    counts(LAPSED, "Fetches that outlived their lease");
+
+    let measures = |name: &'static str, what: &'static str| {
+        describe_histogram!(name, Unit::Seconds, what);
+    };
+    measures(DURATION, "How long a fetch took, with all attempts");
+    measures(REJECTED_AGE, "How old a token was that the API rejected");
+    measures(WAITED, "How long a fetch waited for another process");
 }
 
 type Pair = (&'static str, &'static str);
 
+/// Counts an event, and records the time that it took.
 pub(super) fn count(cache: &str, event: &Event<'_>) {
-    let with = |name, labels: &[Pair]| counter!(name, with_cache(cache, labels)).increment(1);
+    let count = |name, labels: &[Pair]| counter!(name, with_cache(cache, labels)).increment(1);
+    // Of failures too: without them an endpoint that times out would look fast.
+    let record_duration = |why, outcome, latency: Duration| {
+        let labels = [reason(why), ("outcome", outcome)];
+        histogram!(DURATION, with_cache(cache, &labels)).record(latency);
+    };
     match *event {
-        Event::Fetched(token) => with(FETCHED, &[reason(token.reason), endpoint(token)]),
-        Event::Refreshed(token) => with(REFRESHED, &[endpoint(token)]),
-        Event::Retrying { error, .. } => with(RETRIED, &[("error", error.label())]),
+        Event::Fetched(token) => {
+            count(FETCHED, &[reason(token.reason), endpoint(token.endpoint)]);
+            record_duration(token.reason, "ok", token.latency);
+        }
+        Event::Refreshed(token) => {
+            count(REFRESHED, &[endpoint(token.endpoint)]);
+            record_duration(token.reason, "ok", token.latency);
+        }
+        Event::Retrying { error, .. } => count(RETRIED, &[("error", error.label())]),
         Event::Failed {
             error,
             reason: why,
+            latency,
             serving,
             ..
         } => {
-            let labels = [
-                reason(why),
-                ("error", error.label()),
-                flag("serving", serving),
-            ];
-            with(FAILED, &labels);
+            let error = error.label();
+            let serving = flag("serving", serving);
+            count(FAILED, &[reason(why), ("error", error), serving]);
+            record_duration(why, error, latency);
         }
-        Event::ServedWhileFailing { .. } => with(SERVED, &[]),
+        Event::ServedWhileFailing { .. } => count(SERVED, &[]),
         Event::Rejected { first, age, .. } => {
-            with(REJECTED, &[flag("first", first)]);
+            count(REJECTED, &[flag("first", first)]);
             if let Some(age) = age {
                 histogram!(REJECTED_AGE, with_cache(cache, &[])).record(age);
             }
         }
-        Event::Fleet(event) => count_fleet(cache, &event),
-        Event::OverBudget { .. } => with(OVER_BUDGET, &[]),
-        Event::Invalidated { .. } => with(INVALIDATED, &[]),
-        Event::Resent { .. } => with(RESENT, &[]),
+        Event::OverBudget { .. } => count(OVER_BUDGET, &[]),
+        Event::Invalidated { .. } => count(INVALIDATED, &[]),
+        Event::Resent { .. } => count(RESENT, &[]),
         Event::ResendSkipped { reason, .. } => {
-            with(RESENDS_SKIPPED, &[("reason", reason.as_str())])
+            count(RESENDS_SKIPPED, &[("reason", reason.as_str())]);
         }
-    }
-    // Failures too: without them an endpoint that times out would look fast.
-    let (why, outcome, latency) = match *event {
-        Event::Fetched(token) | Event::Refreshed(token) => (token.reason, "ok", token.latency),
-        Event::Failed {
-            error,
-            reason,
-            latency,
-            ..
-        } => (reason, error.label(), latency),
-        _ => return,
-    };
-    let labels = [reason(why), ("outcome", outcome)];
-    histogram!(DURATION, with_cache(cache, &labels)).record(latency);
-}
-
-fn count_fleet(cache: &str, event: &FleetEvent<'_>) {
-    let with = |name, labels: &[Pair]| counter!(name, with_cache(cache, labels)).increment(1);
-    match *event {
-        FleetEvent::Adopted { as_suspect, .. } => {
-            with(ADOPTED, &[flag("as_suspect", as_suspect)]);
-        }
-        FleetEvent::Published { .. } => with(PUBLISHED, &[]),
-        FleetEvent::Waited { wait } => histogram!(WAITED, with_cache(cache, &[])).record(wait),
-        FleetEvent::Denied { reason, .. } => with(DENIED, &[("reason", reason.as_str())]),
-        FleetEvent::Alone { reason, .. } => with(ALONE, &[("reason", reason.as_str())]),
-        FleetEvent::PublicationLost {} => with(PUBLICATIONS_LOST, &[]),
-        FleetEvent::LeaseLapsed {} => with(LEASES_LAPSED, &[]),
+        Event::Fleet(event) => match event {
+            FleetEvent::Adopted { as_suspect, .. } => {
+                count(ADOPTED, &[flag("as_suspect", as_suspect)]);
+            }
+            FleetEvent::Published { .. } => count(PUBLISHED, &[]),
+            FleetEvent::Waited { wait } => {
+                histogram!(WAITED, with_cache(cache, &[])).record(wait);
+            }
+            FleetEvent::Denied { reason, .. } => count(DENIED, &[("reason", reason.as_str())]),
+            FleetEvent::Alone { reason, .. } => count(ALONE, &[("reason", reason.as_str())]),
+            FleetEvent::PublicationLost {} => count(LOST, &[]),
+            FleetEvent::LeaseLapsed {} => count(LAPSED, &[]),
+        },
     }
 }
 
@@ -165,11 +131,8 @@ fn reason(reason: FetchReason) -> Pair {
     ("reason", reason.as_str())
 }
 
-fn endpoint(token: FetchedToken) -> Pair {
-    (
-        "endpoint",
-        token.endpoint.map_or("none", TokenEndpoint::as_str),
-    )
+fn endpoint(endpoint: Option<TokenEndpoint>) -> Pair {
+    ("endpoint", endpoint.map_or("none", TokenEndpoint::as_str))
 }
 
 fn flag(name: &'static str, is_set: bool) -> Pair {

@@ -5,7 +5,6 @@ pub(crate) mod fleet;
 #[cfg(feature = "metrics")]
 mod metrics;
 pub(crate) mod trace;
-mod trace_fleet;
 
 use std::fmt;
 
@@ -21,10 +20,7 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn emit(&self, event: &Event<'_>) {
-        match event {
-            Event::Fleet(event) => trace_fleet::event(self.name(), event),
-            event => trace::event(self.name(), event),
-        }
+        trace::event(self.name(), event);
         #[cfg(feature = "metrics")]
         metrics::count(self.name(), event);
         // Last, since it is user code: a panic in it must not cost the operator a signal.

@@ -8,7 +8,10 @@ use std::{error::Error as StdError, fmt, time::Duration};
 
 use tracing::{Span, field::Empty};
 
-use super::event::{Event, FetchReason};
+use super::{
+    event::{Event, FetchReason},
+    fleet::FleetEvent,
+};
 use crate::error::{source_chain::chain, token_endpoint::TokenEndpoint};
 
 /// Emits an event. `level if condition` is DEBUG where the condition does not hold.
@@ -25,8 +28,6 @@ macro_rules! emit {
         }
     };
 }
-
-pub(super) use emit;
 
 /// The span of one fetch with all its attempts.
 ///
@@ -165,25 +166,73 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             debug, name: "request_resent", cache, generation,
             "request resent with a new token"
         ),
-        Event::ResendSkipped { generation, reason } => {
-            let reason = reason.as_str();
-            emit!(
-                debug, name: "resend_skipped", cache, generation, reason,
-                "request not resent"
-            );
-        }
-        // In `trace_fleet`.
-        Event::Fleet(_) => {}
+        Event::ResendSkipped { generation, reason } => emit!(
+            debug, name: "resend_skipped", cache, generation,
+            reason = reason.as_str(),
+            "request not resent"
+        ),
+        Event::Fleet(event) => fleet_event(cache, &event),
     }
 }
 
-pub(super) fn millis(duration: Duration) -> u64 {
+/// The events of a fleet. WARN means that the process no longer shares.
+fn fleet_event(cache: &str, event: &FleetEvent<'_>) {
+    match *event {
+        FleetEvent::Adopted {
+            as_suspect,
+            remaining,
+        } => emit!(
+            debug, name: "fleet_token_adopted", cache,
+            as_suspect,
+            remaining_s = remaining.as_secs(),
+            "access token of another process adopted"
+        ),
+        FleetEvent::Published { remaining } => emit!(
+            debug, name: "fleet_token_published", cache,
+            remaining_s = remaining.as_secs(),
+            "access token fetched for the fleet"
+        ),
+        FleetEvent::Waited { wait } => emit!(
+            debug, name: "fleet_waited", cache,
+            wait_ms = millis(wait),
+            "waited for the fetch of another process"
+        ),
+        FleetEvent::Denied { reason, retry_in } => emit!(
+            debug, name: "fleet_denied", cache,
+            reason = reason.as_str(),
+            retry_in_ms = millis(retry_in),
+            "the fleet does not fetch now"
+        ),
+        // One warning when it starts, not one for each fetch.
+        FleetEvent::Alone {
+            reason,
+            first,
+            error,
+        } => emit!(
+            warn if first, name: "fleet_alone", cache,
+            reason = reason.as_str(),
+            first,
+            error = error.map(|error| tracing::field::display(Chain(error))),
+            "the token is not shared with the fleet"
+        ),
+        FleetEvent::PublicationLost {} => emit!(
+            info, name: "fleet_publication_lost", cache,
+            "another process published a token first"
+        ),
+        FleetEvent::LeaseLapsed {} => emit!(
+            info, name: "fleet_lease_lapsed", cache,
+            "the lease ended before the fetch"
+        ),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
     // Some subscribers do not record `u128`.
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Displays an error with its causes, on one line.
-pub(super) struct Chain<'a>(pub(super) &'a (dyn StdError + 'static));
+struct Chain<'a>(&'a (dyn StdError + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

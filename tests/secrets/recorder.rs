@@ -220,12 +220,7 @@ impl log::Log for Log {
 
 /// The names of the crate's own events, as its source has them.
 pub(crate) static EVENTS: LazyLock<Vec<&str>> = LazyLock::new(|| {
-    [
-        include_str!("../../src/events/trace.rs"),
-        include_str!("../../src/events/trace_fleet.rs"),
-    ]
-    .iter()
-    .flat_map(|source| source.split("name: \"").skip(1))
-    .map(|rest| rest.split('"').next().unwrap())
-    .collect()
+    let source = include_str!("../../src/events/trace.rs");
+    let names = source.split("name: \"").skip(1);
+    names.map(|rest| rest.split('"').next().unwrap()).collect()
 });
