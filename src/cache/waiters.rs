@@ -13,6 +13,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use slab::Slab;
 use tokio::{runtime::Id, time::Instant};
 
 use super::sync::{Arc, Mutex, MutexGuard};
@@ -44,8 +45,8 @@ struct Waiters {
 #[derive(Debug, Default)]
 struct List {
     outcome: Option<Outcome>,
-    wakers: Vec<Option<Waker>>,
-    free: Vec<usize>,
+    /// A slab, so that waiters that come and go do not make the list longer.
+    wakers: Slab<Waker>,
 }
 
 /// The two ends for a flight on this runtime, which counts as stalled from `stalled_at` on.
@@ -74,7 +75,7 @@ impl Waiters {
         list.outcome = Some(outcome);
         let wakers = mem::take(&mut list.wakers);
         drop(list);
-        wakers.into_iter().flatten().for_each(wake);
+        wakers.into_iter().for_each(|(_, waker)| wake(waker));
     }
 }
 
@@ -92,21 +93,6 @@ impl Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         self.0.finish(Ok(()));
-    }
-}
-
-impl List {
-    /// Registers a waker, or replaces the one at `index`. Returns the replaced waker, for the
-    /// caller to drop outside the lock.
-    fn register(&mut self, index: &mut Option<usize>, waker: Waker) -> Option<Waker> {
-        let index = *index.get_or_insert_with(|| {
-            // Reused, so that waiters that come and go do not make the list longer.
-            self.free.pop().unwrap_or_else(|| {
-                self.wakers.push(None);
-                self.wakers.len() - 1
-            })
-        });
-        self.wakers[index].replace(waker)
     }
 }
 
@@ -135,7 +121,13 @@ impl Future for Waiter {
         if let Some(outcome) = &list.outcome {
             return Poll::Ready(outcome.clone());
         }
-        let replaced = list.register(index, waker);
+        let replaced = match *index {
+            Some(index) => Some(mem::replace(&mut list.wakers[index], waker)),
+            None => {
+                *index = Some(list.wakers.insert(waker));
+                None
+            }
+        };
         drop(list);
         drop(replaced);
         Poll::Pending
@@ -155,11 +147,8 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         let Some(index) = self.index else { return };
         let mut list = self.waiters.lock();
-        let waker = list.wakers.get_mut(index).and_then(Option::take);
-        // Without a waker the flight has ended, and all indices are gone with its list.
-        if waker.is_some() {
-            list.free.push(index);
-        }
+        // `None` if the flight has ended, and all wakers are gone.
+        let waker = list.wakers.try_remove(index);
         drop(list);
         drop(waker);
     }
