@@ -100,11 +100,8 @@ impl Acquire {
         self.flights += 1;
         // A token that can be sent takes precedence over an error or another wait. It may be the
         // old one, or one that arrived after the flight.
-        let valid = self
-            .core
-            .state
-            .lock()
-            .valid_token(Instant::now(), self.rejected);
+        let now = Instant::now();
+        let valid = self.core.state.lock().valid_token(now, self.rejected);
         // A caller over budget waits for one flight, whose failure does not change its error.
         let failed = self.over_budget.clone().or_else(|| outcome.err());
         Poll::Ready(valid.map(Ok).or_else(|| failed.map(Err)))
@@ -144,19 +141,6 @@ struct StallTimer {
     fired: BoxFuture<'static, ()>,
 }
 
-impl StallTimer {
-    fn new(runtime: Id, stalled_at: Instant) -> Self {
-        let fired = async move {
-            sleep_until(stalled_at).await;
-            sleep(GRACE).await;
-        };
-        Self {
-            runtime,
-            fired: Box::pin(fired),
-        }
-    }
-}
-
 /// Whether the flight has stalled.
 ///
 /// A waiter on the flight's own runtime cannot tell, because its timer would stop with the runtime.
@@ -170,7 +154,14 @@ fn has_stalled(waiter: &Waiter, timer: &mut Option<StallTimer>, cx: &mut Context
     }
     let timer = match timer {
         Some(timer) if timer.runtime == runtime => timer,
-        _ => timer.insert(StallTimer::new(runtime, waiter.stalled_at())),
+        _ => {
+            let stalled_at = waiter.stalled_at();
+            let fired = Box::pin(async move {
+                sleep_until(stalled_at).await;
+                sleep(GRACE).await;
+            });
+            timer.insert(StallTimer { runtime, fired })
+        }
     };
     // tokio panics if the runtime has no timer or has been shut down.
     let poll = AssertUnwindSafe(|| timer.fired.poll_unpin(cx).is_ready());

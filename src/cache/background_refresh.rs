@@ -48,10 +48,8 @@ impl State {
         let is_needed = self.config.background_refresh && is_late;
         if is_needed {
             // Late from the start, so that a task that never runs is replaced.
-            self.refresh_task = Some(RefreshTaskEntry {
-                number,
-                wakes_at: now,
-            });
+            let wakes_at = now;
+            self.refresh_task = Some(RefreshTaskEntry { number, wakes_at });
         }
         is_needed
     }
@@ -59,8 +57,7 @@ impl State {
     /// Schedules the next wake-up of this refresh task: when a fetch is due, or when the flight in
     /// progress counts as stalled. `None` if another task has taken over.
     fn schedule_refresh_task(&mut self, number: u64, now: Instant) -> Option<Instant> {
-        let failures = self.failures(now);
-        let retry_at = failures.retry_at(FetchMode::Background).unwrap_or(now);
+        let retry_at = self.failures(now).retry_at(now, FetchMode::Background);
         let fetch_at = match self.live(now) {
             // The backoff of refreshes ends with the token.
             Some(Current { schedule, .. }) => {

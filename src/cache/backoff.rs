@@ -146,11 +146,11 @@ impl Failures {
         };
         // An error that allows another attempt at once adds nothing to the pause.
         let failures = self.count - u32::from(error.recovery() == Recovery::Immediate);
-        let pause = |longest| match self.permanent {
+        let permanent = self.permanent;
+        self.set_pause(error, now, |longest| match permanent {
             0 => backoff.pause(failures, draw, longest),
-            permanent => doubled(MAX_FOREGROUND_PAUSE, permanent).min(longest),
-        };
-        self.set_pause(error, now, pause(MAX_PAUSE), pause(MAX_FOREGROUND_PAUSE));
+            _ => doubled(MAX_FOREGROUND_PAUSE, permanent).min(longest),
+        });
     }
 
     /// Takes over what a failure of the other kind of fetch imposes on this kind too: its
@@ -161,37 +161,33 @@ impl Failures {
             _ if error.retry_after().is_some() => Duration::ZERO,
             _ => return,
         };
-        self.set_pause(error, now, pause, pause);
+        self.set_pause(error, now, |_| pause);
     }
 
-    fn set_pause(
-        &mut self,
-        error: &Error,
-        now: Instant,
-        background: Duration,
-        foreground: Duration,
-    ) {
+    /// `pause` is a function of the longest pause.
+    fn set_pause(&mut self, error: &Error, now: Instant, pause: impl Fn(Duration) -> Duration) {
         // Capped, since one response must not stop all fetches for hours.
         let retry_after = error.retry_after().unwrap_or_default().min(MAX_PAUSE);
+        let until = |longest| now + pause(longest).max(retry_after);
         self.pause = Some(Pause {
             error: error.clone(),
-            background_until: now + background.max(retry_after),
-            foreground_until: now + foreground.max(retry_after),
+            background_until: until(MAX_PAUSE),
+            foreground_until: until(MAX_FOREGROUND_PAUSE),
         });
     }
 
     /// The error because of which no fetch may start now. `None` if a fetch may start.
     pub(crate) fn blocking_error(&self, now: Instant, mode: FetchMode) -> Option<&Error> {
-        let is_paused = self.retry_at(mode).is_some_and(|at| now < at);
-        self.last_error().filter(|_| is_paused)
+        self.last_error().filter(|_| now < self.retry_at(now, mode))
     }
 
-    /// When the next fetch may start. `None` if nothing failed.
-    pub(crate) fn retry_at(&self, mode: FetchMode) -> Option<Instant> {
-        self.pause.as_ref().map(|pause| match mode {
-            FetchMode::Background => pause.background_until,
-            FetchMode::Foreground => pause.foreground_until,
-        })
+    /// When the next fetch may start.
+    pub(crate) fn retry_at(&self, now: Instant, mode: FetchMode) -> Instant {
+        match (&self.pause, mode) {
+            (None, _) => now,
+            (Some(pause), FetchMode::Background) => pause.background_until,
+            (Some(pause), FetchMode::Foreground) => pause.foreground_until,
+        }
     }
 
     pub(crate) fn last_error(&self) -> Option<&Error> {
@@ -212,7 +208,7 @@ mod tests {
     fn pauses(errors: impl IntoIterator<Item = Error>) -> Vec<(u64, u64)> {
         let now = Instant::now();
         let mut failures = Failures::default();
-        let after = |failures: &Failures, mode| (failures.retry_at(mode).unwrap() - now).as_secs();
+        let after = |failures: &Failures, mode| (failures.retry_at(now, mode) - now).as_secs();
         errors
             .into_iter()
             .map(|error| {
@@ -287,13 +283,13 @@ mod tests {
             let mut failures = Failures::default();
             failures.inherit(&error, now);
             assert_eq!(failures.count, 0);
-            failures.retry_at(FetchMode::Foreground).map(|at| at - now)
+            failures.retry_at(now, FetchMode::Foreground) - now
         };
-        assert_eq!(inherited(Error::timeout()), None);
-        assert_eq!(inherited(Error::permanent("no")), Some(secs(5)));
+        assert_eq!(inherited(Error::timeout()), Duration::ZERO);
+        assert_eq!(inherited(Error::permanent("no")), secs(5));
         assert_eq!(
             inherited(Error::timeout().with_retry_after(secs(7))),
-            Some(secs(7))
+            secs(7)
         );
     }
 

@@ -122,9 +122,7 @@ impl Budget {
 /// A token bucket that starts full and refills one at a time.
 #[derive(Debug)]
 pub(crate) struct Bucket {
-    burst: u32,
-    /// The maximum time until the next refill.
-    interval: Duration,
+    budget: Budget,
     left: u32,
     /// `None` while the bucket is full.
     next_refill: Option<Instant>,
@@ -143,11 +141,9 @@ pub(crate) struct OverBudget {
 
 impl Bucket {
     pub(crate) fn new(budget: Budget) -> Self {
-        let (burst, interval) = budget.limits();
         Self {
-            burst,
-            interval,
-            left: burst,
+            budget,
+            left: budget.burst,
             next_refill: None,
             is_over: false,
         }
@@ -162,8 +158,8 @@ impl Bucket {
     ///
     /// The bucket is empty.
     pub(crate) fn withdraw(&mut self, now: Instant, draw: f64) -> Result<(), OverBudget> {
-        let interval = self.interval.mul_f64(0.9 + 0.1 * draw);
-        let interval = interval.max(NANOSECOND);
+        let (_, longest) = self.budget.limits();
+        let interval = longest.mul_f64(0.9 + 0.1 * draw).max(NANOSECOND);
         self.refill(now, interval);
         if self.left > 0 {
             self.left -= 1;
@@ -173,7 +169,7 @@ impl Bucket {
             return Ok(());
         }
         let until_refill = |at: Instant| at.saturating_duration_since(now);
-        let wait = self.next_refill.map_or(self.interval, until_refill);
+        let wait = self.next_refill.map_or(longest, until_refill);
         Err(OverBudget {
             error: Error::over_budget(wait),
             first: !mem::replace(&mut self.is_over, true),
@@ -187,9 +183,10 @@ impl Bucket {
         };
         let later = (now - at).as_nanos() / interval.as_nanos();
         let due = u32::try_from(later).unwrap_or(u32::MAX).saturating_add(1);
-        self.left = self.left.saturating_add(due).min(self.burst);
+        let burst = self.budget.burst;
+        self.left = self.left.saturating_add(due).min(burst);
         // From `at` and not from `now`, so that no part of an interval is lost.
-        self.next_refill = (self.left < self.burst).then(|| at + interval.saturating_mul(due));
+        self.next_refill = (self.left < burst).then(|| at + interval.saturating_mul(due));
     }
 }
 

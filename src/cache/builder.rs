@@ -300,19 +300,11 @@ impl TokenCacheBuilder {
     }
 }
 
-impl fmt::Debug for TokenSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenSettings")
-            .field("config", &self.config)
-            .field("events", &self.events)
-            .finish_non_exhaustive()
-    }
-}
-
 impl fmt::Debug for TokenCacheBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCacheBuilder")
-            .field("settings", &self.settings)
+            .field("config", &self.settings.config)
+            .field("events", &self.settings.events)
             .finish_non_exhaustive()
     }
 }

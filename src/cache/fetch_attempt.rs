@@ -126,8 +126,9 @@ impl State {
             Ok(Some(new)) if !self.is_outdated(&new, &flight, now) => {
                 self.install(new, &flight, now, draw)
             }
-            Ok(_) => Ok(End::Unchanged),
-            Err(error) => Err(error),
+            // A look that fails has found nothing: its callers have an error already.
+            Err(error) if !flight.launch.is_look => Err(error),
+            _ => Ok(End::Unchanged),
         };
         Some(match end {
             Ok(end) => Step::End(end, flight.sender, Ok(())),
@@ -136,14 +137,13 @@ impl State {
     }
 
     fn is_outdated(&self, new: &NewToken, flight: &RegisteredFlight, now: Instant) -> bool {
-        let reason = self.reason(now);
         let repeats = |current: &Current| current.has_same_string(new);
-        flight.attempt_reason != reason
-            && match reason {
-                FetchReason::Invalidated => true,
-                FetchReason::Rejected => self.current.as_ref().is_some_and(repeats),
-                _ => false,
-            }
+        match self.reason(now) {
+            reason if reason == flight.attempt_reason => false,
+            FetchReason::Invalidated => true,
+            FetchReason::Rejected => self.current.as_ref().is_some_and(repeats),
+            _ => false,
+        }
     }
 
     /// Makes `new` the current token.

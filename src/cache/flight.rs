@@ -26,10 +26,9 @@
 //! 4. The state changes before the waiters are woken, and they look at it again. A token that has
 //!    arrived takes precedence over an error that was sent.
 //! 5. Every launch becomes a [`Flight`] at once. Before that, only values that the lookup displaced
-//!    are dropped; if such a drop panics, the flight counts as stalled in the end. The task is the
-//!    only owner of the [`Flight`], so `run` and `drop` cannot overlap. Whatever tokio does with
-//!    the task, the flight is dropped exactly once, on any thread, and its drop removes the entry,
-//!    subject to rule 2.
+//!    are dropped, and a panic of such a drop is caught. The task is the only owner of the
+//!    [`Flight`], so `run` and `drop` cannot overlap. Whatever tokio does with the task, the flight
+//!    is dropped exactly once, on any thread, and its drop removes the entry, subject to rule 2.
 //! 6. tokio must poll a spawned future when it is woken, or drop it. If it does neither, the flight
 //!    stalls, and the next lookup removes the entry. If the flight runs again later, rule 2
 //!    applies. Nothing depends on the `JoinHandle` or on the order of tasks and wake-ups.
@@ -130,10 +129,7 @@ impl Flight {
                 return;
             };
             self.attempts += 1;
-            let result = match self.launch.is_look {
-                false => self.fetch(request, awaited_until).await.map(Some),
-                true => Ok(self.look(request).await),
-            };
+            let result = self.call(request, awaited_until).await;
             // Drawn before the lock is taken: the function is the user's.
             let (now, draw) = (Instant::now(), self.core.draw());
             let settle = |state: &mut State| state.settle(number, result, now, draw);
@@ -158,16 +154,21 @@ impl Flight {
 
     /// Calls the source. Callers that have a live token wait until shortly before it expires, then
     /// send it.
-    async fn fetch(
+    async fn call(
         &self,
         request: TokenRequest,
         awaited_until: Option<Instant>,
-    ) -> Result<NewToken, Error> {
-        // `fetch` may panic before it returns its future.
-        let fetch = async { self.core.source.fetch(request).await };
-        let mut fetch = pin!(guard(fetch, self.launch.deadline));
+    ) -> Result<Option<NewToken>, Error> {
+        // The source may panic before it returns its future.
+        let call = async {
+            match self.core.shared.as_deref().filter(|_| self.launch.is_look) {
+                Some(shared) => Ok(shared.look(request).await),
+                None => self.core.source.fetch(request).await.map(Some),
+            }
+        };
+        let mut call = pin!(guard(call, self.launch.deadline));
         if let Some(until) = awaited_until {
-            if let Ok(result) = timeout_at(until, &mut fetch).await {
+            if let Ok(result) = timeout_at(until, &mut call).await {
                 return result?;
             }
             let number = self.launch.number;
@@ -175,15 +176,7 @@ impl Flight {
                 .state
                 .change(|state| state.release_waiters(number));
         }
-        fetch.await?
-    }
-
-    /// Looks for a token that another process fetched.
-    async fn look(&self, request: TokenRequest) -> Option<NewToken> {
-        let shared = self.core.shared.as_deref()?;
-        // A look that fails has found nothing: its callers have an error already.
-        let look = async { shared.look(request).await };
-        guard(look, self.launch.deadline).await.ok()?
+        call.await?
     }
 
     fn report(&mut self, end: End, now: Instant) {

@@ -131,11 +131,10 @@ impl RefreshPolicy {
         let remaining = lifetime.min(expires_at.saturating_duration_since(now));
         let window = self.refresh_window(remaining) + remaining.mul_f64(self.jitter * draw);
         let margin = self.expiry_margin.min(self.widest_margin(remaining));
-        let expiring_at = before(expires_at, margin);
         Schedule {
-            // If the clock does not reach back, `before` returns the expiry itself.
-            refresh_at: before(expires_at, window).min(expiring_at),
-            expiring_at,
+            // Neither window exceeds what remains, so neither begins before `now`.
+            refresh_at: expires_at - window,
+            expiring_at: expires_at - margin,
             expires_at,
             lifetime,
         }
@@ -148,11 +147,6 @@ impl RefreshPolicy {
     fn widest_margin(&self, lifetime: Duration) -> Duration {
         self.refresh_window(lifetime) / 2
     }
-}
-
-/// `end - window`, or `end` if the clock does not reach back that far.
-fn before(end: Instant, window: Duration) -> Instant {
-    end.checked_sub(window).unwrap_or(end)
 }
 
 /// The age of a token in terms of its [`RefreshPolicy`].

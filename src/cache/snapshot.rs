@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::policy::Freshness;
-use super::{current::Status, state::State};
+use super::{current::Status, policy::Freshness, state::State};
 use crate::error::Error;
 
 /// The state of a [`TokenCache`](crate::TokenCache) at one moment. Taking it never fetches.

@@ -1,10 +1,10 @@
 //! The state of a cache: the current token, the flight in progress and the failures so far.
 //!
 //! Every transition is a method that runs under one lock and takes the time as an argument. The
-//! transitions are in four files: `lookup` (a caller looks up the token, a flight is lost),
-//! `rejection` (a 401, `invalidate`), `settle` (an attempt of a flight starts or ends) and
-//! `look_for_token` (a look for another process's token). The schedule of the refresh task is in
-//! `background_refresh`. This file has the queries that they share, and `record_failure`.
+//! transitions are in three files: `lookup` (a caller looks up the token, a flight is lost),
+//! `rejection` (a 401, `invalidate`) and `fetch_attempt` (an attempt of a flight starts or ends).
+//! The schedule of the refresh task is in `background_refresh`. This file has the queries that they
+//! share, and `record_failure`.
 //!
 //! Invariants between any two calls:
 //!
@@ -22,11 +22,11 @@ use std::{any::Any, time::Duration};
 
 use tokio::time::Instant;
 
-use super::policy::{Freshness, RefreshPolicy};
 use super::{
     backoff::{Backoff, Backoffs, Failures, FetchMode},
     budget::{Bucket, Budget},
     current::{Current, Status, ValidToken},
+    policy::{Freshness, RefreshPolicy},
     waiters::{Sender, Waiter},
 };
 use crate::{
@@ -165,7 +165,7 @@ impl State {
         let is_suspect = current.status == Status::Suspect;
         // A suspect is due at once: every request that is sent with it may get a 401.
         let is_due = is_suspect || now >= refresh_at;
-        let is_refresh_failing = || self.backoffs.refresh.last_error().is_some();
+        let is_refresh_failing = self.backoffs.refresh.last_error().is_some();
         Some(ValidToken {
             token: current.token.clone(),
             fresh_until: match is_due {
@@ -173,7 +173,7 @@ impl State {
                 false => refresh_at,
             },
             epoch: self.epoch,
-            is_failing: is_suspect || is_due && is_refresh_failing(),
+            is_failing: is_suspect || is_due && is_refresh_failing,
         })
     }
 
@@ -214,8 +214,7 @@ impl State {
 
     /// When the backoff lets the next fetch start.
     pub(super) fn retry_at(&self, now: Instant) -> Instant {
-        let retry_at = self.failures(now).retry_at(self.fetch_mode(now));
-        retry_at.unwrap_or(now)
+        self.failures(now).retry_at(now, self.fetch_mode(now))
     }
 
     /// Whether the backoff or a `Retry-After` holds back a fetch that replaces no live token.

@@ -304,7 +304,8 @@ impl fmt::Debug for KlaviAuthLayerBuilder {
             .field("api", &self.api)
             .field("credentials", &self.credentials)
             .field("token_call_timeout", &self.token_call_timeout)
-            .field("tokens", &self.tokens)
+            .field("tokens", &self.tokens.config)
+            .field("events", &self.tokens.events)
             .field("scope", &self.options.scope)
             .finish_non_exhaustive()
     }
