@@ -102,6 +102,7 @@ impl RefreshTask {
         let wakes_at = core.state.lock().schedule_refresh_task(number, now)?;
         // Not earlier: a lookup obeys the pause of callers that wait, which may be shorter.
         if now >= wakes_at {
+            // As a caller would: if a caller was faster, this joins its flight and starts none.
             drop(core.lookup_and_start(now, None, None));
         }
         Some(wakes_at)

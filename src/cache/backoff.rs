@@ -90,6 +90,7 @@ impl Backoff {
 
     /// The pause after this many consecutive failures, for a `draw` from 0 to 1.
     fn pause(&self, failures: u32, draw: f64, longest: Duration) -> Duration {
+        // Full jitter, from zero: processes that failed together must not call again together.
         let cap = doubled(self.first, failures).min(self.longest).min(longest);
         cap.mul_f64(draw)
     }
@@ -146,6 +147,7 @@ impl Failures {
         };
         // An error that allows another attempt at once adds nothing to the pause.
         let failures = self.count - u32::from(error.recovery() == Recovery::Immediate);
+        // After rejected keys without jitter: they stay rejected until somebody acts.
         let permanent = self.permanent;
         self.set_pause(error, now, |longest| match permanent {
             0 => backoff.pause(failures, draw, longest),

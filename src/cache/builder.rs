@@ -1,10 +1,6 @@
 //! The builder of a cache, and its settings.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use tokio::time::Instant;
 use tower::util::rng::{HasherRng, Rng};
@@ -16,6 +12,7 @@ use super::{
     policy::RefreshPolicy,
     shared_state::SharedState,
     state::{Config, State},
+    sync::{Arc, Mutex, lock},
     token_cache::TokenCache,
 };
 use crate::{
@@ -110,14 +107,12 @@ pub(crate) type Share = Box<
 
 impl Default for TokenSettings {
     fn default() -> Self {
+        // Seeded by the operating system through std, so that no crate for random numbers is
+        // needed. Behind a lock, because each draw changes it.
         let rng = Mutex::new(HasherRng::new());
         Self {
             config: Config::default(),
-            randomness: Box::new(move || {
-                rng.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .next_f64()
-            }),
+            randomness: Box::new(move || lock(&rng).next_f64()),
             events: Events::default(),
             share: None,
         }
@@ -132,6 +127,7 @@ impl TokenSettings {
         config.backoff.check()?;
         config.budget.check()?;
         ensure(config.attempts > 0, ConfigError::Attempts)?;
+        // Only once everything is valid: a builder that fails leaves no trace in the metrics.
         self.events.describe();
         let events = Arc::new(self.events);
         let (source, shared) = match self.share {
@@ -141,6 +137,7 @@ impl TokenSettings {
                 (Box::new(Arc::clone(&shared)) as _, Some(shared))
             }
         };
+        // A look is due at once: there may be a token that another process fetched.
         let mut state = State::new(config);
         state.next_look = shared.is_some().then(Instant::now);
         let core = Core {

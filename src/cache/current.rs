@@ -77,6 +77,7 @@ impl Current {
                 "the new access token has already expired",
             ));
         }
+        // A 401 to a request with the previous token must not reject this one.
         let generation = match previous {
             Some(live) if live.is_live(now) => live.next_generation(&new, &schedule)?,
             // The same string too: its issuer was asked again, and confirms it.

@@ -66,6 +66,7 @@ impl State {
         number: u64,
         now: Instant,
     ) -> Option<(TokenRequest, Option<Instant>)> {
+        // Asked again for each attempt: a 401 or the expiry may have come in between.
         let (reason, awaited_until) = (self.reason(now), self.awaited_until(now));
         let flight = self.flight.as_mut();
         let flight = flight.filter(|flight| flight.launch.number == number)?;
@@ -159,6 +160,7 @@ impl State {
         draw: f64,
     ) -> Result<End, Error> {
         let (lifetime, endpoint) = (new.lifetime(), new.endpoint());
+        // From before the call: the endpoint started the lifetime before its response arrived.
         let expires_at = new.expires_at(flight.attempt_started);
         let schedule = self.config.policy.schedule(now, lifetime, expires_at, draw);
         let current = Current::replacing(self.current.as_ref(), new, schedule, now)?;

@@ -134,6 +134,7 @@ impl Flight {
             let (now, draw) = (Instant::now(), self.core.draw());
             let settle = |state: &mut State| state.settle(number, result, now, draw);
             match self.core.state.change(settle) {
+                // It counted as stalled while it called the source: another flight has taken over.
                 None => return,
                 Some(Step::RetryAt(retry_at, error)) => {
                     self.core.events.emit(&Event::Retrying {

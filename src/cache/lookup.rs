@@ -99,6 +99,7 @@ impl State {
     }
 
     fn register_flight(&mut self, now: Instant, runtime: Id, is_look: bool) -> Waiter {
+        // Numbers are never reused: a stalled flight may come back at any time.
         self.last_flight += 1;
         let launch = Launch {
             number: self.last_flight,

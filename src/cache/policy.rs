@@ -114,6 +114,7 @@ impl RefreshPolicy {
         ensure(is_fraction, ConfigError::RefreshAfter)?;
         let is_below = self.jitter >= 0.0 && self.jitter < self.refresh_after;
         ensure(is_below, ConfigError::Jitter)?;
+        // The real lifetime is known only when a token arrives. A wider margin would always shrink.
         let widest = self.widest_margin(NOMINAL_LIFETIME);
         ensure(self.expiry_margin <= widest, ConfigError::ExpiryMargin)
     }

@@ -27,6 +27,7 @@ impl State {
     ) -> Result<Option<Duration>, OverBudget> {
         let is_paused = self.is_fetch_paused(now);
         let is_affected = |current: &&mut Current| {
+            // Not a suspect: its 401s are expected, and its replacement goes by the backoff.
             current.token.generation() == generation && current.status == Status::Good
         };
         let Some(current) = self.current.as_mut().filter(is_affected) else {

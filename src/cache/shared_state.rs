@@ -7,12 +7,11 @@
 use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::PoisonError,
 };
 
 use super::{
     state::State,
-    sync::{AtomicU64, Mutex, MutexGuard, Ordering},
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock},
 };
 
 /// Two rules make it safe to use a copy of the token that was taken earlier (`loom` explores them):
@@ -47,7 +46,7 @@ impl SharedState {
     /// Poisoning is ignored: only this crate's code runs under the lock, and it does not panic
     /// half-way through a change.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Changes the state and publishes its epoch. After the lock is released, drops what the change
@@ -62,8 +61,8 @@ impl SharedState {
         }
         let displaced = mem::take(&mut state.displaced);
         drop(state);
-        // The drop of a user's error is user code. If it panicked here, a flight that the change has
-        // registered would never start.
+        // The drop of a user's error is user code. If its panic went on, a flight that the change
+        // has registered would never start.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(displaced)));
         result
     }

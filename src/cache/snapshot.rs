@@ -70,6 +70,7 @@ struct TokenTimes {
 
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
+        // Errors have no equality of their own: a user's error need not have one.
         let values = |of: &Self| (of.token, of.is_ready, of.fetching, of.retry_in, of.sharing);
         let has_same_error = match (&self.last_error, &other.last_error) {
             (Some(error), Some(other)) => error.is_clone_of(other),
@@ -97,6 +98,7 @@ impl Snapshot {
         let last_error = last_error.or_else(|| state.backoffs.refresh.last_error());
         Self {
             token,
+            // A suspect counts too: requests are sent with it.
             is_ready: state.valid_token(now, None).is_some(),
             fetching: state.flight.is_some(),
             last_error: last_error.cloned(),

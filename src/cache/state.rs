@@ -132,8 +132,8 @@ impl State {
         }
     }
 
-    /// Records a failure of a refresh, or of a fetch that replaces no live token, in the backoffs of
-    /// those fetches that it holds back.
+    /// Records a failure of a refresh, or of a fetch that replaces no live token, in the backoffs
+    /// of those fetches that it holds back.
     pub(super) fn record_failure(
         &mut self,
         is_refresh: bool,
@@ -234,6 +234,7 @@ impl State {
 
     /// Whether the token is live and callers wait for its successor.
     pub(super) fn is_expiring(&self, now: Instant) -> bool {
+        // Callers that were released from a flight do not wait for it again.
         let is_awaited = self.flight.as_ref().is_none_or(|flight| flight.is_awaited);
         let is_expiring = |live: &Current| live.schedule.freshness(now) == Freshness::Expiring;
         is_awaited && self.live(now).is_some_and(is_expiring)
@@ -254,6 +255,7 @@ impl State {
             FetchReason::First => TokenState::Missing,
             FetchReason::Rejected | FetchReason::Invalidated => TokenState::Rejected,
             FetchReason::Expired => TokenState::Expired,
+            // There is a token: `cause` alone says why the caller does not get it.
             FetchReason::Refresh => return cause,
         };
         Error::no_token(state, cause)

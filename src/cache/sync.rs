@@ -1,7 +1,13 @@
-//! The synchronization primitives of the cache. Files that import them from here are compiled a
-//! second time in tests, with loom's primitives (see `loom`).
+//! The synchronization primitives of the cache. In tests, those files that loom explores are
+//! compiled a second time, with loom's primitives instead (see `loom`).
 
+use std::sync::PoisonError;
 pub(super) use std::sync::{
     Arc, Mutex, MutexGuard,
     atomic::{AtomicU64, Ordering},
 };
+
+/// Locks a mutex. Poisoning is ignored: no change is left half-way by a panic.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

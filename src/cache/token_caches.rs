@@ -1,16 +1,15 @@
 //! A registry of caches, for a platform that calls Klavi with the keys of many customers.
 
-use std::{
-    fmt,
-    hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fmt, hash::Hash, time::Duration};
 
 use lru::LruCache;
 use tokio::time::Instant;
 
-use super::{core::Core, token_cache::TokenCache};
+use super::{
+    core::Core,
+    sync::{Arc, Mutex, lock},
+    token_cache::TokenCache,
+};
 
 /// A bounded registry of [`TokenCache`]s, with one for each customer (and product).
 ///
@@ -94,7 +93,7 @@ impl<K: Eq + Hash> TokenCaches<K> {
         let capacity = self.capacity;
         // Declared before the guard, so that it is dropped after the lock is released.
         let _evicted;
-        let mut entries = self.lock();
+        let mut entries = lock(&self.entries);
         if let Some(cache) = find(&mut entries, &key, now) {
             return Ok(cache);
         }
@@ -112,7 +111,7 @@ impl<K: Eq + Hash> TokenCaches<K> {
         let is_idle = |_, oldest: &Entry| now.duration_since(oldest.used_at) >= self.idle;
         // Declared before the guard, so that it is dropped after the lock is released.
         let _idle;
-        let mut entries = self.lock();
+        let mut entries = lock(&self.entries);
         _idle = evict(&mut entries, now, is_idle);
         find(&mut entries, key, now)
     }
@@ -134,22 +133,18 @@ impl<K: Eq + Hash> TokenCaches<K> {
     /// # Ok(()) }
     /// ```
     pub fn remove(&self, key: &K) -> Option<TokenCache> {
-        let removed = self.lock().pop_entry(key);
+        let removed = lock(&self.entries).pop_entry(key);
         removed.map(|(_key, entry)| entry.cache)
     }
 
     /// The number of caches.
     pub fn len(&self) -> usize {
-        self.lock().len()
+        lock(&self.entries).len()
     }
 
     /// Whether there are no caches.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Entries<K>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

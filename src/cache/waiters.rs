@@ -9,14 +9,13 @@ use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::PoisonError,
     task::{Context, Poll, Waker},
 };
 
 use slab::Slab;
 use tokio::{runtime::Id, time::Instant};
 
-use super::sync::{Arc, Mutex, MutexGuard};
+use super::sync::{Arc, Mutex, lock};
 use crate::error::Error;
 
 /// How a flight ended, for its waiters. After `Ok` they look at the state again: there is a token,
@@ -62,12 +61,8 @@ pub(super) fn waiters(stalled_at: Instant, runtime: Id) -> (Sender, Waiter) {
 }
 
 impl Waiters {
-    fn lock(&self) -> MutexGuard<'_, List> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn finish(&self, outcome: Outcome) {
-        let mut list = self.lock();
+        let mut list = lock(&self.list);
         // `send` drops the sender, whose drop comes here a second time.
         if list.outcome.is_some() {
             return;
@@ -117,10 +112,11 @@ impl Future for Waiter {
         // Outside the lock: the clone of a waker is user code. The waker of the last poll may be
         // that of another task.
         let waker = cx.waker().clone();
-        let mut list = waiters.lock();
+        let mut list = lock(&waiters.list);
         if let Some(outcome) = &list.outcome {
             return Poll::Ready(outcome.clone());
         }
+        // This waiter occupies its index until it is dropped or the flight ends.
         let replaced = match *index {
             Some(index) => Some(mem::replace(&mut list.wakers[index], waker)),
             None => {
@@ -146,7 +142,7 @@ impl Clone for Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let Some(index) = self.index else { return };
-        let mut list = self.waiters.lock();
+        let mut list = lock(&self.waiters.list);
         // `None` if the flight has ended, and all wakers are gone.
         let waker = list.wakers.try_remove(index);
         drop(list);

@@ -27,6 +27,7 @@ use crate::error::{Error, token_endpoint::TokenEndpoint};
 /// }
 /// # let _ = alert;
 /// ```
+// It borrows, so an event costs no allocation where nobody listens.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 // Variants with fields are `non_exhaustive` too, since later versions may add fields.
@@ -172,6 +173,7 @@ impl FetchReason {
     /// assert_eq!(klavi_auth::FetchReason::Expired.as_str(), "expired");
     /// ```
     pub fn as_str(self) -> &'static str {
+        // Not the names of the variants: dashboards depend on these.
         match self {
             Self::First => "first",
             Self::Refresh => "refresh",
@@ -281,6 +283,7 @@ impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
 /// Shares an observer with code that reads its state later.
 impl<O: Observer + ?Sized> Observer for Arc<O> {
     fn on_event(&self, event: &Event<'_>) {
+        // Not `self.on_event`, which is this very function.
         (**self).on_event(event);
     }
 }

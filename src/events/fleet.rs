@@ -120,6 +120,7 @@ impl AloneReason {
     /// assert_eq!(klavi_auth::AloneReason::Store.as_str(), "store");
     /// ```
     pub fn as_str(self) -> &'static str {
+        // Not the names of the variants: dashboards depend on these.
         match self {
             Self::Store => "store",
             Self::Record => "record",

@@ -32,6 +32,7 @@ const LOST: &str = "klavi_auth_fleet_publications_lost_total";
 const LAPSED: &str = "klavi_auth_fleet_leases_lapsed_total";
 
 pub(super) fn describe() {
+    // A recorder keeps the descriptions, so they cost nothing later.
     let counts = |name: &'static str, what: &'static str| {
         describe_counter!(name, Unit::Count, what);
     };
@@ -76,6 +77,7 @@ pub(super) fn count(cache: &str, event: &Event<'_>) {
             record_duration(token.reason, "ok", token.latency);
         }
         Event::Refreshed(token) => {
+            // Without the reason, which is always `refresh`.
             count(REFRESHED, &[endpoint(token.endpoint)]);
             record_duration(token.reason, "ok", token.latency);
         }
@@ -132,9 +134,11 @@ fn reason(reason: FetchReason) -> Pair {
 }
 
 fn endpoint(endpoint: Option<TokenEndpoint>) -> Pair {
+    // A query by this label must not miss the tokens of other sources.
     ("endpoint", endpoint.map_or("none", TokenEndpoint::as_str))
 }
 
 fn flag(name: &'static str, is_set: bool) -> Pair {
+    // Labels are strings, and `metrics` takes static ones without a copy.
     (name, if is_set { "true" } else { "false" })
 }

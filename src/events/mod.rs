@@ -14,6 +14,7 @@ use self::event::{Event, Observer};
 #[derive(Default)]
 pub(crate) struct Events {
     /// Distinguishes this cache from others, in traces and metrics.
+    // Boxed, since a platform has a cache for each of its customers.
     pub(crate) name: Option<Box<str>>,
     pub(crate) observer: Option<Box<dyn Observer>>,
 }

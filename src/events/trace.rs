@@ -58,6 +58,7 @@ pub(crate) fn finished(
     attempt: u32,
     latency: Duration,
 ) {
+    // A source of the user's names no endpoint. Then the field stays empty.
     if let Some(endpoint) = endpoint {
         span.record("endpoint", endpoint.as_str());
     }
@@ -108,6 +109,7 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             "access token refreshed{}",
             if token.recovered { ", after failures" } else { "" }
         ),
+        // The caller still waits, and nothing is lost yet.
         Event::Retrying {
             error,
             attempt,
@@ -158,10 +160,12 @@ pub(super) fn event(cache: &str, event: &Event<'_>) {
             warn if first, name: "over_budget", cache, generation, first,
             "too many access tokens rejected: this one stays in use, and its 401s go to the callers"
         ),
+        // INFO, since the program seldom does it, and it explains the fetch that follows.
         Event::Invalidated { generation } => emit!(
             info, name: "token_invalidated", cache, generation,
             "access token invalidated"
         ),
+        // The rejection was reported already. The resends only follow it.
         Event::Resent { generation } => emit!(
             debug, name: "request_resent", cache, generation,
             "request resent with a new token"
@@ -215,6 +219,7 @@ fn fleet_event(cache: &str, event: &FleetEvent<'_>) {
             error = error.map(|error| tracing::field::display(Chain(error))),
             "the token is not shared with the fleet"
         ),
+        // Two processes fetched although one should have: rare, and worth a line.
         FleetEvent::PublicationLost {} => emit!(
             info, name: "fleet_publication_lost", cache,
             "another process published a token first"

@@ -28,6 +28,10 @@ mod sync {
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     };
+
+    pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap()
+    }
 }
 
 #[path = "../acquire.rs"]
