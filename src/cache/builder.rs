@@ -95,15 +95,10 @@ pub(crate) struct TokenSettings {
 }
 
 /// Wraps the source in one whose tokens other processes share.
-pub(crate) type Share = Box<
-    dyn FnOnce(
-            Box<dyn TokenSource>,
-            Arc<Events>,
-            Budget,
-        ) -> Result<Arc<dyn SharedSource>, ConfigError>
-        + Send
-        + Sync,
->;
+pub(crate) type Share =
+    Box<dyn FnOnce(Box<dyn TokenSource>, Arc<Events>, Budget) -> Shared + Send + Sync>;
+
+type Shared = Result<Arc<dyn SharedSource>, ConfigError>;
 
 impl Default for TokenSettings {
     fn default() -> Self {

@@ -172,10 +172,8 @@ impl Flight {
             if let Ok(result) = timeout_at(until, &mut call).await {
                 return result?;
             }
-            let number = self.launch.number;
-            self.core
-                .state
-                .change(|state| state.release_waiters(number));
+            let release = |state: &mut State| state.release_waiters(self.launch.number);
+            self.core.state.change(release);
         }
         call.await?
     }
