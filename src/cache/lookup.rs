@@ -1,5 +1,9 @@
 //! The lookup: the token for a request that is sent now, and the flight that it needs. Also the
 //! removal of lost flights.
+//!
+//! While the backoff or the budget forbids a fetch, the flight is a *look* for a token that another
+//! process fetched: it calls `SharedSource::look` instead of `fetch`. If it finds nothing, the token
+//! and the backoffs stay as they are. Only sources that several processes share can look.
 
 use std::mem;
 
