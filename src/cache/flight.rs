@@ -71,8 +71,9 @@ impl Core {
         let runtime = Handle::try_current().ok();
         let id = runtime.as_ref().map(Handle::id);
         let (lookup, launch) = self.state.change(|state| {
+            let last = state.last_flight;
             let lookup = state.lookup(now, rejected, over_budget, id);
-            (lookup, state.to_start.take())
+            (lookup, state.flight_after(last))
         });
         // Outside the lock: the user's `tracing` subscriber runs here.
         if let Some((launch, runtime)) = launch.zip(runtime) {

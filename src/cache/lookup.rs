@@ -41,8 +41,8 @@ impl State {
     /// `rejected` is the generation of the token that the API rejected for this request, and
     /// `over_budget` the reason why the request may not cause a fetch.
     ///
-    /// Registers a flight if one is needed. The caller takes it from `to_start`, under the same
-    /// lock, and starts it.
+    /// Registers a flight if one is needed. The caller asks `flight_after` for it, under the same
+    /// lock, and starts it after the lock is released.
     pub(super) fn lookup(
         &mut self,
         now: Instant,
@@ -73,6 +73,12 @@ impl State {
             (Some(token), Err(_)) => Lookup::Token(token),
             (None, Err(error)) => Lookup::Failed(self.without_token(now, error)),
         }
+    }
+
+    /// The flight that was registered after the one with this number.
+    pub(super) fn flight_after(&self, number: u64) -> Option<Launch> {
+        let launch = self.flight.as_ref()?.launch;
+        (launch.number > number).then_some(launch)
     }
 
     /// Registers a fetch, or a look for another process's token while no fetch is allowed.
@@ -115,7 +121,6 @@ impl State {
         // A flight ends at its timeout. Twice the timeout leaves room for a busy runtime.
         let stalled_at = launch.deadline + self.config.flight_timeout;
         let (sender, waiter) = waiters(stalled_at, runtime);
-        self.to_start = Some(launch);
         self.flight = Some(Box::new(RegisteredFlight {
             launch,
             waiter: waiter.clone(),

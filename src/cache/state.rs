@@ -68,9 +68,6 @@ pub(super) struct State {
     // Boxed, since most caches are idle.
     pub(super) flight: Option<Box<RegisteredFlight>>,
     pub(super) last_flight: u64,
-    /// The flight that a lookup has just registered, for its caller to start after the lock is
-    /// released.
-    pub(super) to_start: Option<Launch>,
     pub(super) backoffs: Backoffs,
     pub(super) budget: Bucket,
     /// When the next look for another process's token may start. `None` if the source is not
@@ -124,7 +121,6 @@ impl State {
             epoch: 0,
             flight: None,
             last_flight: 0,
-            to_start: None,
             backoffs: Backoffs::default(),
             next_look: None,
             refresh_task: None,

@@ -97,8 +97,9 @@ impl Core {
     ) -> Lookup<ValidToken, Waiter> {
         assert!(over_budget.is_none(), "no source of the model is shared");
         let (lookup, launch) = self.state.change(|state| {
+            let last = state.last_flight;
             let lookup = state.lookup(now, rejected, None, Some(runtime()));
-            (lookup, state.to_start.take())
+            (lookup, state.flight_after(last))
         });
         if let Some(launch) = launch {
             let core = Arc::clone(self);

@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::{
     runtime::Handle,
-    time::{Instant, sleep},
+    time::{Instant, advance, sleep},
 };
 
 use crate::{
@@ -40,13 +41,14 @@ async fn case_30_a_look_replaces_a_stalled_flight() {
     state.next_look = Some(now);
     let lookup = state.lookup(now, None, None, runtime);
     assert!(matches!(lookup, Lookup::Wait(_)));
-    assert!(!state.to_start.take().unwrap().is_look);
+    assert!(!state.flight_after(0).unwrap().is_look);
 
     let over_budget = Error::over_budget(flight_timeout);
     let mut look = |later: Duration| {
+        let last = state.last_flight;
         let lookup = state.lookup(now + later, None, Some(&over_budget), runtime);
         assert!(matches!(lookup, Lookup::Wait(_)));
-        state.to_start.take().map(|launch| launch.is_look)
+        state.flight_after(last).map(|launch| launch.is_look)
     };
     assert_eq!(look(flight_timeout), None);
     assert_eq!(look(2 * flight_timeout), Some(true));
@@ -106,6 +108,20 @@ async fn case_47_a_caller_over_budget_waits_for_one_slow_look() {
     let caller = Acquire::new(cache.core(), Some(1), Some(over_budget));
     assert!(caller.await.unwrap_err().is_over_budget());
     assert_eq!((source.looks.load(SeqCst), start.elapsed()), (1, LOOK));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_12_near_the_expiry_no_caller_waits_for_a_look() {
+    let (cache, _) = cache_of(Some("token"));
+    cache.warm_up().await.unwrap();
+    advance(Duration::from_secs(1790)).await;
+    let over_budget = Error::over_budget(Duration::from_secs(6));
+    let mut look = Acquire::new(cache.core(), Some(1), Some(over_budget));
+    assert!((&mut look).now_or_never().is_none());
+    let start = Instant::now();
+    assert_eq!(cache.get().await.unwrap().generation(), 1);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert!(look.await.unwrap_err().is_over_budget());
 }
 
 #[tokio::test(start_paused = true)]
