@@ -60,6 +60,7 @@ const LOOK: Duration = Duration::from_millis(300);
 /// A source whose looks find nothing.
 struct Fruitless {
     token: Option<&'static str>,
+    look: Duration,
     looks: AtomicUsize,
 }
 
@@ -78,7 +79,7 @@ impl SharedSource for Fruitless {
     fn look(&self, _: TokenRequest) -> LookFuture<'_> {
         self.looks.fetch_add(1, SeqCst);
         Box::pin(async {
-            sleep(LOOK).await;
+            sleep(self.look).await;
             None
         })
     }
@@ -89,8 +90,13 @@ impl SharedSource for Fruitless {
 }
 
 fn cache_of(token: Option<&'static str>) -> (TokenCache, Arc<Fruitless>) {
+    cache_with(token, LOOK)
+}
+
+fn cache_with(token: Option<&'static str>, look: Duration) -> (TokenCache, Arc<Fruitless>) {
     let source = Arc::new(Fruitless {
         token,
+        look,
         looks: AtomicUsize::new(0),
     });
     let mut builder = TokenCache::builder(Arc::clone(&source));
@@ -108,6 +114,18 @@ async fn case_47_a_caller_over_budget_waits_for_one_slow_look() {
     let caller = Acquire::new(cache.core(), Some(1), Some(over_budget));
     assert!(caller.await.unwrap_err().is_over_budget());
     assert_eq!((source.looks.load(SeqCst), start.elapsed()), (1, LOOK));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_47_a_look_that_times_out_is_no_failure() {
+    let (cache, _) = cache_with(Some("token"), Duration::from_secs(60));
+    cache.warm_up().await.unwrap();
+    let start = Instant::now();
+    let over_budget = Error::over_budget(Duration::from_secs(6));
+    let caller = Acquire::new(cache.core(), Some(1), Some(over_budget));
+    assert!(caller.await.unwrap_err().is_over_budget());
+    assert_eq!(start.elapsed(), Duration::from_secs(10));
+    assert!(cache.snapshot().last_error().is_none());
 }
 
 #[tokio::test(start_paused = true)]
