@@ -1,6 +1,7 @@
 //! What a caller joins that may not fetch, and how long it waits for a look.
 
 use std::{
+    future::ready,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -25,7 +26,7 @@ use crate::{
     token::{
         NewToken,
         shared_source::{LookFuture, SharedSource},
-        source::{FetchFuture, TokenRequest, TokenSource},
+        source::{FetchFuture, TokenRequest, TokenSource, source_fn},
     },
 };
 
@@ -126,6 +127,25 @@ async fn case_47_a_look_that_times_out_is_no_failure() {
     assert!(caller.await.unwrap_err().is_over_budget());
     assert_eq!(start.elapsed(), Duration::from_secs(10));
     assert!(cache.snapshot().last_error().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_47_over_budget_stays_the_error_if_a_fetch_fails() {
+    let fetches = AtomicUsize::new(0);
+    let cache = TokenCache::new(source_fn(move |_| {
+        ready(match fetches.fetch_add(1, SeqCst) {
+            0 => NewToken::new("token", Duration::from_secs(1800)),
+            _ => Err(Error::permanent("keys rejected")),
+        })
+    }));
+    cache.warm_up().await.unwrap();
+    cache.core().reject(1).unwrap();
+    let mut fetching = Acquire::new(cache.core(), Some(1), None);
+    assert!((&mut fetching).now_or_never().is_none());
+    let over_budget = Error::over_budget(Duration::from_secs(6));
+    let caller = Acquire::new(cache.core(), Some(1), Some(over_budget));
+    assert!(caller.await.unwrap_err().is_over_budget());
+    assert!(!fetching.await.unwrap_err().is_over_budget());
 }
 
 #[tokio::test(start_paused = true)]
