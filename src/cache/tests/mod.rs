@@ -3,3 +3,4 @@
 mod copies;
 mod displaced;
 mod look_for_token;
+mod refresh_task;
