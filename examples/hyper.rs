@@ -2,7 +2,7 @@
 //! revocation.
 //!
 //! ```sh
-//! cargo run -p examples --example hyper
+//! cargo run -p examples --example hyper --features http2
 //! ```
 //!
 //! Offline, against a simulated Klavi in this process.

@@ -14,8 +14,7 @@ use http::{
     request::Parts,
 };
 use http_body_util::BodyExt;
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     oauth2,
@@ -73,11 +72,11 @@ pub(super) async fn respond(
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Keys {
-    access_key: String,
-    secret_key: String,
+/// The access key and the secret key.
+fn keys(body: &[u8]) -> Option<(String, String)> {
+    let body = serde_json::from_slice::<Value>(body).ok()?;
+    let key = |name| Some(body.get(name)?.as_str()?.to_owned());
+    Some((key("accessKey")?, key("secretKey")?))
 }
 
 async fn auth(
@@ -91,8 +90,8 @@ async fn auth(
         Ok(body) => body,
         Err(response) => return response,
     };
-    let keys = match serde_json::from_slice::<Keys>(&body) {
-        Ok(keys) if is_of_type(parts, "application/json") => keys,
+    let (access_key, secret_key) = match keys(&body) {
+        Some(keys) if is_of_type(parts, "application/json") => keys,
         _ => {
             return response::error(
                 StatusCode::BAD_REQUEST,
@@ -102,10 +101,10 @@ async fn auth(
     };
     // Locked after the body is read: a slow upload must not stop the others.
     let mut state = server.lock();
-    if !state.authenticates(&keys.access_key, &keys.secret_key) {
+    if !state.authenticates(&access_key, &secret_key) {
         return response::error(StatusCode::UNAUTHORIZED, "Invalid accessKey or secretKey");
     }
-    let (token, expire_in) = state.grant(keys.access_key.into(), product);
+    let (token, expire_in) = state.grant(access_key.into(), product);
     response::token(&token, &expire_in)
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Start a [`Sandbox`], give its [`api`](Sandbox::api) and [`credentials`](Sandbox::credentials) to
 //! the layer, and order failures with [`fail_next`](Sandbox::fail_next). The sandbox issues tokens
-//! and checks them, over HTTP/1.1, and over HTTP/2 with prior knowledge. It runs as tasks of the
-//! tokio runtime that starts it, until its last handle is dropped.
+//! and checks them, over HTTP/1.1, and over HTTP/2 with prior knowledge if hyper-util has its
+//! feature `http2`, which clients for HTTP/2 turn on. It runs as tasks of the tokio runtime that
+//! starts it, until its last handle is dropped.
 //!
 //! ```
 //! use bytes::Bytes;

@@ -5,28 +5,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
-use serde::Serialize;
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ErrorBody<'a> {
-    status_code: u16,
-    error: &'a str,
-    message: &'a str,
-}
+use serde_json::json;
 
 /// `{"statusCode": 401, "error": "Unauthorized", "message": "..."}`.
 pub(super) fn error(status: StatusCode, message: &str) -> Response {
     let error = status.canonical_reason().unwrap_or("Unknown");
-    (
-        status,
-        Json(ErrorBody {
-            status_code: status.as_u16(),
-            error,
-            message,
-        }),
-    )
-        .into_response()
+    let body = json!({ "statusCode": status.as_u16(), "error": error, "message": message });
+    (status, Json(body)).into_response()
 }
 
 /// `{"accessToken": "...", "expireIn": 1800}`; `expire_in` is JSON, and empty leaves the field out.
