@@ -40,6 +40,7 @@ use std::{
     cell::Cell,
     panic::resume_unwind,
     sync::mpsc::{RecvTimeoutError, Sender, channel},
+    thread,
     time::Duration,
 };
 
@@ -51,6 +52,9 @@ use proptest::{
 use crate::{driver::Driver, ops::Case};
 
 const CASES: u32 = 4000;
+
+/// Threads that share the cases of the layer.
+const THREADS: u32 = 2;
 
 /// No case takes longer, unless it deadlocks.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -85,11 +89,11 @@ fn show(case: &Case) -> String {
     )
 }
 
-/// The configured number of cases. Failing ones are saved under this name.
-fn runner(name: &str) -> TestRunner {
+/// The configured number of cases, divided by `threads`. Failing ones are saved under this name.
+fn runner(name: &str, threads: u32) -> TestRunner {
     let cases = std::env::var("MODEL_CASES")
-        .ok()
-        .map(|cases| cases.parse().expect("a number of cases"));
+        .map(|cases| cases.parse().expect("a number of cases"))
+        .unwrap_or(CASES);
     // It is kept for as long as the process lives, which proptest wants of a path.
     let kept = format!(
         "{}/proptest-regressions/{name}.txt",
@@ -97,7 +101,7 @@ fn runner(name: &str) -> TestRunner {
     )
     .leak();
     TestRunner::new(ProptestConfig {
-        cases: cases.unwrap_or(CASES),
+        cases: cases.div_ceil(threads),
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(kept))),
         source_file: Some(file!()),
         ..ProptestConfig::default()
@@ -107,7 +111,7 @@ fn runner(name: &str) -> TestRunner {
 fn run_all(begun: &Sender<Option<Case>>) {
     // How many succeeded before the first that failed: shrinking begins there.
     let (well, failed) = (Cell::new(0), Cell::new(false));
-    let outcome = runner("model").run(&cases::case(), |case| {
+    let outcome = runner("model", THREADS).run(&cases::case(), |case| {
         begun.send(Some(case.clone())).unwrap();
         let result = run(&case);
         failed.set(failed.get() || result.is_err());
@@ -126,8 +130,17 @@ fn run_all(begun: &Sender<Option<Case>>) {
 
 #[test]
 fn the_layer_does_what_the_reference_says() {
+    let threads: Vec<_> = (0..THREADS).map(|_| thread::spawn(run_watched)).collect();
+    for thread in threads {
+        if let Err(panic) = thread.join() {
+            resume_unwind(panic);
+        }
+    }
+}
+
+fn run_watched() {
     let (begun, cases) = channel();
-    let thread = std::thread::spawn(move || run_all(&begun));
+    let thread = thread::spawn(move || run_all(&begun));
     let mut last = None;
     loop {
         match cases.recv_timeout(LONGEST) {

@@ -295,7 +295,7 @@ fn run(runtime: &Runtime, case: &Case) -> Result<(), TestCaseError> {
 
 #[test]
 fn the_registry_does_what_its_reference_says() {
-    let outcome = crate::runner("model_registry").run(&case(), |case| run(&paused(), &case));
+    let outcome = crate::runner("model_registry", 1).run(&case(), |case| run(&paused(), &case));
     if let Err(fault) = outcome {
         panic!("{fault}");
     }
