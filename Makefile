@@ -37,8 +37,8 @@ minimal-versions: ## compile with the oldest version of each dependency
 test: ## all tests, with all features
 	cargo test --workspace --all-features
 
-test-default: ## the tests that differ without features
-	cargo test --test configuration --test contract --test wiping
+test-default: ## all tests without features
+	cargo test
 
 mtls: ## lint and test the recipe for client certificates
 	cargo clippy --locked --all-targets $(MTLS) --target-dir target -- -D warnings
@@ -76,7 +76,7 @@ faults: ## write src/docs/faults.md
 fleet-faults: ## write src/docs/fleet_faults.md; needs redis-server
 	KLAVI_REQUIRE_REDIS=1 FLEET_FAULTS=write cargo test --all-features --test redis faults
 
-soak: ## five minutes of load and failures on one thread, and five on four
+soak: ## five minutes of load and failures, on one thread and on four at the same time
 	SOAK_SECONDS=300 cargo test --all-features --test soak -- --nocapture
 
 fuzz: ## a million inputs made from the corpus
