@@ -17,7 +17,9 @@ use crate::support::sockets::{
 #[tokio::test]
 async fn case_16_no_request_waits_for_a_slow_refresh() {
     through_each(async |stack| {
-        let layer = stack.layer();
+        // Longer than a slow machine needs for the requests.
+        let builder = drawing(stack.builder(), &[0.0]).token_call_timeout(secs(600));
+        let layer = builder.flight_timeout(secs(600)).build().unwrap();
         let client = client(&layer);
         assert_eq!(client.status(stack.get("echo")).await, 200);
         stack.sandbox.fail_next(Endpoint::Refresh, 1, Fault::hang());
