@@ -9,12 +9,13 @@
 //!
 //! In both cases the waiters look at the state again and share a new flight.
 
-use std::{mem, time::Duration};
+use std::mem;
 
 use tokio::time::Instant;
 
 use super::{
     current::{Current, Status},
+    lookup::LOOK_INTERVAL,
     state::{RegisteredFlight, State},
     waiters::{Outcome, Sender},
 };
@@ -26,9 +27,6 @@ use crate::{
         source::{Predecessor, TokenRequest},
     },
 };
-
-/// The time between two looks of one cache.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What a flight does next.
 #[derive(Debug)]

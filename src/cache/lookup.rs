@@ -5,7 +5,7 @@
 //! process fetched: it calls `SharedSource::look` instead of `fetch`. If it finds nothing, the token
 //! and the backoffs stay as they are. Only sources that several processes share can look.
 
-use std::mem;
+use std::{mem, time::Duration};
 
 use tokio::{runtime::Id, time::Instant};
 
@@ -15,6 +15,9 @@ use super::{
     waiters::{Waiter, waiters},
 };
 use crate::error::Error;
+
+/// The time between the end of a look and the start of the next one.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The result of a lookup: a token, something to wait for, or an error.
 #[derive(Debug)]
@@ -150,6 +153,10 @@ impl State {
         };
         // From now on a lookup may start a flight.
         self.epoch += 1;
+        if flight.launch.is_look {
+            // A program that makes a runtime for each call would otherwise look with each call.
+            self.next_look = Some(now + LOOK_INTERVAL);
+        }
         if flight.attempts > 0 && !flight.launch.is_look && self.valid_token(now, None).is_some() {
             let error = Error::lost("the runtime of the fetch is gone or stands still");
             // The full pause, without jitter: drawing a random number would run user code under the

@@ -55,6 +55,24 @@ async fn case_30_a_look_replaces_a_stalled_flight() {
     assert_eq!(look(2 * flight_timeout), Some(true));
 }
 
+#[tokio::test(start_paused = true)]
+async fn case_30_a_look_that_is_lost_delays_the_next_one() {
+    let (now, runtime) = (Instant::now(), Some(Handle::current().id()));
+    let mut state = State::new(Config::default());
+    state.next_look = Some(now);
+    let over_budget = Error::over_budget(Duration::from_secs(6));
+    let look = |state: &mut State, later: u64| {
+        let (last, at) = (state.last_flight, now + Duration::from_millis(later));
+        drop(state.lookup(at, None, Some(&over_budget), runtime));
+        state.flight_after(last).is_some()
+    };
+    assert!(look(&mut state, 0));
+    state.abandon(1, now);
+    assert!(!look(&mut state, 0));
+    assert!(!look(&mut state, 249));
+    assert!(look(&mut state, 250));
+}
+
 /// The time that a look takes. Another would be due before it ends.
 const LOOK: Duration = Duration::from_millis(300);
 
