@@ -130,6 +130,13 @@ impl State {
             _ => Ok(End::Unchanged),
         };
         Some(match end {
+            Ok(End::Unchanged) if flight.launch.is_look => {
+                // Callers that still may not fetch must not wait for another look, however late
+                // they are polled.
+                let error = self.paused_by(now).cloned();
+                let outcome = error.map_or(Ok(()), |error| Err(self.without_token(now, error)));
+                Step::End(End::Unchanged, flight.sender, outcome)
+            }
             Ok(end) => Step::End(end, flight.sender, Ok(())),
             Err(error) => self.fail(flight, error, now, draw),
         })

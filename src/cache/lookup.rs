@@ -95,8 +95,7 @@ impl State {
         over_budget: Option<&Error>,
         runtime: Option<Id>,
     ) -> Result<Waiter, Error> {
-        let paused_by = self.failures(now).blocking_error(now, self.fetch_mode(now));
-        let blocked_by = over_budget.or(paused_by).cloned();
+        let blocked_by = over_budget.or_else(|| self.paused_by(now)).cloned();
         // While the backoff of refreshes runs, the token is live: another would gain nothing.
         let may_look = over_budget.is_some() || !self.is_live(now);
         let is_look_due = may_look && self.next_look.is_some_and(|at| now >= at);

@@ -213,6 +213,11 @@ impl State {
         self.failures(now).retry_at(now, self.fetch_mode(now))
     }
 
+    /// The failure whose pause lets no fetch start now.
+    pub(super) fn paused_by(&self, now: Instant) -> Option<&Error> {
+        self.failures(now).blocking_error(now, self.fetch_mode(now))
+    }
+
     /// Whether the backoff or a `Retry-After` holds back a fetch that replaces no live token.
     pub(super) fn is_fetch_paused(&self, now: Instant) -> bool {
         let fetch = &self.backoffs.fetch;

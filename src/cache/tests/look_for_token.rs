@@ -189,3 +189,16 @@ async fn case_34_a_caller_in_the_backoff_waits_for_one_slow_look() {
     assert_eq!((error.label(), error.is_no_token()), (failed.label(), true));
     assert_eq!((source.looks.load(SeqCst), start.elapsed()), (1, LOOK));
 }
+
+#[tokio::test(start_paused = true)]
+async fn case_34_a_caller_that_is_polled_late_waits_for_one_look() {
+    let (cache, source) = cache_of(None);
+    let failed = cache.get().await.unwrap_err();
+    let mut caller = Acquire::new(cache.core(), None, None);
+    assert!((&mut caller).now_or_never().is_none());
+    // Meanwhile the look ends, and another is due.
+    sleep(LOOK + Duration::from_secs(1)).await;
+    let error = caller.now_or_never().unwrap().unwrap_err();
+    assert_eq!((error.label(), error.is_no_token()), (failed.label(), true));
+    assert_eq!(source.looks.load(SeqCst), 1);
+}
