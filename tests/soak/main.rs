@@ -14,7 +14,9 @@ mod proxy;
 mod stack;
 mod tally;
 
-use std::{collections::BTreeMap, env, process::Command, sync::Arc, time::Duration};
+use std::{
+    any::type_name_of_val, collections::BTreeMap, env, process::Command, sync::Arc, time::Duration,
+};
 
 use chance::Chance;
 use chaos::{Chaos, Ordered};
@@ -46,9 +48,11 @@ const KIB: f64 = 1024.0;
 #[test]
 fn while_everything_fails_at_random_nothing_breaks_or_grows() {
     let seed = seed();
+    // From the function: with a wrong name no test would run, and the process would succeed.
+    let (_, name) = type_name_of_val(&on_four_threads).split_once("::").unwrap();
     // At the same time, and in a process of its own: memory and sockets are counted per process.
     let mut four = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "on_four_threads", "--ignored"])
+        .args(["--exact", name, "--ignored"])
         .args(env::args().filter(|arg| arg == "--nocapture"))
         .env("SOAK_SEED", seed.to_string())
         .spawn()
