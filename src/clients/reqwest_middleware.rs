@@ -87,7 +87,7 @@ where
         let core = cache.core();
 
         let token = cache.get().await.map_err(Error::middleware)?;
-        let mut attempt = attempt::first(&mut request, &token, options.no_resend, layer)
+        let mut attempt = attempt::prepare_first(&mut request, &token, options.no_resend, layer)
             .map_err(Error::middleware)?;
         // Not the future of the layer: `Next` is no service, and its future is boxed anyway.
         loop {
@@ -109,7 +109,8 @@ where
                 Err(response) => return Ok(response),
             };
             extensions.insert(ResendCount::first());
-            attempt = attempt::resend(&mut request, &token, core).map_err(Error::middleware)?;
+            attempt =
+                attempt::prepare_resend(&mut request, &token, core).map_err(Error::middleware)?;
         }
     }
 }

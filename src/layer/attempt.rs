@@ -29,7 +29,7 @@ pub(crate) struct Attempt<B> {
 /// # Errors
 ///
 /// The request has too many headers to add another.
-pub(crate) fn first<R, Q>(
+pub(crate) fn prepare_first<R, Q>(
     request: &mut Q,
     token: &AccessToken,
     no_resend: bool,
@@ -47,8 +47,8 @@ where
 ///
 /// # Errors
 ///
-/// As [`first`].
-pub(crate) fn resend<Q: HttpRequest, B>(
+/// As [`prepare_first`].
+pub(crate) fn prepare_resend<Q: HttpRequest, B>(
     request: &mut Q,
     token: &AccessToken,
     cache: &Core,
@@ -69,7 +69,7 @@ pub(crate) fn resend<Q: HttpRequest, B>(
 ///
 /// # Errors
 ///
-/// As [`first`].
+/// As [`prepare_first`].
 #[inline]
 pub(super) fn attach(request: &mut impl HttpRequest, token: &AccessToken) -> Result<u64, Error> {
     // `http` allows 24,576 headers. On a full map `try_insert` fails even if the name is in it.
@@ -126,7 +126,7 @@ impl<B> Attempt<B> {
         Q: HttpRequest,
     {
         let (backup, no_backup) = if R::IS_ENABLED && !no_resend {
-            // Without the cache of the request: to clone it is to write to a reference count that
+            // Without the cache of the request: a clone of it writes to a reference count that
             // other threads write to.
             let backup = request.without_cache(|request| layer.replay().back_up(request));
             // The reason counts only if there is no backup.
@@ -169,7 +169,7 @@ impl<B> Attempt<B> {
             // one, so the 401 is about the request.
             Err(reason @ SkipReason::RejectedAgain) => reason,
             backup => match (backup, cache.reject(generation).err()) {
-                // Over budget, another process may have a token.
+                // Even over budget, another process may have a token.
                 (Ok(backup), over_budget) if over_budget.is_none() || cache.can_look() => {
                     return Ok(Rejected {
                         generation,

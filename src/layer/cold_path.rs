@@ -217,7 +217,7 @@ where
                     if let Err(error) = readiness {
                         return next.fail(error, SkipReason::NotReady, cache);
                     }
-                    // While the service got ready, the token may have expired or been rejected.
+                    // The token may have expired or been rejected before the service was ready.
                     let now = Instant::now();
                     let lookup = match cache.check_again(token, now) {
                         Some(valid) => Lookup::Token(valid),
@@ -228,13 +228,15 @@ where
                     match lookup {
                         Lookup::Token(ValidToken { token, .. }) => {
                             let attempt = match *next {
-                                // Backed up only now: a request may wait for long, and a backup
+                                // Not backed up earlier: a waiting request needs no backup, which
                                 // takes memory.
                                 Next::First { no_resend } => {
                                     let layer = context.layer();
-                                    attempt::first(&mut request, &token, no_resend, layer)
+                                    attempt::prepare_first(&mut request, &token, no_resend, layer)
                                 }
-                                Next::Resend { .. } => attempt::resend(&mut request, &token, cache),
+                                Next::Resend { .. } => {
+                                    attempt::prepare_resend(&mut request, &token, cache)
+                                }
                             };
                             return Poll::Ready(match attempt {
                                 Ok(attempt) => Exit::Sent(service.call(request), attempt),
