@@ -62,8 +62,8 @@
 //! | expired, rejected or none | waits | called once for all waiters |
 //!
 //! After a 401 the token is replaced and the request is resent once. A request passes through
-//! unchanged if it has an `Authorization` header or a [`SkipAuth`] extension, or if its path is not
-//! one of the product's.
+//! unchanged if it has an `Authorization` header or a [`SkipAuth`] extension, or if it goes to
+//! another host or to a path that is not the product's.
 //!
 //! # Products and environments
 //!

@@ -1,9 +1,8 @@
-//! The context of a thread: what the requests of a thread share, so that requests on different
-//! cores seldom write to the same memory.
+//! The context of a call: what a request holds until its response. The service itself may have been
+//! dropped before a resend.
 //!
-//! A request that waits for its response holds the context, since its service may be gone by the
-//! time of a resend. If all threads held the same one, each request would write to a reference
-//! count that other cores write to.
+//! Each thread has a reference count of its own for the layer and the template. With one count for
+//! all threads, each request would write to memory that other cores write to.
 
 use std::{
     array,
@@ -37,7 +36,8 @@ impl<S: Clone, R> Shared<S, R> {
     }
 }
 
-/// The context of one thread. Aligned so that no two reference counts lie in the same cache line.
+/// What the requests of one thread share. Aligned so that no two reference counts lie in the same
+/// cache line.
 #[repr(align(128))]
 struct ThreadContext<S, R>(Arc<Shared<S, R>>);
 
@@ -65,9 +65,9 @@ impl<S, R> Contexts<S, R> {
     pub(super) fn for_request(&self, own_cache: Option<Arc<LocalCopy>>) -> CallContext<S, R> {
         // Made at the first request of a thread, since most services are used by a few threads.
         let context = || Arc::new(ThreadContext(Arc::clone(&self.shared)));
-        let context = self.by_thread[thread_slot()].get_or_init(context);
+        let thread = self.by_thread[thread_slot()].get_or_init(context);
         CallContext {
-            context: Arc::clone(context),
+            thread: Arc::clone(thread),
             own_cache,
         }
     }
@@ -75,7 +75,7 @@ impl<S, R> Contexts<S, R> {
 
 /// What a request on this thread holds until its response.
 pub(super) struct CallContext<S, R> {
-    context: Arc<ThreadContext<S, R>>,
+    thread: Arc<ThreadContext<S, R>>,
     /// This thread's copy of the token of the cache in the request's extensions. That cache is used
     /// instead of the layer's.
     pub(super) own_cache: Option<Arc<LocalCopy>>,
@@ -83,15 +83,15 @@ pub(super) struct CallContext<S, R> {
 
 impl<S, R> CallContext<S, R> {
     pub(super) fn shared(&self) -> &Shared<S, R> {
-        &self.context.0
+        &self.thread.0
     }
 
     pub(super) fn layer(&self) -> &KlaviAuthLayer<R> {
         &self.shared().layer
     }
 
-    /// Puts the cache into the extensions of a request that was restored from its backup, which has
-    /// none. The inner service gets another handle to the same cache.
+    /// Puts the request's own cache back into its extensions: a backup has no cache. The inner
+    /// service gets another handle to the same cache.
     pub(super) fn restore_own_cache(&self, request: &mut impl HttpRequest) {
         if let Some(copy) = &self.own_cache {
             request.put_cache(TokenCache::of(Arc::clone(copy.core())));

@@ -108,7 +108,7 @@ where
 
                 // ## Calling, with a token => done | Cold
                 StateProj::Calling { response, sent } => {
-                    // Judged by reference: to take it out and put it back costs more.
+                    // Judged while `sent` stays in place: moving it out and back costs more.
                     let is_rejected = |response: &S::Response| {
                         sent.as_ref().is_some_and(|(_, context)| {
                             is_rejection(response, context.layer(), context.own_cache.is_some())

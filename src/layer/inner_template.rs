@@ -53,7 +53,7 @@ impl<S> Template<S> {
                     instance: Some(instance),
                 });
             }
-            // The instance was still missing under the lock that is held now: rule 2.
+            // Registered under the lock that found no instance: rule 2.
             if let Some(waker) = waker.take() {
                 state.waiters.push(waker);
                 return Poll::Pending;

@@ -91,9 +91,8 @@ pub struct KlaviAuth<S, R = CloneBody> {
 
 impl<S: Clone, R> KlaviAuth<S, R> {
     pub(crate) fn new(inner: S, layer: KlaviAuthLayer<R>) -> Self {
-        // Long-lived instances store the copy that they used last, and seldom lock the copies. They
-        // would all store the one copy of all threads and never contend for its lock, so each
-        // thread gets a copy of its own now.
+        // Each thread gets a copy of its own now. Otherwise all long-lived instances would store
+        // the one copy of all threads: they seldom lock it, so they would never contend for it.
         layer.cache().spread();
         let contexts = Arc::new(Contexts::new(layer, inner.clone()));
         Self {
@@ -126,7 +125,7 @@ impl<S, R> KlaviAuth<S, R> {
     /// Takes an [`http::Request`] and, with the feature `reqwest`, a `reqwest::Request` or a
     /// `reqwest::RequestBuilder`: see [reqwest](crate::docs::getting_started#reqwest).
     ///
-    /// The future borrows nothing and can be spawned. Nothing happens before it is polled.
+    /// The future borrows nothing and can be spawned. Nothing is sent before it is polled.
     ///
     #[cfg_attr(feature = "sandbox", doc = "```")]
     #[cfg_attr(not(feature = "sandbox"), doc = "```ignore")]
@@ -302,7 +301,7 @@ where
             }
             Some(cache) => (cache, own_cache.insert(cache.local_copy())),
         };
-        // While the copy is fresh, neither the cache nor its copies are locked again.
+        // A fresh copy is checked without a lock.
         let attached = match copy.token_if_fresh(now) {
             Some(token) => attempt::attach(&mut request, token),
             None => {
