@@ -15,7 +15,7 @@ pub trait HttpRequest: sealed::Sealed {
     #[doc(hidden)]
     fn headers_mut(&mut self) -> &mut HeaderMap;
 
-    /// Marks the request as resent, if its extensions can be seen by the inner service.
+    /// Marks the request as resent, if the inner service can see its extensions.
     #[doc(hidden)]
     fn mark_resent(&mut self) {}
 
@@ -28,7 +28,7 @@ pub trait HttpRequest: sealed::Sealed {
         act(self)
     }
 
-    /// Puts a token cache into the extensions, if they can be seen by the inner service.
+    /// Puts a token cache into the extensions, if the inner service can see them.
     #[doc(hidden)]
     fn put_cache(&mut self, _: TokenCache) {}
 
@@ -109,7 +109,7 @@ impl<B> HttpRequest for Request<B> {
     #[inline]
     fn decide(&mut self, scope: &Scope) -> Result<(Decision, RequestOptions<'_>), BoxError> {
         let (uri, options) = (self.uri(), RequestOptions::of(self.extensions()));
-        // Before the URI is looked at: a request that opts out should cost next to nothing.
+        // Before the URI is read: a request that opts out costs least.
         if options.skip_auth {
             return Ok((Decision::PassThrough, options));
         }

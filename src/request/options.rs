@@ -6,8 +6,8 @@ use http::Extensions;
 
 use crate::{cache::token_cache::TokenCache, token::opt_out::SkipAuth};
 
-/// Put it into the extensions of a request to send it once. A 401 goes to the caller, and the token
-/// is replaced for the next request.
+/// A request extension that opts out of the resend. A 401 goes to the caller, and the token is
+/// replaced for the next request.
 ///
 /// ```
 /// use http::Request;
@@ -85,7 +85,7 @@ impl<'a> RequestOptions<'a> {
             };
         }
         let own_cache = extensions.get::<TokenCache>().map(Cow::Borrowed);
-        // A platform puts nothing but the cache into each request, which saves it a lookup.
+        // Most requests with a cache have nothing else, and this saves them a lookup.
         let is_alone = own_cache.is_some() && extensions.len() == 1;
         Self {
             skip_auth: false,

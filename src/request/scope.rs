@@ -96,7 +96,7 @@ impl Scope {
         headers: &HeaderMap,
         options: &RequestOptions<'_>,
     ) -> Decision {
-        // The caller knows better than the layer, unless the layer is to overwrite the header.
+        // The caller's choice takes precedence, unless the layer is to overwrite the header.
         if options.skip_auth || (!self.overwrite && headers.contains_key(&AUTHORIZATION)) {
             return Decision::PassThrough;
         }
@@ -125,8 +125,8 @@ impl Scope {
         if self.is_added(target) {
             return Decision::Authenticate;
         }
-        // If it passed through, its content would cross the network in the clear, and the 401 would
-        // not say why.
+        // A request that passed through would cross the network unencrypted, and its 401 would not
+        // say why.
         let is_downgrade =
             |origin: &Origin| !target.secure && origin.secure && origin.same_host(target);
         match (is_downgrade(&self.api) && is_in_scope)
