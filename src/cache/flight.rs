@@ -9,8 +9,8 @@
 //! * The source panics: the panic is caught and becomes an error.
 //! * The runtime is dropped: so is the task. [`Flight::drop`] removes the entry, the sender in it
 //!   is dropped, and the waiters look at the state again.
-//! * The runtime exists but does not run: after a while the flight counts as stalled, and the next
-//!   lookup removes the entry. Waiters on other runtimes have a timer for that.
+//! * The runtime exists but does not run: after twice its timeout the flight counts as stalled, and
+//!   the next lookup removes the entry. Waiters on other runtimes have a timer for that lookup.
 //!
 //! # Rules
 //!
@@ -73,7 +73,7 @@ impl Core {
         let (lookup, launch) = self.state.change(|state| {
             let last = state.last_flight;
             let lookup = state.lookup(now, rejected, over_budget, id);
-            (lookup, state.flight_after(last))
+            (lookup, state.launch_after(last))
         });
         // Outside the lock: the user's `tracing` subscriber runs here.
         if let Some((launch, runtime)) = launch.zip(runtime) {
@@ -83,7 +83,7 @@ impl Core {
         lookup
     }
 
-    /// Whether a flight can be started by this thread: it runs in a tokio runtime.
+    /// Whether this thread can start a flight: it can inside a tokio runtime.
     pub(super) fn has_runtime() -> bool {
         Handle::try_current().is_ok()
     }
@@ -220,7 +220,7 @@ impl Drop for Flight {
     fn drop(&mut self) {
         let (number, now) = (self.launch.number, Instant::now());
         self.core.state.change(|state| state.abandon(number, now));
-        // The refresh task schedules its next wake-up.
+        // Wakes the refresh task, which schedules its next wake-up.
         self.core.refresh_signal.notify_waiters();
         self.finish("lost", None);
     }

@@ -44,7 +44,7 @@ impl State {
     /// `rejected` is the generation of the token that the API rejected for this request, and
     /// `over_budget` the reason why the request may not cause a fetch.
     ///
-    /// Registers a flight if one is needed. The caller asks `flight_after` for it, under the same
+    /// Registers a flight if one is needed. The caller asks `launch_after` for it, under the same
     /// lock, and starts it after the lock is released.
     pub(super) fn lookup(
         &mut self,
@@ -60,14 +60,14 @@ impl State {
         }
         let is_expiring = self.is_expiring(now);
         let token = match self.valid_token(now, rejected) {
-            // No refresh is due. If one has failed, `fresh_until` is the end of the backoff.
+            // A lookup can do no more: no refresh is due, or one is in progress or in its backoff.
             Some(token) if !is_expiring && now < token.fresh_until => return Lookup::Token(token),
             token => token,
         };
         let flight = match &self.flight {
             // Before the backoff is checked: a flight that pauses between two attempts is joined.
             Some(flight) => Ok(flight.waiter.clone()),
-            None => self.next_flight(now, over_budget, runtime),
+            None => self.try_register_flight(now, over_budget, runtime),
         };
         match (token, flight) {
             (Some(token), _) if !is_expiring => Lookup::Token(token),
@@ -78,8 +78,8 @@ impl State {
         }
     }
 
-    /// The flight that was registered after the one with this number.
-    pub(super) fn flight_after(&self, number: u64) -> Option<Launch> {
+    /// The launch of the flight that was registered after the one with this number.
+    pub(super) fn launch_after(&self, number: u64) -> Option<Launch> {
         let launch = self.flight.as_ref()?.launch;
         (launch.number > number).then_some(launch)
     }
@@ -89,14 +89,14 @@ impl State {
     /// # Errors
     ///
     /// Why no flight can start now.
-    fn next_flight(
+    fn try_register_flight(
         &mut self,
         now: Instant,
         over_budget: Option<&Error>,
         runtime: Option<Id>,
     ) -> Result<Waiter, Error> {
         let blocked_by = over_budget.or_else(|| self.paused_by(now)).cloned();
-        // While the backoff of refreshes runs, the token is live: another would gain nothing.
+        // While the backoff of refreshes runs, the token is live, and no caller needs another.
         let may_look = over_budget.is_some() || !self.is_live(now);
         let is_look_due = may_look && self.next_look.is_some_and(|at| now >= at);
         match (blocked_by, runtime) {
@@ -111,7 +111,7 @@ impl State {
     }
 
     fn register_flight(&mut self, now: Instant, runtime: Id, is_look: bool) -> Waiter {
-        // Numbers are never reused: a stalled flight may come back at any time.
+        // Numbers are never reused: a stalled flight may run again at any time.
         self.last_flight += 1;
         let launch = Launch {
             number: self.last_flight,

@@ -99,7 +99,7 @@ impl Core {
         let (lookup, launch) = self.state.change(|state| {
             let last = state.last_flight;
             let lookup = state.lookup(now, rejected, None, Some(runtime()));
-            (lookup, state.flight_after(last))
+            (lookup, state.launch_after(last))
         });
         if let Some(launch) = launch {
             let core = Arc::clone(self);

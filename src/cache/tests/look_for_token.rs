@@ -42,14 +42,14 @@ async fn case_30_a_look_replaces_a_stalled_flight() {
     state.next_look = Some(now);
     let lookup = state.lookup(now, None, None, runtime);
     assert!(matches!(lookup, Lookup::Wait(_)));
-    assert!(!state.flight_after(0).unwrap().is_look);
+    assert!(!state.launch_after(0).unwrap().is_look);
 
     let over_budget = Error::over_budget(flight_timeout);
     let mut look = |later: Duration| {
         let last = state.last_flight;
         let lookup = state.lookup(now + later, None, Some(&over_budget), runtime);
         assert!(matches!(lookup, Lookup::Wait(_)));
-        state.flight_after(last).map(|launch| launch.is_look)
+        state.launch_after(last).map(|launch| launch.is_look)
     };
     assert_eq!(look(flight_timeout), None);
     assert_eq!(look(2 * flight_timeout), Some(true));
@@ -64,7 +64,7 @@ async fn case_30_a_look_that_is_lost_delays_the_next_one() {
     let look = |state: &mut State, later: u64| {
         let (last, at) = (state.last_flight, now + Duration::from_millis(later));
         drop(state.lookup(at, None, Some(&over_budget), runtime));
-        state.flight_after(last).is_some()
+        state.launch_after(last).is_some()
     };
     assert!(look(&mut state, 0));
     state.abandon(1, now);
