@@ -59,7 +59,7 @@ impl State {
     fn schedule_refresh_task(&mut self, number: u64, now: Instant) -> Option<Instant> {
         let retry_at = self.failures(now).retry_at(now, FetchMode::Background);
         let fetch_at = match self.live(now) {
-            // The backoff of refreshes ends with the token.
+            // The backoff of refreshes ends when the token expires.
             Some(Current { schedule, .. }) => {
                 retry_at.max(schedule.refresh_at).min(schedule.expires_at)
             }
@@ -95,12 +95,12 @@ impl RefreshTask {
     }
 
     /// Fetches if a fetch is due, and returns the next wake-up. `None` if the last handle is gone,
-    /// or another task has taken over. A fetch that starts here starts one.
+    /// or another task has taken over. A flight that starts here starts such a task.
     fn step(&self) -> Option<Instant> {
         let core = self.core.upgrade()?;
         let (number, now) = (self.number, Instant::now());
         let wakes_at = core.state.lock().schedule_refresh_task(number, now)?;
-        // Not earlier: a lookup obeys the pause of callers that wait, which may be shorter.
+        // Not earlier: a lookup obeys the pause of the foreground, which may be shorter.
         if now >= wakes_at {
             // As a caller would: if a caller was faster, this joins its flight and starts none.
             drop(core.lookup_and_start(now, None, None));

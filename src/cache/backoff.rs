@@ -109,7 +109,7 @@ fn doubled(first: Duration, failures: u32) -> Duration {
 pub(crate) enum FetchMode {
     /// They do not: the current token can be sent.
     Background,
-    /// They do, so its backoff is shorter.
+    /// They do, or the token is a suspect. The backoff is shorter.
     Foreground,
 }
 

@@ -182,15 +182,15 @@ impl State {
         let is_suspect = current.status == Status::Suspect;
         // ## any => (Good | Suspect)
         self.current = Some(current);
-        // A suspect is no success: its replacement still fails.
+        // A suspect leaves the backoffs as they are: no good token could be fetched.
         if !is_suspect {
             self.displaced.push(Box::new(mem::take(&mut self.backoffs)));
         }
         Ok(End::Installed { fetched, refreshed })
     }
 
-    /// Records that an attempt failed. Retries it within the flight if callers wait and the error
-    /// is transient.
+    /// Records that an attempt failed. The flight makes another if there is no token to send, the
+    /// error is transient, and attempts and time are left.
     fn fail(
         &mut self,
         flight: Box<RegisteredFlight>,

@@ -9,14 +9,14 @@
 //! Invariants between any two calls:
 //!
 //! 1. A token that is rejected, invalidated or expired is never returned. A suspect is.
-//! 2. At most one flight is registered, and only the flight with its number changes anything.
-//! 3. Generations only grow. If the source returns the current token again with a later expiry, it
-//!    keeps its generation.
+//! 2. At most one flight is registered. A flight that is not registered changes nothing.
+//! 3. Generations only grow. If the source returns a live token again with a later expiry, the
+//!    token keeps its generation.
 //! 4. Nothing here runs user code. Errors and wakers may have a `Drop` of the user's, so they are
 //!    moved to `displaced`, which is dropped after the lock is released.
 //! 5. A failed refresh does not hold back a fetch that replaces no live token: the two count their
-//!    failures separately. A permanent error and a `Retry-After` hold back both, unless they came
-//!    from `/refresh`.
+//!    failures separately. The exceptions are a permanent error and a `Retry-After`, unless they
+//!    come from `/refresh`.
 
 use std::{any::Any, time::Duration};
 
@@ -63,7 +63,7 @@ pub(super) struct State {
     pub(super) config: Config,
     pub(super) current: Option<Current>,
     /// Incremented whenever a copy of the token might be outdated: `current` changes or a flight
-    /// ends. A copy is good while the epoch has not changed.
+    /// ends. A copy from an earlier epoch is not sent without another lookup.
     pub(super) epoch: u64,
     // Boxed, since most caches are idle.
     pub(super) flight: Option<Box<RegisteredFlight>>,
@@ -94,7 +94,7 @@ pub(super) struct RegisteredFlight {
     pub(super) is_awaited: bool,
 }
 
-/// What a flight knows of itself.
+/// What is known of a flight when it is registered. Its entry and its task have a copy each.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Launch {
     pub(super) number: u64,
@@ -105,7 +105,7 @@ pub(super) struct Launch {
     pub(super) is_look: bool,
 }
 
-/// The refresh task in charge.
+/// The refresh task that is registered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RefreshTaskEntry {
     pub(super) number: u64,
@@ -128,8 +128,8 @@ impl State {
         }
     }
 
-    /// Records a failure of a refresh, or of a fetch that replaces no live token, in the backoffs
-    /// of those fetches that it holds back.
+    /// Records that a fetch failed. A failed refresh counts as one, and may hold back the fetches
+    /// that replace no live token too: see invariant 5.
     pub(super) fn record_failure(
         &mut self,
         is_refresh: bool,
@@ -173,8 +173,8 @@ impl State {
         })
     }
 
-    /// The refresh of the current token is due. Until this instant a lookup only returns the token;
-    /// from then on it may start a flight, remove a stalled one, or wait.
+    /// When a lookup may do more than return the current token, whose refresh is due: start a
+    /// flight, remove a stalled one, or wait.
     fn next_lookup_at(&self, current: &Current, now: Instant) -> Instant {
         let schedule = current.schedule;
         let flight_at = match &self.flight {

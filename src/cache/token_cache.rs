@@ -62,9 +62,9 @@ use crate::{
 ///
 /// After a transient failure the source is not called for a random time of up to 1 s. That limit
 /// doubles with every consecutive failure, up to 30 s, or up to 5 s if callers wait. A permanent
-/// error pauses for 5 s, which doubles up to 5 minutes in the background. A `Retry-After` takes
-/// precedence. A failed refresh does not hold back the fetch after the token has expired or was
-/// rejected.
+/// error pauses for 5 s, which doubles up to 5 minutes in the background. A longer `Retry-After`
+/// takes precedence, up to 5 minutes. A failed refresh does not hold back the fetch after the token
+/// has expired or was rejected.
 ///
 /// # Cancel safety
 ///
@@ -74,8 +74,8 @@ pub struct TokenCache {
     shared: Arc<Shared>,
 }
 
-/// What the handles share. Until its response, a request with a cache of its own holds the copy of
-/// its thread, and so the core, but not this.
+/// What the handles share. A request with a cache of its own does not hold this until its response,
+/// but the copy of its thread, which holds the core.
 struct Shared {
     core: Arc<Core>,
     copies: Copies,
@@ -164,8 +164,9 @@ impl TokenCache {
         self.get().await.map(drop)
     }
 
-    /// Takes `token` out of use. Call it if you know that the token is dead, and not in a loop:
-    /// unlike a 401 that the layer handles, it is not counted against the budget.
+    /// Invalidates `token`: requests are no longer sent with it. Call it if you know that the token
+    /// is dead, and not in a loop: unlike a 401 that the layer handles, it is not counted against
+    /// the budget.
     ///
     /// The next caller waits for a token that was fetched after this call. If the source then
     /// returns the same string, it counts as a new token.
