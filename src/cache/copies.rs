@@ -9,8 +9,8 @@
 //! A platform has a cache for each of its customers, and most of them are idle. So a cache starts
 //! with one copy, which shares the bytes of the token. A thread that finds the copy locked by
 //! another one gives each thread a copy with bytes of its own. Two threads seldom contend for a
-//! cache that is not busy, so the memory is spent on busy caches, and on the caches of layers,
-//! which are spread when a service is made.
+//! cache that is not busy, so the memory is spent on busy caches. The cache of a layer gets its
+//! copies when a service is made.
 
 use std::{
     array,
@@ -156,7 +156,7 @@ impl Copies {
         copy
     }
 
-    /// Locks the slot of this thread's copy.
+    /// Locks the place of this thread's copy: its shard, or `single`.
     #[inline]
     pub(super) fn lock(&self) -> MutexGuard<'_, Option<Arc<LocalCopy>>> {
         let shards = match self.by_thread.get() {

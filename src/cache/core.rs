@@ -1,4 +1,4 @@
-//! What all handles of a cache share, and its flights.
+//! The core of a cache: what its handles, its copies and its flights share.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -47,8 +47,8 @@ impl Core {
         let valid = if earlier.is_fresh(self.epoch(), now) {
             earlier.clone()
         } else {
-            // By generation: the epoch also moves on when a refresh fails, which says nothing
-            // about a live token.
+            // By generation: the epoch also changes when a refresh fails, which says nothing about
+            // a live token.
             let same = |valid: &ValidToken| valid.token.generation() == earlier.token.generation();
             self.state.lock().valid_token(now, None).filter(same)?
         };

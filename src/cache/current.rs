@@ -9,8 +9,8 @@ use crate::{
     token::{AccessToken, NewToken},
 };
 
-/// A repeated token counts as extended if it gains at least this fraction of its lifetime: a tenth.
-const EXTENSION: u32 = 10;
+/// A repeated token counts as extended if its expiry moves by at least a tenth of its lifetime.
+const EXTENSION_DIVISOR: u32 = 10;
 
 #[derive(Debug)]
 pub(super) struct Current {
@@ -23,12 +23,12 @@ pub(super) struct Current {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     Good,
-    /// Out of use while it is replaced: the API responded 401.
+    /// The API responded 401. Not sent while it is replaced.
     Rejected,
-    /// In use again, because its replacement failed. Only the API can tell whether it is dead, and
-    /// a request that is sent with it gets the API's own response.
+    /// Rejected, but sent again, because its replacement failed. Only the API can tell whether it
+    /// is dead, and a request that is sent with it gets the API's own response.
     Suspect,
-    /// Out of use: the program said so.
+    /// The program called `invalidate`. Not sent, and never a suspect.
     Invalidated,
 }
 
@@ -36,10 +36,10 @@ pub(super) enum Status {
 #[derive(Clone, Debug)]
 pub(crate) struct ValidToken {
     pub(crate) token: AccessToken,
-    /// Until then a copy is as good as a lookup, provided that the epoch has not changed.
+    /// Until then a copy can be sent without a lookup, provided that the epoch has not changed.
     pub(super) fresh_until: Instant,
     pub(super) epoch: u64,
-    /// Its replacement is due and failed.
+    /// Its replacement is due, and the last attempt to fetch one failed.
     pub(super) is_failing: bool,
 }
 
@@ -107,7 +107,7 @@ impl Current {
             return Ok(self.token.generation() + 1);
         }
         // An error, so that the backoff delays the next refresh, which would be due at once.
-        if schedule.expires_at - expires_at < new.lifetime() / EXTENSION {
+        if schedule.expires_at - expires_at < new.lifetime() / EXTENSION_DIVISOR {
             return Err(Error::invalid_response(
                 "the new access token is the current one and expires no later",
             ));

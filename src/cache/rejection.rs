@@ -1,4 +1,4 @@
-//! How the API and the program take the current token out of use.
+//! How the current token is rejected or invalidated, and how it becomes a suspect.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl State {
     ) -> Result<Option<Duration>, OverBudget> {
         let is_paused = self.is_fetch_paused(now);
         let is_affected = |current: &&mut Current| {
-            // Not a suspect: its 401s are expected, and its replacement goes by the backoff.
+            // Not a suspect: its 401s are expected, and its replacement follows the backoff.
             current.token.generation() == generation && current.status == Status::Good
         };
         let Some(current) = self.current.as_mut().filter(is_affected) else {
@@ -52,11 +52,10 @@ impl State {
         Ok(was_in_use.then_some(age))
     }
 
-    /// Takes a token out of use because the program called `invalidate`. Returns whether that
-    /// changed anything.
+    /// Invalidates a token for the program. Returns whether that changed anything.
     pub(super) fn invalidate(&mut self, token: &AccessToken) -> bool {
         // ## (Good | Rejected | Suspect) => Invalidated
-        // Never a suspect later: the program knows better than the API.
+        // Never a suspect later: the program has decided that the token is dead.
         self.set_status(Status::Invalidated, |current| {
             // A token of another cache may have the same generation.
             current.token.generation() == token.generation()
@@ -65,7 +64,7 @@ impl State {
         })
     }
 
-    /// Puts a rejected token back into use until it expires.
+    /// Makes a rejected token a suspect: requests are sent with it again until it expires.
     pub(super) fn mark_suspect(&mut self, now: Instant) {
         // ## Rejected => Suspect
         self.set_status(Status::Suspect, |current| {

@@ -1,4 +1,4 @@
-//! The state behind its lock, and its epoch beside the lock.
+//! The state behind its lock, and the epoch, which is read without the lock.
 //!
 //! A clone of a shared token writes to its reference count, which is slow when several cores do so
 //! at once. Therefore threads have copies of the token (see `copies`). Whether a copy is current
@@ -17,7 +17,7 @@ use super::{
 /// Two rules make it safe to use a copy of the token that was taken earlier (`loom` explores them):
 ///
 /// 1. The epoch is stored while the lock is held. It never decreases. A thread that has seen, under
-///    the lock, that a token is out of use also sees the new epoch afterwards, without the lock.
+///    the lock, that a token must not be sent also sees the new epoch afterwards, without the lock.
 /// 2. A copy carries the epoch that was read under the lock together with the token. An epoch that
 ///    is read later might belong to a later token.
 #[derive(Debug)]
@@ -26,8 +26,8 @@ pub(super) struct SharedState {
     epoch: Box<Epoch>,
 }
 
-/// In a cache line of its own, where lines have 64 bytes: all threads read it, and the lock beside
-/// it is written to. Two lines would make an idle cache larger than 1 KiB.
+/// In a cache line of its own, because all threads read it, and writes to the lock beside it would
+/// slow them. 64 bytes, not 128: an idle cache stays below 1 KiB.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Epoch(AtomicU64);
@@ -61,8 +61,8 @@ impl SharedState {
         }
         let displaced = mem::take(&mut state.displaced);
         drop(state);
-        // The drop of a user's error is user code. If its panic went on, a flight that the change
-        // has registered would never start.
+        // The drop of a user's error is user code. If its panic propagated, a flight that the
+        // change has registered would never start.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(displaced)));
         result
     }

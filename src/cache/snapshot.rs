@@ -120,13 +120,13 @@ impl Snapshot {
         self.token.map(|token| token.freshness)
     }
 
-    /// Whether the token was rejected by the API or invalidated, and is out of use.
+    /// Whether the token was rejected by the API or invalidated, and requests are not sent with it.
     pub fn is_rejected(&self) -> bool {
         self.token
             .is_some_and(|token| matches!(token.status, Status::Rejected | Status::Invalidated))
     }
 
-    /// Whether the token was rejected by the API, and is in use again because its replacement
+    /// Whether the token was rejected by the API, and is sent again because its replacement
     /// failed.
     ///
     /// ```

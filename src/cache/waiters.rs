@@ -18,8 +18,8 @@ use tokio::{runtime::Id, time::Instant};
 use super::sync::{Arc, Mutex, lock};
 use crate::error::Error;
 
-/// How a flight ended, for its waiters. After `Ok` they look at the state again: there is a token,
-/// or the failure does not concern callers that need one now.
+/// How a flight ended, for its waiters. After `Ok` they look at the state again: it has a token, or
+/// they need another flight.
 pub(super) type Outcome = Result<(), Error>;
 
 /// The sending end. If it is dropped without an outcome, the waiters look at the state again.
@@ -48,7 +48,7 @@ struct List {
     wakers: Slab<Waker>,
 }
 
-/// The two ends for a flight on this runtime, which counts as stalled from `stalled_at` on.
+/// The two ends for a flight on this runtime. From `stalled_at` on, the flight counts as stalled.
 pub(super) fn waiters(stalled_at: Instant, runtime: Id) -> (Sender, Waiter) {
     let waiters = Arc::new(Waiters {
         stalled_at,
@@ -97,7 +97,7 @@ impl Waiter {
         self.waiters.runtime
     }
 
-    /// After this instant the flight is considered stalled and may be replaced: its runtime is
+    /// From this instant on, the flight is considered stalled and may be replaced: its runtime is
     /// alive but does not run it.
     pub(super) fn stalled_at(&self) -> Instant {
         self.waiters.stalled_at

@@ -138,7 +138,7 @@ fn case_43_two_rejections_of_one_token_cause_one_fetch() {
         let reject = |cache: &TokenCache| {
             let mut copy = CachedCopy::default();
             cache.reject(1);
-            // The token is out of use for all, no matter which of the two rejected it.
+            // The token is rejected for all, no matter which of the two rejected it.
             assert_ne!(copy.generation(cache), Some(1));
             assert_eq!(generation(cache), 2);
             assert_eq!(copy.generation(cache), Some(2));
@@ -269,8 +269,8 @@ fn fails(fetch: usize) -> Fetch {
     }
 }
 
-/// One thread takes the token out of use while another may have started its refresh. The source has
-/// a new token only after that.
+/// One thread rejects or invalidates the token while another may have started its refresh. The
+/// source has a new token only after that.
 fn out_of_use_during_a_refresh(
     before: fn(usize) -> Fetch,
     take_out: fn(&TokenCache, &AccessToken),
