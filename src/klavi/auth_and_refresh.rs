@@ -34,18 +34,19 @@ impl KlaviSource {
 
     pub(super) async fn authenticate(
         &self,
-        old: Option<&AccessToken>,
+        replaced: Option<&AccessToken>,
         reason: &'static str,
     ) -> Result<NewToken, Error> {
         let keys = self.read_keys().await?;
-        let outcome = self.authenticate_with(&keys, old, reason).await;
+        let outcome = self.authenticate_with(&keys, replaced, reason).await;
         if !outcome.as_ref().is_err_and(Error::is_keys_rejected) {
             return outcome;
         }
         // The keys may have changed between the read and the call.
         match self.read_keys().await {
             Ok(newer) if newer.expose() != keys.expose() => {
-                self.authenticate_with(&newer, old, "keys changed").await
+                self.authenticate_with(&newer, replaced, "keys changed")
+                    .await
             }
             _ => outcome,
         }
@@ -57,12 +58,12 @@ impl KlaviSource {
         Ok(keys)
     }
 
-    /// `old` is the bearer to be replaced. It is not sent, but the server may echo it in its
+    /// `replaced` is the bearer to be replaced. It is not sent, but the server may echo it in its
     /// response.
     async fn authenticate_with(
         &self,
         keys: &Keys,
-        old: Option<&AccessToken>,
+        replaced: Option<&AccessToken>,
         reason: &'static str,
     ) -> Result<NewToken, Error> {
         let (access, secret) = keys.expose();
@@ -72,7 +73,7 @@ impl KlaviSource {
             content: Some(encode::keys(access, secret)?),
             format: &AUTH,
             reason,
-            secrets: &[old.map_or("", AccessToken::expose), access, secret],
+            secrets: &[replaced.map_or("", AccessToken::expose), access, secret],
         };
         self.client.send(call).await
     }

@@ -65,7 +65,7 @@ impl TokenClient {
         let sent_at = Instant::now();
         let response = transport::exchange(&self.transport, request, self.timeout).await;
         match response.and_then(|response| response::token(&response, call.format, call.secrets)) {
-            // The lifetime began, at the earliest, before the request left.
+            // The lifetime began when the request was sent, or later.
             Ok(token) => Ok(token.with_age(sent_at.elapsed()).with_endpoint(endpoint)),
             // The text of an error is the transport's own, and may echo the request.
             Err(error) => {
@@ -79,10 +79,10 @@ impl TokenClient {
     fn request(&self, call: &TokenCall<'_>) -> Request<Bytes> {
         let mut request = Request::new(Bytes::new());
         *request.uri_mut() = call.uri.clone();
-        // The transport may have the layer in it, and a token call must not wait for a token.
+        // The transport may contain the layer, and a token call must not wait for a token.
         request.extensions_mut().insert(SkipAuth);
         let headers = request.headers_mut();
-        // The user's headers come first, since only the user agent may be replaced.
+        // The user's headers come first: of ours, they replace only the user agent.
         headers.clone_from(&self.headers);
         headers.entry(USER_AGENT).or_insert(AGENT);
         headers.insert(ACCEPT, JSON);
@@ -100,7 +100,7 @@ impl TokenClient {
     }
 }
 
-/// Why a new token is requested rather than refreshed.
+/// The reason of a token call, for the log.
 pub(super) fn reason(predecessor: &Predecessor) -> &'static str {
     match predecessor {
         Predecessor::None => "first token",

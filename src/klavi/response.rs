@@ -64,8 +64,8 @@ fn lifetime(fields: &Fields<'_>, format: &ResponseFormat) -> Result<Duration, &'
         let missing = "the response has no expires_in, and there is no default";
         return format.default_lifetime.ok_or(missing);
     };
-    // Klavi's documentation says string, and its sample has a number. serde_json would copy a
-    // string, here or into its error.
+    // Klavi's documentation says string, and its sample has a number. serde_json would leave a copy
+    // of a string in memory, and another in its error.
     let seconds = match json.starts_with('"') {
         true => json_string(json).and_then(|text| text.trim().parse::<f64>().ok()),
         false => serde_json::from_str::<f64>(json).ok(),

@@ -166,7 +166,7 @@ impl KlaviSource {
                 }
                 outcome => return outcome,
             },
-            // `/refresh` is authenticated by the bearer, so a dead one is of no use there.
+            // `/refresh` is authenticated by the bearer, so it needs a live one.
             _ => reason(predecessor),
         };
         self.authenticate(predecessor.token(), reason).await
@@ -182,8 +182,8 @@ impl KlaviSource {
             // The bearer may have expired before the first request.
             Predecessor::None if bearer.expires_at(now) > now => Ok(bearer.clone()),
             Predecessor::Live(bearer) => self.refresh(bearer, "refresh").await,
-            // The API may be wrong about it, and without keys there is nothing else to try, unless
-            // `/refresh` has rejected this bearer before.
+            // The API may be wrong, and without keys only `/refresh` can tell. Once `/refresh` has
+            // rejected the bearer too, it is not called again.
             Predecessor::Rejected(bearer)
                 if !request.last_error().is_some_and(Error::is_keys_needed) =>
             {
@@ -220,7 +220,7 @@ impl TokenSource for KlaviSource {
     fn identity(&self) -> Option<IdentityFuture<'_>> {
         Some(Box::pin(async move {
             let identity = Identity::new("klavi").with(&self.api.auth_uri().to_string());
-            // Without keys nothing else tells two bearers apart.
+            // Without keys, only the bearer itself identifies a customer.
             if let Secrets::Bearer(bearer) = &self.credentials.0 {
                 return Ok(identity.with("bearer").with(bearer.text()));
             }
