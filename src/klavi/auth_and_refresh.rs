@@ -1,11 +1,11 @@
 //! The calls of `/refresh` and `/auth`.
 
 use super::{
-    call::TokenCall,
     encode,
     keys::Keys,
     response_format::{AUTH, REFRESH},
     source::KlaviSource,
+    token_call::TokenCall,
 };
 use crate::{
     error::Error,

@@ -8,10 +8,10 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    call::{TokenCall, TokenClient, reason},
     encode,
     keys::Keys,
     response_format::{OAUTH2, ResponseFormat},
+    token_call::{TokenCall, TokenClient, reason},
     transport::{Transport, erase},
 };
 use crate::{

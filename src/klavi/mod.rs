@@ -2,7 +2,6 @@
 
 pub(crate) mod api;
 mod auth_and_refresh;
-mod call;
 pub(crate) mod client_credentials;
 pub(crate) mod credentials;
 mod decode_escapes;
@@ -21,5 +20,6 @@ mod response_format;
 mod searchable;
 pub(crate) mod source;
 mod status_error;
+mod token_call;
 pub(crate) mod transport;
 mod wiped;

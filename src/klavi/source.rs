@@ -14,9 +14,9 @@ use tower_service::Service;
 
 use super::{
     api::KlaviApi,
-    call::{TokenClient, reason},
     credentials::{Credentials, Secrets},
     keys::Keys,
+    token_call::{TokenClient, reason},
     transport::{self, Transport},
 };
 use crate::{
