@@ -1,8 +1,8 @@
 //! Did a request fail needlessly? Decided from what the simulation knows and no peer does.
 //!
-//! It did if a token that the API would have accepted was in hand, or could have been fetched, early
-//! enough for a response within the caller's patience. It did not if the API itself was down, or
-//! rejects the path whatever the token is.
+//! It did if a token that the API would have accepted was in hand, or could have been fetched,
+//! early enough for a response within the caller's patience. It did not if the API itself was down,
+//! or rejects the path whatever the token is.
 
 use std::time::Duration;
 

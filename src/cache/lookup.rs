@@ -2,8 +2,8 @@
 //! removal of lost flights.
 //!
 //! While the backoff or the budget forbids a fetch, the flight is a *look* for a token that another
-//! process fetched: it calls `SharedSource::look` instead of `fetch`. If it finds nothing, the token
-//! and the backoffs stay as they are. Only sources that several processes share can look.
+//! process fetched: it calls `SharedSource::look` instead of `fetch`. If it finds nothing, the
+//! token and the backoffs stay as they are. Only sources that several processes share can look.
 
 use std::{mem, time::Duration};
 

@@ -164,8 +164,8 @@ impl Error for ConfigError {
     }
 }
 
-/// Causes cannot be compared, but tests compare errors. Two of one kind are equal if they are printed
-/// alike.
+/// Causes cannot be compared, but tests compare errors. Two of one kind are equal if they are
+/// printed alike.
 impl PartialEq for ConfigError {
     fn eq(&self, other: &Self) -> bool {
         mem::discriminant(self) == mem::discriminant(other)

@@ -13,8 +13,8 @@ const AGE_TOLERANCE: Duration = Duration::from_secs(1);
 
 impl Record {
     /// Whether the token of the record is the publication that the caller holds. The same string
-    /// under another number is another publication, because the issuer has confirmed it. After a few
-    /// seconds it counts as the same: a 401 that arrives later cannot be an old one.
+    /// under another number is another publication, because the issuer has confirmed it. After a
+    /// few seconds it counts as the same: a 401 that arrives later cannot be an old one.
     pub(super) fn is_same(&self, token: &Publication, held: Option<Held>) -> bool {
         held.is_some_and(|held| {
             token.id == held.id

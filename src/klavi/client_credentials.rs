@@ -48,8 +48,8 @@ use crate::{
 /// ```
 ///
 /// The transport must not follow redirects: it would send the secret to the target of a redirect.
-/// This source follows none. The token call carries a [`SkipAuth`](crate::SkipAuth), so the transport
-/// may be a service with the layer in it.
+/// This source follows none. The token call carries a [`SkipAuth`](crate::SkipAuth), so the
+/// transport may be a service with the layer in it.
 ///
 /// Every fetch requests a new token, since this grant has no refresh tokens. Discovery and client
 /// assertions are not supported.

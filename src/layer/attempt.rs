@@ -165,8 +165,8 @@ impl<B> Attempt<B> {
             }
         });
         let reason = match backup {
-            // A 401 to the resend changes nothing in the cache: its token is newer than the rejected
-            // one, so the 401 is about the request.
+            // A 401 to the resend changes nothing in the cache: its token is newer than the
+            // rejected one, so the 401 is about the request.
             Err(reason @ SkipReason::RejectedAgain) => reason,
             backup => match (backup, cache.reject(generation).err()) {
                 // Even over budget, another process may have a token.

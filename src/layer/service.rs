@@ -178,8 +178,8 @@ impl<S, R> KlaviAuth<S, R> {
     }
 
     /// As [`send`](Self::send), with a [`SkipAuth`](crate::SkipAuth), a
-    /// [`NoResend`](crate::NoResend) or a [`TokenCache`](crate::TokenCache) in the extensions of the
-    /// request.
+    /// [`NoResend`](crate::NoResend) or a [`TokenCache`](crate::TokenCache) in the extensions of
+    /// the request.
     ///
     /// An [`http::Request`] can carry these itself. A `reqwest::RequestBuilder` cannot.
     ///
