@@ -121,7 +121,11 @@ impl<'a> Target<'a> {
 /// `None` for a scheme that is neither `https` nor `http`.
 fn is_https(scheme: &str) -> Option<bool> {
     let is = |name: &str| scheme.eq_ignore_ascii_case(name);
-    (is("https") || is("http")).then(|| is("https"))
+    match scheme {
+        _ if is("https") => Some(true),
+        _ if is("http") => Some(false),
+        _ => None,
+    }
 }
 
 fn default_port(secure: bool) -> u16 {
