@@ -134,7 +134,8 @@ impl<R> KlaviAuthLayer<R> {
     /// # use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), klavi_auth::BoxError> {
-    /// # let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Data), TokenCache::fixed("a-token")?);
+    /// # let api = KlaviApi::sandbox(Product::Data);
+    /// # let auth = KlaviAuthLayer::new(&api, TokenCache::fixed("a-token")?);
     /// auth.cache().warm_up().await?;
     /// assert!(auth.cache().snapshot().is_ready());
     /// # Ok(()) }
@@ -199,7 +200,8 @@ impl<R> KlaviAuthLayer<R> {
     /// #     response.headers_mut().extend(token.map(|token| (http::header::AUTHORIZATION, token)));
     /// #     Ok::<_, klavi_auth::BoxError>(response)
     /// # });
-    /// # let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Data), TokenCache::fixed("a-token")?);
+    /// # let api = KlaviApi::sandbox(Product::Data);
+    /// # let auth = KlaviAuthLayer::new(&api, TokenCache::fixed("a-token")?);
     /// let auth = auth.overwrite_authorization(true);
     /// let request = Request::get("https://api-sandbox.klavi.ai/data/v1/consents")
     ///     .header("authorization", "Bearer of-the-caller")
@@ -229,7 +231,8 @@ impl<R> KlaviAuthLayer<R> {
     /// ```
     /// # use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
     /// # fn main() -> Result<(), klavi_auth::ConfigError> {
-    /// # let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Data), TokenCache::fixed("a-token")?);
+    /// # let api = KlaviApi::sandbox(Product::Data);
+    /// # let auth = KlaviAuthLayer::new(&api, TokenCache::fixed("a-token")?);
     /// let auth = auth.allow_origin("https://files.klavi.ai")?;
     /// # drop(auth);
     /// # Ok(()) }
@@ -293,7 +296,8 @@ impl<B> KlaviAuthLayer<RecordBody<B>> {
     /// ```
     /// # use klavi_auth::{KlaviApi, KlaviAuthLayer, Product, TokenCache};
     /// # fn main() -> Result<(), klavi_auth::ConfigError> {
-    /// # let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Data), TokenCache::fixed("a-token")?);
+    /// # let api = KlaviApi::sandbox(Product::Data);
+    /// # let auth = KlaviAuthLayer::new(&api, TokenCache::fixed("a-token")?);
     /// let auth = auth.replay_with(axum::body::Body::new).replay_limit(1024 * 1024);
     /// # drop(auth);
     /// # Ok(()) }

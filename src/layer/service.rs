@@ -44,8 +44,10 @@ use crate::{
 /// #     response.headers_mut().extend(token.map(|token| (http::header::AUTHORIZATION, token)));
 /// #     Ok::<_, klavi_auth::BoxError>(response)
 /// # });
-/// # let auth = KlaviAuthLayer::new(&KlaviApi::sandbox(Product::Data), TokenCache::fixed("a-token")?);
-/// # let request = Request::get("https://api-sandbox.klavi.ai/data/v1/consents").body(String::new())?;
+/// # let api = KlaviApi::sandbox(Product::Data);
+/// # let auth = KlaviAuthLayer::new(&api, TokenCache::fixed("a-token")?);
+/// # let url = "https://api-sandbox.klavi.ai/data/v1/consents";
+/// # let request = Request::get(url).body(String::new())?;
 /// let mut klavi = auth.layer(ok);
 /// klavi.layer().cache().warm_up().await?;
 /// // As any tower service. `send` does both.
