@@ -63,7 +63,7 @@ pub fn draw(
             peer.name, peer.version, peer.how
         );
     }
-    page += "\n## What cannot be asked\n\n| peer | situation | why |\n|---|---|---|\n";
+    page += "\n## Situations that do not apply\n\n| peer | situation | why |\n|---|---|---|\n";
     for peer in peers {
         if let Some(why) = peer.no_panic {
             let _ = writeln!(page, "| {} | provider panics once | {why} |", peer.name);
