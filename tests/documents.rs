@@ -91,6 +91,19 @@ fn the_runbook_has_every_error_and_every_warning() {
         .map(|cell| cell.trim_matches('`').to_owned())
         .collect();
     assert_eq!(labels, documented);
+    let messages = [
+        source,
+        read("src/klavi/response.rs"),
+        read("src/klavi/status_error.rs"),
+        read("src/cache/flight.rs"),
+        read("src/cache/lookup.rs"),
+    ]
+    .concat();
+    for row in rows(section(&runbook, "# What does this error mean?")) {
+        for text in row[1].split('"').skip(1).step_by(2) {
+            assert!(messages.contains(text), "no error says {text:?}");
+        }
+    }
 
     let warnings = first_cells("# What does this warning mean?");
     let events = read("src/events/trace.rs");
