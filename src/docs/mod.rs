@@ -96,7 +96,8 @@ pub mod fleet_faults {}
     doc = "This page needs the feature `redis`. A store for PostgreSQL:"
 )]
 ///
-/// ```ignore
+#[cfg_attr(feature = "fleet", doc = "```")]
+#[cfg_attr(not(feature = "fleet"), doc = "```ignore")]
 #[doc = include_str!("fleet_postgres.rs")]
 /// ```
 ///
