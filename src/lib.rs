@@ -3,7 +3,7 @@
 //! Klavi expects `Authorization: Bearer <token>`. A token expires after 30 minutes. `/auth`
 //! exchanges two keys for a token, and `/refresh` exchanges a live token for a new one.
 //! [`KlaviAuthLayer`] wraps any tower HTTP client: it attaches the token, refreshes it before
-//! expiry (single flight), and resends a request once on 401.
+//! expiry with one call for all requests, and resends a request once on 401.
 //!
 //! # Example
 //!
@@ -68,7 +68,7 @@
 //! # Products and environments
 //!
 //! A [`KlaviApi`] is a [`Product`] in an [`Environment`], or at your own base URL. Products and
-//! environments parse from names, such as those in a configuration file.
+//! environments can be parsed, for example from a configuration file.
 //!
 //! ```
 //! use klavi_auth::{KlaviApi, Product};
@@ -128,7 +128,8 @@
 //! in the extensions opts a single request out. The request type of the inner service stays the
 //! same.
 //!
-//! A body that cannot be cloned needs one of the two. Without them the call does not compile:
+//! A body that cannot be cloned needs `replay_with` or `send_once`. Otherwise the call does not
+//! compile:
 //!
 //! ```compile_fail,E0277
 //! # use axum::body::Body;
@@ -144,7 +145,7 @@
 //! # drop(response); Ok(()) }
 //! ```
 //!
-//! With either, it compiles:
+//! This compiles:
 //!
 //! ```
 //! # use axum::body::Body;

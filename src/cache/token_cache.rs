@@ -74,8 +74,7 @@ pub struct TokenCache {
     shared: Arc<Shared>,
 }
 
-/// What the handles share. A request with a cache of its own does not hold this until its response,
-/// but the copy of its thread, which holds the core.
+/// What the handles share. See [`LocalCopy`] for what a request holds until its response.
 struct Shared {
     core: Arc<Core>,
     copies: Copies,
@@ -225,8 +224,7 @@ impl TokenCache {
         self.shared.copies.get_or_look_up(&self.shared.core, now)
     }
 
-    /// The copy of this thread, which may be stale. A request with a cache of its own holds the
-    /// copy until its response, so that the core stays alive.
+    /// The copy of this thread, which may be stale.
     #[inline]
     pub(crate) fn local_copy(&self) -> Arc<LocalCopy> {
         self.shared.copies.get(&self.shared.core)
