@@ -239,7 +239,7 @@ pub use cache::{
     budget::Budget,
     builder::TokenCacheBuilder,
     policy::{Freshness, RefreshPolicy},
-    snapshot::{Sharing, Snapshot},
+    snapshot::Snapshot,
     token_cache::TokenCache,
     token_caches::{TokenCaches, TokenCachesFull},
 };
@@ -279,6 +279,7 @@ pub use token::{
     AccessToken, NewToken,
     identity::{Identity, IdentityFuture},
     opt_out::SkipAuth,
+    shared_source::Sharing,
     source::{FetchFuture, Predecessor, SourceFn, TokenRequest, TokenSource, source_fn},
 };
 

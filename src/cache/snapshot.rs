@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{current::Status, policy::Freshness, state::State};
-use crate::error::Error;
+use crate::{error::Error, token::shared_source::Sharing};
 
 /// The state of a [`TokenCache`](crate::TokenCache) at one moment. Taking it never fetches.
 ///
@@ -38,26 +38,6 @@ pub struct Snapshot {
     sharing: Option<Sharing>,
 }
 
-/// Whether a process with a fleet shares its token. See [`Snapshot::sharing`].
-///
-/// ```
-/// use klavi_auth::{Sharing, TokenCache};
-///
-/// /// Worth an alert: the process has a fleet, and fetches for itself.
-/// fn is_alone(cache: &TokenCache) -> bool {
-///     cache.snapshot().sharing() == Some(Sharing::Alone)
-/// }
-/// # assert!(!is_alone(&TokenCache::fixed("a-token").unwrap()));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Sharing {
-    /// The last fetch went through the store of the fleet, or there was none yet.
-    Shared,
-    /// The last fetch was for this process alone, because the store could not be used.
-    Alone,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct TokenTimes {
     generation: u64,
@@ -81,8 +61,8 @@ impl PartialEq for Snapshot {
 }
 
 impl Snapshot {
-    /// `is_alone`: `None` without a fleet.
-    pub(super) fn of(state: &State, now: Instant, is_alone: Option<bool>) -> Self {
+    /// `sharing`: `None` without a fleet.
+    pub(super) fn of(state: &State, now: Instant, sharing: Option<Sharing>) -> Self {
         let token = state.current.as_ref().map(|current| TokenTimes {
             generation: current.token.generation(),
             status: current.status,
@@ -103,10 +83,7 @@ impl Snapshot {
             fetching: state.flight.is_some(),
             last_error: last_error.cloned(),
             retry_in: (!retry_in.is_zero()).then_some(retry_in),
-            sharing: is_alone.map(|is_alone| match is_alone {
-                true => Sharing::Alone,
-                false => Sharing::Shared,
-            }),
+            sharing,
         }
     }
 

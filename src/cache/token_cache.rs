@@ -210,8 +210,8 @@ impl TokenCache {
     pub fn snapshot(&self) -> Snapshot {
         let core = self.core();
         // Before the lock: no source runs under it.
-        let is_alone = core.shared.as_deref().map(SharedSource::is_alone);
-        Snapshot::of(&core.state.lock(), Instant::now(), is_alone)
+        let sharing = core.shared.as_deref().map(SharedSource::sharing);
+        Snapshot::of(&core.state.lock(), Instant::now(), sharing)
     }
 
     /// The copy of this thread, and the token for a request at `now` or a future that waits for

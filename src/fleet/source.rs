@@ -35,7 +35,7 @@ use crate::{
     },
     token::{
         NewToken,
-        shared_source::{LookFuture, SharedSource},
+        shared_source::{LookFuture, SharedSource, Sharing},
         source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
     },
 };
@@ -250,7 +250,10 @@ impl SharedSource for FleetSource {
         Box::pin(self.look_for(request))
     }
 
-    fn is_alone(&self) -> bool {
-        self.is_alone.load(Ordering::Relaxed)
+    fn sharing(&self) -> Sharing {
+        match self.is_alone.load(Ordering::Relaxed) {
+            true => Sharing::Alone,
+            false => Sharing::Shared,
+        }
     }
 }

@@ -16,6 +16,25 @@ pub(crate) trait SharedSource: TokenSource {
     /// backoff or the budget forbids a fetch.
     fn look(&self, request: TokenRequest) -> LookFuture<'_>;
 
-    /// Whether the last fetch did not use the store.
-    fn is_alone(&self) -> bool;
+    fn sharing(&self) -> Sharing;
+}
+
+/// Whether a process with a fleet shares its token. See [`Snapshot::sharing`](crate::Snapshot::sharing).
+///
+/// ```
+/// use klavi_auth::{Sharing, TokenCache};
+///
+/// /// Worth an alert: the process has a fleet, and fetches for itself.
+/// fn is_alone(cache: &TokenCache) -> bool {
+///     cache.snapshot().sharing() == Some(Sharing::Alone)
+/// }
+/// # assert!(!is_alone(&TokenCache::fixed("a-token").unwrap()));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Sharing {
+    /// The last fetch went through the store of the fleet, or there was none yet.
+    Shared,
+    /// The last fetch was for this process alone, because the store could not be used.
+    Alone,
 }

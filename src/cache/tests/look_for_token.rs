@@ -25,7 +25,7 @@ use crate::{
     error::Error,
     token::{
         NewToken,
-        shared_source::{LookFuture, SharedSource},
+        shared_source::{LookFuture, SharedSource, Sharing},
         source::{FetchFuture, TokenRequest, TokenSource, source_fn},
     },
 };
@@ -103,8 +103,8 @@ impl SharedSource for Fruitless {
         })
     }
 
-    fn is_alone(&self) -> bool {
-        false
+    fn sharing(&self) -> Sharing {
+        Sharing::Shared
     }
 }
 
