@@ -97,7 +97,7 @@ impl<K: Eq + Hash> TokenCaches<K> {
         if let Some(cache) = find(&mut entries, &key, now) {
             return Ok(cache);
         }
-        _evicted = evict(&mut entries, now, |len, _| len >= capacity);
+        _evicted = self.evict(&mut entries, now, capacity);
         if entries.len() >= capacity {
             return Err(TokenCachesFull { capacity });
         }
@@ -108,12 +108,41 @@ impl<K: Eq + Hash> TokenCaches<K> {
 
     /// The cache of this key, after all idle ones were evicted.
     fn get(&self, key: &K, now: Instant) -> Option<TokenCache> {
-        let is_idle = |_, oldest: &Entry| now.duration_since(oldest.used_at) >= self.idle;
         // Declared before the guard, so that it is dropped after the lock is released.
         let _idle;
         let mut entries = lock(&self.entries);
-        _idle = evict(&mut entries, now, is_idle);
+        _idle = self.evict(&mut entries, now, usize::MAX);
         find(&mut entries, key, now)
+    }
+
+    /// Evicts caches that nobody holds, least recently used first: all idle ones, and others as long
+    /// as there are `capacity`. Returns them, for the caller to drop after the lock is released: the
+    /// drop of a key or a source runs user code.
+    fn evict(&self, entries: &mut Entries<K>, now: Instant, capacity: usize) -> Vec<(K, Core)> {
+        let mut evicted = Vec::new();
+        // Each cache is looked at once at most, since those in use are put back.
+        for _ in 0..entries.len() {
+            let is_full = entries.len() >= capacity;
+            let is_idle = |oldest: &Entry| now.duration_since(oldest.used_at) >= self.idle;
+            if !is_full
+                && !entries
+                    .peek_lru()
+                    .is_some_and(|(_, oldest)| is_idle(oldest))
+            {
+                break;
+            }
+            let Some((key, Entry { cache, .. })) = entries.pop_lru() else {
+                break;
+            };
+            match cache.into_unused() {
+                Ok(core) => evicted.push((key, core)),
+                Err(cache) => {
+                    let used_at = now;
+                    drop(entries.put(key, Entry { cache, used_at }));
+                }
+            }
+        }
+        evicted
     }
 
     /// Removes and returns the cache of this key, for a customer whose keys have changed. Requests
@@ -152,35 +181,6 @@ fn find<K: Eq + Hash>(entries: &mut Entries<K>, key: &K, now: Instant) -> Option
     let entry = entries.get_mut(key)?;
     entry.used_at = now;
     Some(entry.cache.clone())
-}
-
-/// Evicts least recently used caches while `should_evict` holds for the number of caches and the
-/// oldest one. Returns them, for the caller to drop after the lock is released: the drop of a key
-/// or a source runs user code.
-fn evict<K: Eq + Hash>(
-    entries: &mut Entries<K>,
-    now: Instant,
-    should_evict: impl Fn(usize, &Entry) -> bool,
-) -> Vec<(K, Core)> {
-    let mut evicted = Vec::new();
-    // Each cache is looked at once at most, since those in use are put back.
-    for _ in 0..entries.len() {
-        let oldest = entries.peek_lru();
-        if !oldest.is_some_and(|(_, oldest)| should_evict(entries.len(), oldest)) {
-            break;
-        }
-        let Some((key, Entry { cache, .. })) = entries.pop_lru() else {
-            break;
-        };
-        match cache.into_unused() {
-            Ok(core) => evicted.push((key, core)),
-            Err(cache) => {
-                let used_at = now;
-                drop(entries.put(key, Entry { cache, used_at }));
-            }
-        }
-    }
-    evicted
 }
 
 impl<K> fmt::Debug for TokenCaches<K> {
