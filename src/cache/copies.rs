@@ -14,7 +14,7 @@
 
 use std::{
     array,
-    sync::{Arc, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
 };
 
 use tokio::time::Instant;
@@ -24,29 +24,25 @@ use super::{
     core::Core,
     current::ValidToken,
     lookup::Lookup,
-    sync::{Mutex, MutexGuard},
+    sync::{Mutex, MutexGuard, lock},
     thread_slot::{THREADS, thread_slot},
 };
 use crate::token::AccessToken;
 
-/// What the requests of a thread share: the cache, and a copy of its token.
+/// What the requests of a thread share: the core of the cache, and a copy of its token.
 ///
 /// A request with a cache of its own holds its thread's copy until the response, and the copy keeps
 /// the core alive. So two threads seldom write to the same reference count.
-pub(crate) struct LocalCopy {
-    core: Arc<Core>,
+pub(crate) struct TokenCopy {
+    pub(crate) core: Arc<Core>,
     token: Option<ValidToken>,
 }
 
-impl LocalCopy {
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
-    }
-
+impl TokenCopy {
     /// The token for a request at `now`. `None` if the request must look it up in the cache.
     #[inline]
     pub(crate) fn token_if_fresh(&self, now: Instant) -> Option<&AccessToken> {
-        let epoch = self.core.epoch();
+        let epoch = self.core.state.epoch();
         let valid = self.token.as_ref();
         let valid = valid.filter(|valid| valid.is_fresh(epoch, now))?;
         self.core.report_served(valid);
@@ -64,27 +60,34 @@ struct Sharded([Shard; THREADS]);
 /// processor prefetches together.
 #[derive(Default)]
 #[repr(align(128))]
-struct Shard(Mutex<Option<Arc<LocalCopy>>>);
+struct Shard(Mutex<Option<Arc<TokenCopy>>>);
 
-/// The copies of a cache.
-#[derive(Default)]
+/// The core of a cache, and the copies of its token. All handles share them.
 pub(crate) struct Copies {
+    pub(super) core: Arc<Core>,
     /// The copy for all threads, until two of them contend for it.
-    single: Mutex<Option<Arc<LocalCopy>>>,
+    single: Mutex<Option<Arc<TokenCopy>>>,
     /// Then there is one for each thread.
     by_thread: OnceLock<Box<Sharded>>,
 }
 
 impl Copies {
+    pub(super) fn of(core: Arc<Core>) -> Self {
+        Self {
+            core,
+            single: Mutex::default(),
+            by_thread: OnceLock::new(),
+        }
+    }
+
     /// The copy of this thread, and the token for a request at `now` or a future that waits for
     /// one. Replaces a stale copy if the cache has a fresh token.
     #[inline]
     pub(crate) fn get_or_look_up(
         &self,
-        core: &Arc<Core>,
         now: Instant,
-    ) -> (Arc<LocalCopy>, Lookup<AccessToken, Acquire>) {
-        let copy = self.get(core);
+    ) -> (Arc<TokenCopy>, Lookup<AccessToken, Acquire>) {
+        let copy = self.get();
         match copy.token_if_fresh(now).cloned() {
             Some(token) => (copy, Lookup::Token(token)),
             None => self.look_up_and_store(copy, now),
@@ -93,29 +96,29 @@ impl Copies {
 
     /// The copy of this thread, which may be stale.
     #[inline]
-    pub(crate) fn get(&self, core: &Arc<Core>) -> Arc<LocalCopy> {
-        let none = || {
-            let (core, token) = (Arc::clone(core), None);
-            Arc::new(LocalCopy { core, token })
-        };
-        Arc::clone(self.lock().get_or_insert_with(none))
+    pub(crate) fn get(&self) -> Arc<TokenCopy> {
+        Arc::clone(self.lock().get_or_insert_with(|| self.copy_of(None)))
     }
 
     #[cold]
     fn look_up_and_store(
         &self,
-        stale: Arc<LocalCopy>,
+        stale: Arc<TokenCopy>,
         now: Instant,
-    ) -> (Arc<LocalCopy>, Lookup<AccessToken, Acquire>) {
-        match Acquire::start(&stale.core, now, None) {
-            // If the token is not fresh, the next request must look it up too, and a copy would be
-            // of no use.
-            Lookup::Token(valid) if valid.is_fresh(valid.epoch, now) => {
-                let token = valid.token.clone();
-                (self.set(&stale.core, valid), Lookup::Token(token))
-            }
-            lookup => (stale, lookup.map(|valid| valid.token)),
-        }
+    ) -> (Arc<TokenCopy>, Lookup<AccessToken, Acquire>) {
+        let valid = match Acquire::start(&self.core, now, None) {
+            Lookup::Token(valid) => valid,
+            Lookup::Wait(acquire) => return (stale, Lookup::Wait(acquire)),
+            Lookup::Failed(error) => return (stale, Lookup::Failed(error)),
+        };
+        let token = valid.token.clone();
+        // If the token is not fresh, the next request must look it up too, and a copy would be of
+        // no use.
+        let copy = match valid.is_fresh(valid.epoch, now) {
+            true => self.set(valid),
+            false => stale,
+        };
+        (copy, Lookup::Token(token))
     }
 
     /// Gives each thread a copy of its own.
@@ -143,14 +146,17 @@ impl Copies {
         shards
     }
 
-    fn set(&self, core: &Arc<Core>, valid: ValidToken) -> Arc<LocalCopy> {
+    fn copy_of(&self, token: Option<ValidToken>) -> Arc<TokenCopy> {
+        let core = Arc::clone(&self.core);
+        Arc::new(TokenCopy { core, token })
+    }
+
+    fn set(&self, valid: ValidToken) -> Arc<TokenCopy> {
         // Without shards, a deep copy would double the memory of an idle cache.
-        let token = Some(match self.by_thread.get() {
+        let copy = self.copy_of(Some(match self.by_thread.get() {
             Some(_) => valid.copy(),
             None => valid,
-        });
-        let core = Arc::clone(core);
-        let copy = Arc::new(LocalCopy { core, token });
+        }));
         let replaced = self.lock().replace(Arc::clone(&copy));
         drop(replaced);
         copy
@@ -158,7 +164,7 @@ impl Copies {
 
     /// Locks the place of this thread's copy: its shard, or `single`.
     #[inline]
-    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Arc<LocalCopy>>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Arc<TokenCopy>>> {
         let shards = match self.by_thread.get() {
             Some(shards) => shards,
             None => {
@@ -175,8 +181,4 @@ impl Copies {
         };
         lock(&shards.0[thread_slot()].0)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -28,12 +28,6 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// The epoch, which tells whether a copy of the token is still current.
-    #[inline]
-    pub(super) fn epoch(&self) -> u64 {
-        self.state.epoch()
-    }
-
     /// A random number from 0 to 1. A panic of the user's function counts as 1, the longest pause.
     pub(super) fn draw(&self) -> f64 {
         let draw = catch_unwind(AssertUnwindSafe(|| (self.randomness)())).unwrap_or(1.0);
@@ -44,7 +38,7 @@ impl Core {
     /// A token that was looked up earlier, if it can be sent now without another lookup.
     pub(crate) fn check_again(&self, earlier: &ValidToken, now: Instant) -> Option<ValidToken> {
         // Without the lock, which all waiters of a flight would take at once.
-        let valid = if earlier.is_fresh(self.epoch(), now) {
+        let valid = if earlier.is_fresh(self.state.epoch(), now) {
             earlier.clone()
         } else {
             // By generation: the epoch also changes when a refresh fails, which says nothing about

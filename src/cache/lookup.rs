@@ -27,17 +27,6 @@ pub(crate) enum Lookup<T, W> {
     Failed(Error),
 }
 
-impl<T, W> Lookup<T, W> {
-    #[inline]
-    pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> Lookup<U, W> {
-        match self {
-            Self::Token(token) => Lookup::Token(map(token)),
-            Self::Wait(wait) => Lookup::Wait(wait),
-            Self::Failed(error) => Lookup::Failed(error),
-        }
-    }
-}
-
 impl State {
     /// The token for a request that is sent now, or the flight to wait for.
     ///

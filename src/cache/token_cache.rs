@@ -5,13 +5,7 @@ use std::{fmt, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{
-    acquire::Acquire,
-    copies::{Copies, LocalCopy},
-    core::Core,
-    lookup::Lookup,
-    snapshot::Snapshot,
-};
+use super::{acquire::Acquire, copies::Copies, core::Core, snapshot::Snapshot};
 use crate::{
     error::Error,
     events::event::Event,
@@ -71,22 +65,14 @@ use crate::{
 /// All methods are cancel safe: a fetch that was started continues, and its result is cached.
 #[derive(Clone)]
 pub struct TokenCache {
-    shared: Arc<Shared>,
-}
-
-/// What the handles share. See [`LocalCopy`] for what a request holds until its response.
-struct Shared {
-    core: Arc<Core>,
-    copies: Copies,
+    copies: Arc<Copies>,
 }
 
 impl TokenCache {
     /// A handle that shares no copies with the other handles.
     pub(crate) fn of(core: Arc<Core>) -> Self {
-        let copies = Copies::default();
-        Self {
-            shared: Arc::new(Shared { core, copies }),
-        }
+        let copies = Arc::new(Copies::of(core));
+        Self { copies }
     }
 
     /// The core, if nobody else holds this cache: no handle, no request in flight and no task.
@@ -94,10 +80,10 @@ impl TokenCache {
     /// Each step is atomic, because the refresh task may wake up now. Either the task finds the
     /// cache gone, or the cache stays alive, with the flight that the task starts.
     pub(super) fn into_unused(self) -> Result<Core, Self> {
-        let shared = Arc::try_unwrap(self.shared).map_err(|shared| Self { shared })?;
-        // The copies hold the core too.
-        drop(shared.copies);
-        Arc::try_unwrap(shared.core).map_err(Self::of)
+        let copies = Arc::try_unwrap(self.copies).map_err(|copies| Self { copies })?;
+        // The copies, which hold the core too, are dropped here.
+        let core = copies.core;
+        Arc::try_unwrap(core).map_err(Self::of)
     }
 
     /// Returns a token that can be sent now. Fetches it if necessary.
@@ -214,34 +200,12 @@ impl TokenCache {
         Snapshot::of(&core.state.lock(), Instant::now(), sharing)
     }
 
-    /// The copy of this thread, and the token for a request at `now` or a future that waits for
-    /// one.
-    #[inline]
-    pub(crate) fn get_or_look_up(
-        &self,
-        now: Instant,
-    ) -> (Arc<LocalCopy>, Lookup<AccessToken, Acquire>) {
-        self.shared.copies.get_or_look_up(&self.shared.core, now)
-    }
-
-    /// The copy of this thread, which may be stale.
-    #[inline]
-    pub(crate) fn local_copy(&self) -> Arc<LocalCopy> {
-        self.shared.copies.get(&self.shared.core)
-    }
-
-    /// Gives each thread its own copy of the token, before two of them contend.
-    pub(crate) fn spread(&self) {
-        self.shared.copies.spread();
-    }
-
-    #[cfg(test)]
-    pub(super) fn copies(&self) -> &Copies {
-        &self.shared.copies
+    pub(crate) fn copies(&self) -> &Copies {
+        &self.copies
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.shared.core
+        &self.copies.core
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use super::{inner_template::Template, layer::KlaviAuthLayer};
 use crate::{
     cache::{
-        copies::LocalCopy,
+        copies::TokenCopy,
         core::Core,
         thread_slot::{THREADS, thread_slot},
         token_cache::TokenCache,
@@ -62,7 +62,7 @@ impl<S, R> Contexts<S, R> {
 
     /// The context of a request on this thread.
     #[inline]
-    pub(super) fn for_request(&self, own_cache: Option<Arc<LocalCopy>>) -> CallContext<S, R> {
+    pub(super) fn for_request(&self, own_cache: Option<Arc<TokenCopy>>) -> CallContext<S, R> {
         // Made at the first request of a thread, since most services are used by a few threads.
         let context = || Arc::new(ThreadContext(Arc::clone(&self.shared)));
         let thread = self.by_thread[thread_slot()].get_or_init(context);
@@ -78,7 +78,7 @@ pub(super) struct CallContext<S, R> {
     thread: Arc<ThreadContext<S, R>>,
     /// This thread's copy of the token of the cache in the request's extensions. That cache is used
     /// instead of the layer's.
-    pub(super) own_cache: Option<Arc<LocalCopy>>,
+    pub(super) own_cache: Option<Arc<TokenCopy>>,
 }
 
 impl<S, R> CallContext<S, R> {
@@ -94,13 +94,13 @@ impl<S, R> CallContext<S, R> {
     /// service gets another handle to the same cache.
     pub(super) fn restore_own_cache(&self, request: &mut impl HttpRequest) {
         if let Some(copy) = &self.own_cache {
-            request.put_cache(TokenCache::of(Arc::clone(copy.core())));
+            request.put_cache(TokenCache::of(Arc::clone(&copy.core)));
         }
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {
         match &self.own_cache {
-            Some(copy) => copy.core(),
+            Some(copy) => &copy.core,
             None => self.layer().cache().core(),
         }
     }

@@ -21,7 +21,7 @@ use super::{
     layer::KlaviAuthLayer,
 };
 use crate::{
-    cache::{copies::LocalCopy, lookup::Lookup},
+    cache::{copies::TokenCopy, lookup::Lookup},
     error::{BoxError, Error, Kind},
     replay::{CloneBody, Replay},
     request::{
@@ -88,14 +88,14 @@ pub struct KlaviAuth<S, R = CloneBody> {
     contexts: Arc<Contexts<S, R>>,
     /// The copy of the layer's token that this instance used last. Until the next call it may be
     /// stale, or the copy of another thread.
-    copy: Option<Arc<LocalCopy>>,
+    copy: Option<Arc<TokenCopy>>,
 }
 
 impl<S: Clone, R> KlaviAuth<S, R> {
     pub(crate) fn new(inner: S, layer: KlaviAuthLayer<R>) -> Self {
         // Each thread gets a copy of its own now. Otherwise all long-lived instances would store
         // the one copy of all threads: they seldom lock it, so they would never contend for it.
-        layer.cache().spread();
+        layer.cache().copies().spread();
         let contexts = Arc::new(Contexts::new(layer, inner.clone()));
         Self {
             inner,
@@ -299,15 +299,15 @@ where
         let (cache, copy) = match options.own_cache.as_deref() {
             None => {
                 let cache = self.contexts.shared.layer.cache();
-                (cache, self.copy.get_or_insert_with(|| cache.local_copy()))
+                (cache, self.copy.get_or_insert_with(|| cache.copies().get()))
             }
-            Some(cache) => (cache, own_cache.insert(cache.local_copy())),
+            Some(cache) => (cache, own_cache.insert(cache.copies().get())),
         };
         // A fresh copy is checked without a lock.
         let attached = match copy.token_if_fresh(now) {
             Some(token) => attempt::attach(&mut request, token),
             None => {
-                let (fresh, lookup) = cache.get_or_look_up(now);
+                let (fresh, lookup) = cache.copies().get_or_look_up(now);
                 *copy = fresh;
                 match lookup {
                     Lookup::Token(token) => attempt::attach(&mut request, &token),

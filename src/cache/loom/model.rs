@@ -81,10 +81,6 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn epoch(&self) -> u64 {
-        self.state.epoch()
-    }
-
     pub(super) fn has_runtime() -> bool {
         true
     }
@@ -192,7 +188,7 @@ impl TokenCache {
 
     /// Asserts that copies of the token see the current epoch.
     pub(super) fn assert_epoch_is_published(&self) {
-        assert_eq!(self.core.epoch(), self.core.state.lock().epoch);
+        assert_eq!(self.core.state.epoch(), self.core.state.lock().epoch);
     }
 
     pub(super) fn is_fetching(&self) -> bool {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, advance, sleep};
 
 use crate::{
     cache::{
-        acquire::Acquire, copies::LocalCopy, lookup::Lookup, policy::RefreshPolicy, state::State,
+        acquire::Acquire, copies::TokenCopy, lookup::Lookup, policy::RefreshPolicy, state::State,
         token_cache::TokenCache,
     },
     error::Error,
@@ -56,8 +56,8 @@ async fn warm(failing: usize) -> (TokenCache, Served) {
 }
 
 /// The copy after a lookup, and the token that the lookup returned.
-fn look_up(cache: &TokenCache) -> (Arc<LocalCopy>, String) {
-    let (copy, lookup) = cache.get_or_look_up(Instant::now());
+fn look_up(cache: &TokenCache) -> (Arc<TokenCopy>, String) {
+    let (copy, lookup) = cache.copies().get_or_look_up(Instant::now());
     let token = match lookup {
         Lookup::Token(token) => token.expose().to_owned(),
         _ => "none".to_owned(),
@@ -66,7 +66,7 @@ fn look_up(cache: &TokenCache) -> (Arc<LocalCopy>, String) {
 }
 
 /// Whether a request now uses this copy.
-fn is_used(copy: &LocalCopy) -> bool {
+fn is_used(copy: &TokenCopy) -> bool {
     copy.token_if_fresh(Instant::now()).is_some()
 }
 
@@ -165,12 +165,12 @@ async fn a_copy_is_not_used_once_its_flight_is_gone() {
         advance(900 * SECOND).await;
         look_up(&cache);
         let (copy, _) = look_up(&cache);
-        let epoch = cache.core().epoch();
+        let epoch = cache.core().state.epoch();
         assert!(is_used(&copy));
         cache.core().state.change(|state| lose(state, 2));
         assert!(!is_used(&copy));
         // It never decreases: a copy from earlier still must not be used again.
-        assert_eq!(cache.core().epoch(), epoch + 1);
+        assert_eq!(cache.core().state.epoch(), epoch + 1);
     }
 }
 
@@ -194,7 +194,7 @@ async fn a_copy_of_a_suspect_is_used_until_the_next_fetch_may_start() {
 #[tokio::test(start_paused = true)]
 async fn no_copy_of_an_earlier_token_is_used_again() {
     let (cache, _) = warm(0).await;
-    let mut copies: Vec<Arc<LocalCopy>> = Vec::new();
+    let mut copies: Vec<Arc<TokenCopy>> = Vec::new();
     for step in 0..4 {
         let token = cache.get().await.unwrap();
         let (copy, found) = look_up(&cache);
@@ -222,7 +222,7 @@ async fn a_lookup_that_is_due_again_at_once_replaces_no_copy() {
 #[tokio::test(start_paused = true)]
 async fn a_copy_is_used_until_the_next_lookup_and_reports_failing() {
     let (cache, served) = warm(1).await;
-    let peek = || cache.local_copy().token_if_fresh(Instant::now()).cloned();
+    let peek = || cache.copies().get().token_if_fresh(Instant::now()).cloned();
     assert_eq!(peek(), None);
     let (copy, _) = look_up(&cache);
     let holders = Arc::strong_count(&copy);
@@ -241,12 +241,12 @@ async fn a_copy_is_used_until_the_next_lookup_and_reports_failing() {
 }
 
 /// The copy that another thread gets.
-fn elsewhere(cache: &TokenCache) -> Arc<LocalCopy> {
+fn elsewhere(cache: &TokenCache) -> Arc<TokenCopy> {
     thread::scope(|scope| scope.spawn(|| look_up(cache).0).join().unwrap())
 }
 
 /// Where the bytes of the token are.
-fn bytes(copy: &LocalCopy) -> *const u8 {
+fn bytes(copy: &TokenCopy) -> *const u8 {
     let token = copy.token_if_fresh(Instant::now()).unwrap();
     token.header_value().as_bytes().as_ptr()
 }
@@ -290,7 +290,7 @@ async fn threads_of_a_spread_cache_have_copies_of_their_own() {
     let (cache, _) = warm(0).await;
     let (shared, _) = look_up(&cache);
     assert!(cache.copies().has_single());
-    cache.spread();
+    cache.copies().spread();
     assert!(!cache.copies().has_single());
     let (here, there) = (look_up(&cache).0, elsewhere(&cache));
     assert_all_differ([&shared, &here, &there].map(|copy| bytes(copy)));
