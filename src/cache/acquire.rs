@@ -31,7 +31,8 @@ pub(crate) struct Acquire {
     core: Arc<Core>,
     /// The generation of the token that the API rejected for this caller.
     rejected: Option<u64>,
-    /// Why this caller may not fetch: the budget is used up. It only looks for another token.
+    /// Why this caller may not fetch: the budget is used up. It only adopts another process's
+    /// token.
     over_budget: Option<Error>,
     waiter: Option<Waiter>,
     timer: Option<StallTimer>,
@@ -39,7 +40,7 @@ pub(crate) struct Acquire {
 }
 
 impl Acquire {
-    /// With an `over_budget` error, this fetches no token and only looks for that of another
+    /// With an `over_budget` error, this fetches no token and only adopts that of another
     /// process.
     pub(crate) fn new(core: &Arc<Core>, rejected: Option<u64>, over_budget: Option<Error>) -> Self {
         Self {

@@ -132,9 +132,9 @@ impl TokenSettings {
                 (Box::new(Arc::clone(&shared)) as _, Some(shared))
             }
         };
-        // A look is due at once: there may be a token that another process fetched.
+        // An adoption is due at once: another process may have fetched a token.
         let mut state = State::new(config);
-        state.next_look = shared.is_some().then(Instant::now);
+        state.next_adoption = shared.is_some().then(Instant::now);
         let core = Core {
             source,
             shared,

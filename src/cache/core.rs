@@ -82,7 +82,7 @@ impl Core {
     }
 
     /// Whether another process may have a token while this one may not fetch.
-    pub(crate) fn can_look(&self) -> bool {
+    pub(crate) fn can_adopt(&self) -> bool {
         self.shared.is_some()
     }
 

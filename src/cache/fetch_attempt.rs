@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     current::{Current, Status},
-    lookup::LOOK_INTERVAL,
+    lookup::ADOPTION_INTERVAL,
     state::{RegisteredFlight, State},
     waiters::{Outcome, Sender},
 };
@@ -50,7 +50,7 @@ pub(super) enum End {
         retry_at: Instant,
         serving: bool,
     },
-    /// The new token is outdated (see the module docs), or a look found none.
+    /// The new token is outdated (see the module docs), or there was none to adopt.
     Unchanged,
 }
 
@@ -100,8 +100,8 @@ impl State {
         }
     }
 
-    /// Ends an attempt of the flight with this number: the source returned `result`. `Ok(None)`: a
-    /// look found no token.
+    /// Ends an attempt of the flight with this number: the source returned `result`. `Ok(None)`:
+    /// there was no token to adopt.
     ///
     /// `None` if the flight is no longer registered.
     pub(super) fn settle(
@@ -117,21 +117,21 @@ impl State {
         };
         // Incremented after a failure too; otherwise copies would not notice it.
         self.epoch += 1;
-        if flight.launch.is_look {
-            // From its end: callers that waited for a slow look must not wait for another.
-            self.next_look = Some(now + LOOK_INTERVAL);
+        if flight.launch.adopts_only {
+            // From its end: callers that waited for a slow adoption must not wait for another.
+            self.next_adoption = Some(now + ADOPTION_INTERVAL);
         }
         let end = match result {
             Ok(Some(new)) if !self.is_outdated(&new, &flight, now) => {
                 self.install(new, &flight, now, draw)
             }
-            // A look that fails has found nothing: its callers have an error already.
-            Err(error) if !flight.launch.is_look => Err(error),
+            // An adoption that fails has found nothing: its callers have an error already.
+            Err(error) if !flight.launch.adopts_only => Err(error),
             _ => Ok(End::Unchanged),
         };
         Some(match end {
-            Ok(End::Unchanged) if flight.launch.is_look => {
-                // Callers that still may not fetch must not wait for another look, however late
+            Ok(End::Unchanged) if flight.launch.adopts_only => {
+                // Callers that still may not fetch must not wait for another adoption, however late
                 // they are polled.
                 let error = self.paused_by(now).cloned();
                 let outcome = error.map_or(Ok(()), |error| Err(self.without_token(now, error)));

@@ -61,7 +61,7 @@ use crate::{
 
 impl Core {
     /// The token for a request that is sent now, or the flight to wait for. Starts a flight if one
-    /// is needed. A caller that is over budget only looks for another process's token.
+    /// is needed. A caller that is over budget only adopts another process's token.
     pub(super) fn lookup_and_start(
         self: &Arc<Self>,
         now: Instant,
@@ -98,7 +98,7 @@ fn start(core: &Arc<Core>, launch: Launch, runtime: &Handle) {
     };
     // The span is created after the flight: if the user's subscriber panics, the flight's drop
     // removes the entry.
-    if !launch.is_look {
+    if !launch.adopts_only {
         flight.span = trace::token_fetch(core.events.name(), launch.reason);
     }
     let span = flight.span.clone();
@@ -116,7 +116,7 @@ struct Flight {
     launch: Launch,
     /// How many times the source was called.
     attempts: u32,
-    /// `none` for a look, and once the outcome is recorded.
+    /// `none` for an adoption, and once the outcome is recorded.
     span: Span,
 }
 
@@ -161,10 +161,11 @@ impl Flight {
         request: TokenRequest,
         awaited_until: Option<Instant>,
     ) -> Result<Option<NewToken>, Error> {
+        let shared = self.core.shared.as_deref();
         // The source may panic before it returns its future.
         let call = async {
-            match self.core.shared.as_deref().filter(|_| self.launch.is_look) {
-                Some(shared) => Ok(shared.look(request).await),
+            match shared.filter(|_| self.launch.adopts_only) {
+                Some(shared) => Ok(shared.adopt_only(request).await),
                 None => self.core.source.fetch(request).await.map(Some),
             }
         };
@@ -181,7 +182,7 @@ impl Flight {
 
     fn report(&mut self, end: End, now: Instant) {
         match end {
-            // Only a fetch has a span: for a look, this records nothing.
+            // Only a fetch has a span: for an adoption, this records nothing.
             End::Unchanged => self.finish("outdated", None),
             End::Installed { fetched, refreshed } => {
                 self.finish("ok", fetched.endpoint);

@@ -1,9 +1,9 @@
 //! The lookup: the token for a request that is sent now, and the flight that it needs. Also the
 //! removal of lost flights.
 //!
-//! While the backoff or the budget forbids a fetch, the flight is a *look* for a token that another
-//! process fetched: it calls `SharedSource::look` instead of `fetch`. If it finds nothing, the
-//! token and the backoffs stay as they are. Only sources that several processes share can look.
+//! While the backoff or the budget forbids a fetch, the flight is an *adoption*: it takes over a
+//! token that another process fetched (`SharedSource::adopt_only`). If there is none, the token and
+//! the backoffs stay as they are. Only sources that several processes share can adopt.
 
 use std::{mem, time::Duration};
 
@@ -16,8 +16,8 @@ use super::{
 };
 use crate::error::Error;
 
-/// The time between the end of a look and the start of the next one.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// The time between the end of an adoption and the start of the next one.
+pub(super) const ADOPTION_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The result of a lookup: a token, something to wait for, or an error.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl State {
         (launch.number > number).then_some(launch)
     }
 
-    /// Registers a fetch, or a look for another process's token while no fetch is allowed.
+    /// Registers a fetch, or an adoption of another process's token while no fetch is allowed.
     ///
     /// # Errors
     ///
@@ -86,11 +86,11 @@ impl State {
     ) -> Result<Waiter, Error> {
         let blocked_by = over_budget.or_else(|| self.paused_by(now)).cloned();
         // While the backoff of refreshes runs, the token is live, and no caller needs another.
-        let may_look = over_budget.is_some() || !self.is_live(now);
-        let is_look_due = may_look && self.next_look.is_some_and(|at| now >= at);
+        let needs_another = over_budget.is_some() || !self.is_live(now);
+        let may_adopt = needs_another && self.next_adoption.is_some_and(|at| now >= at);
         match (blocked_by, runtime) {
             (None, Some(runtime)) => Ok(self.register_flight(now, runtime, false)),
-            (Some(_), Some(runtime)) if is_look_due => Ok(self.register_flight(now, runtime, true)),
+            (Some(_), Some(runtime)) if may_adopt => Ok(self.register_flight(now, runtime, true)),
             (Some(error), _) => Err(error),
             (None, None) => {
                 let message = "there is no tokio runtime to fetch the token in";
@@ -99,7 +99,7 @@ impl State {
         }
     }
 
-    fn register_flight(&mut self, now: Instant, runtime: Id, is_look: bool) -> Waiter {
+    fn register_flight(&mut self, now: Instant, runtime: Id, adopts_only: bool) -> Waiter {
         // Numbers are never reused: a stalled flight may run again at any time.
         self.last_flight += 1;
         let launch = Launch {
@@ -107,7 +107,7 @@ impl State {
             reason: self.reason(now),
             started: now,
             deadline: now + self.config.flight_timeout,
-            is_look,
+            adopts_only,
         };
         // A flight ends at its timeout. Twice the timeout leaves room for a busy runtime.
         let stalled_at = launch.deadline + self.config.flight_timeout;
@@ -119,7 +119,7 @@ impl State {
             attempts: 0,
             attempt_reason: launch.reason,
             attempt_started: now,
-            is_awaited: !is_look,
+            is_awaited: !adopts_only,
         }));
         waiter
     }
@@ -141,11 +141,10 @@ impl State {
         };
         // From now on a lookup may start a flight.
         self.epoch += 1;
-        if flight.launch.is_look {
-            // A program that makes a runtime for each call would otherwise look with each call.
-            self.next_look = Some(now + LOOK_INTERVAL);
-        }
-        if flight.attempts > 0 && !flight.launch.is_look && self.valid_token(now, None).is_some() {
+        if flight.launch.adopts_only {
+            // A program that makes a runtime for each call would otherwise adopt with each call.
+            self.next_adoption = Some(now + ADOPTION_INTERVAL);
+        } else if flight.attempts > 0 && self.valid_token(now, None).is_some() {
             let error = Error::lost("the runtime of the fetch is gone or stands still");
             // The full pause, without jitter: drawing a random number would run user code under the
             // lock.

@@ -70,9 +70,9 @@ pub(super) struct State {
     pub(super) last_flight: u64,
     pub(super) backoffs: Backoffs,
     pub(super) budget: Bucket,
-    /// When the next look for another process's token may start. `None` if the source is not
+    /// When the next adoption of another process's token may start. `None` if the source is not
     /// shared.
-    pub(super) next_look: Option<Instant>,
+    pub(super) next_adoption: Option<Instant>,
     pub(super) refresh_task: Option<RefreshTaskEntry>,
     /// Dropped after the lock is released.
     pub(super) displaced: Vec<Box<dyn Any + Send>>,
@@ -101,8 +101,8 @@ pub(super) struct Launch {
     pub(super) reason: FetchReason,
     pub(super) started: Instant,
     pub(super) deadline: Instant,
-    /// Looks for a token that another process fetched, and fetches none.
-    pub(super) is_look: bool,
+    /// Only adopts a token that another process fetched.
+    pub(super) adopts_only: bool,
 }
 
 /// The refresh task that is registered.
@@ -122,7 +122,7 @@ impl State {
             flight: None,
             last_flight: 0,
             backoffs: Backoffs::default(),
-            next_look: None,
+            next_adoption: None,
             refresh_task: None,
             displaced: Vec::new(),
         }
@@ -189,9 +189,9 @@ impl State {
 
     fn next_flight_at(&self, now: Instant) -> Instant {
         let retry_at = self.retry_at(now);
-        // A look may find a better token than a suspect.
-        let look_at = self.next_look.filter(|_| !self.is_live(now));
-        look_at.map_or(retry_at, |look_at| look_at.min(retry_at))
+        // Another process may have a better token than a suspect.
+        let adopt_at = self.next_adoption.filter(|_| !self.is_live(now));
+        adopt_at.map_or(retry_at, |adopt_at| adopt_at.min(retry_at))
     }
 
     /// Why a fetch would be needed now.

@@ -35,7 +35,7 @@ use crate::{
     },
     token::{
         NewToken,
-        shared_source::{LookFuture, SharedSource, Sharing},
+        shared_source::{AdoptFuture, SharedSource, Sharing},
         source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
     },
 };
@@ -151,7 +151,7 @@ impl FleetSource {
         }
     }
 
-    async fn look_for(&self, request: TokenRequest) -> Option<NewToken> {
+    async fn find_and_adopt(&self, request: TokenRequest) -> Option<NewToken> {
         let name = self.name().await?;
         let access = self.member.access(&name, self.limits, &self.seen);
         let caller = self.caller(&request);
@@ -246,8 +246,8 @@ impl TokenSource for FleetSource {
 }
 
 impl SharedSource for FleetSource {
-    fn look(&self, request: TokenRequest) -> LookFuture<'_> {
-        Box::pin(self.look_for(request))
+    fn adopt_only(&self, request: TokenRequest) -> AdoptFuture<'_> {
+        Box::pin(self.find_and_adopt(request))
     }
 
     fn sharing(&self) -> Sharing {

@@ -170,7 +170,7 @@ impl<B> Attempt<B> {
             Err(reason @ SkipReason::RejectedAgain) => reason,
             backup => match (backup, cache.reject(generation).err()) {
                 // Even over budget, another process may have a token.
-                (Ok(backup), over_budget) if over_budget.is_none() || cache.can_look() => {
+                (Ok(backup), over_budget) if over_budget.is_none() || cache.can_adopt() => {
                     return Ok(Rejected {
                         generation,
                         backup,

@@ -7,19 +7,20 @@ use super::{
     source::{TokenRequest, TokenSource},
 };
 
-/// The future of [`SharedSource::look`].
-pub(crate) type LookFuture<'a> = Pin<Box<dyn Future<Output = Option<NewToken>> + Send + 'a>>;
+/// The future of [`SharedSource::adopt_only`].
+pub(crate) type AdoptFuture<'a> = Pin<Box<dyn Future<Output = Option<NewToken>> + Send + 'a>>;
 
 /// A [`TokenSource`] whose tokens other processes fetch too.
 pub(crate) trait SharedSource: TokenSource {
-    /// Looks for a token that replaces the predecessor, without fetching one. Called while the
-    /// backoff or the budget forbids a fetch.
-    fn look(&self, request: TokenRequest) -> LookFuture<'_>;
+    /// Takes over a token that another process fetched to replace the predecessor. `None` if there
+    /// is none. Called while the backoff or the budget forbids a fetch.
+    fn adopt_only(&self, request: TokenRequest) -> AdoptFuture<'_>;
 
     fn sharing(&self) -> Sharing;
 }
 
-/// Whether a process with a fleet shares its token. See [`Snapshot::sharing`](crate::Snapshot::sharing).
+/// Whether a process with a fleet shares its token. See
+/// [`Snapshot::sharing`](crate::Snapshot::sharing).
 ///
 /// ```
 /// use klavi_auth::{Sharing, TokenCache};

@@ -275,10 +275,7 @@ fn fails(fetch: usize) -> Fetch {
 
 /// One thread rejects or invalidates the token while another may have started its refresh. The
 /// source has a new token only after that.
-fn out_of_use_during_a_refresh(
-    before: fn(usize) -> Fetch,
-    take_out: fn(&TokenCache, &AccessToken),
-) {
+fn discarded_during_a_refresh(before: fn(usize) -> Fetch, discard: fn(&TokenCache, &AccessToken)) {
     bounded(move || {
         let out = Arc::new(AtomicBool::new(false));
         let is_out = Arc::clone(&out);
@@ -292,7 +289,7 @@ fn out_of_use_during_a_refresh(
         let token = cache.get().unwrap();
         let other = spawn(&cache, move |cache| {
             out.store(true, SeqCst);
-            take_out(cache, &token);
+            discard(cache, &token);
             cache.get().unwrap().expose().to_owned()
         });
         drop(
@@ -307,20 +304,20 @@ fn out_of_use_during_a_refresh(
 
 #[test]
 fn case_31_a_caller_after_an_invalidation_gets_a_later_token() {
-    out_of_use_during_a_refresh(repeats, TokenCache::invalidate);
+    discarded_during_a_refresh(repeats, TokenCache::invalidate);
 }
 
 #[test]
 fn case_45_a_refresh_that_repeats_a_rejected_token_is_outdated() {
-    out_of_use_during_a_refresh(repeats, |cache, token| cache.reject(token.generation()));
+    discarded_during_a_refresh(repeats, |cache, token| cache.reject(token.generation()));
 }
 
 #[test]
 fn case_31_a_failed_refresh_is_not_reported_after_invalidation() {
-    out_of_use_during_a_refresh(fails, TokenCache::invalidate);
+    discarded_during_a_refresh(fails, TokenCache::invalidate);
 }
 
 #[test]
 fn case_45_a_failed_refresh_is_not_reported_after_a_rejection() {
-    out_of_use_during_a_refresh(fails, |cache, token| cache.reject(token.generation()));
+    discarded_during_a_refresh(fails, |cache, token| cache.reject(token.generation()));
 }

@@ -1,4 +1,4 @@
-//! What a caller joins that may not fetch, and how long it waits for a look.
+//! What a caller joins that may not fetch, and how long it waits for an adoption.
 
 use std::{
     future::ready,
@@ -25,13 +25,13 @@ use crate::{
     error::Error,
     token::{
         NewToken,
-        shared_source::{LookFuture, SharedSource, Sharing},
+        shared_source::{AdoptFuture, SharedSource, Sharing},
         source::{FetchFuture, TokenRequest, TokenSource, source_fn},
     },
 };
 
 #[tokio::test(start_paused = true)]
-async fn case_30_a_look_replaces_a_stalled_flight() {
+async fn case_30_an_adoption_replaces_a_stalled_flight() {
     let flight_timeout = Duration::from_secs(10);
     let config = Config {
         flight_timeout,
@@ -39,48 +39,48 @@ async fn case_30_a_look_replaces_a_stalled_flight() {
     };
     let (now, runtime) = (Instant::now(), Some(Handle::current().id()));
     let mut state = State::new(config);
-    state.next_look = Some(now);
+    state.next_adoption = Some(now);
     let lookup = state.lookup(now, None, None, runtime);
     assert!(matches!(lookup, Lookup::Wait(_)));
-    assert!(!state.launch_after(0).unwrap().is_look);
+    assert!(!state.launch_after(0).unwrap().adopts_only);
 
     let over_budget = Error::over_budget(flight_timeout);
-    let mut look = |later: Duration| {
+    let mut adopts = |later: Duration| {
         let last = state.last_flight;
         let lookup = state.lookup(now + later, None, Some(&over_budget), runtime);
         assert!(matches!(lookup, Lookup::Wait(_)));
-        state.launch_after(last).map(|launch| launch.is_look)
+        state.launch_after(last).map(|launch| launch.adopts_only)
     };
-    assert_eq!(look(flight_timeout), None);
-    assert_eq!(look(2 * flight_timeout), Some(true));
+    assert_eq!(adopts(flight_timeout), None);
+    assert_eq!(adopts(2 * flight_timeout), Some(true));
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_30_a_look_that_is_lost_delays_the_next_one() {
+async fn case_30_an_adoption_that_is_lost_delays_the_next_one() {
     let (now, runtime) = (Instant::now(), Some(Handle::current().id()));
     let mut state = State::new(Config::default());
-    state.next_look = Some(now);
+    state.next_adoption = Some(now);
     let over_budget = Error::over_budget(Duration::from_secs(6));
-    let look = |state: &mut State, later: u64| {
+    let adopts = |state: &mut State, later: u64| {
         let (last, at) = (state.last_flight, now + Duration::from_millis(later));
         drop(state.lookup(at, None, Some(&over_budget), runtime));
         state.launch_after(last).is_some()
     };
-    assert!(look(&mut state, 0));
+    assert!(adopts(&mut state, 0));
     state.abandon(1, now);
-    assert!(!look(&mut state, 0));
-    assert!(!look(&mut state, 249));
-    assert!(look(&mut state, 250));
+    assert!(!adopts(&mut state, 0));
+    assert!(!adopts(&mut state, 249));
+    assert!(adopts(&mut state, 250));
 }
 
-/// The time that a look takes. Another would be due before it ends.
-const LOOK: Duration = Duration::from_millis(300);
+/// The time that an adoption takes. Another would be due before it ends.
+const ADOPTION: Duration = Duration::from_millis(300);
 
-/// A source whose looks find nothing.
+/// A source whose adoptions find nothing.
 struct Fruitless {
     token: Option<&'static str>,
-    look: Duration,
-    looks: AtomicUsize,
+    adoption: Duration,
+    adoptions: AtomicUsize,
 }
 
 impl TokenSource for Fruitless {
@@ -95,10 +95,10 @@ impl TokenSource for Fruitless {
 }
 
 impl SharedSource for Fruitless {
-    fn look(&self, _: TokenRequest) -> LookFuture<'_> {
-        self.looks.fetch_add(1, SeqCst);
+    fn adopt_only(&self, _: TokenRequest) -> AdoptFuture<'_> {
+        self.adoptions.fetch_add(1, SeqCst);
         Box::pin(async {
-            sleep(self.look).await;
+            sleep(self.adoption).await;
             None
         })
     }
@@ -109,14 +109,14 @@ impl SharedSource for Fruitless {
 }
 
 fn cache_of(token: Option<&'static str>) -> (TokenCache, Arc<Fruitless>) {
-    cache_with(token, LOOK)
+    cache_with(token, ADOPTION)
 }
 
-fn cache_with(token: Option<&'static str>, look: Duration) -> (TokenCache, Arc<Fruitless>) {
+fn cache_with(token: Option<&'static str>, adoption: Duration) -> (TokenCache, Arc<Fruitless>) {
     let source = Arc::new(Fruitless {
         token,
-        look,
-        looks: AtomicUsize::new(0),
+        adoption,
+        adoptions: AtomicUsize::new(0),
     });
     let mut builder = TokenCache::builder(Arc::clone(&source));
     let shared = Arc::clone(&source);
@@ -125,18 +125,21 @@ fn cache_with(token: Option<&'static str>, look: Duration) -> (TokenCache, Arc<F
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_47_a_caller_over_budget_waits_for_one_slow_look() {
+async fn case_47_a_caller_over_budget_waits_for_one_slow_adoption() {
     let (cache, source) = cache_of(Some("token"));
     cache.warm_up().await.unwrap();
     let start = Instant::now();
     let over_budget = Error::over_budget(Duration::from_secs(6));
     let caller = Acquire::new(cache.core(), Some(1), Some(over_budget));
     assert!(caller.await.unwrap_err().is_over_budget());
-    assert_eq!((source.looks.load(SeqCst), start.elapsed()), (1, LOOK));
+    assert_eq!(
+        (source.adoptions.load(SeqCst), start.elapsed()),
+        (1, ADOPTION)
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_47_a_look_that_times_out_is_no_failure() {
+async fn case_47_an_adoption_that_times_out_is_no_failure() {
     let (cache, _) = cache_with(Some("token"), Duration::from_secs(60));
     cache.warm_up().await.unwrap();
     let start = Instant::now();
@@ -167,38 +170,41 @@ async fn case_47_over_budget_stays_the_error_if_a_fetch_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_12_near_the_expiry_no_caller_waits_for_a_look() {
+async fn case_12_near_the_expiry_no_caller_waits_for_an_adoption() {
     let (cache, _) = cache_of(Some("token"));
     cache.warm_up().await.unwrap();
     advance(Duration::from_secs(1790)).await;
     let over_budget = Error::over_budget(Duration::from_secs(6));
-    let mut look = Acquire::new(cache.core(), Some(1), Some(over_budget));
-    assert!((&mut look).now_or_never().is_none());
+    let mut adopting = Acquire::new(cache.core(), Some(1), Some(over_budget));
+    assert!((&mut adopting).now_or_never().is_none());
     let start = Instant::now();
     assert_eq!(cache.get().await.unwrap().generation(), 1);
     assert_eq!(start.elapsed(), Duration::ZERO);
-    assert!(look.await.unwrap_err().is_over_budget());
+    assert!(adopting.await.unwrap_err().is_over_budget());
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_34_a_caller_in_the_backoff_waits_for_one_slow_look() {
+async fn case_34_a_caller_in_the_backoff_waits_for_one_slow_adoption() {
     let (cache, source) = cache_of(None);
     let failed = cache.get().await.unwrap_err();
     let start = Instant::now();
     let error = cache.get().await.unwrap_err();
     assert_eq!((error.label(), error.is_no_token()), (failed.label(), true));
-    assert_eq!((source.looks.load(SeqCst), start.elapsed()), (1, LOOK));
+    assert_eq!(
+        (source.adoptions.load(SeqCst), start.elapsed()),
+        (1, ADOPTION)
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_34_a_caller_that_is_polled_late_waits_for_one_look() {
+async fn case_34_a_caller_that_is_polled_late_waits_for_one_adoption() {
     let (cache, source) = cache_of(None);
     let failed = cache.get().await.unwrap_err();
     let mut caller = Acquire::new(cache.core(), None, None);
     assert!((&mut caller).now_or_never().is_none());
-    // Meanwhile the look ends, and another is due.
-    sleep(LOOK + Duration::from_secs(1)).await;
+    // Meanwhile the adoption ends, and another is due.
+    sleep(ADOPTION + Duration::from_secs(1)).await;
     let error = caller.now_or_never().unwrap().unwrap_err();
     assert_eq!((error.label(), error.is_no_token()), (failed.label(), true));
-    assert_eq!(source.looks.load(SeqCst), 1);
+    assert_eq!(source.adoptions.load(SeqCst), 1);
 }
