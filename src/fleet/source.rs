@@ -19,7 +19,7 @@ use super::{
     member::Member,
     record::Limits,
     seen_value::SeenValue,
-    steps::{Asked, Caller, Looked},
+    steps::{Asked, Caller, Found},
     token_conversions::without_refresh,
     trouble::Trouble,
     update_record::{Access, Done},
@@ -157,12 +157,12 @@ impl FleetSource {
         let caller = self.caller(&request);
         let mut wait = Wait::until(&request);
         loop {
-            let look = access.step(|record, _| record.look(&caller));
-            let done = look.await.ok()?;
+            let find = access.step(|record, _| record.find_adoptable(&caller));
+            let done = find.await.ok()?;
             match done.outcome {
-                Looked::Adopt { as_suspect } => return self.adopt(&done, as_suspect).ok(),
-                Looked::Wait(left) if !wait.is_over() => wait.pause(left, &access).await,
-                Looked::Wait(_) | Looked::Nothing => return None,
+                Found::Adopt { as_suspect } => return self.adopt(&done, as_suspect).ok(),
+                Found::Wait(left) if !wait.is_over() => wait.pause(left, &access).await,
+                Found::Wait(_) | Found::Nothing => return None,
             }
         }
     }

@@ -74,9 +74,9 @@ pub(super) enum Asked {
     Denied(Duration),
 }
 
-/// What a process does after it looked without the right to fetch.
+/// What a process does that may adopt a token, but not fetch one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Looked {
+pub(super) enum Found {
     Adopt { as_suspect: bool },
     Wait(Duration),
     Nothing,
@@ -176,18 +176,18 @@ impl Record {
         }
     }
 
-    /// Looks for a token while the caller may not fetch. Changes nothing.
-    pub(super) fn look(&self, caller: &Caller) -> Looked {
+    /// Finds a token to adopt for a caller that may not fetch. Changes nothing.
+    pub(super) fn find_adoptable(&self, caller: &Caller) -> Found {
         if let Some(as_suspect) = self.adoptable(caller) {
-            return Looked::Adopt { as_suspect };
+            return Found::Adopt { as_suspect };
         }
         if let Some(lease) = self.lease.filter(|lease| lease.owner != caller.me) {
-            return Looked::Wait(lease.left);
+            return Found::Wait(lease.left);
         }
         // An older token is better than none: only the API can tell whether it is dead.
         match self.other(caller.held) {
-            Some(token) if !token.is_marked() => Looked::Adopt { as_suspect: false },
-            _ => Looked::Nothing,
+            Some(token) if !token.is_marked() => Found::Adopt { as_suspect: false },
+            _ => Found::Nothing,
         }
     }
 

@@ -16,7 +16,7 @@ const RESERVE: Duration = Duration::from_millis(250);
 /// The timeout of a fetch that has none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The pauses between two looks at the record.
+/// The pauses between two reads of the record.
 pub(super) struct Wait {
     started_at: Option<Instant>,
     next: Duration,

@@ -1,10 +1,10 @@
 //! A fleet of caches in one process: what each of them does, with the store in memory.
 #![cfg(feature = "fleet")]
 
+mod adoptions;
 mod alone;
 mod identity;
 mod issuer;
-mod looks;
 mod sharing;
 mod stores;
 #[path = "../support/mod.rs"]

@@ -57,7 +57,7 @@ fn go_on(model: &mut Model, at: usize) -> Checked {
         }
         Phase::Fetched(fetch, token) => model.publish(at, fetch, token, false),
         Phase::Failed(fetch, is_throttled) => model.fail(at, Some(fetch), is_throttled),
-        Phase::BackingOff => match model.look(at) {
+        Phase::BackingOff => match model.adopt_only(at) {
             Some(checked) => checked,
             None => {
                 model.processes[at].phase = Phase::Asking;
@@ -118,7 +118,7 @@ fn moves(model: &Model, mut found: impl FnMut(Model, Checked)) {
         match process.phase {
             Phase::Served if process.status == Status::Good && !model.holds_dead_token(at) => {}
             Phase::BackingOff => {
-                try_move(&mut |next| next.look(at));
+                try_move(&mut |next| next.adopt_only(at));
                 try_move(&mut |next| {
                     next.processes[at].phase = Phase::Asking;
                     done()

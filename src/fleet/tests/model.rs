@@ -66,7 +66,7 @@ pub(super) enum Phase {
     Fetching(Fetch),
     Fetched(Fetch, u8),
     Failed(Fetch, bool),
-    /// Its fetch failed, and it may look but not ask.
+    /// Its fetch failed, and it may adopt but not fetch.
     BackingOff,
 }
 

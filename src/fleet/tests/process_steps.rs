@@ -11,7 +11,7 @@ use secrecy::zeroize::Zeroizing;
 use super::model::{Checked, Fetch, LIMITS, Model, Phase, Process, Status, Stored, Without};
 use crate::fleet::{
     record::{Publication, Record, TokenId},
-    steps::{Asked, Caller, Held, Looked, Permit, Published},
+    steps::{Asked, Caller, Found, Held, Permit, Published},
 };
 
 const LIFE: Duration = Duration::from_secs(1800);
@@ -214,12 +214,12 @@ impl Model {
         self.step(at, false, |record, caller, _| record.release(caller.me));
     }
 
-    /// Returns whether the look found something.
-    pub(super) fn look(&mut self, at: usize) -> Option<Checked> {
+    /// `None`: there is no token to adopt.
+    pub(super) fn adopt_only(&mut self, at: usize) -> Option<Checked> {
         let (caller, record) = (self.caller(at), self.record()?);
-        match record.look(&caller) {
-            Looked::Adopt { as_suspect } => Some(self.adopt(at, as_suspect)),
-            Looked::Wait(_) | Looked::Nothing => None,
+        match record.find_adoptable(&caller) {
+            Found::Adopt { as_suspect } => Some(self.adopt(at, as_suspect)),
+            Found::Wait(_) | Found::Nothing => None,
         }
     }
 

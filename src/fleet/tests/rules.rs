@@ -6,7 +6,7 @@ use secrecy::zeroize::Zeroizing;
 
 use crate::fleet::{
     record::{Limits, Publication, Record},
-    steps::{Asked, Caller, Held, Looked},
+    steps::{Asked, Caller, Found, Held},
 };
 
 const LIMITS: Limits = Limits {
@@ -73,7 +73,10 @@ fn a_401_during_a_fetch_waits_although_the_string_was_confirmed() {
     (holder.me, holder.held.as_mut().unwrap().publication) = (2, Some((7, 2)));
     assert_eq!(may_refresh(record.ask(&holder)), Some(true));
     assert_eq!(record.ask(&caller(1, None)), Asked::Wait(secs(3)));
-    assert_eq!(record.look(&caller(1, None)), Looked::Wait(secs(3)));
+    assert_eq!(
+        record.find_adoptable(&caller(1, None)),
+        Found::Wait(secs(3))
+    );
     assert!(!record.token.as_ref().unwrap().is_marked());
     // Another string is adopted at once.
     assert_eq!(record.ask(&caller(2, None)), ADOPT);
@@ -126,12 +129,15 @@ fn an_older_token_is_adopted_if_no_fetch_is_possible() {
     (held.publication, held.age) = (None, Some(secs(10)));
     let as_suspect = false;
     let mut record = record(secs(1));
-    assert_eq!(record.look(&rejected), Looked::Adopt { as_suspect });
+    assert_eq!(
+        record.find_adoptable(&rejected),
+        Found::Adopt { as_suspect }
+    );
     assert_eq!(record.failed(&rejected, None, None), Some(as_suspect));
     // But not while another process fetches a newer one.
     let newcomer = Caller { me: 2, ..rejected };
     assert!(may_refresh(record.ask(&newcomer)).is_some());
-    assert_eq!(record.look(&rejected), Looked::Wait(secs(3)));
+    assert_eq!(record.find_adoptable(&rejected), Found::Wait(secs(3)));
 }
 
 #[test]

@@ -122,7 +122,7 @@ async fn a_process_with_a_suspect_adopts_in_its_backoff() {
         other.get().await.unwrap();
         tokio::time::sleep(millis(300)).await;
     }
-    // A look in the background finds the new token.
+    // An adoption in the background finds the new token.
     assert_eq!(holder.get().await.unwrap().expose(), "t1");
     tokio::time::sleep(millis(10)).await;
     assert_eq!(holder.get().await.unwrap().expose(), "t2");
