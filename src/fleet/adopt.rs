@@ -17,6 +17,7 @@ impl Record {
     /// few seconds it counts as the same: a 401 that arrives later cannot be an old one.
     pub(super) fn is_same(&self, token: &Publication, held: Option<Held>) -> bool {
         held.is_some_and(|held| {
+            // A number of another epoch cannot be compared, so the string decides alone.
             token.id == held.id
                 && held.publication.is_none_or(|(epoch, seq)| {
                     epoch != self.epoch || seq == token.seq || !token.is_confirmed()

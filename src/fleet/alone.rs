@@ -72,6 +72,7 @@ impl FleetSource {
         };
         // At the same time: the store fails, so dropping the lease first would delay the caller.
         match select(fetch, pin!(self.release(access))).await {
+            // The lease ends by itself, or the next fetch alone drops it.
             Either::Left((result, _)) => result,
             Either::Right(((), fetch)) => fetch.await,
         }
@@ -80,6 +81,7 @@ impl FleetSource {
     /// Drops the lease of this process as soon as the store responds.
     async fn release(&self, access: &Access<'_>) {
         let release = |record: &mut Record, _| record.release(self.me);
+        // Not `end`: with each attempt that fails, the break of 5 s would start again.
         while let Err(trouble) = access.run(&release, RELEASE_PATIENCE).await {
             // A record that this process cannot read has none of its leases.
             if trouble.reason != AloneReason::Store {

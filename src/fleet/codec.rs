@@ -1,12 +1,14 @@
 //! The record as bytes: a fixed layout of numbers, then the token.
 
+// By hand: the buffers of a serializer grow, and leave copies of the token that are not wiped.
+
 use std::time::Duration;
 
 use secrecy::zeroize::Zeroizing;
 
 use super::record::{Forced, Lease, Pauses, Publication, Record};
 
-/// The length of everything but the token.
+/// An upper bound of the length of everything but the token.
 const FIXED: usize = 256;
 
 /// A longer token is none of this crate's.
@@ -18,6 +20,8 @@ const IS_REJECTED: u8 = 4;
 const IS_SUSPECT: u8 = 8;
 
 /// Encodes a record. `nonce` makes every value that is written different from the one before.
+// Otherwise a heartbeat of a record without a token would write the same bytes again, and a process
+// that loaded them before could still take the lease.
 pub(super) fn encode(record: &Record, nonce: u64) -> Zeroizing<Vec<u8>> {
     let text = record.token.as_ref().map_or(0, |token| token.text.len());
     // Allocated with its final size, because a buffer that grows leaves unwiped copies behind.
@@ -144,6 +148,7 @@ impl Reader<'_> {
         let since = self.duration()?;
         let id = self.take()?;
         let text = std::str::from_utf8(std::mem::take(&mut self.0)).ok()?;
+        // As in `NewToken`. A token that no process can use must be garbage, to be replaced.
         let is_token = (1..=MAX_TOKEN).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_graphic())
             && !lifetime.is_zero();

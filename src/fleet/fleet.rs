@@ -89,6 +89,7 @@ impl Fleet {
     /// # drop(fleet);
     /// ```
     pub fn open_with(mut self, key: SealingKey) -> Self {
+        // Without `seal_with` this key seals too: a fleet that has a key writes no plain text.
         self.member.seal.keys.push(key);
         self
     }
@@ -103,8 +104,9 @@ impl Fleet {
         self
     }
 
-    /// The source of random numbers for jitter and names of leases, for deterministic tests.
-    /// Sealing does not use it. Default: the operating system's.
+    /// The source of random numbers, for deterministic tests: for jitter, the owners of leases, and
+    /// the epoch and the nonce of a record. Processes must draw different numbers. Sealing does not
+    /// use it. Default: the operating system's.
     pub fn randomness(mut self, draw: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         self.member.draw = Arc::new(draw);
         self
@@ -155,7 +157,7 @@ impl TokenCacheBuilder {
 
 /// A random number. If the operating system has none, from the seed of a hash map.
 fn random() -> u64 {
-    // Jitter and the names of leases must differ, but need not be secret.
+    // These must differ between processes, but need not be secret: sealing draws its own nonces.
     getrandom::u64().unwrap_or_else(|_| RandomState::new().build_hasher().finish())
 }
 

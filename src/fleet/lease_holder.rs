@@ -94,6 +94,7 @@ impl FleetSource {
         let (id, expires_at) = (id(new.text()), new.expires_at(started));
         let lifetime = new.lifetime();
         let published = access.end(|record, is_empty| {
+            // Measured in each attempt, because a store that fails delays the last one.
             let left = expires_at.saturating_duration_since(Instant::now());
             record.publish(caller, permit, &publication(&new, left), is_empty)
         });

@@ -85,6 +85,7 @@ impl FleetStore for MemoryStore {
         time_to_live: Duration,
     ) -> StoreFuture<'a, bool> {
         let mut values = self.values();
+        // An expired value stays until it is replaced: there is one for each identity.
         let current = values.get(key).filter(|value| value.is_alive());
         let is_expected = current.map(|value| &value.bytes[..]) == expected;
         if is_expected {

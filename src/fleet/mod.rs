@@ -3,6 +3,7 @@
 mod adopt;
 mod alone;
 mod codec;
+// The file of the public type, as the layer's is `layer/layer.rs`.
 #[allow(clippy::module_inception)]
 pub(crate) mod fleet;
 mod held_token;

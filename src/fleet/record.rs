@@ -16,6 +16,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(300);
 const CONFIRMED: Duration = Duration::from_secs(5);
 
 /// How much longer than its content a record lives in the store.
+// Longer than a lease, because a record without a token lives for this alone. The mark of a token
+// must outlive it too.
 const RETENTION: Duration = Duration::from_secs(300);
 
 /// A token's string, hashed: a comparison of tokens needs no secret.
@@ -45,6 +47,7 @@ pub(super) struct Publication {
     pub(super) seq: u64,
     pub(super) text: Zeroizing<String>,
     pub(super) lifetime: Duration,
+    // Not when it expires: the clocks of the hosts differ, so the store's clock counts this down.
     pub(super) left: Duration,
     /// The time since it was published.
     pub(super) since: Duration,
@@ -64,6 +67,7 @@ pub(super) struct Lease {
 }
 
 /// The fleet's budget of fetches that 401s force: a token bucket.
+// Not the cache's, whose instants mean nothing to another process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Forced {
     pub(super) left: u32,
@@ -137,6 +141,7 @@ impl Record {
 impl Publication {
     /// Whether it lives long enough to be worth adopting.
     pub(super) fn is_usable(&self) -> bool {
+        // A part of the lifetime, so that tokens that live for a few seconds are shared too.
         let margin = (self.lifetime / 16).min(Duration::from_secs(5));
         self.left > margin
     }

@@ -10,6 +10,8 @@ use super::{codec, record::Record};
 use crate::error::{BoxError, config::ConfigError};
 
 /// The first bytes of every value.
+// The same in every format. To the processes of an older version, a value with others is garbage,
+// and they would replace it.
 const MAGIC: [u8; 4] = *b"kfl1";
 
 /// The format of this version of the crate.
@@ -20,6 +22,7 @@ const MAX_VALUE: usize = 64 * 1024;
 
 const HEADER: usize = MAGIC.len() + 1 + KEY_ID;
 const KEY_ID: usize = 8;
+// Long enough for random nonces: the processes share no counter.
 const NONCE: usize = 24;
 
 /// The key id of a record that is not sealed.

@@ -1,8 +1,8 @@
 //! A token source around a token source: one process of the fleet fetches for all.
 //!
-//! The cache and the layer do not know that there is a fleet. They call `fetch` when the local
-//! token is due for a refresh, has expired or was rejected, and at no other time: a request with a
-//! fresh token never touches the store.
+//! The layer does not know that there is a fleet. The cache calls `fetch` when it has no token, or
+//! when its token is due for a refresh, has expired or was rejected. While it may not fetch, it
+//! calls `adopt_only`. A request with a fresh token never touches the store.
 
 use std::{
     sync::{
@@ -48,7 +48,8 @@ pub(super) struct FleetSource {
     pub(super) member: Member,
     events: Arc<Events>,
     limits: Limits,
-    /// The name of this process in leases.
+    /// The owner in the leases of this source.
+    // Not of the process: two caches with one identity would both take a lease for their own.
     pub(super) me: u64,
     /// The name of the record, by the identity that was read last.
     name: Mutex<Option<Arc<str>>>,
@@ -128,7 +129,8 @@ impl FleetSource {
                         false => without_refresh(request.clone()),
                     };
                     let until = wait.ends_at;
-                    // `None`: the issuer repeated a rejected token. The next round asks again.
+                    // `None`: the issuer repeated a token that is rejected or published already.
+                    // The next round asks again.
                     if let Some(result) = self
                         .fetch_for_all(&access, &caller, permit, request, until)
                         .await
@@ -147,6 +149,7 @@ impl FleetSource {
             .await
         {
             Ok(done) => self.adopt_or(&done, Error::timeout()),
+            // Not alone: there is no time left for a fetch.
             Err(_) => Err(Error::timeout()),
         }
     }
@@ -158,6 +161,7 @@ impl FleetSource {
         let mut wait = Wait::until(&request);
         loop {
             let find = access.step(|record, _| record.find_adoptable(&caller));
+            // A store that fails has no token to adopt. Nobody goes alone, so there is no event.
             let done = find.await.ok()?;
             match done.outcome {
                 Found::Adopt { as_suspect } => return self.adopt(&done, as_suspect).ok(),
@@ -235,6 +239,7 @@ impl FleetSource {
         if let Some(identity) = identity {
             *name = Some(self.member.name(&identity).into());
         }
+        // The last one will do: without its keys a process cannot fetch, but it can still adopt.
         name.clone()
     }
 }

@@ -129,6 +129,7 @@ impl Record {
         // 6. After 5, because the process with the lease may have begun before the pause.
         let pause = self.pauses.of(may_refresh);
         if !pause.is_zero() {
+            // 2 and 3 took the good tokens. What is left is marked, or older than the caller's.
             return match self.other(held).is_some() {
                 true => Asked::Adopt { as_suspect: true },
                 false => Asked::Paused {
@@ -140,6 +141,7 @@ impl Record {
         // 7. After 6: a `Retry-After` holds whatever the budget says.
         let usable = self.token.as_ref().is_some_and(Publication::is_usable);
         if caller.is_rejected && same && usable && !is_marked {
+            // Above zero even for a budget of zero, which has no refill to wait for.
             return Asked::Denied(self.forced.refill_in.max(Duration::from_millis(1)));
         }
         // 8
@@ -161,8 +163,7 @@ impl Record {
         }
     }
 
-    /// Rule 1: marks the token, if the budget allows it. Also raises the fence: an older lease must
-    /// not bring back a token that was rejected before.
+    /// Rule 1: marks the token and raises the fence, if the budget allows it.
     fn reject(&mut self, limits: Limits) {
         let seq = self.seq;
         let Some(token) = self.token.as_mut().filter(|token| !token.is_marked()) else {
@@ -170,7 +171,8 @@ impl Record {
         };
         if self.forced.withdraw(limits) {
             token.rejected = Some(seq);
-            // The fetch that is under way may still publish.
+            // An older lease must not bring back a token that was rejected before. The fetch that
+            // is under way may still publish.
             let fence = self.lease.map_or(seq, |lease| lease.seq.saturating_sub(1));
             self.fence = self.fence.max(fence);
         }
@@ -271,9 +273,11 @@ impl Record {
         if let Some(token) = self.token.as_mut().filter(|_| permit.is_some()) {
             token.is_suspect = token.is_marked();
         }
+        // Even if the lease was lost: what the issuer said holds for every process.
         if let Some((pause, is_refresh)) = pause {
             self.pauses.extend(is_refresh, pause);
         }
+        // Even an older or a marked token: the caller has nothing else.
         self.other(caller.held).map(Publication::is_marked)
     }
 }

@@ -7,6 +7,7 @@ use secrecy::zeroize::Zeroizing;
 use crate::error::BoxError;
 
 /// The future that the methods of [`FleetStore`] return.
+// Boxed, because the fleet keeps its store as a trait object, so that `Fleet` has no parameter.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send + 'a>>;
 
 /// A store that the processes of a fleet share: it loads and swaps one value per key.

@@ -18,9 +18,9 @@ pub(super) fn id(text: &str) -> TokenId {
     id
 }
 
-/// The token with its age now. The cache would count its lifetime from the start of the whole
-/// fetch, with the time in which the store was asked.
+/// The token with its age now.
 pub(super) fn aged(new: NewToken, started: Instant) -> NewToken {
+    // The cache would count from the start of its fetch, before the store was asked.
     let left = new
         .expires_at(started)
         .saturating_duration_since(Instant::now());

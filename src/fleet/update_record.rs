@@ -32,6 +32,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const CONFLICT_PAUSE: Duration = Duration::from_millis(10);
 
 /// How often another process may be faster in one step.
+// A limit, because a store whose loads are stale, such as a replica, would conflict without end.
 const CONFLICTS: u32 = 100;
 
 /// How long a store that failed is not used.
@@ -41,6 +42,7 @@ const BREAK: Duration = Duration::from_secs(5);
 pub(super) struct Shared {
     pub(super) store: Box<dyn FleetStore>,
     /// Until then the store is not used.
+    // For all members, or the caches of other customers would find out one by one.
     pub(super) broken_until: Mutex<Option<Instant>>,
 }
 
@@ -198,6 +200,7 @@ impl Access<'_> {
     async fn swap(&self, stored: Option<&Stored>, record: &Record) -> Result<bool, BoxError> {
         // Sealed again for each attempt: two values must not have the same nonce.
         let value = self.seal.close(record, self.name, self.draw)?;
+        // What was loaded, even if it is malformed: the swap replaces that too.
         let expected = stored.map(Stored::bytes);
         let store = &self.shared.store;
         store

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::update_record::Access;
 use crate::token::source::TokenRequest;
 
+// Short at first, for fetches that are fast. Longer later, to spare the store in a slow one.
 const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_millis(250);
 
@@ -14,6 +15,7 @@ const LONGEST: Duration = Duration::from_millis(250);
 const RESERVE: Duration = Duration::from_millis(250);
 
 /// The timeout of a fetch that has none.
+// The cache sets one for each fetch. Only `TokenRequest::new`, for tests of a source, does not.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pauses between two reads of the record.
@@ -33,11 +35,12 @@ impl Wait {
         Self {
             started_at: None,
             next: SHORTEST,
+            // A tenth at most, so that a short timeout leaves time for the fetch.
             ends_at: deadline - RESERVE.min(left / 10),
         }
     }
 
-    /// Sleeps for 50 to 250 ms, a little longer each time, and no longer than the lease lasts.
+    /// Sleeps for about 50 to 250 ms, longer each time, and no longer than the lease lasts.
     pub(super) async fn pause(&mut self, lease: Duration, access: &Access<'_>) {
         let now = Instant::now();
         self.started_at.get_or_insert(now);

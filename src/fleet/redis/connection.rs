@@ -23,6 +23,8 @@ use crate::error::config::ConfigError;
 /// Connects on first use. After a failure it connects again at the next use. That includes a
 /// response that did not arrive in time: a connection whose other end has vanished looks alive for
 /// a quarter of an hour. Clones share one connection.
+// Not the `ConnectionManager` of the crate `redis`, which keeps a connection whose responses time
+// out.
 #[derive(Clone)]
 pub struct RedisConnection {
     connect: Arc<Connect>,
@@ -34,6 +36,7 @@ type Connect = dyn Fn() -> Connecting + Send + Sync;
 type Connecting = Pin<Box<dyn Future<Output = RedisResult<MultiplexedConnection>> + Send>>;
 
 /// Empty until the connection is made.
+// A cell, so that callers at the same time make one connection.
 type Current = Arc<OnceCell<MultiplexedConnection>>;
 
 impl RedisConnection {
@@ -53,6 +56,7 @@ impl RedisConnection {
             ),
         })?;
         let info = client.get_connection_info().clone();
+        // Off by default: a command would wait until the one before it is acknowledged.
         let settings = TcpSettings::default().set_nodelay(true);
         let client = Client::open(info.set_tcp_settings(settings))
             .map_err(|_| invalid("the Redis URL is malformed"))?;
@@ -85,6 +89,7 @@ impl RedisConnection {
     ) -> Result<T, RedisError> {
         let current = Arc::clone(&self.current());
         let connect = &*self.connect;
+        // If this fails, the cell stays empty, and the next command connects again.
         let mut connection = current.get_or_try_init(connect).await?.clone();
         let mut running = Running {
             owner: self,

@@ -20,6 +20,7 @@ const PREFIX: usize = size_of::<u64>();
 
 /// Both scripts see the same beginning of a value that is too long to be ours, so that it can be
 /// replaced without moving all of it. Two bytes more than 64 KiB are enough to see that.
+// Scripts, because `WATCH` belongs to a connection, and all commands share one.
 const LOAD: &str = "
 local left = redis.call('PTTL', KEYS[1])
 if left == -2 then return false end
