@@ -58,6 +58,7 @@ pub(super) async fn respond(
         return unauthorized();
     };
     match target {
+        // `Auth` has returned above.
         Target::Auth | Target::Unknown => not_found(),
         Target::Refresh => refresh(server, *token),
         Target::Monitors => match parts.method {
@@ -90,6 +91,7 @@ async fn auth(
         Ok(body) => body,
         Err(response) => return response,
     };
+    // The type is required, so that a client that forgets it is noticed.
     let (access_key, secret_key) = match keys(&body) {
         Some(keys) if is_of_type(parts, "application/json") => keys,
         _ => {
@@ -111,6 +113,7 @@ async fn auth(
 fn refresh(server: &Server, old: u64) -> Response {
     match server.lock().refresh(old) {
         Some((token, expire_in)) => response::token(&token, &expire_in),
+        // Another request may have revoked the token since this one was received.
         None => unauthorized(),
     }
 }

@@ -197,6 +197,7 @@ impl Fault {
             // The handler hangs by itself. If its client disconnects, the connection is reset too.
             Kind::Reset | Kind::Hang => return None,
         };
+        // This replaces headers: a `Content-Type` of the fault takes precedence.
         response.headers_mut().extend(self.headers);
         Some(response)
     }
@@ -222,7 +223,8 @@ fn truncated(connection: &Connection) -> Response {
     let half = Bytes::from_static(&WHOLE[..WHOLE.len() / 2]);
 
     // A body that fails closes the connection and discards what is not yet written. So it fails
-    // only after that half is written.
+    // only after that half is written. The head counts too: hyper writes both together, because the
+    // half is ready at once.
     let sent = connection.written(half.len());
     let failure = stream::once(async move {
         sent.await;

@@ -17,6 +17,8 @@ use super::{
 };
 
 pub(super) fn router(server: Arc<Server>) -> Router {
+    // No routes: a request is logged, counted and perhaps failed whatever its path, and a product
+    // may have several segments.
     Router::new().fallback(handle).with_state(server)
 }
 
@@ -55,6 +57,7 @@ async fn handle(
     let Some(response) = response else {
         return connection.reset();
     };
+    // After the delay: until then the client has no response, and the log must not have one either.
     server.lock().set_status(&received, response.status());
     response
 }

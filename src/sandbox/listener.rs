@@ -39,6 +39,7 @@ pub(super) struct Socket(Arc<Mutex<Option<TcpListener>>>);
 
 impl Socket {
     pub(super) async fn bind() -> io::Result<(Self, SocketAddr)> {
+        // On loopback no other host can connect, and `KlaviApi` accepts plain http.
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;
         Ok((Self(Arc::new(Mutex::new(Some(listener)))), addr))
@@ -70,6 +71,7 @@ pub(super) struct Listener {
 
 impl axum::serve::Listener for Listener {
     type Io = Io;
+    // Nobody asks for the address of a client: handlers get its `Connection`.
     type Addr = ();
 
     async fn accept(&mut self) -> (Io, ()) {
@@ -115,6 +117,7 @@ impl Io {
     /// Fails if the stream was reset or the sandbox has stopped. Otherwise registers the task to be
     /// woken when the sandbox stops.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        // `Shared` panics if it is polled again after it was ready.
         let stopped = self.stop.is_terminated() || Pin::new(&mut self.stop).poll(cx).is_ready();
         if stopped || self.connection.is_reset() {
             return Err(io::ErrorKind::ConnectionReset.into());
@@ -166,9 +169,7 @@ impl AsyncWrite for Io {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Shuts the write half down, then reads what the client is still sending. A socket that is
-    /// closed with unread bytes sends RST, which can overtake the response (a 401 to a request
-    /// whose body was not read).
+    /// Shuts the write half down, then reads what the client is still sending.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check(cx)?;
         let this = &mut *self;
@@ -176,7 +177,9 @@ impl AsyncWrite for Io {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
         }
         let linger = this.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-        // A client that never stops sending is cut off by the linger time.
+        // A socket that is closed with unread bytes sends RST, which can overtake the response (a
+        // 401 to a request whose body was not read). A client that never stops sending is cut off
+        // by the linger time.
         let mut scrap = [0; 4096];
         while linger.as_mut().poll(cx).is_pending() {
             let mut buf = ReadBuf::new(&mut scrap);

@@ -70,7 +70,7 @@
 //! - Tokens look like JWTs and are not. They are hashes without cryptography, and no secrets.
 //! - There is no TLS, no rate limit and no permission check (403), unless you [order such a
 //!   failure](Sandbox::fail_next).
-//! - Bodies are limited to 8 MiB, except at `echo/raw`.
+//! - Bodies are limited to 8 MiB, those of `auth` and `/token` to 16 KiB. `echo/raw` has no limit.
 
 mod builder;
 mod endpoints;

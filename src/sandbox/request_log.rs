@@ -12,6 +12,7 @@ use http::{
 use super::Endpoint;
 
 /// The number of requests that the log has at most.
+// A limit, because a load test may send millions.
 const MAX_REQUESTS: usize = 10_000;
 
 /// The number of bytes that the log has of a body at most.

@@ -11,6 +11,7 @@ use crate::klavi::{api::KlaviApi, credentials::Credentials, product::Product};
 
 /// The keys of the built-in customer. No five characters of them occur in a word of an error
 /// message.
+// So a test can search what a program prints for any piece of a key.
 pub(super) const ACCESS_KEY: &str = "q7Zx4Vn2Kw9Tj3Hd8Rb5";
 pub(super) const SECRET_KEY: &str = "m6Yp1Gf8Xc3Lz7Bq2Wd9Jk4Nh5Tv0Rs6Pg1Mx8Qb";
 

@@ -53,6 +53,7 @@ pub(super) struct Controls {
 
 impl Controls {
     pub(super) fn fail_next(&mut self, times: usize, fault: Fault) {
+        // `next_fault` takes one before it looks whether any are left.
         if times > 0 {
             self.faults.push_back((times, fault));
         }

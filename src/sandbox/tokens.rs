@@ -87,7 +87,8 @@ impl Tokens {
             Some(expires_at) => expires_at.saturating_duration_since(Instant::now()),
             None => self.lifetime,
         };
-        // The string is made again from its number: the table has it as a key only.
+        // Not in its last second, in which `expireIn` would be zero. The string is made again from
+        // its number: the table has it as a key only.
         (left.as_secs() > 0).then(|| (self.jwt_like(index as u64 + 1), left))
     }
 
