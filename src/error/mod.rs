@@ -3,10 +3,12 @@
 pub(crate) mod config;
 mod construct;
 mod display;
-mod mask;
+pub(crate) mod mask;
+mod masked;
 mod predicates;
 pub(crate) mod source_chain;
 pub(crate) mod token_endpoint;
+pub(crate) mod wiped;
 
 use std::{io, sync::Arc, time::Duration};
 

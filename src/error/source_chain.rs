@@ -1,11 +1,8 @@
 //! Causes from outside this crate: what they say about a connection, and what is said about them.
 
-use std::{
-    error::Error as StdError,
-    fmt::{self, Write},
-    io, iter,
-    sync::Arc,
-};
+use std::{error::Error as StdError, fmt, io, iter, sync::Arc};
+
+use super::wiped::format;
 
 /// A cause, shared by the clones of the error.
 pub(crate) type Cause = Arc<dyn StdError + Send + Sync>;
@@ -49,21 +46,7 @@ pub(crate) fn is_connect(link: &(dyn StdError + 'static)) -> bool {
         )
     );
     // hyper-util has a predicate for this, but this crate does not depend on hyper-util.
-    is_connect || prints(link, "client error (Connect)")
-}
-
-/// Whether an error's message is exactly `text`. Does not copy the message, which may have a
-/// secret.
-pub(crate) fn prints(link: &(dyn StdError + 'static), text: &str) -> bool {
-    struct Rest<'a>(&'a str);
-    impl Write for Rest<'_> {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
-            Ok(())
-        }
-    }
-    let mut rest = Rest(text);
-    write!(rest, "{link}").is_ok() && rest.0.is_empty()
+    is_connect || *format(format_args!("{link}")) == "client error (Connect)"
 }
 
 /// A cause, and what this crate says about it. `Display` shows the message only.

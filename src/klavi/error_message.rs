@@ -3,13 +3,12 @@
 use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 
-use super::{
-    mask::mask,
-    response_format::{Fields, ResponseFormat},
-    searchable::is_printable,
-    wiped::{format, json_string},
+use super::response_format::{Fields, ResponseFormat, json_string};
+use crate::error::{
+    mask::{mask, searchable::is_printable},
+    token_endpoint::TokenEndpoint,
+    wiped::format,
 };
-use crate::error::token_endpoint::TokenEndpoint;
 
 /// The longest message that is passed on, in characters.
 pub(super) const MAX_LEN: usize = 200;

@@ -8,9 +8,8 @@ use secrecy::zeroize::Zeroizing;
 
 use super::{
     error_message::message,
-    response_format::{Fields, ResponseFormat},
+    response_format::{Fields, ResponseFormat, json_string},
     status_error,
-    wiped::json_string,
 };
 use crate::{
     error::{Error, token_endpoint::TokenEndpoint},

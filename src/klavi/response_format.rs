@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 
-use super::wiped::json_string;
-use crate::error::token_endpoint::TokenEndpoint;
+use crate::error::{
+    mask::decode_escapes::{Decoded, backslash},
+    token_endpoint::TokenEndpoint,
+};
 
 /// A token endpoint, the fields of its responses, and what errors say about them.
 pub(super) struct ResponseFormat {
@@ -74,5 +76,58 @@ impl<'a> Fields<'a> {
     /// The string in the first of these fields that is present.
     pub(super) fn string(&self, names: &[&str]) -> Option<Zeroizing<String>> {
         json_string(self.json(names)?)
+    }
+}
+
+/// Decodes a JSON string. `None` for any other JSON, and for half of a surrogate pair.
+///
+/// serde_json would decode a string with escapes in a buffer that it does not wipe.
+pub(super) fn json_string(json: &str) -> Option<Zeroizing<String>> {
+    let mut rest = json.strip_prefix('"')?.strip_suffix('"')?;
+    // No escape is shorter than what it stands for, so the buffer never grows.
+    let mut text = Zeroizing::new(String::with_capacity(json.len()));
+    while let Some(at) = rest.find('\\') {
+        let (length, Decoded::Char(c)) = backslash(&rest.as_bytes()[at..])? else {
+            return None;
+        };
+        text.push_str(&rest[..at]);
+        text.push(c);
+        rest = &rest[at + length..];
+    }
+    text.push_str(rest);
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_json_string_is_decoded_as_serde_json_does() {
+        for json in [
+            r#""""#,
+            r#""plain""#,
+            r#""a\/b\"c\\d\b\f\n\r\te""#,
+            r#""\u0041\u00e9\u20AC \ud83d\ude00 é€😀""#,
+        ] {
+            assert_eq!(
+                *json_string(json).unwrap(),
+                serde_json::from_str::<String>(json).unwrap(),
+                "{json}"
+            );
+        }
+        for json in ["null", "7", "true", "[\"a\"]", "{\"a\":\"b\"}"] {
+            assert_eq!(json_string(json), None, "{json}");
+        }
+        for json in [
+            r#""\udc00""#,
+            r#""a\ud83d""#,
+            r#""\ud83da""#,
+            r#""\ud83d\u0041""#,
+            r#""\ud83d\n""#,
+        ] {
+            assert!(serde_json::from_str::<String>(json).is_err());
+            assert_eq!(json_string(json), None, "half of a pair: {json}");
+        }
     }
 }

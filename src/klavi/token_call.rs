@@ -12,11 +12,9 @@ use tokio::time::Instant;
 
 use super::{
     encode::{Content, JSON},
-    mask::mask,
     response,
     response_format::ResponseFormat,
     transport::{self, Transport},
-    wiped::format,
 };
 use crate::{
     error::Error,
@@ -69,9 +67,8 @@ impl TokenClient {
             Ok(token) => Ok(token.with_age(sent_at.elapsed()).with_endpoint(endpoint)),
             // The text of an error is the transport's own, and may echo the request.
             Err(error) => {
-                let masked = error.masked(&|text| mask(&format(text), call.secrets));
                 let host = call.uri.authority().map_or("", Authority::as_str);
-                Err(masked.with_endpoint(endpoint, host))
+                Err(error.masked(call.secrets).with_endpoint(endpoint, host))
             }
         }
     }

@@ -11,10 +11,11 @@ use tokio::time::{Instant, timeout};
 use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_service::Service;
 
-use super::{status_error::is_success, wiped::WipedBuffer};
+use super::status_error::is_success;
 use crate::error::{
     BoxError, Error,
-    source_chain::{Context, chain, prints},
+    source_chain::{Context, chain},
+    wiped::{WipedBuffer, format},
 };
 
 /// The longest response body that is read, in bytes.
@@ -48,7 +49,8 @@ where
 /// Says what to do if the client lacks TLS, which hyper-util and reqwest report as a wrong scheme.
 fn with_advice(cause: BoxError) -> BoxError {
     let root = chain(&*cause).last();
-    if !root.is_some_and(|root| prints(root, "invalid URL, scheme is not http")) {
+    let has_no_tls = |root| *format(format_args!("{root}")) == "invalid URL, scheme is not http";
+    if !root.is_some_and(has_no_tls) {
         return cause;
     }
     let advice = match () {

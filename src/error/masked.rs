@@ -4,25 +4,24 @@ use std::{error::Error as StdError, fmt, io, sync::Arc};
 
 use super::{
     Error,
+    mask::mask,
     source_chain::{Cause, Masked, chain, io_kind, is_connect},
+    wiped::format,
 };
-
-/// Masks the secrets in a text. `None` if it has none.
-pub(super) type Mask<'a> = dyn Fn(fmt::Arguments<'_>) -> Option<String> + 'a;
 
 impl Error {
     /// The same error with secrets masked in its message and its causes. A cause without secrets is
     /// not replaced.
-    pub(crate) fn masked(self, mask: &Mask<'_>) -> Self {
+    pub(crate) fn masked(self, secrets: &[&str]) -> Self {
         self.rebuild(|inner| {
             // A message from another layer of this crate, inside the transport, is not masked yet.
             let message = inner.message.as_deref();
-            if let Some(message) = message.and_then(|text| mask(format_args!("{text}"))) {
+            if let Some(message) = message.and_then(|text| mask(text, secrets)) {
                 inner.message = Some(message.into());
             }
             let source = inner.source.take();
-            inner.source = source.map(|source| match has_secret(&*source, mask) {
-                true => masked(&*source, mask),
+            inner.source = source.map(|source| match has_secret(&*source, secrets) {
+                true => masked(&*source, secrets),
                 false => source,
             });
         })
@@ -30,7 +29,7 @@ impl Error {
 }
 
 /// Whether a cause or one of its sources has a secret in its texts.
-fn has_secret(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> bool {
+fn has_secret(cause: &(dyn StdError + 'static), secrets: &[&str]) -> bool {
     chain(cause)
         .filter(|link| !is_system_error(*link))
         .any(|link| {
@@ -42,27 +41,31 @@ fn has_secret(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> bool {
                 format_args!("{link:#?}"),
             ]
             .into_iter()
-            .any(|text| mask(text).is_some())
+            .any(|text| mask(&format(text), secrets).is_some())
         })
 }
 
 /// A copy of a cause and its sources, with secrets masked.
-fn masked(cause: &(dyn StdError + 'static), mask: &Mask<'_>) -> Cause {
+fn masked(cause: &(dyn StdError + 'static), secrets: &[&str]) -> Cause {
     if let Some(error) = cause.downcast_ref::<Error>() {
         // Stays an `Error`, so that the predicates see through it.
-        return Arc::new(error.clone().masked(mask));
+        return Arc::new(error.clone().masked(secrets));
     }
-    // A text that is not masked has no secret, so its copy need not be wiped.
-    let text = |text: fmt::Arguments<'_>| match is_system_error(cause) {
-        true => text.to_string(),
-        false => mask(text).unwrap_or_else(|| text.to_string()),
+    let secrets_here = match is_system_error(cause) {
+        true => &[],
+        false => secrets,
+    };
+    let text = |text: fmt::Arguments<'_>| {
+        let text = format(text);
+        // A text that is not masked has no secret, so its copy need not be wiped.
+        mask(&text, secrets_here).unwrap_or_else(|| text.to_string())
     };
     Arc::new(Masked {
         display: text(format_args!("{cause}")),
         debug: text(format_args!("{cause:?}")),
         io_kind: io_kind(cause),
         is_connect: is_connect(cause),
-        source: cause.source().map(|source| masked(source, mask)),
+        source: cause.source().map(|source| masked(source, secrets)),
     })
 }
 
@@ -91,10 +94,7 @@ mod tests {
         }
     }
 
-    fn mask(text: fmt::Arguments<'_>) -> Option<String> {
-        let (text, secret) = (text.to_string(), "hidden");
-        text.contains(secret).then(|| text.replace(secret, "***"))
-    }
+    const SECRET: &str = "hidden-key-1";
 
     fn lines(error: &Error) -> Vec<String> {
         chain(error).map(|link| link.to_string()).collect()
@@ -102,14 +102,17 @@ mod tests {
 
     #[test]
     fn case_61_the_chain_and_the_kind_survive_masking() {
-        let cause = Outer("sent hidden", Some(io::ErrorKind::ConnectionRefused.into()));
+        let cause = Outer(
+            "sent hidden-key-1",
+            Some(io::ErrorKind::ConnectionRefused.into()),
+        );
         let error = Error::no_token(
             crate::error::TokenState::Missing,
-            Error::transport(cause).masked(&mask),
+            Error::transport(cause).masked(&[SECRET]),
         );
         assert_eq!(lines(&error)[2..], ["sent ***", "connection refused"]);
         assert!(
-            !format!("{error:?}").contains("hidden") && format!("{error:?}").contains("sent ***")
+            !format!("{error:?}").contains(SECRET) && format!("{error:?}").contains("sent ***")
         );
         assert_eq!(error.io_kind(), Some(io::ErrorKind::ConnectionRefused));
         assert!(error.is_connect() && error.is_transport());
@@ -117,32 +120,33 @@ mod tests {
 
     #[test]
     fn case_61_a_cause_without_secrets_is_not_replaced() {
-        let error = Error::transport(Outer("sent", None)).masked(&mask);
+        let error = Error::transport(Outer("sent", None)).masked(&[SECRET]);
         assert!(error.source().unwrap().is::<Outer>());
     }
 
     #[test]
     fn case_61_a_system_error_is_never_masked() {
-        let mask_all = |_: fmt::Arguments<'_>| Some("***".to_owned());
+        let secrets = ["connection refused"];
         let system = || io::Error::from(io::ErrorKind::ConnectionRefused);
         assert!(
             Error::transport(system())
-                .masked(&mask_all)
+                .masked(&secrets)
                 .source()
                 .unwrap()
                 .is::<io::Error>()
         );
-        let error = Error::transport(Outer("sent", Some(system()))).masked(&mask_all);
+        let error = Error::transport(Outer("connection refused", Some(system())));
+        let error = error.masked(&secrets);
         assert_eq!(lines(&error)[1..], ["***", "connection refused"]);
-        let other = Error::transport(io::Error::other("hidden")).masked(&mask);
+        let other = Error::transport(io::Error::other(SECRET)).masked(&[SECRET]);
         assert_eq!(lines(&other)[1..], ["***"]);
         assert_eq!(other.io_kind(), Some(io::ErrorKind::Other));
     }
 
     #[test]
     fn case_61_a_masked_error_of_this_crate_keeps_its_predicates() {
-        let inner = Error::timeout().with_message(Some("hidden".to_owned()));
-        let error = Error::transport(inner).masked(&mask);
+        let inner = Error::timeout().with_message(Some(SECRET.to_owned()));
+        let error = Error::transport(inner).masked(&[SECRET]);
         assert!(error.is_timeout() && error.is_transport());
         assert_eq!(error.message(), Some("***"));
     }

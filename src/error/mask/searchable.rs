@@ -11,7 +11,7 @@ use super::decode_escapes::{Decode, Decoded};
 ///
 /// Beyond ASCII these are the characters that std's `Debug` prints as they are, except the Hangul
 /// fillers, which are blank.
-pub(super) fn is_printable(c: char) -> bool {
+pub(crate) fn is_printable(c: char) -> bool {
     let is_filler = matches!(c, '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}');
     c == ' ' || c.is_ascii_graphic() || (!is_filler && c.escape_debug().len() == 1)
 }

@@ -3,7 +3,7 @@
 /// The length of the escape at the start of a text, and what it stands for.
 pub(super) type Decode = fn(&[u8]) -> Option<(usize, Decoded)>;
 
-pub(super) enum Decoded {
+pub(crate) enum Decoded {
     /// A part of a character that is not ASCII.
     Byte(u8),
     Char(char),
@@ -25,7 +25,7 @@ pub(super) fn percent(text: &[u8]) -> Option<(usize, Decoded)> {
 }
 
 /// Decodes an escape of JSON or of `Debug`. Half of a surrogate pair is no escape.
-pub(super) fn backslash(text: &[u8]) -> Option<(usize, Decoded)> {
+pub(crate) fn backslash(text: &[u8]) -> Option<(usize, Decoded)> {
     let c = match text.strip_prefix(b"\\")? {
         [b'x', digits @ ..] => {
             let byte = hex(digits.get(..2)?)?.try_into().ok()?;

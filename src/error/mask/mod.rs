@@ -1,10 +1,13 @@
 //! Masks secrets in text from outside.
 
+pub(crate) mod decode_escapes;
+pub(crate) mod searchable;
+
 use std::ops::Range;
 
 use secrecy::zeroize::Zeroizing;
 
-use super::{
+use self::{
     decode_escapes::{Decode, backslash, percent},
     searchable::Searchable,
 };
@@ -25,7 +28,7 @@ const MAX_DECODE_ROUNDS: usize = 4;
 /// a word. If it may be an ordinary word or number ([`is_ordinary`]), it is masked only between
 /// quotes and after `=`, as in a printed body or header. Anywhere else the mask would make the
 /// message unreadable and protect nothing.
-pub(super) fn mask(text: &str, secrets: &[&str]) -> Option<String> {
+pub(crate) fn mask(text: &str, secrets: &[&str]) -> Option<String> {
     let secrets: Vec<_> = secrets.iter().map(|secret| Secret::new(secret)).collect();
     let mut is_masked = vec![false; text.len()];
     // A text may be escaped more than once, in different ways: all decoded forms are searched.
@@ -134,7 +137,7 @@ mod tests {
 
     use proptest::{collection::vec, prelude::*, sample::select};
 
-    use super::{super::searchable::is_printable, *};
+    use super::{searchable::is_printable, *};
 
     fn masked(text: &str, secrets: &[&str]) -> String {
         mask(text, secrets).unwrap_or_else(|| text.to_owned())
