@@ -31,13 +31,9 @@ pub(crate) fn default_transport() -> Result<Transport, ConfigError> {
             .redirect(::reqwest::redirect::Policy::none())
             .build()
     });
-    let built = built
-        .map_err(|panic| panic_message(&*panic).into())
-        .and_then(|client| client.map_err(BoxError::from));
-    match built {
-        Ok(client) => Ok(over_reqwest(client)),
-        Err(cause) => Err(ConfigError::Transport(cause.into())),
-    }
+    let failed = |cause: BoxError| ConfigError::Transport(cause.into());
+    let client = built.map_err(|panic| failed(panic_message(&*panic).into()))?;
+    Ok(over_reqwest(client.map_err(|error| failed(error.into()))?))
 }
 
 /// The message of a panic.
