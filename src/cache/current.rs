@@ -84,12 +84,12 @@ impl Current {
             Some(previous) => previous.token.generation() + 1,
             None => 1,
         };
-        let status = match new.is_suspect() {
+        let status = match new.is_suspect {
             true => Status::Suspect,
             false => Status::Good,
         };
         Ok(Self {
-            token: AccessToken::new(new.into_header(), generation),
+            token: AccessToken::new(new.header, generation),
             schedule,
             status,
         })
@@ -140,6 +140,6 @@ impl Current {
     }
 
     pub(super) fn has_same_string(&self, new: &NewToken) -> bool {
-        self.token.same_string(new.header())
+        *self.token.header_value() == new.header
     }
 }

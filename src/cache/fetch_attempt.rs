@@ -73,9 +73,12 @@ impl State {
         flight.attempt_started = now;
         let deadline = flight.launch.deadline;
         let failures = self.failures(now);
-        let request = TokenRequest::new(self.predecessor(now))
-            .with_failures(failures.count, failures.last_error().cloned())
-            .until(deadline);
+        let request = TokenRequest {
+            predecessor: self.predecessor(now),
+            failures: failures.count,
+            last_error: failures.last_error().cloned(),
+            deadline: Some(deadline),
+        };
         Some((request, awaited_until))
     }
 
@@ -164,7 +167,7 @@ impl State {
         now: Instant,
         draw: f64,
     ) -> Result<End, Error> {
-        let (lifetime, endpoint) = (new.lifetime(), new.endpoint());
+        let (lifetime, endpoint) = (new.lifetime(), new.endpoint);
         // From before the call: the endpoint started the lifetime before its response arrived.
         let expires_at = new.expires_at(flight.attempt_started);
         let schedule = self.config.policy.schedule(now, lifetime, expires_at, draw);

@@ -59,7 +59,7 @@ impl State {
         self.set_status(Status::Invalidated, |current| {
             // A token of another cache may have the same generation.
             current.token.generation() == token.generation()
-                && current.token.same_string(token.header_value())
+                && current.token == *token
                 && current.status != Status::Invalidated
         })
     }

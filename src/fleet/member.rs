@@ -31,7 +31,7 @@ impl Member {
         let hash = Sha256::new()
             .chain_update(b"klavi-auth fleet record")
             .chain_update([u8::from(is_sealed)])
-            .chain_update(identity.as_bytes())
+            .chain_update(&*identity.0)
             .finalize();
         let mut name = "klavi-auth:fleet:".to_owned();
         // 128 bits tell any two identities apart.

@@ -192,7 +192,8 @@ impl FleetSource {
         // The age in the record is that of the moment at which the store was read.
         let age = token.age() + done.loaded_at.elapsed();
         let remaining = token.lifetime.saturating_sub(age);
-        let new = NewToken::new(&token.text, token.lifetime)?;
+        let mut new = NewToken::new(&token.text, token.lifetime)?;
+        new.is_suspect = as_suspect;
         let publication = Some((done.record.epoch, token.seq));
         self.held.remember(
             token.id,
@@ -204,7 +205,7 @@ impl FleetSource {
             as_suspect,
             remaining,
         });
-        Ok(new.with_age(age).suspect(as_suspect))
+        Ok(new.with_age(age))
     }
 
     fn denied(&self, reason: DenyReason, retry_in: Duration, error: Error) -> Error {

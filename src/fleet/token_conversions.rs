@@ -29,14 +29,11 @@ pub(super) fn aged(new: NewToken, started: Instant) -> NewToken {
 }
 
 /// The held token is not the fleet's, so `/refresh` must not be called with it.
-pub(super) fn without_refresh(request: TokenRequest) -> TokenRequest {
-    match request.predecessor() {
-        Predecessor::Live(token) => {
-            let predecessor = Predecessor::Expired(token.clone());
-            request.replacing(predecessor)
-        }
-        _ => request,
+pub(super) fn without_refresh(mut request: TokenRequest) -> TokenRequest {
+    if let Predecessor::Live(token) = &request.predecessor {
+        request.predecessor = Predecessor::Expired(token.clone());
     }
+    request
 }
 
 /// A token of the inner source as a publication, whose number is not known yet.

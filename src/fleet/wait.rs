@@ -30,7 +30,7 @@ pub(super) struct Wait {
 impl Wait {
     pub(super) fn until(request: &TokenRequest) -> Self {
         let now = Instant::now();
-        let deadline = request.deadline().unwrap_or(now + DEFAULT_TIMEOUT);
+        let deadline = request.deadline.unwrap_or(now + DEFAULT_TIMEOUT);
         let left = deadline.saturating_duration_since(now);
         Self {
             started_at: None,

@@ -354,7 +354,7 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(token.lifetime(), Duration::from_secs(60));
-        assert_eq!(token.endpoint(), Some(TokenEndpoint::Token));
+        assert_eq!(token.endpoint, Some(TokenEndpoint::Token));
         let sent = sent.lock().unwrap();
         let [request] = &sent[..] else {
             panic!("one call")

@@ -147,10 +147,10 @@ mod tests {
     fn both_spellings_are_accepted_and_klavis_own_wins() {
         let token = |body| token(&response(200, body), &[]).unwrap();
         let lower = token(r#"{"accesstoken":"low","expirein":60}"#);
-        assert_eq!(lower.header(), "Bearer low");
+        assert_eq!(lower.header, "Bearer low");
         assert_eq!(lower.lifetime().as_secs(), 60);
         let both = token(r#"{"accesstoken":"low","accessToken":"camel"}"#);
-        assert_eq!(both.header(), "Bearer camel");
+        assert_eq!(both.header, "Bearer camel");
     }
 
     #[test]
@@ -239,7 +239,7 @@ mod tests {
             r#"{"access_token":"t-o-k","token_type":"Bearer","expires_in":60,"scope":"a b"}"#;
         let token = oauth2(200, body, Some(7)).unwrap();
         assert_eq!(
-            (token.header().to_str().unwrap(), token.lifetime().as_secs()),
+            (token.header.to_str().unwrap(), token.lifetime().as_secs()),
             ("Bearer t-o-k", 60)
         );
         let error = oauth2(200, r#"{"accessToken":"t-o-k","expireIn":60}"#, Some(7)).unwrap_err();

@@ -63,8 +63,11 @@ impl TokenClient {
         let sent_at = Instant::now();
         let response = transport::exchange(&self.transport, request, self.timeout).await;
         match response.and_then(|response| response::token(&response, call.format, call.secrets)) {
-            // The lifetime began when the request was sent, or later.
-            Ok(token) => Ok(token.with_age(sent_at.elapsed()).with_endpoint(endpoint)),
+            Ok(mut token) => {
+                token.endpoint = Some(endpoint);
+                // The lifetime began when the request was sent, or later.
+                Ok(token.with_age(sent_at.elapsed()))
+            }
             // The text of an error is the transport's own, and may echo the request.
             Err(error) => {
                 let host = call.uri.authority().map_or("", Authority::as_str);

@@ -23,7 +23,7 @@ pub type IdentityFuture<'a> = Pin<Box<dyn Future<Output = Result<Identity, Error
 /// # let _ = identity;
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct Identity(Zeroizing<Vec<u8>>);
+pub struct Identity(pub(crate) Zeroizing<Vec<u8>>);
 
 impl Identity {
     /// The identity of a kind of source, to be completed with its parts.
@@ -42,11 +42,6 @@ impl Identity {
         bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
         bytes.extend_from_slice(part.as_bytes());
         Self(bytes)
-    }
-
-    #[cfg_attr(not(feature = "fleet"), allow(dead_code))]
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.0
     }
 }
 

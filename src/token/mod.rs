@@ -76,11 +76,6 @@ impl AccessToken {
             generation: self.generation,
         }
     }
-
-    /// Whether the token strings are equal, regardless of the generation.
-    pub(crate) fn same_string(&self, header: &HeaderValue) -> bool {
-        self.header == *header
-    }
 }
 
 /// Compares the token strings and ignores the generations. Takes constant time for tokens of one
@@ -112,13 +107,14 @@ impl fmt::Debug for AccessToken {
 /// `Debug` shows no part of the token.
 #[derive(Clone)]
 pub struct NewToken {
-    header: HeaderValue,
+    pub(crate) header: HeaderValue,
     lifetime: Duration,
     /// How old it was at an instant.
     aged: Option<(Duration, Instant)>,
-    endpoint: Option<TokenEndpoint>,
-    /// The API has rejected it, and there is nothing better.
-    is_suspect: bool,
+    /// The endpoint that events name.
+    pub(crate) endpoint: Option<TokenEndpoint>,
+    /// The API has rejected it, and it is used because there is no better one.
+    pub(crate) is_suspect: bool,
 }
 
 impl NewToken {
@@ -183,27 +179,6 @@ impl NewToken {
         self
     }
 
-    /// Sets the endpoint that events name.
-    pub(crate) fn with_endpoint(mut self, endpoint: TokenEndpoint) -> Self {
-        self.endpoint = Some(endpoint);
-        self
-    }
-
-    /// Marks a token that the API has rejected, and that is used because there is no better one.
-    #[cfg_attr(not(feature = "fleet"), allow(dead_code))]
-    pub(crate) fn suspect(mut self, is_suspect: bool) -> Self {
-        self.is_suspect = is_suspect;
-        self
-    }
-
-    pub(crate) fn is_suspect(&self) -> bool {
-        self.is_suspect
-    }
-
-    pub(crate) fn endpoint(&self) -> Option<TokenEndpoint> {
-        self.endpoint
-    }
-
     /// The whole lifetime of the token.
     pub fn lifetime(&self) -> Duration {
         self.lifetime
@@ -218,17 +193,9 @@ impl NewToken {
         }
     }
 
-    pub(crate) fn header(&self) -> &HeaderValue {
-        &self.header
-    }
-
     /// The token without the scheme.
     pub(crate) fn text(&self) -> &str {
         bare(&self.header)
-    }
-
-    pub(crate) fn into_header(self) -> HeaderValue {
-        self.header
     }
 }
 
@@ -280,15 +247,15 @@ mod tests {
     #[test]
     fn case_6_the_header_is_sensitive_and_spelled_bearer() {
         let token = NewToken::new("abc.def", HOUR).unwrap();
-        assert_eq!(token.header(), "Bearer abc.def");
-        assert!(token.header().is_sensitive());
-        assert_eq!(AccessToken::new(token.into_header(), 1).expose(), "abc.def");
+        assert_eq!(token.header, "Bearer abc.def");
+        assert!(token.header.is_sensitive());
+        assert_eq!(AccessToken::new(token.header, 1).expose(), "abc.def");
     }
 
     #[test]
     fn tokens_are_equal_if_their_strings_are() {
         let token = |text, generation| {
-            AccessToken::new(NewToken::new(text, HOUR).unwrap().into_header(), generation)
+            AccessToken::new(NewToken::new(text, HOUR).unwrap().header, generation)
         };
         assert_eq!(token("abc.def", 1), token("abc.def", 2));
         for other in ["Abc.def", "abc.deF", "abc_def", "abc.de", "abc.deff"] {
@@ -336,10 +303,7 @@ mod tests {
     #[test]
     fn case_61_debug_shows_no_token() {
         let token = NewToken::new("hush-hush", HOUR).unwrap();
-        let printed = format!(
-            "{token:?} {:?}",
-            AccessToken::new(token.header().clone(), 7)
-        );
+        let printed = format!("{token:?} {:?}", AccessToken::new(token.header.clone(), 7));
         assert!(!printed.contains("hush"), "{printed}");
     }
 }

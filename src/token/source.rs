@@ -109,11 +109,12 @@ impl<T: TokenSource + ?Sized> TokenSource for Box<T> {
 /// A request for a token.
 #[derive(Clone, Debug, Default)]
 pub struct TokenRequest {
-    predecessor: Predecessor,
-    failures: u32,
-    last_error: Option<Error>,
+    pub(crate) predecessor: Predecessor,
+    pub(crate) failures: u32,
+    pub(crate) last_error: Option<Error>,
+    /// When the cache drops the fetch.
     #[cfg_attr(not(feature = "fleet"), allow(dead_code))]
-    deadline: Option<Instant>,
+    pub(crate) deadline: Option<Instant>,
 }
 
 impl TokenRequest {
@@ -138,24 +139,6 @@ impl TokenRequest {
     pub fn with_failures(mut self, failures: u32, last_error: Option<Error>) -> Self {
         (self.failures, self.last_error) = (failures, last_error);
         self
-    }
-
-    /// Sets when the cache drops the fetch.
-    pub(crate) fn until(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(deadline);
-        self
-    }
-
-    /// The same request for a token that replaces another predecessor.
-    #[cfg(feature = "fleet")]
-    pub(crate) fn replacing(mut self, predecessor: Predecessor) -> Self {
-        self.predecessor = predecessor;
-        self
-    }
-
-    #[cfg(feature = "fleet")]
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadline
     }
 
     /// The token to replace, and whether it is still valid.
