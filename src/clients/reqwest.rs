@@ -1,6 +1,6 @@
 //! The layer around `reqwest::Client`, a tower service of reqwest's own types.
 
-use std::{borrow::Cow, fmt, mem};
+use std::{borrow::Cow, mem};
 
 use ::reqwest::{Body, Method, Request, RequestBuilder, Response, Url};
 use http::{Extensions, HeaderMap, StatusCode, Uri};
@@ -128,50 +128,32 @@ impl Replay<Request> for CloneBody {
     }
 }
 
-/// The backup of a request: its body was cloned with it, or is recorded.
-pub struct RequestBackup {
-    request: Request,
-    body: Option<ReplayBody<Body>>,
-}
-
 #[diagnostic::do_not_recommend]
 impl Replay<Request> for RecordBody<Body> {
-    type Backup = RequestBackup;
+    /// A clone with its body, or a clone of the head with the recording of the body.
+    type Backup = (Request, Option<ReplayBody<Body>>);
 
-    fn back_up(&self, request: &mut Request) -> Option<RequestBackup> {
-        if let Some(request) = request.try_clone() {
-            return Some(RequestBackup {
-                request,
-                body: None,
-            });
+    fn back_up(&self, request: &mut Request) -> Option<Self::Backup> {
+        if let Some(clone) = request.try_clone() {
+            return Some((clone, None));
         }
         // Only a stream cannot be cloned. The request without it can.
         let mut body = request.body_mut().take()?;
         let head = request.try_clone();
-        let backup = self.back_up_body(&mut body);
+        let recording = self.back_up_body(&mut body);
         // Without a backup too, since the first attempt needs it.
         *request.body_mut() = Some(body);
-        Some(RequestBackup {
-            request: head?,
-            body: Some(backup?),
-        })
+        Some((head?, Some(recording?)))
     }
 
-    fn is_complete(&self, backup: &RequestBackup) -> bool {
-        backup.body.as_ref().is_none_or(ReplayBody::is_complete)
+    fn is_complete(&self, (_, recording): &Self::Backup) -> bool {
+        recording.as_ref().is_none_or(ReplayBody::is_complete)
     }
 
-    fn restore(&self, backup: RequestBackup) -> Option<Request> {
-        let mut request = backup.request;
-        if let Some(body) = backup.body {
-            *request.body_mut() = Some(self.restore_body(body)?);
+    fn restore(&self, (mut request, recording): Self::Backup) -> Option<Request> {
+        if let Some(recording) = recording {
+            *request.body_mut() = Some(self.restore_body(recording)?);
         }
         Some(request)
-    }
-}
-
-impl fmt::Debug for RequestBackup {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestBackup").finish_non_exhaustive()
     }
 }

@@ -6,7 +6,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 
 use super::{
     env_var::parse_var,
-    keys::{KeyFiles, Keys, key},
+    keys::{Keys, key, read_files},
 };
 use crate::{
     error::{BoxError, Error, Kind, config::ConfigError},
@@ -35,7 +35,8 @@ pub struct Credentials(pub(crate) Secrets);
 pub(crate) enum Secrets {
     Keys(Keys),
     Bearer(NewToken),
-    Files(Arc<KeyFiles>),
+    /// The files with the access key and the secret key.
+    Files(PathBuf, PathBuf),
     Function(Arc<ReadCredentials>),
 }
 
@@ -83,9 +84,8 @@ impl Credentials {
         let read = |name, which| {
             parse_var(name, |text| key(text, which))?.ok_or(ConfigError::MissingEnv(name))
         };
-        let access = read("KLAVI_ACCESS_KEY", "access key")?;
         Ok(Self(Secrets::Keys(Keys {
-            access,
+            access: read("KLAVI_ACCESS_KEY", "access key")?,
             secret: read("KLAVI_SECRET_KEY", "secret key")?,
         })))
     }
@@ -111,11 +111,7 @@ impl Credentials {
     /// # let _ = credentials;
     /// ```
     pub fn from_files(access_key: impl Into<PathBuf>, secret_key: impl Into<PathBuf>) -> Self {
-        let files = KeyFiles {
-            access: access_key.into(),
-            secret: secret_key.into(),
-        };
-        Self(Secrets::Files(Arc::new(files)))
+        Self(Secrets::Files(access_key.into(), secret_key.into()))
     }
 
     /// The keys that `read` returns, called again for every `/auth`. Use it with a vault.
@@ -181,7 +177,7 @@ impl Credentials {
     pub(super) async fn read_keys(&self) -> Result<Keys, Error> {
         match &self.0 {
             Secrets::Keys(keys) => Ok(keys.clone()),
-            Secrets::Files(files) => files.read().await,
+            Secrets::Files(access, secret) => read_files(access.clone(), secret.clone()).await,
             Secrets::Function(read) => match read().await {
                 Ok(Self(Secrets::Keys(keys))) => Ok(keys),
                 Ok(_) => Err(Error::permanent(
@@ -200,8 +196,7 @@ impl fmt::Debug for Credentials {
         match &self.0 {
             Secrets::Keys(_) => f.write_str("Credentials::Keys(***)"),
             Secrets::Bearer(_) => f.write_str("Credentials::Bearer(***)"),
-            Secrets::Files(files) => {
-                let (access, secret) = (&files.access, &files.secret);
+            Secrets::Files(access, secret) => {
                 write!(f, "Credentials::Files({access:?}, {secret:?})")
             }
             Secrets::Function(_) => f.write_str("Credentials::Function(..)"),

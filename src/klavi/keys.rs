@@ -55,27 +55,17 @@ pub(super) fn key(text: &str, which: &'static str) -> Result<SecretString, Confi
     }
 }
 
-/// The paths of the two keys.
-#[derive(Clone, Debug)]
-pub(crate) struct KeyFiles {
-    pub(super) access: PathBuf,
-    pub(super) secret: PathBuf,
-}
-
-impl KeyFiles {
-    /// Reads both on a blocking thread: the files may be on a network.
-    pub(super) async fn read(&self) -> Result<Keys, Error> {
-        let files = self.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            Ok(Keys {
-                access: read_key(&files.access, "access key")?,
-                secret: read_key(&files.secret, "secret key")?,
-            })
-        });
-        // `read_key` does not panic, so the task was cancelled.
-        let cancelled = |_| Err(Error::interrupted("the runtime of the fetch shuts down"));
-        read.await.unwrap_or_else(cancelled)
-    }
+/// Reads both keys from their files, on a blocking thread: the files may be on a network.
+pub(super) async fn read_files(access: PathBuf, secret: PathBuf) -> Result<Keys, Error> {
+    let read = tokio::task::spawn_blocking(move || {
+        Ok(Keys {
+            access: read_key(&access, "access key")?,
+            secret: read_key(&secret, "secret key")?,
+        })
+    });
+    // `read_key` does not panic, so the task was cancelled.
+    let cancelled = |_| Err(Error::interrupted("the runtime of the fetch shuts down"));
+    read.await.unwrap_or_else(cancelled)
 }
 
 /// An error names the file and shows nothing of its content.
