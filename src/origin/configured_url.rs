@@ -18,18 +18,65 @@ pub(crate) enum Purpose {
 ///
 /// # Errors
 ///
-/// [`ConfigError::InvalidUrl`].
+/// [`ConfigError::InvalidUrl`], which shows the scheme, host and port only: user information, path,
+/// query and fragment may contain a secret.
 pub(crate) fn parse(url: &str, purpose: Purpose) -> Result<(Origin, Uri), ConfigError> {
-    let parsed = url.parse::<Uri>().ok().and_then(|uri| {
+    let invalid = |problem: String| Err(ConfigError::InvalidUrl(problem.into()));
+    let name = purpose.name();
+    if url.is_empty() {
+        return invalid(format!("the {name} is empty"));
+    }
+    if url.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return invalid(format!(
+            "the {name} has a space, a line break or another blank in it"
+        ));
+    }
+    let Some((scheme, rest)) = url.split_once("://") else {
+        let authority = authority(url);
+        // Without a scheme it may be anything, such as a key.
+        if !is_clearly_a_host(authority) {
+            return invalid(format!(
+                "the {name} has no scheme: it must begin with `https://`"
+            ));
+        }
+        let is_loopback = Host::parse(host(authority)).is_some_and(|host| host.is_loopback());
+        let scheme = if is_loopback { "http" } else { "https" };
+        return invalid(format!(
+            "{name} `{authority}` has no scheme: write `{scheme}://{authority}`"
+        ));
+    };
+    let full_authority = authority(rest);
+    let (user, authority) = full_authority
+        .rsplit_once('@')
+        .map_or(("", full_authority), |(_, rest)| ("***@", rest));
+    let authority = Some(authority).filter(|it| is_printable(it)).unwrap_or("…");
+    if is_https(scheme).is_none() {
+        return invalid(format!(
+            "the scheme of {name} `…://{authority}` is neither https nor http: \
+             write `https://{authority}`"
+        ));
+    }
+    let tail = &rest[full_authority.len()..];
+    let has_path = !matches!(tail, "" | "/");
+    let uri = url.parse::<Uri>().ok();
+    let problem = match uri.and_then(|uri| Some((Origin::of_base(&uri)?, uri))) {
         // No client sends it, so it can only be a mistake.
-        let userinfo = uri.authority().is_some_and(|it| it.as_str().contains('@'));
-        let has_path = uri.path() != "/" && purpose.is_origin();
-        // `Uri` drops a fragment silently. Here it can only be a mistake.
-        let has_more = userinfo || has_path || uri.query().is_some() || url.contains('#');
-        let origin = Origin::of_base(&uri).filter(|_| !has_more)?;
-        Some((origin, uri))
-    });
-    parsed.ok_or_else(|| ConfigError::InvalidUrl(problem_with(url, purpose).into()))
+        _ if !user.is_empty() => "has user information: leave it out",
+        // Before the query, since a `?` after `#` is part of the fragment. `Uri` drops a fragment
+        // silently, but here it can only be a mistake.
+        _ if tail.contains('#') => "has a fragment: leave it out",
+        _ if tail.contains('?') => "has a query: leave it out",
+        _ if purpose.is_origin() && has_path => {
+            "has a path: leave it out, since the token goes to all paths of an origin"
+        }
+        Some(parsed) => return Ok(parsed),
+        None => "has a host, a port or a path that is not valid",
+    };
+    let more = if has_path { "/…" } else { "" };
+    let scheme = scheme.to_ascii_lowercase();
+    invalid(format!(
+        "{name} `{scheme}://{user}{authority}{more}` {problem}"
+    ))
 }
 
 /// As [`parse`], with plain `http` accepted for loopback only.
@@ -70,56 +117,6 @@ impl Purpose {
     fn is_origin(self) -> bool {
         matches!(self, Self::Origin | Self::AddedOrigin)
     }
-}
-
-/// Why `url` was rejected. Shows its scheme, host and port only: user information, path, query and
-/// fragment may contain a secret.
-fn problem_with(url: &str, purpose: Purpose) -> String {
-    let name = purpose.name();
-    if url.is_empty() {
-        return format!("the {name} is empty");
-    }
-    if url.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return format!("the {name} has a space, a line break or another blank in it");
-    }
-    let Some((scheme, rest)) = url.split_once("://") else {
-        let authority = authority(url);
-        // Without a scheme it may be anything, such as a key.
-        if !is_clearly_a_host(authority) {
-            return format!("the {name} has no scheme: it must begin with `https://`");
-        }
-        let is_loopback = Host::parse(host(authority)).is_some_and(|host| host.is_loopback());
-        let scheme = if is_loopback { "http" } else { "https" };
-        return format!("{name} `{authority}` has no scheme: write `{scheme}://{authority}`");
-    };
-    let full_authority = authority(rest);
-    let (user, authority) = full_authority
-        .rsplit_once('@')
-        .map_or(("", full_authority), |(_, rest)| ("***@", rest));
-    let authority = Some(authority).filter(|it| is_printable(it)).unwrap_or("…");
-    if is_https(scheme).is_none() {
-        return format!(
-            "the scheme of {name} `…://{authority}` is neither https nor http: \
-             write `https://{authority}`"
-        );
-    }
-    let tail = &rest[full_authority.len()..];
-    let has_path = !matches!(tail, "" | "/");
-    // The fragment comes before the query, since a `?` after `#` is part of it.
-    let problem = if !user.is_empty() {
-        "has user information: leave it out"
-    } else if tail.contains('#') {
-        "has a fragment: leave it out"
-    } else if tail.contains('?') {
-        "has a query: leave it out"
-    } else if purpose.is_origin() && has_path {
-        "has a path: leave it out, since the token goes to all paths of an origin"
-    } else {
-        "has a host, a port or a path that is not valid"
-    };
-    let more = if has_path { "/…" } else { "" };
-    let scheme = scheme.to_ascii_lowercase();
-    format!("{name} `{scheme}://{user}{authority}{more}` {problem}")
 }
 
 /// Everything before the path, query and fragment.

@@ -101,7 +101,7 @@ impl<'a> Target<'a> {
         Some(Self {
             secure,
             host: authority.host(),
-            port: explicit_port(authority)?.unwrap_or_else(|| default_port(secure)),
+            port: port(authority, default_port(secure))?,
         })
     }
 }
@@ -132,18 +132,16 @@ fn default_port(secure: bool) -> u16 {
     if secure { 443 } else { 80 }
 }
 
-/// The explicit port: `Some(None)` if there is none, `None` if it is invalid. `Authority::port`
-/// cannot tell these cases apart: it returns `None` for `host:99999` too.
-fn explicit_port(authority: &Authority) -> Option<Option<u16>> {
-    // User information may have a colon, so it is cut off first.
-    let after_user = authority.as_str().rsplit('@').next()?;
-    match after_user.strip_prefix(authority.host())? {
-        "" => Some(None),
-        rest => {
-            let digits = rest.strip_prefix(':')?;
-            // `parse` would accept a sign.
-            let is_number = digits.bytes().all(|b| b.is_ascii_digit());
-            is_number.then(|| digits.parse().ok())?.map(Some)
+/// The port, `None` if it is invalid.
+fn port(authority: &Authority, default: u16) -> Option<u16> {
+    match authority.port() {
+        // It was parsed as a number, so it may have a sign.
+        Some(port) if port.as_str().starts_with('+') => None,
+        Some(port) => Some(port.as_u16()),
+        // No port, or an invalid one such as 99999.
+        None => {
+            let after_user = authority.as_str().rsplit('@').next();
+            (after_user == Some(authority.host())).then_some(default)
         }
     }
 }
