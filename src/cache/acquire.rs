@@ -109,7 +109,7 @@ impl Acquire {
     }
 
     fn too_many_flights(&self) -> Error {
-        let cause = Error::interrupted("several fetches in a row brought no usable token");
+        let cause = Error::interrupted("several fetches in a row returned no valid token");
         self.core.state.lock().without_token(Instant::now(), cause)
     }
 }

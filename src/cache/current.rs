@@ -100,7 +100,7 @@ impl Current {
         // The current token lasts longer, so a replacement would gain nothing.
         if schedule.expires_at < expires_at {
             return Err(Error::invalid_response(
-                "the new access token ends before the current one",
+                "the new access token expires before the current one",
             ));
         }
         if !self.has_same_string(new) {

@@ -145,7 +145,7 @@ impl State {
             // A program that makes a runtime for each call would otherwise adopt with each call.
             self.next_adoption = Some(now + ADOPTION_INTERVAL);
         } else if flight.attempts > 0 && self.valid_token(now, None).is_some() {
-            let error = Error::lost("the runtime of the fetch is gone or stands still");
+            let error = Error::lost("the runtime of the fetch was shut down or is blocked");
             // The full pause, without jitter: drawing a random number would run user code under the
             // lock.
             self.record_failure(self.is_live(now), &error, now, 1.0);

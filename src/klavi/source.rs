@@ -162,7 +162,7 @@ impl KlaviSource {
                         let until = Instant::now() + REFRESH_MISSING_FOR;
                         self.memory().refresh_missing_until = Some(until);
                     }
-                    "refresh denied"
+                    "refresh rejected"
                 }
                 outcome => return outcome,
             },
@@ -187,7 +187,7 @@ impl KlaviSource {
             Predecessor::Rejected(bearer)
                 if !request.last_error().is_some_and(Error::is_keys_needed) =>
             {
-                self.refresh(bearer, "last resort").await
+                self.refresh(bearer, "rejected").await
             }
             _ => return Err(Error::new(Kind::KeysNeeded)),
         };

@@ -100,10 +100,10 @@ impl TokenClient {
     }
 }
 
-/// The reason of a token call, for the log.
+/// The reason of a token call, as in the events of the cache.
 pub(super) fn reason(predecessor: &Predecessor) -> &'static str {
     match predecessor {
-        Predecessor::None => "first token",
+        Predecessor::None => "first",
         Predecessor::Live(_) => "refresh",
         Predecessor::Expired(_) => "expired",
         Predecessor::Rejected(_) => "rejected",

@@ -483,12 +483,12 @@ pub(crate) fn describe_cause(cause: &Cause) -> String {
         }
         Cause::Bad(what) => what.to_owned(),
         Cause::Panicked => "the token source panicked".to_owned(),
-        Cause::FlightLost => "the runtime of the fetch is gone or stands still".to_owned(),
+        Cause::FlightLost => "the runtime of the fetch was shut down or is blocked".to_owned(),
         Cause::TimedOut => "fetching the token timed out".to_owned(),
         Cause::OverBudget { free_in } => {
             let what = "too many tokens were rejected in a short time: none is fetched until some time has passed";
             format!("{what}{}", wait(free_in))
         }
-        Cause::TooManyFlights => "several fetches in a row brought no usable token".to_owned(),
+        Cause::TooManyFlights => "several fetches in a row returned no valid token".to_owned(),
     }
 }

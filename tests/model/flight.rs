@@ -304,7 +304,7 @@ impl Cache {
         if let Some(token) = self.token.as_ref().filter(|token| token.is_live(now)) {
             let same = token.text == text;
             if end < token.end {
-                return Err("the new access token ends before the current one");
+                return Err("the new access token expires before the current one");
             }
             if same && end < token.end + life / 10 {
                 return Err("the new access token is the current one and expires no later");

@@ -89,10 +89,10 @@ fn case_62_tokens_from_refresh_and_from_auth_are_distinguished() {
         .map(|call| (call.fields.of("endpoint"), call.fields.of("reason")))
         .collect();
     let expected = [
-        ("auth", "first token"),
+        ("auth", "first"),
         ("refresh", "refresh"),
         ("refresh", "refresh"),
-        ("auth", "refresh denied"),
+        ("auth", "refresh rejected"),
     ];
     assert_eq!(calls, expected);
 }
