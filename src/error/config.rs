@@ -74,11 +74,6 @@ pub(crate) fn ensure(is_valid: bool, error: ConfigError) -> Result<(), ConfigErr
 }
 
 impl ConfigError {
-    /// Attributes the error to an environment variable.
-    pub(crate) fn of_env(self, name: &'static str) -> Self {
-        Self::InvalidEnv(name, self.to_string().into())
-    }
-
     /// The error of a credential that cannot be a token.
     pub(crate) fn cannot_be_used(which: &'static str, error: &super::Error) -> Self {
         Self::InvalidCredential(which, format!("cannot be used: {error}").into())

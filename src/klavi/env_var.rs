@@ -12,11 +12,12 @@ pub(super) fn parse_var<T>(
     parse: impl FnOnce(&str) -> Result<T, ConfigError>,
 ) -> Result<Option<T>, ConfigError> {
     let invalid = |problem: &'static str| Err(ConfigError::InvalidEnv(name, problem.into()));
+    let of_value = |error: ConfigError| ConfigError::InvalidEnv(name, error.to_string().into());
     // Wiped: it may be a key.
     match env::var(name).map(Zeroizing::new) {
         // A mistake in a deployment, and no wish for the default.
         Ok(value) if value.is_empty() => invalid("it is empty"),
-        Ok(value) => parse(&value).map(Some).map_err(|error| error.of_env(name)),
+        Ok(value) => parse(&value).map(Some).map_err(of_value),
         Err(env::VarError::NotPresent) => Ok(None),
         Err(env::VarError::NotUnicode(_)) => invalid("it is not UTF-8"),
     }

@@ -2,11 +2,12 @@
 
 use std::{pin::pin, time::Duration};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use futures_util::{FutureExt, future::BoxFuture};
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
+use secrecy::zeroize::Zeroizing;
 use tokio::time::{Instant, timeout};
 use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_service::Service;
@@ -15,7 +16,7 @@ use super::status_error::is_success;
 use crate::error::{
     BoxError, Error,
     source_chain::{Context, chain},
-    wiped::{WipedBuffer, format},
+    wiped::format,
 };
 
 /// The longest response body that is read, in bytes.
@@ -84,7 +85,10 @@ pub(super) async fn exchange(
 /// Reads a response body into a buffer that is wiped when it is dropped.
 async fn read(body: impl Body<Error: Into<BoxError>>) -> Result<Bytes, Error> {
     let mut body = pin!(body);
-    let mut buffer = WipedBuffer::default();
+    // With room for the whole body: a buffer that grows leaves a copy behind.
+    let longest = body.size_hint().upper().unwrap_or(u64::MAX);
+    let room = longest.min(MAX_BODY as u64) as usize;
+    let mut buffer = Zeroizing::new(Vec::with_capacity(room));
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(Error::transport)?.into_data() else {
             // Trailers have no token.
@@ -98,5 +102,5 @@ async fn read(body: impl Body<Error: Into<BoxError>>) -> Result<Bytes, Error> {
         }
         buffer.put(data);
     }
-    Ok(buffer.into_bytes())
+    Ok(Bytes::from_owner(buffer))
 }
