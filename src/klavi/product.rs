@@ -33,7 +33,7 @@ pub enum Product {
     /// let unchecked = klavi_auth::Product::Other("../data".into());
     /// ```
     #[non_exhaustive]
-    Other(Box<str>),
+    Other(String),
 }
 
 /// The maximum number of segments of a product path.
@@ -84,7 +84,7 @@ impl FromStr for Product {
             "payment/management" => Self::PaymentManagement,
             _ => match problem_with(path) {
                 Some(problem) => return Err(ConfigError::InvalidProduct(problem.into())),
-                None => Self::Other(path.into()),
+                None => Self::Other(path.to_owned()),
             },
         })
     }
