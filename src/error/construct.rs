@@ -137,3 +137,23 @@ impl Error {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_error_is_changed_in_a_copy() {
+        let first = Error::transport("connection refused");
+        let second = first.clone().with_retry_after(Duration::from_secs(1));
+        assert_eq!(first.retry_after(), None);
+        assert_eq!(second.retry_after(), Some(Duration::from_secs(1)));
+        for error in [first, second] {
+            let cause = std::error::Error::source(&error).expect("has a cause");
+            assert_eq!(
+                (cause.to_string().as_str(), cause.source().is_none()),
+                ("connection refused", true)
+            );
+        }
+    }
+}

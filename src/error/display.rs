@@ -165,3 +165,66 @@ impl fmt::Debug for Error {
 fn debug<T: fmt::Debug>(value: &Option<T>) -> Option<&dyn fmt::Debug> {
     value.as_ref().map(|value| value as _)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn case_63_no_cause_is_printed_twice() {
+        let error = Error::no_token(TokenState::Missing, Error::transport("connection reset"));
+        let mut lines = Vec::new();
+        let mut next: Option<&dyn std::error::Error> = Some(&error);
+        while let Some(e) = next {
+            lines.push(e.to_string());
+            next = e.source();
+        }
+        assert_eq!(
+            lines,
+            [
+                "no access token could be fetched",
+                "the token endpoint was called, and the connection failed",
+                "connection reset"
+            ]
+        );
+    }
+
+    #[test]
+    fn case_35_a_400_without_a_message_says_where_it_may_come_from() {
+        let error = Error::new(Kind::BadRequest)
+            .with_endpoint(TokenEndpoint::Auth, "api.klavi.ai")
+            .with_status(StatusCode::BAD_REQUEST);
+        let with_message = error.clone().with_message(Some("no accessKey".to_owned()));
+        assert_eq!(
+            with_message.to_string(),
+            "POST /auth: the token call was rejected as a bad request (status 400): no accessKey"
+        );
+        assert_eq!(
+            error.to_string(),
+            "POST /auth: the token call was rejected as a bad request (status 400): this may come \
+             from a proxy, or a client certificate may be missing"
+        );
+    }
+
+    #[test]
+    fn a_transport_error_says_whether_there_was_a_connection() {
+        for (kind, says) in [
+            (io::ErrorKind::ConnectionRefused, "could not be reached"),
+            (
+                io::ErrorKind::ConnectionReset,
+                "was called, and the connection failed",
+            ),
+        ] {
+            let error = Error::transport(io::Error::from(kind))
+                .with_endpoint(TokenEndpoint::Auth, "api.klavi.ai");
+            assert_eq!(
+                error.to_string(),
+                format!("POST /auth: the token endpoint at api.klavi.ai {says}")
+            );
+        }
+    }
+}

@@ -165,3 +165,73 @@ impl Error {
         self.chain().any(|error| is_match(error.0.kind))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::TokenState;
+
+    #[test]
+    fn case_63_predicates_see_through_the_chain() {
+        let cause = Error::timeout().with_retry_after(Duration::from_secs(3));
+        let error = Error::no_token(TokenState::Expired, cause);
+        assert!(error.is_no_token() && error.is_timeout());
+        assert!(!error.is_transport() && !error.is_keys_rejected() && !error.is_throttled());
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn case_63_each_kind_has_one_predicate_and_one_label() {
+        type Predicate = fn(&Error) -> bool;
+        let predicates: [(&str, Predicate); 15] = [
+            ("no_token", Error::is_no_token),
+            ("keys_rejected", Error::is_keys_rejected),
+            ("keys_needed", Error::is_keys_needed),
+            ("bad_request", Error::is_bad_request),
+            ("throttled", Error::is_throttled),
+            ("server_error", Error::is_server_error),
+            ("timeout", Error::is_timeout),
+            ("invalid_response", Error::is_invalid_response),
+            ("transport", Error::is_transport),
+            ("interrupted", Error::is_interrupted),
+            ("over_budget", Error::is_over_budget),
+            ("insecure_uri", Error::is_insecure_uri),
+            ("too_many_headers", Error::is_too_many_headers),
+            ("cache_missing", Error::is_cache_missing),
+            ("source", Error::is_source),
+        ];
+        let kinds = [
+            Kind::NoToken(TokenState::Expired),
+            Kind::KeysRejected,
+            Kind::KeysNeeded,
+            Kind::BadRequest,
+            Kind::Throttled,
+            Kind::ServerError,
+            Kind::Timeout,
+            Kind::InvalidResponse("what"),
+            Kind::Transport,
+            Kind::Interrupted("what", Recovery::Immediate),
+            Kind::OverBudget,
+            Kind::InsecureUri,
+            Kind::TooManyHeaders,
+            Kind::CacheMissing,
+            Kind::Source(Recovery::Permanent),
+        ];
+        for (number, kind) in kinds.into_iter().enumerate() {
+            let error = Error::new(kind);
+            let matching: Vec<_> = predicates
+                .iter()
+                .filter(|(_, holds)| holds(&error))
+                .map(|(name, _)| *name)
+                .collect();
+            assert_eq!(matching, [predicates[number].0], "{error:?}");
+            assert_eq!(error.label(), predicates[number].0);
+            assert_eq!(
+                Error::no_token(TokenState::Missing, error.clone()).label(),
+                error.label()
+            );
+        }
+    }
+}
