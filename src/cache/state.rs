@@ -30,7 +30,7 @@ use super::{
     waiters::{Sender, Waiter},
 };
 use crate::{
-    error::{Error, TokenState, token_endpoint::TokenEndpoint},
+    error::{Error, token_endpoint::TokenEndpoint},
     events::event::FetchReason,
 };
 
@@ -252,13 +252,15 @@ impl State {
 
     /// The error for callers when there is no token because of `cause`.
     pub(super) fn without_token(&self, now: Instant, cause: Error) -> Error {
-        let state = match self.reason(now) {
-            FetchReason::First => TokenState::Missing,
-            FetchReason::Rejected | FetchReason::Invalidated => TokenState::Rejected,
-            FetchReason::Expired => TokenState::Expired,
+        let message = match self.reason(now) {
+            FetchReason::First => "no access token could be fetched",
+            FetchReason::Rejected | FetchReason::Invalidated => {
+                "the access token was rejected and no new one could be fetched"
+            }
+            FetchReason::Expired => "the access token has expired and no new one could be fetched",
             // There is a token: `cause` alone says why the caller does not get it.
             FetchReason::Refresh => return cause,
         };
-        Error::no_token(state, cause)
+        Error::no_token(message, cause)
     }
 }

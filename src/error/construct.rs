@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use super::{BoxError, Error, Inner, Kind, Recovery, TokenState, token_endpoint::TokenEndpoint};
+use super::{BoxError, Error, Inner, Kind, Recovery, token_endpoint::TokenEndpoint};
 
 impl Error {
     /// An error of a [`TokenSource`](crate::TokenSource) that may pass: the fetch is tried again.
@@ -68,8 +68,8 @@ impl Error {
         }))
     }
 
-    pub(crate) fn no_token(state: TokenState, cause: Self) -> Self {
-        Self::new(Kind::NoToken(state)).with_source(cause)
+    pub(crate) fn no_token(message: &'static str, cause: Self) -> Self {
+        Self::new(Kind::NoToken(message)).with_source(cause)
     }
 
     pub(crate) fn invalid_response(message: &'static str) -> Self {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    Error, Inner, Kind, TokenState,
+    Error, Inner, Kind,
     source_chain::{chain, is_connect},
     token_endpoint::TokenEndpoint,
 };
@@ -50,13 +50,6 @@ impl Inner {
 impl Kind {
     fn message(self, endpoint: Option<TokenEndpoint>) -> &'static str {
         match self {
-            Self::NoToken(TokenState::Missing) => "no access token could be fetched",
-            Self::NoToken(TokenState::Expired) => {
-                "the access token has expired and no new one could be fetched"
-            }
-            Self::NoToken(TokenState::Rejected) => {
-                "the access token was rejected and no new one could be fetched"
-            }
             // An OAuth2 client has no keys of Klavi's.
             Self::KeysRejected if endpoint == Some(TokenEndpoint::Token) => {
                 "the client id and client secret were rejected"
@@ -71,7 +64,9 @@ impl Kind {
             Self::Timeout => "fetching the token timed out",
             // Which endpoint, and what failed, follows.
             Self::Transport => "the token endpoint",
-            Self::InvalidResponse(message) | Self::Interrupted(message, _) => message,
+            Self::NoToken(message)
+            | Self::InvalidResponse(message)
+            | Self::Interrupted(message, _) => message,
             Self::OverBudget => {
                 "too many tokens were rejected in a short time: none is fetched until some time has passed"
             }
@@ -176,7 +171,10 @@ mod tests {
 
     #[test]
     fn case_63_no_cause_is_printed_twice() {
-        let error = Error::no_token(TokenState::Missing, Error::transport("connection reset"));
+        let error = Error::no_token(
+            "no access token could be fetched",
+            Error::transport("connection reset"),
+        );
         let mut lines = Vec::new();
         let mut next: Option<&dyn std::error::Error> = Some(&error);
         while let Some(e) = next {

@@ -107,7 +107,7 @@ mod tests {
             Some(io::ErrorKind::ConnectionRefused.into()),
         );
         let error = Error::no_token(
-            crate::error::TokenState::Missing,
+            "no access token could be fetched",
             Error::transport(cause).masked(&[SECRET]),
         );
         assert_eq!(lines(&error)[2..], ["sent ***", "connection refused"]);

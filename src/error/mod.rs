@@ -78,18 +78,10 @@ struct Inner {
     source: Option<Cause>,
 }
 
-/// Why the current token cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TokenState {
-    Missing,
-    Expired,
-    Rejected,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 // The texts are static, so that no part of a response gets into them.
 pub(crate) enum Kind {
-    NoToken(TokenState),
+    NoToken(&'static str),
     KeysRejected,
     KeysNeeded,
     BadRequest,
@@ -220,7 +212,7 @@ mod tests {
 
     #[test]
     fn values_of_the_endpoint_are_found_through_the_chain() {
-        let error = Error::no_token(TokenState::Missing, Error::timeout());
+        let error = Error::no_token("no access token could be fetched", Error::timeout());
         assert_eq!(
             (error.endpoint(), error.status(), error.message()),
             (None, None, None)
@@ -230,7 +222,7 @@ mod tests {
             .with_endpoint(TokenEndpoint::Auth, "api.klavi.ai")
             .with_status(StatusCode::BAD_GATEWAY)
             .with_message(Some("later".to_owned()));
-        let error = Error::no_token(TokenState::Missing, cause);
+        let error = Error::no_token("no access token could be fetched", cause);
         assert_eq!(
             (error.endpoint(), error.host()),
             (Some(TokenEndpoint::Auth), Some("api.klavi.ai"))

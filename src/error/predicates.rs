@@ -171,12 +171,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::error::TokenState;
 
     #[test]
     fn case_63_predicates_see_through_the_chain() {
         let cause = Error::timeout().with_retry_after(Duration::from_secs(3));
-        let error = Error::no_token(TokenState::Expired, cause);
+        let error = Error::no_token("the access token has expired", cause);
         assert!(error.is_no_token() && error.is_timeout());
         assert!(!error.is_transport() && !error.is_keys_rejected() && !error.is_throttled());
         assert_eq!(error.retry_after(), Some(Duration::from_secs(3)));
@@ -203,7 +202,7 @@ mod tests {
             ("source", Error::is_source),
         ];
         let kinds = [
-            Kind::NoToken(TokenState::Expired),
+            Kind::NoToken("the access token has expired"),
             Kind::KeysRejected,
             Kind::KeysNeeded,
             Kind::BadRequest,
@@ -229,7 +228,7 @@ mod tests {
             assert_eq!(matching, [predicates[number].0], "{error:?}");
             assert_eq!(error.label(), predicates[number].0);
             assert_eq!(
-                Error::no_token(TokenState::Missing, error.clone()).label(),
+                Error::no_token("no access token could be fetched", error.clone()).label(),
                 error.label()
             );
         }
