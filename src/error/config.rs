@@ -3,6 +3,7 @@
 use std::{borrow::Cow, error::Error, fmt, sync::Arc};
 
 /// What is wrong with a value. Has no secret.
+// Most problems are constant texts.
 type Problem = Cow<'static, str>;
 
 /// An invalid configuration, which a programmer or operator fixes at start-up.

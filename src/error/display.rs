@@ -130,6 +130,7 @@ impl Error {
     /// assert_eq!(error.label(), "source");
     /// ```
     pub fn label(&self) -> &'static str {
+        // Of the cause, since "no token" tells an operator nothing.
         self.cause().label()
     }
 }

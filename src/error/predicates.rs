@@ -154,6 +154,7 @@ impl Error {
     /// assert!(timeout.is_transient() && !password.is_transient());
     /// ```
     pub fn is_transient(&self) -> bool {
+        // By the cause alone: "no token" is neither transient nor permanent.
         self.recovery() == Recovery::Transient
     }
 
@@ -162,6 +163,7 @@ impl Error {
     }
 
     fn any(&self, is_match: impl Fn(Kind) -> bool) -> bool {
+        // "No token" wraps the error of the fetch, and callers ask about either.
         self.chain().any(|error| is_match(error.0.kind))
     }
 }

@@ -24,6 +24,7 @@ pub(crate) fn io_kind(link: &(dyn StdError + 'static)) -> Option<io::ErrorKind> 
 
 /// Whether an error says that no connection could be made.
 pub(crate) fn is_connect(link: &(dyn StdError + 'static)) -> bool {
+    // Asked first, since it does not depend on the text of another crate.
     #[cfg(feature = "reqwest")]
     if link
         .downcast_ref::<reqwest::Error>()
@@ -70,6 +71,7 @@ impl StdError for Context {
 
 /// The copy of a cause whose texts have a secret.
 pub(super) struct Masked {
+    // Formatted at once, since the cause with the secret is dropped.
     pub(super) display: String,
     pub(super) debug: String,
     // A copy cannot be downcast to the type of its cause, which would tell this.

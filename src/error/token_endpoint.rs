@@ -25,6 +25,7 @@ impl TokenEndpoint {
     /// assert_eq!(TokenEndpoint::Refresh.to_string(), "GET /refresh");
     /// ```
     pub fn as_str(self) -> &'static str {
+        // Not the names of the variants: dashboards depend on these.
         match self {
             Self::Auth => "auth",
             Self::Refresh => "refresh",

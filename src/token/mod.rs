@@ -43,7 +43,9 @@ const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// ```
 #[derive(Clone)]
 pub struct AccessToken {
+    // Ready to send: to format and parse it for each request would cost more than the rest.
     header: HeaderValue,
+    // A 401 counts for the token that was sent, and a new token may have the same string.
     generation: u64,
 }
 
@@ -208,6 +210,7 @@ fn check(token: &str, lifetime: Duration) -> Result<(), &'static str> {
     match token {
         "" => Err("the access token is empty"),
         _ if token.len() > MAX_TOKEN => Err("the access token is longer than 16 KiB"),
+        // More than RFC 6750 allows, since servers issue more. A blank would end the token.
         _ if !token.bytes().all(|b| b.is_ascii_graphic()) => Err(INVALID_CHARACTERS),
         _ if lifetime.is_zero() => Err("the access token has no lifetime"),
         _ => Ok(()),

@@ -8,6 +8,7 @@ use super::{AccessToken, NewToken, identity::IdentityFuture};
 use crate::error::Error;
 
 /// The future that [`TokenSource::fetch`] returns.
+// Boxed, since a cache has its source as a trait object.
 pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<NewToken, Error>> + Send + 'a>>;
 
 /// A source of tokens.
@@ -113,6 +114,7 @@ pub struct TokenRequest {
     pub(crate) failures: u32,
     pub(crate) last_error: Option<Error>,
     /// When the cache drops the fetch.
+    // Not public: a source need not do anything about it.
     #[cfg_attr(not(feature = "fleet"), allow(dead_code))]
     pub(crate) deadline: Option<Instant>,
 }
@@ -263,6 +265,7 @@ where
 }
 
 /// The [`TokenSource`] that [`source_fn`] returns.
+// An implementation for closures themselves would overlap with that for `Box`.
 #[derive(Clone, Copy)]
 pub struct SourceFn<F> {
     fetch: F,

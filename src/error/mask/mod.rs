@@ -13,6 +13,7 @@ use self::{
 };
 
 /// A piece of a secret with this many characters is masked. A shorter piece stays.
+// Eight characters may stand in an ordinary text by chance, as "connect" and "refused" do.
 const MASKED_PIECE: usize = 9;
 
 const MASK: &str = "***";
