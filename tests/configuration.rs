@@ -262,6 +262,8 @@ fn the_cause_of_a_transport_that_cannot_be_built_is_its_source() {
     );
     assert_eq!(error, error.clone());
     assert_ne!(error, another);
+    let unrelated = ConfigError::Transport(BoxError::from("another").into());
+    assert_ne!(another, unrelated);
 }
 
 #[test]

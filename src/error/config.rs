@@ -157,10 +157,15 @@ impl Error for ConfigError {
     }
 }
 
-/// Two errors are equal if their messages are: a cause cannot be compared.
+/// Two errors are equal if their messages are. Two of a transport are equal if one is a clone of
+/// the other.
 impl PartialEq for ConfigError {
     fn eq(&self, other: &Self) -> bool {
-        self.to_string() == other.to_string()
+        match (self, other) {
+            // Causes cannot be compared, and two that print alike may be unrelated.
+            (Self::Transport(cause), Self::Transport(other)) => Arc::ptr_eq(cause, other),
+            _ => self.to_string() == other.to_string(),
+        }
     }
 }
 
