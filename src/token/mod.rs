@@ -111,8 +111,8 @@ impl fmt::Debug for AccessToken {
 pub struct NewToken {
     pub(crate) header: HeaderValue,
     lifetime: Duration,
-    /// `None`: its lifetime begins when the source is called.
-    expires_at: Option<Instant>,
+    /// How old it was at an instant.
+    aged: Option<(Duration, Instant)>,
     /// The endpoint that events name.
     pub(crate) endpoint: Option<TokenEndpoint>,
     /// The API has rejected it, and it is used because there is no better one.
@@ -150,7 +150,7 @@ impl NewToken {
             header: header.map_err(|_| Error::invalid_response(INVALID_CHARACTERS))?,
             // The cache adds it to an instant, and a huge one would overflow.
             lifetime: lifetime.min(MAX_LIFETIME),
-            expires_at: None,
+            aged: None,
             endpoint: None,
             is_suspect: false,
         })
@@ -176,8 +176,8 @@ impl NewToken {
     /// ```
     #[must_use]
     pub fn with_age(mut self, age: Duration) -> Self {
-        // An instant, since the cache reads it later. Older than its lifetime: it expires now.
-        self.expires_at = Some(Instant::now() + self.lifetime.saturating_sub(age));
+        // With the instant: the cache reads the age later.
+        self.aged = Some((age, Instant::now()));
         self
     }
 
@@ -188,7 +188,11 @@ impl NewToken {
 
     /// When it expires, given when the source was called.
     pub(crate) fn expires_at(&self, called_at: Instant) -> Instant {
-        self.expires_at.unwrap_or(called_at + self.lifetime)
+        match self.aged {
+            None => called_at + self.lifetime,
+            // Older than its lifetime: it had expired at that instant.
+            Some((age, at)) => at + self.lifetime.saturating_sub(age),
+        }
     }
 
     /// The token without the scheme.
@@ -201,7 +205,7 @@ impl fmt::Debug for NewToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewToken")
             .field("lifetime", &self.lifetime)
-            .field("expires_at", &self.expires_at)
+            .field("age", &self.aged.map(|(age, _)| age))
             .finish_non_exhaustive()
     }
 }
