@@ -133,9 +133,9 @@ impl State {
             _ => Ok(End::Unchanged),
         };
         Some(match end {
-            Ok(End::Unchanged) if flight.launch.adopts_only => {
-                // Callers that still may not fetch must not wait for another adoption, however late
-                // they are polled.
+            Ok(End::Unchanged) => {
+                // After an adoption, callers that still may not fetch must not wait for another,
+                // however late they are polled. After a fetch, no pause holds.
                 let error = self.paused_by(now).cloned();
                 let outcome = error.map_or(Ok(()), |error| Err(self.without_token(now, error)));
                 Step::End(End::Unchanged, flight.sender, outcome)
