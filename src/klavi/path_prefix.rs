@@ -40,8 +40,13 @@ fn has_dot_or_percent(path: &[u8]) -> bool {
             .iter()
             .fold(false, |found, byte| found | matches!(byte, b'.' | b'%'))
     };
-    let chunks = path.chunks_exact(8);
-    has(chunks.remainder()) | chunks.fold(false, |found, chunk| found | has(chunk))
+    match path.last_chunk::<8>() {
+        // The last eight bytes overlap the last chunk, and there is no shorter remainder.
+        Some(end) => path
+            .chunks_exact(8)
+            .fold(has(end), |found, chunk| found | has(chunk)),
+        None => has(path),
+    }
 }
 
 /// How many times a path is decoded, since each server on its way may decode it once. A path with
