@@ -153,7 +153,7 @@ impl Writer<'_> {
         // A length that does not fit into its field does not fit into a buffer either.
         self.put_length(part.len() as u32)?;
         let (to, rest) = mem::take(&mut self.0).split_at_mut_checked(part.len())?;
-        to.copy_from_slice(part);
+        copy(part, to);
         self.0 = rest;
         Some(())
     }
@@ -166,6 +166,26 @@ impl Writer<'_> {
         self.0 = rest;
         Some(())
     }
+}
+
+/// Copies a part. Most are short, and a call of `memcpy` would take more time than the copy.
+#[inline]
+fn copy(from: &[u8], to: &mut [u8]) {
+    match from.len() {
+        4..8 => copy_ends::<4>(from, to),
+        8..16 => copy_ends::<8>(from, to),
+        16..32 => copy_ends::<16>(from, to),
+        32..=64 => copy_ends::<32>(from, to),
+        _ => to.copy_from_slice(from),
+    }
+}
+
+/// Copies the first and the last `N` bytes, which overlap if there are fewer than `2 * N`.
+#[inline]
+fn copy_ends<const N: usize>(from: &[u8], to: &mut [u8]) {
+    let last = from.len() - N;
+    to[..N].copy_from_slice(&from[..N]);
+    to[last..].copy_from_slice(&from[last..]);
 }
 
 /// Reads the parts back.

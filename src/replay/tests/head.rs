@@ -112,13 +112,18 @@ fn case_52_values_of_one_name_keep_their_order_among_others() {
     assert_eq!(restored.headers().keys().collect::<Vec<_>>(), ["b", "a"]);
 }
 
+/// A text in which a byte at the wrong place shows.
+fn varied(length: usize) -> String {
+    ('!'..='~').cycle().take(length).collect()
+}
+
 #[test]
 fn case_52_a_head_of_any_length_is_restored() {
     for length in (0..2_000).chain([100_000]) {
         let mut secret = HeaderValue::from_static("secret");
         secret.set_sensitive(true);
         let request = Request::post("https://api.klavi.ai/x")
-            .header("a", "b".repeat(length))
+            .header("a", varied(length))
             .header("c", secret);
         let request = request.body(7_u8).unwrap();
         assert_eq!(
