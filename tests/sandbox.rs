@@ -1125,6 +1125,24 @@ async fn h2c_is_served() {
     assert_eq!(client.sandbox.log().len(), 2);
 }
 
+#[tokio::test]
+async fn a_response_to_head_has_no_body() {
+    for http in [http1(), h2c()] {
+        let client = SandboxClient {
+            http,
+            ..SandboxClient::new().await
+        };
+        let bearer = format!("Bearer {}", client.token(KEYS, "monitor").await);
+        for path in ["/monitor/v1/echo", "/monitor/v1/monitors"] {
+            let headers = [("authorization", &*bearer)];
+            let response = client.send(Method::HEAD, path, &headers, full("")).await;
+            assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+            let body = soon(response.into_body().collect()).await.unwrap();
+            assert_eq!(body.to_bytes(), "");
+        }
+    }
+}
+
 // ## Shutdown
 
 fn tasks() -> usize {

@@ -6,9 +6,9 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::{
-    handler,
-    listener::{Connection, Listener, Socket},
+    listener::Socket,
     sandbox::{ACCESS_KEY, Inner, SECRET_KEY, Sandbox},
+    serve::serve,
     state::{Server, State},
 };
 use crate::klavi::credentials::Credentials;
@@ -114,21 +114,15 @@ impl SandboxBuilder {
         let (socket, addr) = Socket::bind().await?;
         let (running, stop) = oneshot::channel();
         let server = Arc::new(Server::new(self.state));
-        let app = handler::router(Arc::clone(&server))
-            .into_make_service_with_connect_info::<Connection>();
-        let listener = Listener {
-            socket: socket.clone(),
-            stop: stop.shared(),
-        };
-        // Aborted when the last handle is dropped: `axum::serve` does not end by itself.
-        let accept = tokio::spawn(axum::serve(listener, app).into_future()).abort_handle();
+        let accept = tokio::spawn(serve(socket.clone(), stop.shared(), Arc::clone(&server)));
         let base_url = format!("http://{addr}");
         Ok(Sandbox(Arc::new(Inner {
             base_url,
             credentials,
             server,
             socket,
-            accept,
+            // Aborted when the last handle is dropped: it does not end by itself.
+            accept: accept.abort_handle(),
             // Dropped with the last handle, which ends the connections.
             _running: running,
         })))

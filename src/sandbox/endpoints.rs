@@ -2,11 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    body::Body,
-    response::{IntoResponse, Response},
-};
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, StatusCode,
@@ -19,7 +14,7 @@ use serde_json::{Value, json};
 use super::{
     oauth2,
     read_body::{BodyRecord, MAX_KEYS, is_of_type, read},
-    response,
+    response::{self, Body, Response},
     route::{Route, Target},
     state::{Received, Server},
     tokens::Owner,
@@ -63,7 +58,8 @@ pub(super) async fn respond(
         Target::Refresh => refresh(server, *token),
         Target::Monitors => match parts.method {
             Method::GET => {
-                Json(json!({ "monitors": server.lock().monitors(owner) })).into_response()
+                let body = json!({ "monitors": server.lock().monitors(owner) });
+                response::json(StatusCode::OK, body.to_string())
             }
             Method::POST => add_monitor(server, received.number, owner.clone(), body).await,
             _ => not_allowed("GET, POST"),
@@ -127,7 +123,7 @@ async fn add_monitor(server: &Server, number: u64, owner: Owner, body: Body) -> 
         return response::error(StatusCode::BAD_REQUEST, "A JSON object is expected");
     };
     let id = server.lock().add_monitor(owner, monitor);
-    (StatusCode::CREATED, Json(json!({ "id": id }))).into_response()
+    response::json(StatusCode::CREATED, json!({ "id": id }).to_string())
 }
 
 async fn echo(server: &Server, number: u64, token: u64, parts: &Parts, body: Body) -> Response {
@@ -154,7 +150,7 @@ async fn echo(server: &Server, number: u64, token: u64, parts: &Parts, body: Bod
         Ok(text) => echo["body"] = text.into(),
         Err(_) => echo["bodyBase16"] = format!("{body:x}").into(),
     }
-    Json(echo).into_response()
+    response::json(StatusCode::OK, echo.to_string())
 }
 
 /// Streams the body back.
@@ -170,7 +166,9 @@ fn echo_raw(server: &Arc<Server>, number: u64, parts: &Parts, body: Body) -> Res
         frame
     });
     let content_type = parts.headers.get(CONTENT_TYPE).cloned().unwrap_or(BYTES);
-    ([(CONTENT_TYPE, content_type)], Body::new(counted)).into_response()
+    let mut response = Response::new(counted.boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
 }
 
 fn unauthorized() -> Response {

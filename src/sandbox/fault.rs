@@ -2,18 +2,19 @@
 
 use std::{fmt, future::ready, io, time::Duration};
 
-use axum::{
-    body::Body,
-    response::{IntoResponse, Response},
-};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER},
 };
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 
-use super::{listener::Connection, response};
+use super::{
+    listener::Connection,
+    response::{self, Response},
+};
 
 /// A failure, for [`Sandbox::fail_next`](super::Sandbox::fail_next).
 ///
@@ -192,7 +193,7 @@ impl Fault {
     pub(super) fn into_response(self, connection: &Connection) -> Option<Response> {
         let mut response = match self.kind {
             Kind::Status(status) => response::error(status, "The sandbox was told to fail"),
-            Kind::Body(status, body) => (status, Body::from(body)).into_response(),
+            Kind::Body(status, body) => response::full(status, body),
             Kind::Truncated => truncated(connection),
             // The handler hangs by itself. If its client disconnects, the connection is reset too.
             Kind::Reset | Kind::Hang => return None,
@@ -228,12 +229,12 @@ fn truncated(connection: &Connection) -> Response {
     let sent = connection.written(half.len());
     let failure = stream::once(async move {
         sent.await;
-        Err(io::Error::from(io::ErrorKind::UnexpectedEof))
+        Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
     });
-    let body = Body::from_stream(stream::once(ready(Ok(half))).chain(failure));
-    let head = [
-        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (CONTENT_LENGTH, HeaderValue::from(WHOLE.len())),
-    ];
-    (head, body).into_response()
+    let frames = stream::once(ready(Ok(Frame::data(half)))).chain(failure);
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_LENGTH, WHOLE.len().into());
+    response
 }

@@ -14,11 +14,6 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    extract::connect_info::Connected,
-    response::{IntoResponse, Response},
-    serve::IncomingStream,
-};
 use futures_util::future::{FusedFuture, Shared};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -26,6 +21,8 @@ use tokio::{
     sync::{oneshot, watch},
     time::{Sleep, sleep},
 };
+
+use super::response::Response;
 
 /// Ready once the last handle of the sandbox is gone.
 pub(super) type Stop = Shared<oneshot::Receiver<()>>;
@@ -54,39 +51,22 @@ impl Socket {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
-        match &*self.lock() {
-            Some(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| stream),
-            // Closed: `accept` is aborted with the sandbox.
-            None => Poll::Pending,
-        }
-    }
-}
-
-/// The listener of `axum::serve`.
-pub(super) struct Listener {
-    pub(super) socket: Socket,
-    pub(super) stop: Stop,
-}
-
-impl axum::serve::Listener for Listener {
-    type Io = Io;
-    // Nobody asks for the address of a client: handlers get its `Connection`.
-    type Addr = ();
-
-    async fn accept(&mut self) -> (Io, ()) {
-        // `axum::serve` expects a listener that handles its errors by itself.
+    pub(super) async fn accept(&self) -> TcpStream {
         loop {
-            match poll_fn(|cx| self.socket.poll_accept(cx)).await {
-                Ok(stream) => return (Io::new(stream, self.stop.clone()), ()),
+            match poll_fn(|cx| self.poll_accept(cx)).await {
+                Ok(stream) => return stream,
                 // Such as out of file descriptors: some may be free again a little later.
                 Err(_) => sleep(Duration::from_millis(20)).await,
             }
         }
     }
 
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
+        match &*self.lock() {
+            Some(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| stream),
+            // Closed: `accept` is aborted with the sandbox.
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -103,12 +83,12 @@ pub(super) struct Io {
 }
 
 impl Io {
-    fn new(stream: TcpStream, stop: Stop) -> Self {
+    pub(super) fn new(stream: TcpStream, connection: Connection, stop: Stop) -> Self {
         // Responses are small, and tests wait for them. Without the option they are only slower.
         let _ = stream.set_nodelay(true);
         Self {
             stream,
-            connection: Connection::new(),
+            connection,
             stop,
             linger: None,
         }
@@ -226,7 +206,7 @@ impl Connection {
     /// Resets the connection. The returned response makes the connection's task write, which fails.
     pub(super) fn reset(&self) -> Response {
         self.0.reset.store(true, Ordering::Release);
-        ().into_response()
+        Response::default()
     }
 
     /// Completes when `len` more bytes have been handed to the system, or the connection is closed.
@@ -255,11 +235,5 @@ impl fmt::Debug for Connection {
         f.debug_struct("Connection")
             .field("reset", &self.is_reset())
             .finish_non_exhaustive()
-    }
-}
-
-impl Connected<IncomingStream<'_, Listener>> for Connection {
-    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        stream.io().connection.clone()
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! Start a [`Sandbox`], give its [`api`](Sandbox::api) and [`credentials`](Sandbox::credentials) to
 //! the layer, and order failures with [`fail_next`](Sandbox::fail_next). The sandbox issues tokens
-//! and checks them, over HTTP/1.1, and over HTTP/2 with prior knowledge if hyper-util has its
-//! feature `http2`, which clients for HTTP/2 turn on. It runs as tasks of the tokio runtime that
-//! starts it, until its last handle is dropped.
+//! and checks them. It runs as tasks of the tokio runtime that starts it, until its last handle is
+//! dropped.
+//!
+//! It serves HTTP/1.1. It serves HTTP/2 with prior knowledge too if your program turns on the
+//! feature `http2` of hyper-util. HTTP/2 clients of hyper-util and of reqwest do that, tonic does
+//! not.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -87,6 +90,7 @@ mod route;
     reason = "the file of the handle itself, as the layer's is `layer/layer.rs`"
 )]
 mod sandbox;
+mod serve;
 mod state;
 mod tokens;
 

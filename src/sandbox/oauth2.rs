@@ -2,20 +2,16 @@
 
 use std::collections::HashMap;
 
-use axum::{
-    Json,
-    body::Body,
-    response::{IntoResponse, Response},
-};
 use http::{
     HeaderValue, StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE},
+    header::{AUTHORIZATION, WWW_AUTHENTICATE},
     request::Parts,
 };
 use serde_json::json;
 
 use super::{
     read_body::{BodyRecord, MAX_KEYS, is_of_type, read},
+    response::{self, Body, Response},
     state::Server,
 };
 
@@ -72,11 +68,7 @@ pub(super) async fn respond(server: &Server, number: u64, parts: &Parts, body: B
         json => format!(r#","expires_in":{json}"#),
     };
     let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer"{expires_in}}}"#);
-    (
-        [(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
-        body,
-    )
-        .into_response()
+    response::json(StatusCode::OK, body)
 }
 
 fn bad_request(code: &str, description: &str) -> Response {
@@ -85,11 +77,8 @@ fn bad_request(code: &str, description: &str) -> Response {
 
 /// An error response of RFC 6749, section 5.2.
 fn error(status: StatusCode, error: &str, description: &str) -> Response {
-    let mut response = (
-        status,
-        Json(json!({ "error": error, "error_description": description })),
-    )
-        .into_response();
+    let body = json!({ "error": error, "error_description": description });
+    let mut response = response::json(status, body.to_string());
     if status == StatusCode::UNAUTHORIZED {
         // RFC 6749, section 5.2, requires it after a header that was rejected.
         response

@@ -1,11 +1,13 @@
 //! Reads request bodies.
 
-use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header::CONTENT_TYPE, request::Parts};
 use http_body_util::BodyExt;
 
-use super::{response, state::Server};
+use super::{
+    response::{self, Body, Response},
+    state::Server,
+};
 
 /// The longest body of a call to `/auth` or `/token`, in bytes.
 pub(super) const MAX_KEYS: usize = 16 * 1024;
