@@ -15,7 +15,12 @@ mod stack;
 mod tally;
 
 use std::{
-    any::type_name_of_val, collections::BTreeMap, env, process::Command, sync::Arc, time::Duration,
+    any::type_name_of_val,
+    collections::BTreeMap,
+    env,
+    process::{Child, Command},
+    sync::Arc,
+    time::Duration,
 };
 
 use chance::Chance;
@@ -51,15 +56,27 @@ fn while_everything_fails_at_random_nothing_breaks_or_grows() {
     // From the function: with a wrong name no test would run, and the process would succeed.
     let (_, name) = type_name_of_val(&on_four_threads).split_once("::").unwrap();
     // At the same time, and in a process of its own: memory and sockets are counted per process.
-    let mut four = Command::new(env::current_exe().unwrap())
+    let four = Command::new(env::current_exe().unwrap())
         .args(["--exact", name, "--ignored"])
         .args(env::args().filter(|arg| arg == "--nocapture"))
         .env("SOAK_SEED", seed.to_string())
         .spawn()
         .unwrap();
+    let mut four = OtherShift(four);
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     shift("one thread", runtime, true, seed);
-    assert!(four.wait().unwrap().success(), "on four threads");
+    assert!(four.0.wait().unwrap().success(), "on four threads");
+}
+
+/// The process of the other shift. It ends with this one, even if this one panics.
+struct OtherShift(Child);
+
+impl Drop for OtherShift {
+    fn drop(&mut self) {
+        // Fails if the process has ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
