@@ -512,6 +512,11 @@ async fn token_exchanges_client_credentials_for_a_token() {
             "grant_type=client_credentials&client_id=a%20b&client_secret=s/t&scope=monitor",
             "monitor",
         ),
+        (
+            &basic,
+            "grant_type=client_credentials&scope=payment/customer",
+            "payment/customer",
+        ),
         (&basic, "grant_type=client_credentials&audience=x", "klaas"),
     ] {
         let (status, response) = token_for(&client, headers, body).await;
@@ -530,7 +535,7 @@ async fn token_exchanges_client_credentials_for_a_token() {
         );
         assert_eq!(client.get("/data/v1/monitors", token).await, unauthorized());
     }
-    assert_eq!(client.sandbox.counts().token, 3);
+    assert_eq!(client.sandbox.counts().token, 4);
     // The request is not shown.
     let log = client.sandbox.log();
     assert_eq!(log[0].endpoint(), Some(Endpoint::Token));

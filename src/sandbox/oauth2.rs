@@ -58,7 +58,7 @@ pub(super) async fn respond(server: &Server, number: u64, parts: &Parts, body: B
             "Invalid client_id or client_secret",
         );
     };
-    if scope.is_empty() || scope.contains([' ', '/']) {
+    if scope.is_empty() || scope.contains(' ') {
         return bad_request("invalid_scope", "A scope is the name of one product");
     }
     let (token, expires_in) = state.grant(id.into(), scope.into());
