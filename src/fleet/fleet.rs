@@ -78,7 +78,8 @@ impl Fleet {
         self
     }
 
-    /// Reads records that are sealed with this key too.
+    /// Reads records that are sealed with this key too. Without [`seal_with`](Self::seal_with), the
+    /// first such key also seals: a fleet that has a key writes no plain text.
     ///
     /// ```
     /// use klavi_auth::{Fleet, MemoryStore, SealingKey};
@@ -89,7 +90,6 @@ impl Fleet {
     /// # drop(fleet);
     /// ```
     pub fn open_with(mut self, key: SealingKey) -> Self {
-        // Without `seal_with` this key seals too: a fleet that has a key writes no plain text.
         self.member.seal.keys.push(key);
         self
     }

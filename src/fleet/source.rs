@@ -201,6 +201,8 @@ impl FleetSource {
             Instant::now() + remaining,
             token.lifetime,
         );
+        // This token is the fleet's, so the process is with the others again.
+        self.is_alone.store(false, Ordering::Relaxed);
         self.emit(FleetEvent::Adopted {
             as_suspect,
             remaining,

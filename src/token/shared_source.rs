@@ -35,8 +35,8 @@ pub(crate) trait SharedSource: TokenSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Sharing {
-    /// The last fetch went through the store of the fleet, or there was none yet.
+    /// The last token came through the store of the fleet, or there was none yet.
     Shared,
-    /// The last fetch was for this process alone, because the store could not be used.
+    /// The last token was fetched for this process alone, because the store could not be used.
     Alone,
 }

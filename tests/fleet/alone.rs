@@ -5,13 +5,17 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use klavi_auth::{Backoff, Error, Event, Fleet, FleetEvent, MemoryStore, Sharing};
+use klavi_auth::{Backoff, Budget, Error, Event, Fleet, FleetEvent, MemoryStore, Sharing};
 use tokio::time::{Instant, sleep};
+use tower::{Layer, ServiceExt};
 
 use crate::{
     issuer::Issuer,
     stores::{Fault, FaultyStore},
-    support::{call, millis, pass, secs},
+    support::{
+        api::{get, only},
+        call, layer_of, millis, pass, secs,
+    },
 };
 
 #[tokio::test(start_paused = true)]
@@ -51,6 +55,25 @@ async fn the_breaker_skips_a_dead_store_for_five_seconds() {
     store.set(Fault::None);
     pass(secs(5)).await;
     cache.get().await.unwrap();
+    assert_eq!(cache.snapshot().sharing(), Some(Sharing::Shared));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_adopts_a_token_is_no_longer_alone() {
+    let (issuer, store) = (Issuer::new(), FaultyStore::new());
+    let builder = issuer.builder(Fleet::new(Arc::clone(&store)));
+    // It may not fetch after a 401.
+    let cache = builder.budget(Budget::default().burst(0)).build().unwrap();
+    store.set(Fault::Fails);
+    assert_eq!(cache.get().await.unwrap().expose(), "t1");
+    assert_eq!(cache.snapshot().sharing(), Some(Sharing::Alone));
+
+    store.set(Fault::None);
+    assert_eq!(issuer.cache(&store).get().await.unwrap().expose(), "t2");
+    pass(secs(5)).await;
+    let service = layer_of(cache.clone()).layer(only("Bearer t2"));
+    let response = service.oneshot(get("/monitor/x")).await.unwrap();
+    assert_eq!(response.status(), 200);
     assert_eq!(cache.snapshot().sharing(), Some(Sharing::Shared));
 }
 
