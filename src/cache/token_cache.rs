@@ -80,9 +80,9 @@ impl TokenCache {
     /// Each step is atomic, because the refresh task may wake up now. Either the task finds the
     /// cache gone, or the cache stays alive, with the flight that the task starts.
     pub(super) fn into_unused(self) -> Result<Core, Self> {
-        let copies = Arc::try_unwrap(self.copies).map_err(|copies| Self { copies })?;
-        // The copies, which hold the core too, are dropped here.
-        let core = copies.core;
+        let copies = Arc::try_unwrap(self.copies).map_err(|copies| Self { copies });
+        // The copies, which hold the core too, are dropped at the end of this statement.
+        let core = copies?.core;
         Arc::try_unwrap(core).map_err(Self::of)
     }
 

@@ -216,6 +216,26 @@ async fn case_2_a_request_in_flight_keeps_its_cache() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn case_2_a_cache_whose_requests_are_done_makes_room() {
+    let inner = Api::new(|_| async { ok("fine") });
+    let service = KlaviAuthLayer::without_cache(&KlaviApi::production(Product::Data)).layer(inner);
+    let caches = TokenCaches::new(1, IDLE);
+    for key in ["a", "b"] {
+        let mut request = get("/x");
+        request
+            .extensions_mut()
+            .insert(caches.get_or_insert_with(key, cache).unwrap());
+        assert_eq!(
+            service.clone().oneshot(request).await.unwrap().status(),
+            200
+        );
+        settle().await;
+    }
+    advance(IDLE).await;
+    assert!(!knows(&caches, "b"), "it was idle");
+}
+
+#[tokio::test(start_paused = true)]
 async fn case_2_a_removed_key_starts_again_and_its_holders_go_on() {
     let caches = TokenCaches::new(10, IDLE);
     let old = caches.get_or_insert_with("a", cache).unwrap();
