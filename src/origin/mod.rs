@@ -134,14 +134,15 @@ fn default_port(secure: bool) -> u16 {
 
 /// The port, `None` if it is invalid.
 fn port(authority: &Authority, default: u16) -> Option<u16> {
-    match authority.port() {
-        // It was parsed as a number, so it may have a sign.
-        Some(port) if port.as_str().starts_with('+') => None,
-        Some(port) => Some(port.as_u16()),
-        // No port, or an invalid one such as 99999.
-        None => {
-            let after_user = authority.as_str().rsplit('@').next();
-            (after_user == Some(authority.host())).then_some(default)
+    // `Authority::port` is `None` for `host:99999` too, and accepts `host:+443` and `x[::1]:443`,
+    // whose host is `x[`.
+    let after_user = authority.as_str().rsplit('@').next()?;
+    match after_user.strip_prefix(authority.host())? {
+        "" => Some(default),
+        rest => {
+            let digits = rest.strip_prefix(':')?;
+            let is_number = digits.bytes().all(|b| b.is_ascii_digit());
+            is_number.then(|| digits.parse().ok())?
         }
     }
 }

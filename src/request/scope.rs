@@ -429,6 +429,21 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_text_follows_is_another_origin() {
+        let api = KlaviApi::at("https://[::1]", Product::Monitor).unwrap();
+        assert_eq!(
+            decision(&Scope::new(&api), "https://[::1]:443/monitor"),
+            "authenticate"
+        );
+        for uri in [
+            "https://[::1].evil.com:443/monitor",
+            "https://[::1]x/monitor",
+        ] {
+            assert_eq!(decision(&Scope::new(&api), uri), "pass", "{uri}");
+        }
+    }
+
+    #[test]
     fn case_58_the_apis_own_host_over_plain_http_is_an_error() {
         for uri in [
             "http://api.klavi.ai/monitor",
