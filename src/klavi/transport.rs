@@ -85,10 +85,9 @@ pub(super) async fn exchange(
 /// Reads a response body into a buffer that is wiped when it is dropped.
 async fn read(body: impl Body<Error: Into<BoxError>>) -> Result<Bytes, Error> {
     let mut body = pin!(body);
-    // With room for the whole body: a buffer that grows leaves a copy behind.
-    let longest = body.size_hint().upper().unwrap_or(u64::MAX);
-    let room = longest.min(MAX_BODY as u64) as usize;
-    let mut buffer = Zeroizing::new(Vec::with_capacity(room));
+    // With room for the longest body, whatever this one says of its length: a buffer that grows
+    // leaves a copy behind.
+    let mut buffer = Zeroizing::new(Vec::with_capacity(MAX_BODY));
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(Error::transport)?.into_data() else {
             // Trailers have no token.

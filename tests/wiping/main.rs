@@ -7,10 +7,12 @@ mod heap;
 
 use std::{
     future::Future,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -20,7 +22,7 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use http::{Request, Response, StatusCode, header::AUTHORIZATION};
-use http_body::Frame;
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Full, StreamBody};
 use klavi_auth::{
     BoxError, ClientCredentials, Credentials, Error, KlaviApi, KlaviAuth, KlaviAuthLayer, NewToken,
@@ -479,4 +481,38 @@ fn the_heap_shows_what_is_freed_what_moves_and_what_stays() {
             held: vec![]
         }
     );
+}
+
+/// A body that is longer than it says, as behind a layer that decompresses it and keeps the hint.
+struct Understated(ResponseBody);
+
+impl Body for Understated {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(60)
+    }
+}
+
+#[test]
+fn a_response_that_is_longer_than_it_says_is_wiped() {
+    let left = left_by(async {
+        let transport = service_fn(|_: Outgoing| async {
+            let rest = format!(r#"","expires_in":1800,"note":"{}"}}"#, "x".repeat(2000));
+            let response = response(200, r#"{"access_token":""#, FIRST, &rest, End::Whole)?;
+            Ok::<_, BoxError>(response.map(Understated))
+        });
+        let url = "https://id.example.com/token";
+        let source = ClientCredentials::new(url, owned(ACCESS), owned(SECRET), transport).unwrap();
+        source.fetch(TokenRequest::default()).await.unwrap();
+    });
+    assert_eq!(left, nothing());
 }
