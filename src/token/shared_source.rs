@@ -11,7 +11,7 @@ use super::{
 pub(crate) type AdoptFuture<'a> = Pin<Box<dyn Future<Output = Option<NewToken>> + Send + 'a>>;
 
 /// A [`TokenSource`] whose tokens other processes fetch too.
-// Not a part of that trait, which users implement: only a fleet can look.
+// Not a part of that trait, which users implement: only a fleet can adopt.
 pub(crate) trait SharedSource: TokenSource {
     /// Takes over a token that another process fetched to replace the predecessor. `None` if there
     /// is none. Called while the backoff or the budget forbids a fetch.
