@@ -147,7 +147,7 @@ async fn a_process_that_failed_adopts_in_the_middle_of_its_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn looks_come_at_most_every_250_ms_and_only_in_need() {
+async fn adoptions_come_at_most_every_250_ms_and_only_in_need() {
     let store = crate::stores::FaultyStore::new();
     let failing = Issuer::new();
     failing.state().error = Some(Error::permanent("no network"));
