@@ -49,8 +49,7 @@ impl<B> RecordBody<B> {
         }
         // There is no other value of `B` to put in its place.
         let original = mem::replace(body, (self.construct)(ReplayBody::empty()));
-        let first = ReplayBody::record(original, self.limit);
-        let second = first.replay();
+        let (first, second) = ReplayBody::record(original, self.limit);
         *body = (self.construct)(first);
         Some(second)
     }

@@ -39,11 +39,10 @@ pub(super) struct Recording<B> {
     /// The size of `frames` in bytes.
     pub(super) recorded: usize,
     pub(super) limit: usize,
-    /// Whether the recording is incomplete: it exceeded the limit, or the original failed.
+    /// Whether the recording is incomplete: it exceeded the limit, the original failed, or the
+    /// second handle was dropped.
     pub(super) overflowed: bool,
     pub(super) taken_over: bool,
-    /// Whether the second handle exists. Without it nothing is recorded.
-    pub(super) has_replay: bool,
     /// Wakes the task of the first handle when the second takes over, since the original then
     /// wakes another task.
     pub(super) waker: Option<Waker>,
@@ -70,7 +69,6 @@ impl<B> Recording<B> {
             limit,
             overflowed: false,
             taken_over: false,
-            has_replay: false,
             waker: None,
         }
     }
@@ -127,8 +125,8 @@ where
         if self.overflowed {
             return;
         }
-        if self.taken_over || !self.has_replay {
-            // This frame is never replayed.
+        if self.taken_over {
+            // Read by the second handle, so this frame is never replayed.
             return self.discard();
         }
         let frame = match (frame.data_ref(), frame.trailers_ref()) {

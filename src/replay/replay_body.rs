@@ -43,21 +43,16 @@ pub struct ReplayBody<B> {
 }
 
 impl<B> ReplayBody<B> {
-    /// The first handle: reads `body` and records up to `limit` bytes of it.
-    pub(super) fn record(body: B, limit: usize) -> Self
+    /// The two handles of `body`, of which up to `limit` bytes are recorded.
+    pub(super) fn record(body: B, limit: usize) -> (Self, Self)
     where
         B: Body,
     {
-        let recording = Recording::new(body, limit);
-        Self::new(Some(Arc::new(Mutex::new(recording))), false)
-    }
-
-    /// The second handle. Call it at most once.
-    pub(super) fn replay(&self) -> Self {
-        if let Some(mut recording) = self.recording() {
-            recording.has_replay = true;
-        }
-        Self::new(self.recording.clone(), true)
+        let recording = Some(Arc::new(Mutex::new(Recording::new(body, limit))));
+        (
+            Self::new(recording.clone(), false),
+            Self::new(recording, true),
+        )
     }
 
     /// An empty body.
@@ -135,7 +130,9 @@ where
                 return Poll::Ready(Some(Err(TAKEN_OVER.into())));
             }
             let frame = recording.read(cx);
-            let waker = (recording.has_replay && frame.is_pending()).then(|| cx.waker().clone());
+            // After an overflow there is no takeover to be woken by.
+            let is_stored = frame.is_pending() && !recording.overflowed;
+            let waker = is_stored.then(|| cx.waker().clone());
             let previous = mem::replace(&mut recording.waker, waker);
             drop(recording);
             // The drop of a waker is user code, which must not run under the lock.
@@ -206,7 +203,6 @@ impl<B> Drop for ReplayBody<B> {
         let _waker = recording.waker.take();
         if self.is_replay {
             // Without the second handle there is no replay.
-            recording.has_replay = false;
             recording.discard();
         }
         drop(recording);

@@ -35,8 +35,7 @@ impl Body for Stalled {
 }
 
 fn wakes_the_first_handle(take_over: impl FnOnce(&mut ReplayBody<Stalled>)) {
-    let mut first = ReplayBody::record(Stalled, 10);
-    let mut second = first.replay();
+    let (mut first, mut second) = ReplayBody::record(Stalled, 10);
     let alarm = Arc::new(Alarm::default());
     let waker = Waker::from(Arc::clone(&alarm));
     let cx = &mut Context::from_waker(&waker);
@@ -99,8 +98,7 @@ impl Body for Panicking {
 #[test]
 fn case_54_a_panic_of_the_original_ends_the_replay_only() {
     let cx = &mut Context::from_waker(Waker::noop());
-    let mut first = ReplayBody::record(Panicking(0), 10);
-    let mut second = first.replay();
+    let (mut first, mut second) = ReplayBody::record(Panicking(0), 10);
     let text = |polled| match polled {
         Poll::Ready(Some(Ok(frame))) => Frame::into_data(frame).unwrap(),
         _ => panic!("not a frame"),
@@ -119,11 +117,10 @@ fn case_54_a_panic_of_the_original_ends_the_replay_only() {
 #[test]
 fn a_chunk_that_is_not_bytes_is_copied_once_and_then_shared() {
     let cx = &mut Context::from_waker(Waker::noop());
-    let mut first = ReplayBody::record(
+    let (mut first, mut second) = ReplayBody::record(
         http_body_util::Full::new(std::collections::VecDeque::from([1, 2])),
         2,
     );
-    let mut second = first.replay();
     let mut next = |handle| match poll(handle, cx) {
         Poll::Ready(Some(Ok(frame))) => Frame::into_data(frame).unwrap(),
         _ => panic!("not a frame"),
@@ -138,8 +135,7 @@ fn a_chunk_that_is_not_bytes_is_copied_once_and_then_shared() {
 
 #[test]
 fn case_61_debug_shows_nothing_of_the_body() {
-    let mut first = ReplayBody::record(http_body_util::Full::<Bytes>::from("secret"), 10);
-    let second = first.replay();
+    let (mut first, second) = ReplayBody::record(http_body_util::Full::<Bytes>::from("secret"), 10);
     assert!(poll(&mut first, &mut Context::from_waker(Waker::noop())).is_ready());
     assert_eq!(
         format!("{second:?}"),
@@ -154,8 +150,7 @@ fn a_recording_overflows_after_4096_frames_of_any_size() {
         http_body_util::StreamBody::new(futures_util::stream::iter(frames))
     };
     for (count, is_complete) in [(4096, true), (4097, false)] {
-        let mut first = ReplayBody::record(frames(count), 1 << 20);
-        let second = first.replay();
+        let (mut first, second) = ReplayBody::record(frames(count), 1 << 20);
         let cx = &mut Context::from_waker(Waker::noop());
         for _ in 0..count {
             assert!(matches!(poll(&mut first, cx), Poll::Ready(Some(Ok(_)))));

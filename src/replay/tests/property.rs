@@ -131,8 +131,7 @@ struct Case {
 impl Case {
     fn new(steps: Vec<Step>, hint: Hint, foresees_end: bool, limit: usize) -> Self {
         let (original, addresses, alive) = Original::new(&steps, hint, foresees_end);
-        let first = ReplayBody::record(original, limit);
-        let second = first.replay();
+        let (first, second) = ReplayBody::record(original, limit);
         let model = Model {
             steps,
             limit,

@@ -34,8 +34,7 @@ fn read(
 fn race(limit: usize, head_start: usize) -> ((Vec<usize>, Seen), (Vec<usize>, Seen)) {
     let steps = [Step::Data(1); STEPS];
     let (original, addresses, alive) = Original::new(&steps, Hint::Exact, true);
-    let mut first = ReplayBody::record(original, limit);
-    let second = first.replay();
+    let (mut first, second) = ReplayBody::record(original, limit);
     let barrier = Barrier::new(2);
     let results = thread::scope(|scope| {
         let ahead: Vec<_> = (0..head_start)
@@ -167,8 +166,7 @@ fn case_53_no_wake_up_is_lost_at_a_takeover() {
             drop(feed);
             waker.map(Waker::wake)
         };
-        let first = ReplayBody::record(Fed(Arc::clone(&feed)), usize::MAX);
-        let second = first.replay();
+        let (first, second) = ReplayBody::record(Fed(Arc::clone(&feed)), usize::MAX);
         let one = in_a_thread(first);
         for byte in 0..round % 8 {
             push(byte, false);
