@@ -73,8 +73,8 @@ where
         let own = read_options(&mut request)?;
         // An extension of this call wins over one that the `http::Request` brought along.
         let options = RequestOptions::of(extensions).or(own);
-        let (settings, url) = (layer.settings(), request.url());
-        let (scope, destination) = (&settings.options.scope, destination(url));
+        let url = request.url();
+        let (scope, destination) = (&layer.settings.scope, destination(url));
         match scope.decision(&destination, url.path(), request.headers(), &options) {
             Decision::Authenticate => {}
             Decision::PassThrough => return next.run(request, extensions).await,
@@ -83,7 +83,7 @@ where
             }
         }
         let own_cache = options.own_cache.map(Cow::into_owned);
-        let cache = own_cache.as_ref().unwrap_or(&settings.cache);
+        let cache = own_cache.as_ref().unwrap_or_else(|| layer.cache());
         let core = cache.core();
 
         let token = cache.get().await.map_err(Error::middleware)?;
@@ -104,7 +104,7 @@ where
                 Ok(token) => token,
                 Err(error) => return Ok(rejected.without_token(error, core)),
             };
-            request = match rejected.into_request(layer.replay(), core) {
+            request = match rejected.into_request(&layer.replay, core) {
                 Ok(request) => request,
                 Err(response) => return Ok(response),
             };

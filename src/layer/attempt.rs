@@ -94,10 +94,10 @@ pub(crate) fn is_rejection<R>(
     layer: &KlaviAuthLayer<R>,
     has_own_cache: bool,
 ) -> bool {
-    let options = &layer.settings().options;
-    let in_scope = |uri: &Uri| options.scope.contains(uri, has_own_cache);
+    let settings = &layer.settings;
+    let in_scope = |uri: &Uri| settings.scope.contains(uri, has_own_cache);
     // The status first: a client may have to parse the URI.
-    options.is_rejection(response.status(), response.headers())
+    settings.is_rejection(response.status(), response.headers())
         && response.responder().is_none_or(|uri| in_scope(&uri))
 }
 
@@ -128,7 +128,7 @@ impl<B> Attempt<B> {
         let (backup, no_backup) = if R::IS_ENABLED && !no_resend {
             // Without the cache of the request: a clone of it writes to a reference count that
             // other threads write to.
-            let backup = request.without_cache(|request| layer.replay().back_up(request));
+            let backup = request.without_cache(|request| layer.replay.back_up(request));
             // The reason counts only if there is no backup.
             (backup, SkipReason::NoBackup)
         } else {
@@ -159,7 +159,7 @@ impl<B> Attempt<B> {
     {
         let generation = self.generation;
         let backup = self.backup.ok_or(self.no_backup).and_then(|backup| {
-            match layer.replay().is_complete(&backup) {
+            match layer.replay.is_complete(&backup) {
                 true => Ok(backup),
                 false => Err(SkipReason::NoBackup),
             }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{layer::KlaviAuthLayer, settings::Options};
+use super::{layer::KlaviAuthLayer, settings::Settings};
 #[cfg(feature = "fleet")]
 use crate::fleet::fleet::Fleet;
 #[cfg(feature = "reqwest")]
@@ -27,6 +27,7 @@ use crate::{
         source::KlaviSource,
         transport::{self, Transport},
     },
+    request::scope::Scope,
 };
 
 /// A builder for a [`KlaviAuthLayer`] with tokens from Klavi's own endpoints.
@@ -60,7 +61,7 @@ pub struct KlaviAuthLayerBuilder {
     token_call_timeout: Option<Duration>,
     headers: HeaderMap,
     tokens: TokenSettings,
-    options: Options,
+    settings: Settings,
     /// The first invalid value, returned by `build`.
     error: Option<ConfigError>,
 }
@@ -68,14 +69,8 @@ pub struct KlaviAuthLayerBuilder {
 impl KlaviAuthLayer {
     /// A layer for `api` with tokens from Klavi's own endpoints.
     pub fn builder(api: KlaviApi, credentials: Credentials) -> KlaviAuthLayerBuilder {
-        KlaviAuthLayerBuilder::new(api, credentials)
-    }
-}
-
-impl KlaviAuthLayerBuilder {
-    pub(crate) fn new(api: KlaviApi, credentials: Credentials) -> Self {
-        Self {
-            options: Options::new(&api),
+        KlaviAuthLayerBuilder {
+            settings: Settings::new(Scope::new(&api)),
             api,
             credentials,
             transport: None,
@@ -85,7 +80,9 @@ impl KlaviAuthLayerBuilder {
             error: None,
         }
     }
+}
 
+impl KlaviAuthLayerBuilder {
     /// Builds the layer. Needs no runtime and makes no call.
     ///
     /// # Errors
@@ -107,10 +104,8 @@ impl KlaviAuthLayerBuilder {
             check_timeout("token_call_timeout", timeout)?;
             source = source.token_call_timeout(timeout);
         }
-        Ok(KlaviAuthLayer::with_options(
-            self.tokens.build(Box::new(source))?,
-            self.options,
-        ))
+        let cache = self.tokens.build(Box::new(source))?;
+        Ok(KlaviAuthLayer::with_settings(cache, self.settings))
     }
 }
 
@@ -263,20 +258,20 @@ impl KlaviAuthLayerBuilder {
 impl KlaviAuthLayerBuilder {
     /// See [`KlaviAuthLayer::overwrite_authorization`].
     pub fn overwrite_authorization(mut self, overwrite: bool) -> Self {
-        self.options.scope.overwrite = overwrite;
+        self.settings.scope.overwrite = overwrite;
         self
     }
 
     /// See [`KlaviAuthLayer::whole_origin`].
     pub fn whole_origin(mut self) -> Self {
-        self.options.scope.allow_whole_origin();
+        self.settings.scope.allow_whole_origin();
         self
     }
 
     /// See [`KlaviAuthLayer::allow_origin`]. [`build`](Self::build) returns its error.
     pub fn allow_origin(mut self, origin: &str) -> Self {
         // Stored, so that a chain of settings needs no `?` before `build`.
-        if let Err(error) = self.options.allow_origin(origin) {
+        if let Err(error) = self.settings.allow_origin(origin) {
             self.error.get_or_insert(error);
         }
         self
@@ -287,7 +282,7 @@ impl KlaviAuthLayerBuilder {
         mut self,
         predicate: impl Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.options.reject_when(predicate);
+        self.settings.reject_when(predicate);
         self
     }
 }
@@ -306,7 +301,7 @@ impl fmt::Debug for KlaviAuthLayerBuilder {
             .field("token_call_timeout", &self.token_call_timeout)
             .field("tokens", &self.tokens.config)
             .field("events", &self.tokens.events)
-            .field("scope", &self.options.scope)
+            .field("scope", &self.settings.scope)
             .finish_non_exhaustive()
     }
 }

@@ -186,7 +186,7 @@ where
                             return done(Ok(attempt.without_token(error, cache)));
                         }
                         (Pending::Rejected(attempt), Ok(token)) => {
-                            match attempt.into_request(context.layer().replay(), cache) {
+                            match attempt.into_request(&context.layer().replay, cache) {
                                 Ok(mut request) => {
                                     context.restore_own_cache(&mut request);
                                     (request, token)

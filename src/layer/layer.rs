@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, StatusCode};
 
-use super::settings::{Options, Settings};
+use super::settings::Settings;
 use crate::{
     cache::token_cache::TokenCache,
     error::{Error, Kind, config::ConfigError},
@@ -49,8 +49,9 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct KlaviAuthLayer<R = CloneBody> {
-    settings: Arc<Settings>,
-    replay: R,
+    cache: TokenCache,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) replay: R,
 }
 
 impl KlaviAuthLayer {
@@ -93,7 +94,7 @@ impl KlaviAuthLayer {
 
     /// A layer for `api` with tokens from `cache`. Layers with clones of one cache share its token.
     pub fn new(api: &KlaviApi, cache: TokenCache) -> Self {
-        Self::with_options(cache, Options::new(api))
+        Self::with_settings(cache, Settings::new(Scope::new(api)))
     }
 
     /// A layer for any API, such as `https://api.example.com`. The token goes to all paths of this
@@ -113,15 +114,14 @@ impl KlaviAuthLayer {
     /// As [`allow_origin`](Self::allow_origin).
     pub fn for_origin(origin: &str, cache: TokenCache) -> Result<Self, ConfigError> {
         let (origin, _) = configured_url::parse_secure(origin, Purpose::Origin)?;
-        Ok(Self::with_options(
-            cache,
-            Options::within(Scope::of_origin(origin)),
-        ))
+        let settings = Settings::new(Scope::of_origin(origin));
+        Ok(Self::with_settings(cache, settings))
     }
 
-    pub(crate) fn with_options(cache: TokenCache, options: Options) -> Self {
+    pub(super) fn with_settings(cache: TokenCache, settings: Settings) -> Self {
         Self {
-            settings: Arc::new(Settings { cache, options }),
+            cache,
+            settings: Arc::new(settings),
             replay: CloneBody,
         }
     }
@@ -141,7 +141,7 @@ impl<R> KlaviAuthLayer<R> {
     /// # Ok(()) }
     /// ```
     pub fn cache(&self) -> &TokenCache {
-        &self.settings.cache
+        &self.cache
     }
 
     /// Records bodies while they are sent, and replays them for the resend. For bodies that cannot
@@ -170,6 +170,7 @@ impl<R> KlaviAuthLayer<R> {
         construct: fn(ReplayBody<B>) -> B,
     ) -> KlaviAuthLayer<RecordBody<B>> {
         KlaviAuthLayer {
+            cache: self.cache,
             settings: self.settings,
             replay: RecordBody::new(construct),
         }
@@ -180,6 +181,7 @@ impl<R> KlaviAuthLayer<R> {
     #[must_use]
     pub fn send_once(self) -> KlaviAuthLayer<SendOnce> {
         KlaviAuthLayer {
+            cache: self.cache,
             settings: self.settings,
             replay: SendOnce,
         }
@@ -212,7 +214,7 @@ impl<R> KlaviAuthLayer<R> {
     /// ```
     #[must_use]
     pub fn overwrite_authorization(self, overwrite: bool) -> Self {
-        self.with(|options| options.scope.overwrite = overwrite)
+        self.with(|settings| settings.scope.overwrite = overwrite)
     }
 
     /// Sends the token to all paths of the API's origin, not only to the product's
@@ -223,7 +225,7 @@ impl<R> KlaviAuthLayer<R> {
     /// inside it pass those requests through, since they already have an `Authorization` header.
     #[must_use]
     pub fn whole_origin(self) -> Self {
-        self.with(|options| options.scope.allow_whole_origin())
+        self.with(|settings| settings.scope.allow_whole_origin())
     }
 
     /// Sends the token to all paths of another origin too, such as `https://files.klavi.ai`.
@@ -244,9 +246,7 @@ impl<R> KlaviAuthLayer<R> {
     /// information, a path, a query or a fragment; [`ConfigError::InsecureUrl`] for plain `http` to
     /// a host that is not loopback.
     pub fn allow_origin(mut self, origin: &str) -> Result<Self, ConfigError> {
-        Arc::make_mut(&mut self.settings)
-            .options
-            .allow_origin(origin)?;
+        Arc::make_mut(&mut self.settings).allow_origin(origin)?;
         Ok(self)
     }
 
@@ -272,21 +272,13 @@ impl<R> KlaviAuthLayer<R> {
         self,
         predicate: impl Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.with(|options| options.reject_when(predicate))
+        self.with(|settings| settings.reject_when(predicate))
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Options)) -> Self {
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         // Copies the settings if they are shared: clones made earlier keep theirs.
-        change(&mut Arc::make_mut(&mut self.settings).options);
+        change(Arc::make_mut(&mut self.settings));
         self
-    }
-
-    pub(crate) fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    pub(crate) fn replay(&self) -> &R {
-        &self.replay
     }
 }
 
@@ -305,8 +297,8 @@ impl<B> KlaviAuthLayer<RecordBody<B>> {
     #[must_use]
     pub fn replay_limit(self, bytes: usize) -> Self {
         Self {
-            settings: self.settings,
             replay: self.replay.limit(bytes),
+            ..self
         }
     }
 }
@@ -314,8 +306,8 @@ impl<B> KlaviAuthLayer<RecordBody<B>> {
 impl<R: fmt::Debug> fmt::Debug for KlaviAuthLayer<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KlaviAuthLayer")
-            .field("cache", &self.settings.cache)
-            .field("scope", &self.settings.options.scope)
+            .field("cache", &self.cache)
+            .field("scope", &self.settings.scope)
             .field("replay", &self.replay)
             .finish_non_exhaustive()
     }

@@ -12,4 +12,4 @@ mod inner_template;
 )]
 pub(crate) mod layer;
 pub(crate) mod service;
-pub(crate) mod settings;
+mod settings;

@@ -283,7 +283,7 @@ where
 
     #[inline]
     fn call(&mut self, mut request: Q) -> Self::Future {
-        let decided = request.decide(&self.layer().settings().options.scope);
+        let decided = request.decide(&self.layer().settings.scope);
         // By reference: moving the options costs more than reading them.
         let options = match decided {
             Ok((Decision::Authenticate, ref options)) => options,

@@ -5,35 +5,22 @@ use std::sync::Arc;
 use http::{HeaderMap, StatusCode};
 
 use crate::{
-    cache::token_cache::TokenCache,
     error::config::ConfigError,
-    klavi::api::KlaviApi,
     origin::configured_url::{self, Purpose},
     request::scope::Scope,
 };
 
-/// The token cache and the options.
-#[derive(Clone)]
-pub(crate) struct Settings {
-    pub(crate) cache: TokenCache,
-    pub(crate) options: Options,
-}
-
 /// The scope, and which responses reject the token.
 #[derive(Clone)]
-pub(crate) struct Options {
+pub(crate) struct Settings {
     pub(crate) scope: Scope,
     rejected_when: Option<Arc<Predicate>>,
 }
 
 type Predicate = dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync;
 
-impl Options {
-    pub(crate) fn new(api: &KlaviApi) -> Self {
-        Self::within(Scope::new(api))
-    }
-
-    pub(super) fn within(scope: Scope) -> Self {
+impl Settings {
+    pub(super) fn new(scope: Scope) -> Self {
         Self {
             scope,
             rejected_when: None,
