@@ -19,7 +19,7 @@ pub(crate) struct Attempt<B> {
     /// The generation of the token that was sent.
     generation: u64,
     backup: Option<B>,
-    /// The reason for no resend, if there is no backup.
+    /// The reason for no resend, if there is no complete backup.
     no_backup: SkipReason,
 }
 
@@ -129,7 +129,6 @@ impl<B> Attempt<B> {
             // Without the cache of the request: a clone of it writes to a reference count that
             // other threads write to.
             let backup = request.without_cache(|request| layer.replay.back_up(request));
-            // The reason counts only if there is no backup.
             (backup, SkipReason::NoBackup)
         } else {
             (None, SkipReason::Disabled)
@@ -158,12 +157,8 @@ impl<B> Attempt<B> {
         Res: HttpResponse,
     {
         let generation = self.generation;
-        let backup = self.backup.ok_or(self.no_backup).and_then(|backup| {
-            match layer.replay.is_complete(&backup) {
-                true => Ok(backup),
-                false => Err(SkipReason::NoBackup),
-            }
-        });
+        let is_complete = |backup: &B| layer.replay.is_complete(backup);
+        let backup = self.backup.filter(is_complete).ok_or(self.no_backup);
         let reason = match backup {
             // A 401 to the resend changes nothing in the cache: its token is newer than the
             // rejected one, so the 401 is about the request.
