@@ -7,7 +7,6 @@
 use std::{
     array,
     sync::{Arc, OnceLock},
-    task::{Context, Poll},
 };
 
 use super::{inner_template::Template, layer::KlaviAuthLayer};
@@ -26,14 +25,7 @@ pub(super) struct Shared<S, R> {
     pub(super) layer: KlaviAuthLayer<R>,
     /// Cloned on the cold path, and in `poll_ready` after an instance was released. A clone of the
     /// inner service per request would cost more than everything else here.
-    template: Template<S>,
-}
-
-impl<S: Clone, R> Shared<S, R> {
-    /// A clone of the inner service that is not ready: see [`Template::poll_clone`].
-    pub(super) fn poll_not_ready_inner(&self, cx: &mut Context<'_>) -> Poll<S> {
-        self.template.poll_clone(cx)
-    }
+    pub(super) template: Template<S>,
 }
 
 /// What the requests of one thread share. Aligned so that no two reference counts lie in the same

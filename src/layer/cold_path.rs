@@ -30,7 +30,7 @@ where
     R: Replay<Q>,
 {
     state: State<S, R, Q>,
-    context: CallContext<S, R>,
+    pub(super) context: CallContext<S, R>,
     next: Next,
 }
 
@@ -143,10 +143,6 @@ where
         })
     }
 
-    pub(super) fn into_context(self) -> CallContext<S, R> {
-        self.context
-    }
-
     pub(super) fn state_name(&self) -> &'static str {
         match self.state {
             State::Acquiring { .. } => "acquiring",
@@ -210,7 +206,7 @@ where
                 } => {
                     let service = match service {
                         Some(service) => service,
-                        None => service.insert(ready!(context.shared().poll_not_ready_inner(cx))),
+                        None => service.insert(ready!(context.shared().template.poll_clone(cx))),
                     };
                     let readiness = ready!(service.poll_ready(cx));
                     let mut request = take(request);

@@ -130,7 +130,7 @@ where
                 // ## Cold => Calling | done (a response or an error)
                 StateProj::Cold { path } => {
                     let outcome = ready!(path.as_mut().expect(COMPLETED).poll(cx));
-                    let context = take(path).into_context();
+                    let context = take(path).context;
                     match outcome {
                         Exit::Sent(response, attempt) => State::Calling {
                             response,

@@ -275,7 +275,7 @@ where
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         if self.is_placeholder {
             // If the clone is pending, `inner` stays a placeholder, and the next poll asks again.
-            self.inner = ready!(self.contexts.shared.poll_not_ready_inner(cx));
+            self.inner = ready!(self.contexts.shared.template.poll_clone(cx));
             self.is_placeholder = false;
         }
         self.inner.poll_ready(cx).map_err(Into::into)
