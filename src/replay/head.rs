@@ -5,7 +5,7 @@
 //! 401. The restored head equals the saved one, with its order, its duplicates and its sensitive
 //! values. The bytes of sensitive values are never copied.
 
-use std::{fmt, mem};
+use std::mem;
 
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
@@ -127,12 +127,6 @@ impl Rare {
             extensions: request.extensions().clone(),
             sensitive: sensitive.cloned().collect(),
         }
-    }
-}
-
-impl fmt::Debug for SavedHead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SavedHead").finish_non_exhaustive()
     }
 }
 
