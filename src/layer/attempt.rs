@@ -159,29 +159,29 @@ impl<B> Attempt<B> {
         let generation = self.generation;
         let is_complete = |backup: &B| layer.replay.is_complete(backup);
         let backup = self.backup.filter(is_complete).ok_or(self.no_backup);
-        let reason = match backup {
+        let over_budget = match self.no_backup {
             // A 401 to the resend changes nothing in the cache: its token is newer than the
             // rejected one, so the 401 is about the request.
-            Err(reason @ SkipReason::RejectedAgain) => reason,
-            backup => match (backup, cache.reject(generation).err()) {
-                // Even over budget, another process may have a token.
-                (Ok(backup), over_budget) if over_budget.is_none() || cache.can_adopt() => {
-                    return Ok(Rejected {
-                        generation,
-                        backup,
-                        response,
-                        over_budget,
-                    });
-                }
-                (backup, over_budget) => {
-                    if let Some(error) = over_budget {
-                        response.extensions_mut().insert(error);
-                    }
-                    // The budget is the reason only if the request could have been resent.
-                    backup.err().unwrap_or(SkipReason::OverBudget)
-                }
-            },
+            SkipReason::RejectedAgain => None,
+            _ => cache.reject(generation).err(),
         };
+        let reason = match backup {
+            // Even over budget, another process may have a token.
+            Ok(backup) if over_budget.is_none() || cache.can_adopt() => {
+                return Ok(Rejected {
+                    generation,
+                    backup,
+                    response,
+                    over_budget,
+                });
+            }
+            // The budget is the reason only if the request could have been resent.
+            Ok(_) => SkipReason::OverBudget,
+            Err(reason) => reason,
+        };
+        if let Some(error) = over_budget {
+            response.extensions_mut().insert(error);
+        }
         cache.emit(&Event::ResendSkipped { generation, reason });
         Err(response)
     }
