@@ -31,7 +31,9 @@ where
 {
     state: State<S, R, Q>,
     pub(super) context: CallContext<S, R>,
-    next: Next,
+    /// The generation of the rejected token, if the attempt that follows is the resend.
+    rejected: Option<u64>,
+    no_resend: bool,
 }
 
 enum State<S, R, Q>
@@ -58,40 +60,6 @@ enum Pending<Q, Res, B> {
     Rejected(Rejected<Res, B>),
 }
 
-/// The attempt that follows the wait.
-#[derive(Clone, Copy)]
-enum Next {
-    First {
-        no_resend: bool,
-    },
-    Resend {
-        /// The generation of the rejected token.
-        rejected: u64,
-    },
-}
-
-impl Next {
-    fn rejected(self) -> Option<u64> {
-        match self {
-            Self::First { .. } => None,
-            Self::Resend { rejected } => Some(rejected),
-        }
-    }
-
-    /// Ends the path with an error. Emits an event if this was to be the resend.
-    fn fail<F, Res, B>(
-        self,
-        error: impl Into<BoxError>,
-        reason: SkipReason,
-        cache: &Core,
-    ) -> Poll<Exit<F, Res, B>> {
-        if let Some(generation) = self.rejected() {
-            cache.emit(&Event::ResendSkipped { generation, reason });
-        }
-        done(Err(error.into()))
-    }
-}
-
 /// How a request leaves the cold path: a call of the inner service, or a result for the caller.
 pub(super) enum Exit<F, Res, B> {
     Sent(F, Attempt<B>),
@@ -110,8 +78,15 @@ where
         no_resend: bool,
         context: CallContext<S, R>,
     ) -> Box<Self> {
-        let next = Next::First { no_resend };
-        Self::acquiring(acquire, Pending::Request(request), next, context)
+        Box::new(Self {
+            state: State::Acquiring {
+                acquire,
+                pending: Some(Pending::Request(request)),
+            },
+            context,
+            rejected: None,
+            no_resend,
+        })
     }
 
     /// The path of a request whose token was rejected.
@@ -122,24 +97,14 @@ where
     where
         S::Response: HttpResponse,
     {
-        let next = Next::Resend {
-            rejected: rejected.generation,
-        };
-        let acquire = rejected.acquire(context.core());
-        Self::acquiring(acquire, Pending::Rejected(rejected), next, context)
-    }
-
-    fn acquiring(
-        acquire: Acquire,
-        pending: Pending<Q, S::Response, R::Backup>,
-        next: Next,
-        context: CallContext<S, R>,
-    ) -> Box<Self> {
-        let pending = Some(pending);
         Box::new(Self {
-            state: State::Acquiring { acquire, pending },
+            rejected: Some(rejected.generation),
+            state: State::Acquiring {
+                acquire: rejected.acquire(context.core()),
+                pending: Some(Pending::Rejected(rejected)),
+            },
             context,
-            next,
+            no_resend: true,
         })
     }
 
@@ -164,18 +129,19 @@ where
         let Self {
             state,
             context,
-            next,
+            rejected,
+            no_resend,
         } = self;
         let cache = context.core();
         loop {
-            let next_state = match state {
+            let next = match state {
                 // ## Acquiring => Readying | done (the 401 to the first attempt, or an error)
                 State::Acquiring { acquire, pending } => {
                     let acquired = ready!(Pin::new(acquire).poll(cx));
                     let (request, token) = match (take(pending), acquired) {
                         (Pending::Request(request), Ok(token)) => (request, token),
                         (Pending::Request(_), Err(error)) => {
-                            return next.fail(error, SkipReason::NoToken, cache);
+                            return fail(error, *rejected, SkipReason::NoToken, cache);
                         }
                         // The API's response says more than the error of a fetch alone.
                         (Pending::Rejected(attempt), Err(error)) => {
@@ -211,7 +177,7 @@ where
                     let readiness = ready!(service.poll_ready(cx));
                     let mut request = take(request);
                     if let Err(error) = readiness {
-                        return next.fail(error, SkipReason::NotReady, cache);
+                        return fail(error, *rejected, SkipReason::NotReady, cache);
                     }
                     // The token may have expired or been rejected before the service was ready.
                     let now = Instant::now();
@@ -219,20 +185,18 @@ where
                         Some(valid) => Lookup::Token(valid),
                         // Never the token that this request's 401 rejected, though the cache may
                         // use it again.
-                        None => Acquire::start(cache, now, next.rejected()),
+                        None => Acquire::start(cache, now, *rejected),
                     };
                     match lookup {
                         Lookup::Token(ValidToken { token, .. }) => {
-                            let attempt = match *next {
+                            let attempt = match rejected {
                                 // Not backed up earlier: a waiting request needs no backup, which
                                 // takes memory.
-                                Next::First { no_resend } => {
+                                None => {
                                     let layer = context.layer();
-                                    attempt::prepare_first(&mut request, &token, no_resend, layer)
+                                    attempt::prepare_first(&mut request, &token, *no_resend, layer)
                                 }
-                                Next::Resend { .. } => {
-                                    attempt::prepare_resend(&mut request, &token, cache)
-                                }
+                                Some(_) => attempt::prepare_resend(&mut request, &token, cache),
                             };
                             return Poll::Ready(match attempt {
                                 Ok(attempt) => Exit::Sent(service.call(request), attempt),
@@ -244,16 +208,29 @@ where
                             pending: Some(Pending::Request(request)),
                         },
                         Lookup::Failed(error) => {
-                            return next.fail(error, SkipReason::NoToken, cache);
+                            return fail(error, *rejected, SkipReason::NoToken, cache);
                         }
                     }
                 }
             };
             // On the way back to `Acquiring`, this drops the readied service: it may hold a permit
             // that the token call needs.
-            *state = next_state;
+            *state = next;
         }
     }
+}
+
+/// Ends the path with an error. Emits an event if there was to be a resend.
+fn fail<F, Res, B>(
+    error: impl Into<BoxError>,
+    rejected: Option<u64>,
+    reason: SkipReason,
+    cache: &Core,
+) -> Poll<Exit<F, Res, B>> {
+    if let Some(generation) = rejected {
+        cache.emit(&Event::ResendSkipped { generation, reason });
+    }
+    done(Err(error.into()))
 }
 
 fn done<F, Res, B>(result: Result<Res, BoxError>) -> Poll<Exit<F, Res, B>> {
