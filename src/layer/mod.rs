@@ -11,5 +11,6 @@ mod inner_template;
     reason = "the file of the layer itself, as in tower-http"
 )]
 pub(crate) mod layer;
+mod send;
 pub(crate) mod service;
 mod settings;
