@@ -54,13 +54,13 @@ impl<S, R> Contexts<S, R> {
 
     /// The context of a request on this thread.
     #[inline]
-    pub(super) fn for_request(&self, own_cache: Option<Arc<TokenCopy>>) -> CallContext<S, R> {
+    pub(super) fn for_request(&self, own_copy: Option<Arc<TokenCopy>>) -> CallContext<S, R> {
         // Made at the first request of a thread, since most services are used by a few threads.
         let context = || Arc::new(ThreadContext(Arc::clone(&self.shared)));
         let thread = self.by_thread[thread_slot()].get_or_init(context);
         CallContext {
             thread: Arc::clone(thread),
-            own_cache,
+            own_copy,
         }
     }
 }
@@ -70,7 +70,7 @@ pub(super) struct CallContext<S, R> {
     thread: Arc<ThreadContext<S, R>>,
     /// This thread's copy of the token of the cache in the request's extensions. That cache is used
     /// instead of the layer's.
-    pub(super) own_cache: Option<Arc<TokenCopy>>,
+    pub(super) own_copy: Option<Arc<TokenCopy>>,
 }
 
 impl<S, R> CallContext<S, R> {
@@ -85,13 +85,13 @@ impl<S, R> CallContext<S, R> {
     /// Puts the request's own cache back into its extensions: a backup has no cache. The inner
     /// service gets another handle to the same cache.
     pub(super) fn restore_own_cache(&self, request: &mut impl HttpRequest) {
-        if let Some(copy) = &self.own_cache {
+        if let Some(copy) = &self.own_copy {
             request.put_cache(TokenCache::of(Arc::clone(&copy.core)));
         }
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {
-        match &self.own_cache {
+        match &self.own_copy {
             Some(copy) => &copy.core,
             None => self.layer().cache().core(),
         }

@@ -111,7 +111,7 @@ where
                     // Judged while `sent` stays in place: moving it out and back costs more.
                     let is_rejected = |response: &S::Response| {
                         sent.as_ref().is_some_and(|(_, context)| {
-                            is_rejection(response, context.layer(), context.own_cache.is_some())
+                            is_rejection(response, context.layer(), context.own_copy.is_some())
                         })
                     };
                     let response = match response.poll(cx) {

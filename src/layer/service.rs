@@ -163,13 +163,13 @@ where
         };
         // One clock read for everything: it costs as much as six atomic writes.
         let (now, no_resend) = (Instant::now(), options.no_resend);
-        let mut own_cache = None;
+        let mut own_copy = None;
         let (cache, copy) = match options.own_cache.as_deref() {
             None => {
                 let cache = self.contexts.shared.layer.cache();
                 (cache, self.copy.get_or_insert_with(|| cache.copies().get()))
             }
-            Some(cache) => (cache, own_cache.insert(cache.copies().get())),
+            Some(cache) => (cache, own_copy.insert(cache.copies().get())),
         };
         // A fresh copy is checked without a lock.
         let attached = match copy.token_if_fresh(now) {
@@ -182,7 +182,7 @@ where
                     Lookup::Failed(error) => Err(error),
                     Lookup::Wait(acquire) => {
                         self.release_inner();
-                        let context = self.contexts.for_request(own_cache);
+                        let context = self.contexts.for_request(own_copy);
                         let path = ColdPath::first(acquire, request, no_resend, context);
                         return ResponseFuture::cold(path);
                     }
@@ -193,7 +193,7 @@ where
             Ok(generation) => {
                 let attempt = Attempt::first(&mut request, generation, no_resend, self.layer());
                 // Taken last, since a request that fails needs none.
-                let context = self.contexts.for_request(own_cache);
+                let context = self.contexts.for_request(own_copy);
                 ResponseFuture::calling(self.inner.call(request), Some((attempt, context)))
             }
             Err(error) => self.fail(error),

@@ -163,9 +163,9 @@ where
         if self.is_replay && self.sent.is_none() {
             return recording.announced_end;
         }
-        let is_replayed = !self.is_replay || self.next >= recording.frames.len();
+        let has_recorded = self.is_replay && self.next < recording.frames.len();
         let original = recording.original.as_ref();
-        is_replayed && original.is_none_or(|body| body.is_end_stream())
+        !has_recorded && original.is_none_or(|body| body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -198,8 +198,8 @@ impl<B> Drop for ReplayBody<B> {
         let Some(mut recording) = self.recording() else {
             return;
         };
-        // Nobody uses the waker any more: without the first handle there is no reader to wake, and
-        // without the second there is no takeover. It is dropped after the lock is released.
+        // Without the first handle there is no reader to wake, and without the second there is no
+        // takeover. The waker is dropped after the lock is released.
         let _waker = recording.waker.take();
         if self.is_replay {
             // Without the second handle there is no replay.
