@@ -20,6 +20,7 @@ pub(crate) struct Attempt<B> {
     generation: u64,
     backup: Option<B>,
     /// The reason for no resend, if there is no complete backup.
+    // Beside the backup: a `Result` of both would cost each request another move.
     no_backup: SkipReason,
 }
 
@@ -106,6 +107,7 @@ pub(crate) struct Rejected<Res, B> {
     /// The generation of the rejected token.
     pub(crate) generation: u64,
     backup: B,
+    // Not dropped while the request waits: if the fetch fails, the caller gets this 401.
     response: Res,
     /// The budget is used up: no token is fetched, but another process may have one.
     over_budget: Option<Error>,

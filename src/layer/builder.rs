@@ -54,6 +54,7 @@ use crate::{
 /// To choose how bodies are backed up, call [`replay_with`](KlaviAuthLayer::replay_with) on the
 /// layer: it changes the layer's type.
 #[must_use]
+// Not around a `KlaviSource`: it needs a transport, and the default one can fail to build.
 pub struct KlaviAuthLayerBuilder {
     api: KlaviApi,
     credentials: Credentials,
@@ -295,6 +296,7 @@ fn default_transport() -> Result<Transport, ConfigError> {
 
 impl fmt::Debug for KlaviAuthLayerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the headers: one may be the key of a gateway.
         f.debug_struct("KlaviAuthLayerBuilder")
             .field("api", &self.api)
             .field("credentials", &self.credentials)

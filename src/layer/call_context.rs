@@ -70,6 +70,7 @@ pub(super) struct CallContext<S, R> {
     thread: Arc<ThreadContext<S, R>>,
     /// This thread's copy of the token of the cache in the request's extensions. That cache is used
     /// instead of the layer's.
+    // Not a handle to that cache: all threads would share its reference count.
     pub(super) own_copy: Option<Arc<TokenCopy>>,
 }
 

@@ -104,6 +104,7 @@ where
                 pending: Some(Pending::Rejected(rejected)),
             },
             context,
+            // A second 401 is about the request, so there is no third attempt.
             no_resend: true,
         })
     }

@@ -65,6 +65,7 @@ impl<S> Template<S> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<S>> {
+        // No user code runs under the lock, so no panic of a clone or a waker poisons it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

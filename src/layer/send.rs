@@ -121,7 +121,8 @@ impl<S, R> KlaviAuth<S, R> {
         S: Service<Q, Response: HttpResponse, Error: Into<BoxError>> + Clone,
     {
         match request {
-            // With a clone of its own, so that the future borrows nothing.
+            // With a clone of its own, so that the future borrows nothing. Not in an async block,
+            // which would take more memory: it holds its captures beside the future it awaits.
             Ok(request) => Either::Left(Oneshot::new(self.clone(), request)),
             Err(error) => Either::Right(future::ready(Err(error))),
         }

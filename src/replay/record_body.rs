@@ -16,6 +16,7 @@ const DEFAULT_LIMIT: usize = 64 * 1024;
 ///
 /// Made by [`KlaviAuthLayer::replay_with`](crate::KlaviAuthLayer::replay_with).
 pub struct RecordBody<B> {
+    // A pointer, so that users can write down the type of their layer.
     construct: fn(ReplayBody<B>) -> B,
     limit: usize,
 }

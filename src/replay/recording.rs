@@ -29,6 +29,7 @@ const MAX_FRAMES: usize = 4096;
 /// The original body and its recorded frames.
 pub(super) struct Recording<B> {
     /// `None` after its end or its error.
+    // Pinned in a box, since a body need not be `Unpin` and a mutex does not pin it.
     pub(super) original: Option<Pin<Box<B>>>,
     /// The original's size before it was read.
     pub(super) announced_size: SizeHint,
@@ -49,6 +50,7 @@ pub(super) struct Recording<B> {
 }
 
 /// A recorded frame.
+// A `Frame` cannot be cloned.
 #[derive(Clone)]
 pub(super) enum Recorded {
     Data(Bytes),
