@@ -109,7 +109,8 @@ pub(crate) struct Rejected<Res, B> {
     backup: B,
     // Not dropped while the request waits: if the fetch fails, the caller gets this 401.
     response: Res,
-    /// The budget is used up: no token is fetched, but another process may have one.
+    /// The error if the budget is used up. Then no token is fetched, but another process may have
+    /// one.
     over_budget: Option<Error>,
 }
 

@@ -79,12 +79,12 @@ use crate::{
 /// Dropping the [`ResponseFuture`] drops the request. A fetch that it started continues.
 pub struct KlaviAuth<S, R = CloneBody> {
     inner: S,
-    /// Whether `inner` is a placeholder for a released instance, which the next `poll_ready`
-    /// replaces.
+    /// Whether `inner` is a placeholder: the readied instance was released, and the next
+    /// `poll_ready` makes another.
     is_placeholder: bool,
     contexts: Arc<Contexts<S, R>>,
-    /// The copy of the layer's token that this instance used last. Until the next call it may be
-    /// stale, or the copy of another thread.
+    /// The copy of the layer's token that the last call used. The next call checks it: it may be
+    /// outdated. It may also be another thread's, since a service can move.
     copy: Option<Arc<TokenCopy>>,
 }
 
@@ -205,8 +205,8 @@ impl<S: Clone, R: Clone> Layer<S> for KlaviAuthLayer<R> {
     type Service = KlaviAuth<S, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        // Each thread gets a copy of its own now. Otherwise all long-lived instances would store
-        // the one copy of all threads: they seldom lock it, so they would never contend for it.
+        // Gives each thread a copy of the token. A cache does so by itself once it finds its one
+        // copy locked, but long-lived instances store that copy and seldom lock it.
         self.cache().copies().spread();
         KlaviAuth {
             // A clone, since `inner` will be polled and the template must not be.

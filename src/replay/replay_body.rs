@@ -43,7 +43,7 @@ pub struct ReplayBody<B> {
 }
 
 impl<B> ReplayBody<B> {
-    /// The two handles of `body`, of which up to `limit` bytes are recorded.
+    /// The first and the second handle of `body`. Up to `limit` bytes of it are recorded.
     pub(super) fn record(body: B, limit: usize) -> (Self, Self)
     where
         B: Body,

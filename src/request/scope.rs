@@ -101,16 +101,15 @@ impl Scope {
             return Decision::PassThrough;
         }
         // A customer's token may be for any product: see `contains`.
-        let is_in_scope = options.own_cache.is_some() || self.allows_path(path);
+        let path_fits = options.own_cache.is_some() || self.allows_path(path);
         match destination {
             Destination::Elsewhere => Decision::PassThrough,
             Destination::At(target) if !self.api.contains(target) => {
-                self.foreign_decision(target, is_in_scope)
+                self.foreign_decision(target, path_fits)
             }
             // Token calls pass through. Otherwise a token call that is sent through this layer
             // would wait for itself.
-            Destination::Api | Destination::At(_) => match is_in_scope && !self.is_token_call(path)
-            {
+            Destination::Api | Destination::At(_) => match path_fits && !self.is_token_call(path) {
                 true => Decision::Authenticate,
                 false => Decision::PassThrough,
             },
@@ -121,7 +120,7 @@ impl Scope {
     /// through the layer.
     #[cold]
     #[inline(never)]
-    fn foreign_decision(&self, target: &Target<'_>, is_in_scope: bool) -> Decision {
+    fn foreign_decision(&self, target: &Target<'_>, path_fits: bool) -> Decision {
         if self.is_added(target) {
             return Decision::Authenticate;
         }
@@ -129,8 +128,7 @@ impl Scope {
         // say why.
         let is_downgrade =
             |origin: &Origin| !target.secure && origin.secure && origin.same_host(target);
-        match (is_downgrade(&self.api) && is_in_scope)
-            || self.added_origins.iter().any(is_downgrade)
+        match (is_downgrade(&self.api) && path_fits) || self.added_origins.iter().any(is_downgrade)
         {
             true => Decision::Reject,
             false => Decision::PassThrough,
