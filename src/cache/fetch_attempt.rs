@@ -134,8 +134,9 @@ impl State {
         };
         Some(match end {
             Ok(End::Unchanged) => {
-                // After an adoption, callers that still may not fetch must not wait for another,
-                // however late they are polled. After a fetch, no pause holds.
+                // A caller that may not fetch gets its error now. If it looked at the state itself,
+                // it would wait for another adoption when it is polled late. When a fetch ends, no
+                // pause holds.
                 let error = self.paused_by(now).cloned();
                 let outcome = error.map_or(Ok(()), |error| Err(self.without_token(now, error)));
                 Step::End(End::Unchanged, flight.sender, outcome)
@@ -148,6 +149,7 @@ impl State {
     fn is_outdated(&self, new: &NewToken, flight: &RegisteredFlight, now: Instant) -> bool {
         let repeats = |current: &Current| current.has_same_string(new);
         match self.reason(now) {
+            // Nothing was said of the token during the call, nor has it expired.
             reason if reason == flight.attempt_reason => false,
             FetchReason::Invalidated => true,
             FetchReason::Rejected => self.current.as_ref().is_some_and(repeats),

@@ -25,10 +25,10 @@
 //!    or by the sender's `Drop`.
 //! 4. The state changes before the waiters are woken, and they look at it again. A token that has
 //!    arrived takes precedence over an error that was sent.
-//! 5. Every launch becomes a [`Flight`] at once. Before that, only values that the lookup displaced
-//!    are dropped, and a panic of such a drop is caught. The task is the only owner of the
-//!    [`Flight`], so `run` and `drop` cannot overlap. Whatever tokio does with the task, the flight
-//!    is dropped exactly once, on any thread, and its drop removes the entry, subject to rule 2.
+//! 5. Every registered flight is dropped exactly once, on any thread, and its drop removes the
+//!    entry, subject to rule 2. For this, the caller makes the [`Flight`] right after the lookup.
+//!    In between, only displaced values are dropped, and their panics are caught. The task is the
+//!    only owner of the [`Flight`], so `run` and `drop` cannot overlap.
 //! 6. tokio must poll a spawned future when it is woken, or drop it. If it does neither, the flight
 //!    stalls, and the next lookup removes the entry. If the flight runs again later, rule 2
 //!    applies. Nothing depends on the `JoinHandle` or on the order of tasks and wake-ups.

@@ -189,7 +189,7 @@ impl State {
 
     fn next_flight_at(&self, now: Instant) -> Instant {
         let retry_at = self.retry_at(now);
-        // Another process may have a better token than a suspect.
+        // With a live token, another process's is of no use. Without one, or with a suspect, it is.
         let adopt_at = self.next_adoption.filter(|_| !self.is_live(now));
         adopt_at.map_or(retry_at, |adopt_at| adopt_at.min(retry_at))
     }
