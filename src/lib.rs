@@ -115,57 +115,10 @@
 //!
 //! # Bodies
 //!
-//! To resend a request, the layer backs up its head and its body. Choose how to back up the body:
-//!
-//! | body | layer | after a 401 |
-//! |---|---|---|
-//! | `Clone`: `Full`, `Empty`, `String`, … | as it is | the clone is sent |
-//! | not `Clone`: axum's, tonic's, `BoxBody`, … | [`replay_with`] its constructor | replayed |
-//! | any | [`send_once`](KlaviAuthLayer::send_once) | the caller gets the 401 |
-//!
-//! [`replay_with`] records up to 64 KiB while the body is sent. The resend replays the recording
-//! and reads the rest. If more than the limit has been read, the caller gets the 401. [`NoResend`]
-//! in the extensions opts a single request out. The request type of the inner service stays the
-//! same.
-//!
-//! A body that cannot be cloned needs `replay_with` or `send_once`. Otherwise the call does not
-//! compile:
-//!
-//! ```compile_fail,E0277
-//! # use axum::body::Body;
-//! # use http::Request;
-//! # use hyper_util::client::legacy::{Client, connect::HttpConnector};
-//! # use klavi_auth::{BoxError, KlaviAuthLayer};
-//! # use tower::ServiceBuilder;
-//! # type Http = Client<HttpConnector, Body>;
-//! # async fn demo(auth: KlaviAuthLayer, http: Http) -> Result<(), BoxError> {
-//! let klavi = ServiceBuilder::new().layer(auth).service(http);
-//! let response = klavi.send(Request::new(Body::empty())).await?;
-//! // error[E0277]: `CloneBody` cannot back up this request for a resend
-//! # drop(response); Ok(()) }
-//! ```
-//!
-//! This compiles:
-//!
-//! ```
-//! # use axum::body::Body;
-//! # use http::Request;
-//! # use hyper_util::client::legacy::{Client, connect::HttpConnector};
-//! # use klavi_auth::{BoxError, KlaviAuthLayer};
-//! # use tower::ServiceBuilder;
-//! # type Http = Client<HttpConnector, Body>;
-//! # async fn demo(auth: KlaviAuthLayer, http: Http) -> Result<(), BoxError> {
-//! let recording = auth.clone().replay_with(Body::new);
-//! let once = auth.send_once();
-//! let klavi = ServiceBuilder::new().layer(recording).service(http);
-//! let response = klavi.send(Request::new(Body::empty())).await?;
-//! # drop(response);
-//! # let klavi = ServiceBuilder::new().layer(once).service(klavi.into_inner());
-//! # drop(klavi.send(Request::new(Body::empty())).await?); Ok(()) }
-//! ```
-//!
-//! For `call`, `ready` or `oneshot` the compiler may say only that the method "exists, but its
-//! trait bounds were not satisfied" (E0599). The fix is the same.
+//! A body that is `Clone` (`Full`, `Empty`, `String`, …) is cloned for the resend. For any other,
+//! such as axum's, tonic's or `BoxBody`, choose `layer.replay_with(Body::new)`, which records the
+//! body, or `layer.send_once()`, which returns the 401 to the caller. Without a choice the call does
+//! not compile. [More on bodies](docs::bodies).
 //!
 //! # Signals
 //!
@@ -210,7 +163,6 @@
     doc = "* `sandbox`: a simulated Klavi for your tests."
 )]
 //!
-//! [`replay_with`]: KlaviAuthLayer::replay_with
 //! [`send`]: KlaviAuth::send
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

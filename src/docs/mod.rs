@@ -13,6 +13,9 @@ pub mod getting_started {}
 #[doc = include_str!("request_lifecycle.md")]
 pub mod request_lifecycle {}
 
+#[doc = include_str!("bodies.md")]
+pub mod bodies {}
+
 #[doc = include_str!("layer_order.md")]
 pub mod layer_order {}
 

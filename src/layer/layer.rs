@@ -24,7 +24,7 @@ use crate::{
 /// cannot be cloned needs [`replay_with`](Self::replay_with) or [`send_once`](Self::send_once).
 /// Without one of them, [`KlaviAuth::send`](crate::KlaviAuth::send) does not compile, and the error
 /// names the fix. For `call` and `oneshot` the compiler says only that trait bounds are not
-/// satisfied. See [Bodies](crate#bodies).
+/// satisfied. See [Bodies](crate::docs::bodies).
 ///
 /// ```
 /// # use http::{Request, Response};

@@ -46,7 +46,7 @@ impl<S, R> KlaviAuth<S, R> {
     /// ```
     ///
     /// A body that the layer cannot back up is a compile error that names the fix: see
-    /// [Bodies](crate#bodies).
+    /// [Bodies](crate::docs::bodies).
     ///
     /// # Errors
     ///
