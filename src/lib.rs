@@ -41,7 +41,8 @@
 //!
 //! # Guides
 //!
-//! * [Getting started](docs::getting_started) with hyper, reqwest, reqwest-middleware, axum or tonic
+//! * [Getting started](docs::getting_started) with hyper, reqwest, reqwest-middleware, axum or
+//!   tonic
 //! * [What happens to a request](docs::request_lifecycle): which requests get the token, what they
 //!   wait for, what a 401 does
 //! * [The order of layers](docs::layer_order)
@@ -117,8 +118,8 @@
 //!
 //! A body that is `Clone` (`Full`, `Empty`, `String`, …) is cloned for the resend. For any other,
 //! such as axum's, tonic's or `BoxBody`, choose `layer.replay_with(Body::new)`, which records the
-//! body, or `layer.send_once()`, which returns the 401 to the caller. Without a choice the call does
-//! not compile. [More on bodies](docs::bodies).
+//! body, or `layer.send_once()`, which returns the 401 to the caller. Without a choice the call
+//! does not compile. [More on bodies](docs::bodies).
 //!
 //! # Signals
 //!

@@ -115,9 +115,9 @@ impl<K: Eq + Hash> TokenCaches<K> {
         find(&mut entries, key, now)
     }
 
-    /// Evicts caches that nobody holds, least recently used first: all idle ones, and others as long
-    /// as there are `capacity`. Returns them, for the caller to drop after the lock is released: the
-    /// drop of a key or a source runs user code.
+    /// Evicts caches that nobody holds, least recently used first: all idle ones, and others as
+    /// long as there are `capacity`. Returns them, for the caller to drop after the lock is
+    /// released: the drop of a key or a source runs user code.
     fn evict(&self, entries: &mut Entries<K>, now: Instant, capacity: usize) -> Vec<(K, Core)> {
         let mut evicted = Vec::new();
         // Each cache is looked at once at most, since those in use are put back.
