@@ -23,7 +23,8 @@ pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<NewToken, Error>> 
 ///
 /// ```
 /// use klavi_auth::{
-///     Error, FetchFuture, Identity, IdentityFuture, NewToken, Predecessor, TokenRequest, TokenSource,
+///     Error, FetchFuture, Identity, IdentityFuture, NewToken, Predecessor, TokenRequest,
+///     TokenSource,
 /// };
 /// # use std::time::Duration;
 ///
