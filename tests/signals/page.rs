@@ -1,4 +1,4 @@
-//! The tables of the page on signals are what the crate does.
+//! The lists of the page on signals are what the crate does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,19 +10,17 @@ use crate::{support::token, traces::Told};
 
 const PAGE: &str = include_str!("../../src/docs/signals.md");
 
-/// The rows of the table that has a column of this name first.
-fn table(first: &str) -> Vec<Vec<&'static str>> {
-    let rows = PAGE
-        .lines()
-        .skip_while(|line| !line.starts_with(&format!("| {first} |")));
-    let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
-    rows.map(|row| {
-        row.trim_matches('|')
-            .split('|')
-            .map(|cell| cell.trim().trim_matches('`'))
-            .collect()
-    })
-    .collect()
+/// The items of the list under a heading: the name, and what the page says of it.
+fn items(heading: &str) -> BTreeMap<&'static str, &'static str> {
+    let (_, section) = PAGE.split_once(heading).expect(heading);
+    let section = section.split("\n# ").next().unwrap();
+    let items = section.split("\n* **`").skip(1);
+    items
+        .map(|item| {
+            let item = item.split("\n\n").next().unwrap();
+            item.split_once("`**").expect(item)
+        })
+        .collect()
 }
 
 #[test]
@@ -33,13 +31,10 @@ fn case_62_the_page_has_every_metric_with_its_type_and_unit() {
         drop(TokenCache::new(source_fn(async |_| token("t"))));
     });
     // Descriptions come with a value only: each metric gets one.
-    let documented: BTreeMap<_, _> = table("metric")
-        .iter()
-        .map(|row| (row[0], (row[1], row[2])))
-        .collect();
+    let documented = items("\n# Metrics\n");
     metrics::with_local_recorder(&recorder, || {
-        for (&name, &(kind, _)) in &documented {
-            if kind == "histogram" {
+        for &name in documented.keys() {
+            if name.ends_with("_seconds") {
                 metrics::histogram!(name).record(1.0)
             } else {
                 metrics::counter!(name).increment(1)
@@ -49,16 +44,13 @@ fn case_62_the_page_has_every_metric_with_its_type_and_unit() {
     let recorded = snapshotter.snapshot().into_vec();
     assert_eq!(recorded.len(), documented.len());
     for (key, unit, description, _) in recorded {
-        let (kind, unit_name) = documented[key.key().name()];
-        assert_eq!(key.kind() == MetricKind::Histogram, kind == "histogram");
-        assert_eq!(
-            unit,
-            Some(if unit_name == "seconds" {
-                Unit::Seconds
-            } else {
-                Unit::Count
-            })
-        );
+        let name = key.key().name();
+        assert!(documented.contains_key(name), "{name}");
+        let expected = match key.kind() {
+            MetricKind::Histogram => (name.ends_with("_seconds"), Unit::Seconds),
+            _ => (name.ends_with("_total"), Unit::Count),
+        };
+        assert_eq!(expected, (true, unit.unwrap()), "{name}");
         assert!(!description.unwrap().is_empty());
     }
 }
@@ -71,21 +63,15 @@ fn case_62_the_page_has_every_event() {
         .skip(1)
         .map(|rest| rest.split('"').next().unwrap())
         .collect();
-    assert_eq!(names, table("name").iter().map(|row| row[0]).collect());
+    assert_eq!(names, items("\n# Events\n").into_keys().collect());
 }
 
 /// An event has the fields that the page says, all of them; only an endpoint, the age after a
 /// further 401 and the error of a store may be missing.
 pub(crate) fn check_fields(told: &Told) {
-    let row = table("name")
-        .into_iter()
-        .find(|row| row[0] == told.name)
-        .expect("a row for the event");
-    let cells = row[3]
-        .split('`')
-        .map(str::trim)
-        .filter(|cell| !cell.is_empty() && *cell != "; no");
-    let mut documented: BTreeSet<_> = cells.collect();
+    let item = items("\n# Events\n")[told.name];
+    let fields = item.split_once("Fields:").map_or("", |(_, fields)| fields);
+    let mut documented: BTreeSet<_> = fields.split('`').skip(1).step_by(2).collect();
     let mut fields: BTreeSet<_> = told.fields.0.keys().copied().collect();
     assert!(fields.remove("message"));
     if ["token_call", "klavi_api_from_env"].contains(&told.name) {
