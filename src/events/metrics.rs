@@ -1,5 +1,5 @@
-//! The events as counters and a histogram, through the `metrics` facade. [The page on
-//! signals](crate::docs::signals) has the table.
+//! The events as counters and histograms, through the `metrics` facade. [The page on
+//! signals](crate::docs::signals) lists them.
 
 use std::time::Duration;
 

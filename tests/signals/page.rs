@@ -32,6 +32,14 @@ fn case_62_the_page_has_every_metric_with_its_type_and_unit() {
     });
     // Descriptions come with a value only: each metric gets one.
     let documented = items("\n# Metrics\n");
+    let source = include_str!("../../src/events/metrics.rs");
+    let names = source
+        .split('"')
+        .filter(|text| text.starts_with("klavi_auth_"));
+    assert_eq!(
+        names.collect::<BTreeSet<_>>(),
+        documented.keys().copied().collect()
+    );
     metrics::with_local_recorder(&recorder, || {
         for &name in documented.keys() {
             if name.ends_with("_seconds") {
