@@ -1,4 +1,15 @@
-//! Checks what the README, the guides and the page on the API guidelines say of the crate.
+//! Checks what the README, the guides, the changelog and the page on the API guidelines say.
+
+#[cfg(all(feature = "fleet", feature = "redis", feature = "reqwest"))]
+#[expect(
+    dead_code,
+    unused_variables,
+    clippy::let_and_return,
+    clippy::needless_pass_by_value,
+    clippy::redundant_clone,
+    reason = "the samples are short, and are not called"
+)]
+mod changelog;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -17,20 +28,6 @@ fn section<'a>(page: &'a str, heading: &str) -> &'a str {
         .split("\n## ")
         .next()
         .unwrap()
-}
-
-/// The rows of the tables of a text, each as its cells, without the heads.
-fn rows(text: &str) -> Vec<Vec<&str>> {
-    let lines: Vec<_> = text.lines().collect();
-    let is_body = |at: &usize| lines[*at].starts_with("| ") && lines[*at - 1].starts_with('|');
-    let cells = |at: usize| {
-        lines[at]
-            .trim_matches('|')
-            .split(" | ")
-            .map(str::trim)
-            .collect()
-    };
-    (1..lines.len()).filter(is_body).map(cells).collect()
 }
 
 /// The items of the lists of a text, each as the text in bold and the text after it.
