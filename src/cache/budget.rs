@@ -11,6 +11,9 @@ use crate::error::{
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
 
+/// The longest time between two refills, a century: a longer one would overflow an instant.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// How many times 401s may replace the token: a token bucket.
 ///
 /// The first 401 to a request with a token withdraws one; further 401s to requests with the same
@@ -111,7 +114,7 @@ impl Budget {
     /// The bucket's size, and the time between two refills.
     pub(crate) fn limits(self) -> (u32, Duration) {
         let interval = self.full_refill / self.burst.max(1);
-        (self.burst, interval.max(NANOSECOND))
+        (self.burst, interval.clamp(NANOSECOND, LONGEST))
     }
 
     pub(crate) fn check(self) -> Result<(), ConfigError> {
@@ -272,6 +275,21 @@ mod tests {
                 .withdraw(Instant::now() + secs(later), 0.0)
                 .unwrap_err();
             assert_eq!(over.error.retry_after(), Some(secs(30)));
+        }
+    }
+
+    #[test]
+    fn case_47_no_length_of_a_refill_overflows() {
+        let start = Instant::now();
+        for burst in [0, 1, 5, u32::MAX] {
+            let budget = Budget::default().burst(burst);
+            let budget = budget.full_refill(Duration::MAX);
+            assert_eq!(budget.check(), Ok(()));
+            let mut bucket = Bucket::new(budget);
+            for (later, draw) in [(0, 0.0), (1, 0.5), (2, 1.0), (1_000_000, 1.0)] {
+                let _ = bucket.withdraw(start + secs(later), draw);
+            }
+            assert_eq!(bucket.left, burst.saturating_sub(4));
         }
     }
 
