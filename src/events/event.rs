@@ -267,8 +267,8 @@ impl fmt::Display for SkipReason {
 ///
 /// # Panics
 ///
-/// A panic of an observer unwinds into the request that caused the event. In the task of a fetch it
-/// ends that task only: the waiters check the cache again.
+/// A panic of an observer is caught, and costs neither the request nor the fetch. The observer gets
+/// the events that follow.
 pub trait Observer: Send + Sync + 'static {
     /// Receives one event.
     fn on_event(&self, event: &Event<'_>);

@@ -6,7 +6,10 @@ pub(crate) mod fleet;
 mod metrics;
 pub(crate) mod trace;
 
-use std::fmt;
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use self::event::{Event, Observer};
 
@@ -24,9 +27,9 @@ impl Events {
         trace::event(self.name(), event);
         #[cfg(feature = "metrics")]
         metrics::count(self.name(), event);
-        // Last, since it is user code: a panic in it must not cost the operator a signal.
         if let Some(observer) = &self.observer {
-            observer.on_event(event);
+            // User code: its panic must not cost the request, nor a fetch for which others wait.
+            let _ = catch_unwind(AssertUnwindSafe(|| observer.on_event(event)));
         }
     }
 

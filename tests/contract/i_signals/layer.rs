@@ -5,7 +5,7 @@ use std::{
     fmt::Debug,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -14,16 +14,16 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use klavi_auth::{
-    BoxError, ConfigError, Credentials, Environment, Error, FetchReason, Freshness, KlaviApi,
-    KlaviAuthLayer, KlaviSource, NewToken, NoResend, Product, SendOnce, SkipAuth, SkipReason,
-    TokenCache, TokenCaches, TokenEndpoint, source_fn,
+    BoxError, ConfigError, Credentials, Environment, Error, Event, FetchReason, Freshness,
+    KlaviApi, KlaviAuthLayer, KlaviSource, NewToken, NoResend, Product, SendOnce, SkipAuth,
+    SkipReason, TokenCache, TokenCaches, TokenEndpoint, source_fn,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::support::{
-    MONITORS, ManualSource, ScriptedSource,
+    LoggedSource, MONITORS, ManualSource, ScriptedSource,
     api::{Api, BAD, Body, Tag, get, only},
-    data_api, error_of, layer_of, monitor_layer, poll_once, rejected, secs, settle, token,
+    data_api, error_of, layer_of, monitor_layer, poll_once, rejected, reset, secs, settle, token,
 };
 
 /// It begins with its type's name, and says all of this.
@@ -250,6 +250,32 @@ async fn case_64_randomness_that_panics_costs_no_request() {
     assert_eq!(error_of(&over).unwrap().retry_after(), Some(secs(6)));
     settle().await;
     assert_eq!((source.fetches(), inner.calls()), (1 + 5, 10 + 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_64_an_observer_that_always_panics_costs_no_request() {
+    let source = LoggedSource::new(|n| match n {
+        1 | 3 => reset(),
+        n => token(["t1", "t2"][n / 4]),
+    });
+    let heard = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&heard);
+    let cache = TokenCache::builder(source.clone())
+        .observer(move |_: &Event<'_>| {
+            count.fetch_add(1, Ordering::SeqCst);
+            panic!("an observer's own")
+        })
+        .build()
+        .unwrap();
+    let (first, second) = (only("Bearer t1"), only("Bearer t2"));
+    let first = layer_of(cache.clone()).layer(first);
+    assert_eq!(first.oneshot(get(BAD)).await.unwrap().status(), 200);
+    // The API has revoked the token.
+    let second = layer_of(cache).layer(second);
+    assert_eq!(second.oneshot(get(BAD)).await.unwrap().status(), 200);
+    assert_eq!(source.fetches(), 4);
+    // Retrying, fetched, rejected, retrying, fetched, resent.
+    assert_eq!(heard.load(Ordering::SeqCst), 6);
 }
 
 /// A service whose clones panic once after they were made to.

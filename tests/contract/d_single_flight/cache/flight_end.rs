@@ -16,7 +16,7 @@ use klavi_auth::{
 use tokio::{task::JoinHandle, time::timeout};
 
 use crate::support::{
-    Fetch, MS, ManualSource, at_once, cache_aged, cache_drawing, call,
+    Fetch, LoggedSource, MS, ManualSource, at_once, cache_aged, cache_drawing, call,
     endpoints::{Reply, TokenEndpoints, issue},
     gets, got, held, pass, poll_once, refreshing, rejected, reset, secs, settle, token,
 };
@@ -251,6 +251,24 @@ async fn case_28_an_observer_that_panics_costs_no_token() {
         (source.fetches(), cache.snapshot().is_fetching()),
         (1, false)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_28_an_observer_that_panics_costs_no_attempt() {
+    let source = LoggedSource::new(|n| if n == 1 { reset() } else { token("t1") });
+    let cache = TokenCache::builder(source.clone())
+        .observer(|event: &Event<'_>| {
+            if let Event::Retrying { .. } = event {
+                panic!("an observer's own")
+            }
+        })
+        .build()
+        .unwrap();
+    let callers: Vec<_> = (0..10).map(|_| call(&cache)).collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
+    }
+    assert_eq!(source.fetches(), 2);
 }
 
 #[tokio::test(start_paused = true)]
