@@ -229,9 +229,11 @@ impl Drop for Flight {
 
 /// Waits for a call of the source. A panic or a timeout becomes an error.
 async fn guard<T>(call: impl Future<Output = T>, deadline: Instant) -> Result<T, Error> {
-    match timeout_at(deadline, AssertUnwindSafe(call).catch_unwind()).await {
+    // The block drops a call that timed out: that may panic too.
+    let call = async { timeout_at(deadline, call).await };
+    match AssertUnwindSafe(call).catch_unwind().await {
         Ok(Ok(result)) => Ok(result),
-        Ok(Err(_panic)) => Err(Error::interrupted("the token source panicked")),
-        Err(_elapsed) => Err(Error::timeout()),
+        Ok(Err(_elapsed)) => Err(Error::timeout()),
+        Err(_panic) => Err(Error::interrupted("the token source panicked")),
     }
 }

@@ -1,19 +1,24 @@
 //! Cases 28 and 29: a flight that ends in a panic or in its timeout, and waiters who come late.
 
 use std::{
+    future::Future,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Wake, Waker},
+    task::{Context, Poll, Wake, Waker},
 };
 
 use futures_util::future::join_all;
 use klavi_auth::{
     AccessToken, Error, Event, FetchFuture, NewToken, Predecessor, TokenCache, TokenRequest,
-    TokenSource,
+    TokenSource, source_fn,
 };
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 
 use crate::support::{
     Fetch, LoggedSource, MS, ManualSource, at_once, cache_aged, cache_drawing, call,
@@ -269,6 +274,43 @@ async fn case_28_an_observer_that_panics_costs_no_attempt() {
         assert_eq!(caller.await.unwrap().unwrap().expose(), "t1");
     }
     assert_eq!(source.fetches(), 2);
+}
+
+/// A fetch that never ends, and panics when it is dropped.
+struct PanicsAtDrop;
+
+impl Future for PanicsAtDrop {
+    type Output = Result<NewToken, Error>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Pending
+    }
+}
+
+impl Drop for PanicsAtDrop {
+    fn drop(&mut self) {
+        panic!("a source's own")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_28_a_fetch_that_panics_at_its_drop_ends_its_flight() {
+    let fetches = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&fetches);
+    let cache = TokenCache::new(source_fn(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        PanicsAtDrop
+    }));
+    let start = Instant::now();
+    let callers: Vec<_> = (0..10).map(|_| call(&cache)).collect();
+    for caller in callers {
+        let error = caller.await.unwrap().unwrap_err();
+        assert!(error.is_no_token() && error.is_interrupted(), "{error:?}");
+    }
+    // At the timeout of the flight.
+    assert_eq!(start.elapsed().as_secs(), 10);
+    assert_eq!(fetches.load(Ordering::SeqCst), 1);
+    assert!(cache.snapshot().last_error().is_some());
 }
 
 #[tokio::test(start_paused = true)]
