@@ -6,6 +6,8 @@ use std::{
     collections::BTreeSet,
     error::Error,
     fmt::{Debug, Display, Write},
+    fs,
+    path::PathBuf,
     sync::Mutex,
 };
 
@@ -154,4 +156,33 @@ pub(crate) fn variants(source: &str, name: &str) -> Vec<String> {
                 .to_owned()
         })
         .collect()
+}
+
+/// The texts in a method, as its source has them.
+pub(crate) fn texts<'a>(source: &'a str, method: &str) -> Vec<&'a str> {
+    let (_, body) = source.split_once(&format!("fn {method}(")).unwrap();
+    let (body, _) = body.split_once("\n    }\n").unwrap();
+    body.split('"').skip(1).step_by(2).collect()
+}
+
+/// The source files that have this call, except in tests and documentation.
+pub(crate) fn callers(call: &str) -> Vec<String> {
+    let mut callers = vec![];
+    let mut folders = vec![PathBuf::from("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("tests") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let source = fs::read_to_string(&path).unwrap();
+                let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+                let mut lines = code.lines().map(str::trim_start);
+                if lines.any(|line| !line.starts_with("//") && line.contains(call)) {
+                    callers.push(path.to_str().unwrap().replace('\\', "/"));
+                }
+            }
+        }
+    }
+    callers
 }

@@ -338,16 +338,17 @@ pub(crate) fn are_complete() {
             "no error of this kind was printed: {kind}"
         );
     }
-    for message in [
-        "no access token could be fetched",
-        "the access token has expired and no new one could be fetched",
-        "the access token was rejected and no new one could be fetched",
-    ] {
+    let without_token = include_str!("../../src/cache/state.rs");
+    let messages = book::texts(without_token, "without_token");
+    assert!(messages.len() >= 3, "{messages:?}");
+    for message in messages {
         assert!(
             book::has_printed(&format!("NoToken({message:?})")),
             "no error with this message was printed: {message}"
         );
     }
+    // No other function has a message of this kind.
+    assert_eq!(book::callers("Error::no_token("), ["src/cache/state.rs"]);
 }
 
 const CHILD: &str = "KLAVI_TEST_SECRETS_CHILD";
