@@ -82,12 +82,14 @@ where
                 return Err(Error::middleware(error::Error::new(Kind::InsecureUri)));
             }
         }
-        let own_cache = options.own_cache.map(Cow::into_owned);
+        let (no_resend, own_cache) = (options.no_resend, options.own_cache.map(Cow::into_owned));
         let cache = own_cache.as_ref().unwrap_or_else(|| layer.cache());
         let core = cache.core();
 
+        // A middleware outside that tries again passes the same extensions.
+        extensions.remove::<ResendCount>();
         let token = cache.get().await.map_err(Error::middleware)?;
-        let mut attempt = attempt::prepare_first(&mut request, &token, options.no_resend, layer)
+        let mut attempt = attempt::prepare_first(&mut request, &token, no_resend, layer)
             .map_err(Error::middleware)?;
         // Not the future of the layer: `Next` is no service, and its future is boxed anyway.
         loop {

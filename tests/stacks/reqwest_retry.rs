@@ -1,17 +1,20 @@
 //! The middleware beside the retries of reqwest-retry: on either side, token calls are not
 //! multiplied.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use crate::requests::{bodies, default_stack, http, streamed, unpooled};
 use crate::support::sockets::{TestStack, soon};
-use http::StatusCode;
+use http::{Extensions, StatusCode};
 use klavi_auth::{
-    Error, KlaviAuthLayer, KlaviAuthMiddleware,
+    Error, KlaviAuthLayer, KlaviAuthMiddleware, ResendCount,
     sandbox::{Endpoint, Fault},
 };
-use reqwest::{Body, Response};
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, RequestBuilder};
+use reqwest::{Body, Request, Response};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next, RequestBuilder};
 use reqwest_retry::{
     RetryTransientMiddleware, Retryable, RetryableStrategy, policies::ExponentialBackoff,
 };
@@ -84,6 +87,39 @@ async fn case_40_a_401_between_retries_costs_one_fetch() {
 #[tokio::test]
 async fn case_41_a_401_is_not_retried_beyond_the_resend() {
     on_either_side(&[401, 401], 401, [2, 0, 2, 2]).await;
+}
+
+/// Notes the resend count of each attempt.
+#[derive(Clone, Default)]
+struct Counts(Arc<Mutex<Vec<Option<u32>>>>);
+
+#[async_trait::async_trait]
+impl Middleware for Counts {
+    async fn handle(
+        &self,
+        request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        let count = extensions.get().map(|count: &ResendCount| count.get());
+        self.0.lock().unwrap().push(count);
+        next.run(request, extensions).await
+    }
+}
+
+#[tokio::test]
+async fn case_40_only_a_resend_has_a_count_also_between_retries() {
+    let (stack, counts) = (default_stack().await, Counts::default());
+    fail(&stack, &[401, 503]);
+    let client = ClientBuilder::new(http())
+        .with(RetryTransientMiddleware::new_with_policy(policy()))
+        .with(KlaviAuthMiddleware::from(&stack.layer()))
+        .with(counts.clone())
+        .build();
+    let response = soon(echo(&client, &stack).send()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    // Rejected, resent and failed, retried.
+    assert_eq!(*counts.0.lock().unwrap(), [None, Some(1), None]);
 }
 
 /// Retries everything that failed.
