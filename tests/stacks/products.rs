@@ -182,6 +182,33 @@ async fn case_57_a_customers_request_is_served_by_any_products_layer() {
     assert_eq!(monitor.layer(http1()).status(request).await, 200);
 }
 
+/// These clients say which URL responded.
+#[tokio::test]
+async fn case_40_57_any_products_layer_resends_a_customers_request() {
+    let stack = requests::default_stack().await;
+    let monitor = KlaviAuthLayer::without_cache(&stack.sandbox.api(Product::Monitor));
+    let customer = stack
+        .builder_for(Product::Data, stack.sandbox.credentials())
+        .build()
+        .unwrap();
+    let url = format!("{}/data/v1/echo", stack.sandbox.base_url());
+    let middleware = ::reqwest_middleware::ClientBuilder::new(requests::http())
+        .with(KlaviAuthMiddleware::from(&monitor))
+        .build();
+    let client = monitor.layer(requests::http());
+    let cache = customer.cache();
+    for _ in 0..2 {
+        let request = client.get_ref().get(&url);
+        let response = soon(client.send_with(request, cache.clone())).await;
+        assert_eq!(response.unwrap().status(), 200);
+        stack.sandbox.revoke_all();
+        let request = middleware.get(&url).with_extension(cache.clone());
+        assert_eq!(soon(request.send()).await.unwrap().status(), 200);
+        stack.sandbox.revoke_all();
+    }
+    assert_eq!(stack.counts(), [4, 0, 7, 3]);
+}
+
 #[tokio::test]
 async fn case_57_middleware_of_two_products_serve_their_own_paths() {
     for order in orders(2) {

@@ -49,6 +49,27 @@ fn wakes_the_first_handle(take_over: impl FnOnce(&mut ReplayBody<Stalled>)) {
 }
 
 #[test]
+fn a_waker_is_kept_only_while_a_takeover_can_come() {
+    let alarm = Arc::new(Alarm::default());
+    let waker = Waker::from(Arc::clone(&alarm));
+    let cx = &mut Context::from_waker(&waker);
+    let kept = || Arc::strong_count(&alarm) - 2;
+    for drops_first in [true, false] {
+        let (mut first, second) = ReplayBody::record(Stalled, 10);
+        assert!(poll(&mut first, cx).is_pending());
+        assert_eq!(kept(), 1);
+        let (dropped, mut left) = match drops_first {
+            true => (first, second),
+            false => (second, first),
+        };
+        drop(dropped);
+        assert_eq!(kept(), 0);
+        assert!(poll(&mut left, cx).is_pending());
+        assert_eq!(kept(), 0);
+    }
+}
+
+#[test]
 fn case_53_trailers_alone_are_not_an_empty_body() {
     let (original, ..) = Original::new(&[Step::Trailers(3)], Hint::Exact, true);
     assert_eq!(original.size_hint().exact(), Some(0));
