@@ -14,6 +14,18 @@ pub(crate) fn chain<'a>(
     iter::successors(Some(error), |&link| link.source())
 }
 
+/// Displays an error with its causes, on one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn StdError + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        chain(self.0)
+            .skip(1)
+            .try_for_each(|cause| write!(f, ": {cause}"))
+    }
+}
+
 /// The kind of an I/O error, masked or not.
 pub(crate) fn io_kind(link: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
     match link.downcast_ref::<io::Error>() {

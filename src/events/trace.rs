@@ -4,7 +4,7 @@
 //! WARN means that fetches fail or that a 401 exceeds the budget: an operator should look.
 //! Everything else is DEBUG.
 
-use std::{error::Error as StdError, fmt, time::Duration};
+use std::time::Duration;
 
 use tracing::{Span, field::Empty};
 
@@ -12,7 +12,7 @@ use super::{
     event::{Event, FetchReason},
     fleet::FleetEvent,
 };
-use crate::error::{source_chain::chain, token_endpoint::TokenEndpoint};
+use crate::error::{source_chain::Chain, token_endpoint::TokenEndpoint};
 
 /// Emits an event. `level if condition` is DEBUG where the condition does not hold.
 macro_rules! emit {
@@ -234,17 +234,4 @@ fn fleet_event(cache: &str, event: &FleetEvent<'_>) {
 fn millis(duration: Duration) -> u64 {
     // Some subscribers do not record `u128`.
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Displays an error with its causes, on one line.
-struct Chain<'a>(&'a (dyn StdError + 'static));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A subscriber prints a `%` field as it is, and does not follow its sources.
-        write!(f, "{}", self.0)?;
-        chain(self.0)
-            .skip(1)
-            .try_for_each(|cause| write!(f, ": {cause}"))
-    }
 }

@@ -7,7 +7,7 @@ use http::{Request, Response};
 use tower::service_fn;
 
 use super::transport::{Transport, erase};
-use crate::error::{BoxError, config::ConfigError};
+use crate::error::{BoxError, config::ConfigError, source_chain::Chain};
 
 /// A `reqwest::Client` as a transport.
 pub(crate) fn over_reqwest(client: ::reqwest::Client) -> Transport {
@@ -31,9 +31,10 @@ pub(crate) fn default_transport() -> Result<Transport, ConfigError> {
             .redirect(::reqwest::redirect::Policy::none())
             .build()
     });
-    let failed = |cause: BoxError| ConfigError::Transport(cause.into());
-    let client = built.map_err(|panic| failed(panic_message(&*panic).into()))?;
-    Ok(over_reqwest(client.map_err(|error| failed(error.into()))?))
+    let failed = |cause: String| ConfigError::Transport(cause.into());
+    let client = built.map_err(|panic| failed(panic_message(&*panic)))?;
+    let client = client.map_err(|error| failed(Chain(&error).to_string()))?;
+    Ok(over_reqwest(client))
 }
 
 /// The message of a panic.

@@ -313,7 +313,7 @@ pub(crate) fn configuration() {
     // What only other features, or another machine, can bring about.
     errors.extend([ConfigError::MissingTransport, ConfigError::MissingEnv("A")]);
     errors.push(ConfigError::InvalidEnv("A", "it is empty".into()));
-    errors.push(ConfigError::Transport(BoxError::from("no TLS").into()));
+    errors.push(ConfigError::Transport("no TLS".into()));
     let mut kinds = HashSet::new();
     for error in &errors {
         book::error("of a configuration", error);
