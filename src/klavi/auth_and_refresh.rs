@@ -70,7 +70,7 @@ impl KlaviSource {
         let call = TokenCall {
             uri: self.api.auth_uri(),
             authorization: None,
-            content: Some(encode::keys(access, secret)?),
+            content: Some(encode::keys(access, secret)),
             format: &AUTH,
             reason,
             secrets: &[replaced.map_or("", AccessToken::expose), access, secret],

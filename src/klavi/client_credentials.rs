@@ -251,10 +251,7 @@ impl ClientCredentials {
             ("client_id", in_form(id)),
             ("client_secret", in_form(secret)),
         ]);
-        let basic = self
-            .is_basic
-            .then(|| encode::basic(id, secret))
-            .transpose()?;
+        let basic = self.is_basic.then(|| encode::basic(id, secret));
         let in_header = basic.as_ref().and_then(|value| value.to_str().ok());
         // Not sent, but the server may know and echo it.
         let old = predecessor.token().map_or("", AccessToken::expose);

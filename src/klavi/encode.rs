@@ -6,7 +6,7 @@ use http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::zeroize::Zeroizing;
 
-use crate::{error::Error, token::secret_header};
+use crate::token::secret_header;
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
@@ -15,13 +15,13 @@ const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlen
 pub(super) type Content = (HeaderValue, Bytes);
 
 /// `{"accessKey": …, "secretKey": …}`, the body of `/auth`.
-pub(super) fn keys(access: &str, secret: &str) -> Result<Content, Error> {
+pub(super) fn keys(access: &str, secret: &str) -> Content {
     // A map, since serde's derive would be a dependency for this struct alone.
     let fields = std::collections::BTreeMap::from([("accessKey", access), ("secretKey", secret)]);
     // With room for every character to be escaped: a buffer that grows leaves a copy behind.
     let mut body = Zeroizing::new(Vec::with_capacity(64 + 6 * (access.len() + secret.len())));
-    serde_json::to_writer(&mut *body, &fields).map_err(Error::permanent)?;
-    Ok((JSON, Bytes::from_owner(body)))
+    serde_json::to_writer(&mut *body, &fields).expect("a map of strings is JSON");
+    (JSON, Bytes::from_owner(body))
 }
 
 /// A form with the fields that have a value.
@@ -42,7 +42,7 @@ pub(super) fn form(fields: &[(&str, Option<&str>)]) -> Content {
 
 /// The value of `Authorization: Basic`. Id and secret are each encoded as in a form: RFC 6749,
 /// section 2.3.1.
-pub(super) fn basic(id: &str, secret: &str) -> Result<HeaderValue, Error> {
+pub(super) fn basic(id: &str, secret: &str) -> HeaderValue {
     const SCHEME: &str = "Basic ";
     let mut pair = Zeroizing::new(String::with_capacity(3 * (id.len() + secret.len()) + 1));
     pair.extend(form_encoded(id).chain([":"]).chain(form_encoded(secret)));
@@ -51,7 +51,7 @@ pub(super) fn basic(id: &str, secret: &str) -> Result<HeaderValue, Error> {
     ));
     basic.push_str(SCHEME);
     basic.extend(pair.as_bytes().chunks(3).flat_map(base64));
-    secret_header(basic).map_err(Error::permanent)
+    secret_header(basic)
 }
 
 /// The pieces of a text, encoded as in a form. They are borrowed: none is a copy to be wiped.

@@ -9,7 +9,7 @@ pub(crate) mod source;
 use std::{fmt, hint::black_box, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, header::InvalidHeaderValue};
+use http::HeaderValue;
 use secrecy::zeroize::{Zeroize, Zeroizing};
 use tokio::time::Instant;
 
@@ -20,8 +20,6 @@ const SCHEME: &str = "Bearer ";
 /// The maximum length of a token in bytes.
 // Few servers accept a header this long.
 const MAX_TOKEN: usize = 16 * 1024;
-
-const INVALID_CHARACTERS: &str = "the access token has characters that a header cannot have";
 
 /// The maximum lifetime. Longer ones are capped.
 const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -72,11 +70,7 @@ impl AccessToken {
     /// A copy with its own bytes, so that clones of the one do not slow down clones of the other.
     pub(crate) fn copy(&self) -> Self {
         let header = secret_header(Zeroizing::new(self.header.as_bytes().to_vec()));
-        Self {
-            // Cannot fail, because the bytes are those of a header value.
-            header: header.unwrap_or_else(|_| self.header.clone()),
-            generation: self.generation,
-        }
+        Self::new(header, self.generation)
     }
 }
 
@@ -145,9 +139,8 @@ impl NewToken {
         let mut value = Zeroizing::new(Vec::with_capacity(SCHEME.len() + token.len()));
         value.extend_from_slice(SCHEME.as_bytes());
         value.extend_from_slice(token.as_bytes());
-        let header = secret_header(value);
         Ok(Self {
-            header: header.map_err(|_| Error::invalid_response(INVALID_CHARACTERS))?,
+            header: secret_header(value),
             // The cache adds it to an instant, and a huge one would overflow.
             lifetime: lifetime.min(MAX_LIFETIME),
             aged: None,
@@ -215,20 +208,24 @@ fn check(token: &str, lifetime: Duration) -> Result<(), &'static str> {
         "" => Err("the access token is empty"),
         _ if token.len() > MAX_TOKEN => Err("the access token is longer than 16 KiB"),
         // More than RFC 6750 allows, since servers issue more. A blank would end the token.
-        _ if !token.bytes().all(|b| b.is_ascii_graphic()) => Err(INVALID_CHARACTERS),
+        _ if !token.bytes().all(|b| b.is_ascii_graphic()) => {
+            Err("the access token has characters that a header cannot have")
+        }
         _ if lifetime.is_zero() => Err("the access token has no lifetime"),
         _ => Ok(()),
     }
 }
 
-/// A header value that `Debug` does not show, of bytes that are wiped when they are dropped.
+/// A header value that `Debug` does not show, of visible ASCII that is wiped when it is dropped.
 pub(crate) fn secret_header(
     bytes: Zeroizing<impl Zeroize + AsRef<[u8]> + Send + 'static>,
-) -> Result<HeaderValue, InvalidHeaderValue> {
-    let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes))?;
+) -> HeaderValue {
+    let header = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes));
+    // A token is checked first, a copy is of a header, and `Basic` is base64.
+    let mut header = header.expect("visible ASCII makes a header value");
     // It also keeps the value out of the compression tables of HTTP/2.
     header.set_sensitive(true);
-    Ok(header)
+    header
 }
 
 /// The token of a header value, without the scheme.
