@@ -87,7 +87,7 @@ pub(crate) fn parse(url: &str, purpose: Purpose) -> Result<(Origin, Uri), Config
 pub(crate) fn parse_secure(url: &str, purpose: Purpose) -> Result<(Origin, Uri), ConfigError> {
     let (origin, uri) = parse(url, purpose)?;
     if origin.is_exposed() {
-        let (name, authority) = (purpose.name(), origin.authority());
+        let (name, authority) = (purpose.name(), &origin.authority);
         let instead = match purpose {
             Purpose::BaseUrl => {
                 ", or use `KlaviApi::at_insecure` if something else encrypts the connection"

@@ -47,11 +47,6 @@ impl Origin {
         }
     }
 
-    /// Host and port, normalized.
-    pub(crate) fn authority(&self) -> &str {
-        &self.authority
-    }
-
     /// Whether the target has this scheme, host (in any spelling) and port.
     pub(crate) fn contains(&self, target: &Target<'_>) -> bool {
         // The scheme counts: a token for https must not cross the network in the clear.
@@ -104,11 +99,9 @@ impl<'a> Target<'a> {
             port: port(authority, default_port(secure))?,
         })
     }
-}
 
-#[cfg(feature = "reqwest")]
-impl<'a> Target<'a> {
     /// As [`of`](Self::of).
+    #[cfg(feature = "reqwest")]
     pub(crate) fn of_url(url: &'a reqwest::Url) -> Option<Self> {
         Some(Self {
             secure: is_https(url.scheme())?,
