@@ -169,9 +169,9 @@ impl KlaviApi {
         };
         Ok(Self {
             base_url: format!("{origin}{base_path}").into(),
-            path_prefix: PathPrefix::new(&path),
             auth: endpoint("auth")?,
             refresh: endpoint("refresh")?,
+            path_prefix: PathPrefix(path.into()),
             origin,
             product,
         })

@@ -4,13 +4,9 @@ use percent_encoding::percent_decode;
 
 /// `{base path}/{product}`, the prefix of all paths of a product.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PathPrefix(Box<str>);
+pub(crate) struct PathPrefix(pub(super) Box<str>);
 
 impl PathPrefix {
-    pub(crate) fn new(path: &str) -> Self {
-        Self(path.into())
-    }
-
     /// Whether a path belongs to the product, and no server can take it for another product's.
     ///
     /// The comparison is literal: `/MONITOR`, `//monitor` and `/%6donitor` are the product to some
@@ -89,7 +85,7 @@ mod tests {
     use super::*;
 
     fn is_monitors(path: &str) -> bool {
-        PathPrefix::new("/proxy/monitor").contains(path)
+        PathPrefix("/proxy/monitor".into()).contains(path)
     }
 
     #[test]
