@@ -110,7 +110,7 @@ where
                 Ok(request) => request,
                 Err(response) => return Ok(response),
             };
-            extensions.insert(ResendCount::first());
+            extensions.insert(ResendCount);
             attempt =
                 attempt::prepare_resend(&mut request, &token, core).map_err(Error::middleware)?;
         }

@@ -80,7 +80,7 @@ impl<B> HttpRequest for Request<B> {
     }
 
     fn mark_resent(&mut self) {
-        self.extensions_mut().insert(ResendCount::first());
+        self.extensions_mut().insert(ResendCount);
     }
 
     #[inline]

@@ -42,13 +42,10 @@ pub struct NoResend;
 /// # drop(trace);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ResendCount(());
+#[non_exhaustive]
+pub struct ResendCount;
 
 impl ResendCount {
-    pub(crate) fn first() -> Self {
-        Self(())
-    }
-
     /// How many times the request was resent.
     pub fn get(self) -> u32 {
         // The layer resends once.
@@ -72,11 +69,6 @@ impl<'a> RequestOptions<'a> {
         if extensions.is_empty() {
             return Self::default();
         }
-        Self::read(extensions)
-    }
-
-    #[inline]
-    fn read(extensions: &'a Extensions) -> Self {
         // The other options are for requests that get a token.
         if extensions.get::<SkipAuth>().is_some() {
             return Self {
