@@ -262,15 +262,13 @@ where
     F: Fn(TokenRequest) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<NewToken, Error>> + Send + 'static,
 {
-    SourceFn { fetch }
+    SourceFn(fetch)
 }
 
 /// The [`TokenSource`] that [`source_fn`] returns.
 // An implementation for closures themselves would overlap with that for `Box`.
 #[derive(Clone, Copy)]
-pub struct SourceFn<F> {
-    fetch: F,
-}
+pub struct SourceFn<F>(F);
 
 impl<F, Fut> TokenSource for SourceFn<F>
 where
@@ -278,7 +276,7 @@ where
     Fut: Future<Output = Result<NewToken, Error>> + Send + 'static,
 {
     fn fetch(&self, request: TokenRequest) -> FetchFuture<'_> {
-        Box::pin((self.fetch)(request))
+        Box::pin(self.0(request))
     }
 }
 
