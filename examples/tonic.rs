@@ -17,7 +17,7 @@ use std::{
 
 use axum::{extract::Request, middleware::Next, response::IntoResponse};
 use http::{StatusCode, header::AUTHORIZATION};
-use klavi_auth::{BoxError, KlaviApi, KlaviAuthLayer, NewToken, Product, TokenCache, source_fn};
+use klavi_auth::{BoxError, KlaviApi, KlaviAuthLayer, NewToken, TokenCache, source_fn};
 use tonic::{Status, body::Body, service::Routes, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower::ServiceBuilder;
@@ -35,16 +35,13 @@ async fn main() -> Result<(), BoxError> {
         let number = issue.fetch_add(1, SeqCst) + 1;
         async move { NewToken::new(&number.to_string(), Duration::from_secs(1800)) }
     }));
-    let auth = KlaviAuthLayer::new(
-        &KlaviApi::at(&url, Product::other("health")?)?,
-        tokens.clone(),
-    )
-    // gRPC's paths begin with the name of a service, not of a product.
-    .whole_origin()
-    .rejected_when(|status, headers| {
-        status == 401 || headers.get("grpc-status").is_some_and(|s| s == "16")
-    })
-    .replay_with(Body::new);
+    let auth = KlaviAuthLayer::new(&KlaviApi::at(&url, "health".parse()?)?, tokens.clone())
+        // gRPC's paths begin with the name of a service, not of a product.
+        .whole_origin()
+        .rejected_when(|status, headers| {
+            status == 401 || headers.get("grpc-status").is_some_and(|s| s == "16")
+        })
+        .replay_with(Body::new);
     let channel = Endpoint::from_shared(url)?.connect_lazy();
     let mut health = HealthClient::new(ServiceBuilder::new().layer(auth).service(channel));
 

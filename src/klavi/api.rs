@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_base_url_may_have_a_path_and_a_port() {
-        let product = Product::other("payments.v2").unwrap();
+        let product = "payments.v2".parse().unwrap();
         let api = KlaviApi::at("https://gw.example:8443/klavi/", product).unwrap();
         assert_eq!(api.base_url(), "https://gw.example:8443/klavi");
         assert_eq!(

@@ -6,14 +6,19 @@ use crate::error::config::ConfigError;
 
 /// A product of Klavi. Each has a path prefix and access tokens of its own.
 ///
-/// Parsing and [`Display`](fmt::Display) use the path prefix:
+/// Parsing and [`Display`](fmt::Display) use the path prefix. Parse it for a product that has no
+/// variant yet:
 ///
 /// ```
 /// use klavi_auth::Product;
 ///
 /// assert_eq!("payment/customer".parse(), Ok(Product::PaymentCustomer));
-/// assert_eq!(Product::other("monitor"), Ok(Product::Monitor));
 /// assert_eq!(Product::Data.to_string(), "data");
+///
+/// let product: Product = "insurance/claims".parse()?;
+/// assert_eq!(product.as_str(), "insurance/claims");
+/// assert!("/insurance/".parse::<Product>().is_err());
+/// # Ok::<_, klavi_auth::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -27,7 +32,7 @@ pub enum Product {
     /// Klavi Payment, the management API: `/payment/management/v1/…`. It has other keys than the
     /// customer API.
     PaymentManagement,
-    /// Any other product, by its path. Made by [`Product::other`] and by parsing, which check it:
+    /// Any other product, by its path. Only parsing makes it, since that checks the path:
     ///
     /// ```compile_fail
     /// let unchecked = klavi_auth::Product::Other("../data".into());
@@ -41,25 +46,6 @@ pub enum Product {
 const MAX_SEGMENTS: usize = 3;
 
 impl Product {
-    /// The product with this path: one to three segments of letters, digits, `-`, `_` and `.`,
-    /// without a slash at either end. The path of a known product gives its variant.
-    ///
-    /// ```
-    /// use klavi_auth::Product;
-    ///
-    /// let product = Product::other("insurance/claims")?;
-    /// assert_eq!(product.as_str(), "insurance/claims");
-    /// assert!(Product::other("/insurance/").is_err());
-    /// # Ok::<_, klavi_auth::ConfigError>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::InvalidProduct`] for any other path.
-    pub fn other(path: &str) -> Result<Self, ConfigError> {
-        path.parse()
-    }
-
     /// The path, such as `monitor` or `payment/customer`.
     pub fn as_str(&self) -> &str {
         match self {
@@ -72,10 +58,14 @@ impl Product {
     }
 }
 
-/// As [`Product::other`].
+/// The product with this path: one to three segments of letters, digits, `-`, `_` and `.`, without
+/// a slash at either end. The path of a known product gives its variant.
 impl FromStr for Product {
     type Err = ConfigError;
 
+    /// # Errors
+    ///
+    /// [`ConfigError::InvalidProduct`] for any other path.
     fn from_str(path: &str) -> Result<Self, ConfigError> {
         Ok(match path {
             "monitor" => Self::Monitor,
@@ -135,13 +125,9 @@ mod tests {
             ("payment/management", Product::PaymentManagement),
         ];
         for (path, product) in known {
-            assert_eq!(Product::other(path), Ok(product.clone()));
             assert_eq!(path.parse(), Ok(product.clone()));
             assert_eq!(product.to_string(), path);
-            assert_eq!(
-                HashSet::from([product, Product::other(path).unwrap()]).len(),
-                1
-            );
+            assert_eq!(HashSet::from([product, path.parse().unwrap()]).len(), 1);
         }
     }
 
@@ -183,7 +169,7 @@ mod tests {
             ("%2e", "has the character '%'"),
             ("a\\b", "has the character '\\\\'"),
         ] {
-            let error = Product::other(path).unwrap_err();
+            let error = path.parse::<Product>().unwrap_err();
             assert!(matches!(error, ConfigError::InvalidProduct(_)));
             assert!(error.to_string().contains(why), "{path}: {error}");
         }

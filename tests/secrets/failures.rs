@@ -276,7 +276,7 @@ pub(crate) fn configuration() {
             &format!("{ACCESS}\n"),
             SECRET,
         ),
-        Product::other(SECRET).unwrap_err(),
+        SECRET.parse::<Product>().unwrap_err(),
         SECRET.parse::<Environment>().unwrap_err(),
         builder()
             .flight_timeout(Duration::ZERO)

@@ -29,11 +29,7 @@ pub(crate) fn values() {
     let new = token(TOKENS[0]).unwrap();
     book::show("new", &new);
     book::show("aged", &new.with_age(secs(1)));
-    let api = KlaviApi::at(
-        "https://api.klavi.ai/base",
-        Product::other("payments").unwrap(),
-    )
-    .unwrap();
+    let api = KlaviApi::at("https://api.klavi.ai/base", "payments".parse().unwrap()).unwrap();
     book::show("with a path", &api);
     book::show(
         "of the environment",

@@ -20,7 +20,7 @@ use futures_util::{Stream, stream};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use klavi_auth::{
-    KlaviApi, KlaviAuthLayer, NewToken, Product, RecordBody, TokenCache, TokenSource, source_fn,
+    KlaviApi, KlaviAuthLayer, NewToken, RecordBody, TokenCache, TokenSource, source_fn,
 };
 use tokio::{net::TcpListener, task::AbortHandle};
 use tonic::{
@@ -97,7 +97,7 @@ impl Server {
     }
 
     pub(crate) fn api(&self) -> KlaviApi {
-        KlaviApi::at(self.url(), Product::other("health").unwrap()).unwrap()
+        KlaviApi::at(self.url(), "health".parse().unwrap()).unwrap()
     }
 
     pub(crate) fn channel(&self) -> Channel {
