@@ -83,7 +83,8 @@ impl Budget {
     /// ```
     /// # use std::time::Duration;
     /// # use http::{Request, Response};
-    /// # use klavi_auth::{BoxError, Budget, Error, KlaviAuthLayer, NewToken, TokenCache, source_fn};
+    /// # use klavi_auth::{BoxError, Budget, Error, KlaviAuthLayer};
+    /// # use klavi_auth::{NewToken, TokenCache, source_fn};
     /// # use tower::{Layer, service_fn};
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), klavi_auth::BoxError> {

@@ -68,7 +68,8 @@ impl Kind {
             | Self::InvalidResponse(message)
             | Self::Interrupted(message, _) => message,
             Self::OverBudget => {
-                "too many tokens were rejected in a short time: none is fetched until some time has passed"
+                "too many tokens were rejected in a short time: none is fetched until some time has \
+                 passed"
             }
             Self::InsecureUri => "the request would carry the access token over plain http",
             Self::TooManyHeaders => "the request has too many headers to add the access token",

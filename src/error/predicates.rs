@@ -37,7 +37,8 @@ impl Error {
     /// #     Response::builder().status(401).body(body)
     /// # });
     /// # let keys = Credentials::new("my-access-id", "my-secret-phrase")?;
-    /// # let cache = TokenCache::new(KlaviSource::new(KlaviApi::sandbox(Product::Data), keys, http));
+    /// # let api = KlaviApi::sandbox(Product::Data);
+    /// # let cache = TokenCache::new(KlaviSource::new(api, keys, http));
     /// let error = cache.get().await.unwrap_err();
     /// assert!(error.is_keys_rejected());
     /// assert_eq!(error.host(), Some("api-sandbox.klavi.ai"));
@@ -107,9 +108,10 @@ impl Error {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let ok = service_fn(async |request: Request<String>| {
-    /// #     let token = request.headers().get("authorization").cloned();
     /// #     let mut response = Response::new(String::new());
-    /// #     response.headers_mut().extend(token.map(|token| (http::header::AUTHORIZATION, token)));
+    /// #     if let Some(token) = request.headers().get("authorization") {
+    /// #         response.headers_mut().insert("authorization", token.clone());
+    /// #     }
     /// #     Ok::<_, klavi_auth::BoxError>(response)
     /// # });
     /// let cache = TokenCache::fixed("a-token")?;
@@ -150,8 +152,8 @@ impl Error {
     /// ```
     /// use klavi_auth::Error;
     ///
-    /// let (timeout, password) = (Error::transient("timed out"), Error::permanent("wrong password"));
-    /// assert!(timeout.is_transient() && !password.is_transient());
+    /// assert!(Error::transient("timed out").is_transient());
+    /// assert!(!Error::permanent("wrong password").is_transient());
     /// ```
     pub fn is_transient(&self) -> bool {
         // By the cause alone: "no token" is neither transient nor permanent.

@@ -85,7 +85,7 @@ impl Fleet {
     /// use klavi_auth::{Fleet, MemoryStore, SealingKey};
     ///
     /// let (old, new) = (SealingKey::new([1; 32]), SealingKey::new([2; 32]));
-    /// // Step 2 of a replacement: writes with the new key, and still reads what the old one sealed.
+    /// // Step 2 of a replacement: writes with the new key, and still reads with the old one.
     /// let fleet = Fleet::new(MemoryStore::new()).seal_with(new).open_with(old);
     /// # drop(fleet);
     /// ```

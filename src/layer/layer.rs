@@ -68,9 +68,10 @@ impl KlaviAuthLayer {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let ok = service_fn(async |request: Request<String>| {
-    /// #     let token = request.headers().get("authorization").cloned();
     /// #     let mut response = Response::new(String::new());
-    /// #     response.headers_mut().extend(token.map(|token| (http::header::AUTHORIZATION, token)));
+    /// #     if let Some(token) = request.headers().get("authorization") {
+    /// #         response.headers_mut().insert("authorization", token.clone());
+    /// #     }
     /// #     Ok::<_, klavi_auth::BoxError>(response)
     /// # });
     /// let klavi = KlaviAuthLayer::without_cache(&KlaviApi::sandbox(Product::Data)).layer(ok);
@@ -197,9 +198,10 @@ impl<R> KlaviAuthLayer<R> {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// # let ok = service_fn(async |request: Request<String>| {
-    /// #     let token = request.headers().get("authorization").cloned();
     /// #     let mut response = Response::new(String::new());
-    /// #     response.headers_mut().extend(token.map(|token| (http::header::AUTHORIZATION, token)));
+    /// #     if let Some(token) = request.headers().get("authorization") {
+    /// #         response.headers_mut().insert("authorization", token.clone());
+    /// #     }
     /// #     Ok::<_, klavi_auth::BoxError>(response)
     /// # });
     /// # let api = KlaviApi::sandbox(Product::Data);

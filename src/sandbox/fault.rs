@@ -151,8 +151,8 @@ impl Fault {
     /// # let cache = TokenCache::new(source);
     /// use http::StatusCode;
     ///
-    /// let later = Fault::status(StatusCode::SERVICE_UNAVAILABLE).header("x-reason", "maintenance");
-    /// sandbox.fail_next(Endpoint::Auth, 1, later);
+    /// let later = Fault::status(StatusCode::SERVICE_UNAVAILABLE);
+    /// sandbox.fail_next(Endpoint::Auth, 1, later.header("x-reason", "maintenance"));
     /// # Ok(()) }
     /// ```
     ///

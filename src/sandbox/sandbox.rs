@@ -242,7 +242,8 @@ impl Sandbox {
     /// # let cache = TokenCache::new(source);
     /// sandbox.set_latency(Endpoint::Auth, std::time::Duration::from_millis(20));
     /// let (one, other) = tokio::join!(cache.get(), cache.get());
-    /// assert_eq!((one?, other?, sandbox.counts().auth), (cache.get().await?, cache.get().await?, 1));
+    /// assert_eq!(one?, other?);
+    /// assert_eq!(sandbox.counts().auth, 1);
     /// # Ok(()) }
     /// ```
     pub fn set_latency(&self, endpoint: Endpoint, latency: Duration) {

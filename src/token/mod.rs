@@ -161,7 +161,8 @@ impl NewToken {
     /// # async fn main() -> Result<(), klavi_auth::BoxError> {
     /// // The store says: valid for 1800 s, written 600 s ago.
     /// let cache = TokenCache::new(source_fn(async |_request| {
-    ///     Ok(NewToken::new("a-token", Duration::from_secs(1800))?.with_age(Duration::from_secs(600)))
+    ///     let token = NewToken::new("a-token", Duration::from_secs(1800))?;
+    ///     Ok(token.with_age(Duration::from_secs(600)))
     /// }));
     /// cache.warm_up().await?;
     /// assert_eq!(cache.snapshot().expires_in(), Some(Duration::from_secs(1200)));
