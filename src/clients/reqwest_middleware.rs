@@ -45,15 +45,11 @@ use crate::{
 /// Add a middleware that retries before this one ("outside"): each try then gets the current token.
 /// Added after this one, its tries repeat the same token. Neither order costs token calls.
 #[derive(Clone, Debug)]
-pub struct KlaviAuthMiddleware<R = CloneBody> {
-    layer: KlaviAuthLayer<R>,
-}
+pub struct KlaviAuthMiddleware<R = CloneBody>(KlaviAuthLayer<R>);
 
 impl<R: Clone> From<&KlaviAuthLayer<R>> for KlaviAuthMiddleware<R> {
     fn from(layer: &KlaviAuthLayer<R>) -> Self {
-        Self {
-            layer: layer.clone(),
-        }
+        Self(layer.clone())
     }
 }
 
@@ -69,7 +65,7 @@ where
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response> {
-        let layer = &self.layer;
+        let layer = &self.0;
         let own = read_options(&mut request)?;
         // An extension of this call wins over one that the `http::Request` brought along.
         let options = RequestOptions::of(extensions).or(own);
