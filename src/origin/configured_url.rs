@@ -66,7 +66,7 @@ pub(crate) fn parse(url: &str, purpose: Purpose) -> Result<(Origin, Uri), Config
         // silently, but here it can only be a mistake.
         _ if tail.contains('#') => "has a fragment: leave it out",
         _ if tail.contains('?') => "has a query: leave it out",
-        _ if purpose.is_origin() && has_path => {
+        _ if has_path && matches!(purpose, Purpose::Origin | Purpose::AddedOrigin) => {
             "has a path: leave it out, since the token goes to all paths of an origin"
         }
         Some(parsed) => return Ok(parsed),
@@ -86,7 +86,7 @@ pub(crate) fn parse(url: &str, purpose: Purpose) -> Result<(Origin, Uri), Config
 /// [`ConfigError::InvalidUrl`], or [`ConfigError::InsecureUrl`].
 pub(crate) fn parse_secure(url: &str, purpose: Purpose) -> Result<(Origin, Uri), ConfigError> {
     let (origin, uri) = parse(url, purpose)?;
-    if origin.is_exposed() {
+    if !origin.secure && !origin.host.is_loopback() {
         let (name, authority) = (purpose.name(), &origin.authority);
         let instead = match purpose {
             Purpose::BaseUrl => {
@@ -111,11 +111,6 @@ impl Purpose {
             Self::Origin => "origin",
             Self::AddedOrigin => "added origin",
         }
-    }
-
-    /// Whether the token goes to all paths of the URL.
-    fn is_origin(self) -> bool {
-        matches!(self, Self::Origin | Self::AddedOrigin)
     }
 }
 

@@ -66,11 +66,6 @@ impl Origin {
     pub(crate) fn same_host(&self, target: &Target<'_>) -> bool {
         self.host.is(target.host)
     }
-
-    /// Whether this is plain `http` to a host that is not loopback.
-    pub(crate) fn is_exposed(&self) -> bool {
-        !self.secure && !self.host.is_loopback()
-    }
 }
 
 /// As a URL without a path.
