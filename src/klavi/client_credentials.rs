@@ -7,12 +7,14 @@ use http::{HeaderName, HeaderValue, Uri};
 use http_body::Body;
 use tower_service::Service;
 
+#[cfg(feature = "reqwest")]
+use super::reqwest::over_reqwest;
 use super::{
     encode,
     keys::Keys,
     response_format::{OAUTH2, ResponseFormat},
     token_call::{TokenCall, TokenClient, reason},
-    transport::{Transport, erase},
+    transport::erase,
 };
 use crate::{
     error::{BoxError, Error, config::ConfigError},
@@ -101,7 +103,19 @@ impl ClientCredentials {
         B: From<Bytes> + Send + 'static,
         A: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        Self::over(token_url, client_id, client_secret, erase(transport))
+        let keys = Keys::new(client_id, client_secret, ["client id", "client secret"])?;
+        let (origin, uri) = configured_url::parse_secure(token_url, Purpose::TokenUrl)?;
+        Ok(Self {
+            token_url: format!("{origin}{}", uri.path())
+                .parse()
+                .expect("the parts of a URI make a URI"),
+            keys,
+            client: TokenClient::new(erase(transport)),
+            is_basic: false,
+            scope: None,
+            audience: None,
+            format: OAUTH2,
+        })
     }
 
     /// As [`new`](Self::new), over a client of reqwest.
@@ -132,29 +146,7 @@ impl ClientCredentials {
         client_secret: impl Into<String>,
         client: reqwest::Client,
     ) -> Result<Self, ConfigError> {
-        let transport = super::reqwest::over_reqwest(client);
-        Self::over(token_url, client_id, client_secret, transport)
-    }
-
-    fn over(
-        token_url: &str,
-        client_id: impl Into<String>,
-        client_secret: impl Into<String>,
-        transport: Transport,
-    ) -> Result<Self, ConfigError> {
-        let keys = Keys::new(client_id, client_secret, ["client id", "client secret"])?;
-        let (origin, uri) = configured_url::parse_secure(token_url, Purpose::TokenUrl)?;
-        Ok(Self {
-            token_url: format!("{origin}{}", uri.path())
-                .parse()
-                .expect("the parts of a URI make a URI"),
-            keys,
-            client: TokenClient::new(transport),
-            is_basic: false,
-            scope: None,
-            audience: None,
-            format: OAUTH2,
-        })
+        Self::new(token_url, client_id, client_secret, over_reqwest(client))
     }
 
     /// Sends id and secret as HTTP `Basic` authentication, not as fields of the form.

@@ -170,9 +170,7 @@ impl Credentials {
         // The lifetime runs from here, whenever the first request comes.
         Ok(Self(Secrets::Bearer(token.with_age(Duration::ZERO))))
     }
-}
 
-impl Credentials {
     /// Reads the keys to send now.
     pub(super) async fn read_keys(&self) -> Result<Keys, Error> {
         match &self.0 {

@@ -2,39 +2,45 @@
 
 use std::any::Any;
 
+use ::reqwest::{Body, Client, redirect::Policy};
 use bytes::Bytes;
 use http::{Request, Response};
 use tower::service_fn;
+use tower_service::Service;
 
 use super::transport::{Transport, erase};
 use crate::error::{BoxError, config::ConfigError, source_chain::Chain};
 
-/// A `reqwest::Client` as a transport.
-pub(crate) fn over_reqwest(client: ::reqwest::Client) -> Transport {
-    erase(service_fn(move |request: Request<Bytes>| {
+/// A `reqwest::Client` as a service of the `http` crate's types.
+pub(crate) fn over_reqwest(
+    client: Client,
+) -> impl Service<Request<Bytes>, Response = Response<Body>, Error = BoxError, Future: Send>
++ Clone
++ Send
++ Sync
++ 'static {
+    service_fn(move |request: Request<Bytes>| {
         let client = client.clone();
         async move {
-            let response = client
-                .execute(::reqwest::Request::try_from(request)?)
-                .await?;
-            Ok::<_, BoxError>(Response::<::reqwest::Body>::from(response))
+            let response = client.execute(request.try_into()?).await?;
+            Ok(response.into())
         }
-    }))
+    })
 }
 
 /// A new client, which does not follow redirects.
 pub(crate) fn default_transport() -> Result<Transport, ConfigError> {
     // Without a crypto provider, rustls panics inside `build`.
     let built = std::panic::catch_unwind(|| {
-        ::reqwest::Client::builder()
+        Client::builder()
             // A redirect would carry the keys or the bearer to its target.
-            .redirect(::reqwest::redirect::Policy::none())
+            .redirect(Policy::none())
             .build()
     });
     let failed = |cause: String| ConfigError::Transport(cause.into());
     let client = built.map_err(|panic| failed(panic_message(&*panic)))?;
     let client = client.map_err(|error| failed(Chain(&error).to_string()))?;
-    Ok(over_reqwest(client))
+    Ok(erase(over_reqwest(client)))
 }
 
 /// The message of a panic.

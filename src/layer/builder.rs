@@ -170,9 +170,8 @@ impl KlaviAuthLayerBuilder {
     /// The default client takes its proxy from the environment (`HTTPS_PROXY`), as reqwest does.
     #[cfg(feature = "reqwest")]
     #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
-    pub fn reqwest(mut self, client: reqwest::Client) -> Self {
-        self.transport = Some(over_reqwest(client));
-        self
+    pub fn reqwest(self, client: reqwest::Client) -> Self {
+        self.transport(over_reqwest(client))
     }
 
     /// Sets the timeout of one call to `/auth` or `/refresh`. Default: 5 s. A whole fetch may take
