@@ -69,6 +69,7 @@ use crate::{
 /// * anything else but a bearer token: [`is_invalid_response`](Error::is_invalid_response).
 ///
 /// [RFC 6749, section 4.4]: https://www.rfc-editor.org/rfc/rfc6749#section-4.4
+#[must_use]
 pub struct ClientCredentials {
     token_url: Uri,
     /// The client's id and secret.
@@ -166,7 +167,6 @@ impl ClientCredentials {
     /// # drop(source);
     /// # Ok(()) }
     /// ```
-    #[must_use]
     pub fn basic(mut self) -> Self {
         self.is_basic = true;
         self
@@ -174,7 +174,6 @@ impl ClientCredentials {
 
     /// Sets the requested scopes, separated by spaces. Default: none, so the server's own default
     /// applies.
-    #[must_use]
     pub fn scope(mut self, scope: &str) -> Self {
         self.scope = Some(scope.into());
         self
@@ -195,7 +194,6 @@ impl ClientCredentials {
     /// # drop(source);
     /// # Ok(()) }
     /// ```
-    #[must_use]
     pub fn audience(mut self, audience: &str) -> Self {
         self.audience = Some(audience.into());
         self
@@ -206,7 +204,6 @@ impl ClientCredentials {
     ///
     /// Default: none. A response without a lifetime is then an error
     /// ([`is_invalid_response`](Error::is_invalid_response)).
-    #[must_use]
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
         self.format.default_lifetime = Some(lifetime);
         self
@@ -216,7 +213,6 @@ impl ClientCredentials {
     ///
     /// The cache limits the whole fetch, see
     /// [`TokenCacheBuilder::flight_timeout`](crate::TokenCacheBuilder::flight_timeout).
-    #[must_use]
     pub fn token_call_timeout(mut self, timeout: Duration) -> Self {
         self.client.timeout = timeout;
         self
@@ -226,7 +222,6 @@ impl ClientCredentials {
     /// in front of the server requires.
     ///
     /// `Accept`, `Authorization` and `Content-Type` cannot be replaced.
-    #[must_use]
     pub fn token_call_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.client.headers.insert(name, value);
         self

@@ -68,6 +68,7 @@ const REFRESH_MISSING_FOR: Duration = Duration::from_secs(3600);
 /// * live: `GET …/refresh`;
 /// * rejected: `GET …/refresh`, until that rejects the bearer too;
 /// * expired, or rejected by `/refresh`: an error for which [`Error::is_keys_needed`] holds.
+#[must_use]
 pub struct KlaviSource {
     pub(super) api: KlaviApi,
     pub(super) credentials: Credentials,
@@ -116,7 +117,6 @@ impl KlaviSource {
     ///
     /// The cache limits the whole fetch, see
     /// [`TokenCacheBuilder::flight_timeout`](crate::TokenCacheBuilder::flight_timeout).
-    #[must_use]
     pub fn token_call_timeout(mut self, timeout: Duration) -> Self {
         self.client.timeout = timeout;
         self
@@ -136,7 +136,6 @@ impl KlaviSource {
     /// let source = source.token_call_header(name, HeaderValue::from_static("of-the-gateway"));
     /// # drop(source); }
     /// ```
-    #[must_use]
     pub fn token_call_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.client.headers.insert(name, value);
         self
