@@ -140,9 +140,7 @@ impl KlaviAuthLayerBuilder {
         T::Future: Send,
         T::Error: Into<BoxError>,
         B: From<Bytes> + Send + 'static,
-        A: Body + Send + 'static,
-        A::Data: Send,
-        A::Error: Into<BoxError>,
+        A: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         self.transport = Some(transport::erase(transport));
         self
