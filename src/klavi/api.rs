@@ -96,8 +96,8 @@ impl KlaviApi {
 
     /// As [`at`](Self::at), with plain `http` accepted for every host.
     ///
-    /// Use it behind a sidecar that speaks TLS for you, or in a closed network of containers: keys
-    /// and tokens cross the network in the clear.
+    /// Use it behind a sidecar that speaks TLS for you, or in a closed network of containers. Keys
+    /// and tokens cross this network in the clear.
     ///
     /// ```
     /// use klavi_auth::{KlaviApi, Product};
@@ -126,7 +126,7 @@ impl KlaviApi {
     /// [`ConfigError::InvalidEnv`], with the name of the variable and the problem with its value.
     pub fn from_env(product: Product) -> Result<Self, ConfigError> {
         const URL: &str = "KLAVI_API_URL";
-        // Read second, so that it may be anything beside a URL.
+        // Read only if there is no URL: beside one, an invalid value does no harm.
         const ENVIRONMENT: &str = "KLAVI_ENV";
         let (api, from) = if let Some(api) = parse_var(URL, |url| Self::at(url, product.clone()))? {
             (api, URL)
@@ -164,7 +164,7 @@ impl KlaviApi {
         let path = format!("{base_path}/{product}");
         let endpoint = |name| {
             let uri = format!("{origin}{path}/v1/{name}").parse();
-            // All parts are checked. Only the length is left, which `Uri` limits to 64 KiB.
+            // All parts are valid. Only the length may not be: `Uri` limits it to 64 KiB.
             uri.map_err(|_| ConfigError::InvalidUrl("the base URL is too long".into()))
         };
         Ok(Self {
@@ -181,7 +181,7 @@ impl KlaviApi {
 /// Normalizes the path of a base URL as the `url` crate does: without dot segments, and
 /// percent-encoded where `Uri` does not require it. Removes slashes at the end.
 fn normalized_path(path: &str) -> String {
-    // reqwest sends this spelling, and paths are compared literally.
+    // reqwest sends the path in this spelling, and the scope compares paths literally.
     const ENCODED: &AsciiSet = &CONTROLS.add(b'"').add(b'{').add(b'}');
     let mut segments = Vec::new();
     for segment in path.split(['/', '\\']).skip(1) {
@@ -192,7 +192,7 @@ fn normalized_path(path: &str) -> String {
         }
     }
     let normalized = format!("/{}", segments.join("/"));
-    // Paths that start with a slash are appended.
+    // Without the slash at the end: what is appended begins with one.
     utf8_percent_encode(normalized.trim_end_matches('/'), ENCODED).to_string()
 }
 

@@ -66,7 +66,8 @@ use crate::{
 ///   `unsupported_grant_type`, 400: [`is_bad_request`](Error::is_bad_request);
 /// * 408, 429, 5xx: transient, [`is_server_error`](Error::is_server_error) or
 ///   [`is_throttled`](Error::is_throttled);
-/// * anything else but a bearer token: [`is_invalid_response`](Error::is_invalid_response).
+/// * any other response without a bearer token:
+///   [`is_invalid_response`](Error::is_invalid_response).
 ///
 /// [RFC 6749, section 4.4]: https://www.rfc-editor.org/rfc/rfc6749#section-4.4
 #[must_use]

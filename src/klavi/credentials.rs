@@ -90,8 +90,8 @@ impl Credentials {
         })))
     }
 
-    /// The keys from two files, such as a mounted Kubernetes secret, read again for every `/auth`.
-    /// Line breaks at the end of a file are trimmed.
+    /// The keys from two files, such as a mounted Kubernetes secret. The files are read again for
+    /// every `/auth`, and line breaks at the end of a file are trimmed.
     ///
     /// Nothing is read before the first fetch. Call
     /// [`TokenCache::warm_up`](crate::TokenCache::warm_up) to find a wrong path at start-up.
@@ -114,11 +114,12 @@ impl Credentials {
         Self(Secrets::Files(access_key.into(), secret_key.into()))
     }
 
-    /// The keys that `read` returns, called again for every `/auth`. Use it with a vault.
+    /// The keys that `read` returns. It is called again for every `/auth`. Use it with a vault.
     ///
-    /// Return the result of [`Credentials::new`], or an error without a key in it. An error counts
-    /// as transient, except for an [`Error`] that says otherwise, such as [`Error::permanent`]. As
-    /// with [`from_files`](Self::from_files), rejected keys are read once more.
+    /// Let `read` return the result of [`Credentials::new`], or an error whose text has no key. An
+    /// error counts as transient, unless it is an [`Error`] that is not, such as
+    /// [`Error::permanent`]. As with [`from_files`](Self::from_files), rejected keys are read once
+    /// more.
     ///
     /// ```
     /// use klavi_auth::Credentials;
@@ -167,7 +168,7 @@ impl Credentials {
     pub fn bearer(token: &str, remaining: Duration) -> Result<Self, ConfigError> {
         let token = NewToken::new(token, remaining)
             .map_err(|error| ConfigError::cannot_be_used("bearer", &error))?;
-        // The lifetime runs from here, whenever the first request comes.
+        // The lifetime begins now, and not with the first request.
         Ok(Self(Secrets::Bearer(token.with_age(Duration::ZERO))))
     }
 

@@ -15,7 +15,7 @@ pub(super) fn parse_var<T>(
     let of_value = |error: ConfigError| ConfigError::InvalidEnv(name, error.to_string().into());
     // Wiped: it may be a key.
     match env::var(name).map(Zeroizing::new) {
-        // A mistake in a deployment, and no wish for the default.
+        // An empty variable is a mistake in a deployment, and does not ask for the default.
         Ok(value) if value.is_empty() => invalid("it is empty"),
         Ok(value) => parse(&value).map(Some).map_err(of_value),
         Err(env::VarError::NotPresent) => Ok(None),

@@ -37,7 +37,7 @@ fn has_dot_or_percent(path: &[u8]) -> bool {
             .fold(false, |found, byte| found | matches!(byte, b'.' | b'%'))
     };
     match path.last_chunk::<8>() {
-        // The last eight bytes overlap the last chunk, and there is no shorter remainder.
+        // The last eight bytes may overlap the last chunk, so that no remainder is left.
         Some(end) => path
             .chunks_exact(8)
             .fold(has(end), |found, chunk| found | has(chunk)),

@@ -42,7 +42,7 @@ pub enum Product {
 }
 
 /// The maximum number of segments of a product path.
-// Those that are documented have two at most.
+// A documented product has two at most.
 const MAX_SEGMENTS: usize = 3;
 
 impl Product {

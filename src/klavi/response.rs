@@ -63,13 +63,13 @@ fn lifetime(fields: &Fields<'_>, format: &ResponseFormat) -> Result<Duration, &'
         let missing = "the response has no expires_in, and there is no default";
         return format.default_lifetime.ok_or(missing);
     };
-    // Klavi's documentation says string, and its sample has a number. serde_json would leave a copy
-    // of a string in memory, and another in its error.
+    // Klavi's documentation says that it is a string, and its sample has a number. serde_json would
+    // leave a copy of a string in memory, and another in its error.
     let seconds = match json.starts_with('"') {
         true => json_string(json).and_then(|text| text.trim().parse::<f64>().ok()),
         false => serde_json::from_str::<f64>(json).ok(),
     };
-    // Whole seconds above zero. A huge number saturates here, and `NewToken` cuts it to a year.
+    // Whole seconds above zero. A huge number saturates below, and `NewToken` caps it at a year.
     let is_valid = |seconds: &f64| *seconds >= 1.0 && seconds.is_finite() && seconds.fract() == 0.0;
     match seconds.filter(is_valid) {
         Some(seconds) => Ok(Duration::from_secs(seconds as u64)),

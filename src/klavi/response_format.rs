@@ -57,7 +57,7 @@ pub(super) const OAUTH2: ResponseFormat = ResponseFormat {
     no_such_endpoint: "there is no such endpoint: check the token URL",
 };
 
-/// The fields of a JSON object, undecoded: no value, which may be a secret, is copied.
+/// The fields of a JSON object, undecoded: a value may be a secret, and is not copied.
 pub(super) struct Fields<'a>(BTreeMap<String, &'a RawValue>);
 
 impl<'a> Fields<'a> {

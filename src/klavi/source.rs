@@ -155,7 +155,7 @@ impl KlaviSource {
                 "refresh failed"
             }
             Predecessor::Live(bearer) => match self.refresh(bearer, "refresh").await {
-                // In the same fetch, so that its callers notice nothing.
+                // `/auth` follows in the same fetch, so that its callers notice nothing.
                 Err(error) if rejects_bearer(&error) => {
                     if error.status() == Some(StatusCode::NOT_FOUND) {
                         let until = Instant::now() + REFRESH_MISSING_FOR;
@@ -181,8 +181,8 @@ impl KlaviSource {
             // The bearer may have expired before the first request.
             Predecessor::None if bearer.expires_at(now) > now => Ok(bearer.clone()),
             Predecessor::Live(bearer) => self.refresh(bearer, "refresh").await,
-            // The API may be wrong, and without keys only `/refresh` can tell. Once `/refresh` has
-            // rejected the bearer too, it is not called again.
+            // The API may have rejected it by mistake, and without keys only `/refresh` can tell.
+            // Once `/refresh` has rejected it too, it is not called again.
             Predecessor::Rejected(bearer)
                 if !request.last_error().is_some_and(Error::is_keys_needed) =>
             {

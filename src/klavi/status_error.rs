@@ -32,8 +32,8 @@ pub(super) fn error(
         // The server gave up waiting: nothing is wrong with the call.
         (StatusCode::REQUEST_TIMEOUT, _) => Kind::ServerError,
         (status, _) if status.is_server_error() => Kind::ServerError,
-        // The field means nothing while the endpoint fails or throttles. Otherwise it says more
-        // than the status.
+        // The `error` field means nothing while the endpoint fails or throttles. Otherwise it says
+        // more than the status.
         (_, Some("invalid_client")) => Kind::KeysRejected,
         (
             _,

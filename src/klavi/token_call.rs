@@ -68,7 +68,7 @@ impl TokenClient {
                 // The lifetime began when the request was sent, or later.
                 Ok(token.with_age(sent_at.elapsed()))
             }
-            // The text of an error is the transport's own, and may echo the request.
+            // The text of an error comes from the transport, and may echo the request.
             Err(error) => {
                 let host = call.uri.authority().map_or("", Authority::as_str);
                 Err(error.masked(call.secrets).with_endpoint(endpoint, host))
@@ -82,7 +82,7 @@ impl TokenClient {
         // The transport may contain the layer, and a token call must not wait for a token.
         request.extensions_mut().insert(SkipAuth);
         let headers = request.headers_mut();
-        // The user's headers come first: of ours, they replace only the user agent.
+        // Ours are set after the user's, which can replace only the user agent.
         headers.clone_from(&self.headers);
         headers.entry(USER_AGENT).or_insert(AGENT);
         headers.insert(ACCEPT, JSON);

@@ -76,7 +76,7 @@ pub(super) async fn exchange(
     let body = timeout(limit.saturating_sub(sent_at.elapsed()), read_body).await;
     match body.unwrap_or_else(|_| Err(Error::timeout())) {
         Ok(body) => Ok(Response::from_parts(head, body)),
-        // The head alone tells what such a status means, and its `Retry-After`.
+        // The head is enough: it has the status and `Retry-After`.
         Err(_) if !is_success(head.status) => Ok(Response::from_parts(head, Bytes::new())),
         Err(error) => Err(error.with_status(head.status)),
     }
@@ -85,8 +85,8 @@ pub(super) async fn exchange(
 /// Reads a response body into a buffer that is wiped when it is dropped.
 async fn read(body: impl Body<Error: Into<BoxError>>) -> Result<Bytes, Error> {
     let mut body = pin!(body);
-    // With room for the longest body, whatever this one says of its length: a buffer that grows
-    // leaves a copy behind.
+    // With room for the longest body, whatever length this one states: a buffer that grows leaves a
+    // copy behind.
     let mut buffer = Zeroizing::new(Vec::with_capacity(MAX_BODY));
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(Error::transport)?.into_data() else {
@@ -94,7 +94,7 @@ async fn read(body: impl Body<Error: Into<BoxError>>) -> Result<Bytes, Error> {
             continue;
         };
         if buffer.len().saturating_add(data.remaining()) > MAX_BODY {
-            // A token has at most 16 KiB, so this is no response with a token.
+            // A token has at most 16 KiB, so a response with a token is shorter.
             return Err(Error::invalid_response(
                 "the response is longer than 64 KiB",
             ));
