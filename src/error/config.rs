@@ -35,11 +35,10 @@ pub enum ConfigError {
     InvalidProduct(Problem),
     /// There is no environment of this name.
     InvalidEnvironment,
-    /// A base URL or an added origin is not an absolute `http` or `https` URL, or has user
-    /// information, a query or a fragment, or an added origin has a path. Or a Redis URL is
-    /// malformed, or needs TLS.
+    /// A URL is not an absolute `http` or `https` URL, or has user information, a query or a
+    /// fragment. Or an origin has a path. Or a Redis URL is malformed, or needs TLS.
     InvalidUrl(Problem),
-    /// A base URL or an added origin is plain `http` and its host is not loopback.
+    /// A URL is plain `http`, and its host is not loopback.
     InsecureUrl(Problem),
     /// [`RefreshPolicy::refresh_after`](crate::RefreshPolicy::refresh_after) is not strictly
     /// between 0 and 1.

@@ -7,7 +7,8 @@ use http::StatusCode;
 use super::{BoxError, Error, Inner, Kind, Recovery, token_endpoint::TokenEndpoint};
 
 impl Error {
-    /// An error of a [`TokenSource`](crate::TokenSource) that may pass: the fetch is tried again.
+    /// An error of a [`TokenSource`](crate::TokenSource) that may go away by itself: the fetch is
+    /// tried again.
     ///
     /// ```
     /// use std::io;
@@ -91,14 +92,14 @@ impl Error {
 
     /// The fetch was lost with its runtime.
     pub(crate) fn lost(message: &'static str) -> Self {
-        // A program with a runtime for each call would otherwise fetch with each call.
+        // Otherwise a program with a runtime for each call would fetch with each call.
         Self::new(Kind::Interrupted(message, Recovery::BackOff))
     }
 
     /// The token endpoint named a `Retry-After` to another process of the fleet.
     #[cfg(feature = "fleet")]
     pub(crate) fn paused(left: Duration, is_refresh: bool) -> Self {
-        // As if this process had called: a pause of `/refresh` must not hold back `/auth`.
+        // As if this process had called it: a pause of `/refresh` does not concern `/auth`.
         let endpoint = is_refresh.then_some(TokenEndpoint::Refresh);
         Self::new(Kind::Throttled).rebuild(|inner| {
             inner.endpoint = endpoint;
@@ -132,7 +133,7 @@ impl Error {
 
     /// Changes this error and none of its clones.
     pub(super) fn rebuild(mut self, change: impl FnOnce(&mut Inner)) -> Self {
-        // Waiters share the error, and one of them may add to its own copy.
+        // Waiters share an error. If one of them changes it, it gets a copy of its own.
         change(Arc::make_mut(&mut self.0));
         self
     }

@@ -62,14 +62,14 @@ impl Kind {
             Self::Throttled => "the token endpoint asks for fewer calls",
             Self::ServerError => "the token endpoint failed",
             Self::Timeout => "fetching the token timed out",
-            // Which endpoint, and what failed, follows.
+            // The host and what failed follow.
             Self::Transport => "the token endpoint",
             Self::NoToken(message)
             | Self::InvalidResponse(message)
             | Self::Interrupted(message, _) => message,
             Self::OverBudget => {
-                "too many tokens were rejected in a short time: none is fetched until some time has \
-                 passed"
+                "too many tokens were rejected in a short time: none is fetched until some time \
+                 has passed"
             }
             Self::InsecureUri => "the request would carry the access token over plain http",
             Self::TooManyHeaders => "the request has too many headers to add the access token",

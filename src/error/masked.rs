@@ -14,7 +14,7 @@ impl Error {
     /// not replaced.
     pub(crate) fn masked(self, secrets: &[&str]) -> Self {
         self.rebuild(|inner| {
-            // A message from another layer of this crate, inside the transport, is not masked yet.
+            // If a layer of this crate inside the transport failed, its message is not masked yet.
             let message = inner.message.as_deref();
             if let Some(message) = message.and_then(|text| mask(text, secrets)) {
                 inner.message = Some(message.into());

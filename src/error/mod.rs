@@ -60,7 +60,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// replaced by a copy that has `***` instead and cannot be downcast. Causes of other token sources
 /// are not searched.
 #[derive(Clone)]
-// A pointer keeps small what may carry an error: results, futures, the state of the cache.
+// One pointer, so that results, futures and the state of the cache stay small.
 pub struct Error(Arc<Inner>);
 
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! Causes from outside this crate: what they say about a connection, and what is said about them.
+//! The causes of an error: their chain, failed connections among them, and copies of them.
 
 use std::{error::Error as StdError, fmt, io, iter, sync::Arc};
 
@@ -36,7 +36,7 @@ pub(crate) fn io_kind(link: &(dyn StdError + 'static)) -> Option<io::ErrorKind> 
 
 /// Whether an error says that no connection could be made.
 pub(crate) fn is_connect(link: &(dyn StdError + 'static)) -> bool {
-    // Asked first, since it does not depend on the text of another crate.
+    // The better source: it does not depend on the text of another crate.
     #[cfg(feature = "reqwest")]
     if link
         .downcast_ref::<reqwest::Error>()
@@ -86,7 +86,7 @@ pub(super) struct Masked {
     // Formatted at once, since the cause with the secret is dropped.
     pub(super) display: String,
     pub(super) debug: String,
-    // A copy cannot be downcast to the type of its cause, which would tell this.
+    // Read from the cause: the copy cannot be downcast to its type.
     pub(super) io_kind: Option<io::ErrorKind>,
     pub(super) is_connect: bool,
     pub(super) source: Option<Cause>,

@@ -36,7 +36,7 @@ impl Searchable {
     fn of(parts: impl Iterator<Item = (Decoded, Range<usize>)>, length: usize) -> Self {
         let mut bytes = Zeroizing::new(Vec::with_capacity(length));
         let mut origins = Vec::with_capacity(length);
-        // A printer that wraps and indents would otherwise split a secret.
+        // Blanks after a line break are dropped: a printer that wraps and indents splits a secret.
         let mut is_indentation = false;
         for (part, origin) in parts {
             let is_break = matches!(part, Decoded::Char('\n' | '\r'));
