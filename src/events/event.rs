@@ -79,8 +79,8 @@ pub enum Event<'a> {
         first: bool,
         /// The age of the token that this 401 rejected. `None` if not `first`.
         ///
-        /// Tokens that are rejected seconds after their issue, again and again, mean that somebody
-        /// else uses the same keys, and that each new token revokes the other's.
+        /// If tokens are rejected seconds after they were issued, again and again, another program
+        /// uses the same keys, and each new token revokes the other's.
         age: Option<Duration>,
     },
     /// The API responded with 401 to a request with the token, and the budget for replacing
@@ -257,7 +257,8 @@ impl fmt::Display for SkipReason {
 /// ```
 ///
 /// The observer runs where the event happens, in the task of the fetch or in the poll of a request,
-/// and under no lock. It should return quickly: the waiters of a fetch are woken after its event.
+/// and under no lock. It should return quickly, since the event of a fetch comes before its waiters
+/// are woken.
 ///
 /// # Recursion
 ///

@@ -4,7 +4,8 @@ use std::{error::Error as StdError, fmt, time::Duration};
 
 /// What happened between a cache and the store that its fleet shares.
 ///
-/// The feature `fleet` has the details. None of these events is emitted without a fleet.
+/// [The page on fleets](crate::docs::fleet) has the details. Without a fleet there are no such
+/// events.
 ///
 /// ```
 /// use klavi_auth::{Event, FleetEvent};

@@ -32,7 +32,7 @@ const LOST: &str = "klavi_auth_fleet_publications_lost_total";
 const LAPSED: &str = "klavi_auth_fleet_leases_lapsed_total";
 
 pub(super) fn describe() {
-    // A recorder keeps the descriptions, so they cost nothing later.
+    // Once for each cache: a recorder keeps the descriptions.
     let counts = |name: &'static str, what: &'static str| {
         describe_counter!(name, Unit::Count, what);
     };
