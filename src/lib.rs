@@ -229,8 +229,9 @@ pub use request::{
     options::{NoResend, ResendCount},
 };
 pub use token::{
-    AccessToken, NewToken,
+    AccessToken,
     identity::{Identity, IdentityFuture},
+    new_token::NewToken,
     opt_out::SkipAuth,
     shared_source::Sharing,
     source::{FetchFuture, Predecessor, SourceFn, TokenRequest, TokenSource, source_fn},

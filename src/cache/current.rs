@@ -6,7 +6,7 @@ use super::policy::{Freshness, Schedule};
 use crate::{
     error::Error,
     events::event::FetchReason,
-    token::{AccessToken, NewToken},
+    token::{AccessToken, new_token::NewToken},
 };
 
 /// A repeated token counts as extended if its expiry moves by at least a tenth of its lifetime.

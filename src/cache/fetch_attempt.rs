@@ -23,7 +23,7 @@ use crate::{
     error::{Error, Recovery},
     events::event::{FetchReason, FetchedToken},
     token::{
-        NewToken,
+        new_token::NewToken,
         source::{Predecessor, TokenRequest},
     },
 };

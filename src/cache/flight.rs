@@ -56,7 +56,7 @@ use super::{
 use crate::{
     error::{Error, token_endpoint::TokenEndpoint},
     events::{event::Event, trace},
-    token::{NewToken, source::TokenRequest},
+    token::{new_token::NewToken, source::TokenRequest},
 };
 
 impl Core {

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::Error,
     events::fleet::{AloneReason, FleetEvent},
-    token::{NewToken, source::TokenRequest},
+    token::{new_token::NewToken, source::TokenRequest},
 };
 
 /// How often a process that is alone tries to drop its lease.

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     error::{Error, token_endpoint::TokenEndpoint},
     events::fleet::FleetEvent,
-    token::{NewToken, source::TokenRequest},
+    token::{new_token::NewToken, source::TokenRequest},
 };
 
 /// How often the holder extends its lease.

@@ -34,7 +34,7 @@ use crate::{
         fleet::{AloneReason, DenyReason, FleetEvent},
     },
     token::{
-        NewToken,
+        new_token::NewToken,
         shared_source::{AdoptFuture, SharedSource, Sharing},
         source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
     },

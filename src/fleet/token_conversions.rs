@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::record::{Publication, TokenId};
 use crate::token::{
-    NewToken,
+    new_token::NewToken,
     source::{Predecessor, TokenRequest},
 };
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    token::{AccessToken, NewToken},
+    token::{AccessToken, new_token::NewToken},
 };
 
 impl KlaviSource {

@@ -20,8 +20,9 @@ use crate::{
     error::{BoxError, Error, config::ConfigError},
     origin::configured_url::{self, Purpose},
     token::{
-        AccessToken, NewToken,
+        AccessToken,
         identity::{Identity, IdentityFuture},
+        new_token::NewToken,
         source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
     },
 };

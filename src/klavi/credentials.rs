@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::{BoxError, Error, Kind, config::ConfigError},
-    token::NewToken,
+    token::new_token::NewToken,
 };
 
 /// The two keys of a Klavi customer, or a bearer token without keys.

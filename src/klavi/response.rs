@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{Error, token_endpoint::TokenEndpoint},
-    token::NewToken,
+    token::new_token::NewToken,
 };
 
 /// The token in a response, or the error. `secrets` are kept out of the error.

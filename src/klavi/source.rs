@@ -22,8 +22,8 @@ use super::{
 use crate::{
     error::{BoxError, Error, Kind},
     token::{
-        NewToken,
         identity::{Identity, IdentityFuture},
+        new_token::NewToken,
         source::{FetchFuture, Predecessor, TokenRequest, TokenSource},
     },
 };

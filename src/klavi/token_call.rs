@@ -19,7 +19,7 @@ use super::{
 use crate::{
     error::Error,
     events::trace,
-    token::{NewToken, opt_out::SkipAuth, source::Predecessor},
+    token::{new_token::NewToken, opt_out::SkipAuth, source::Predecessor},
 };
 
 // Half of what a whole fetch may take, so that a call that hangs leaves time for another.

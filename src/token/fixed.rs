@@ -3,7 +3,7 @@
 use std::{future, time::Duration};
 
 use super::{
-    NewToken,
+    new_token::NewToken,
     source::{Predecessor, TokenSource, source_fn},
 };
 use crate::error::{Error, config::ConfigError};

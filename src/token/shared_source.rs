@@ -3,7 +3,7 @@
 use std::{future::Future, pin::Pin};
 
 use super::{
-    NewToken,
+    new_token::NewToken,
     source::{TokenRequest, TokenSource},
 };
 

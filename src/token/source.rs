@@ -4,7 +4,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{AccessToken, NewToken, identity::IdentityFuture};
+use super::{AccessToken, identity::IdentityFuture, new_token::NewToken};
 use crate::error::Error;
 
 /// The future that [`TokenSource::fetch`] returns.

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    token::{AccessToken, NewToken},
+    token::{AccessToken, new_token::NewToken},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -24,7 +24,7 @@ use crate::{
     },
     error::Error,
     token::{
-        NewToken,
+        new_token::NewToken,
         shared_source::{AdoptFuture, SharedSource, Sharing},
         source::{FetchFuture, TokenRequest, TokenSource, source_fn},
     },

@@ -18,7 +18,7 @@ use crate::{
     },
     error::Error,
     events::event::Event,
-    token::{AccessToken, NewToken, source::source_fn},
+    token::{AccessToken, new_token::NewToken, source::source_fn},
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use std::{error::Error as StdError, fmt, future::ready, time::Duration};
 use crate::{
     cache::token_cache::TokenCache,
     error::Error,
-    token::{NewToken, source::source_fn},
+    token::{new_token::NewToken, source::source_fn},
 };
 
 /// An error whose `Drop` panics.

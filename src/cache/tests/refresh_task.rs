@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     cache::token_cache::TokenCache,
-    token::{NewToken, source::source_fn},
+    token::{new_token::NewToken, source::source_fn},
 };
 
 fn runtime() -> Runtime {
