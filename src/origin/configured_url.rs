@@ -147,8 +147,7 @@ fn is_clearly_a_host(authority: &str) -> bool {
         last.len() <= 24 && last.bytes().all(|byte| byte.is_ascii_alphabetic())
     });
     let is_name = has_top_level || host.eq_ignore_ascii_case("localhost");
-    is_name && name.split('.').all(is_label)
-        || matches!(Host::parse(host), Some(Host::V4(_) | Host::V6(_)))
+    is_name && name.split('.').all(is_label) || matches!(Host::parse(host), Some(Host::Ip(_)))
 }
 
 #[cfg(test)]

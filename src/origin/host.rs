@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 /// The host of a configured URL.
@@ -10,18 +10,14 @@ use std::{
 pub(crate) enum Host {
     /// Lower case.
     Name(Box<str>),
-    V4(Ipv4Addr),
-    V6(Ipv6Addr),
+    Ip(IpAddr),
 }
 
 impl Host {
     /// `None` for an empty host, and for an invalid address.
     pub(crate) fn parse(host: &str) -> Option<Self> {
-        if host.starts_with('[') {
-            return ipv6(host).map(Self::V6);
-        }
-        if ends_in_number(host) {
-            return ipv4(host).map(Self::V4);
+        if host.starts_with('[') || ends_in_number(host) {
+            return address(host).map(Self::Ip);
         }
         (!host.is_empty()).then(|| Self::Name(host.to_ascii_lowercase().into()))
     }
@@ -30,8 +26,7 @@ impl Host {
     pub(crate) fn is(&self, host: &str) -> bool {
         match self {
             Self::Name(name) => name.eq_ignore_ascii_case(host),
-            Self::V4(ip) => ipv4(host) == Some(*ip),
-            Self::V6(ip) => ipv6(host) == Some(*ip),
+            Self::Ip(ip) => address(host) == Some(*ip),
         }
     }
 
@@ -39,8 +34,7 @@ impl Host {
         match self {
             // No other name: resolvers may ask the network for `localhost.` or `a.localhost`.
             Self::Name(name) => &**name == "localhost",
-            Self::V4(ip) => ip.is_loopback(),
-            Self::V6(ip) => ip.is_loopback(),
+            Self::Ip(ip) => ip.is_loopback(),
         }
     }
 }
@@ -50,19 +44,22 @@ impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(name) => f.write_str(name),
-            Self::V4(ip) => write!(f, "{ip}"),
+            Self::Ip(IpAddr::V4(ip)) => write!(f, "{ip}"),
             // `Ipv6Addr` would print the end in dotted decimals.
-            Self::V6(ip) if ip.to_ipv4_mapped().is_some() => {
+            Self::Ip(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
                 let [.., high, low] = ip.segments();
                 write!(f, "[::ffff:{high:x}:{low:x}]")
             }
-            Self::V6(ip) => write!(f, "[{ip}]"),
+            Self::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]"),
         }
     }
 }
 
-fn ipv6(host: &str) -> Option<Ipv6Addr> {
-    host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+fn address(host: &str) -> Option<IpAddr> {
+    match host.strip_prefix('[') {
+        Some(rest) => Some(rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.into()),
+        None => ipv4(host).map(IpAddr::V4),
+    }
 }
 
 /// Whether the host must be an IPv4 address: `127.0.0.1`, `127.1`, `0x7f000001`, with or without a
