@@ -83,7 +83,11 @@ impl Acquire {
     }
 
     /// Waits for the flight, if there is one. `None`: look up again.
-    fn poll_flight(&mut self, cx: &mut Context<'_>) -> Poll<Option<<Self as Future>::Output>> {
+    fn poll_flight(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Poll<Option<<Self as Future>::Output>> {
         let Some(waiter) = &mut self.waiter else {
             return Poll::Ready(None);
         };
@@ -101,16 +105,38 @@ impl Acquire {
         self.flights += 1;
         // A token that can be sent takes precedence over an error or another wait. It may be the
         // old one, or one that arrived after the flight.
-        let now = Instant::now();
         let valid = self.core.state.lock().valid_token(now, self.rejected);
         // A caller over budget waits for one flight, whose failure does not change its error.
         let failed = self.over_budget.clone().or_else(|| outcome.err());
         Poll::Ready(valid.map(Ok).or_else(|| failed.map(Err)))
     }
 
-    fn too_many_flights(&self) -> Error {
+    fn too_many_flights(&self, now: Instant) -> Error {
         let cause = Error::interrupted("several fetches in a row returned no valid token");
-        self.core.state.lock().without_token(Instant::now(), cause)
+        self.core.state.lock().without_token(now, cause)
+    }
+
+    /// Polls it as a future at `now`.
+    pub(crate) fn poll_at(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Poll<<Self as Future>::Output> {
+        loop {
+            if let Some(result) = ready!(self.poll_flight(cx, now)) {
+                return Poll::Ready(result);
+            }
+            let over_budget = self.over_budget.as_ref();
+            match self.core.lookup_and_start(now, self.rejected, over_budget) {
+                Lookup::Token(token) => return Poll::Ready(Ok(token)),
+                Lookup::Failed(error) => return Poll::Ready(Err(error)),
+                // If every token is rejected as soon as it arrives, the caller would wait forever.
+                Lookup::Wait(_) if self.flights == MAX_FLIGHTS => {
+                    return Poll::Ready(Err(self.too_many_flights(now)));
+                }
+                Lookup::Wait(waiter) => self.waiter = Some(waiter),
+            }
+        }
     }
 }
 
@@ -118,21 +144,7 @@ impl Future for Acquire {
     type Output = Result<ValidToken, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            if let Some(result) = ready!(self.poll_flight(cx)) {
-                return Poll::Ready(result);
-            }
-            let (now, over_budget) = (Instant::now(), self.over_budget.as_ref());
-            match self.core.lookup_and_start(now, self.rejected, over_budget) {
-                Lookup::Token(token) => return Poll::Ready(Ok(token)),
-                Lookup::Failed(error) => return Poll::Ready(Err(error)),
-                // If every token is rejected as soon as it arrives, the caller would wait forever.
-                Lookup::Wait(_) if self.flights == MAX_FLIGHTS => {
-                    return Poll::Ready(Err(self.too_many_flights()));
-                }
-                Lookup::Wait(waiter) => self.waiter = Some(waiter),
-            }
-        }
+        self.poll_at(cx, Instant::now())
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::PoisonError;
 pub(super) use std::sync::{
     Arc, Mutex, MutexGuard,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 /// Locks a mutex. Poisoning is ignored: no change is left half-way by a panic.

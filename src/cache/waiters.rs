@@ -15,7 +15,7 @@ use std::{
 use slab::Slab;
 use tokio::{runtime::Id, time::Instant};
 
-use super::sync::{Arc, Mutex, lock};
+use super::sync::{Arc, AtomicBool, Mutex, Ordering, lock};
 use crate::error::Error;
 
 /// How a flight ended, for its waiters. After `Ok` they look at the state again: it has a token, or
@@ -38,6 +38,9 @@ struct Waiters {
     stalled_at: Instant,
     /// The runtime of the flight.
     runtime: Id,
+    /// Whether the outcome is `Ok`. Read without the lock, which all woken waiters would take at
+    /// once.
+    is_ok: AtomicBool,
     list: Mutex<List>,
 }
 
@@ -53,6 +56,7 @@ pub(super) fn waiters(stalled_at: Instant, runtime: Id) -> (Sender, Waiter) {
     let waiters = Arc::new(Waiters {
         stalled_at,
         runtime,
+        is_ok: AtomicBool::new(false),
         list: Mutex::default(),
     });
     let sender = Sender(Arc::clone(&waiters));
@@ -67,6 +71,7 @@ impl Waiters {
         if list.outcome.is_some() {
             return;
         }
+        self.is_ok.store(outcome.is_ok(), Ordering::Release);
         list.outcome = Some(outcome);
         let wakers = mem::take(&mut list.wakers);
         drop(list);
@@ -109,6 +114,11 @@ impl Future for Waiter {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { waiters, index } = &mut *self;
+        if waiters.is_ok.load(Ordering::Acquire) {
+            // The flight has taken the wakers: the drop has nothing to remove.
+            *index = None;
+            return Poll::Ready(Ok(()));
+        }
         // Outside the lock: the clone of a waker is user code. The waker of the last poll may be
         // that of another task.
         let waker = cx.waker().clone();

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::{inner_template::Template, layer::KlaviAuthLayer};
+use super::{attempt::is_rejection, inner_template::Template, layer::KlaviAuthLayer};
 use crate::{
     cache::{
         copies::TokenCopy,
@@ -17,7 +17,7 @@ use crate::{
         thread_slot::{THREADS, thread_slot},
         token_cache::TokenCache,
     },
-    request::http_traits::HttpRequest,
+    request::http_traits::{HttpRequest, HttpResponse},
 };
 
 /// The layer and the template, shared by all clones of a service.
@@ -81,6 +81,12 @@ impl<S, R> CallContext<S, R> {
 
     pub(super) fn layer(&self) -> &KlaviAuthLayer<R> {
         &self.shared().layer
+    }
+
+    /// Whether the response rejects the token.
+    #[inline]
+    pub(super) fn is_rejection(&self, response: &impl HttpResponse) -> bool {
+        is_rejection(response, self.layer(), self.own_copy.is_some())
     }
 
     /// Puts the request's own cache back into its extensions: a backup has no cache. The inner

@@ -1,4 +1,4 @@
-//! The cold path: wait for a token, ready the inner service, send.
+//! The cold path: wait for a token, ready the inner service, send, wait for the response.
 //!
 //! Boxed, so that the common future stays small.
 
@@ -8,6 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
@@ -23,47 +24,65 @@ use crate::{
     request::http_traits::{HttpRequest, HttpResponse},
 };
 
-/// The state machine of a request that waits for a token, before the first attempt or the resend.
-pub(super) struct ColdPath<S, R, Q>
-where
-    S: Service<Q>,
-    R: Replay<Q>,
-{
-    state: State<S, R, Q>,
-    pub(super) context: CallContext<S, R>,
-    /// The generation of the rejected token, if the attempt that follows is the resend.
-    rejected: Option<u64>,
-    no_resend: bool,
+pin_project! {
+    /// The state machine of a request that waited for a token, before the first attempt or the
+    /// resend.
+    pub(super) struct ColdPath<S, R, Q>
+    where
+        S: Service<Q>,
+        R: Replay<Q>,
+    {
+        #[pin]
+        state: State<S, R, Q>,
+        context: CallContext<S, R>,
+        next: Next,
+    }
 }
 
-enum State<S, R, Q>
-where
-    S: Service<Q>,
-    R: Replay<Q>,
-{
-    /// Waits for a token. Holds no readied service: the token call may need its permit.
-    Acquiring {
-        acquire: Acquire,
-        pending: Option<Pending<Q, S::Response, R::Backup>>,
-    },
-    /// Has a token. Waits for a clone of the inner service, then for its readiness.
+pin_project! {
+    #[project = StateProj]
+    enum State<S, R, Q>
+    where
+        S: Service<Q>,
+        R: Replay<Q>,
+    {
+        // A rejected attempt waits for another token.
+        Rejected {
+            acquire: Acquire,
+            attempt: Option<Rejected<S::Response, R::Backup>>,
+        },
+        // A request waits until it can be sent. It is not moved until then.
+        Waiting { step: Step<S>, request: Option<Q> },
+        // The inner service has the request. Its response future takes the place of the request:
+        // that memory is in the processor's cache.
+        Calling {
+            #[pin]
+            response: S::Future,
+            attempt: Option<Attempt<R::Backup>>,
+        },
+    }
+}
+
+/// What a request waits for.
+enum Step<S> {
+    /// A token. Holds no readied service: the token call may need its permit.
+    Acquiring { acquire: Acquire },
+    /// A clone of the inner service, then its readiness.
     Readying {
         service: Option<S>,
-        request: Option<Q>,
         token: ValidToken,
     },
 }
 
-/// A request, or a rejected attempt, that waits for a token.
-enum Pending<Q, Res, B> {
-    Request(Q),
-    Rejected(Rejected<Res, B>),
-}
-
-/// How a request leaves the cold path: a call of the inner service, or a result for the caller.
-pub(super) enum Exit<F, Res, B> {
-    Sent(F, Attempt<B>),
-    Done(Result<Res, BoxError>),
+/// The attempt that follows the wait.
+enum Next {
+    First {
+        no_resend: bool,
+    },
+    /// The resend, after the token of the generation `rejected` was rejected.
+    Resend {
+        rejected: u64,
+    },
 }
 
 impl<S, R, Q> ColdPath<S, R, Q>
@@ -77,15 +96,14 @@ where
         request: Q,
         no_resend: bool,
         context: CallContext<S, R>,
-    ) -> Box<Self> {
-        Box::new(Self {
-            state: State::Acquiring {
-                acquire,
-                pending: Some(Pending::Request(request)),
+    ) -> Pin<Box<Self>> {
+        Box::pin(Self {
+            state: State::Waiting {
+                step: Step::Acquiring { acquire },
+                request: Some(request),
             },
             context,
-            rejected: None,
-            no_resend,
+            next: Next::First { no_resend },
         })
     }
 
@@ -93,149 +111,205 @@ where
     pub(super) fn resend(
         mut rejected: Rejected<S::Response, R::Backup>,
         context: CallContext<S, R>,
-    ) -> Box<Self>
+    ) -> Pin<Box<Self>>
     where
         S::Response: HttpResponse,
     {
-        Box::new(Self {
-            rejected: Some(rejected.generation),
-            state: State::Acquiring {
+        Box::pin(Self {
+            next: Next::Resend {
+                rejected: rejected.generation,
+            },
+            state: State::Rejected {
                 acquire: rejected.acquire(context.core()),
-                pending: Some(Pending::Rejected(rejected)),
+                attempt: Some(rejected),
             },
             context,
-            // A second 401 is about the request, so there is no third attempt.
-            no_resend: true,
         })
     }
 
     pub(super) fn state_name(&self) -> &'static str {
         match self.state {
-            State::Acquiring { .. } => "acquiring",
-            State::Readying { .. } => "readying",
+            State::Waiting {
+                step: Step::Readying { .. },
+                ..
+            } => "readying",
+            State::Rejected { .. } | State::Waiting { .. } => "acquiring",
+            State::Calling { .. } => "calling",
         }
     }
+}
 
-    #[cold]
-    pub(super) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Exit<S::Future, S::Response, R::Backup>>
-    where
-        S: Clone,
-        S::Response: HttpResponse,
-        S::Error: Into<BoxError>,
-        Q: HttpRequest,
-    {
-        let Self {
-            state,
-            context,
-            rejected,
-            no_resend,
-        } = self;
+impl<S, R, Q> Future for ColdPath<S, R, Q>
+where
+    S: Service<Q> + Clone,
+    S::Response: HttpResponse,
+    S::Error: Into<BoxError>,
+    R: Replay<Q>,
+    Q: HttpRequest,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let (mut state, context) = (this.state, &*this.context);
         let cache = context.core();
         loop {
-            let next = match state {
-                // ## Acquiring => Readying | done (the 401 to the first attempt, or an error)
-                State::Acquiring { acquire, pending } => {
+            let next = match state.as_mut().project() {
+                // ## Rejected => Waiting | done (the 401)
+                StateProj::Rejected { acquire, attempt } => {
                     let acquired = ready!(Pin::new(acquire).poll(cx));
-                    let (request, token) = match (take(pending), acquired) {
-                        (Pending::Request(request), Ok(token)) => (request, token),
-                        (Pending::Request(_), Err(error)) => {
-                            return fail(error, *rejected, SkipReason::NoToken, cache);
-                        }
+                    let attempt = take(attempt);
+                    let token = match acquired {
+                        Ok(token) => token,
                         // The API's response says more than the error of a fetch alone.
-                        (Pending::Rejected(attempt), Err(error)) => {
-                            return done(Ok(attempt.without_token(error, cache)));
-                        }
-                        (Pending::Rejected(attempt), Ok(token)) => {
-                            match attempt.into_request(&context.layer().replay, cache) {
-                                Ok(mut request) => {
-                                    context.restore_own_cache(&mut request);
-                                    (request, token)
-                                }
-                                Err(response) => return done(Ok(response)),
-                            }
-                        }
+                        Err(error) => return Poll::Ready(Ok(attempt.without_token(error, cache))),
                     };
-                    State::Readying {
-                        service: None,
+                    let mut request = match attempt.into_request(&context.layer().replay, cache) {
+                        Ok(request) => request,
+                        Err(response) => return Poll::Ready(Ok(response)),
+                    };
+                    context.restore_own_cache(&mut request);
+                    State::Waiting {
+                        step: Step::Readying {
+                            service: None,
+                            token,
+                        },
                         request: Some(request),
-                        token,
                     }
                 }
 
-                // ## Readying => Acquiring | done (sent, or an error)
-                State::Readying {
-                    service,
-                    request,
-                    token,
-                } => {
+                // ## Waiting => Calling | done (an error)
+                StateProj::Waiting { step, request } => {
+                    match ready!(step.poll_send(cx, request, context, this.next)) {
+                        Ok((response, attempt)) => State::Calling {
+                            response,
+                            attempt: Some(attempt),
+                        },
+                        Err(error) => return Poll::Ready(Err(error)),
+                    }
+                }
+
+                // ## Calling => done | Rejected
+                StateProj::Calling { response, attempt } => {
+                    let response = match response.poll(cx) {
+                        Poll::Ready(Ok(response)) if context.is_rejection(&response) => response,
+                        polled => return polled.map_err(Into::into),
+                    };
+                    match take(attempt).reject(response, context.layer(), cache) {
+                        Ok(mut rejected) => {
+                            *this.next = Next::Resend {
+                                rejected: rejected.generation,
+                            };
+                            State::Rejected {
+                                acquire: rejected.acquire(cache),
+                                attempt: Some(rejected),
+                            }
+                        }
+                        Err(response) => return Poll::Ready(Ok(response)),
+                    }
+                }
+            };
+            // Drops the old state before the inner service is readied: the old response future may
+            // hold the only permit.
+            state.set(next);
+        }
+    }
+}
+
+impl<S> Step<S> {
+    /// Sends the request once it has a token and the inner service is ready.
+    fn poll_send<R, Q>(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &mut Option<Q>,
+        context: &CallContext<S, R>,
+        next: &Next,
+    ) -> Poll<Result<(S::Future, Attempt<R::Backup>), BoxError>>
+    where
+        S: Service<Q> + Clone,
+        S::Error: Into<BoxError>,
+        R: Replay<Q>,
+        Q: HttpRequest,
+    {
+        // One clock read for everything: it costs as much as six atomic writes.
+        let (now, cache) = (Instant::now(), context.core());
+        loop {
+            *self = match self {
+                // ## Acquiring => Readying | failed
+                Self::Acquiring { acquire } => match ready!(acquire.poll_at(cx, now)) {
+                    Ok(token) => Self::Readying {
+                        service: None,
+                        token,
+                    },
+                    Err(error) => return next.fail(error, SkipReason::NoToken, cache),
+                },
+
+                // ## Readying => sent | Acquiring | failed
+                Self::Readying { service, token } => {
                     let service = match service {
                         Some(service) => service,
                         None => service.insert(ready!(context.shared().template.poll_clone(cx))),
                     };
-                    let readiness = ready!(service.poll_ready(cx));
-                    let mut request = take(request);
-                    if let Err(error) = readiness {
-                        return fail(error, *rejected, SkipReason::NotReady, cache);
+                    if let Err(error) = ready!(service.poll_ready(cx)) {
+                        return next.fail(error, SkipReason::NotReady, cache);
                     }
                     // The token may have expired or been rejected before the service was ready.
-                    let now = Instant::now();
-                    let lookup = match cache.check_again(token, now) {
-                        Some(valid) => Lookup::Token(valid),
+                    if !cache.check_again(token, now) {
                         // Never the token that this request's 401 rejected, though the cache may
                         // use it again.
-                        None => Acquire::start(cache, now, *rejected),
-                    };
-                    match lookup {
-                        Lookup::Token(ValidToken { token, .. }) => {
-                            let attempt = match rejected {
-                                // Not backed up earlier: a waiting request needs no backup, which
-                                // takes memory.
-                                None => {
-                                    let layer = context.layer();
-                                    attempt::prepare_first(&mut request, &token, *no_resend, layer)
-                                }
-                                Some(_) => attempt::prepare_resend(&mut request, &token, cache),
-                            };
-                            return Poll::Ready(match attempt {
-                                Ok(attempt) => Exit::Sent(service.call(request), attempt),
-                                Err(error) => Exit::Done(Err(error.into())),
-                            });
-                        }
-                        Lookup::Wait(acquire) => State::Acquiring {
-                            acquire,
-                            pending: Some(Pending::Request(request)),
-                        },
-                        Lookup::Failed(error) => {
-                            return fail(error, *rejected, SkipReason::NoToken, cache);
+                        match Acquire::start(cache, now, next.rejected()) {
+                            Lookup::Token(valid) => *token = valid,
+                            // Drops the readied service: it may hold a permit that the token call
+                            // needs.
+                            Lookup::Wait(acquire) => {
+                                *self = Self::Acquiring { acquire };
+                                continue;
+                            }
+                            Lookup::Failed(error) => {
+                                return next.fail(error, SkipReason::NoToken, cache);
+                            }
                         }
                     }
+                    let mut request = take(request);
+                    let (token, layer) = (&token.token, context.layer());
+                    let attempt = match *next {
+                        // Not backed up earlier: a waiting request needs no backup, which takes
+                        // memory.
+                        Next::First { no_resend } => {
+                            attempt::prepare_first(&mut request, token, no_resend, layer)
+                        }
+                        Next::Resend { .. } => attempt::prepare_resend(&mut request, token, cache),
+                    };
+                    return Poll::Ready(match attempt {
+                        Ok(attempt) => Ok((service.call(request), attempt)),
+                        Err(error) => Err(error.into()),
+                    });
                 }
             };
-            // On the way back to `Acquiring`, this drops the readied service: it may hold a permit
-            // that the token call needs.
-            *state = next;
         }
     }
 }
 
-/// Ends the path with an error. Emits an event if there was to be a resend.
-fn fail<F, Res, B>(
-    error: impl Into<BoxError>,
-    rejected: Option<u64>,
-    reason: SkipReason,
-    cache: &Core,
-) -> Poll<Exit<F, Res, B>> {
-    if let Some(generation) = rejected {
-        cache.emit(&Event::ResendSkipped { generation, reason });
+impl Next {
+    fn rejected(&self) -> Option<u64> {
+        match *self {
+            Self::First { .. } => None,
+            Self::Resend { rejected } => Some(rejected),
+        }
     }
-    done(Err(error.into()))
-}
 
-fn done<F, Res, B>(result: Result<Res, BoxError>) -> Poll<Exit<F, Res, B>> {
-    Poll::Ready(Exit::Done(result))
+    /// Ends the path with an error. Emits an event if there was to be a resend.
+    fn fail<T>(
+        &self,
+        error: impl Into<BoxError>,
+        reason: SkipReason,
+        cache: &Core,
+    ) -> Poll<Result<T, BoxError>> {
+        if let Some(generation) = self.rejected() {
+            cache.emit(&Event::ResendSkipped { generation, reason });
+        }
+        Poll::Ready(Err(error.into()))
+    }
 }
 
 fn take<T>(slot: &mut Option<T>) -> T {

@@ -10,11 +10,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{
-    attempt::{Attempt, is_rejection},
-    call_context::CallContext,
-    cold_path::{ColdPath, Exit},
-};
+use super::{attempt::Attempt, call_context::CallContext, cold_path::ColdPath};
 use crate::{
     error::BoxError,
     replay::Replay,
@@ -46,9 +42,8 @@ pin_project! {
             response: S::Future,
             sent: Option<Sent<S, R, Q>>,
         },
-        // The request waits for a token, then for the inner service: before the first attempt or
-        // before the resend.
-        Cold { path: Option<Box<ColdPath<S, R, Q>>> },
+        // The request waited for a token, before the first attempt or the resend.
+        Cold { path: Option<Pin<Box<ColdPath<S, R, Q>>>> },
         // The request was not sent.
         Failed { error: Option<BoxError> },
     }
@@ -69,7 +64,7 @@ where
         }
     }
 
-    pub(super) fn cold(path: Box<ColdPath<S, R, Q>>) -> Self {
+    pub(super) fn cold(path: Pin<Box<ColdPath<S, R, Q>>>) -> Self {
         Self {
             state: State::Cold { path: Some(path) },
         }
@@ -110,9 +105,8 @@ where
                 StateProj::Calling { response, sent } => {
                     // Judged while `sent` stays in place: moving it out and back costs more.
                     let is_rejected = |response: &S::Response| {
-                        sent.as_ref().is_some_and(|(_, context)| {
-                            is_rejection(response, context.layer(), context.own_copy.is_some())
-                        })
+                        let context = sent.as_ref().map(|(_, context)| context);
+                        context.is_some_and(|context| context.is_rejection(response))
                     };
                     let response = match response.poll(cx) {
                         Poll::Ready(Ok(response)) if is_rejected(&response) => response,
@@ -127,17 +121,11 @@ where
                     }
                 }
 
-                // ## Cold => Calling | done (a response or an error)
+                // ## Cold => done
                 StateProj::Cold { path } => {
-                    let outcome = ready!(path.as_mut().expect(COMPLETED).poll(cx));
-                    let context = take(path).context;
-                    match outcome {
-                        Exit::Sent(response, attempt) => State::Calling {
-                            response,
-                            sent: Some((attempt, context)),
-                        },
-                        Exit::Done(result) => return Poll::Ready(result),
-                    }
+                    let result = ready!(path.as_mut().expect(COMPLETED).as_mut().poll(cx));
+                    *path = None;
+                    return Poll::Ready(result);
                 }
 
                 // ## Failed => done
