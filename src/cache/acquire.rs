@@ -1,9 +1,8 @@
 //! A caller's wait for a token: look up, wait for the flight, look up again.
 
 use std::{
-    future::Future,
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -27,8 +26,8 @@ const MAX_FLIGHTS: u8 = 4;
 const GRACE: Duration = Duration::from_millis(1);
 
 /// A caller's wait for a token. Dropping it does not affect the flight.
+// Each poll borrows the core, since the caller holds it anyway.
 pub(crate) struct Acquire {
-    core: Arc<Core>,
     /// The generation of the token that the API rejected for this caller.
     rejected: Option<u64>,
     /// Why this caller may not fetch: the budget is used up. It only adopts another process's
@@ -42,9 +41,8 @@ pub(crate) struct Acquire {
 impl Acquire {
     /// With an `over_budget` error, this fetches no token and only adopts that of another
     /// process.
-    pub(crate) fn new(core: &Arc<Core>, rejected: Option<u64>, over_budget: Option<Error>) -> Self {
+    pub(crate) fn new(rejected: Option<u64>, over_budget: Option<Error>) -> Self {
         Self {
-            core: Arc::clone(core),
             rejected,
             over_budget,
             waiter: None,
@@ -54,14 +52,13 @@ impl Acquire {
     }
 
     /// Waits for the token, and reports that the caller gets it.
-    pub(crate) async fn token(mut self) -> Result<AccessToken, Error> {
-        let valid = (&mut self).await?;
-        self.core.report_served(&valid);
+    pub(crate) async fn token(mut self, core: &Arc<Core>) -> Result<AccessToken, Error> {
+        let valid = poll_fn(|cx| self.poll(core, cx, Instant::now())).await?;
+        core.report_served(&valid);
         Ok(valid.token)
     }
 
-    /// A token that can be sent now, or a future that waits for one. Starts a flight if one is
-    /// needed.
+    /// A token that can be sent now, or a wait for one. Starts a flight if one is needed.
     pub(crate) fn start(
         core: &Arc<Core>,
         now: Instant,
@@ -74,20 +71,47 @@ impl Acquire {
             }
             Lookup::Wait(waiter) => Lookup::Wait(Self {
                 waiter: Some(waiter),
-                ..Self::new(core, rejected, None)
+                ..Self::new(rejected, None)
             }),
             Lookup::Failed(error) if Core::has_runtime() => Lookup::Failed(error),
             // No flight can start here, but the future may be polled on a runtime.
-            Lookup::Failed(_) => Lookup::Wait(Self::new(core, rejected, None)),
+            Lookup::Failed(_) => Lookup::Wait(Self::new(rejected, None)),
+        }
+    }
+
+    /// The token for a request at `now`.
+    pub(crate) fn poll(
+        &mut self,
+        core: &Arc<Core>,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Poll<Result<ValidToken, Error>> {
+        loop {
+            if let Some(result) = ready!(self.poll_flight(core, cx, now)) {
+                return Poll::Ready(result);
+            }
+            match core.lookup_and_start(now, self.rejected, self.over_budget.as_ref()) {
+                Lookup::Token(token) => return Poll::Ready(Ok(token)),
+                Lookup::Failed(error) => return Poll::Ready(Err(error)),
+                // If every token is rejected as soon as it arrives, the caller would wait forever.
+                Lookup::Wait(_) if self.flights == MAX_FLIGHTS => {
+                    let cause = "several fetches in a row returned no valid token";
+                    let state = core.state.lock();
+                    let error = state.without_token(now, Error::interrupted(cause));
+                    return Poll::Ready(Err(error));
+                }
+                Lookup::Wait(waiter) => self.waiter = Some(waiter),
+            }
         }
     }
 
     /// Waits for the flight, if there is one. `None`: look up again.
     fn poll_flight(
         &mut self,
+        core: &Arc<Core>,
         cx: &mut Context<'_>,
         now: Instant,
-    ) -> Poll<Option<<Self as Future>::Output>> {
+    ) -> Poll<Option<Result<ValidToken, Error>>> {
         let Some(waiter) = &mut self.waiter else {
             return Poll::Ready(None);
         };
@@ -95,7 +119,7 @@ impl Acquire {
             // The lookup removes the flight, which wakes its waiters, this one included.
             Poll::Pending if has_stalled(waiter, &mut self.timer, cx) => {
                 let (now, over_budget) = (Instant::now(), self.over_budget.as_ref());
-                drop(self.core.lookup_and_start(now, self.rejected, over_budget));
+                drop(core.lookup_and_start(now, self.rejected, over_budget));
                 ready!(waiter.poll_unpin(cx))
             }
             poll => ready!(poll),
@@ -103,48 +127,23 @@ impl Acquire {
         // The timer has the deadline of this flight, so the next flight needs another.
         (self.waiter, self.timer) = (None, None);
         self.flights += 1;
+        let is_fresh = |valid: &ValidToken| {
+            let is_other = self.rejected != Some(valid.token.generation());
+            is_other && valid.is_fresh(core.state.epoch(), now)
+        };
         // A token that can be sent takes precedence over an error or another wait. It may be the
         // old one, or one that arrived after the flight.
-        let valid = self.core.state.lock().valid_token(now, self.rejected);
+        let (valid, failed) = match outcome {
+            // Without the lock, which all waiters of the flight would take at once.
+            Ok(Some(valid)) if is_fresh(&valid) => (Some(valid), None),
+            outcome => (
+                core.state.lock().valid_token(now, self.rejected),
+                outcome.err(),
+            ),
+        };
         // A caller over budget waits for one flight, whose failure does not change its error.
-        let failed = self.over_budget.clone().or_else(|| outcome.err());
+        let failed = self.over_budget.clone().or(failed);
         Poll::Ready(valid.map(Ok).or_else(|| failed.map(Err)))
-    }
-
-    fn too_many_flights(&self, now: Instant) -> Error {
-        let cause = Error::interrupted("several fetches in a row returned no valid token");
-        self.core.state.lock().without_token(now, cause)
-    }
-
-    /// Polls it as a future at `now`.
-    pub(crate) fn poll_at(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Instant,
-    ) -> Poll<<Self as Future>::Output> {
-        loop {
-            if let Some(result) = ready!(self.poll_flight(cx, now)) {
-                return Poll::Ready(result);
-            }
-            let over_budget = self.over_budget.as_ref();
-            match self.core.lookup_and_start(now, self.rejected, over_budget) {
-                Lookup::Token(token) => return Poll::Ready(Ok(token)),
-                Lookup::Failed(error) => return Poll::Ready(Err(error)),
-                // If every token is rejected as soon as it arrives, the caller would wait forever.
-                Lookup::Wait(_) if self.flights == MAX_FLIGHTS => {
-                    return Poll::Ready(Err(self.too_many_flights(now)));
-                }
-                Lookup::Wait(waiter) => self.waiter = Some(waiter),
-            }
-        }
-    }
-}
-
-impl Future for Acquire {
-    type Output = Result<ValidToken, Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_at(cx, Instant::now())
     }
 }
 

@@ -35,18 +35,19 @@ impl Core {
         draw.max(0.0).clamp(0.0, 1.0)
     }
 
-    /// Whether a token that was looked up earlier can be sent now without another lookup.
-    pub(crate) fn check_again(&self, earlier: &ValidToken, now: Instant) -> bool {
+    /// A token that was looked up earlier, if it can be sent now without another lookup.
+    pub(crate) fn check_again(&self, earlier: ValidToken, now: Instant) -> Option<ValidToken> {
         // Without the lock, which all waiters of a flight would take at once.
-        if earlier.is_fresh(self.state.epoch(), now) {
-            self.report_served(earlier);
-            return true;
-        }
-        // By generation: the epoch also changes when a refresh fails, which says nothing about a
-        // live token.
-        let same = |valid: &ValidToken| valid.token.generation() == earlier.token.generation();
-        let valid = self.state.lock().valid_token(now, None).filter(same);
-        valid.inspect(|valid| self.report_served(valid)).is_some()
+        let valid = if earlier.is_fresh(self.state.epoch(), now) {
+            earlier
+        } else {
+            // By generation: the epoch also changes when a refresh fails, which says nothing about
+            // a live token.
+            let same = |valid: &ValidToken| valid.token.generation() == earlier.token.generation();
+            self.state.lock().valid_token(now, None).filter(same)?
+        };
+        self.report_served(&valid);
+        Some(valid)
     }
 
     /// Reports that a caller gets this token, if its replacement is failing.

@@ -138,10 +138,10 @@ impl State {
                 // it would wait for another adoption when it is polled late. When a fetch ends, no
                 // pause holds.
                 let error = self.paused_by(now).cloned();
-                let outcome = error.map_or(Ok(()), |error| Err(self.without_token(now, error)));
+                let outcome = error.map_or(Ok(None), |error| Err(self.without_token(now, error)));
                 Step::End(End::Unchanged, flight.sender, outcome)
             }
-            Ok(end) => Step::End(end, flight.sender, Ok(())),
+            Ok(end) => Step::End(end, flight.sender, Ok(self.valid_token(now, None))),
             Err(error) => self.fail(flight, error, now, draw),
         })
     }
@@ -224,7 +224,7 @@ impl State {
         }
 
         let (error, outcome) = if is_refresh {
-            (error, Ok(()))
+            (error, Ok(None))
         } else {
             let error = self.without_token(now, error);
             // The rejected token could not be replaced.

@@ -3,8 +3,8 @@
 
 use std::sync::PoisonError;
 pub(super) use std::sync::{
-    Arc, Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    Arc, Mutex, MutexGuard, OnceLock,
+    atomic::{AtomicU64, Ordering},
 };
 
 /// Locks a mutex. Poisoning is ignored: no change is left half-way by a panic.

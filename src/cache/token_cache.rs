@@ -121,7 +121,7 @@ impl TokenCache {
     /// outside `block_on`), the fetch stalls: after twice the flight's timeout a waiting or a new
     /// caller starts another.
     pub async fn get(&self) -> Result<AccessToken, Error> {
-        Acquire::new(self.core(), None, None).token().await
+        Acquire::new(None, None).token(self.core()).await
     }
 
     /// Fetches the token before the first request, for start-up and readiness probes.

@@ -15,12 +15,15 @@ use std::{
 use slab::Slab;
 use tokio::{runtime::Id, time::Instant};
 
-use super::sync::{Arc, AtomicBool, Mutex, Ordering, lock};
+use super::{
+    current::ValidToken,
+    sync::{Arc, Mutex, OnceLock, lock},
+};
 use crate::error::Error;
 
-/// How a flight ended, for its waiters. After `Ok` they look at the state again: it has a token, or
-/// they need another flight.
-pub(super) type Outcome = Result<(), Error>;
+/// How a flight ended, for its waiters. A token may be outdated when a waiter is polled. Then, or
+/// without one, it looks at the state again.
+pub(super) type Outcome = Result<Option<ValidToken>, Error>;
 
 /// The sending end. If it is dropped without an outcome, the waiters look at the state again.
 #[derive(Debug)]
@@ -38,17 +41,10 @@ struct Waiters {
     stalled_at: Instant,
     /// The runtime of the flight.
     runtime: Id,
-    /// Whether the outcome is `Ok`. Read without the lock, which all woken waiters would take at
-    /// once.
-    is_ok: AtomicBool,
-    list: Mutex<List>,
-}
-
-#[derive(Debug, Default)]
-struct List {
-    outcome: Option<Outcome>,
+    /// Read without a lock, which all woken waiters would take at once.
+    outcome: OnceLock<Outcome>,
     /// A slab, so that waiters that come and go do not make the list longer.
-    wakers: Slab<Waker>,
+    wakers: Mutex<Slab<Waker>>,
 }
 
 /// The two ends for a flight on this runtime. From `stalled_at` on, the flight counts as stalled.
@@ -56,8 +52,8 @@ pub(super) fn waiters(stalled_at: Instant, runtime: Id) -> (Sender, Waiter) {
     let waiters = Arc::new(Waiters {
         stalled_at,
         runtime,
-        is_ok: AtomicBool::new(false),
-        list: Mutex::default(),
+        outcome: OnceLock::new(),
+        wakers: Mutex::default(),
     });
     let sender = Sender(Arc::clone(&waiters));
     let index = None;
@@ -66,16 +62,14 @@ pub(super) fn waiters(stalled_at: Instant, runtime: Id) -> (Sender, Waiter) {
 
 impl Waiters {
     fn finish(&self, outcome: Outcome) {
-        let mut list = lock(&self.list);
+        let mut wakers = lock(&self.wakers);
         // `send` drops the sender, whose drop comes here a second time.
-        if list.outcome.is_some() {
+        if self.outcome.set(outcome).is_err() {
             return;
         }
-        self.is_ok.store(outcome.is_ok(), Ordering::Release);
-        list.outcome = Some(outcome);
-        let wakers = mem::take(&mut list.wakers);
-        drop(list);
-        wakers.into_iter().for_each(|(_, waker)| wake(waker));
+        let woken = mem::take(&mut *wakers);
+        drop(wakers);
+        woken.into_iter().for_each(|(_, waker)| wake(waker));
     }
 }
 
@@ -92,7 +86,7 @@ impl Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        self.0.finish(Ok(()));
+        self.0.finish(Ok(None));
     }
 }
 
@@ -114,27 +108,27 @@ impl Future for Waiter {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { waiters, index } = &mut *self;
-        if waiters.is_ok.load(Ordering::Acquire) {
-            // The flight has taken the wakers: the drop has nothing to remove.
+        if let Some(outcome) = waiters.outcome.get() {
+            // The flight has taken the wakers, so the drop has nothing to remove.
             *index = None;
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(outcome.clone());
         }
         // Outside the lock: the clone of a waker is user code. The waker of the last poll may be
         // that of another task.
         let waker = cx.waker().clone();
-        let mut list = lock(&waiters.list);
-        if let Some(outcome) = &list.outcome {
+        let mut wakers = lock(&waiters.wakers);
+        if let Some(outcome) = waiters.outcome.get() {
             return Poll::Ready(outcome.clone());
         }
         // This waiter occupies its index until it is dropped or the flight ends.
         let replaced = match *index {
-            Some(index) => Some(mem::replace(&mut list.wakers[index], waker)),
+            Some(index) => Some(mem::replace(&mut wakers[index], waker)),
             None => {
-                *index = Some(list.wakers.insert(waker));
+                *index = Some(wakers.insert(waker));
                 None
             }
         };
-        drop(list);
+        drop(wakers);
         drop(replaced);
         Poll::Pending
     }
@@ -152,10 +146,10 @@ impl Clone for Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let Some(index) = self.index else { return };
-        let mut list = lock(&self.waiters.list);
+        let mut wakers = lock(&self.waiters.wakers);
         // `None` if the flight has ended, and all wakers are gone.
-        let waker = list.wakers.try_remove(index);
-        drop(list);
+        let waker = wakers.try_remove(index);
+        drop(wakers);
         drop(waker);
     }
 }

@@ -85,7 +85,7 @@ where
         // A middleware outside that tries again passes the same extensions.
         extensions.remove::<ResendCount>();
         let token = cache.get().await.map_err(Error::middleware)?;
-        let mut attempt = attempt::prepare_first(&mut request, &token, no_resend, layer)
+        let mut attempt = attempt::prepare_first(&mut request, token, no_resend, layer)
             .map_err(Error::middleware)?;
         // Not the future of the layer: `Next` is no service, and its future is boxed anyway.
         loop {
@@ -98,7 +98,7 @@ where
                 Ok(rejected) => rejected,
                 Err(response) => return Ok(response),
             };
-            let token = match rejected.acquire(core).token().await {
+            let token = match rejected.acquire().token(core).await {
                 Ok(token) => token,
                 Err(error) => return Ok(rejected.without_token(error, core)),
             };
@@ -108,7 +108,7 @@ where
             };
             extensions.insert(ResendCount);
             attempt =
-                attempt::prepare_resend(&mut request, &token, core).map_err(Error::middleware)?;
+                attempt::prepare_resend(&mut request, token, core).map_err(Error::middleware)?;
         }
     }
 }

@@ -1,8 +1,6 @@
 //! One attempt to send a request: attach the token, back up the request, judge the response.
 
-use std::sync::Arc;
-
-use http::{Uri, header::AUTHORIZATION};
+use http::{HeaderValue, Uri, header::AUTHORIZATION};
 
 use super::layer::KlaviAuthLayer;
 use crate::{
@@ -32,7 +30,7 @@ pub(crate) struct Attempt<B> {
 /// The request has too many headers to add another.
 pub(crate) fn prepare_first<R, Q>(
     request: &mut Q,
-    token: &AccessToken,
+    token: AccessToken,
     no_resend: bool,
     layer: &KlaviAuthLayer<R>,
 ) -> Result<Attempt<R::Backup>, Error>
@@ -40,7 +38,8 @@ where
     R: Replay<Q>,
     Q: HttpRequest,
 {
-    let generation = attach(request, token)?;
+    let generation = token.generation();
+    insert(request, token.into_header_value())?;
     Ok(Attempt::first(request, generation, no_resend, layer))
 }
 
@@ -51,10 +50,11 @@ where
 /// As [`prepare_first`].
 pub(crate) fn prepare_resend<Q: HttpRequest, B>(
     request: &mut Q,
-    token: &AccessToken,
+    token: AccessToken,
     cache: &Core,
 ) -> Result<Attempt<B>, Error> {
-    let generation = attach(request, token)?;
+    let generation = token.generation();
+    insert(request, token.into_header_value())?;
     request.mark_resent();
     cache.emit(&Event::Resent { generation });
     Ok(Attempt {
@@ -73,14 +73,20 @@ pub(crate) fn prepare_resend<Q: HttpRequest, B>(
 /// As [`prepare_first`].
 #[inline]
 pub(super) fn attach(request: &mut impl HttpRequest, token: &AccessToken) -> Result<u64, Error> {
+    insert(request, token.header_value().clone())?;
+    Ok(token.generation())
+}
+
+#[inline]
+fn insert(request: &mut impl HttpRequest, token: HeaderValue) -> Result<(), Error> {
     // `http` allows 24,576 headers. On a full map `try_insert` fails even if the name is in it.
     const NEARLY_FULL: usize = 24_000;
     let headers = request.headers_mut();
     if headers.len() > NEARLY_FULL {
         headers.remove(AUTHORIZATION);
     }
-    match headers.try_insert(AUTHORIZATION, token.header_value().clone()) {
-        Ok(_) => Ok(token.generation()),
+    match headers.try_insert(AUTHORIZATION, token) {
+        Ok(_) => Ok(()),
         Err(_) => Err(Error::new(Kind::TooManyHeaders)),
     }
 }
@@ -192,8 +198,8 @@ impl<B> Attempt<B> {
 
 impl<Res: HttpResponse, B> Rejected<Res, B> {
     /// The wait for another token.
-    pub(crate) fn acquire(&mut self, cache: &Arc<Core>) -> Acquire {
-        Acquire::new(cache, Some(self.generation), self.over_budget.take())
+    pub(crate) fn acquire(&mut self) -> Acquire {
+        Acquire::new(Some(self.generation), self.over_budget.take())
     }
 
     /// The response for the caller, since there is no token for the resend.

@@ -70,7 +70,7 @@ enum Step<S> {
     /// A clone of the inner service, then its readiness.
     Readying {
         service: Option<S>,
-        token: ValidToken,
+        token: Option<ValidToken>,
     },
 }
 
@@ -120,7 +120,7 @@ where
                 rejected: rejected.generation,
             },
             state: State::Rejected {
-                acquire: rejected.acquire(context.core()),
+                acquire: rejected.acquire(),
                 attempt: Some(rejected),
             },
             context,
@@ -157,7 +157,7 @@ where
             let next = match state.as_mut().project() {
                 // ## Rejected => Waiting | done (the 401)
                 StateProj::Rejected { acquire, attempt } => {
-                    let acquired = ready!(Pin::new(acquire).poll(cx));
+                    let acquired = ready!(acquire.poll(cache, cx, Instant::now()));
                     let attempt = take(attempt);
                     let token = match acquired {
                         Ok(token) => token,
@@ -170,10 +170,7 @@ where
                     };
                     context.restore_own_cache(&mut request);
                     State::Waiting {
-                        step: Step::Readying {
-                            service: None,
-                            token,
-                        },
+                        step: Step::readying(token),
                         request: Some(request),
                     }
                 }
@@ -201,7 +198,7 @@ where
                                 rejected: rejected.generation,
                             };
                             State::Rejected {
-                                acquire: rejected.acquire(cache),
+                                acquire: rejected.acquire(),
                                 attempt: Some(rejected),
                             }
                         }
@@ -217,6 +214,13 @@ where
 }
 
 impl<S> Step<S> {
+    fn readying(token: ValidToken) -> Self {
+        Self::Readying {
+            service: None,
+            token: Some(token),
+        }
+    }
+
     /// Sends the request once it has a token and the inner service is ready.
     fn poll_send<R, Q>(
         &mut self,
@@ -236,11 +240,8 @@ impl<S> Step<S> {
         loop {
             *self = match self {
                 // ## Acquiring => Readying | failed
-                Self::Acquiring { acquire } => match ready!(acquire.poll_at(cx, now)) {
-                    Ok(token) => Self::Readying {
-                        service: None,
-                        token,
-                    },
+                Self::Acquiring { acquire } => match ready!(acquire.poll(cache, cx, now)) {
+                    Ok(token) => Self::readying(token),
                     Err(error) => return next.fail(error, SkipReason::NoToken, cache),
                 },
 
@@ -254,36 +255,38 @@ impl<S> Step<S> {
                         return next.fail(error, SkipReason::NotReady, cache);
                     }
                     // The token may have expired or been rejected before the service was ready.
-                    if !cache.check_again(token, now) {
+                    let lookup = match cache.check_again(take(token), now) {
+                        Some(valid) => Lookup::Token(valid),
                         // Never the token that this request's 401 rejected, though the cache may
                         // use it again.
-                        match Acquire::start(cache, now, next.rejected()) {
-                            Lookup::Token(valid) => *token = valid,
-                            // Drops the readied service: it may hold a permit that the token call
-                            // needs.
-                            Lookup::Wait(acquire) => {
-                                *self = Self::Acquiring { acquire };
-                                continue;
-                            }
-                            Lookup::Failed(error) => {
-                                return next.fail(error, SkipReason::NoToken, cache);
-                            }
+                        None => Acquire::start(cache, now, next.rejected()),
+                    };
+                    match lookup {
+                        Lookup::Token(ValidToken { token, .. }) => {
+                            let mut request = take(request);
+                            let attempt = match *next {
+                                // Not backed up earlier: a waiting request needs no backup, which
+                                // takes memory.
+                                Next::First { no_resend } => {
+                                    let layer = context.layer();
+                                    attempt::prepare_first(&mut request, token, no_resend, layer)
+                                }
+                                Next::Resend { .. } => {
+                                    attempt::prepare_resend(&mut request, token, cache)
+                                }
+                            };
+                            return Poll::Ready(match attempt {
+                                Ok(attempt) => Ok((service.call(request), attempt)),
+                                Err(error) => Err(error.into()),
+                            });
+                        }
+                        // Drops the readied service: it may hold a permit that the token call
+                        // needs.
+                        Lookup::Wait(acquire) => Self::Acquiring { acquire },
+                        Lookup::Failed(error) => {
+                            return next.fail(error, SkipReason::NoToken, cache);
                         }
                     }
-                    let mut request = take(request);
-                    let (token, layer) = (&token.token, context.layer());
-                    let attempt = match *next {
-                        // Not backed up earlier: a waiting request needs no backup, which takes
-                        // memory.
-                        Next::First { no_resend } => {
-                            attempt::prepare_first(&mut request, token, no_resend, layer)
-                        }
-                        Next::Resend { .. } => attempt::prepare_resend(&mut request, token, cache),
-                    };
-                    return Poll::Ready(match attempt {
-                        Ok(attempt) => Ok((service.call(request), attempt)),
-                        Err(error) => Err(error.into()),
-                    });
                 }
             };
         }

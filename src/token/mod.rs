@@ -48,6 +48,10 @@ impl AccessToken {
         &self.header
     }
 
+    pub(crate) fn into_header_value(self) -> HeaderValue {
+        self.header
+    }
+
     /// The token without the scheme. It is a secret: do not log it.
     pub fn expose(&self) -> &str {
         bare(&self.header)

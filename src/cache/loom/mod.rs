@@ -24,10 +24,38 @@
 )]
 
 mod sync {
+    use loom::sync::atomic::AtomicBool;
     pub(super) use loom::sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     };
+
+    /// Loom has none. Its `is_set` orders what std's orders in the real one.
+    #[derive(Debug)]
+    pub(super) struct OnceLock<T> {
+        is_set: AtomicBool,
+        value: std::sync::OnceLock<T>,
+    }
+
+    impl<T> OnceLock<T> {
+        pub(super) fn new() -> Self {
+            Self {
+                is_set: AtomicBool::new(false),
+                value: std::sync::OnceLock::new(),
+            }
+        }
+
+        pub(super) fn set(&self, value: T) -> Result<(), T> {
+            self.value.set(value)?;
+            self.is_set.store(true, Ordering::Release);
+            Ok(())
+        }
+
+        pub(super) fn get(&self) -> Option<&T> {
+            let is_set = self.is_set.load(Ordering::Acquire);
+            is_set.then(|| self.value.get()).flatten()
+        }
+    }
 
     pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap()

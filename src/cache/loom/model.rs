@@ -168,7 +168,7 @@ impl TokenCache {
 
     /// A token of a different generation from the `rejected` one.
     pub(super) fn acquire(&self, rejected: Option<u64>) -> Result<AccessToken, Error> {
-        block_on(Acquire::new(&self.core, rejected, None)).map(|valid| valid.token)
+        block_on(Box::pin(Acquire::new(rejected, None).token(&self.core)))
     }
 
     pub(super) fn reject(&self, generation: u64) {

@@ -36,7 +36,7 @@ fn end(sender: Sender, ends: bool) {
 fn is_outcome(poll: Poll<<Waiter as Future>::Output>, ends: bool) -> bool {
     match poll {
         Poll::Ready(Err(_error)) => ends,
-        Poll::Ready(Ok(())) => !ends,
+        Poll::Ready(Ok(None)) => !ends,
         _ => false,
     }
 }

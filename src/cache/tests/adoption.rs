@@ -130,7 +130,7 @@ async fn case_47_a_caller_over_budget_waits_for_one_slow_adoption() {
     cache.warm_up().await.unwrap();
     let start = Instant::now();
     let over_budget = Error::over_budget(Duration::from_secs(6));
-    let caller = Acquire::new(cache.core(), Some(1), Some(over_budget));
+    let caller = Acquire::new(Some(1), Some(over_budget)).token(cache.core());
     assert!(caller.await.unwrap_err().is_over_budget());
     assert_eq!(
         (source.adoptions.load(SeqCst), start.elapsed()),
@@ -144,7 +144,7 @@ async fn case_47_an_adoption_that_times_out_is_no_failure() {
     cache.warm_up().await.unwrap();
     let start = Instant::now();
     let over_budget = Error::over_budget(Duration::from_secs(6));
-    let caller = Acquire::new(cache.core(), Some(1), Some(over_budget));
+    let caller = Acquire::new(Some(1), Some(over_budget)).token(cache.core());
     assert!(caller.await.unwrap_err().is_over_budget());
     assert_eq!(start.elapsed(), Duration::from_secs(10));
     assert!(cache.snapshot().last_error().is_none());
@@ -161,10 +161,10 @@ async fn case_47_over_budget_stays_the_error_if_a_fetch_fails() {
     }));
     cache.warm_up().await.unwrap();
     cache.core().reject(1).unwrap();
-    let mut fetching = Acquire::new(cache.core(), Some(1), None);
+    let mut fetching = Box::pin(Acquire::new(Some(1), None).token(cache.core()));
     assert!((&mut fetching).now_or_never().is_none());
     let over_budget = Error::over_budget(Duration::from_secs(6));
-    let caller = Acquire::new(cache.core(), Some(1), Some(over_budget));
+    let caller = Acquire::new(Some(1), Some(over_budget)).token(cache.core());
     assert!(caller.await.unwrap_err().is_over_budget());
     assert!(!fetching.await.unwrap_err().is_over_budget());
 }
@@ -175,7 +175,7 @@ async fn case_12_near_the_expiry_no_caller_waits_for_an_adoption() {
     cache.warm_up().await.unwrap();
     advance(Duration::from_secs(1790)).await;
     let over_budget = Error::over_budget(Duration::from_secs(6));
-    let mut adopting = Acquire::new(cache.core(), Some(1), Some(over_budget));
+    let mut adopting = Box::pin(Acquire::new(Some(1), Some(over_budget)).token(cache.core()));
     assert!((&mut adopting).now_or_never().is_none());
     let start = Instant::now();
     assert_eq!(cache.get().await.unwrap().generation(), 1);
@@ -200,7 +200,7 @@ async fn case_34_a_caller_in_the_backoff_waits_for_one_slow_adoption() {
 async fn case_34_a_caller_that_is_polled_late_waits_for_one_adoption() {
     let (cache, source) = cache_of(None);
     let failed = cache.get().await.unwrap_err();
-    let mut caller = Acquire::new(cache.core(), None, None);
+    let mut caller = Box::pin(Acquire::new(None, None).token(cache.core()));
     assert!((&mut caller).now_or_never().is_none());
     // Meanwhile the adoption ends, and another is due.
     sleep(ADOPTION + Duration::from_secs(1)).await;

@@ -181,7 +181,12 @@ async fn a_copy_of_a_suspect_is_used_until_the_next_fetch_may_start() {
     cache.core().reject(1).unwrap();
     assert!(!is_used(&copy));
     // Three attempts fail. The pauses between them and after them are 1 s, 2 s and 4 s.
-    assert!(Acquire::new(cache.core(), Some(1), None).await.is_err());
+    assert!(
+        Acquire::new(Some(1), None)
+            .token(cache.core())
+            .await
+            .is_err()
+    );
     let (suspect, token) = look_up(&cache);
     assert_eq!((token.as_str(), served.load(SeqCst)), ("token-1", 1));
     advance(4 * SECOND - SECOND / 2).await;
