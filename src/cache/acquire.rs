@@ -127,20 +127,13 @@ impl Acquire {
         // The timer has the deadline of this flight, so the next flight needs another.
         (self.waiter, self.timer) = (None, None);
         self.flights += 1;
-        let is_fresh = |valid: &ValidToken| {
-            let is_other = self.rejected != Some(valid.token.generation());
-            is_other && valid.is_fresh(core.state.epoch(), now)
+        let (valid, failed) = match outcome {
+            Ok(valid) => (valid, None),
+            Err(error) => (None, Some(error)),
         };
         // A token that can be sent takes precedence over an error or another wait. It may be the
         // old one, or one that arrived after the flight.
-        let (valid, failed) = match outcome {
-            // Without the lock, which all waiters of the flight would take at once.
-            Ok(Some(valid)) if is_fresh(&valid) => (Some(valid), None),
-            outcome => (
-                core.state.lock().valid_token(now, self.rejected),
-                outcome.err(),
-            ),
-        };
+        let valid = core.state.valid_token(valid, now, self.rejected);
         // A caller over budget waits for one flight, whose failure does not change its error.
         let failed = self.over_budget.clone().or(failed);
         Poll::Ready(valid.map(Ok).or_else(|| failed.map(Err)))

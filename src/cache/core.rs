@@ -35,17 +35,18 @@ impl Core {
         draw.max(0.0).clamp(0.0, 1.0)
     }
 
-    /// A token that was looked up earlier, if it can be sent now without another lookup.
-    pub(crate) fn check_again(&self, earlier: ValidToken, now: Instant) -> Option<ValidToken> {
-        // Without the lock, which all waiters of a flight would take at once.
-        let valid = if earlier.is_fresh(self.state.epoch(), now) {
-            earlier
-        } else {
-            // By generation: the epoch also changes when a refresh fails, which says nothing about
-            // a live token.
-            let same = |valid: &ValidToken| valid.token.generation() == earlier.token.generation();
-            self.state.lock().valid_token(now, None).filter(same)?
-        };
+    /// The token of this generation, which was looked up earlier, if it can be sent now without
+    /// another lookup. `earlier` is that token, if the caller still has it.
+    pub(crate) fn check_again(
+        &self,
+        earlier: Option<ValidToken>,
+        generation: u64,
+        now: Instant,
+    ) -> Option<ValidToken> {
+        // By generation: the epoch also changes when a refresh fails, which says nothing about a
+        // live token.
+        let same = |valid: &ValidToken| valid.token.generation() == generation;
+        let valid = self.state.valid_token(earlier, now, None).filter(same)?;
         self.report_served(&valid);
         Some(valid)
     }

@@ -9,7 +9,10 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
+use tokio::time::Instant;
+
 use super::{
+    current::ValidToken,
     state::State,
     sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock},
 };
@@ -47,6 +50,21 @@ impl SharedState {
     /// half-way through a change.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// A token that can be sent now and has a different generation from the `rejected` one:
+    /// `earlier`, or the current one if `earlier` needs a lookup.
+    pub(super) fn valid_token(
+        &self,
+        earlier: Option<ValidToken>,
+        now: Instant,
+        rejected: Option<u64>,
+    ) -> Option<ValidToken> {
+        // Without the lock, which all waiters of a flight would take at once.
+        let earlier = earlier.filter(|earlier| {
+            rejected != Some(earlier.token.generation()) && earlier.is_fresh(self.epoch(), now)
+        });
+        earlier.or_else(|| self.lock().valid_token(now, rejected))
     }
 
     /// Changes the state and publishes its epoch. After the lock is released, drops what the change

@@ -21,8 +21,8 @@ use super::{
 };
 use crate::error::Error;
 
-/// How a flight ended, for its waiters. A token may be outdated when a waiter is polled. Then, or
-/// without one, it looks at the state again.
+/// How a flight ended, for its waiters. The token may be outdated when a waiter is polled. Then, and
+/// without a token, the waiter looks at the state again.
 pub(super) type Outcome = Result<Option<ValidToken>, Error>;
 
 /// The sending end. If it is dropped without an outcome, the waiters look at the state again.
@@ -63,7 +63,7 @@ pub(super) fn waiters(stalled_at: Instant, runtime: Id) -> (Sender, Waiter) {
 impl Waiters {
     fn finish(&self, outcome: Outcome) {
         let mut wakers = lock(&self.wakers);
-        // `send` drops the sender, whose drop comes here a second time.
+        // `send` drops the sender, whose drop comes here a second time, with nothing of the user's.
         if self.outcome.set(outcome).is_err() {
             return;
         }

@@ -196,14 +196,17 @@ impl<B> Attempt<B> {
     }
 }
 
-impl<Res: HttpResponse, B> Rejected<Res, B> {
+impl<Res, B> Rejected<Res, B> {
     /// The wait for another token.
     pub(crate) fn acquire(&mut self) -> Acquire {
         Acquire::new(Some(self.generation), self.over_budget.take())
     }
 
     /// The response for the caller, since there is no token for the resend.
-    pub(crate) fn without_token(mut self, error: Error, cache: &Core) -> Res {
+    pub(crate) fn without_token(mut self, error: Error, cache: &Core) -> Res
+    where
+        Res: HttpResponse,
+    {
         let reason = match error.is_over_budget() {
             true => SkipReason::OverBudget,
             false => SkipReason::NoToken,

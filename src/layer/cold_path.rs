@@ -35,7 +35,6 @@ pin_project! {
         #[pin]
         state: State<S, R, Q>,
         context: CallContext<S, R>,
-        next: Next,
     }
 }
 
@@ -51,10 +50,16 @@ pin_project! {
             acquire: Acquire,
             attempt: Option<Rejected<S::Response, R::Backup>>,
         },
-        // A request waits until it can be sent. It is not moved until then.
-        Waiting { step: Step<S>, request: Option<Q> },
-        // The inner service has the request. Its response future takes the place of the request:
-        // that memory is in the processor's cache.
+        // A request waits for a token, then for a clone of the inner service and its readiness.
+        // Holds no readied service while it waits for a token: the token call may need its permit.
+        Waiting {
+            token: AwaitedToken,
+            service: Option<S>,
+            request: Option<Q>,
+            next: Next,
+        },
+        // The inner service has the request. Its response future takes the place of the request,
+        // which is in the processor's cache.
         Calling {
             #[pin]
             response: S::Future,
@@ -63,18 +68,13 @@ pin_project! {
     }
 }
 
-/// What a request waits for.
-enum Step<S> {
-    /// A token. Holds no readied service: the token call may need its permit.
+enum AwaitedToken {
     Acquiring { acquire: Acquire },
-    /// A clone of the inner service, then its readiness.
-    Readying {
-        service: Option<S>,
-        token: Option<ValidToken>,
-    },
+    Acquired { generation: u64 },
 }
 
-/// The attempt that follows the wait.
+/// The attempt that a request waits for.
+#[derive(Clone, Copy)]
 enum Next {
     First {
         no_resend: bool,
@@ -97,44 +97,50 @@ where
         no_resend: bool,
         context: CallContext<S, R>,
     ) -> Pin<Box<Self>> {
-        Box::pin(Self {
-            state: State::Waiting {
-                step: Step::Acquiring { acquire },
-                request: Some(request),
-            },
-            context,
-            next: Next::First { no_resend },
-        })
+        let token = AwaitedToken::Acquiring { acquire };
+        let state = State::waiting(token, request, Next::First { no_resend });
+        Box::pin(Self { state, context })
     }
 
     /// The path of a request whose token was rejected.
     pub(super) fn resend(
-        mut rejected: Rejected<S::Response, R::Backup>,
+        rejected: Rejected<S::Response, R::Backup>,
         context: CallContext<S, R>,
-    ) -> Pin<Box<Self>>
-    where
-        S::Response: HttpResponse,
-    {
-        Box::pin(Self {
-            next: Next::Resend {
-                rejected: rejected.generation,
-            },
-            state: State::Rejected {
-                acquire: rejected.acquire(),
-                attempt: Some(rejected),
-            },
-            context,
-        })
+    ) -> Pin<Box<Self>> {
+        let state = State::rejected(rejected);
+        Box::pin(Self { state, context })
     }
 
     pub(super) fn state_name(&self) -> &'static str {
-        match self.state {
+        match &self.state {
             State::Waiting {
-                step: Step::Readying { .. },
+                token: AwaitedToken::Acquired { .. },
                 ..
             } => "readying",
             State::Rejected { .. } | State::Waiting { .. } => "acquiring",
             State::Calling { .. } => "calling",
+        }
+    }
+}
+
+impl<S, R, Q> State<S, R, Q>
+where
+    S: Service<Q>,
+    R: Replay<Q>,
+{
+    fn waiting(token: AwaitedToken, request: Q, next: Next) -> Self {
+        Self::Waiting {
+            token,
+            service: None,
+            request: Some(request),
+            next,
+        }
+    }
+
+    fn rejected(mut attempt: Rejected<S::Response, R::Backup>) -> Self {
+        Self::Rejected {
+            acquire: attempt.acquire(),
+            attempt: Some(attempt),
         }
     }
 }
@@ -152,37 +158,93 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let (mut state, context) = (this.state, &*this.context);
-        let cache = context.core();
+        let (cache, layer) = (context.core(), context.layer());
         loop {
             let next = match state.as_mut().project() {
                 // ## Rejected => Waiting | done (the 401)
                 StateProj::Rejected { acquire, attempt } => {
                     let acquired = ready!(acquire.poll(cache, cx, Instant::now()));
                     let attempt = take(attempt);
+                    let rejected = attempt.generation;
                     let token = match acquired {
-                        Ok(token) => token,
+                        Ok(ValidToken { token, .. }) => AwaitedToken::Acquired {
+                            generation: token.generation(),
+                        },
                         // The API's response says more than the error of a fetch alone.
                         Err(error) => return Poll::Ready(Ok(attempt.without_token(error, cache))),
                     };
-                    let mut request = match attempt.into_request(&context.layer().replay, cache) {
-                        Ok(request) => request,
+                    match attempt.into_request(&layer.replay, cache) {
+                        Ok(mut request) => {
+                            context.restore_own_cache(&mut request);
+                            State::waiting(token, request, Next::Resend { rejected })
+                        }
                         Err(response) => return Poll::Ready(Ok(response)),
-                    };
-                    context.restore_own_cache(&mut request);
-                    State::Waiting {
-                        step: Step::readying(token),
-                        request: Some(request),
                     }
                 }
 
-                // ## Waiting => Calling | done (an error)
-                StateProj::Waiting { step, request } => {
-                    match ready!(step.poll_send(cx, request, context, this.next)) {
-                        Ok((response, attempt)) => State::Calling {
-                            response,
-                            attempt: Some(attempt),
-                        },
-                        Err(error) => return Poll::Ready(Err(error)),
+                // ## Waiting => Calling | Waiting | done (an error)
+                StateProj::Waiting {
+                    token,
+                    service,
+                    request,
+                    next,
+                } => {
+                    // One clock read for everything: it costs as much as six atomic writes.
+                    let now = Instant::now();
+                    let (generation, acquired) = match token {
+                        AwaitedToken::Acquired { generation } => (*generation, None),
+                        AwaitedToken::Acquiring { acquire } => {
+                            match ready!(acquire.poll(cache, cx, now)) {
+                                Ok(valid) => (valid.token.generation(), Some(valid)),
+                                Err(error) => {
+                                    return next.fail(error, SkipReason::NoToken, cache);
+                                }
+                            }
+                        }
+                    };
+                    *token = AwaitedToken::Acquired { generation };
+                    let service = match service {
+                        Some(service) => service,
+                        None => service.insert(ready!(context.shared().template.poll_clone(cx))),
+                    };
+                    if let Err(error) = ready!(service.poll_ready(cx)) {
+                        return next.fail(error, SkipReason::NotReady, cache);
+                    }
+                    // The token may have expired or been rejected before the service was ready.
+                    let lookup = match cache.check_again(acquired, generation, now) {
+                        Some(valid) => Lookup::Token(valid),
+                        // Never the token that this request's 401 rejected, though the cache may
+                        // use it again.
+                        None => Acquire::start(cache, now, next.rejected()),
+                    };
+                    let mut request = take(request);
+                    match lookup {
+                        Lookup::Token(ValidToken { token, .. }) => {
+                            let attempt = match *next {
+                                // Not backed up earlier: a waiting request needs no backup, which
+                                // takes memory.
+                                Next::First { no_resend } => {
+                                    attempt::prepare_first(&mut request, token, no_resend, layer)
+                                }
+                                Next::Resend { .. } => {
+                                    attempt::prepare_resend(&mut request, token, cache)
+                                }
+                            };
+                            match attempt {
+                                Ok(attempt) => State::Calling {
+                                    response: service.call(request),
+                                    attempt: Some(attempt),
+                                },
+                                Err(error) => return Poll::Ready(Err(error.into())),
+                            }
+                        }
+                        Lookup::Wait(acquire) => {
+                            let token = AwaitedToken::Acquiring { acquire };
+                            State::waiting(token, request, *next)
+                        }
+                        Lookup::Failed(error) => {
+                            return next.fail(error, SkipReason::NoToken, cache);
+                        }
                     }
                 }
 
@@ -192,110 +254,22 @@ where
                         Poll::Ready(Ok(response)) if context.is_rejection(&response) => response,
                         polled => return polled.map_err(Into::into),
                     };
-                    match take(attempt).reject(response, context.layer(), cache) {
-                        Ok(mut rejected) => {
-                            *this.next = Next::Resend {
-                                rejected: rejected.generation,
-                            };
-                            State::Rejected {
-                                acquire: rejected.acquire(),
-                                attempt: Some(rejected),
-                            }
-                        }
+                    match take(attempt).reject(response, layer, cache) {
+                        Ok(rejected) => State::rejected(rejected),
                         Err(response) => return Poll::Ready(Ok(response)),
                     }
                 }
             };
-            // Drops the old state before the inner service is readied: the old response future may
-            // hold the only permit.
+            // Drops a readied service before the next wait for a token, and a response future
+            // before the inner service is readied: they may hold the only permit.
             state.set(next);
         }
     }
 }
 
-impl<S> Step<S> {
-    fn readying(token: ValidToken) -> Self {
-        Self::Readying {
-            service: None,
-            token: Some(token),
-        }
-    }
-
-    /// Sends the request once it has a token and the inner service is ready.
-    fn poll_send<R, Q>(
-        &mut self,
-        cx: &mut Context<'_>,
-        request: &mut Option<Q>,
-        context: &CallContext<S, R>,
-        next: &Next,
-    ) -> Poll<Result<(S::Future, Attempt<R::Backup>), BoxError>>
-    where
-        S: Service<Q> + Clone,
-        S::Error: Into<BoxError>,
-        R: Replay<Q>,
-        Q: HttpRequest,
-    {
-        // One clock read for everything: it costs as much as six atomic writes.
-        let (now, cache) = (Instant::now(), context.core());
-        loop {
-            *self = match self {
-                // ## Acquiring => Readying | failed
-                Self::Acquiring { acquire } => match ready!(acquire.poll(cache, cx, now)) {
-                    Ok(token) => Self::readying(token),
-                    Err(error) => return next.fail(error, SkipReason::NoToken, cache),
-                },
-
-                // ## Readying => sent | Acquiring | failed
-                Self::Readying { service, token } => {
-                    let service = match service {
-                        Some(service) => service,
-                        None => service.insert(ready!(context.shared().template.poll_clone(cx))),
-                    };
-                    if let Err(error) = ready!(service.poll_ready(cx)) {
-                        return next.fail(error, SkipReason::NotReady, cache);
-                    }
-                    // The token may have expired or been rejected before the service was ready.
-                    let lookup = match cache.check_again(take(token), now) {
-                        Some(valid) => Lookup::Token(valid),
-                        // Never the token that this request's 401 rejected, though the cache may
-                        // use it again.
-                        None => Acquire::start(cache, now, next.rejected()),
-                    };
-                    match lookup {
-                        Lookup::Token(ValidToken { token, .. }) => {
-                            let mut request = take(request);
-                            let attempt = match *next {
-                                // Not backed up earlier: a waiting request needs no backup, which
-                                // takes memory.
-                                Next::First { no_resend } => {
-                                    let layer = context.layer();
-                                    attempt::prepare_first(&mut request, token, no_resend, layer)
-                                }
-                                Next::Resend { .. } => {
-                                    attempt::prepare_resend(&mut request, token, cache)
-                                }
-                            };
-                            return Poll::Ready(match attempt {
-                                Ok(attempt) => Ok((service.call(request), attempt)),
-                                Err(error) => Err(error.into()),
-                            });
-                        }
-                        // Drops the readied service: it may hold a permit that the token call
-                        // needs.
-                        Lookup::Wait(acquire) => Self::Acquiring { acquire },
-                        Lookup::Failed(error) => {
-                            return next.fail(error, SkipReason::NoToken, cache);
-                        }
-                    }
-                }
-            };
-        }
-    }
-}
-
 impl Next {
-    fn rejected(&self) -> Option<u64> {
-        match *self {
+    fn rejected(self) -> Option<u64> {
+        match self {
             Self::First { .. } => None,
             Self::Resend { rejected } => Some(rejected),
         }
@@ -303,7 +277,7 @@ impl Next {
 
     /// Ends the path with an error. Emits an event if there was to be a resend.
     fn fail<T>(
-        &self,
+        self,
         error: impl Into<BoxError>,
         reason: SkipReason,
         cache: &Core,
