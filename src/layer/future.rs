@@ -26,6 +26,9 @@ pin_project! {
     {
         #[pin]
         state: State<S, R, Q>,
+        // `Some` if the layer attached a token to the request that the inner service has. Not in
+        // the state: the compiler would build both elsewhere and then move them.
+        sent: Option<Sent<S, R, Q>>,
     }
 }
 
@@ -36,11 +39,10 @@ pin_project! {
         S: Service<Q>,
         R: Replay<Q>,
     {
-        // The inner service has the request, with a token if the layer attached one.
+        // The inner service has the request.
         Calling {
             #[pin]
             response: S::Future,
-            sent: Option<Sent<S, R, Q>>,
         },
         // The request waited for a token, before the first attempt or the resend.
         Cold { path: Option<Pin<Box<ColdPath<S, R, Q>>>> },
@@ -60,13 +62,15 @@ where
     /// The future of a request that was sent. `None` for one that passes through.
     pub(super) fn calling(response: S::Future, sent: Option<Sent<S, R, Q>>) -> Self {
         Self {
-            state: State::Calling { response, sent },
+            state: State::Calling { response },
+            sent,
         }
     }
 
     pub(super) fn cold(path: Pin<Box<ColdPath<S, R, Q>>>) -> Self {
         Self {
             state: State::Cold { path: Some(path) },
+            sent: None,
         }
     }
 
@@ -75,6 +79,7 @@ where
             state: State::Failed {
                 error: Some(error.into()),
             },
+            sent: None,
         }
     }
 }
@@ -90,29 +95,27 @@ where
     type Output = Result<S::Response, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
+        let this = self.project();
+        let (mut state, sent) = (this.state, this.sent);
         loop {
             let next = match state.as_mut().project() {
-                // ## Calling, without a token => done
-                StateProj::Calling {
-                    response,
-                    sent: None,
-                } => {
-                    return response.poll(cx).map_err(Into::into);
-                }
-
-                // ## Calling, with a token => done | Cold
-                StateProj::Calling { response, sent } => {
-                    // Judged while `sent` stays in place: moving it out and back costs more.
-                    let is_rejected = |response: &S::Response| {
-                        let context = sent.as_ref().map(|(_, context)| context);
-                        context.is_some_and(|context| context.is_rejection(response))
+                // ## Calling => done | Cold
+                StateProj::Calling { response } => {
+                    let may_be_rejection = |response: &S::Response| {
+                        sent.as_ref().is_some_and(|(_, context)| {
+                            context.layer().settings.may_be_rejection(response.status())
+                        })
                     };
+                    // Only the status, which is read in place. If a function saw more of the
+                    // response, each response would be moved once more.
                     let response = match response.poll(cx) {
-                        Poll::Ready(Ok(response)) if is_rejected(&response) => response,
+                        Poll::Ready(Ok(response)) if may_be_rejection(&response) => response,
                         polled => return polled.map_err(Into::into),
                     };
                     let (attempt, context) = take(sent);
+                    if !context.is_rejection(&response) {
+                        return Poll::Ready(Ok(response));
+                    }
                     match attempt.reject(response, context.layer(), context.core()) {
                         Ok(rejected) => State::Cold {
                             path: Some(ColdPath::resend(rejected, context)),
@@ -151,7 +154,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
-            State::Calling { sent: None, .. } => "passing_through",
+            State::Calling { .. } if self.sent.is_none() => "passing_through",
             State::Calling { .. } => "calling",
             State::Cold { path: Some(path) } => path.state_name(),
             State::Cold { path: None } => "done",

@@ -116,6 +116,16 @@ impl<S: Clone, R> KlaviAuth<S, R> {
         ResponseFuture::failed(error)
     }
 
+    /// A function of its own: beside values that a panic must drop, the compiler would make the
+    /// inner service's future elsewhere and then move it.
+    fn pass_through<Q>(&mut self, request: Q) -> ResponseFuture<S, R, Q>
+    where
+        S: Service<Q>,
+        R: Replay<Q>,
+    {
+        ResponseFuture::calling(self.inner.call(request), None)
+    }
+
     /// Drops the readied instance without a call: it may hold the only permit.
     ///
     /// A clone replaces it. Some services, such as `tower::steer::Steer`, copy their readiness when
@@ -155,9 +165,7 @@ where
         // By reference: moving the options costs more than reading them.
         let options = match decided {
             Ok((Decision::Authenticate, ref options)) => options,
-            Ok((Decision::PassThrough, _)) => {
-                return ResponseFuture::calling(self.inner.call(request), None);
-            }
+            Ok((Decision::PassThrough, _)) => return self.pass_through(request),
             Ok((Decision::Reject, _)) => return self.fail(Error::new(Kind::InsecureUri)),
             Err(error) => return self.fail(error),
         };

@@ -40,6 +40,12 @@ impl Settings {
         self.rejected_when = Some(Arc::new(predicate));
     }
 
+    /// Whether a response with this status may reject the token.
+    #[inline]
+    pub(super) fn may_be_rejection(&self, status: StatusCode) -> bool {
+        self.rejected_when.is_some() || status == StatusCode::UNAUTHORIZED
+    }
+
     /// Whether a response rejects the token.
     #[inline]
     pub(crate) fn is_rejection(&self, status: StatusCode, headers: &HeaderMap) -> bool {
