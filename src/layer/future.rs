@@ -99,7 +99,12 @@ where
         let (mut state, sent) = (this.state, this.sent);
         loop {
             let next = match state.as_mut().project() {
-                // ## Calling => done | Cold
+                // ## Calling, without a token => done
+                StateProj::Calling { response } if sent.is_none() => {
+                    return response.poll(cx).map_err(Into::into);
+                }
+
+                // ## Calling, with a token => done | Cold
                 StateProj::Calling { response } => {
                     let may_be_rejection = |response: &S::Response| {
                         sent.as_ref().is_some_and(|(_, context)| {
