@@ -13,7 +13,7 @@
 //! copies when a service is made.
 
 use std::{
-    array,
+    iter::repeat_with,
     sync::{Arc, OnceLock},
 };
 
@@ -50,12 +50,8 @@ impl TokenCopy {
     }
 }
 
-/// The copies of a cache that is busy.
+/// The copy of a thread, in a cache that is busy.
 ///
-/// Up to 64 threads have a shard each, so no lock of a shard is contended. With more threads, some
-/// share one.
-struct Sharded([Shard; THREADS]);
-
 /// Aligned so that no two shards lie in the same cache line, or in the pair of lines that a
 /// processor prefetches together.
 #[derive(Default)]
@@ -67,8 +63,9 @@ pub(crate) struct Copies {
     pub(super) core: Arc<Core>,
     /// The copy for all threads, until two of them contend for it.
     single: Mutex<Option<Arc<TokenCopy>>>,
-    /// Then there is one for each thread.
-    by_thread: OnceLock<Box<Sharded>>,
+    /// Then there is one for each thread. Up to 64 threads have a shard each, so no lock of a shard
+    /// is contended. With more threads, some share one.
+    by_thread: OnceLock<Box<[Shard]>>,
 }
 
 impl Copies {
@@ -137,8 +134,10 @@ impl Copies {
     }
 
     #[cold]
-    fn shards(&self) -> &Sharded {
-        let shards = || Box::new(Sharded(array::from_fn(|_| Shard::default())));
+    fn shards(&self) -> &[Shard] {
+        // Made in the heap, one at a time: an array from the stack would bring along what the stack
+        // had between the shards, which may be part of a secret.
+        let shards = || repeat_with(Shard::default).take(THREADS).collect();
         let shards = self.by_thread.get_or_init(shards);
         // A thread that takes this lock later finds the shards.
         let single = lock(&self.single).take();
@@ -179,6 +178,6 @@ impl Copies {
                 self.shards()
             }
         };
-        lock(&shards.0[thread_slot()].0)
+        lock(&shards[thread_slot()].0)
     }
 }
