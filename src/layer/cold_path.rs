@@ -189,12 +189,10 @@ where
                     request,
                     next,
                 } => {
-                    // One clock read for everything: it costs as much as six atomic writes.
-                    let now = Instant::now();
                     let (generation, acquired) = match token {
                         AwaitedToken::Acquired { generation } => (*generation, None),
                         AwaitedToken::Acquiring { acquire } => {
-                            match ready!(acquire.poll(cache, cx, now)) {
+                            match ready!(acquire.poll(cache, cx, Instant::now())) {
                                 Ok(valid) => (valid.token.generation(), Some(valid)),
                                 Err(error) => {
                                     return next.fail(error, SkipReason::NoToken, cache);
@@ -210,7 +208,9 @@ where
                     if let Err(error) = ready!(service.poll_ready(cx)) {
                         return next.fail(error, SkipReason::NotReady, cache);
                     }
-                    // The token may have expired or been rejected before the service was ready.
+                    // The token may have expired or been rejected before the service was ready. The
+                    // clock is read again: `Clone` and `poll_ready` of the service may take long.
+                    let now = Instant::now();
                     let lookup = match cache.check_again(acquired, generation, now) {
                         Some(valid) => Lookup::Token(valid),
                         // Never the token that this request's 401 rejected, though the cache may

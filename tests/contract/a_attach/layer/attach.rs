@@ -1,13 +1,19 @@
 //! Cases 1 to 8 at the layer: which requests get the token, and how.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    mem,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use http::{Request, header::AUTHORIZATION};
 use klavi_auth::{BoxError, Error, KlaviAuthLayer, NewToken, SkipAuth, TokenCache, source_fn};
+use tokio::time::advance;
 use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit};
 
 use crate::support::{
@@ -274,6 +280,52 @@ async fn case_8_a_token_that_expires_during_readiness_is_not_sent() {
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!(inner.bearers(), ["Bearer t2"]);
     assert_eq!(source.fetches(), 2);
+}
+
+/// A service whose `poll_ready` takes the time `late` before it returns, once.
+#[derive(Clone)]
+struct Late<S> {
+    inner: S,
+    late: Arc<Mutex<Duration>>,
+}
+
+impl<S: Service<Request<Body>>> Service<Request<Body>> for Late<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        let readiness = ready!(self.inner.poll_ready(cx));
+        // Moves the clock in its first poll.
+        let _ = advance(mem::take(&mut *self.late.lock().unwrap())).now_or_never();
+        Poll::Ready(readiness)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> S::Future {
+        self.inner.call(request)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_8_a_token_that_expires_in_a_late_poll_ready_is_not_sent() {
+    for (late, sent) in [(secs(59), "Bearer t1"), (secs(60), "Bearer t2")] {
+        let source = ManualSource::default();
+        let inner = Api::fine();
+        let readiness = Arc::new(Mutex::default());
+        let service = monitor_layer(source.clone()).layer(Late {
+            inner: inner.clone(),
+            late: Arc::clone(&readiness),
+        });
+        let call = tokio::spawn(service.oneshot(get(GOOD)));
+        settle().await;
+        *readiness.lock().unwrap() = late;
+        source.respond(token_for("t1", 60)).await;
+        if late == secs(60) {
+            source.respond(token("t2")).await;
+        }
+        assert_eq!(call.await.unwrap().unwrap().status(), 200);
+        assert_eq!(inner.bearers(), [sent]);
+    }
 }
 
 #[tokio::test(start_paused = true)]
