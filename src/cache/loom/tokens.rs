@@ -245,6 +245,27 @@ fn case_45_a_token_is_rejected_while_its_flight_ends() {
 }
 
 #[test]
+fn case_45_a_waiter_gets_no_token_that_was_rejected_earlier() {
+    bounded(|| {
+        let cache = TokenCache::of_tokens();
+        let is_rejected = Arc::new(shown::AtomicBool::new(false));
+        let Lookup::Wait(waiter) = Acquire::start(&cache.core, Instant::now(), None) else {
+            panic!("nothing to wait for")
+        };
+        let flag = Arc::clone(&is_rejected);
+        let other = spawn(&cache, move |cache| {
+            cache.reject(generation(cache));
+            flag.store(true, shown::Ordering::Release);
+        });
+        let was_rejected = is_rejected.load(shown::Ordering::Acquire);
+        let token = block_on(Box::pin(waiter.token(&cache.core))).unwrap();
+        let least = if was_rejected { 2 } else { 1 };
+        assert!(token.generation() >= least, "an old token was sent");
+        other.join().unwrap();
+    });
+}
+
+#[test]
 fn a_copy_is_never_replaced_by_an_older_token() {
     bounded(|| {
         let cache = warm(TokenCache::of_tokens());

@@ -170,6 +170,25 @@ async fn case_47_over_budget_stays_the_error_if_a_fetch_fails() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn case_47_over_budget_stays_the_error_if_the_token_is_extended() {
+    let (cache, source) = cache_of(Some("token"));
+    cache.warm_up().await.unwrap();
+    advance(Duration::from_secs(1400)).await;
+    // Starts a refresh, which repeats the token with a later expiry.
+    assert_eq!(cache.get().await.unwrap().generation(), 1);
+    let over_budget = Error::over_budget(Duration::from_secs(6));
+    let caller = Acquire::new(Some(1), Some(over_budget)).token(cache.core());
+    assert!(caller.await.unwrap_err().is_over_budget());
+    let snapshot = cache.snapshot();
+    let expires_in = Some(Duration::from_secs(1800));
+    assert_eq!(
+        (snapshot.generation(), snapshot.expires_in()),
+        (Some(1), expires_in)
+    );
+    assert_eq!(source.adoptions.load(SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn case_12_near_the_expiry_no_caller_waits_for_an_adoption() {
     let (cache, _) = cache_of(Some("token"));
     cache.warm_up().await.unwrap();

@@ -41,6 +41,21 @@ async fn case_31_an_invalidation_during_a_flight_fetches_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn case_31_an_invalidation_before_a_caller_is_polled_counts() {
+    let source = ManualSource::default();
+    let cache = cache_drawing(1.0, source.clone());
+    let mut waiting = held(&cache);
+    assert!(poll_once(&mut waiting).is_pending());
+    source.respond(token("t1")).await;
+    // The flight has sent its token, and the caller has not been polled since.
+    cache.invalidate(&at_once(&cache).unwrap());
+    assert!(poll_once(&mut waiting).is_pending());
+    source.respond(token("t2")).await;
+    assert_eq!(waiting.await.unwrap().expose(), "t2");
+    assert_eq!(source.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn case_31_invalidation_during_a_failing_flight_fetches_again() {
     for failure in [reset(), NewToken::new("", secs(1))] {
         let source = ManualSource::default();
