@@ -68,6 +68,31 @@ async fn case_12_in_the_margin_requests_wait_for_one_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn case_12_a_late_permit_is_not_used_in_a_later_margin() {
+    let (source, inner) = (ManualSource::default(), Api::fine());
+    let limit = ConcurrencyLimit::new(inner.clone(), 1);
+    let mut blocker = limit.clone();
+    let layer = monitor_layer(source.clone());
+    let request = tokio::spawn(layer.layer(limit).oneshot(get(GOOD)));
+    settle().await;
+    blocker.ready().await.unwrap();
+    source.respond(token_for("t1", 60)).await;
+    // While the request waits for a permit, its token expires, and so nearly does the next one.
+    pass(secs(60)).await;
+    let other = call(layer.cache());
+    source.respond(token_for("t2", 60)).await;
+    assert_eq!(other.await.unwrap().unwrap().expose(), "t2");
+    pass(secs(59)).await;
+    drop(blocker);
+    source.respond(token("t3")).await;
+    assert_eq!(request.await.unwrap().unwrap().status(), 200);
+    assert_eq!(
+        (source.fetches(), inner.bearers()),
+        (3, vec!["Bearer t3".to_owned()])
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn case_12_if_the_fetch_fails_requests_leave_with_the_token() {
     // With a draw of 0 there is no pause, and the next fetch could start at once.
     for draw in [0.0, 1.0] {
