@@ -109,7 +109,7 @@ impl Future for Waiter {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { waiters, index } = &mut *self;
         if let Some(outcome) = waiters.outcome.get() {
-            // The flight has taken the wakers, so the drop has nothing to remove.
+            // The flight takes all wakers, so the drop has nothing to remove.
             *index = None;
             return Poll::Ready(outcome.clone());
         }

@@ -1,9 +1,9 @@
 //! Loom tests: every interleaving of lookups, flights and rejections.
 //!
 //! The files under test are compiled a second time, next to a module `sync` that has loom's mutex,
-//! atomic and `Arc` instead of std's. Only `Core` is replaced (by `model`), because the real one
-//! spawns its flights on tokio. Here a flight is a thread, and its source returns at once.
-//! `flight.rs` says what loom does not cover.
+//! atomic and `Arc` instead of std's, and a `OnceLock` made of loom's atomic. Only `Core` is
+//! replaced (by `model`), because the real one spawns its flights on tokio. Here a flight is a
+//! thread, and its source returns at once. `flight.rs` says what loom does not cover.
 //!
 //! `wake_ups` is exhaustive. `tokens` has longer scenarios and explores all interleavings with at
 //! most two preemptions. `LOOM_MAX_PREEMPTIONS` sets another limit:
