@@ -2,9 +2,8 @@
 
 use std::{fmt::Write, sync::Arc};
 
-use sha2::{Digest, Sha256};
-
 use super::{
+    hash::hash,
     record::Limits,
     seal::Seal,
     seen_value::SeenValue,
@@ -28,11 +27,8 @@ impl Member {
     /// neither read nor replace each other's.
     pub(super) fn name(&self, identity: &Identity) -> String {
         let is_sealed = self.seal.is_sealed();
-        let hash = Sha256::new()
-            .chain_update(b"klavi-auth fleet record")
-            .chain_update([u8::from(is_sealed)])
-            .chain_update(&*identity.0)
-            .finalize();
+        let kind = [u8::from(is_sealed)];
+        let hash = hash(&[b"klavi-auth fleet record", &kind, &identity.0]);
         let mut name = "klavi-auth:fleet:".to_owned();
         // 128 bits tell any two identities apart.
         for byte in &hash[..16] {

@@ -6,6 +6,7 @@ mod codec;
 // The file of the public type, as the layer's is `layer/layer.rs`.
 #[allow(clippy::module_inception)]
 pub(crate) mod fleet;
+mod hash;
 mod held_token;
 mod lease_holder;
 mod member;

@@ -4,9 +4,8 @@ use std::{fmt, sync::Arc};
 
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce, aead::AeadInOut};
 use secrecy::zeroize::Zeroizing;
-use sha2::{Digest, Sha256};
 
-use super::{codec, record::Record};
+use super::{codec, hash::hash, record::Record};
 use crate::error::{BoxError, config::ConfigError};
 
 /// The first bytes of every value.
@@ -52,10 +51,7 @@ impl SealingKey {
     /// A key of 32 random bytes. A password is not a key.
     pub fn new(bytes: [u8; 32]) -> Self {
         let bytes = Arc::new(Zeroizing::new(bytes));
-        let hash = Sha256::new()
-            .chain_update(b"klavi-auth fleet key id")
-            .chain_update(&bytes[..])
-            .finalize();
+        let hash = hash(&[b"klavi-auth fleet key id", &bytes[..]]);
         let mut id = [0; KEY_ID];
         id.copy_from_slice(&hash[..KEY_ID]);
         Self { bytes, id }

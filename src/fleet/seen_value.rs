@@ -5,8 +5,9 @@ use std::{
     time::Duration,
 };
 
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
+
+use super::hash::{Hash, hash};
 
 /// The value that was loaded last.
 ///
@@ -14,16 +15,14 @@ use tokio::time::Instant;
 /// value does not grow for an hour, and the lease of a dead process would last as long. The clock
 /// of this process only goes forward.
 #[derive(Default)]
+// No copy of the value: it contains the token.
 pub(super) struct SeenValue(Mutex<Option<(Hash, Instant)>>);
-
-/// No copy of the value: it contains the token.
-type Hash = [u8; 32];
 
 impl SeenValue {
     /// The time since this value was first loaded. No two writes are equal, because each has a new
     /// nonce.
     pub(super) fn time_since(&self, value: &[u8]) -> Duration {
-        let hash = Hash::from(Sha256::digest(value));
+        let hash = hash(&[value]);
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match *seen {
             Some((last, since)) if last == hash => since.elapsed(),

@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::record::{Publication, TokenId};
+use super::{
+    hash::hash,
+    record::{Publication, TokenId},
+};
 use crate::token::{
     new_token::NewToken,
     source::{Predecessor, TokenRequest},
 };
 
 pub(super) fn id(text: &str) -> TokenId {
-    let hash = Sha256::digest(text.as_bytes());
+    let hash = hash(&[text.as_bytes()]);
     let mut id = TokenId::default();
     id.copy_from_slice(&hash[..size_of::<TokenId>()]);
     id
