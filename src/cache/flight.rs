@@ -23,9 +23,9 @@
 //!    lock that guards the change.
 //! 3. The sender lives in the entry. However the entry is removed, the waiters are woken: by `send`
 //!    or by the sender's `Drop`.
-//! 4. The state changes before the waiters are woken. They look at it again, unless they were sent a
-//!    token and the epoch is still that of the token. A token that has arrived takes precedence over
-//!    an error that was sent.
+//! 4. The state changes before the waiters are woken. They look at it again, unless they were sent
+//!    a token and the epoch is still that of the token. A token that has arrived takes precedence
+//!    over an error that was sent.
 //! 5. Every registered flight is dropped exactly once, on any thread, and its drop removes the
 //!    entry, subject to rule 2. For this, the caller makes the [`Flight`] right after the lookup.
 //!    In between, only displaced values are dropped, and their panics are caught. The task is the

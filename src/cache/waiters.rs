@@ -21,8 +21,8 @@ use super::{
 };
 use crate::error::Error;
 
-/// How a flight ended, for its waiters. The token may be outdated when a waiter is polled. Then, and
-/// without a token, the waiter looks at the state again.
+/// How a flight ended, for its waiters. The token may be outdated when a waiter is polled. Then,
+/// and without a token, the waiter looks at the state again.
 pub(super) type Outcome = Result<Option<ValidToken>, Error>;
 
 /// The sending end. If it is dropped without an outcome, the waiters look at the state again.
