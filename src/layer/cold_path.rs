@@ -213,8 +213,7 @@ where
                     let now = Instant::now();
                     let lookup = match cache.check_again(acquired, generation, now) {
                         Some(valid) => Lookup::Token(valid),
-                        // Never the token that this request's 401 rejected, though the cache may
-                        // use it again.
+                        // A resend never takes the token that its 401 rejected.
                         None => Acquire::start(cache, now, next.rejected()),
                     };
                     let mut request = take(request);
