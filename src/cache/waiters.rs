@@ -63,7 +63,7 @@ pub(super) fn waiters(stalled_at: Instant, runtime: Id) -> (Sender, Waiter) {
 impl Waiters {
     fn finish(&self, outcome: Outcome) {
         let mut wakers = lock(&self.wakers);
-        // `send` drops the sender, whose drop comes here a second time, with nothing of the user's.
+        // The sender's drop calls this again after `send`. It drops no value of the user's here.
         if self.outcome.set(outcome).is_err() {
             return;
         }

@@ -30,7 +30,7 @@ mod sync {
         atomic::{AtomicU64, Ordering},
     };
 
-    /// Loom has none. Its `is_set` orders what std's orders in the real one.
+    /// Loom has no `OnceLock`. `is_set` has the memory ordering of std's.
     #[derive(Debug)]
     pub(super) struct OnceLock<T> {
         is_set: AtomicBool,
